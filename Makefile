@@ -1,0 +1,66 @@
+# Galen's front door. `make help` lists what can be done.
+#
+# PYTHON  the interpreter that the environment is made with, 3.11 or 3.12     make test PYTHON=python3.12 VENV=.venv312
+# VENV    the folder of the environment                                      (default .venv)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+MEDLINE ?=
+MODEL ?=
+
+RUN := $(VENV)/bin/python
+# The mark of a finished installation. A PYTHON asked for by name has a mark of its own, so that another version makes the environment anew.
+READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)))
+PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq
+CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks
+
+.PHONY: help
+help:  ## list these targets
+	@echo "Galen: from a general language model to a medical one. Targets:"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(READY)  ## real PubMed abstracts to a scored model, on this machine; own input: MEDLINE=folder MODEL=folder
+	@$(RUN) examples/demo/demo.py $(if $(MEDLINE),--medline "$(MEDLINE)") $(if $(MODEL),--model "$(MODEL)")
+
+.PHONY: demo-clean
+demo-clean:  ## remove what the demo made (the downloaded input stays in its cache)
+	rm -rf runs/demo
+
+.PHONY: test
+test: $(READY)  ## run the tests; a part of them: PYTEST_ARGS="tests/galen -k recipe"
+	@$(RUN) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(READY)  ## ruff (rules and format) and the type checker
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy $(CODE)
+
+VERSION := -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])'
+
+$(READY): pyproject.toml requirements.txt
+	@have=$$("$(RUN)" $(VERSION) 2>/dev/null || true)  # empty: there is no environment, or a broken one
+	want=$$("$(PYTHON)" $(VERSION) 2>/dev/null || true)
+	if [[ "$(origin PYTHON)" == file && $$have =~ ^3\.1[12]$$ ]]; then want=$$have; fi
+	if [[ ! $$want =~ ^3\.1[12]$$ ]]; then
+	  echo "error: Galen needs Python 3.11 or 3.12 with pip; $(PYTHON) is $${want:-not usable}. Name another: make … PYTHON=python3.12" >&2; exit 2
+	fi
+	if [[ -e "$(VENV)" && ! -e "$(VENV)/pyvenv.cfg" && -n "$$(ls -A "$(VENV)")" ]]; then
+	  echo "error: $(VENV) is not a Python environment; choose another folder: make … VENV=folder" >&2; exit 2
+	fi
+	if [[ $$have != "$$want" ]]; then
+	  echo "Making the environment $(VENV) (Python $$want)"
+	  "$(PYTHON)" -m venv --clear "$(VENV)"
+	fi
+	echo "Installing PyTorch, Megatron Core and the other libraries into $(VENV): some minutes, once"
+	$(PIP) --requirement requirements.txt
+	echo "Installing the tools for the demo, the tests and the checks"
+	$(PIP) --editable '.[demo,test,lint]'
+	touch "$@"

@@ -1,0 +1,176 @@
+"""Peak memory and speed of the converters on synthetic Llama checkpoints, beside a plain `cp` of the same bytes.
+
+    python benchmarks/convert.py --folder /scratch/convert --layers 8 32
+
+For each number of layers (32 is the shape of Llama-2-7B, 13.5 GB in bf16) it writes random weights, copies them with `cp`,
+imports them, exports them again, compares what came back, and removes everything. Needs about three times the model's
+bytes of disk. Peak memory is the largest resident set of the converter's process (VmHWM). The last lines extrapolate to
+70B: memory from the largest piece, time from the bytes.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+HIDDEN, FFN, HEADS, VOCAB = 4096, 11008, 32, 32000  # Llama-2-7B
+BYTES_70B = 138e9  # Llama-2-70B in bf16
+
+
+def main() -> None:
+    """Run the benchmark and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; emptied at the end")
+    parser.add_argument("--layers", type=int, nargs="+", default=[8, 32], help="layers of each model (default 8 32)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that convert (default 1)")
+    arguments = parser.parse_args()
+    rows = []
+    for layers in arguments.layers:
+        folder = arguments.folder / f"{layers}-layers"
+        try:
+            rows.append(measure(folder, layers, arguments.workers))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(json.dumps(rows[-1]), flush=True)
+    print("\n| model | cp | import | export | peak import | peak export |\n|---|---|---|---|---|---|")
+    for row in rows:
+        speeds = [f"{row['bytes'] / row[step] / 1e6:,.0f} MB/s" for step in ("cp", "import", "export")]
+        peaks = [f"{row[f'{step}_peak'] / 2**30:.2f} GiB" for step in ("import", "export")]
+        print(f"| {row['bytes'] / 1e9:.1f} GB | {' | '.join(speeds + peaks)} |")
+    if len(rows) > 1:
+        small, large = rows[0], rows[-1]
+        for step in ("import", "export"):
+            growth = (large[f"{step}_peak"] - small[f"{step}_peak"]) / (large["bytes"] - small["bytes"])
+            memory = large[f"{step}_peak"] + max(growth, 0) * (BYTES_70B - large["bytes"])
+            rate = (large["bytes"] - small["bytes"]) / (large[step] - small[step])
+            print(f"70B from the scaling, {step}: {memory / 2**30:.2f} GiB, {BYTES_70B / rate / 60:.0f} minutes")
+
+
+def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
+    """Return bytes, seconds and peak memory of each step for one model."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_model(folder / "hf", layers)
+    size = sum(path.stat().st_size for path in (folder / "hf").glob("*.safetensors"))
+    forget(folder)
+    start = time.monotonic()
+    subprocess.run(["cp", "-r", folder / "hf", folder / "copy"], check=True)
+    os.sync()
+    row: dict[str, float] = {"layers": layers, "bytes": size, "cp": time.monotonic() - start}
+    shutil.rmtree(folder / "copy")
+    for step, script, options in (
+        ("import", "hf_to_megatron", ("--hf", folder / "hf", "--output", folder / "megatron")),
+        ("export", "megatron_to_hf", ("--megatron", folder / "megatron", "--output", folder / "back")),
+    ):
+        forget(folder)
+        row[step], row[f"{step}_peak"] = run(ROOT / "checkpoints_convert" / f"{script}.py", *options, "--workers", workers)
+        os.sync()
+        if step == "export":
+            shutil.rmtree(folder / "megatron")
+    compare(folder / "hf", folder / "back")
+    return row
+
+
+def make_model(folder: Path, layers: int) -> None:
+    """Write a Llama folder with random weights, a file per 4 layers."""
+    sys.path.insert(0, str(ROOT))
+    from checkpoints_convert.hf_folder import write_header
+
+    folder.mkdir(parents=True)
+    names = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+    groups = [names]
+    for layer in range(layers):
+        if layer % 4 == 0:
+            groups.append({})
+        attention = {f"self_attn.{part}_proj": (HIDDEN, HIDDEN) for part in "qkvo"}
+        mlp = {"mlp.gate_proj": (FFN, HIDDEN), "mlp.up_proj": (FFN, HIDDEN), "mlp.down_proj": (HIDDEN, FFN)}
+        norms = {"input_layernorm": (HIDDEN,), "post_attention_layernorm": (HIDDEN,)}
+        groups[-1] |= {f"model.layers.{layer}.{name}.weight": size for name, size in (attention | mlp | norms).items()}
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-(2**15), 2**15, (FFN * HIDDEN,), dtype=torch.int16, generator=generator)
+    for number, group in enumerate(groups):
+        path = folder / f"model-{number:05d}.safetensors"
+        places = write_header(path, {name: (torch.bfloat16, size) for name, size in group.items()})
+        with path.open("rb+") as file:
+            for name, place in places.items():
+                file.seek(place.offset)
+                start = sum(name.encode()) * 8  # each tensor its own bytes
+                left = place.nbytes // 2
+                while left:
+                    part = noise[start : start + left]
+                    file.write(part.numpy().data)
+                    left, start = left - len(part), 0
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": layers,
+        "hidden_size": HIDDEN,
+        "intermediate_size": FFN,
+        "num_attention_heads": HEADS,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def forget(folder: Path) -> None:
+    """Drop the files' pages from the disk cache, so that every step reads from the disk."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def run(*command: object) -> tuple[float, int]:
+    """Run a script; return its seconds and the largest resident memory of it and its children in bytes."""
+    import psutil
+
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    peak = 0
+    while process.poll() is None:
+        try:
+            total = sum(_high_water(child.pid) for child in (watched, *watched.children(recursive=True)))
+        except psutil.Error:
+            total = 0
+        peak = max(peak, total)
+        time.sleep(0.05)
+    os.sync()
+    if process.returncode:
+        raise SystemExit(f"{command[0]} ended with {process.returncode}")
+    return time.monotonic() - start, peak
+
+
+def _high_water(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def compare(before: Path, after: Path) -> None:
+    """Check that what came back is what went in."""
+    from checkpoints_convert.hf_folder import Weights
+
+    old, new = Weights(before), Weights(after)
+    assert old.names() == new.names()
+    for name in old.names():
+        if not old.read(name).view(torch.int16).equal(new.read(name).view(torch.int16)):
+            raise SystemExit(f"{name} came back changed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Take a `torch_dist` checkpoint that Megatron-LM or Megatron-Bridge wrote as one of ours, without copying its weights.
+
+    python checkpoints_convert/adopt.py --megatron runs/from-megatron-lm --hf models/Llama-2-7b
+
+Checks that its tensors are those of the model that the Hugging Face folder describes, and puts beside them what they lack:
+`architecture.json` and `hf/` (configuration and tokenizer). After this the checkpoint can be trained, verified and exported.
+"""
+
+import argparse
+from pathlib import Path
+
+from galen import cli
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--megatron", type=Path, required=True, metavar="DIR", help="checkpoint folder with latest_checkpointed_iteration.txt"
+    )
+    parser.add_argument(
+        "--hf", type=Path, required=True, metavar="DIR", help="folder with config.json and tokenizer; weights are not needed"
+    )
+    arguments = parser.parse_args(argv)
+
+    from checkpoints_convert import family as families
+    from checkpoints_convert.exporting import check_tensors
+    from checkpoints_convert.hf_folder import check_vocabulary, copy_companions
+    from megatron_ext import checkpoint_folder
+    from megatron_ext.torch_dist import TorchDist
+
+    folder = checkpoint_folder.newest(arguments.megatron)
+    family, architecture = families.find(arguments.hf / "config.json")
+    check_vocabulary(arguments.hf, architecture.vocab_size)
+    check_tensors(TorchDist(folder), family, architecture)
+    copy_companions(arguments.hf, arguments.megatron / checkpoint_folder.HF)
+    architecture.write(folder)
+    print(f"{folder}: {family.name}, {architecture.parameters:,} parameters")
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(main)

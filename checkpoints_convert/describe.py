@@ -1,0 +1,147 @@
+"""Say what a checkpoint is: family, sizes, layout it was saved from, step, vocabulary, precision, whether it is complete.
+
+    python checkpoints_convert/describe.py runs/pretrain/checkpoints
+    python checkpoints_convert/describe.py models/SmolLM2-135M --json
+
+Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout and Hugging Face folders. Nothing of
+the checkpoint is run. Exit code 1 when it is not complete.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galen import cli
+from galen.errors import DataError
+
+if TYPE_CHECKING:
+    from megatron_ext.torch_dist import TorchDist
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    found = describe(arguments.path)
+    if arguments.json:
+        print(json.dumps(found, indent=1, default=str))
+    else:
+        width = max(map(len, found))
+        for name, value in found.items():
+            print(f"{name:{width}}  {value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{name:{width}}  {value}")
+    return 0 if found["complete"] == "yes" else 1
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint is.
+
+    Raises:
+        DataError: it is none, or holds what no checkpoint holds.
+    """
+    from checkpoints_convert import legacy
+    from megatron_ext import checkpoint_folder
+
+    if legacy.is_legacy(path):
+        return legacy.describe(path)
+    if (path / ".metadata").is_file():
+        return _megatron(path)
+    if (path / checkpoint_folder.LATEST).is_file():
+        return _megatron(checkpoint_folder.newest(path))
+    if (path / "config.json").is_file():
+        return _hugging_face(path)
+    raise DataError(f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor config.json")
+
+
+def _megatron(folder: Path) -> dict[str, Any]:
+    from checkpoints_convert.shapes import VOCABULARY
+    from megatron_ext import architecture as architectures
+    from megatron_ext.torch_dist import LAYERS, TorchDist
+
+    source = TorchDist(folder)
+    found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
+    common = source.common()
+    if (folder / architectures.NAME).is_file():
+        architecture = architectures.read(folder)
+        found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
+    elif "args" in common:
+        found |= {name: value for name, value in vars(common["args"]).items() if name in _ARGUMENTS}
+    weights = {name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")}
+    layers = Counter(name.startswith(LAYERS) for name in weights)
+    found["tensors"] = len(weights)
+    found.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
+    found["tensors stacked over layers"] = layers[True]
+    rows = [value.size[0] for name, value in weights.items() if name in VOCABULARY]
+    if rows:
+        found["vocabulary rows, padded"] = rows[0]
+    found["dtype"] = ", ".join(sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()}))
+    optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
+    found["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
+    state = _json(folder / "training_state.json")
+    if state:
+        found["saved from"] = "TP{} x PP{} x DP{}".format(*state["layout"])
+        found |= {name.replace("_", " "): value for name, value in state["progress"].items() if name != "seconds"}
+    elif "args" in common:
+        arguments = vars(common["args"])
+        sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
+        found["saved from"] = "TP{} x PP{}".format(*sizes)
+        found["iteration"] = common.get("iteration")
+    return found | {"complete": _missing(source)}
+
+
+_ARGUMENTS = {"num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "rotary_base"}
+_ARGUMENTS |= {"padded_vocab_size", "norm_epsilon", "max_position_embeddings", "iteration", "consumed_train_samples"}
+
+
+def _missing(source: "TorchDist") -> str:
+    """Return "yes", or what is missing: files, bytes of a file, or parts of a tensor."""
+    needed: dict[str, int] = {}
+    for name, end in source.file_ends():
+        needed[name] = max(needed.get(name, 0), end)
+    for name, end in sorted(needed.items()):
+        path = source.folder / name
+        if not path.is_file():
+            return f"no: {name} is missing"
+        if path.stat().st_size < end:
+            return f"no: {name} has {path.stat().st_size:,} bytes, its parts end at {end:,}"
+    for name, value in source.tensors.items():
+        held = sum(math.prod(chunk.sizes) for chunk in value.chunks)
+        if held < math.prod(value.size):
+            return f"no: of {name} {held:,} of {math.prod(value.size):,} numbers are there"
+    if not (source.folder / "metadata.json").is_file():
+        return "no: metadata.json is missing"
+    return "yes"
+
+
+def _hugging_face(folder: Path) -> dict[str, Any]:
+    from checkpoints_convert import family as families
+    from checkpoints_convert.hf_folder import Weights, check_vocabulary
+    from checkpoints_convert.importing import check_complete
+
+    family, architecture = families.find(folder / "config.json")
+    weights = Weights(folder)
+    found = {"format": "Hugging Face safetensors", "folder": folder, **dataclasses.asdict(architecture)}
+    found |= {"parameters": architecture.parameters, "tensors": len(weights.names()), "files": len(weights.files)}
+    found["dtype"] = ", ".join(sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()}))
+    try:
+        check_complete(weights, family, architecture)
+        check_vocabulary(folder, architecture.vocab_size)
+    except DataError as error:
+        return found | {"complete": f"no: {error}"}
+    return found | {"complete": "yes"}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,50 @@
+"""InternLM2, InternLM2.5, MMedLM 2: Llama's function under other names, query, key and value in one tensor.
+
+`wqkv` holds, for each key/value group, its query heads, its key, its value: Megatron's own order. `w1` is the gate, `w3` the
+up projection, `w2` the down projection. transformers has no InternLM2; its remote code is not run, the files are read.
+"""
+
+from typing import Any
+
+from checkpoints_convert import hf_config
+from checkpoints_convert.family import Family
+from checkpoints_convert.mappings import GatedMLP, Plain, Vocabulary
+from megatron_ext.architecture import Architecture
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """Return the architecture of an InternLM2 config.json."""
+    fields = hf_config.Fields(config)
+    fields.only(bias=False)
+    return hf_config.architecture(fields, "internlm2")
+
+
+def config(architecture: Architecture) -> dict[str, Any]:
+    """Return an InternLM2 config.json; loading it in transformers needs InternLM's own code."""
+    remote = {"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
+    return hf_config.config(architecture, "internlm2", ["InternLM2ForCausalLM"], bias=False, auto_map=remote)
+
+
+def _in_layer(*names: str) -> Any:
+    return tuple(f"model.layers.{{layer}}.{name}.weight" for name in names)
+
+
+FAMILY = Family(
+    name="internlm2",
+    architecture=architecture,
+    config=config,
+    shared=(
+        Vocabulary("embedding.word_embeddings.weight", ("model.tok_embeddings.weight",)),
+        Plain("decoder.final_layernorm.weight", ("model.norm.weight",)),
+    ),
+    output=Vocabulary("output_layer.weight", ("output.weight",)),
+    layer=(
+        Plain("decoder.layers.self_attention.linear_qkv.layer_norm_weight", _in_layer("attention_norm")),
+        Plain("decoder.layers.self_attention.linear_qkv.weight", _in_layer("attention.wqkv")),
+        Plain("decoder.layers.self_attention.linear_proj.weight", _in_layer("attention.wo")),
+        Plain("decoder.layers.mlp.linear_fc1.layer_norm_weight", _in_layer("ffn_norm")),
+        GatedMLP("decoder.layers.mlp.linear_fc1.weight", _in_layer("feed_forward.w1", "feed_forward.w3")),
+        Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("feed_forward.w2")),
+    ),
+    reference="checkpoints_convert.internlm2_reference",
+)

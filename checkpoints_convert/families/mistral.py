@@ -1,0 +1,23 @@
+"""Mistral v0.1 (sliding window) to v0.3, BioMistral and others of `model_type: mistral`."""
+
+from typing import Any
+
+from checkpoints_convert import hf_config
+from checkpoints_convert.families import llama
+from checkpoints_convert.family import Family
+from megatron_ext.architecture import Architecture
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """Return the architecture of a Mistral config.json; where it does not name a window, transformers takes 4,096."""
+    fields = hf_config.Fields(config)
+    window = fields.take("sliding_window", 4096)
+    return hf_config.architecture(fields, "mistral", num_query_groups=8, window_size=window)
+
+
+def config(architecture: Architecture) -> dict[str, Any]:
+    """Return a Mistral config.json."""
+    return hf_config.config(architecture, "mistral", ["MistralForCausalLM"], sliding_window=architecture.window_size)
+
+
+FAMILY = Family(name="mistral", architecture=architecture, config=config, shared=llama.SHARED, output=llama.OUTPUT, layer=llama.LAYER)

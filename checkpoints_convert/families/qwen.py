@@ -1,0 +1,74 @@
+"""Qwen2, Qwen2.5 (a bias on query, key and value) and Qwen3 (an RMSNorm on each head's query and key)."""
+
+from typing import Any
+
+from checkpoints_convert import hf_config
+from checkpoints_convert.families import llama
+from checkpoints_convert.family import Family
+from megatron_ext.architecture import Architecture
+
+
+def qwen2_architecture(config: dict[str, Any]) -> Architecture:
+    """Return the architecture of a Qwen2 or Qwen2.5 config.json."""
+    fields = hf_config.Fields(config)
+    return hf_config.architecture(fields, "qwen2", add_qkv_bias=True, num_query_groups=32, window_size=_window(fields))
+
+
+def qwen3_architecture(config: dict[str, Any]) -> Architecture:
+    """Return the architecture of a Qwen3 config.json."""
+    fields = hf_config.Fields(config)
+    fields.only(attention_bias=False)
+    return hf_config.architecture(fields, "qwen3", qk_layernorm=True, num_query_groups=32, kv_channels=128, window_size=_window(fields))
+
+
+def qwen2_config(architecture: Architecture) -> dict[str, Any]:
+    """Return a Qwen2 config.json."""
+    return hf_config.config(architecture, "qwen2", ["Qwen2ForCausalLM"], **_window_fields(architecture))
+
+
+def qwen3_config(architecture: Architecture) -> dict[str, Any]:
+    """Return a Qwen3 config.json."""
+    return hf_config.config(architecture, "qwen3", ["Qwen3ForCausalLM"], attention_bias=False, **_window_fields(architecture))
+
+
+def _window(fields: hf_config.Fields) -> int | None:
+    """Return the window; Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on."""
+    used, window, full = fields.take("use_sliding_window", False), fields.take("sliding_window", None), fields.take("max_window_layers", 28)
+    kinds = fields.take("layer_types", None)
+    if not used or window is None:
+        if kinds and set(kinds) != {"full_attention"}:
+            raise ValueError(f"layer_types = {sorted(set(kinds))!r} contradicts use_sliding_window = {used!r}")
+        return None
+    layers = fields.take("num_hidden_layers")
+    windowed = sum(kind == "sliding_attention" for kind in kinds) if kinds else max(layers - full, 0)
+    if windowed not in (0, layers):
+        raise ValueError(
+            f"max_window_layers = {full!r} cannot be carried over: {windowed} of {layers} layers have a window (only all or none)"
+        )
+    return window if windowed else None
+
+
+def _window_fields(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "use_sliding_window": architecture.window_size is not None,
+        "sliding_window": architecture.window_size,
+        "max_window_layers": 0 if architecture.window_size is not None else architecture.num_layers,
+    }
+
+
+QWEN2 = Family(
+    name="qwen2",
+    architecture=qwen2_architecture,
+    config=qwen2_config,
+    shared=llama.SHARED,
+    output=llama.OUTPUT,
+    layer=(*llama.LAYER, llama.QKV_BIAS),
+)
+QWEN3 = Family(
+    name="qwen3",
+    architecture=qwen3_architecture,
+    config=qwen3_config,
+    shared=llama.SHARED,
+    output=llama.OUTPUT,
+    layer=(*llama.LAYER, *llama.QK_NORM),
+)

@@ -1,0 +1,148 @@
+"""Reads and writes the fields of config.json that Llama-like models share, and refuses by name what they do not know."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from megatron_ext.architecture import Architecture
+
+# What Megatron Core builds into its Llama 3 rotary scaling; only the factor can be chosen.
+LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+# Fields that do not change what the model computes from token ids (dropout is for training, which sets its own).
+_NEUTRAL = {
+    *("_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache", "auto_map"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class"),
+    *("initializer_range", "pretraining_tp", "attention_dropout", "attn_implementation", "_attn_implementation", "return_dict"),
+    *("output_attentions", "output_hidden_states", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
+    *("task_specific_params", "chunk_size_feed_forward", "is_encoder_decoder", "torchscript", "use_bfloat16", "prefix", "is_llama_config"),
+    *("transformers.js_config", "max_sequence_length", "cross_attention_hidden_size", "gradient_checkpointing", "_commit_hash"),
+    *("attn_implementation_autoset", "_attn_implementation_autoset", "min_length", "max_length", "hidden_dropout"),
+}
+_ALWAYS = {"hidden_act": "silu", "is_decoder": None, "add_cross_attention": None, "tie_encoder_decoder": None, "rope_interleaved": False}
+
+
+class Fields:
+    """The fields of a config.json, each read once; `finish` refuses those that nobody read."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+        self.known = set(_NEUTRAL)
+
+    def take(self, name: str, *default: Any) -> Any:
+        """Return a field, or the default; KeyError when it is missing and has none."""
+        self.known.add(name)
+        return self.config.get(name, *default) if default else self.config[name]
+
+    def only(self, **wanted: Any) -> None:
+        """Refuse fields that have another value than the one that Megatron's model stands for; absent is right.
+
+        Raises:
+            ValueError: names the field and its value.
+        """
+        for name, value in wanted.items():
+            found = self.take(name, value)
+            if found != value and not (value is None and found is False):
+                raise ValueError(f"{name} = {found!r} cannot be carried over (only {value!r})")
+
+    def finish(self) -> None:
+        """Refuse a field that is set and that the family does not know: it might change what the model computes."""
+        unknown = [
+            f"{name} = {value!r}"
+            for name, value in self.config.items()
+            if name not in self.known and not name.startswith("_") and value is not None and value is not False
+        ]
+        if unknown:
+            raise ValueError(
+                f"{'; '.join(unknown)}: not known to this family and may change what the model computes; remove it if it does not"
+            )
+
+
+def architecture(
+    fields: Fields,
+    family: str,
+    *,
+    num_query_groups: int | None = None,
+    kv_channels: int | None = None,
+    tied: bool = False,
+    **own: Any,
+) -> Architecture:
+    """Return the architecture that the common fields describe; `own` are further fields of Architecture.
+
+    Args:
+        fields: the configuration; the family has read its own fields already.
+        family: name of the family.
+        num_query_groups: what the family's code assumes where the field is missing; None for as many as heads.
+        kv_channels: the same for the size of a head; None for hidden size over heads.
+        tied: the same for tied embeddings.
+        own: further fields of Architecture.
+
+    Raises:
+        ValueError: a field asks for something that Megatron's model would not do.
+        KeyError: a field is missing.
+    """
+    fields.only(**_ALWAYS)
+    heads, hidden = fields.take("num_attention_heads"), fields.take("hidden_size")
+    base, factor = _rope(fields)
+    made = Architecture(
+        family=family,
+        num_layers=fields.take("num_hidden_layers"),
+        hidden_size=hidden,
+        ffn_hidden_size=fields.take("intermediate_size"),
+        num_attention_heads=heads,
+        num_query_groups=fields.take("num_key_value_heads", None) or num_query_groups or heads,
+        kv_channels=fields.take("head_dim", None) or kv_channels or hidden // heads,
+        vocab_size=fields.take("vocab_size"),
+        max_position_embeddings=fields.take("max_position_embeddings"),
+        rotary_base=base,
+        rope_scaling_factor=factor,
+        layernorm_epsilon=fields.take("rms_norm_eps"),
+        share_embeddings_and_output_weights=fields.take("tie_word_embeddings", tied),
+        **own,
+    )
+    fields.finish()
+    return made
+
+
+def config(architecture: Architecture, model_type: str, architectures: Collection[str], **own: Any) -> dict[str, Any]:
+    """Return the common fields of a config.json; `own` are the family's further ones."""
+    scaling = None
+    if architecture.rope_scaling_factor is not None:
+        scaling = {"rope_type": "llama3", "factor": architecture.rope_scaling_factor, **LLAMA3_SCALING}
+    return {
+        "architectures": list(architectures),
+        "model_type": model_type,
+        "hidden_act": "silu",
+        "num_hidden_layers": architecture.num_layers,
+        "hidden_size": architecture.hidden_size,
+        "intermediate_size": architecture.ffn_hidden_size,
+        "num_attention_heads": architecture.num_attention_heads,
+        "num_key_value_heads": architecture.num_query_groups,
+        "head_dim": architecture.kv_channels,
+        "vocab_size": architecture.vocab_size,
+        "max_position_embeddings": architecture.max_position_embeddings,
+        "rope_theta": architecture.rotary_base,
+        "rope_scaling": scaling,
+        "rms_norm_eps": architecture.layernorm_epsilon,
+        "tie_word_embeddings": architecture.share_embeddings_and_output_weights,
+        **own,
+    }
+
+
+def _rope(fields: Fields) -> tuple[float, float | None]:
+    """Return the rotary base and the factor of Llama 3's scaling, if any."""
+    new, old, base = fields.take("rope_parameters", None), fields.take("rope_scaling", None), fields.take("rope_theta", 10000.0)
+    rope = new or {"rope_theta": base, **(old or {})}  # transformers 5 writes rope_parameters, earlier ones the other two
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    known = {"rope_type", "type", "rope_theta", "factor"}
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} cannot be carried over (only 1.0)")
+    # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field stays in the exported config.json
+    if kind not in ("default", "dynamic", "llama3"):
+        raise ValueError(f"rotary scaling {kind!r} cannot be carried over (only 'llama3')")
+    if kind == "llama3":
+        known |= set(LLAMA3_SCALING)
+        for field, wanted in LLAMA3_SCALING.items():
+            if rope.get(field, wanted) != wanted:
+                raise ValueError(f"rotary scaling {field} = {rope[field]!r} cannot be carried over (only {wanted!r})")
+    if unknown := sorted(set(rope) - known - {"partial_rotary_factor"}):
+        raise ValueError(f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and cannot be carried over")
+    return float(rope.get("rope_theta", base)), float(rope["factor"]) if kind == "llama3" else None

@@ -1,0 +1,65 @@
+"""Import a Hugging Face checkpoint as a Megatron `torch_dist` checkpoint.
+
+    python checkpoints_convert/hf_to_megatron.py --hf models/SmolLM2-135M --output runs/megatron
+    python checkpoints_convert/hf_to_megatron.py --hf models/Llama-2-7b --output runs/megatron \\
+        --add-special-tokens checkpoints_convert/special_tokens/meditron.txt
+
+The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in their own precision, one
+piece at a time: memory does not grow with the model. Killed and started again, the same command goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+from galen import cli
+
+DTYPES = ("bf16", "fp16", "fp32")
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="folder with config.json, *.safetensors and the tokenizer")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write; must not hold a checkpoint")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision of the weights written (default: their own)")
+    parser.add_argument(
+        "--add-special-tokens", type=Path, metavar="FILE", help="one token a line: gives each the next free id and a row in the embedding"
+    )
+    parser.add_argument(
+        "--new-rows",
+        choices=("mean", "normal"),
+        default="mean",
+        help="what the new rows start from: the mean of the old (default), or a normal sample with the old rows' mean and deviation",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of --new-rows normal (default 0)")
+    parser.add_argument(
+        "--tensor-model-parallel-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    arguments = parser.parse_args(argv)
+    if arguments.workers < 1 or arguments.tensor_model_parallel_size < 1:
+        parser.error("--workers and --tensor-model-parallel-size must be at least 1")
+
+    from checkpoints_convert.importing import Import, convert
+
+    convert(
+        Import(
+            hf=arguments.hf,
+            dtype=arguments.dtype,
+            special_tokens=arguments.add_special_tokens,
+            new_rows=arguments.new_rows,
+            seed=arguments.seed,
+            tensor_parallel=arguments.tensor_model_parallel_size,
+        ),
+        arguments.output,
+        arguments.workers,
+    )
+    return None
+
+
+if __name__ == "__main__":
+    cli.run(main)

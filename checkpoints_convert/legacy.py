@@ -1,0 +1,243 @@
+"""Reads the checkpoints of Megatron-LLM, the trainer of MEDITRON: `mp_rank_XX[_YYY]/model_optim_rng.pt`, one file a rank.
+
+The files are pickles; they are read by `safe_pickle`, which runs nothing of them. What differs from the model here:
+
+- `dense_h_to_4h` holds the up projection above the gate (its GLU is `x1 * silu(x2)`), each rank its part of both;
+- query and key rows are interleaved for rotary positions by pairs, as in Meta's code; Hugging Face's are in halves;
+- the output layer is a bare parameter, `lm_head`.
+"""
+
+import math
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from galen.errors import DataError
+from megatron_ext import safe_pickle
+from megatron_ext.architecture import Architecture
+from megatron_ext.stored_tensor import StoredTensor
+
+_FILE = "model_optim_rng.pt"
+_RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
+
+
+def find_ranks(path: Path) -> list[Path]:
+    """Return the rank folders of a checkpoint: of its newest iteration, or those in `path` itself."""
+    tracker = path / "latest_checkpointed_iteration.txt"
+    if tracker.is_file():
+        name = tracker.read_text(encoding="utf-8").strip()
+        path = path / (f"iter_{int(name):07d}" if name.isdigit() else "release")
+    return sorted(folder.parent for folder in path.glob(f"mp_rank_*/{_FILE}") if _RANK.fullmatch(folder.parent.name))
+
+
+def is_legacy(path: Path) -> bool:
+    """Return whether `path` holds the old layout."""
+    return bool(find_ranks(path))
+
+
+class Ranks:
+    """A checkpoint of tensor x pipeline ranks as one model, under the names of Hugging Face's Llama.
+
+    It is a source of rows like a folder of safetensors; one tensor at a time is put together from the ranks.
+
+    Raises:
+        DataError: ranks are missing, or the model is not a Llama.
+    """
+
+    def __init__(self, path: Path) -> None:
+        folders = find_ranks(path)
+        if not folders:
+            raise DataError(f"{path} holds no mp_rank_XX/{_FILE}")
+        self.path = path
+        self.files = [folder / _FILE for folder in folders]
+        self.stages: list[list[dict[str, StoredTensor]]] = []
+        places = [_RANK.fullmatch(folder.name) for folder in folders]
+        ranks = [(int(match[2] or 0), int(match[1])) for match in places if match]
+        tensor, pipeline = max(rank for _, rank in ranks) + 1, max(stage for stage, _ in ranks) + 1
+        if len(ranks) != tensor * pipeline:
+            raise DataError(
+                f"{folders[0].parent} holds {len(ranks)} ranks, but their names speak of {tensor} x {pipeline} (tensor x pipeline)"
+            )
+        self.layout = (tensor, pipeline)
+        contents = {rank: safe_pickle.read_archive(file) for rank, file in zip(ranks, self.files, strict=True)}
+        self.arguments = self._arguments(contents[0, 0])
+        self.iteration = contents[0, 0].get("iteration")
+        for stage in range(pipeline):
+            self.stages.append([_flat(contents[stage, rank]["model"]["language_model"]) for rank in range(tensor)])
+        self.layers_per_stage = self.arguments.num_layers // pipeline
+        self._last: tuple[str, Tensor] | None = None
+
+    @staticmethod
+    def _arguments(content: Any) -> Namespace:
+        arguments = content.get("args") if isinstance(content, dict) else None
+        if not isinstance(arguments, Namespace) or "model" not in content:
+            raise DataError(f"{_FILE} holds no arguments and model: it is not a checkpoint of Megatron-LLM")
+        return arguments
+
+    def architecture(self, vocab_size: int) -> Architecture:
+        """Return the model's shape; the files know the padded size of the vocabulary only.
+
+        Raises:
+            DataError: an argument asks for something that is not a Llama.
+        """
+        known = vars(self.arguments)
+        for name, wanted in _WANTED.items():
+            if name in known and known[name] not in wanted:
+                raise DataError(f"{self.files[0]}: {name} = {known[name]!r} cannot be carried over (only {' or '.join(map(repr, wanted))})")
+        heads = known["num_attention_heads"]
+        rows = self.shape("model.embed_tokens.weight")[0]
+        if vocab_size > rows:
+            raise DataError(f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has {rows:,} padded rows")
+        tied = known.get("tie_embed_logits", False)
+        return Architecture(
+            family="llama",
+            num_layers=known["num_layers"],
+            hidden_size=known["hidden_size"],
+            ffn_hidden_size=known["ffn_hidden_size"],
+            num_attention_heads=heads,
+            num_query_groups=known.get("num_attention_heads_kv") or heads,
+            kv_channels=known.get("kv_channels") or known["hidden_size"] // heads,
+            vocab_size=vocab_size,
+            max_position_embeddings=known.get("max_position_embeddings") or known["seq_length"],
+            rotary_base=float(known.get("rope_theta") or 10000.0),
+            layernorm_epsilon=known["layernorm_epsilon"],
+            share_embeddings_and_output_weights=tied,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all weights in bytes."""
+        return sum(stored.nbytes for stage in self.stages for rank in stage for stored in rank.values())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the size of a tensor under Llama's name."""
+        parts, how = self._parts(name)
+        whole = list(parts[0].shape)
+        if how in ("rows", "glu", "qkv"):
+            whole[0] = sum(part.shape[0] for part in parts)
+        elif how == "columns":
+            whole[1] = sum(part.shape[1] for part in parts)
+        if how == "glu":
+            whole[0] //= 2
+        if how == "qkv":
+            size = self.arguments.hidden_size // self.arguments.num_attention_heads
+            groups = getattr(self.arguments, "num_attention_heads_kv", None) or self.arguments.num_attention_heads
+            whole[0] = size * (self.arguments.num_attention_heads if ".q_proj." in name else groups)
+        return tuple(whole)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the precision of a tensor under Llama's name."""
+        return self._parts(name)[0][0].dtype
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor under Llama's name."""
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self._whole(name))
+        return self._last[1][start:stop]
+
+    def read_into(self, target: Tensor, name: str, start: int) -> None:
+        """Fill `target` with the rows from `start` on."""
+        target.copy_(self.rows(name, start, start + len(target)))
+
+    def _whole(self, name: str) -> Tensor:
+        parts, how = self._parts(name)
+        tensors = [part.read() for part in parts]
+        if how == "same":
+            return tensors[0]
+        if how == "columns":
+            return torch.cat(tensors, dim=1)
+        if how == "rows":
+            return torch.cat(tensors)
+        if how == "glu":
+            place = 0 if ".up_proj." in name else 1
+            return torch.cat([tensor.chunk(2)[place] for tensor in tensors])
+        return self._heads(torch.cat(tensors), "qkv".index(name.split(".self_attn.")[1][0]))
+
+    def _heads(self, fused: Tensor, place: int) -> Tensor:
+        """Return query, key or value (0, 1, 2) of the fused tensor, rotary rows in halves."""
+        heads = self.arguments.num_attention_heads
+        groups = getattr(self.arguments, "num_attention_heads_kv", None) or heads
+        size = self.arguments.hidden_size // heads
+        grouped = fused.view(groups, heads // groups + 2, size, -1)
+        wanted = (grouped[:, :-2], grouped[:, -2:-1], grouped[:, -1:])[place].flatten(0, 1)
+        if place < 2:  # pairs (0, 1), (2, 3) … become the first and the second half
+            wanted = wanted.unflatten(1, (size // 2, 2)).transpose(1, 2).flatten(1, 2)
+        return wanted.flatten(0, 1)
+
+    def _parts(self, name: str) -> tuple[list[StoredTensor], str]:
+        """Return the ranks' parts of a tensor and how they fit together."""
+        stage, old = 0, _NAMES.get(name)
+        if old is None:
+            match = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", name)
+            if match is None or match[2] not in _LAYER:
+                raise KeyError(name)
+            layer = int(match[1])
+            stage = layer // self.layers_per_stage
+            old = (f"layers.{layer % self.layers_per_stage}.{_LAYER[match[2]][0]}", _LAYER[match[2]][1])
+        elif name != "model.embed_tokens.weight":
+            stage = len(self.stages) - 1
+        try:
+            return [rank[old[0]] for rank in self.stages[stage]], old[1]
+        except KeyError:
+            raise DataError(
+                f"{self.path} lacks {old[0]} in stage {stage}; there: {', '.join(sorted(self.stages[stage][0])[:6])} …"
+            ) from None
+
+
+_NAMES = {
+    "model.embed_tokens.weight": ("word_embeddings.weight", "rows"),
+    "model.norm.weight": ("final_layernorm.weight", "same"),
+    "lm_head.weight": ("lm_head", "rows"),
+}
+_LAYER = {
+    "input_layernorm.weight": ("input_layernorm.weight", "same"),
+    "post_attention_layernorm.weight": ("post_attention_layernorm.weight", "same"),
+    **{f"self_attn.{part}_proj.weight": ("attention.query_key_value.weight", "qkv") for part in "qkv"},
+    "self_attn.o_proj.weight": ("attention.dense.weight", "columns"),
+    **{f"mlp.{part}_proj.weight": ("mlp.dense_h_to_4h.weight", "glu") for part in ("gate", "up")},
+    "mlp.down_proj.weight": ("mlp.dense_4h_to_h.weight", "columns"),
+}
+_WANTED: dict[str, tuple[Any, ...]] = {
+    "glu_activation": ("swiglu",),
+    "use_rms_norm": (True,),
+    "use_bias": (False,),
+    "parallel_attn": (False,),
+    "parallel_layernorm": (False,),
+    "use_post_ln": (False,),
+    "rope_scaling_factor": (1.0, 1, None),
+    "sliding_window_size": (None,),
+}
+
+
+def _flat(tree: Any) -> dict[str, StoredTensor]:
+    """Return the tensors of a language model by their names inside embedding, encoder and output layer."""
+    found: dict[str, StoredTensor] = {}
+    for name, value in tree.items():
+        if isinstance(value, StoredTensor):
+            found[str(name).replace("self_attention.", "attention.")] = value
+        elif isinstance(value, dict):
+            inner = _flat(value)
+            found |= {f"{name}.{key}": stored for key, stored in inner.items()} if name in ("word_embeddings", "lm_head") else inner
+    return found
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what describe.py prints of such a checkpoint."""
+    ranks = Ranks(path)
+    wanted = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_attention_heads_kv", "padded_vocab_size")
+    known = vars(ranks.arguments)
+    count = sum(math.prod(stored.shape) for stage in ranks.stages for rank in stage for stored in rank.values())
+    return {
+        "format": "Megatron-LLM, a pickle a rank (import with legacy_to_megatron.py)",
+        "folder": path,
+        **{name: known[name] for name in wanted if name in known},
+        "parameters": count,
+        "saved from": "TP{} x PP{}".format(*ranks.layout),
+        "iteration": ranks.iteration,
+        "dtype": str(ranks.dtype("model.embed_tokens.weight")).removeprefix("torch."),
+        "complete": "yes",
+    }

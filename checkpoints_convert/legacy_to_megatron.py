@@ -1,0 +1,48 @@
+"""Import a checkpoint of Megatron-LLM (MEDITRON's trainer; `mp_rank_XX/model_optim_rng.pt`) as a `torch_dist` checkpoint.
+
+    python checkpoints_convert/legacy_to_megatron.py --legacy runs/meditron-7b --tokenizer models/meditron --output runs/megatron
+
+Any tensor and pipeline parallelism of the old run is put together. The files are pickles: they are read without running
+anything in them, and refused when they hold more than a checkpoint does. Weights only, no optimizer state.
+"""
+
+import argparse
+from pathlib import Path
+
+from galen import cli
+from galen.errors import DataError
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--legacy", type=Path, required=True, metavar="DIR", help="folder with latest_checkpointed_iteration.txt or mp_rank_*"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with tokenizer.json; its ids are the vocabulary")
+    parser.add_argument("--vocab-size", type=int, metavar="N", help="rows that belong to a token (default: the tokenizer's ids)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    arguments = parser.parse_args(argv)
+    if arguments.tokenizer is None and arguments.vocab_size is None:
+        parser.error("give --tokenizer or --vocab-size: the files know only the padded size of the vocabulary")
+
+    from checkpoints_convert import importing, legacy
+    from checkpoints_convert.families import FAMILIES
+
+    ranks = legacy.Ranks(arguments.legacy)
+    size = arguments.vocab_size or _ids(arguments.tokenizer)
+    importing.write_source(ranks, FAMILIES["llama"], ranks.architecture(size), arguments.tokenizer, arguments.output, arguments.workers)
+    return None
+
+
+def _ids(folder: Path) -> int:
+    from tokenizers import Tokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        raise DataError(f"{folder / 'tokenizer.json'} is missing")
+    return max(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True).values()) + 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,145 @@
+"""How rows move between one Megatron tensor and the Hugging Face tensors that it is made of.
+
+Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers of one name.
+A mapping says, in the order of Megatron's rows, which rows of which Hugging Face tensor they are. Both directions follow
+from that one list, by copying alone: going there and back is bit-identical, and any part can be moved without the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from checkpoints_convert.shapes import shape
+from megatron_ext.architecture import Architecture
+
+PADDING = -1
+
+
+class Rows(NamedTuple):
+    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`, or zero rows for PADDING."""
+
+    tensor: int
+    start: int
+    stop: int
+
+
+class Mapping(Protocol):
+    """One Megatron tensor and its Hugging Face tensors, in order."""
+
+    @property
+    def megatron(self) -> str:
+        """Name of the Megatron tensor."""
+
+    @property
+    def hf(self) -> tuple[str, ...]:
+        """Names of the Hugging Face tensors."""
+
+    def rows(self, architecture: Architecture) -> list[Rows]:
+        """Return what Megatron's rows are, from the first to the last; each Hugging Face row occurs once."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The same tensor under another name."""
+
+    megatron: str
+    hf: tuple[str]
+
+    def rows(self, architecture: Architecture) -> list[Rows]:
+        """Return all rows."""
+        return [Rows(0, 0, shape(self.megatron, architecture)[0])]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tensor with one row per token: Megatron pads it with zero rows, Hugging Face has none of them."""
+
+    megatron: str
+    hf: tuple[str]
+
+    def rows(self, architecture: Architecture) -> list[Rows]:
+        """Return the tokens' rows, then the padding."""
+        tokens, padded = architecture.vocab_size, architecture.padded_vocab_size()
+        return [Rows(0, 0, tokens)] + ([Rows(PADDING, 0, padded - tokens)] if padded > tokens else [])
+
+
+@dataclass(frozen=True)
+class GroupedQKV:
+    """Query, key and value rows, interleaved by key/value group: per group its query heads, its key, its value."""
+
+    megatron: str
+    hf: tuple[str, str, str]
+
+    def rows(self, architecture: Architecture) -> list[Rows]:
+        """Return the rows group by group; heads follow each other in each Hugging Face tensor."""
+        size = architecture.kv_channels
+        queries = architecture.num_attention_heads // architecture.num_query_groups * size
+        return [
+            Rows(tensor, group * height, (group + 1) * height)
+            for group in range(architecture.num_query_groups)
+            for tensor, height in ((0, queries), (1, size), (2, size))
+        ]
+
+
+@dataclass(frozen=True)
+class GatedMLP:
+    """The gate's rows above the up projection's."""
+
+    megatron: str
+    hf: tuple[str, str]
+
+    def rows(self, architecture: Architecture) -> list[Rows]:
+        """Return the gate, then the up projection."""
+        return [Rows(0, 0, architecture.ffn_hidden_size), Rows(1, 0, architecture.ffn_hidden_size)]
+
+
+def height(rows: Sequence[Rows]) -> int:
+    """Return how many rows these are."""
+    return sum(run.stop - run.start for run in rows)
+
+
+def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, ...]]:
+    """Return the sizes of the Hugging Face tensors."""
+    width = shape(mapping.megatron, architecture)[1:]
+    rows = mapping.rows(architecture)
+    return [(max(run.stop for run in rows if run.tensor == number), *width) for number in range(len(mapping.hf))]
+
+
+def to_megatron(mapping: Mapping, tensors: Sequence[Tensor], architecture: Architecture) -> Tensor:
+    """Return the Megatron tensor (of one layer) that these Hugging Face tensors make."""
+    first = tensors[0]
+    parts = [
+        first.new_zeros(run.stop, *first.shape[1:]) if run.tensor == PADDING else tensors[run.tensor][run.start : run.stop]
+        for run in mapping.rows(architecture)
+    ]
+    return torch.cat(parts)
+
+
+def to_hf(mapping: Mapping, tensor: Tensor, architecture: Architecture) -> list[Tensor]:
+    """Return the Hugging Face tensors, in the order of `hf`, that a Megatron tensor (of one layer) holds."""
+    tensors = [tensor.new_empty(size) for size in hf_shapes(mapping, architecture)]
+    place = 0
+    for run in mapping.rows(architecture):
+        if run.tensor != PADDING:
+            tensors[run.tensor][run.start : run.stop] = tensor[place : place + run.stop - run.start]
+        place += run.stop - run.start
+    return tensors
+
+
+def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:
+    """Divide rows into runs of at most `largest`, each with the place of its first row in the Megatron tensor."""
+    divided: list[tuple[int, list[Rows]]] = []
+    place = room = 0
+    for run in rows:
+        start = run.start
+        while start < run.stop:
+            if room == 0:
+                divided.append((place, []))
+                room = largest
+            stop = min(run.stop, start + room)
+            divided[-1][1].append(Rows(run.tensor, start, stop))
+            place, room, start = place + stop - start, room - (stop - start), stop
+    return divided

@@ -1,0 +1,104 @@
+"""The Megatron side of verify.py: the logits of a checkpoint under a layout. Started by verify.py, with torchrun.
+
+Reads `tokens.safetensors` in --folder, writes `logits.safetensors` there.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galen import cli
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from megatron_ext.architecture import Architecture
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the tokens are and the logits go")
+    parser.add_argument("--megatron", type=Path, required=True, help="checkpoint folder")
+    parser.add_argument("--iteration", type=int, help="iteration (default: the newest)")
+    parser.add_argument("--tp", type=int, default=1, help="tensor-parallel size")
+    parser.add_argument("--pp", type=int, default=1, help="pipeline-parallel size")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision")
+    arguments = parser.parse_args(argv)
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from checkpoints_convert.exporting import find_iteration
+    from megatron_ext import architecture as architectures
+    from megatron_ext import checkpointing, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
+
+    folder = find_iteration(arguments.megatron, arguments.iteration)
+    tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
+    platform = platforms.current()
+    platform.init_distributed()
+    logits = compute(folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype)
+    if logits is not None:
+        save_file({"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    return None
+
+
+def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor: int, pipeline: int, dtype: str) -> "Tensor | None":
+    """Return the logits [batch, sequence, padded vocabulary] on the first rank of the last stage, None elsewhere (collective)."""
+    import torch
+    from megatron.core import parallel_state
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+
+    from megatron_ext import checkpointing, layout, platforms
+    from megatron_ext.model import build_model
+    from megatron_ext.recipe import Parallel, check_division
+
+    check_division(architecture, tensor, pipeline)
+    if not parallel_state.model_parallel_is_initialized():
+        layout.initialize(Parallel(tensor_model_parallel_size=tensor, pipeline_model_parallel_size=pipeline), seed=1)
+    precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    platform = platforms.current()
+    model = build_model(
+        platform,
+        architecture,
+        tokens.size(1),
+        tensor_model_parallel_size=tensor,
+        pipeline_model_parallel_size=pipeline,
+        sequence_parallel=tensor > 1,
+        params_dtype=precision,
+        pipeline_dtype=precision,
+        bf16=dtype == "bf16",
+    ).eval()
+    checkpointing.load_weights_from(model, folder)
+    tokens = tokens.to(platform.device)
+    positions = torch.arange(tokens.size(1), device=platform.device).expand_as(tokens)
+    kept: list[torch.Tensor] = []
+
+    def step(_: object, part: torch.nn.Module) -> Any:
+        output = part(tokens, positions, None)
+
+        def keep(output: torch.Tensor) -> Any:
+            kept.append(gather_from_tensor_model_parallel_region(output))
+            return output.float().sum(), {}
+
+        return output, keep
+
+    with torch.no_grad():
+        get_forward_backward_func()(
+            forward_step_func=step,
+            data_iterator=None,
+            model=[model],
+            num_microbatches=1,
+            seq_length=tokens.size(1),
+            micro_batch_size=tokens.size(0),
+            forward_only=True,
+        )
+    first = parallel_state.is_pipeline_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
+    return kept[0] if first else None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,31 @@
+"""The tensors of a Megatron model of this kind and their sizes, whatever the family calls them."""
+
+from collections.abc import Callable
+
+from megatron_ext.architecture import Architecture
+
+_SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
+    "embedding.word_embeddings.weight": lambda a: (a.padded_vocab_size(), a.hidden_size),
+    "output_layer.weight": lambda a: (a.padded_vocab_size(), a.hidden_size),
+    "decoder.final_layernorm.weight": lambda a: (a.hidden_size,),
+    "decoder.layers.self_attention.linear_qkv.layer_norm_weight": lambda a: (a.hidden_size,),
+    "decoder.layers.self_attention.linear_qkv.weight": lambda a: (_qkv(a), a.hidden_size),
+    "decoder.layers.self_attention.linear_qkv.bias": lambda a: (_qkv(a),),
+    "decoder.layers.self_attention.q_layernorm.weight": lambda a: (a.kv_channels,),
+    "decoder.layers.self_attention.k_layernorm.weight": lambda a: (a.kv_channels,),
+    "decoder.layers.self_attention.linear_proj.weight": lambda a: (a.hidden_size, a.num_attention_heads * a.kv_channels),
+    "decoder.layers.mlp.linear_fc1.layer_norm_weight": lambda a: (a.hidden_size,),
+    "decoder.layers.mlp.linear_fc1.weight": lambda a: (2 * a.ffn_hidden_size, a.hidden_size),
+    "decoder.layers.mlp.linear_fc2.weight": lambda a: (a.hidden_size, a.ffn_hidden_size),
+}
+VOCABULARY = frozenset({"embedding.word_embeddings.weight", "output_layer.weight"})
+"""Tensors with a row per token, padded by Megatron."""
+
+
+def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
+    """Return the size of a Megatron tensor, of one layer where there is one in each, padded for one tensor-parallel rank."""
+    return _SHAPES[name](architecture)
+
+
+def _qkv(architecture: Architecture) -> int:
+    return architecture.kv_channels * (architecture.num_attention_heads + 2 * architecture.num_query_groups)

@@ -1,0 +1,290 @@
+"""Input of the tokeniser in blocks of a few megabytes: JSONL (plain, gzip, zstd, bzip2), Parquet, Arrow, or standard input.
+
+A block of a plain file is only a range of bytes: the process that works on it reads it. All else is unpacked here, in order.
+"""
+
+import bz2
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from galen.errors import DataError, UsageError
+
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
+TABLES = (".parquet", ".arrow")
+ENDINGS = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *PACKED)) + TABLES
+STDIN = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of the input, or a range of lines of a plain one."""
+
+    path: Path
+    start: int = 0
+    """Byte where its first line begins."""
+
+    end: int | None = None
+    """Byte behind its last line; None: to the end of the file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk; 0 for standard input."""
+        if self.path == STDIN:
+            return 0
+        return (self.path.stat().st_size if self.end is None else self.end) - self.start
+
+
+@dataclass(slots=True)
+class Block:
+    """Some whole lines or rows that follow each other."""
+
+    part: int
+    """Which of the parts."""
+
+    start: int
+    """Where it begins: a byte of the unpacked file, or a row of a table."""
+
+    end: int
+    """Where the next one begins."""
+
+    position: int
+    """Bytes of the part, as it lies on the disk, read up to its end."""
+
+    data: Any = None
+    """Its lines as bytes, its rows as an Arrow record batch, or None: bytes start to end of a plain file."""
+
+
+def is_plain(path: Path) -> bool:
+    """Say whether a file is plain JSONL, which can be read from any line on."""
+    return path != STDIN and path.suffix not in (*PACKED, *TABLES)
+
+
+def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
+    """Return the parts of each shard: neighbours in the input, about equal in bytes; only plain files are cut, at ends of lines.
+
+    Raises:
+        UsageError: some shard would be empty.
+    """
+    if shards == 1:
+        return [[Part(path) for path in files]]
+    if STDIN in files:
+        raise UsageError("--shards: standard input cannot be shared out; give files")
+    sizes = [path.stat().st_size for path in files]
+    bounds = [sum(sizes) * shard // shards for shard in range(shards + 1)]
+    result: list[list[Part]] = [[] for _ in range(shards)]
+    before = 0
+    for path, size in zip(files, sizes, strict=True):
+        for shard in range(shards):
+            low, high = max(bounds[shard] - before, 0), min(bounds[shard + 1] - before, size)
+            if is_plain(path):
+                start, end = _line_start(path, low, size), _line_start(path, high, size)
+                if low < high and start < end:
+                    result[shard].append(Part(path, start, end))
+            elif bounds[shard] <= before < bounds[shard + 1]:
+                result[shard].append(Part(path))
+        before += size
+    filled = sum(map(bool, result))
+    if filled < shards:
+        raise UsageError(f"--shards {shards}: the input fills only {filled} of them (packed files and tables are not cut); ask for fewer")
+    return result
+
+
+def read_blocks(
+    parts: Sequence[Part], size: int, keys: Sequence[str], skip_parts: int = 0, skip: int = 0, taken: Callable[[bytes], None] | None = None
+) -> Iterator[Block]:
+    """Yield the blocks of all parts in order, each of about `size` bytes; `keys` are the wanted columns of tables.
+
+    The first `skip_parts` parts are left out, and `skip` bytes (rows of a table) at the beginning of the one behind them.
+    `taken` is called with every piece of standard input.
+
+    Raises:
+        DataError: a file cannot be read or is damaged; the message names it.
+    """
+    for index in range(skip_parts, len(parts)):
+        part, left_out = parts[index], skip if index == skip_parts else 0
+        try:
+            if part.path.suffix in TABLES:
+                yield from _table_blocks(index, part.path, size, keys, left_out)
+            elif is_plain(part.path):
+                yield from _plain_blocks(index, part, size, left_out)
+            else:
+                yield from _stream_blocks(index, part.path, size, left_out, taken)
+        except (EOFError, zlib.error, OSError, _zstd_error()) as error:
+            what = f"is not whole {PACKED[part.path.suffix]} data" if part.path.suffix in PACKED else "cannot be read"
+            raise DataError(f"{part.path} {what}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_range(path: Path, start: int, end: int) -> bytes:
+    """Return bytes `start` to `end` of a file.
+
+    Raises:
+        DataError: it cannot be read or has become shorter.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            data = bytearray()
+            while len(data) < end - start and (piece := file.read(end - start - len(data))):
+                data += piece
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) < end - start:
+        raise DataError(f"{path} became shorter while it was read")
+    return bytes(data)
+
+
+def line_number(part: Part, offset: int) -> int:
+    """Return the number, from 1, of the line that begins at byte `offset` of the unpacked file of a part."""
+    count, left = 1, offset
+    with part.path.open("rb") as raw:
+        for data in _unpacked(raw, part.path.suffix):
+            count += data.count(b"\n", 0, left)
+            left -= len(data)
+            if left <= 0:
+                break
+    return count
+
+
+def _line_start(path: Path, offset: int, size: int) -> int:
+    """Return where the first line begins that does not begin before `offset`."""
+    if offset <= 0 or offset >= size:
+        return max(min(offset, size), 0)
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        file.readline()
+        return file.tell()
+
+
+def _plain_blocks(index: int, part: Part, size: int, skip: int) -> Iterator[Block]:
+    with part.path.open("rb", buffering=1 << 14) as file:
+        end = file.seek(0, io.SEEK_END) if part.end is None else part.end
+        start = max(skip, part.start)
+        while start < end:
+            stop = min(start + size, end)
+            if stop < end:
+                file.seek(stop - 1)
+                file.readline()
+                stop = file.tell()
+            yield Block(index, start, stop, stop - part.start)
+            start = stop
+
+
+def _stream_blocks(index: int, path: Path, size: int, skip: int, taken: Callable[[bytes], None] | None) -> Iterator[Block]:
+    raw: BinaryIO = sys.stdin.buffer if path == STDIN else path.open("rb")
+    with raw:
+        start, held = skip, b""
+        for data in _unpacked(raw, path.suffix):
+            if taken is not None and path == STDIN:
+                taken(data)
+            if skip:
+                data, skip = data[skip:], max(skip - len(data), 0)
+            data, first = held + data, 0
+            while len(data) - first >= size:
+                cut = data.rfind(b"\n", first, first + size) + 1 or data.find(b"\n", first + size) + 1
+                if not cut:
+                    break
+                yield Block(index, start, start + cut - first, _position(raw, path), data[first:cut])
+                start, first = start + cut - first, cut
+            held = data[first:]
+        if held:
+            yield Block(index, start, start + len(held), _position(raw, path), held)
+
+
+def _position(raw: BinaryIO, path: Path) -> int:
+    return 0 if path == STDIN else raw.tell()
+
+
+def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
+    """Yield the content of a file piece by piece; several packed streams behind each other are one.
+
+    Raises:
+        EOFError: the last packed stream is cut off.
+    """
+    if suffix not in PACKED:
+        while data := raw.read(1 << 20):
+            yield data
+        return
+    unit: Any = None
+    while data := raw.read(1 << 16):
+        while data:
+            if unit is None and not (data := data.lstrip(b"\0") if suffix == ".gz" else data):
+                break
+            unit = unit or _unpacker(suffix)
+            yield unit.decompress(data)
+            data = unit.unused_data if unit.eof else b""
+            unit = None if unit.eof else unit
+    if unit is not None:
+        raise EOFError("it ends too early")
+
+
+def _unpacker(suffix: str) -> Any:
+    if suffix == ".gz":
+        return zlib.decompressobj(wbits=31)
+    if suffix == ".bz2":
+        return bz2.BZ2Decompressor()
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj()
+
+
+def _zstd_error() -> Any:
+    loaded = sys.modules.get("zstandard")
+    return loaded.ZstdError if loaded else EOFError
+
+
+def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:
+    """Yield the rows of a Parquet or Arrow file, the columns `keys` alone."""
+    import pyarrow
+
+    row, bytes_on_disk = 0, path.stat().st_size
+    try:
+        batches, total = _open_parquet(path, keys) if path.suffix == ".parquet" else _open_arrow(path, keys)
+        for batch in batches:
+            rows = max(1, int(batch.num_rows * size / max(batch.nbytes, 1)))
+            for first in range(0, batch.num_rows, rows):
+                piece = batch.slice(first, rows)
+                if row >= skip:
+                    done = bytes_on_disk * (row + piece.num_rows) // total if total else 0
+                    yield Block(index, row, row + piece.num_rows, done, piece)
+                elif row + piece.num_rows > skip:
+                    piece = piece.slice(skip - row)
+                    yield Block(index, skip, skip + piece.num_rows, 0, piece)
+                    row = skip
+                row += piece.num_rows
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a whole {path.suffix[1:]} file: {error}") from None
+
+
+def _open_parquet(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path, pre_buffer=False)
+    _check_columns(path, file.schema_arrow.names, keys)
+    return file.iter_batches(batch_size=1000, columns=list(keys), use_threads=False), file.metadata.num_rows
+
+
+def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
+    """Open Arrow's file format, or its stream format, which Hugging Face data sets are saved in."""
+    import pyarrow
+
+    source = pyarrow.memory_map(str(path))
+    reader: Any
+    if source.read(6) == b"ARROW1":
+        reader = pyarrow.ipc.open_file(source)
+        batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
+    else:
+        source.seek(0)
+        reader = batches = pyarrow.ipc.open_stream(source)
+    _check_columns(path, reader.schema.names, keys)
+    return (batch.select(list(keys)) for batch in batches), 0
+
+
+def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> None:
+    for key in keys:
+        if key not in names:
+            raise DataError(f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with --json-keys")

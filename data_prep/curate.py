@@ -1,0 +1,106 @@
+"""Raw medical sources to curated documents, split into train, validation and test.
+
+    python data_prep/curate.py examples/corpora/pubmed_sample.yaml output=corpus sources.0.path='medline/*.xml.gz' --workers 2
+
+writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and corpus/manifest.json, which accounts for every
+record read. Killed and started again, it goes on after the last finished input file. What decides: data_prep/recipe.py.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.inputs import find_files
+from data_prep.recipe import CorpusRecipe
+from data_prep.resume import finished
+from galen import __version__, cli, manifest
+from galen import recipe as recipes
+from galen.atomic import write_text
+from galen.errors import DataError, UsageError
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = cli.recipe_parser(str(__doc__), CorpusRecipe)
+    parser.add_argument("--executor", choices=["local"], default="local", help="where to run: processes on this machine (default)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]"
+    )
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.workers < 1:
+        raise UsageError(f"--workers {arguments.workers}: at least 1")
+    curate(recipes.load(CorpusRecipe, arguments.recipe, arguments.overrides), arguments.workers)
+    return 0
+
+
+def curate(recipe: CorpusRecipe, workers: int) -> None:
+    """Build the corpus of a recipe, or say that it is there already."""
+    from data_prep.readers import READERS
+
+    start = time.monotonic()
+    files = [(source.reader, str(path)) for source in recipe.sources for path in find_files(source.path, READERS[source.reader].endings)]
+    inputs = [manifest.describe_file(path) for _, path in files]
+    config = recipes.to_dict(recipe)
+    del config["output"]
+    output = Path(recipe.output)
+    if (found := finished(output / manifest.NAME, "curate", inputs, config)) is not None:
+        print(f"{output} is finished already: {found['counts']['kept']:,} documents")
+        return
+    if output.exists():
+        raise DataError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
+    with _working_folder(output, inputs, config) as folder:
+        from data_prep.corpus import build, publish
+
+        counts = build(recipe, files, workers, folder)
+        corpus = folder / "corpus"
+        written = sorted(corpus.glob("*/*.jsonl.gz"))
+        paths = [path for _, path in files]
+        manifest.write(corpus / manifest.NAME, stage="curate", inputs=paths, config=config, outputs=written, counts=counts)
+        publish(folder, output)
+    print(summary(counts, output, time.monotonic() - start))
+
+
+@contextlib.contextmanager
+def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterator[Path]:
+    """Yield the folder in which this corpus is built, locked; one that an interrupted run of another kind left is emptied."""
+    folder = output.with_name(f".{output.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"another command is building {output} just now") from None
+        plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": config}, indent=1), folder / "plan.json"
+        if not note.exists() or note.read_text(encoding="utf-8") != plan:
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+            write_text(note, plan)
+        elif (folder / "log").exists():
+            print(f"going on with {output}", file=sys.stderr)
+        yield folder
+
+
+def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
+    """Return a table of what went in, what was dropped and why, what came out."""
+    rows = [("records read", counts["read"])]
+    rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
+    rows += [("documents kept", counts["kept"])]
+    rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
+    width = max(len(label) for label, _ in rows) + 2
+    lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
+    if ignored := counts["deletion_notices_ignored"]:
+        lines.append(f"ignored: {ignored} deletion notices (PMIDs in DeleteCitation)")
+    lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main)

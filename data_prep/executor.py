@@ -1,0 +1,114 @@
+"""Runs a datatrove pipeline on this machine in processes of its own, quietly, and survives being killed.
+
+datatrove's own local executor leaves its manager process behind when it is killed, waits for ever when the system kills a worker for
+memory, and logs to the terminal; the tasks, their completion marks and statistics here are datatrove's.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from loguru import logger
+from tqdm import tqdm
+
+from data_prep.worker import follow_parent
+from galen.errors import DataError
+
+logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files
+
+
+class LocalExecutor(PipelineExecutor):
+    """Runs the tasks that are not marked as completed in `logging_dir`, `workers` at a time.
+
+    Args:
+        pipeline: datatrove steps.
+        tasks: how many tasks there are; the result must not depend on `workers`.
+        workers: processes at a time.
+        logging_dir: local folder for logs, statistics and completion marks.
+    """
+
+    def __init__(self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path) -> None:
+        super().__init__(pipeline, str(logging_dir))
+        self.tasks, self.workers, self.folder = tasks, workers, Path(logging_dir)
+
+    @property
+    def world_size(self) -> int:
+        """The number of tasks."""
+        return self.tasks
+
+    def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
+        """Return what datatrove wants to find in the environment of a task on one machine."""
+        return DistributedEnvVars(
+            datatrove_node_ips="localhost",
+            datatrove_cpus_per_task="-1",
+            datatrove_mem_per_cpu="-1",
+            datatrove_gpus_on_node="-1",
+            datatrove_executor="LOCAL",
+        )
+
+    def run(self, poll: Callable[[], None] = lambda: None) -> None:
+        """Run the tasks that are left; `poll` is called twice a second, to show progress.
+
+        Raises:
+            DataError: from a step, or when the system killed a worker.
+        """
+        ranks = self.get_incomplete_ranks()
+        if not ranks:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "workers.log"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])  # workers start at once
+        with ProcessPoolExecutor(min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)) as pool:
+            try:
+                running = {pool.submit(self._run_for_rank, rank) for rank in ranks}
+                while running:
+                    done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    poll()
+                    for task in done:
+                        task.result()
+            except BrokenProcessPool:
+                raise DataError(
+                    f"a worker ended before its time, perhaps for lack of memory: try fewer --workers; its log is {log}"
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():  # running tasks would go on to their end
+                    process.terminate()
+                raise
+
+    def counts(self, step: str) -> Counter[str]:
+        """Return the sums of a step's statistics over all tasks; `step` is its name."""
+        sums: Counter[str] = Counter()
+        for rank in range(self.tasks):
+            for record in json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8")):
+                if record["name"].endswith(f": {step}"):
+                    for key, value in record["stats"].items():
+                        sums[key] += int(value["total"] if isinstance(value, dict) else value)
+        return sums
+
+    def position(self) -> int:
+        """Return the sum of what the tasks noted as their progress."""
+        total = 0
+        for note in (self.folder / "progress").glob("*"):
+            with contextlib.suppress(OSError, ValueError):  # just being written
+                total += int(note.read_text())
+        return total
+
+
+def _prepare_worker(log: str) -> None:
+    """In a new worker: send all that libraries print into the log."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    tqdm.set_lock(threading.RLock())  # else datatrove's disabled bars make a semaphore each, left behind when a worker is ended
+    follow_parent()

@@ -1,0 +1,266 @@
+"""Faster ways to the reference tokenizer's ids, used only where they are the same ids.
+
+Two engines. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE without it, remembered words: no piece of
+such a vocabulary goes from a non-space on to a space, so a word with the spaces before it is encoded the same wherever it stands, and
+most words have been seen before. Either is compared with the reference on difficult strings and on a sample of the input at every
+start, and on a document now and then while it works.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from data_prep.text_tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
+
+Ids = np.ndarray[Any, Any]
+
+MEMORY_GROWTH = 256 << 20
+"""Bytes by which a process may grow before an engine forgets the words it remembers; gigatoken 0.10 has no bound of its own."""
+
+WORDS = 500_000
+"""Words that are remembered at a time."""
+
+PROBES = (
+    *("", " ", "  ", "   three spaces", "a  b   c    d", " end ", "two spaces  ", "\n\n x \t y", "\r\n a\r", "a \n b", "tab\t\ttab"),
+    *("肺炎の治療について ≥ 3 µg/mL ± 0.5", "é é ñ ñ combined", "zero\u200bwidth\u200dand\ufeffmarks", "\u00a0nbsp\u3000wide\u2009thin"),
+    *(
+        "🙂🙂 👨‍👩‍👧 🇨🇭",
+        "ﬁne ligature ﬀ Ⅻ ½ ①",
+        "▁under▁ ▁",
+        "a▁b",
+        "x" * 3000,
+        "ab" * 2000,
+        "1234567890 12,345.67 1e-9",
+        "don't we'll I'M THEY'RE",
+    ),
+    *(
+        "<unk>",
+        "<s> a </s>",
+        "<0x0A>",
+        "العربية हिन्दी ไทย ภาษา русский",
+        "((([[[{{{\\\\///***",
+        "α-helix β₂ CO₂ 10⁻³ m²",
+        "\x01\x02\x1f\x7f\x80\x9f",
+    ),
+    *("\U0010ffff\ue000\ufffd", "https://doi.org/10.1000/xyz?a=b&c=d%20e", "CamelCaseWords and_snake_case", "!!!???...,,,;;;", "'s 's  's"),
+)
+
+
+class Engine(Protocol):
+    """A way to encode text."""
+
+    name: str
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of each text."""
+
+
+class ReferenceEngine:
+    """The tokenizer itself."""
+
+    name = "reference"
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of each text."""
+        return [np.array(ids, dtype=np.uint32) for ids in self._tokenizer.encode(texts)]
+
+
+class GigatokenEngine:
+    """`gigatoken`; texts that it would take differently go to the reference.
+
+    Raises:
+        ValueError, RuntimeError: it does not know this kind of tokenizer.
+        ImportError: it is not installed.
+    """
+
+    name = "gigatoken"
+
+    def __init__(self, tokenizer: TextTokenizer, avoid_added: bool = False) -> None:
+        self._reference = ReferenceEngine(tokenizer)
+        self._splitter: Any = getattr(tokenizer, "splitter", None)
+        self._special = {token: np.array([identifier], dtype=np.uint32) for token, identifier in tokenizer.special.items()}
+        if isinstance(tokenizer, SentencePieceTokenizer):
+            form = _sentencepiece_form(tokenizer)
+            self._beyond: int | None = None
+        else:
+            assert isinstance(tokenizer, HuggingFaceTokenizer)
+            form = tokenizer.to_json()
+            self._beyond = _complete_bytes(form, tokenizer.vocab_size)
+        self.added = [str(token["content"]) for token in form["added_tokens"]]
+        self._avoid = re.compile("|".join(map(re.escape, self.added))) if avoid_added and self.added else None
+        self._form = json.dumps(form, ensure_ascii=False)
+        self._load()
+        self._calls = 0
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of each text."""
+        self._calls += 1
+        if self._calls % 64 == 0 and _resident() > self._resident + MEMORY_GROWTH:
+            self._load()
+        encode = self._encode
+        result = [encode(text) for text in texts] if self._splitter is None else [self._encode_split(text) for text in texts]
+        if self._avoid is not None or self._beyond is not None:
+            for n, text in enumerate(texts):
+                if (self._avoid is not None and self._avoid.search(text)) or (
+                    self._beyond is not None and (result[n] >= self._beyond).any()
+                ):
+                    result[n] = self._reference.encode([text])[0]
+        return result
+
+    def _load(self) -> None:
+        from gigatoken import Tokenizer
+
+        self._encode: Any = None  # let go of the old one first
+        self._encode = Tokenizer.from_json(self._form).backend.encode
+        self._resident = _resident()
+
+    def _encode_split(self, text: str) -> Ids:
+        pieces = self._splitter.split(text)
+        if len(pieces) == 1:
+            return self._encode(text)
+        return np.concatenate([self._special[piece] if n % 2 else self._encode(piece) for n, piece in enumerate(pieces)])
+
+
+class WordsEngine:
+    """A SentencePiece BPE model with a memory of words.
+
+    Raises:
+        ValueError: its vocabulary or its normalisation does not allow it.
+    """
+
+    name = "words"
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        if not isinstance(tokenizer, SentencePieceTokenizer):
+            raise ValueError("this is no SentencePiece model")
+        self._processor, self._special = tokenizer.processor, tokenizer.special
+        self._splitter: Any = tokenizer.splitter
+        pieces = [self._processor.id_to_piece(n) for n in range(self._processor.vocab_size())]
+        if any("▁" in piece.lstrip("▁") for piece in pieces):
+            raise ValueError("its vocabulary has pieces that go from one word on to the next")
+        self._space = self._processor.piece_to_id("▁")
+        self._memory: dict[str, list[int]] = {}
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of each text."""
+        return [np.array(self._encode(text), dtype=np.uint32) for text in texts]
+
+    def _encode(self, text: str) -> list[int]:
+        if self._splitter is None:
+            return self._words(text)
+        result: list[int] = []
+        for n, piece in enumerate(self._splitter.split(text)):
+            result += [self._special[piece]] if n % 2 else self._words(piece)
+        return result
+
+    def _words(self, text: str) -> list[int]:
+        if not text:
+            return []
+        result: list[int] = []
+        memory = self._memory
+        for word in _WORD.findall(f"▁{text.replace(' ', '▁')}"):
+            ids = memory.get(word)
+            if ids is None:
+                # the model puts a space before each text: give it the word without its first one
+                ids = self._processor.encode(word[1:]) if len(word) > 1 else [self._space]
+                if len(memory) >= WORDS:
+                    memory.clear()
+                if len(word) < 100:
+                    memory[word] = ids
+            result += ids
+        return result
+
+
+_WORD = re.compile("▁+[^▁]*")
+
+
+def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto") -> tuple[Engine, str | None]:
+    """Return the fastest engine that gives the reference's ids on difficult strings and on `sample`, and why it is no faster one.
+
+    `wanted` is "auto", or the only engine to try. The second value is None when the first choice stood.
+    """
+    reference = ReferenceEngine(tokenizer)
+    if wanted == "reference":
+        return reference, None
+    reasons: list[str] = []
+    texts = [*PROBES, *_added_probes(tokenizer), *sample]
+    expected = reference.encode(texts)
+    for name, make in _candidates(tokenizer):
+        if wanted not in ("auto", name):
+            continue
+        try:
+            engine = make()
+            text = _difference(engine, texts, expected)
+        except (ImportError, ValueError, RuntimeError, OSError, KeyError) as error:
+            reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            continue
+        if text is None:
+            return engine, "; ".join(dict.fromkeys(reasons)) or None
+        reasons.append(f"{name} gives other ids for {text[:40]!r}")
+    return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this kind"
+
+
+def _candidates(tokenizer: TextTokenizer) -> Iterator[tuple[str, Any]]:
+    yield "gigatoken", lambda: GigatokenEngine(tokenizer)
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        yield "gigatoken", lambda: GigatokenEngine(tokenizer, avoid_added=True)
+    else:
+        yield "words", lambda: WordsEngine(tokenizer)
+
+
+def _difference(engine: Engine, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
+    """Return the first text for which an engine gives other ids."""
+    for text, ids, wanted in zip(texts, engine.encode(texts), expected, strict=True):
+        if not np.array_equal(ids, wanted):
+            return text
+    return None
+
+
+def _added_probes(tokenizer: TextTokenizer) -> Iterable[str]:
+    """Return strings with the vocabulary's special tokens in the midst of text."""
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        tokens = [str(token["content"]) for token in tokenizer.to_json()["added_tokens"]]
+    else:
+        tokens = [*tokenizer.special, *(token for n in range(10) if (token := tokenizer.token(n)) and token.startswith("<"))]
+    for token in [*tokens[:20], *tokens[-20:]]:
+        yield from (f"the {token} drug", f"the{token}drug", f"{token}{token}\n", f" {token}  end", f"x{token[:-1]} {token[1:]}")
+
+
+def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    """Return a SentencePiece model in the form of a tokenizer.json; control pieces written out in a text are text there."""
+    from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
+
+    form = json.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
+    form["added_tokens"] = [token for token in form["added_tokens"] if not token["special"]]
+    return form
+
+
+def _complete_bytes(form: dict[str, Any], vocab_size: int) -> int | None:
+    """Give a byte-level vocabulary the bytes that it lacks, behind its end, since gigatoken wants all; return where these begin, if any.
+
+    A text that gets such an id goes to the reference, which leaves these bytes out or calls them unknown.
+    """
+    vocab = form["model"].get("vocab")
+    if isinstance(vocab, dict) and not form["model"].get("byte_fallback"):
+        from tokenizers import pre_tokenizers
+
+        missing = sorted(byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte not in vocab)
+        if 0 < len(missing) < 200:  # else it is no byte-level vocabulary
+            vocab.update({byte: vocab_size + n for n, byte in enumerate(missing)})
+            return vocab_size
+    return None
+
+
+def _resident() -> int:
+    """Return how many bytes of memory this process holds."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+    except OSError:
+        return 0

@@ -1,0 +1,1 @@
+"""Filters: each keeps or drops single documents, with a reason that is counted."""

@@ -1,0 +1,42 @@
+"""Which copyright lines let an abstract in."""
+
+import re
+from typing import Literal
+
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+Rule = Literal["any_claim", "explicit", "ignore"]
+
+# "No claim to original U.S. Government Works" grants nothing; a work *in the public domain* does.
+_GRANTED = re.compile(r"creative ?commons|\bCC[ -]?(BY|0)\b|public domain|not under copyright", re.IGNORECASE)
+_RESERVED = re.compile(
+    r"rights? reserved|protected by copyright|exclusive (licen[cs]|rights)|for permissions?|reprints and permission|all rights",
+    re.IGNORECASE,
+)
+
+
+def reserves_rights(line: str, rule: Rule) -> bool:
+    """Say whether this copyright line reserves rights.
+
+    A line that names a Creative Commons licence or the public domain never does. Any other line does under `any_claim`: a bare
+    "© 2021 Publisher" grants nothing, so all rights are reserved by law. `explicit` wants it in words ("All rights reserved",
+    "protected by copyright", "under exclusive licence", "for permissions …"). `ignore` lets everything in.
+    """
+    if not line or rule == "ignore" or _GRANTED.search(line):
+        return False
+    return rule == "any_claim" or _RESERVED.search(line) is not None
+
+
+class CopyrightFilter(BaseFilter):
+    """Drops documents whose copyright line reserves rights; no line, as in most older records, reserves none."""
+
+    name = "copyright"
+
+    def __init__(self, rule: Rule = "any_claim") -> None:
+        super().__init__()
+        self.rule = rule
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep or drop one document."""
+        return not reserves_rights(doc.metadata["copyright"], self.rule) or (False, "rights reserved")

@@ -1,0 +1,17 @@
+"""Retracted articles teach what is not so."""
+
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+
+class RetractionFilter(BaseFilter):
+    """Drops retracted articles, by publication type or by the link to their retraction, and the retraction notices."""
+
+    name = "retraction"
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep or drop one document."""
+        types = doc.metadata["publication_types"]
+        if doc.metadata["retracted"] or "Retracted Publication" in types:
+            return False, "retracted article"
+        return "Retraction of Publication" not in types or (False, "retraction notice")

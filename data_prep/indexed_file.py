@@ -1,0 +1,212 @@
+"""Megatron's indexed format, written piece by piece so that a killed run can go on, and read back.
+
+`.bin` holds the ids of all sequences back to back. `.idx`, little-endian: the 9 bytes `MMIDIDX\\0\\0`, u64 version 1, u8 type code
+(4 = int32, 8 = uint16), u64 sequences, u64 documents + 1, int32 length of each sequence, int64 byte offset of each sequence, int64 index of
+the first sequence behind each document, led by 0. Source: megatron.core.datasets.indexed_dataset. As there, a document without any id
+counts as a document but has no sequence.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from galen.errors import DataError
+
+CODES: dict[np.dtype[Any], int] = {np.dtype(np.int32): 4, np.dtype(np.uint16): 8}
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER_BYTES = 9 + 8 + 1 + 8 + 8
+CHUNK = 1 << 20
+"""Entries of an index that are held in memory at a time."""
+
+Array = np.ndarray[Any, Any]
+
+
+def id_type(vocab_size: int) -> np.dtype[Any]:
+    """Return the type that Megatron chooses for a vocabulary: uint16 under 65,500, else int32."""
+    return np.dtype(np.uint16 if vocab_size < 65500 else np.int32)
+
+
+class IndexedFileWriter:
+    """Appends documents to `bin_path`, the lengths of their sequences to `lengths_path`, and how many each has to `counts_path` (int32).
+
+    Args:
+        bin_path: file of ids.
+        lengths_path: file of sequence lengths.
+        counts_path: file of the number of sequences of each document.
+        dtype: of the ids.
+        documents, sequences, tokens: how much of an earlier run stays; what it wrote behind that is cut off.
+    """
+
+    def __init__(
+        self,
+        bin_path: Path,
+        lengths_path: Path,
+        counts_path: Path,
+        dtype: np.dtype[Any],
+        documents: int = 0,
+        sequences: int = 0,
+        tokens: int = 0,
+    ) -> None:
+        self.dtype, self.documents, self.sequences, self.tokens = dtype, documents, sequences, tokens
+        self._lengths_path, self._counts_path = lengths_path, counts_path
+        self._bin, self._lengths, self._counts = (path.open("ab") for path in (bin_path, lengths_path, counts_path))
+        self._bin.truncate(tokens * dtype.itemsize)
+        self._lengths.truncate(sequences * 4)
+        self._counts.truncate(documents * 4)
+
+    def add(self, ids: bytes, lengths: Array, counts: Array) -> None:
+        """Append documents: ids as raw bytes of `dtype`, length of each sequence, number of sequences of each document."""
+        self._bin.write(ids)
+        self._lengths.write(lengths.astype("<i4").tobytes())
+        self._counts.write(counts.astype("<i4").tobytes())
+        self.documents += len(counts)
+        self.sequences += len(lengths)
+        self.tokens += len(ids) // self.dtype.itemsize
+
+    def flush(self) -> None:
+        """Bring what was added to the disk."""
+        for file in (self._bin, self._lengths, self._counts):
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Flush and close the working files."""
+        self.flush()
+        for file in (self._bin, self._lengths, self._counts):
+            file.close()
+
+    def write_index(self, path: Path) -> None:
+        """Write the `.idx`, in little memory whatever the number of documents."""
+        assert self._lengths.closed, "close first"
+
+        def chunks(path: Path) -> Iterator[Array]:
+            with path.open("rb") as file:
+                while len(part := np.fromfile(file, dtype="<i4", count=CHUNK)):
+                    yield part
+
+        with path.open("wb") as file:
+            write_header(file, self.dtype, self.sequences, self.documents)
+            for part in chunks(self._lengths_path):
+                part.tofile(file)
+            write_offsets(file, chunks(self._lengths_path), self.dtype.itemsize)
+            write_document_ends(file, chunks(self._counts_path))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_header(file: BinaryIO, dtype: np.dtype[Any], sequences: int, documents: int) -> None:
+    """Write the beginning of an index."""
+    file.write(MAGIC)
+    for number, kind in ((1, np.uint64), (CODES[dtype], np.uint8), (sequences, np.uint64), (documents + 1, np.uint64)):
+        file.write(kind(number).tobytes())
+
+
+def write_offsets(file: BinaryIO, lengths: Iterator[Array], itemsize: int) -> None:
+    """Write where each sequence begins in the `.bin`, in bytes."""
+    before = 0
+    for part in lengths:
+        ends = np.cumsum(part, dtype="<i8")
+        ((ends - part + before) * itemsize).astype("<i8").tofile(file)
+        before += int(ends[-1])
+
+
+def write_document_ends(file: BinaryIO, counts: Iterator[Array]) -> None:
+    """Write the index of the first sequence behind each document, led by 0."""
+    before = 0
+    np.zeros(1, dtype="<i8").tofile(file)
+    for part in counts:
+        ends = np.cumsum(part, dtype="<i8") + before
+        ends.tofile(file)
+        before = int(ends[-1])
+
+
+class IndexedFile:
+    """A finished `PREFIX.bin` and `PREFIX.idx`, mapped rather than read.
+
+    Args:
+        prefix: path without the ending.
+        with_data: also map the `.bin`.
+
+    Raises:
+        DataError: a file is missing or is not whole; the message says what is wrong.
+    """
+
+    def __init__(self, prefix: str | Path, with_data: bool = True) -> None:
+        self.prefix = str(prefix).removesuffix(".idx").removesuffix(".bin")
+        self.idx, self.bin = Path(f"{self.prefix}.idx"), Path(f"{self.prefix}.bin")
+        try:
+            size = self.idx.stat().st_size
+            with self.idx.open("rb") as file:
+                header = file.read(HEADER_BYTES)
+            self.bin_bytes = self.bin.stat().st_size
+        except OSError as error:
+            raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+        if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+            raise DataError(f"{self.idx} is not an index of Megatron's format")
+        version, code = int.from_bytes(header[9:17], "little"), header[17]
+        kinds = {number: kind for kind, number in CODES.items()}
+        if version != 1 or code not in kinds:
+            raise DataError(f"{self.idx}: version {version}, type code {code}; known are version 1, codes {sorted(kinds)}")
+        self.dtype: np.dtype[Any] = kinds[code]
+        self.sequences = int.from_bytes(header[18:26], "little")
+        self.documents = int.from_bytes(header[26:34], "little") - 1
+        expected = HEADER_BYTES + 12 * self.sequences + 8 * (self.documents + 1)
+        if size != expected or self.documents < 0:
+            raise DataError(
+                f"{self.idx} has {size:,} bytes; {self.sequences:,} sequences in {self.documents:,} documents need {expected:,}: damaged"
+            )
+        self._map()
+        if self.bin_bytes != self.tokens * self.dtype.itemsize:
+            needed = self.tokens * self.dtype.itemsize
+            raise DataError(f"{self.bin} has {self.bin_bytes:,} bytes, its index speaks of {needed:,}: one of them is damaged")
+        self.ids = np.memmap(self.bin, dtype=self.dtype, mode="r") if with_data and self.bin_bytes else np.zeros(0, dtype=self.dtype)
+
+    def _map(self) -> None:
+        n, start = self.sequences, HEADER_BYTES
+        whole = np.memmap(self.idx, dtype=np.uint8, mode="r")
+        self.lengths: Array = np.frombuffer(whole, dtype="<i4", count=n, offset=start)
+        self.offsets: Array = np.frombuffer(whole, dtype="<i8", count=n, offset=start + 4 * n)
+        self.ends: Array = np.frombuffer(whole, dtype="<i8", count=self.documents + 1, offset=start + 12 * n)
+        self.tokens = (int(self.offsets[-1]) // self.dtype.itemsize + int(self.lengths[-1])) if n else 0
+
+    def document(self, number: int) -> list[Array]:
+        """Return the sequences of a document."""
+        first, last = int(self.ends[number]), int(self.ends[number + 1])
+        starts = (self.offsets[n] // self.dtype.itemsize for n in range(first, last))
+        return [self.ids[start : start + self.lengths[first + n]] for n, start in enumerate(starts)]
+
+    def document_lengths(self) -> Iterator[Array]:
+        """Yield the numbers of ids of documents, some at a time."""
+        item = self.dtype.itemsize
+        for first in range(0, self.documents, CHUNK):
+            ends = self.ends[first : first + CHUNK + 1]
+            positions = np.full(len(ends), self.tokens, dtype=np.int64)
+            inside = ends < self.sequences
+            positions[inside] = self.offsets[ends[inside]] // item
+            yield np.diff(positions)
+
+    def check(self) -> None:
+        """Look at the whole index.
+
+        Raises:
+            DataError: a length is not positive, an offset is not where the sequences before it end, or the documents are out of order.
+        """
+        before = 0
+        for first in range(0, self.sequences, CHUNK):
+            lengths, offsets = self.lengths[first : first + CHUNK], self.offsets[first : first + CHUNK]
+            if (lengths <= 0).any():
+                raise DataError(f"{self.idx}: sequence {first + int(np.argmax(lengths <= 0)):,} has a length below 1: it is damaged")
+            ends = np.cumsum(lengths, dtype=np.int64) + before
+            wrong = offsets != (ends - lengths) * self.dtype.itemsize
+            if wrong.any():
+                raise DataError(f"{self.idx}: sequence {first + int(np.argmax(wrong)):,} does not begin where the one before ends: damaged")
+            before = int(ends[-1])
+        for first in range(0, self.documents, CHUNK):
+            part = self.ends[first : first + CHUNK + 1]
+            if (np.diff(part) < 0).any():
+                raise DataError(f"{self.idx}: document {first + int(np.argmax(np.diff(part) < 0)):,} ends before it begins: it is damaged")
+        if int(self.ends[0]) != 0 or int(self.ends[-1]) != self.sequences:
+            raise DataError(f"{self.idx}: its documents do not cover its sequences: it is damaged")

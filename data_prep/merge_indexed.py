@@ -1,0 +1,212 @@
+"""Several token files behind each other in one.
+
+    python data_prep/merge_indexed.py --input 'data/train_*-of-00008' --output-prefix data/train
+
+joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input is a PREFIX that has a
+PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then --output-prefix is the new name without .bin). Memory stays
+small, whatever the number of documents; files may be larger than 2^31 bytes. Killed and started again, it begins anew.
+"""
+
+import argparse
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.indexed_file import CHUNK, IndexedFile, write_document_ends, write_header, write_offsets
+from data_prep.resume import finished
+from galen import cli, manifest
+from galen.atomic import atomic_file
+from galen.errors import DataError, UsageError
+from galen.progress import Progress
+
+SHARD = re.compile(r"_(\d{5})-of-(\d{5})$")
+SAME = ("config", "tokenizer")
+PIECE = 1 << 24
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="+", required=True, metavar="P", help="prefixes, or globs of them, in the order wanted")
+    parser.add_argument("--output-prefix", required=True, metavar="P", help="prefix of what is written")
+    arguments = parser.parse_args(argv)
+    prefixes = find_prefixes(arguments.input)
+    if Path(f"{prefixes[0]}_manifest.json").is_file():
+        merge_jobs(prefixes, arguments.output_prefix)
+    else:
+        documents, tokens = merge(prefixes, arguments.output_prefix)
+        print(f"{arguments.output_prefix}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)} files")
+    return 0
+
+
+def find_prefixes(given: Sequence[str]) -> list[str]:
+    """Return the prefixes that names or globs stand for, those of a glob sorted.
+
+    Raises:
+        DataError: nothing fits, or a set of shards is not complete.
+    """
+    result: list[str] = []
+    for name in given:
+        if not glob.has_magic(name):
+            result.append(re.sub(r"(\.bin|\.idx|_manifest\.json)$", "", name))
+            continue
+        stem = re.sub(r"(\.bin|\.idx|_manifest\.json)$", "", name)
+        for ending in ("_manifest.json", ".idx"):
+            found = sorted(path.removesuffix(ending) for path in glob.glob(stem + ending))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+            if found:
+                break
+        if not found:
+            raise DataError(f"no {stem}_manifest.json and no {stem}.idx: nothing fits {name}")
+        result += found
+    shards = [match for prefix in result if (match := SHARD.search(prefix))]
+    if shards and len(shards) == len(result):
+        there, count = {int(match[1]) for match in shards}, int(shards[0][2])
+        if missing := sorted(set(range(count)) - there):
+            raise DataError(f"of {count} shards these are not finished: {', '.join(map(str, missing))}; merge when all are there")
+    return result
+
+
+def merge_jobs(prefixes: Sequence[str], output: str) -> None:
+    """Merge sets of `preprocess.py`, all their outputs, and write a manifest.
+
+    Raises:
+        DataError: they were not made alike, or a file does not have the hash of its manifest's size.
+    """
+    manifests = [manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes]
+    for prefix, found in zip(prefixes, manifests, strict=True):
+        for key in SAME:
+            if (now := _comparable(found[key])) != (first := _comparable(manifests[0][key])):
+                raise DataError(f"{prefix} and {prefixes[0]} were made with another {key}: {now} and {first}")
+    inputs = [Path(f"{prefix}_manifest.json") for prefix in prefixes]
+    config = {**manifests[0]["config"], "merged": len(prefixes)}
+    goal = Path(f"{output}_manifest.json")
+    if finished(goal, "preprocess", [manifest.describe_file(path) for path in inputs], config) is not None:
+        print(f"{goal} is finished already")
+        return
+    outputs: list[Path] = []
+    for ending in [Path(record["path"]).name.removeprefix(Path(prefixes[0]).name) for record in manifests[0]["outputs"]]:
+        if ending.endswith(".idx"):
+            base = ending.removesuffix(".idx")
+            merge([prefix + base for prefix in prefixes], output + base, replace=True)
+            outputs += [Path(f"{output}{base}.bin"), Path(f"{output}{base}.idx")]
+    counts = _add_counts([found["counts"] for found in manifests])
+    manifest.write(
+        goal, stage="preprocess", inputs=inputs, config=config, outputs=outputs, counts=counts, tokenizer=manifests[0]["tokenizer"]
+    )
+    print(f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,} tokens of {len(prefixes)} sets")
+
+
+def merge(prefixes: Sequence[str], output: str, replace: bool = False) -> tuple[int, int]:
+    """Write the sequences of all `PREFIX.bin/.idx` behind each other to `output`; return the documents and tokens.
+
+    Raises:
+        DataError: an input is damaged or of another type, or the output exists (unless `replace`), or there is no room.
+    """
+    files = [IndexedFile(prefix, with_data=False) for prefix in prefixes]
+    for file in files:
+        file.check()
+        if file.dtype != files[0].dtype:
+            raise DataError(f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one tokenizer")
+    bin_path, idx_path = Path(f"{output}.bin"), Path(f"{output}.idx")
+    for path in (bin_path, idx_path):
+        if path.exists() and not replace:
+            raise DataError(f"{path} exists already; remove it or choose another --output-prefix")
+    if {path.resolve() for path in (bin_path, idx_path)} & {path.resolve() for file in files for path in (file.bin, file.idx)}:
+        raise UsageError(f"--output-prefix {output} is one of the inputs")
+    try:
+        with atomic_file(bin_path) as new_bin, atomic_file(idx_path) as new_idx:
+            _join(files, new_bin)
+            _write_index(files, new_idx)
+    except OSError as error:
+        raise DataError(f"cannot write {output}: {error.strerror}; nothing was left under that name") from None
+    return sum(file.documents for file in files), sum(file.tokens for file in files)
+
+
+def _join(files: Sequence[IndexedFile], path: Path) -> None:
+    total = sum(file.bin_bytes for file in files)
+    with path.open("wb") as out, Progress("merge", total=total, unit="B", scale=True) as progress:
+        for file in files:
+            with file.bin.open("rb") as source:
+                left = file.bin_bytes
+                while left:
+                    done = _copy(source.fileno(), out.fileno(), min(left, PIECE))
+                    if not done:
+                        raise DataError(f"{file.bin} became shorter while it was read")
+                    left -= done
+                    progress.update(done)
+
+
+def _copy(source: int, out: int, size: int) -> int:
+    """Copy bytes within the kernel where it can."""
+    try:
+        return os.sendfile(out, source, None, size)
+    except OSError as error:
+        if error.errno not in (22, 38):  # not possible here
+            raise
+        data = os.read(source, size)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(out, view) :]
+        return len(data)
+
+
+def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
+    def lengths() -> Iterator[Any]:
+        for file in files:
+            for first in range(0, file.sequences, CHUNK):
+                yield file.lengths[first : first + CHUNK]
+
+    def counts() -> Iterator[Any]:
+        for file in files:
+            for first in range(0, file.documents, CHUNK):
+                yield np.diff(file.ends[first : first + CHUNK + 1])
+
+    with path.open("wb") as out:
+        write_header(out, files[0].dtype, sum(file.sequences for file in files), sum(file.documents for file in files))
+        for part in lengths():
+            part.tofile(out)
+        write_offsets(out, lengths(), files[0].dtype.itemsize)
+        write_document_ends(out, counts())
+
+
+def _comparable(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: content for name, content in value.items() if name != "path"}
+
+
+def _add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts of sets behind each other. Ids that no set uses cannot be known from counts: that number is left out."""
+    outputs: dict[str, Any] = {}
+    for found in counts:
+        for name, one in found["outputs"].items():
+            total = outputs.setdefault(
+                name, {"documents": 0, "sequences": 0, "tokens": 0, "longest": 0, "longest_document": 0, "unknown": 0}
+            )
+            if one["longest"] > total["longest"]:
+                total["longest"], total["longest_document"] = one["longest"], total["documents"] + one["longest_document"]
+            for key in ("documents", "sequences", "tokens", "unknown"):
+                total[key] += one[key]
+    for total in outputs.values():
+        total["unknown_rate"] = total["unknown"] / max(total["tokens"], 1)
+    skipped: dict[str, int] = {}
+    for found in counts:
+        for reason, number in found["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + number
+    top = next(iter(outputs.values()))
+    examples = [example for found in counts for example in found["skipped_examples"]][:20]
+    result = {name: top[name] for name in ("documents", "tokens", "longest")}
+    return {
+        **result,
+        "bytes": sum(found["bytes"] for found in counts),
+        "skipped": skipped,
+        "skipped_examples": examples,
+        "outputs": outputs,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,165 @@
+"""Multiple-choice questions from a curated corpus: which of four MeSH headings is a major topic of an abstract.
+
+    python data_prep/mesh_questions.py --corpus corpus --split test --output questions/test.jsonl --count 500
+
+One question a record at most. The wrong options are headings that keep the same company as the right one and are not assigned to
+the record. Which heading, which options, in which order hangs on a hash of --seed and the PMID alone, so a record's question is
+the same whatever the order or the number of the others.
+"""
+
+import argparse
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data_prep.hashing import stable_hash, unit_hash
+from data_prep.mesh import Companions, stands_in, topics, words
+from data_prep.recipe import SPLITS
+from data_prep.resume import finished
+from galen import cli, manifest
+from galen.atomic import atomic_file
+from galen.errors import DataError, UsageError
+from galen.progress import Progress
+
+QUESTION = "Which of these MeSH headings is a major topic of this abstract?"
+LETTERS = "ABCD"
+
+# Measured on the two files of pubmed_sample.yaml: "the most common option" is right in 27 % with 0.6, in 39 % with 0, in 16 % with 1.
+COMMONNESS = 0.6
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
+    for name, least in (("count", 1), ("max_context_words", 1), ("neighbours", 3)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: at least {least}")
+    corpus, output = Path(arguments.corpus), Path(arguments.output)
+    manifest.read(corpus, stage="curate")
+    config = {name: getattr(arguments, name) for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")}
+    inputs = [corpus / manifest.NAME]
+    note = output.with_suffix(".manifest.json")
+    if (found := finished(note, "mesh_questions", [manifest.describe_file(path) for path in inputs], config)) is not None:
+        print(f"{output} is finished already: {found['counts']['questions']:,} questions")
+        return 0
+    if output.exists():
+        raise DataError(f"{output} exists already and is no output of this command; remove it or choose another one")
+    with Progress("MeSH headings", unit="records") as progress:
+        companions = Companions(topics(record) for record in _records(corpus, "train", progress))
+    with Progress("questions", unit="records") as progress:
+        questions = _questions(corpus, companions, arguments, progress)
+    chosen = choose(questions, arguments.count)
+    counts = {"possible": len(questions), "questions": len(chosen), "literal": sum(question["literal"] for question in chosen)}
+    if not chosen:
+        raise DataError(f"no question can be made from the {arguments.split} split of {corpus}: its records have too few MeSH major topics")
+    with atomic_file(output) as temporary:
+        temporary.write_bytes(b"".join(orjson.dumps(question, option=orjson.OPT_APPEND_NEWLINE) for question in chosen))
+    manifest.write(note, stage="mesh_questions", inputs=inputs, config=config, outputs=[output], counts=counts)
+    print("\n".join(f"{label:<32}{count:>8,}" for label, count in counts.items()))
+    if arguments.count and len(chosen) < arguments.count:
+        print(f"only {len(chosen):,} questions could be made, {arguments.count:,} were asked for")
+    return 0
+
+
+def make_question(record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int) -> dict[str, Any] | None:
+    """Return the question of a record, with `literal` saying whether the right heading's words stand in the context; None if it has none.
+
+    A heading whose words do not stand in the context is preferred; then no wrong option's words stand there either, so that
+    the presence of the words never gives the answer away. Among its `neighbours` companions the wrong options are drawn with a weight
+    that makes them about as common as right ones: else the more common option would more often be the right one.
+    """
+    every, major = topics(record)
+    identifier, context = record["id"], _cut(record["text"], limit)
+    present = words(context)
+    candidates = sorted(
+        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), _draw(seed, identifier, name))
+    )
+    for right in candidates:
+        literal = stands_in(right, present)
+        near = [name for name in companions.nearest(right, neighbours, every) if literal or not stands_in(name, present)]
+        if len(near) < 3:
+            continue
+        # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
+        near.sort(key=lambda name: -(_draw(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
+        options = near[:3]
+        place = stable_hash(seed, identifier, "place") % 4
+        options.insert(place, right)
+        return {
+            "id": f"mesh-{identifier}",
+            "context": context,
+            "question": QUESTION,
+            "options": dict(zip(LETTERS, options, strict=True)),
+            "answer": LETTERS[place],
+            "pmid": record["metadata"]["pmid"],
+            "literal": literal,
+        }
+    return None
+
+
+def choose(questions: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    """Return at most `count` of the questions, those first whose answer does not stand in the context, in the order given."""
+    ordered = sorted(questions, key=lambda question: question["literal"])  # stable
+    return ordered[:count]
+
+
+def _questions(corpus: Path, companions: Companions, arguments: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
+    """Return the questions of a split in the order of a hash of their PMID."""
+    found = []
+    for record in _records(corpus, arguments.split, progress):
+        question = make_question(record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours)
+        if question is not None and (arguments.literal != "never" or not question["literal"]):
+            found.append(question)
+    return sorted(found, key=lambda question: (_draw(arguments.seed, question["pmid"], "order"), question["pmid"]))
+
+
+def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Yield the records of a split."""
+    files = sorted((corpus / split).glob("*.jsonl.gz"))
+    if not files:
+        raise DataError(f"{corpus} has no {split} split")
+    for path in files:
+        with gzip.open(path) as stream:
+            for line in stream:
+                yield orjson.loads(line)
+                progress.update()
+
+
+def _draw(seed: int, identifier: str, what: str) -> float:
+    return unit_hash(seed, identifier, what)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    """Return the first `limit` words of a text, its lines kept."""
+    if limit is None:
+        return text
+    found = re.match(rf"\s*(?:\S+\s+){{0,{limit - 1}}}\S+", text)
+    return found[0] if found else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, metavar="DIR", help="output of curate.py")
+    parser.add_argument(
+        "--split", required=True, choices=SPLITS, help="records to ask about; statistics of headings are of the train split"
+    )
+    parser.add_argument("--output", required=True, metavar="F.jsonl", help="the questions; F.manifest.json stands beside")
+    parser.add_argument("--count", type=int, metavar="N", help="at most so many [all]")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other questions [0]")
+    parser.add_argument("--max-context-words", type=int, metavar="W", help="cut the abstract after so many words [whole]")
+    parser.add_argument(
+        "--neighbours", type=int, default=50, metavar="K", help="wrong options come from the K nearest companions; fewer: harder [50]"
+    )
+    parser.add_argument(
+        "--literal", choices=["fill", "never"], default="fill",
+        help="questions whose answer stands word for word in the context: only to fill up to N, after all others, or never [fill]",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

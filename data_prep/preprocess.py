@@ -1,0 +1,364 @@
+"""Documents to Megatron's indexed token files, with the model's own tokenizer.
+
+    python data_prep/preprocess.py --input corpus/train --output-prefix data/train --tokenizer-model model/ --append-eod --workers 2
+
+writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's preprocess_data.py, and data/train_manifest.json.
+Input: JSONL (plain or packed), Parquet, Arrow, standard input; records keep their order; the bytes are the same whatever --workers says.
+Killed and started again, it goes on where it stopped. Look at the result: python data_prep/describe.py data/train_text_document
+"""
+
+import argparse
+import contextlib
+import gc
+import hashlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep import token_options
+from data_prep.blocks import ENDINGS, STDIN, Block, Part, line_number, read_blocks, share_out
+from data_prep.fast_encoder import choose_engine
+from data_prep.indexed_file import id_type
+from data_prep.inputs import find_files
+from data_prep.resume import finished
+from data_prep.text_tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
+from data_prep.token_job import TokenJob
+from data_prep.token_stats import id_counts, write_page
+from data_prep.token_worker import Result, Task, prepare, sample_texts, work
+from galen import cli, manifest
+from galen.errors import DataError
+from galen.progress import Progress
+
+BLOCK_BYTES = 2 << 20
+SAVE_SECONDS = 5.0
+EXAMPLES = 20
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    start = time.monotonic()
+    arguments = token_options.parser(__doc__).parse_args(argv)
+    token_options.check(arguments)
+    files = _input_files(arguments.input)
+    shares = share_out(files, arguments.shards)
+    special = read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
+    tokenizer = load_tokenizer(arguments.tokenizer_model, special)
+    bos = token_options.mark(
+        tokenizer, arguments.bos_token or tokenizer.default_bos, arguments.prepend_bos, "beginning-of-document", "--bos-token"
+    )
+    eod = token_options.mark(
+        tokenizer, arguments.eod_token or tokenizer.default_eod, arguments.append_eod, "end-of-document", "--eod-token"
+    )
+    fingerprint = tokenizer.fingerprint()
+    contract = {
+        "path": str(arguments.tokenizer_model),
+        "sha256": fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "eod": eod,
+        **({"added": tokenizer.special} if special else {}),
+    }
+    config = token_options.config(arguments, fingerprint, bos, eod)
+    shape = token_options.shape(arguments, bos, eod)
+    names = ["text", "role"] if arguments.instruction else arguments.json_keys
+    for shard, parts in enumerate(shares):
+        if arguments.shard not in (None, shard):
+            continue
+        prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
+        job = TokenJob(prefix, names)
+        if not _is_finished(job, parts, config):
+            task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, None)  # type: ignore[arg-type]
+            _run(job, task, config, contract, arguments, start)
+        start = time.monotonic()
+    return 0
+
+
+def _run(
+    job: TokenJob, task: Task, config: Mapping[str, Any], contract: Mapping[str, Any], arguments: argparse.Namespace, start: float
+) -> None:
+    """Do one job from where it stands to its manifest."""
+    with job.working([_mark_of(part) for part in task.parts], config), ThreadPoolExecutor(1) as hashing:
+        if STDIN in [part.path for part in task.parts]:
+            job.state = job._fresh()  # what came through a pipe is gone: begin again
+        task.engine, task.lock = _engine(task, arguments.engine), job.lock
+        before = job.state.bytes, sum(output.tokens for output in job.state.outputs.values())
+        stdin = hashlib.sha256()
+        try:
+            first, records = tokenise(job, task, arguments, hashing, stdin, start)
+            _finish(job, task, arguments.stats)
+        except OSError as error:
+            advice = "what is done stays: make room and start the same command again"
+            raise DataError(f"cannot write {error.filename or job.manifest.parent}: {error.strerror}; {advice}") from None
+        counts = _counts(job, task.tokenizer)
+        outputs: list[Any] = []
+        for output in job.outputs.values():
+            outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
+        inputs = [record.result() if record else _stdin_record(stdin) for record in records]
+        manifest.write(
+            job.manifest,
+            stage="preprocess",
+            inputs=inputs,
+            config=config,
+            outputs=outputs,
+            counts=counts,
+            tokenizer=contract,
+            engine=task.engine.name,
+        )
+    seconds = time.monotonic() - start
+    print(_summary(counts, task.tokenizer.vocab_size))
+    tokens = sum(output["tokens"] for output in counts["outputs"].values()) - before[1]
+    names = ", ".join(str(output.bin) for output in job.outputs.values())
+    rate = f"{(counts['bytes'] - before[0]) / 1e6 / seconds:.1f} MB/s, {tokens / seconds:,.0f} tokens/s"
+    print(f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine {task.engine.name}")
+
+
+def tokenise(
+    job: TokenJob, task: Task, arguments: argparse.Namespace, hashing: ThreadPoolExecutor, stdin: Any, start: float
+) -> tuple[float, list[Future[dict[str, Any]] | None]]:
+    """Encode the task's parts into the working files of `job`, from where it stopped.
+
+    Returns the seconds from `start` to the first ids, and the input's records for the manifest (None for standard input).
+
+    Raises:
+        DataError: a line is not a record with text under the key (and none may be skipped), or there is no document at all.
+    """
+    state, first = job.state, None
+    for name, output in job.outputs.items():
+        output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
+    sizes = [part.size for part in task.parts]
+    tokens = [0.0, time.monotonic()]
+    with _Pool(task, arguments.workers) as pool:
+        records = [None if part.path == STDIN else hashing.submit(_part_record, part) for part in task.parts]
+        blocks = read_blocks(task.parts, BLOCK_BYTES, task.keys, state.part, state.offset, stdin.update)
+        saved = time.monotonic()
+        with Progress("tokenise", total=sum(sizes) or None, unit="B", scale=True) as progress:
+            for block, result in pool.run(blocks):
+                limit = arguments.max_documents and arguments.max_documents - state.outputs[next(iter(job.outputs))].documents
+                _take(job, task, block, result, limit, arguments.on_bad_line)
+                first = time.monotonic() - start if first is None else first
+                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs) / task.dtype.itemsize
+                rate = tokens[0] / max(time.monotonic() - tokens[1], 1e-3)
+                progress.label = f"tokenise {tokens[0] / 1e6:,.1f}M tokens, {rate / 1e6:.2f}M tokens/s"
+                progress.update(sum(sizes[: block.part]) + block.position - progress.done)
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    for output in job.outputs.values():
+                        output.writer.flush()
+                    job.save()
+                    saved = time.monotonic()
+                if limit and len(result.numbers) >= limit:
+                    break
+    for output in job.outputs.values():
+        output.writer.close()
+    if not any(output.documents for output in state.outputs.values()):
+        raise DataError(f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}")
+    return first or 0.0, records
+
+
+def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | None, on_bad: str) -> None:
+    """Add what came of a block to the working files and to the state."""
+    state, part = job.state, task.parts[block.part]
+    if limit and len(result.numbers) > limit:
+        _cut(result, limit, task.dtype.itemsize)
+    for bad in result.bad:
+        if on_bad == "stop" or len(state.examples) < EXAMPLES:
+            message = f"{_place(part, block, bad.number)}: {bad.detail}"
+            if on_bad == "stop":
+                raise DataError(message)
+            print(f"skipped: {message}", file=sys.stderr)
+            state.examples.append(message)
+        state.skipped[bad.reason] = state.skipped.get(bad.reason, 0) + 1
+    if result.differs is not None:
+        text = result.differs[:60]
+        raise DataError(
+            f"the {task.engine.name} engine gives other ids than the tokenizer for {text!r}; start again with --engine reference"
+        )
+    for (name, output), encoded in zip(job.outputs.items(), result.outputs, strict=True):
+        now = state.outputs[name]
+        if len(encoded.counts):
+            ends = np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)])[np.concatenate([[0], np.cumsum(encoded.counts)])]
+            sizes = np.diff(ends)
+            if sizes.max() > now.longest:
+                now.longest, now.longest_document = int(sizes.max()), now.documents + int(sizes.argmax())
+        output.writer.add(encoded.ids, encoded.lengths, encoded.counts)
+        output.tally.add(encoded.ids)
+        now.documents, now.sequences, now.tokens = output.writer.documents, output.writer.sequences, output.writer.tokens
+    state.part, state.offset = block.part, block.end
+    state.bytes += sum(result.text_bytes)
+
+
+def _cut(result: Result, limit: int, itemsize: int) -> None:
+    """Leave out the documents behind the first `limit`, and the bad lines behind these."""
+    last = result.numbers[limit - 1]
+    result.numbers, result.text_bytes = result.numbers[:limit], result.text_bytes[:limit]
+    result.bad = [bad for bad in result.bad if bad.number < last]
+    for encoded in result.outputs:
+        encoded.counts = encoded.counts[:limit]
+        encoded.lengths = encoded.lengths[: int(encoded.counts.sum())]
+        encoded.ids = encoded.ids[: int(encoded.lengths.sum()) * itemsize]
+
+
+def _place(part: Part, block: Block, number: int) -> str:
+    """Return file and line of a bad line; counted only now, since lines of plain files are not counted otherwise."""
+    if part.path.suffix in (".parquet", ".arrow"):
+        return f"{part.path}, row {block.start + number + 1:,}"
+    if part.path == STDIN:
+        return f"standard input, line {number + 1:,} behind byte {block.start:,}"
+    return f"{part.path}, line {line_number(part, block.start) + number}"
+
+
+class _Pool:
+    """Worker processes, forked from this one before it starts threads, so that they share the loaded tokenizer."""
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self._workers = workers
+        gc.collect()
+        gc.freeze()  # the collector would write to, and so copy, what is shared
+        self._pool = ProcessPoolExecutor(workers, get_context("fork"), prepare, (task,))
+        self._pool.submit(int)
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        gc.unfreeze()
+
+    def run(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Result]]:
+        """Yield each block and what came of it, in order, while the processes work a few blocks ahead."""
+        waiting: deque[tuple[Block, Future[Result]]] = deque()
+        try:
+            for block in blocks:
+                future = self._pool.submit(work, block)
+                waiting.append((replace(block, data=None), future))
+                if len(waiting) > 2 * self._workers + 2:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        except BrokenProcessPool:
+            raise DataError("a worker ended before its time, perhaps for lack of memory: try fewer --workers") from None
+
+
+def _engine(task: Task, wanted: str) -> Any:
+    """Choose how to encode, on a sample of the input; say so if it is not the fastest way."""
+    texts: list[str] = []
+    if wanted != "reference":
+        for place in range(4):
+            part = task.parts[place * len(task.parts) // 4]
+            if part.path == STDIN:
+                continue
+            halfway = part.start + part.size // 2 if part.path.suffix in (".jsonl", ".ndjson", ".json") else 0
+            for skip in {part.start, halfway}:
+                with contextlib.suppress(DataError):  # will be told in its place
+                    block = next(_sample_blocks(task, place * len(task.parts) // 4, skip), None)
+                    texts += sample_texts(task.parts, task.keys, task.shape.message is not None, [block] if block else [])
+    engine, why = choose_engine(task.tokenizer, texts[:256], wanted)
+    if why is not None:
+        slow = "encoding with the tokenizer itself, which is slow" if engine.name == "reference" else f"encoding with {engine.name}"
+        print(f"{slow}: {why}", file=sys.stderr)
+    return engine
+
+
+def _sample_blocks(task: Task, part: int, skip: int) -> Iterator[Block]:
+    for block in read_blocks(task.parts[: part + 1], 1 << 16, task.keys, part, skip):
+        if block.data is not None or skip == task.parts[part].start:
+            yield block
+        skip = task.parts[part].start  # the first block of a plain file's midst begins within a line
+
+
+def _input_files(given: Sequence[str]) -> list[Path]:
+    if "-" in given:
+        if len(given) > 1:
+            raise DataError("--input -: standard input goes alone")
+        return [STDIN]
+    return [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+
+
+def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any]) -> bool:
+    if not job.manifest.exists() or any(part.path == STDIN for part in parts):
+        return False
+    found = finished(job.manifest, "preprocess", [_part_record(part) for part in parts], config)
+    if found is None:
+        return False
+    names = ", ".join(str(output.bin) for output in job.outputs.values())
+    print(f"{names} is finished already: {found['counts']['documents']:,} documents, {found['counts']['tokens']:,} tokens")
+    return True
+
+
+def _mark_of(part: Part) -> dict[str, Any]:
+    """Return what tells an unfinished job that its input is still the same, without reading it."""
+    if part.path == STDIN:
+        return {"path": "-"}
+    found = part.path.stat()
+    return {"path": str(part.path), "bytes": found.st_size, "changed": found.st_mtime_ns, "start": part.start, "end": part.end}
+
+
+def _part_record(part: Part) -> dict[str, Any]:
+    """Return a part's record for the manifest, with the SHA-256 of its bytes."""
+    if part.end is None:
+        return manifest.describe_file(part.path)
+    digest, left = hashlib.sha256(), part.size
+    with part.path.open("rb") as file:
+        file.seek(part.start)
+        while left and (data := file.read(min(left, 1 << 20))):
+            digest.update(data)
+            left -= len(data)
+    return {"path": str(part.path), "bytes": part.size, "start": part.start, "end": part.end, "sha256": digest.hexdigest()}
+
+
+def _stdin_record(digest: Any) -> dict[str, Any]:
+    return {"path": "-", "sha256": digest.hexdigest()}
+
+
+def _finish(job: TokenJob, task: Task, stats: bool) -> None:
+    """Write the indexes, give all files their names, and write the page if it is wanted."""
+    for output in job.outputs.values():
+        output.writer.write_index(output.idx_work)
+    job.publish()
+    if stats:
+        bases = {name: output.base for name, output in job.outputs.items() if name != "role" or task.shape.message is None}
+        write_page(job.stats, bases, {name: output.tally for name, output in job.outputs.items()}, task.tokenizer)
+
+
+def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:
+    state = job.state
+    each = {}
+    for name, now in state.outputs.items():
+        known = {"documents": now.documents, "sequences": now.sequences, "tokens": now.tokens, "longest": now.longest}
+        each[name] = {**known, "longest_document": now.longest_document, **id_counts(job.outputs[name].tally, tokenizer)}
+    top = next(iter(each.values()))
+    result = {name: top[name] for name in ("documents", "tokens", "longest")}
+    return {**result, "bytes": state.bytes, "skipped": state.skipped, "skipped_examples": state.examples, "outputs": each}
+
+
+def _summary(counts: dict[str, Any], vocab_size: int) -> str:
+    lines = []
+    for name, found in counts["outputs"].items():
+        documents, tokens = found["documents"], found["tokens"]
+        longest = f"the longest {found['longest']:,} (document {found['longest_document']:,})"
+        lines += [
+            f"documents {documents:>16,}   {name}",
+            f"tokens    {tokens:>16,}   {tokens / documents:,.1f} a document, {longest}",
+            f"unknown   {found['unknown']:>16,}   {found['unknown_rate']:.4%} of the tokens",
+            f"not used  {found['ids_never_used']:>16,}   of {vocab_size:,} ids",
+        ]
+    tokens = sum(found["tokens"] for found in counts["outputs"].values())
+    lines.append(f"text      {counts['bytes'] / 1e6:>13,.1f} MB   {counts['bytes'] / max(tokens, 1):.2f} bytes a token")
+    if counts["skipped"]:
+        lines.append(
+            f"skipped   {sum(counts['skipped'].values()):>16,}   {', '.join(f'{why}: {n:,}' for why, n in counts['skipped'].items())}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main)

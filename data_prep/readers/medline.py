@@ -1,0 +1,152 @@
+"""MEDLINE/PubMed XML (`PubmedArticleSet`, plain or gzipped) to documents: title, blank line, abstract.
+
+The format is NLM's, https://dtd.nlm.nih.gov/ncbi/pubmed/doc/out/190101/. Records are read one by one in constant memory.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.readers.base import BaseDiskReader
+from lxml import etree
+
+from data_prep.readers.markup import plain_text
+from galen.errors import DataError
+
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: f"{number:02d}" for number, name in enumerate(_MONTH_NAMES, 1)}
+_RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
+
+
+class MedlineReader(BaseDiskReader):
+    """Yields one document per `PubmedArticle`, also those without an abstract: filters say what stays.
+
+    A document's id is its PMID. Its text is only the title when there is no abstract (then `text == metadata["title"]`).
+    Book records and records without a PMID are counted as dropped; PMIDs in `DeleteCitation` are counted and otherwise ignored.
+    Names in the statistics: `total`, `dropped_book record`, `dropped_no PMID`, `deletion notices`.
+
+    Raises:
+        DataError: broken gzip, broken XML, or XML of another kind.
+    """
+
+    name = "medline"
+    endings = (".xml", ".xml.gz")
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        """Yield the documents of one file."""
+        path = self.data_folder.resolve_paths(filepath)
+        source = PurePath(path).name
+        with self.data_folder.open(filepath, "rb") as raw:
+            self.raw = raw  # its position is the progress
+            stream = gzip.GzipFile(fileobj=raw) if filepath.endswith(".gz") else raw
+            # no DTD and no entity is loaded or expanded: files come from outside
+            events = etree.iterparse(stream, events=("end",), tag=_RECORDS, resolve_entities=False, load_dtd=False, huge_tree=True)
+            try:
+                for _, element in events:
+                    document = self._document(element, source)
+                    if document is not None:
+                        yield document
+                    element.clear()
+                    while element.getprevious() is not None:
+                        del element.getparent()[0]
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise DataError(f"{path} is not whole gzip data ({error}); fetch it again") from None
+            except etree.XMLSyntaxError as error:
+                raise DataError(f"{path}, line {error.lineno}: broken XML ({error.msg}); fetch it again") from None
+            if events.root.tag != "PubmedArticleSet":
+                raise DataError(f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not <PubmedArticleSet>")
+
+    def _document(self, element: etree._Element, source: str) -> Document | None:
+        if element.tag == "DeleteCitation":
+            self.stat_update("deletion notices", value=len(element.findall("PMID")))
+            return None
+        self.stat_update("total")
+        if element.tag == "PubmedBookArticle":
+            self.stat_update("dropped_book record")
+            return None
+        citation = element.find("MedlineCitation")
+        if citation is None or not (pmid := (citation.findtext("PMID") or "").strip()):
+            self.stat_update("dropped_no PMID")
+            return None
+        return article(citation, pmid, source)
+
+
+def article(citation: etree._Element, pmid: str, source: str) -> Document:
+    """Return the document of one `MedlineCitation`."""
+    title = _title(citation)
+    metadata: dict[str, Any] = {
+        "pmid": pmid,
+        "title": title,
+        "language": [language.text for language in citation.findall("Article/Language") if language.text],
+        "mesh": [_heading(heading) for heading in citation.findall("MeshHeadingList/MeshHeading")],
+        "publication_types": [kind.text for kind in citation.findall("Article/PublicationTypeList/PublicationType") if kind.text],
+        "date": _date(citation),
+        "copyright": _optional_text(citation.find("Article/Abstract/CopyrightInformation")),
+        "retracted": citation.find("CommentsCorrectionsList/CommentsCorrections[@RefType='RetractionIn']") is not None,
+        "source": source,
+    }
+    text = "\n\n".join(part for part in (title, _abstract(citation)) if part)
+    return Document(text=text, id=pmid, metadata=metadata)
+
+
+def _title(citation: etree._Element) -> str:
+    """Return the English title; square brackets, which mark a translated one, are taken off. Without one, the original title."""
+    title = _optional_text(citation.find("Article/ArticleTitle"))
+    if title.startswith("[") and (bracketed := re.fullmatch(r"\[(.*)\](\.?)", title)) and _balanced(bracketed[1]):
+        title = bracketed[1] if bracketed[1][-1:] in (".", "?", "!") else bracketed[1] + bracketed[2]
+    if not title or title.rstrip(".").lower() == "not available":
+        return _optional_text(citation.find("Article/VernacularTitle"))
+    return title
+
+
+def _balanced(text: str) -> bool:
+    """False for the inside of "[A] and [B]", whose outer brackets are no pair."""
+    depth = 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _abstract(citation: etree._Element) -> str:
+    """Return the abstract, one line per section, each with its label. `OtherAbstract` (other languages, lay summaries) stays out."""
+    sections = []
+    for section in citation.findall("Article/Abstract/AbstractText"):
+        text = plain_text(section)
+        label = " ".join((section.get("Label") or "").split()).rstrip(":")
+        if text:
+            sections.append(f"{label}: {text}" if label and label.upper() != "UNLABELLED" else text)
+    return "\n".join(sections)
+
+
+def _heading(heading: etree._Element) -> dict[str, Any]:
+    """Return a MeSH heading; it is a major topic if the descriptor or one of its qualifiers is starred."""
+    descriptor = heading.find("DescriptorName")
+    assert descriptor is not None, "the DTD demands a descriptor"
+    major = any(part.get("MajorTopicYN") == "Y" for part in heading)
+    return {"ui": descriptor.get("UI"), "name": descriptor.text, "major": major}
+
+
+def _date(citation: etree._Element) -> str | None:
+    """Return the publication date as far as known: "2021-03-15", "2021-03", or only "1978" for "1978 Spring"."""
+    date = citation.find("Article/Journal/JournalIssue/PubDate")
+    if date is None:
+        return None
+    year = date.findtext("Year")
+    if year is None:
+        found = re.search(r"\b(1[5-9]|20)\d\d\b", date.findtext("MedlineDate") or "")
+        return found[0] if found else None
+    month = _MONTHS.get((date.findtext("Month") or "")[:3].title()) or (date.findtext("Month") or "").zfill(2)
+    if not re.fullmatch(r"0[1-9]|1[0-2]", month):
+        return year
+    day = date.findtext("Day")
+    return f"{year}-{month}-{day.zfill(2)}" if day and day.isdigit() else f"{year}-{month}"
+
+
+def _optional_text(element: etree._Element | None) -> str:
+    return "" if element is None else plain_text(element)

@@ -1,0 +1,137 @@
+"""Records of a block: the wanted fields of each line or row, or what is wrong with it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from data_prep.sequences import ROLES
+
+
+@dataclass(slots=True)
+class Bad:
+    """A line or row that is no usable record."""
+
+    number: int
+    """Which line or row of the block, from 0."""
+
+    reason: str
+    """Kind of the mistake, for counting."""
+
+    detail: str
+    """The mistake in words."""
+
+
+@dataclass(slots=True)
+class Records:
+    """The usable records of one block."""
+
+    fields: list[list[Any]] = field(default_factory=list)
+    """For each key, the values of all records."""
+
+    numbers: list[int] = field(default_factory=list)
+    """For each record, which line or row of the block it is, from 0."""
+
+    bad: list[Bad] = field(default_factory=list)
+
+
+class _Unusable(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+
+
+def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
+    """Return the records of a block's data: lines of JSON as bytes, or an Arrow record batch. Empty lines are passed over.
+
+    With `chat` a field is a list of messages `{"role": str, "content": str}`, otherwise text.
+    """
+    result = Records([[] for _ in keys])
+    columns, check = result.fields, _check_messages if chat else _check_text
+    for number, record in _lines(data) if isinstance(data, bytes) else _rows(data, keys):
+        try:
+            if isinstance(record, bytes):
+                record = _load(record)
+            values = [check(record, key) for key in keys]
+        except _Unusable as error:
+            result.bad.append(Bad(number, error.reason, error.detail))
+            continue
+        result.numbers.append(number)
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    return result
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in enumerate(data.split(b"\n")) if line.strip())
+
+
+def _rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    columns = [_values(batch.column(key)) for key in keys]
+    return ((number, dict(zip(keys, values, strict=True))) for number, values in enumerate(zip(*columns, strict=True)))
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:  # Arrow does not check that its text is UTF-8
+        import pyarrow
+
+        return column.cast(pyarrow.large_binary()).to_pylist()
+
+
+def _load(line: bytes) -> Any:
+    """Return a line's JSON value; what Python's own parser takes beyond the standard (NaN, huge integers) is taken too."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        try:
+            return json.loads(line.decode())
+        except UnicodeDecodeError as wrong:
+            raise _Unusable("not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)") from None
+        except (ValueError, RecursionError):
+            raise _Unusable("not JSON", f"not JSON ({error})") from None
+
+
+def _check_text(record: Any, key: str) -> str:
+    text = _field(record, key)
+    if isinstance(text, str):
+        return _clean(text, key)
+    if isinstance(text, bytes):
+        try:
+            return _clean(text.decode(), key)
+        except UnicodeDecodeError:
+            raise _Unusable("not UTF-8", f"{key!r} is not UTF-8 text") from None
+    raise _Unusable("not text", f"{key!r} is not text but {type(text).__name__}")
+
+
+def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
+    messages = _field(record, key)
+    if not isinstance(messages, list) or not messages:
+        raise _Unusable("not messages", f"{key!r} is not a list of messages but {'empty' if messages == [] else type(messages).__name__}")
+    for message in messages:
+        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise _Unusable("not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text")
+        if message["role"] not in ROLES:
+            raise _Unusable("unknown role", f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}")
+        _clean(message["content"], key)
+    return messages
+
+
+def _field(record: Any, key: str) -> Any:
+    if not isinstance(record, dict) or key not in record:
+        found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise _Unusable("no such key", f"no key {key!r} (it has: {found}); say which with --json-keys")
+    return record[key]
+
+
+def _clean(text: str, key: str) -> str:
+    if "\0" in text:
+        raise _Unusable("NUL", f"{key!r} holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _Unusable("lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})") from None
+    return text

@@ -1,0 +1,37 @@
+"""Whether a stage's output is there already, from the same inputs and the same configuration."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from galen import manifest
+from galen.errors import DataError
+
+
+def finished(
+    manifest_path: str | Path, stage: str, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the manifest of a finished run of this stage with these inputs and this configuration; None if there is none.
+
+    `inputs` are records of `galen.manifest.describe_file`; they are compared by name and content, in order.
+
+    Raises:
+        DataError: the output is from other inputs, another configuration or another stage; the message names the difference.
+    """
+    manifest_path = Path(manifest_path)
+    if not manifest_path.exists():
+        return None
+    found = manifest.read(manifest_path, stage=stage)
+    advice = "remove that output or choose another one"
+    for key in sorted(config.keys() | found["config"].keys()):
+        if config.get(key) != found["config"].get(key):
+            was, now = found["config"].get(key), config.get(key)
+            raise DataError(f"{manifest_path} is of a run with {key} = {was!r}, now it is {now!r}; {advice}")
+    if _identity(inputs) != _identity(found["inputs"]):
+        changed = [name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))] or ["their order"]
+        raise DataError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")
+    return found
+
+
+def _identity(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(Path(record["path"]).name, record["sha256"]) for record in inputs]

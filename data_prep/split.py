@@ -1,0 +1,14 @@
+"""Which part of the corpus a document belongs to: a hash of its identifier, so it never depends on the order or on other documents."""
+
+from data_prep.hashing import unit_hash
+from data_prep.recipe import SPLITS, SplitShares
+
+
+def split_of(identifier: str, shares: SplitShares) -> str:
+    """Return "train", "validation" or "test"."""
+    position, limit = unit_hash(shares.salt, identifier), 0.0
+    for name in SPLITS:
+        limit += getattr(shares, name)
+        if position < limit:
+            return name
+    return SPLITS[0]  # the shares add up to a hair less than 1

@@ -1,0 +1,229 @@
+"""The model's tokenizer, from a Hugging Face folder, a `tokenizer.json` or a SentencePiece `.model`. Ids of the text alone: no special
+tokens are added by a post-processor, nothing is cut or padded. This is the reference that every faster way must agree with.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from galen.errors import DataError
+
+
+class TextTokenizer(Protocol):
+    """What the rest of the room asks of a tokenizer."""
+
+    path: Path
+    """The vocabulary file."""
+
+    vocab_size: int
+    """One more than the highest id it can produce."""
+
+    default_bos: str | None
+    """The beginning-of-document token that its own files name, if any."""
+
+    default_eod: str | None
+    """The end-of-document token that its own files name, if any."""
+
+    unknown: int | None
+    """Id of what is not in the vocabulary, if it has one."""
+
+    special: dict[str, int]
+    """The tokens that were added, and their ids."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens shown as they are written."""
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token of the vocabulary, or None."""
+
+    def token(self, identifier: int) -> str | None:
+        """Return how an id is written in the vocabulary, or None."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
+
+
+def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
+    """Load the tokenizer at `given`: a Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
+
+    `special` are tokens to add, in this order behind the vocabulary; one that it has already keeps its id.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = Path(given)
+    if path.is_dir():
+        found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
+        if not found and not (path / "vocab.json").is_file():
+            raise DataError(f"the folder {given} holds neither tokenizer.json nor tokenizer.model")
+        path = found[0] if found else path / "vocab.json"
+    if not path.is_file():
+        raise DataError(f"the tokenizer {given} does not exist")
+    try:
+        return HuggingFaceTokenizer(path, special) if path.suffix == ".json" else SentencePieceTokenizer(path, special)
+    except Exception as error:  # the libraries raise plain Exception and RuntimeError
+        raise DataError(f"{path} is not a tokenizer that can be read: {error}") from None
+
+
+def read_special_tokens(path: str | Path) -> list[str]:
+    """Read tokens to add: one a line; empty lines and lines that begin with `# ` are passed over.
+
+    Raises:
+        DataError: the file cannot be read, or names a token twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the special tokens {path}: {error}") from None
+    tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
+    twice = sorted({token for token in tokens if tokens.count(token) > 1})
+    if twice or not tokens:
+        raise DataError(f"{path}: {'names twice: ' + ', '.join(twice) if twice else 'names no token'}")
+    return tokens
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizer.json`, or a folder with vocab.json and merges.txt."""
+
+    def __init__(self, path: Path, special: Sequence[str] = ()) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parallel work is by processes
+        from tokenizers import AddedToken, Tokenizer
+
+        self.path = path
+        self._tokenizer = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if special:
+            self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) or 0 for token in special}
+        config = path.with_name("tokenizer_config.json")
+        self.default_bos, self.default_eod = (_named_token(config, name) for name in ("bos_token", "eos_token"))
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self.unknown = None if unknown is None else self._tokenizer.token_to_id(unknown)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens shown as they are written."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token of the vocabulary, or None."""
+        return self._tokenizer.token_to_id(token)
+
+    def token(self, identifier: int) -> str | None:
+        """Return how an id is written in the vocabulary, or None."""
+        return self._tokenizer.id_to_token(identifier)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
+        return _fingerprint([self.path, *([self.path.with_name("merges.txt")] if self.path.name == "vocab.json" else [])], self.special)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tokenizer as it is, added tokens included, in the form of a tokenizer.json."""
+        return json.loads(self._tokenizer.to_str())
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece `.model`.
+
+    The text is cut at added tokens, and each piece between them encoded by itself, as Megatron-LM's SentencePiece tokenizer does.
+    """
+
+    def __init__(self, path: Path, special: Sequence[str] = ()) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self.path = path
+        self.processor = SentencePieceProcessor(model_file=str(path))
+        size = self.processor.vocab_size()
+        self.special: dict[str, int] = {}
+        for token in special:
+            known = self.processor.piece_to_id(token)
+            added = sum(identifier >= size for identifier in self.special.values())
+            self.special[token] = known if self.processor.id_to_piece(known) == token else size + added
+        self.vocab_size = max([size, *(identifier + 1 for identifier in self.special.values())])
+        self._pieces, self._by_id = size, {identifier: token for token, identifier in self.special.items()}
+        bos, eos, unknown = self.processor.bos_id(), self.processor.eos_id(), self.processor.unk_id()
+        self.default_bos = self.processor.id_to_piece(bos) if bos >= 0 else None
+        self.default_eod = self.processor.id_to_piece(eos) if eos >= 0 else None
+        self.unknown = unknown if unknown >= 0 else None
+        self.splitter = re.compile(f"({'|'.join(map(re.escape, special))})") if special else None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        if self.splitter is None:
+            return self._encode_plain(list(texts))
+        result = []
+        for text in texts:
+            pieces = self.splitter.split(text)
+            plain = self._encode_plain(pieces[::2])
+            marks: list[list[int]] = [[self.special[token]] for token in pieces[1::2]] + [[]]
+            result.append([identifier for pair in zip(plain, marks, strict=True) for part in pair for identifier in part])
+        return result
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens shown as they are written."""
+        parts: list[str] = []
+        run: list[int] = []
+        for identifier in [*map(int, ids), -1]:
+            known = self._by_id.get(identifier)
+            if identifier >= 0 and known is None and identifier < self._pieces and not self.processor.is_control(identifier):
+                run.append(identifier)
+                continue
+            parts.append(self.processor.decode(run) if run else "")
+            run = []
+            if identifier >= 0:
+                parts.append(known or self.token(identifier) or f"<{identifier}?>")
+        return "".join(parts)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token of the vocabulary, or None."""
+        if token in self.special:
+            return self.special[token]
+        found = self.processor.piece_to_id(token)
+        return found if self.processor.id_to_piece(found) == token else None
+
+    def token(self, identifier: int) -> str | None:
+        """Return how an id is written in the vocabulary, or None."""
+        if identifier in self._by_id:
+            return self._by_id[identifier]
+        return self.processor.id_to_piece(identifier) if identifier < self._pieces else None
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
+        return _fingerprint([self.path], self.special)
+
+    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
+        return self.processor.encode(texts, add_bos=False, add_eos=False, num_threads=1)
+
+
+def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    if len(hashes) == 1 and not special:
+        return hashes[0]
+    return hashlib.sha256(json.dumps([hashes, special], sort_keys=True).encode()).hexdigest()
+
+
+def _old_style(folder: Path) -> Any:
+    """Return the tokenizer of a folder with vocab.json and merges.txt, as GPT-2's; transformers knows how it cuts words."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).backend_tokenizer
+
+
+def _named_token(config: Path, name: str) -> str | None:
+    """Return for example `eos_token` of a tokenizer_config.json: a string, or an object with its content."""
+    if not config.is_file():
+        return None
+    token: Any = json.loads(config.read_text(encoding="utf-8")).get(name)
+    return token["content"] if isinstance(token, dict) else token

@@ -1,0 +1,145 @@
+"""The files of one tokenising job, and what makes it go on after it was killed."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.indexed_file import IndexedFileWriter
+from data_prep.token_stats import Tally
+from galen import __version__
+from galen.atomic import write_text
+from galen.errors import DataError
+
+
+@dataclass(slots=True)
+class OutputState:
+    """How far the working files of one output have come."""
+
+    documents: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    longest: int = 0
+    longest_document: int = 0
+    """Which document is the longest, from 0."""
+
+
+@dataclass(slots=True)
+class State:
+    """How far the job has come: everything up to here is on the disk."""
+
+    part: int = 0
+    """Part of the input that is being read."""
+
+    offset: int = 0
+    """Bytes (rows of a table) of it, unpacked, that are done."""
+
+    bytes: int = 0
+    """Size of the texts in UTF-8."""
+
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Bad lines by reason."""
+
+    examples: list[str] = field(default_factory=list)
+    """The first bad lines."""
+
+    outputs: dict[str, OutputState] = field(default_factory=dict)
+
+
+class Output:
+    """One `BASE.bin` and `.idx`, and the working files beside them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.bin, self.idx = base, Path(f"{base}.bin"), Path(f"{base}.idx")
+        self.bin_work, self.idx_work, self.lengths_work, self.counts_work = (
+            base.with_name(f".{base.name}.{ending}.partial") for ending in ("bin", "idx", "lengths", "counts")
+        )
+        self.writer: IndexedFileWriter
+        self.tally: Tally
+
+    def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
+        """Open the working files where `state` says; what was written behind that is cut off."""
+        self.writer = IndexedFileWriter(
+            self.bin_work, self.lengths_work, self.counts_work, dtype, state.documents, state.sequences, state.tokens
+        )
+        self.tally = Tally(dtype, vocab_size)
+        self.tally.read(self.bin_work)
+
+
+class TokenJob:
+    """Names of final and working files (hidden, beside the final ones) of an output prefix.
+
+    Args:
+        prefix: of all files.
+        names: of the outputs, mostly the JSON keys.
+    """
+
+    def __init__(self, prefix: str | Path, names: Sequence[str]) -> None:
+        self.outputs = {name: Output(Path(f"{prefix}_{name}_document")) for name in names}
+        self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
+        base = Path(f"{prefix}_{'_'.join(names)}_document")
+        self._note, self._lock = (base.with_name(f".{base.name}.{ending}.partial") for ending in ("state", "lock"))
+        self.state = self._fresh()
+
+    @contextlib.contextmanager
+    def working(self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[None]:
+        """Lock the job and take up the state of an interrupted run of the same job, if any; remove the working files at the end.
+
+        Raises:
+            DataError: another process is at it, or the output exists and is not this job's, or there is no writing here.
+        """
+        try:
+            self.manifest.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._lock.open("w")
+        except OSError as error:
+            raise DataError(f"cannot write {self._lock.parent}: {error.strerror}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"another command is writing {self.manifest.parent / self._lock.name[1:-13]} just now") from None
+            self.lock = lock
+            self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
+            self._take_up()
+            yield
+            work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
+            for path in (self._note, *work, self._lock):
+                path.unlink(missing_ok=True)
+
+    def _fresh(self) -> State:
+        return State(outputs={name: OutputState() for name in self.outputs})
+
+    def _take_up(self) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            if note["plan"] == self._plan:
+                for output in self.outputs.values():  # killed between publish and manifest
+                    for final, work in ((output.bin, output.bin_work), (output.idx, output.idx_work)):
+                        if final.exists():
+                            final.replace(work)
+                parts = [path for o in self.outputs.values() for path in (o.bin_work, o.lengths_work, o.counts_work)]
+                if all(path.exists() for path in parts):
+                    outputs = {name: OutputState(**state) for name, state in note["state"].pop("outputs").items()}
+                    self.state = State(**note["state"], outputs=outputs)
+                return
+        for output in self.outputs.values():
+            for final in (output.bin, output.idx):
+                if final.exists():
+                    raise DataError(f"{final} exists already and is not of this job; remove it or choose another --output-prefix")
+        self.save()
+
+    def save(self) -> None:
+        """Note how far the working files have come; they must be flushed."""
+        write_text(self._note, json.dumps({"plan": self._plan, "state": asdict(self.state)}))
+
+    def publish(self) -> None:
+        """Give the working files their final names."""
+        self.save()
+        for output in self.outputs.values():
+            output.bin_work.replace(output.bin)
+            output.idx_work.replace(output.idx)

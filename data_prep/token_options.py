@@ -1,0 +1,141 @@
+"""Options of `preprocess.py`, and whether they fit together."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from data_prep.sequences import MESSAGE, Shape
+from data_prep.text_tokenizer import TextTokenizer
+from galen.errors import DataError, UsageError
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = result.add_argument
+    add(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="F",
+        help="JSONL (plain, .gz, .zst, .bz2), .parquet, .arrow; folders of them, globs, or - for lines on standard input; in this order",
+    )
+    add("--output-prefix", required=True, metavar="P", help="writes P_KEY_document.bin, .idx and P_manifest.json")
+    add("--tokenizer-model", required=True, metavar="T", help="HF folder, tokenizer.json or SentencePiece .model")
+    add("--json-keys", nargs="+", metavar="KEY", help="fields of a record that are text, each for an output of its own [text]")
+    add("--append-eod", action="store_true", help="put the end-of-document token behind each document")
+    add("--eod-token", metavar="TOKEN", help="this token, instead of the eos token that the tokenizer's files name")
+    add("--prepend-bos", action="store_true", help="put the beginning-of-document token before each document")
+    add("--bos-token", metavar="TOKEN", help="this token, instead of the bos token that the tokenizer's files name")
+    add(
+        "--add-special-tokens",
+        metavar="FILE",
+        help="tokens to add to the vocabulary, one a line, as in data_prep/special_tokens/meditron.txt",
+    )
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]")
+    add("--max-documents", type=int, metavar="N", help="stop behind so many documents")
+    add(
+        "--on-bad-line",
+        choices=["stop", "skip"],
+        default="stop",
+        help="at a line that is no usable record: stop, or count it and go on [stop]",
+    )
+    add("--engine", choices=["auto", "gigatoken", "words", "reference"], default="auto", help="how to encode; all give the same ids [auto]")
+    add("--stats", action="store_true", help="also write P_stats.html: lengths, how often ids occur, ids never used")
+    shapes = result.add_argument_group("sequences")
+    shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
+    shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
+    shapes.add_argument(
+        "--instruction",
+        action="store_true",
+        help="a record's field (messages) is a list of {role, content}; writes P_text_document and P_role_document",
+    )
+    shapes.add_argument("--message", default=MESSAGE, metavar="TEXT", help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"))
+    parts = result.add_argument_group("sharing the work out")
+    parts.add_argument(
+        "--shards", type=int, default=1, metavar="N", help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them"
+    )
+    parts.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
+    return result
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Check the options against each other and fill in what hangs on others.
+
+    Raises:
+        UsageError: they do not fit together.
+    """
+    wanted = arguments.json_keys or (["messages"] if arguments.instruction else ["text"])
+    arguments.json_keys = wanted
+    rules = [
+        (arguments.workers < 1, f"--workers {arguments.workers}: at least 1"),
+        (len(set(wanted)) < len(wanted), "--json-keys names a key twice"),
+        (arguments.instruction and len(wanted) > 1, "--instruction takes one key, the list of messages"),
+        (arguments.shards < 1, f"--shards {arguments.shards}: at least 1"),
+        (
+            arguments.shard is not None and not 0 <= arguments.shard < arguments.shards,
+            f"--shard {arguments.shard}: from 0 to {arguments.shards - 1} (--shards is {arguments.shards})",
+        ),
+        (arguments.max_documents is not None and arguments.max_documents < 1, "--max-documents: at least 1"),
+        (arguments.max_documents is not None and arguments.shards > 1, "--max-documents does not go with --shards"),
+        (arguments.window is not None and arguments.window < 2, "--window: at least 2"),
+        (arguments.overlap and arguments.window is None, "--overlap needs --window"),
+        (
+            arguments.window is not None and not 0 <= arguments.overlap < arguments.window,
+            f"--overlap {arguments.overlap}: from 0 to below --window, {arguments.window}",
+        ),
+        (arguments.window is not None and arguments.instruction, "--window and --instruction do not go together"),
+        (arguments.instruction and "{content}" not in arguments.message, "--message: the text must hold {content}"),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise UsageError(message)
+
+
+def shape(arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Mapping[str, Any] | None) -> Shape:
+    """Return what the options make of a document."""
+    return Shape(
+        bos=bos["id"] if bos and arguments.prepend_bos else None,
+        eod=eod["id"] if eod and arguments.append_eod else None,
+        window=arguments.window,
+        overlap=arguments.overlap,
+        message=arguments.message if arguments.instruction else None,
+    )
+
+
+def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) -> dict[str, Any]:
+    """Return what decides the output's bytes: for the manifest, and to know a run again. Plain cases look as in Galen 0.1."""
+    keys = arguments.json_keys
+    result: dict[str, Any] = {
+        "json_keys": keys[0] if len(keys) == 1 else keys,
+        "append_eod": arguments.append_eod,
+        "tokenizer": fingerprint,
+        "eod": eod,
+    }
+    if arguments.prepend_bos:
+        result["bos"] = bos
+    for name in ("max_documents", "window", "overlap", "instruction"):
+        if getattr(arguments, name):
+            result[name] = getattr(arguments, name)
+    if arguments.instruction:
+        result["message"] = arguments.message
+    if arguments.on_bad_line != "stop":
+        result["on_bad_line"] = arguments.on_bad_line
+    return result
+
+
+def mark(tokenizer: TextTokenizer, token: str | None, wanted: bool, kind: str, option: str) -> dict[str, Any] | None:
+    """Return a token and its id for the ends of documents.
+
+    Raises:
+        DataError: it is wanted and there is none, or it is not in the vocabulary.
+    """
+    if token is None:
+        if wanted:
+            raise DataError(f"{tokenizer.path} names no {kind} token; say which with {option}")
+        return None
+    identifier = tokenizer.token_id(token)
+    if identifier is None:
+        raise DataError(f"the {kind} token {token!r} is not in the vocabulary of {tokenizer.path}")
+    return {"token": token, "id": identifier}

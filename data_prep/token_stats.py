@@ -1,0 +1,112 @@
+"""What is known of a token file: hash, how often each id occurs, a page with pictures."""
+
+import hashlib
+import html
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.indexed_file import IndexedFile
+from data_prep.text_tokenizer import TextTokenizer
+from galen.atomic import write_text
+
+
+class Tally:
+    """Takes the bytes of a `.bin` in order; knows their SHA-256 and how often each id occurs."""
+
+    def __init__(self, dtype: np.dtype[Any], vocab_size: int) -> None:
+        self._dtype, self._hash = dtype, hashlib.sha256()
+        self.counts = np.zeros(vocab_size, dtype=np.int64)
+        self.bytes = 0
+
+    def add(self, ids: bytes) -> None:
+        """Take the next ids, as raw bytes."""
+        self._hash.update(ids)
+        self.bytes += len(ids)
+        found = np.bincount(np.frombuffer(ids, dtype=self._dtype))
+        self.counts[: len(found)] += found
+
+    def read(self, path: Path) -> None:
+        """Take all of a file."""
+        with path.open("rb") as file:
+            while piece := file.read(1 << 22):
+                self.add(piece)
+
+    def sha256(self) -> str:
+        """Return the hash of all bytes so far."""
+        return self._hash.hexdigest()
+
+
+def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """Return what the manifest says of a file's ids: how many are unknown, and how many of the vocabulary are never used."""
+    total = int(tally.counts.sum())
+    unknown = 0 if tokenizer.unknown is None else int(tally.counts[tokenizer.unknown])
+    return {"unknown": unknown, "unknown_rate": unknown / total if total else 0.0, "ids_never_used": int((tally.counts == 0).sum())}
+
+
+def write_page(path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tally], tokenizer: TextTokenizer) -> None:
+    """Write a small HTML page: lengths of documents, how often ids occur, the most used tokens, ids never used."""
+    sections = []
+    for name, base in files.items():
+        counts = tallies[name].counts
+        rows = "".join(
+            f"<tr><td>{n}</td><td><code>{html.escape(repr(tokenizer.decode([int(n)]))[1:-1])}</code></td><td>{counts[n]:,}</td></tr>"
+            for n in np.argsort(-counts, kind="stable")[:25]
+            if counts[n]
+        )
+        never = np.flatnonzero(counts == 0)
+        shown = ", ".join(f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100])
+        sections.append(
+            f"<h2>{html.escape(base.name)}</h2>{_lengths_picture(IndexedFile(base, with_data=False))}{_ranks_picture(counts)}"
+            f"<h3>Most used</h3><table><tr><th>id</th><th>text</th><th>times</th></tr>{rows}</table>"
+            f"<h3>Never used: {len(never):,} of {len(counts):,} ids</h3><p>{shown}{' …' if len(never) > 100 else ''}</p>"
+        )
+    style = "body{font:15px sans-serif;max-width:60em;margin:2em auto}td,th{padding:0 1em;text-align:left}svg{max-width:100%;height:auto}"
+    write_text(
+        path, f"<!doctype html><meta charset=utf-8><title>{html.escape(path.stem)}</title><style>{style}</style>{''.join(sections)}\n"
+    )
+
+
+def _lengths_picture(file: IndexedFile) -> str:
+    edges = 2.0 ** np.arange(0, 31.5, 0.5)
+    documents, tokens = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    for lengths in file.document_lengths():
+        documents += np.histogram(lengths, edges)[0]
+        tokens += np.histogram(lengths, edges, weights=lengths)[0]
+    used = np.flatnonzero(documents)
+    figure, axes = _figure()
+    if len(used):
+        inside = slice(used[0], used[-1] + 1)
+        widths = np.diff(edges)[inside]
+        axes.bar(edges[:-1][inside], documents[inside] / documents.sum(), widths, align="edge", alpha=0.6, label="documents")
+        axes.bar(edges[:-1][inside], tokens[inside] / max(tokens.sum(), 1), widths, align="edge", alpha=0.4, label="tokens in them")
+        axes.set_xscale("log", base=2)
+        axes.legend()
+    axes.set_xlabel("tokens of a document")
+    axes.set_ylabel("share")
+    return _svg(figure)
+
+
+def _ranks_picture(counts: np.ndarray[Any, Any]) -> str:
+    figure, axes = _figure()
+    used = np.sort(counts[counts > 0])[::-1]
+    axes.loglog(np.arange(1, len(used) + 1), used)
+    axes.set_xlabel("ids, the most used first")
+    axes.set_ylabel("times")
+    return _svg(figure)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()[stream.getvalue().index("<svg") :]

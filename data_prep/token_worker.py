@@ -1,0 +1,132 @@
+"""What a tokenising process does: a block in, ids out. Workers are forked, so that they share the loaded tokenizer."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.blocks import Block, Part, read_range
+from data_prep.fast_encoder import Engine, Ids
+from data_prep.records import Bad, parse
+from data_prep.sequences import Shape, build
+from data_prep.text_tokenizer import TextTokenizer
+from data_prep.worker import follow_parent
+
+AUDIT_EVERY = 8
+"""Blocks between two documents that are also encoded by the reference."""
+
+AUDIT_CHARACTERS = 8000
+
+
+@dataclass(slots=True)
+class Encoded:
+    """One output's documents of a block."""
+
+    ids: bytes
+    """Ids of all documents back to back, as raw bytes of the file's type."""
+
+    lengths: Ids
+    """Number of ids of each sequence."""
+
+    counts: Ids
+    """Number of sequences of each document."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a block."""
+
+    outputs: list[Encoded] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Line or row of the block of each document."""
+
+    text_bytes: list[int] = field(default_factory=list)
+    """Size of each document's text in UTF-8."""
+
+    bad: list[Bad] = field(default_factory=list)
+    differs: str | None = None
+    """A text for which the fast engine does not give the reference's ids."""
+
+
+@dataclass(slots=True)
+class Task:
+    """What the workers need to know."""
+
+    parts: Sequence[Part]
+    keys: Sequence[str]
+    shape: Shape
+    dtype: np.dtype[Any]
+    tokenizer: TextTokenizer
+    engine: Engine
+    lock: Any = None
+    """The job's lock file: a worker must not hold it when the command is gone."""
+
+
+_task: Task | None = None
+
+
+def prepare(task: Task) -> None:
+    """Set up this process."""
+    global _task
+    _task = task
+    if task.lock is not None:
+        task.lock.close()
+    follow_parent()
+
+
+def work(block: Block) -> Result:
+    """Encode the records of a block; empty lines are passed over, bad ones told.
+
+    Raises:
+        DataError: the block's file cannot be read.
+    """
+    assert _task is not None, "prepare first"
+    return encode_block(block, _task)
+
+
+def encode_block(block: Block, task: Task) -> Result:
+    """Encode the records of a block."""
+    data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
+    records = parse(data, task.keys, chat=task.shape.message is not None)
+    result = Result(numbers=records.numbers, bad=records.bad)
+    result.text_bytes = [0] * len(records.numbers)
+    for values in records.fields:
+        for n, value in enumerate(values):
+            result.text_bytes[n] += sum(_size(part["content"]) for part in value) if isinstance(value, list) else _size(value)
+        for documents in build(values, task.engine.encode, task.shape):
+            ids = np.concatenate(documents.ids).astype(task.dtype) if documents.ids else np.zeros(0, dtype=task.dtype)
+            lengths, counts = (np.array(numbers, dtype=np.int32) for numbers in (documents.lengths, documents.counts))
+            result.outputs.append(Encoded(ids.tobytes(), lengths, counts))
+    result.differs = _audit(block, records.fields, task)
+    return result
+
+
+def _audit(block: Block, fields: list[list[Any]], task: Task) -> str | None:
+    """Encode one text of some blocks with the reference too; return it if the ids differ."""
+    if task.engine.name == "reference" or not fields or not fields[0]:
+        return None
+    pick = int.from_bytes(hashlib.blake2b(f"{block.part} {block.start}".encode(), digest_size=6).digest(), "little")
+    if pick % AUDIT_EVERY:
+        return None
+    value = fields[0][pick // AUDIT_EVERY % len(fields[0])]
+    text = (value[0]["content"] if isinstance(value, list) else value)[:AUDIT_CHARACTERS]
+    same = task.engine.encode([text])[0].tolist() == task.tokenizer.encode([text])[0]
+    return None if same else text
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def sample_texts(parts: Sequence[Part], keys: Sequence[str], chat: bool, blocks: Sequence[Block]) -> list[str]:
+    """Return some texts of some blocks of plain files or tables, for comparing engines."""
+    texts: list[str] = []
+    for block in blocks:
+        data = read_range(Path(parts[block.part].path), block.start, block.end) if block.data is None else block.data
+        for values in parse(data, keys, chat).fields:
+            values = [part["content"] for value in values for part in value] if chat else values
+            texts += [text[:AUDIT_CHARACTERS] for text in values[:: max(1, len(values) // 16)]]
+    return texts

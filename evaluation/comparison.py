@@ -1,0 +1,95 @@
+"""Before and after: models compared with the first one on the same items of each task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation import metrics
+from evaluation.metrics import Estimate
+from evaluation.report_inputs import ModelScores, TaskScores
+from galen.errors import DataError
+
+PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
+"""Kind of a task to the metric that models are compared by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's place in a task's table."""
+
+    model: str
+    metrics: dict[str, Estimate]
+    difference: Estimate | None
+    """Primary metric minus the first model's, paired over items; None for the first model."""
+    lower_is_better: bool
+
+    @property
+    def judgement(self) -> str:
+        """Return `better`, `worse`, or `unclear` when the interval of the difference holds zero; empty for the first model."""
+        if self.difference is None:
+            return ""
+        if self.difference.low <= 0 <= self.difference.high:
+            return "unclear"
+        return "better" if (self.difference.value < 0) == self.lower_is_better else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One task, all models that were scored on it."""
+
+    task: str
+    kind: str
+    items: int
+    chance: float | None
+    rows: list[Row]
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the metric that is compared."""
+        return PRIMARY[self.kind]
+
+
+def compare(models: Sequence[ModelScores]) -> list[Comparison]:
+    """Return a comparison for each task of the first model; models that were not scored on a task are left out of it.
+
+    Raises:
+        DataError: two models were scored on different items of one task or with different protocols, so that they do not compare.
+    """
+    first, *others = models
+    comparisons = []
+    for name, base in first.tasks.items():
+        rows = [Row(first.name, base.metrics, None, base.kind == "perplexity")]
+        for model in others:
+            if name in model.tasks:
+                scores = model.tasks[name]
+                _check_same_protocol(first, model)
+                _check_same_items(name, first.name, base, model.name, scores)
+                rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity"))
+        comparisons.append(Comparison(name, base.kind, len(base.items), base.chance, rows))
+    return comparisons
+
+
+def difference(first: TaskScores, second: TaskScores) -> Estimate:
+    """Return the second model's primary metric minus the first's, with the paired bootstrap interval over the same items."""
+    pairs = [(item, second.items[id_]) for id_, item in first.items.items()]
+    if first.kind == "perplexity":
+        tokens = [before["tokens"] for before, _ in pairs]
+        return metrics.perplexity_difference([before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens)
+    return metrics.accuracy_difference([before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs])
+
+
+def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
+    if first.protocol != second.protocol:
+        raise DataError(
+            f"{first.name} was scored with the protocol {first.protocol}, {second.name} with {second.protocol}; such scores do not compare"
+        )
+
+
+def _check_same_items(task: str, first: str, base: TaskScores, second: str, scores: TaskScores) -> None:
+    if base.items.keys() != scores.items.keys():
+        common = len(base.items.keys() & scores.items.keys())
+        raise DataError(
+            f"task {task!r}: {first} was scored on {len(base.items)} items, {second} on {len(scores.items)}, {common} of them the same; "
+            "score both on the same data"
+        )
+    if base.kind == "perplexity" and any(item["tokens"] != scores.items[id_]["tokens"] for id_, item in base.items.items()):
+        raise DataError(f"task {task!r}: {first} and {second} cut the documents into different tokens; their perplexities do not compare")

@@ -1,0 +1,72 @@
+"""Token ids of what is scored: a prompt with its continuations, or a document. Tokenisation as in lm-evaluation-harness."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.prompts import Prompt
+from galen.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and the continuations whose log-likelihood is asked for, as token ids. Neither is ever empty."""
+
+    prompt: list[int]
+    continuations: list[list[int]]
+
+    @property
+    def input_length(self) -> int:
+        """How many tokens the longest input has: the prompt and all but the last token of the longest continuation."""
+        return len(self.prompt) + max(map(len, self.continuations)) - 1
+
+
+def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of its continuation.
+
+    Spaces at the end of the prompt move to the continuation; the continuation is what the ids of both together have beyond
+    the ids of the prompt (lm-evaluation-harness 0.4, `api/model.py`, `_encode_pair`).
+
+    Raises:
+        DataError: one of the two has no tokens, so that there is nothing to score or train on.
+    """
+    stripped = prompt.rstrip()
+    continuation = prompt[len(stripped) :] + continuation
+    ids = tokenizer.encode(stripped)
+    added = tokenizer.encode(stripped + continuation)[len(ids) :]
+    if not ids or not added:
+        raise DataError(f"this tokenizer gives no token for {continuation!r} after {stripped[-40:]!r}")
+    return ids, added
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> Request:
+    """Return the request for all options of a question, in their order."""
+    pairs = [encode_pair(tokenizer, prompt.text, continuation) for continuation in prompt.continuations.values()]
+    return Request(pairs[0][0], [continuation for _, continuation in pairs])
+
+
+def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request, int]:
+    """Return the request for a document's first `max_tokens` tokens, and how many bytes of UTF-8 these tokens cover.
+
+    The first token is predicted from the tokenizer's BOS token, or EOS where it has none (lm-evaluation-harness'
+    `prefix_token_id`); no special token is scored.
+
+    Raises:
+        DataError: the text has no tokens.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False, truncation=True, max_length=max_tokens, verbose=False)
+    if not ids:
+        raise DataError(f"this tokenizer gives no token for the document {text[:40]!r}")
+    covered = text
+    if len(ids) == max_tokens:
+        covered = tokenizer.decode(ids, clean_up_tokenization_spaces=False).rstrip("\ufffd")
+    prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return Request([prefix], [ids]), len(covered.encode())
+
+
+def cut(request: Request, length: int) -> Request:
+    """Return the request with the beginning of its prompt left away, so that no input is longer than `length` tokens.
+
+    At least one token of the prompt stays, whatever the length.
+    """
+    excess = request.input_length - length
+    return request if excess <= 0 else Request(request.prompt[min(excess, len(request.prompt) - 1) :], request.continuations)

@@ -1,0 +1,57 @@
+"""JSON Lines, plain or gzip-compressed, with errors that name file, line and key."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from galen.errors import DataError
+
+
+def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield for each line that is not blank its place ("FILE, line N") and its object.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not a JSON object.
+    """
+    path = Path(path)
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}, after line {number}: cannot be read: {error}") from None
+
+
+def text(record: dict[str, Any], key: str, where: str) -> str:
+    """Return the text under a key.
+
+    Raises:
+        DataError: it is missing, blank, or no text.
+    """
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: key {key!r} must be a text, not {shown(value)}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it."""
+    return "missing" if value is None else f"{value!r:.60}"
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a record must be a JSON object, not {shown(record)}")
+    return record

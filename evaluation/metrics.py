@@ -1,0 +1,91 @@
+"""Scores with 95 % intervals: accuracy, perplexity, and paired differences between two models on the same items."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+SEED = 1234
+_NORMAL_QUANTILE = 1.959963984540054  # of 0.975, for 95 % intervals
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return `{"value", "low", "high"}` as plain floats."""
+        return {"value": float(self.value), "low": float(self.low), "high": float(self.high)}
+
+
+def accuracy(correct: ArrayLike) -> Estimate:
+    """Return the share of right items with Wilson's score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209)."""
+    right = _floats(correct)
+    n, share, z = right.size, float(right.mean()), _NORMAL_QUANTILE
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+
+
+def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
+    """Return exp(sum nll / sum tokens) over documents, with a percentile bootstrap interval over documents.
+
+    Args:
+        nll: each document's negative log-likelihood in nats.
+        tokens: each document's number of scored tokens.
+    """
+    return _ratio(nll, tokens, np.exp)
+
+
+def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
+    """Return the bits that the model needs for a byte of text; unlike perplexity comparable between tokenizers."""
+    return _ratio(nll, n_bytes, lambda nats: nats / np.log(2))
+
+
+def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Return the second model's accuracy minus the first's on the same items in the same order, paired bootstrap over items."""
+    differences = _floats(second) - _floats(first)
+    means = differences[_draws(differences.size)].mean(axis=1)
+    return Estimate(float(differences.mean()), *_middle(means))
+
+
+def perplexity_difference(first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike) -> Estimate:
+    """Return the second model's perplexity minus the first's on the same documents in the same order, paired bootstrap."""
+    first, second, count = _floats(first_nll), _floats(second_nll), _floats(tokens)
+    drawn = _draws(count.size)
+    total = count[drawn].sum(axis=1)
+    resampled = np.exp(second[drawn].sum(axis=1) / total) - np.exp(first[drawn].sum(axis=1) / total)
+    value = np.exp(second.sum() / count.sum()) - np.exp(first.sum() / count.sum())
+    return Estimate(float(value), *_middle(resampled))
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike, then: Callable[[Floats], Floats]) -> Estimate:
+    top, bottom = _floats(numerator), _floats(denominator)
+    drawn = _draws(top.size)
+    resampled = then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
+    return Estimate(float(then(top.sum() / bottom.sum())), *_middle(resampled))
+
+
+def _draws(items: int) -> NDArray[np.int64]:
+    """Return `RESAMPLES` draws with replacement of item places, one a row; the same for every model with as many items."""
+    return np.random.default_rng(SEED).integers(0, items, (RESAMPLES, items))
+
+
+def _middle(resampled: Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _floats(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"a metric needs a flat list of at least one item, not the shape {array.shape}")
+    return array

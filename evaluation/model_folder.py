@@ -1,0 +1,74 @@
+"""A Hugging Face model folder or adapter folder, looked at without torch: is it one, and which exactly."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from galen import manifest
+from galen.errors import DataError, UsageError
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Precisions that a model can be loaded in."""
+
+
+def check_model(folder: str | Path) -> Path:
+    """Return the folder when it holds a model with a tokenizer that `transformers` can load.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: something a model needs is not in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no model folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_adapter_hint(folder)}")
+    _read_json(folder / "config.json")
+    if not list(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} has no weights (*.safetensors)")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise DataError(f"{folder} has no tokenizer (tokenizer.json); copy it from the model that this one was made from")
+    return folder
+
+
+def check_adapter(folder: str | Path) -> Path:
+    """Return the folder when it holds a PEFT adapter.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: it is not an adapter.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no adapter folder {folder}")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")
+    return folder
+
+
+def context_length(folder: Path) -> int | None:
+    """Return how many tokens the model can read at once, or None where its configuration does not say."""
+    config = _read_json(folder / "config.json")
+    length = config.get("max_position_embeddings") or config.get("n_positions")
+    return int(length) if length else None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that decides what the model answers: configuration, weights, tokenizer."""
+    names = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "vocab.json", "merges.txt")
+    found = {path for pattern in names for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: manifest.sha256(path) for path in sorted(found)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _adapter_hint(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
+    return ""

@@ -1,0 +1,63 @@
+"""An output folder that remembers what it is for, so that a restart goes on and nothing else mixes in."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from galen.atomic import write_text
+from galen.errors import DataError, UsageError
+
+NAME = "configuration.json"
+
+
+def claim(folder: str | Path, configuration: Mapping[str, Any]) -> bool:
+    """Bind a new folder to a configuration (plain JSON types), or check that it is bound to the same one.
+
+    A folder in which no work is done yet (all files but the configuration are empty) is bound anew: after a mistake in the
+    configuration or the data, that comes out before the first result, the mended command simply runs.
+
+    Returns:
+        True when an earlier run began here with the same configuration.
+
+    Raises:
+        UsageError: the folder is bound to another configuration, or holds something else; names the differences.
+    """
+    folder = Path(folder)
+    path = folder / NAME
+    wanted = json.loads(json.dumps(configuration))
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and was not made by this command; choose another output")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        return False
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; remove the folder and start again") from None
+    different = list(_differences(there, wanted))
+    if different and not _has_work(folder):
+        write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        return False
+    if different:
+        shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+        raise UsageError(f"{folder} was begun with another configuration ({shown}); choose another output or remove it")
+    return True
+
+
+def _has_work(folder: Path) -> bool:
+    return any(path.is_file() and path.stat().st_size > 0 for path in folder.rglob("*") if path != folder / NAME)
+
+
+def _differences(there: Any, wanted: Any, key: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for name in [*there, *(name for name in wanted if name not in there)]:
+            yield from _differences(there.get(name), wanted.get(name), f"{key}.{name}" if key else name)
+    elif there != wanted:
+        yield f"{key}: {_shown(there)} there, {_shown(wanted)} now"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,162 @@
+"""Write one self-contained HTML page about a run: what went in, how it trained, what the models score before and after.
+
+    python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus --pretraining runs/pretrain \\
+        --finetuning runs/finetune --output report.html
+
+The first results folder is the model that the others are compared with, on the same items. Only the results are needed: what is
+not given is left out of the page. Folders come from evaluation/run.py, data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation import comparison, report_inputs
+from evaluation.comparison import Comparison, Row
+from galen import cli
+from galen.atomic import write_text
+from galen.errors import UsageError
+
+_TITLES = {"perplexity": "Perplexity", "bits_per_byte": "Bits per byte", "accuracy": "Accuracy"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    options = _parser().parse_args(argv)
+    models = [report_inputs.read_scores(folder) for folder in options.results]
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two results folders bear the same model name ({', '.join(names)}); score with another --name")
+    comparisons = comparison.compare(models)
+    page = render(
+        title=options.title,
+        verdicts=[verdict(item) for item in comparisons],
+        comparisons=comparisons,
+        models=models,
+        corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
+        runs={
+            title: report_inputs.read_run(folder)
+            for title, folder in (("Further pretraining", options.pretraining), ("Fine-tuning", options.finetuning))
+            if folder
+        },
+        times=report_inputs.read_times(options.times) if options.times else [],
+    )
+    write_text(options.output, page)
+    for item in comparisons:
+        print(verdict(item))
+    print(f"report: {options.output}")
+
+
+def verdict(compared: Comparison) -> str:
+    """Return a task's outcome in one sentence: the first model against the second and, where there are more, the last."""
+    first = compared.rows[0]
+    metric = compared.metric
+    subject = f"{_TITLES[metric]} on {compared.items:,} {'documents' if compared.kind == 'perplexity' else 'questions'} ({compared.task})"
+    before = number(first.metrics[metric].value, metric)
+    if len(compared.rows) == 1:
+        return f"{subject} is {before} ({interval(first, metric)})."
+    others = compared.rows[1:] if len(compared.rows) <= 3 else [compared.rows[1], compared.rows[-1]]
+    changes = [_change(row, metric) for row in others]
+    return f"{subject}: {before} for {first.model}; {'; '.join(changes)}."
+
+
+def render(
+    *, comparisons: Sequence[Comparison], corpus: report_inputs.Corpus | None, runs: dict[str, report_inputs.Run], **rest: Any
+) -> str:
+    """Return the page as HTML; `rest` goes to the template as it is."""
+    import jinja2
+
+    from evaluation import report_figures  # matplotlib takes a second to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"count": lambda value: f"{value:,}", "number": number, "duration": duration, "share": share, "signed": signed}
+    return environment.get_template("report.html.j2").render(
+        comparisons=comparisons,
+        corpus=corpus,
+        drops=drops(corpus.counts) if corpus else [],
+        runs=runs,
+        figures=report_figures,
+        metric_titles=_TITLES,
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        **rest,
+    )
+
+
+def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the reasons for which documents were dropped, the most frequent first."""
+    return [(f"dropped, {reason}", records) for reason, records in sorted(counts["dropped"].items(), key=lambda item: -item[1])]
+
+
+def share(part: int, whole: int) -> str:
+    """Return a part of a whole in percent; little is never shown as nothing."""
+    percent = 100 * part / whole if whole else 0.0
+    return "< 0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
+
+
+def number(value: float, metric: str) -> str:
+    """Return a metric's value as the page shows it: accuracy in percent, perplexity with two decimals below 100."""
+    if metric == "accuracy":
+        return f"{100 * value:.1f} %"
+    if metric == "bits_per_byte":
+        return f"{value:.3f}"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def signed(value: float, metric: str) -> str:
+    """Return a difference with its sign: percentage points for accuracy."""
+    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.2f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(row: Row, metric: str) -> str:
+    """Return a value's 95 % interval in words."""
+    estimate = row.metrics[metric]
+    return f"95 % interval {number(estimate.low, metric).removesuffix(' %')} to {number(estimate.high, metric)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person would say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _change(row: Row, metric: str) -> str:
+    assert row.difference is not None  # only the first row has none
+    value = row.metrics[metric].value
+    unit = " points" if metric == "accuracy" else ""
+    low, high = signed(row.difference.low, metric), signed(row.difference.high, metric)
+    if row.judgement == "unclear":
+        went = f"{number(value, metric)} for {row.model}, no clear change"
+    else:
+        went = f"{'fell' if row.difference.value < 0 else 'rose'} to {number(value, metric)} for {row.model}"
+    return f"{went} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to {high})"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULTS_DIR", help="output folder of evaluation/run.py, the first is the base"
+    )
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="curated corpus, for counts, reasons of drops, years, lengths")
+    parser.add_argument("--pretraining", type=Path, metavar="RUN", help="run folder of megatron_ext.pretrain, for its loss curve")
+    parser.add_argument("--finetuning", type=Path, metavar="RUN", help="run folder of finetune/train.py, for its loss curve")
+    parser.add_argument(
+        "--times", type=Path, metavar="FILE", help='seconds of each stage, as JSON: {"stage": {"title": …, "seconds": …}, …}'
+    )
+    parser.add_argument("--title", default="Galen: before and after medical training", help="title of the page (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the HTML page to write; one that is there is replaced")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,128 @@
+"""Figures of the report as inline SVG that takes its colours from the page, so that it fits light, dark and print."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from evaluation.comparison import Comparison
+from evaluation.report_inputs import Run
+
+# Colours that stand for variables of the page's style sheet; matplotlib writes them in lower case.
+_INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "galen",  # the same report has the same bytes
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": _FAINT,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+_WIDTH = 4.8  # inches; narrow enough that the text is still readable on a phone
+
+
+def loss_curve(run: Run, name: str) -> Markup:
+    """Return training loss by step as a line, validation loss as points joined by a line."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(_WIDTH, 2.9))
+        steps, losses = [line["step"] for line in run.train], [line["loss"] for line in run.train]
+        axes.plot(steps, losses, color=_FIRST, linewidth=1.4, label="training")
+        if run.validation:
+            points = [line["step"] for line in run.validation]
+            axes.plot(points, [line["loss"] for line in run.validation], color=_SECOND, marker="o", markersize=5, label="validation")
+        axes.set(xlabel="step", ylabel="loss (nats per token)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.legend(loc="upper right")
+        return _svg(figure, name)
+
+
+def years(counts: Counter[int]) -> Markup:
+    """Return documents by year of publication as bars."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(_WIDTH, 2.4))
+        axes.bar(list(counts), list(counts.values()), color=_FIRST, width=0.85)
+        axes.set(xlabel="year", ylabel="documents")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_xlim(min(counts) - 1, max(counts) + 1)
+        _thousands(axes)
+        return _svg(figure, "years")
+
+
+def lengths(words: Sequence[int]) -> Markup:
+    """Return a histogram of document lengths; the longest hundredth is gathered in the last bar."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(_WIDTH, 2.4))
+        limit = max(float(np.quantile(words, 0.99)), 1.0)
+        axes.hist(np.minimum(words, limit), bins=30, color=_FIRST, rwidth=0.9)
+        axes.set(xlabel="words in a document (the longest 1 % in the last bar)", ylabel="documents")
+        _thousands(axes)
+        return _svg(figure, "lengths")
+
+
+def intervals(comparison: Comparison) -> Markup:
+    """Return each model's value with its 95 % interval as a horizontal line, the first model on top."""
+    with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+        rows = comparison.rows
+        figure, axes = plt.subplots(figsize=(_WIDTH, 0.75 + 0.42 * len(rows)))
+        percent = 100.0 if comparison.metric == "accuracy" else 1.0
+        for place, row in enumerate(rows):
+            estimate = row.metrics[comparison.metric]
+            colour = _SECOND if place == 0 else _FIRST
+            axes.plot(
+                [estimate.low * percent, estimate.high * percent], [place, place], color=colour, linewidth=2.5, solid_capstyle="round"
+            )
+            axes.plot(estimate.value * percent, place, "o", color=colour, markersize=8)
+        if comparison.chance is not None:
+            axes.axvline(comparison.chance * percent, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+            axes.annotate(
+                "guessing", (comparison.chance * percent, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9
+            )
+        axes.set_yticks(range(len(rows)), [row.model for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("accuracy, %" if comparison.metric == "accuracy" else f"{comparison.metric} (lower is better)")
+        return _svg(figure, f"intervals-{comparison.task}")
+
+
+def _thousands(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    """Return the figure as an `<svg>` element whose ids are its own on the page and whose colours are the page's."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    prefix = re.sub(r"[^a-zA-Z0-9]+", "-", name)
+    text = text.replace('id="', f'id="{prefix}-').replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    return Markup(text)  # safe: matplotlib escapes all text

@@ -1,0 +1,192 @@
+"""What the report is made from, read and checked: scores of models, a corpus, training runs, times of stages."""
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evaluation.metrics import Estimate
+from galen import manifest
+from galen.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+_ITEM_KEYS = {"perplexity": ("id", "nll", "tokens"), "multiple_choice": ("id", "correct")}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """One model's scores on one task."""
+
+    kind: str
+    """`perplexity` or `multiple_choice`."""
+    metrics: dict[str, Estimate]
+    items: dict[str, dict[str, Any]]
+    """The scored items by their id."""
+    chance: float | None
+    """Accuracy of guessing, for multiple choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """One model's results folder."""
+
+    name: str
+    path: str
+    adapter: str | None
+    protocol: str
+    tasks: dict[str, TaskScores]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Counts of a curated corpus and what its documents look like."""
+
+    counts: dict[str, Any]
+    config: dict[str, Any]
+    years: Counter[int]
+    """Documents by year; those without a date are not in it."""
+    words: list[int]
+    """Length of each document in words."""
+    languages: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run: its log and its resolved recipe."""
+
+    train: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    recipe: str
+
+
+def read_scores(folder: Path) -> ModelScores:
+    """Read the results folder that `evaluation/run.py` wrote for one model.
+
+    Raises:
+        DataError: a file is missing or damaged, or items and results do not fit each other.
+    """
+    path = folder / "results.json"
+    results = _read_json(path, "was the model scored to its end by evaluation/run.py?")
+    try:
+        tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
+        model = results["model"]
+        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
+
+
+def read_corpus(folder: Path) -> Corpus:
+    """Read the manifest and all documents of a curated corpus (`{train,validation,test}/*.jsonl.gz`).
+
+    Raises:
+        DataError: the manifest is missing, a document file is damaged, or there are no documents.
+    """
+    record = manifest.read(folder, stage="curate")
+    years: Counter[int] = Counter()
+    languages: Counter[str] = Counter()
+    words = []
+    for path in (path for split in SPLITS for path in sorted((folder / split).glob("*.jsonl.gz"))):
+        for number, document in _read_lines(path):
+            try:
+                words.append(len(document["text"].split()))
+                metadata = document.get("metadata", {})
+            except (KeyError, AttributeError) as error:
+                raise DataError(f"{path}, line {number}: not a document: {_lack(error)}") from None
+            year = str(metadata.get("date") or "")[:4]
+            if year.isdigit():
+                years[int(year)] += 1
+            languages.update(metadata.get("language") or ())
+    if not words:
+        raise DataError(f"{folder} holds no documents ({', '.join(SPLITS)}/*.jsonl.gz)")
+    if not {"read", "kept", "dropped"} <= record["counts"].keys():
+        raise DataError(f"{folder / manifest.NAME}: its counts lack read, kept or dropped; was it written by data_prep/curate.py?")
+    return Corpus(record["counts"], record["config"], years, words, languages)
+
+
+def read_run(folder: Path) -> Run:
+    """Read the log and the recipe of a training run.
+
+    A restarted run logs the steps since its last checkpoint again; the last line of each step counts.
+
+    Raises:
+        DataError: the log is missing, damaged, or without a training step.
+    """
+    steps: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
+    path = folder / "log.jsonl"
+    for number, line in _read_lines(path):
+        try:
+            if line["kind"] in steps:
+                steps[line["kind"]][int(line["step"])] = {**line, "loss": float(line["loss"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {number}: not a line of a training log: {_lack(error)}") from None
+    if not steps["train"]:
+        raise DataError(f"{path} holds no training step")
+    recipe = folder / "recipe.yaml"
+    train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in steps.values())
+    return Run(train, validation, recipe.read_text(encoding="utf-8") if recipe.exists() else "")
+
+
+def read_times(path: Path) -> list[tuple[str, float]]:
+    """Read the titles and seconds of stages from `{"<stage>": {"title", "seconds"}, …}`, in their order.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    try:
+        return [(str(stage["title"]), float(stage["seconds"])) for stage in _read_json(path).values()]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path} is not a file of stage times: {_lack(error)}") from None
+
+
+def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
+    estimates = {metric: Estimate(**estimate) for metric, estimate in summary["metrics"].items()}
+    path = folder / "items" / f"{name}.jsonl"
+    if summary["kind"] not in _ITEM_KEYS:
+        raise DataError(f"{folder / 'results.json'}: task {name!r} is of the unknown kind {summary['kind']!r}")
+    items = {}
+    for number, item in _read_lines(path):
+        for key in _ITEM_KEYS[summary["kind"]]:
+            if key not in item:
+                raise DataError(f"{path}, line {number}: not a scored item: the key {key!r} is missing")
+        items[item["id"]] = item
+    if len(items) != summary["items"]:
+        raise DataError(f"{path} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
+    return TaskScores(summary["kind"], estimates, items, summary.get("chance"))
+
+
+def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}{'; ' + hint if hint else ''}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number (from 1) and object of each line of a JSONL file, gzipped or plain."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = orjson.loads(line)
+                if not isinstance(record, dict):
+                    raise DataError(f"{path}, line {number}: not a JSON object")
+                yield number, record
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}, after line {number}: cannot be read: {error}") from None
+
+
+def _lack(error: Exception) -> str:
+    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)

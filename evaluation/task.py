@@ -1,0 +1,72 @@
+"""A task: one short YAML that says what is scored. Built-in ones stand in `evaluation/tasks/`, others are named by their path."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from galen import recipe
+from galen.errors import UsageError
+
+BUILT_IN = Path(__file__).parent / "tasks"
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class MultipleChoiceTask:
+    """Accuracy on questions with lettered options."""
+
+    kind: Literal["multiple_choice"]
+    """What is measured."""
+    file: str
+    """Questions as JSONL, a path below --data."""
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class PerplexityTask:
+    """Perplexity on documents."""
+
+    kind: Literal["perplexity"]
+    """What is measured."""
+    documents: str
+    """Folder of `.jsonl.gz` or `.jsonl` files with curated documents, a path below --data."""
+    max_documents: Annotated[int, Field(ge=1)] | None = None
+    """Score only so many documents, chosen by a hash of their ids; null: all."""
+    max_tokens: Annotated[int, Field(ge=2)] = 1024
+    """Score only the first so many tokens of each document."""
+
+
+Task = MultipleChoiceTask | PerplexityTask
+_KINDS: dict[str, type[MultipleChoiceTask] | type[PerplexityTask]] = {
+    "multiple_choice": MultipleChoiceTask,
+    "perplexity": PerplexityTask,
+}
+
+
+def load(name: str) -> tuple[str, Task]:
+    """Return the short name and the specification of a built-in task or of the task in a YAML file.
+
+    Raises:
+        UsageError: there is no such task (the nearest name is given), or the YAML is wrong (file, line and key are given).
+    """
+    built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+    path = built_in.get(name, Path(name))
+    if name not in built_in and path.suffix not in (".yaml", ".yml"):
+        nearest = difflib.get_close_matches(name, built_in, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"built-in tasks: {', '.join(built_in)}"
+        raise UsageError(f"unknown task {name!r}; {hint} (or give the path of a task's .yaml file)")
+    return path.stem, recipe.load(_KINDS[_kind(path)], path)
+
+
+def _kind(path: Path) -> str:
+    """Return the `kind` of a task file. Whatever else is wrong with the file is left to `recipe.load`, which knows the lines."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "multiple_choice"
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    if isinstance(tree, dict) and kind not in _KINDS:
+        raise UsageError(f"{path}: key 'kind' must be one of {', '.join(_KINDS)}, not {kind!r}")
+    return kind or "multiple_choice"

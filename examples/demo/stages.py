@@ -1,0 +1,216 @@
+"""Stages of a pipeline run as plain commands, one after the other; what is done and unchanged is not run again."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from galen import recipe
+from galen.atomic import write_text
+from galen.errors import DataError
+
+HISTORY = "stages.json"
+
+
+@checked_dataclass(kw_only=True, config=recipe.STRICT)
+class StageText:
+    """A stage as it stands in the list: {places} are still to be filled in."""
+
+    name: str
+    """Short name, the key of the history."""
+    title: str
+    """What it does, for people."""
+    command: str
+    """The command as one types it."""
+    when: dict[str, str] = Field(default_factory=dict)
+    """More words for the command under a condition: condition to words."""
+    inputs: list[str] = Field(default_factory=list)
+    """Files and folders that it reads."""
+    outputs: list[str]
+    """Files and folders that are there when it is finished."""
+
+
+@checked_dataclass(kw_only=True, config=recipe.STRICT)
+class StageList:
+    """All stages, in order."""
+
+    stages: list[StageText]
+    """The stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One command with the files that it reads and the files or folders that it leaves when it is finished."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...]
+
+    def line(self) -> str:
+        """Return the command as one can paste it into a shell."""
+        return shlex.join(self.command)
+
+
+class StageError(DataError):
+    """A stage's command ended with an error; carries its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class History:
+    """What ran with which command, inputs, outputs and time, kept in one JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.stages: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.stages = {}
+        except ValueError:
+            raise DataError(f"{path} is damaged; remove it (each stage then looks for itself what is done)") from None
+
+    def is_done(self, stage: Stage, folder: Path) -> bool:
+        """Tell whether the stage ran to its end and neither its command nor any of its files changed since."""
+        return self.stages.get(stage.name, {}).get("state") == _state(stage, folder)
+
+    def seconds(self, stage: Stage) -> float:
+        """Return how long the stage took, tries that were cut short included."""
+        return float(self.stages.get(stage.name, {}).get("seconds", 0.0))
+
+    def record(self, stage: Stage, folder: Path, seconds: float, done: bool) -> None:
+        """Add the time of one try, and when it reached the end, the state of the stage's files."""
+        seconds += self.seconds(stage)
+        state = _state(stage, folder) if done else None
+        self.stages[stage.name] = {"title": stage.title, "command": stage.line(), "seconds": round(seconds, 1), "state": state}
+        write_text(self.path, json.dumps(self.stages, indent=1, ensure_ascii=False) + "\n")
+
+
+def load(path: Path, places: Mapping[str, object], conditions: Collection[str] = ()) -> list[Stage]:
+    """Read a list of stages, add the words of the conditions that hold, and fill in the places.
+
+    Commands are split into words before that, so that a place whose path has spaces stays one word.
+    """
+
+    def fill(words: Sequence[str]) -> tuple[str, ...]:
+        return tuple(word.format_map(places) for word in words)
+
+    return [
+        Stage(
+            name=stage.name,
+            title=stage.title,
+            command=fill(shlex.split(" ".join([stage.command, *(words for name, words in stage.when.items() if name in conditions)]))),
+            inputs=tuple(map(Path, fill(stage.inputs))),
+            outputs=tuple(map(Path, fill(stage.outputs))),
+        )
+        for stage in recipe.load(StageList, path).stages
+    ]
+
+
+def run(stages: Sequence[Stage], folder: Path, work: Path) -> None:
+    """Run in `folder` every stage that is not done; the history is kept in the folder `work`.
+
+    Raises:
+        StageError: a command failed, or did not leave its outputs.
+        DataError: another run is under way in `work`.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with _lock(work):
+        history = History(work / HISTORY)
+        for number, stage in enumerate(stages, start=1):
+            print(f"\n[{number}/{len(stages)}] {stage.title}", flush=True)
+            if history.is_done(stage, folder):
+                print(f"      done before, in {_duration(history.seconds(stage))}", flush=True)
+                continue
+            print(f"      $ {stage.line()}", flush=True)
+            _run_one(stage, folder, history)
+        print(f"\nAll {len(stages)} stages took {_duration(sum(map(history.seconds, stages)))}.")
+
+
+def _run_one(stage: Stage, folder: Path, history: History) -> None:
+    start = time.monotonic()
+    code = None
+    try:
+        code = _call(stage.command, folder)
+    finally:  # also when interrupted
+        missing = [str(path) for path in stage.outputs if not (folder / path).exists()]
+        history.record(stage, folder, time.monotonic() - start, done=code == 0 and not missing)
+    again = "Start the same command again to go on here, or `make demo-clean` to start afresh."
+    if code:
+        exit_code = code if code > 0 else 128 - code
+        raise StageError(f"stage {stage.name!r} failed with exit code {exit_code}; its own message is above. {again}", exit_code)
+    if missing:
+        raise StageError(f"stage {stage.name!r} ended without an error but left no {', '.join(missing)}. {again}", 1)
+    print(f"      took {_duration(time.monotonic() - start)}", flush=True)
+
+
+def _call(command: Sequence[str], folder: Path) -> int:
+    """Run a command on our terminal with this interpreter's programs first on the path, and return its exit code."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # Threads that wait for each other by spinning lose a multiple of their time as soon as anything else runs on the machine.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PATH": path}
+    with subprocess.Popen(command, cwd=folder, env=environment) as process, _forward_termination(process):
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the terminal interrupted the command too; let it tidy up
+            process.wait()
+            raise
+
+
+@contextmanager
+def _forward_termination(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """When we are told to end, end the command as well, so that nothing stays behind."""
+
+    def end(number: int, frame: object) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _lock(work: Path) -> Iterator[None]:
+    with (work / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another run is under way in {work}; wait for it or choose another folder") from None
+        yield
+
+
+def _state(stage: Stage, folder: Path) -> dict[str, Any]:
+    """Return what decides whether a stage must run again: its command, and size and time of every file in and out."""
+    files = {str(path): _fingerprint(folder / path) for path in (*stage.inputs, *stage.outputs)}
+    return {"command": list(stage.command), "files": files}
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Return a hash over name, size and time of a file or of all files in a folder; None when there is nothing."""
+    if not path.exists():
+        return None
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    listing = [[str(item.relative_to(path)), item.stat().st_size, item.stat().st_mtime_ns] for item in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"

@@ -1,0 +1,1 @@
+"""Supervised and parameter-efficient fine-tuning of Hugging Face models."""

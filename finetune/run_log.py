@@ -1,0 +1,71 @@
+"""Tells the step log, RUN/log.jsonl, what Hugging Face's Trainer does."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from galen.errors import DataError
+from galen.step_log import StepLog
+
+
+class RunLog(TrainerCallback):
+    """Writes training steps and validations as they come.
+
+    Args:
+        path: the log file.
+        done: steps that a checkpoint already holds; later lines, left by a run killed after it, are removed.
+        total: steps of the whole run.
+        samples: number of training samples.
+        micro_batch_size: samples in a micro-batch, to count those that are consumed.
+    """
+
+    def __init__(self, path: Path, done: int, total: int, samples: int, micro_batch_size: int) -> None:
+        self.samples, self.micro_batch_size = samples, micro_batch_size
+        self._log = StepLog(path, done, total)
+        last = next((record for record in reversed(self._log.records) if record["kind"] == "train"), {"elapsed": 0.0, "tokens": 0})
+        self._before, self._tokens = last["elapsed"], last["tokens"]
+        self._start = self._last = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock when the first batch is due."""
+        self._start = self._last = time.monotonic()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
+        """Record one step; the summary that the trainer logs at the end is no step."""
+        if "loss" not in logs:
+            return
+        now = time.monotonic()
+        tokens, seconds = state.num_input_tokens_seen - self._tokens, now - self._last
+        self._tokens, self._last = state.num_input_tokens_seen, now
+        step, loss = state.global_step, logs["loss"]
+        record = {
+            "step": step,
+            "loss": loss,
+            "lr": logs["learning_rate"],
+            "grad_norm": logs["grad_norm"],
+            "consumed_samples": self._consumed(state),
+            "tokens": state.num_input_tokens_seen,
+            "tokens_per_second": tokens / seconds,
+            "elapsed": self._before + now - self._start,
+        }
+        if not math.isfinite(loss) or not math.isfinite(logs["grad_norm"]):
+            raise DataError(f"the loss is {loss}, the gradient norm {logs['grad_norm']} at step {step}; try a lower training.learning_rate")
+        self._log.train(record)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any) -> None:
+        """Record one validation; its time is not counted as the next step's."""
+        self._last = time.monotonic()
+        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The time a checkpoint takes is not counted as the next step's."""
+        self._last = time.monotonic()
+
+    def _consumed(self, state: TrainerState) -> int:
+        """Return the samples consumed: whole epochs, and the micro-batches of the present one (its last may be smaller)."""
+        micro_batches = math.ceil(self.samples / self.micro_batch_size)
+        epochs, rest = divmod(round(state.epoch * micro_batches), micro_batches)
+        return epochs * self.samples + min(rest * self.micro_batch_size, self.samples)

@@ -1,0 +1,49 @@
+"""Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from galen.errors import GalenError
+from galen.recipe import describe
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
+
+    A `GalenError` is the user's to mend and prints as one line; any other exception is a bug and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except GalenError as error:
+        if _speaks():
+            print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; start the same command again to go on", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+def _speaks() -> bool:
+    """Say whether this process reports an error: of those that torchrun starts on a machine, all meet a user's mistake, one tells."""
+    distributed = sys.modules.get("torch.distributed")
+    under_way = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
+    """Return a parser for `RECIPE.yaml [key=value …]` whose help lists every key, its default and its meaning."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="keys of the recipe:\n" + describe(recipe_class),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the recipe; dots descend: a.b=1, a.0.b=1")
+    return parser

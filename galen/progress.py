@@ -1,0 +1,57 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Counts units of work towards an optional total and shows rate and time left on standard error.
+
+    Args:
+        label: what is being done, for example "tokenise".
+        total: how many units there are, or None when unknown.
+        unit: name of a unit, for example "documents" or "B"; with `scale`, shown with k, M, G.
+        every: seconds between two lines when standard error is not a terminal.
+    """
+
+    def __init__(self, label: str, total: float | None = None, unit: str = "it", scale: bool = False, every: float = 10.0) -> None:
+        self.label, self.total, self.unit, self.every = label, total, unit, every
+        self.done = 0.0
+        self._start = self._last = time.monotonic()
+        self._scale = scale
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale) if sys.stderr.isatty() else None
+
+    def update(self, units: float = 1) -> None:
+        """Count `units` more as done."""
+        self.done += units
+        if self._bar is not None:
+            self._bar.update(units)
+        elif time.monotonic() - self._last >= self.every:
+            self._last = time.monotonic()
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """Return the present state as one plain line."""
+        elapsed = time.monotonic() - self._start
+        rate = self.done / elapsed if elapsed > 0 else 0.0
+        size = (lambda n: tqdm.format_sizeof(n)) if self._scale else (lambda n: f"{n:,.0f}")
+        text = f"{self.label}: {size(self.done)}"
+        if self.total:
+            text += f" of {size(self.total)} ({self.done / self.total:.0%})"
+        text += f" {self.unit}, {size(rate) if rate >= 10 else f'{rate:.2g}'} {self.unit}/s"
+        if self.total and rate > 0:
+            text += f", {tqdm.format_interval(max(self.total - self.done, 0) / rate)} left"
+        return text
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None and self.done:
+            print(self.line(), file=sys.stderr, flush=True)

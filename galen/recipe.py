@@ -1,0 +1,176 @@
+"""Typed recipes: YAML and `key=value` overrides in, a checked dataclass out.
+
+A recipe is a pydantic dataclass whose configuration is `STRICT`; its fields are documented by the string below each,
+which also becomes the command's help:
+
+    @dataclass(kw_only=True, config=STRICT)
+    class Recipe:
+        steps: int = 10
+        \"\"\"Number of optimizer steps.\"\"\"
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from galen.errors import UsageError
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+T = TypeVar("T")
+Location = tuple[str | int, ...]
+
+
+def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read the YAML file `path`, apply `overrides` (`a.b=value`, the value in YAML) and validate.
+
+    Raises:
+        UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
+    """
+    tree, lines = _read_yaml(Path(path))
+    origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
+    for override in overrides:
+        origin[_apply_override(tree, override)] = f"override {override!r}"
+    try:
+        return TypeAdapter(recipe_class).validate_python(tree)
+    except ValidationError as error:
+        messages = [_explain(recipe_class, item, origin, str(path)) for item in error.errors()]
+        raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """Return the recipe as plain JSON types, every default filled in."""
+    return TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
+
+
+def dump(recipe: Any) -> str:
+    """Return the recipe as YAML that `load` reads back to an equal recipe."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def describe(recipe_class: type, indent: int = 2) -> str:
+    """Return one line per key of a recipe class: name, default, documentation; sections are indented."""
+    lines = []
+    for name, info in recipe_class.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        documentation = " ".join((info.description or "").split())
+        section = next(_sections(info.annotation), None)
+        if section is not None:
+            lines.append(f"{' ' * indent}{name}:  {documentation}".rstrip())
+            lines.append(describe(section, indent + 2))
+        else:
+            default = "required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=str)
+            lines.append(f"{' ' * indent}{name} [{default}]  {documentation}".rstrip())
+    return "\n".join(lines)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
+    """Return the mapping in a YAML file and the line number of each key in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    try:
+        tree = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if tree is None:
+        return {}, {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of keys to values, this is a {type(tree).__name__}")
+    return tree, dict(_key_lines(root, ()))
+
+
+def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*prefix, key.value), key.start_mark.line + 1
+            yield from _key_lines(value, (*prefix, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*prefix, index), value.start_mark.line + 1
+            yield from _key_lines(value, (*prefix, index))
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> Location:
+    """Set one `a.b.0.c=value` in the tree and return its location."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UsageError(f"override {override!r}: write key=value, for example training.train_iters=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"override {override!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from None
+    location: Location = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    node: Any = tree
+    part: Any
+    for depth, part in enumerate(location):
+        place = ".".join(map(str, location[:depth]))
+        if isinstance(node, list) and not (isinstance(part, int) and part < len(node)):
+            raise UsageError(f"override {override!r}: {place} is a list of {len(node)}; {part!r} is not one of its places")
+        if not isinstance(node, list | dict):
+            raise UsageError(f"override {override!r}: {place} is a value, not a section")
+        if depth == len(location) - 1:
+            node[part] = value
+        elif isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+    return location
+
+
+def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: str) -> str:
+    """Turn one pydantic error into a sentence: where, which key, what is wrong, what would be right."""
+    location: Location = tuple(part for part in item["loc"] if not _is_type_tag(recipe_class, part))
+    key = ".".join(map(str, location))
+    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _fields_at(recipe_class, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key {key!r}; {hint}"
+    if item["type"] in ("missing", "missing_argument"):
+        return f"{where}: key {key!r} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {key + ': ' if key else ''}{message}"
+
+
+def _is_type_tag(recipe_class: type, part: Any) -> bool:
+    """Pydantic puts the branch of a union into an error's location; it is no key of the file."""
+    return isinstance(part, str) and (part in {section.__name__ for section in _all_sections(recipe_class)} or "[" in part)
+
+
+def _fields_at(recipe_class: type, location: Location) -> list[str]:
+    current: type | None = recipe_class
+    for part in location:
+        if isinstance(part, str) and current is not None:
+            annotation = current.__pydantic_fields__[part].annotation  # type: ignore[attr-defined]
+            current = next(_sections(annotation), None)
+    return [field.name for field in dataclasses.fields(current)] if current is not None else []  # type: ignore[arg-type]
+
+
+def _sections(annotation: Any) -> Iterator[type]:
+    """Yield the dataclasses named in an annotation: itself, or inside Optional, list, dict."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        yield annotation
+    elif typing.get_origin(annotation) in (types.UnionType, typing.Union, list, dict, tuple, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _sections(argument)
+
+
+def _all_sections(recipe_class: type) -> Iterator[type]:
+    for info in recipe_class.__pydantic_fields__.values():  # type: ignore[attr-defined]
+        for section in _sections(info.annotation):
+            yield section
+            yield from _all_sections(section)

@@ -1,0 +1,124 @@
+"""The shape of a Llama-like model, independent of Hugging Face and of Megatron's many options.
+
+A checkpoint carries it as `architecture.json`; recipes never repeat it.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from galen.atomic import write_text
+from galen.errors import DataError
+from galen.recipe import STRICT
+
+if TYPE_CHECKING:
+    from megatron.core.transformer import TransformerConfig
+
+NAME = "architecture.json"
+VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
+
+
+@dataclass(kw_only=True, frozen=True, config=STRICT)
+class Architecture:
+    """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP; names are Megatron's."""
+
+    family: str
+    """Model family in checkpoints_convert, for example llama."""
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    """Key/value heads."""
+    kv_channels: int
+    """Size of one head."""
+    vocab_size: int
+    """Rows of the embedding that belong to a token, padding not counted."""
+    max_position_embeddings: int
+    rotary_base: float
+    rope_scaling_factor: float | None = None
+    """Factor of Llama 3's rotary scaling, None for none."""
+    layernorm_epsilon: float
+    share_embeddings_and_output_weights: bool
+    add_qkv_bias: bool = False
+    """Whether query, key and value have a bias (Qwen2)."""
+    qk_layernorm: bool = False
+    """Whether query and key pass an RMSNorm over each head (Qwen3)."""
+    window_size: int | None = None
+    """Tokens that a token attends to, itself included (Mistral's sliding window); None for all before it."""
+
+    def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
+        """Return the rows of the embedding under `tensor_parallel` ranks: a multiple of 128 x ranks, as in Megatron-LM."""
+        multiple = VOCAB_MULTIPLE * tensor_parallel
+        return -(-self.vocab_size // multiple) * multiple
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones counted once, padding not counted."""
+        attention = self.hidden_size * self.kv_channels * 2 * (self.num_attention_heads + self.num_query_groups)
+        layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
+        layer += self.kv_channels * (self.num_attention_heads + 2 * self.num_query_groups) if self.add_qkv_bias else 0
+        layer += 2 * self.kv_channels if self.qk_layernorm else 0
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.share_embeddings_and_output_weights else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+    def flops_per_token(self, seq_length: int) -> float:
+        """Return model FLOPs for one token, forward and backward, attention included.
+
+        6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv 2001.08361) plus
+        6 x layers x heads x head size x sequence for causal attention (Narayanan et al. 2021, arXiv 2104.04473, halved
+        because half of the scores are masked). The embedding look-up is no product; the output layer is.
+        """
+        looked_up = 0 if self.share_embeddings_and_output_weights else self.vocab_size * self.hidden_size
+        attention = 6 * self.num_layers * self.num_attention_heads * self.kv_channels * seq_length
+        return 6.0 * (self.parameters - looked_up) + attention
+
+    def transformer_config(self, **options: Any) -> "TransformerConfig":
+        """Return Megatron's configuration of this model; `options` are further TransformerConfig fields."""
+        import torch
+        from megatron.core.transformer import TransformerConfig
+
+        return TransformerConfig(
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            ffn_hidden_size=self.ffn_hidden_size,
+            num_attention_heads=self.num_attention_heads,
+            num_query_groups=self.num_query_groups,
+            kv_channels=self.kv_channels,
+            layernorm_epsilon=self.layernorm_epsilon,
+            normalization="RMSNorm",
+            gated_linear_unit=True,
+            activation_func=torch.nn.functional.silu,
+            add_bias_linear=False,
+            add_qkv_bias=self.add_qkv_bias,
+            qk_layernorm=self.qk_layernorm,
+            window_size=None if self.window_size is None else (self.window_size - 1, 0),
+            hidden_dropout=0.0,  # the core's default of 0.1 would inflate the loss of a continued model
+            attention_dropout=0.0,
+            **options,
+        )
+
+    def write(self, folder: str | Path) -> None:
+        """Write `architecture.json` into `folder`."""
+        write_text(Path(folder) / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+
+def read(folder: str | Path) -> Architecture:
+    """Read the architecture beside the weights of a checkpoint.
+
+    Raises:
+        DataError: the file is missing or does not describe a model.
+    """
+    path = Path(folder) / NAME
+    try:
+        return TypeAdapter(Architecture).validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror}; checkpoints_convert/hf_to_megatron.py writes it beside the weights"
+        ) from None
+    except (ValueError, ValidationError) as error:
+        raise DataError(f"{path} does not describe a model: {error}") from None

@@ -1,0 +1,76 @@
+"""Where things are in a Megatron checkpoint folder. No torch here.
+
+DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
+DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json
+DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from galen.atomic import write_text
+from galen.errors import DataError
+
+LATEST = "latest_checkpointed_iteration.txt"
+HF = "hf"
+
+
+def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
+    """Return the folder of one iteration."""
+    return Path(checkpoint) / f"iter_{iteration:07d}"
+
+
+def latest_iteration(checkpoint: str | Path) -> int | None:
+    """Return the newest complete iteration, or None when there is none yet.
+
+    Raises:
+        DataError: the tracker file is damaged or names a folder that is not there.
+    """
+    tracker = Path(checkpoint) / LATEST
+    if not tracker.is_file():
+        return None
+    text = tracker.read_text(encoding="utf-8", errors="replace").strip()
+    if not text.isdigit():
+        raise DataError(f"{tracker} should hold the number of an iteration, it holds {text[:40]!r}")
+    if not iteration_folder(checkpoint, int(text)).is_dir():
+        raise DataError(f"{tracker} names iteration {text}, but {iteration_folder(checkpoint, int(text))} is not there")
+    return int(text)
+
+
+def newest(checkpoint: str | Path) -> Path:
+    """Return the folder of the newest complete iteration.
+
+    Raises:
+        DataError: there is none, or it lacks a file.
+    """
+    iteration = latest_iteration(checkpoint)
+    if iteration is None:
+        raise DataError(f"{checkpoint} is not a Megatron checkpoint: no {LATEST} in it")
+    folder = iteration_folder(checkpoint, iteration)
+    for name in ("metadata.json", ".metadata"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} is not a complete torch_dist checkpoint: {name} is missing")
+    return folder
+
+
+@contextmanager
+def new_iteration(checkpoint: str | Path, iteration: int, writer: bool = True) -> Iterator[Path]:
+    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it.
+
+    All ranks enter with the same arguments, one of them as `writer`, and must have met (a barrier) before they leave.
+    """
+    final = iteration_folder(checkpoint, iteration)
+    temporary = final.with_name(f".{final.name}.partial")
+    yield temporary
+    if writer:
+        shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
+        temporary.replace(final)
+        write_text(Path(checkpoint) / LATEST, f"{iteration}\n")
+
+
+def prune(checkpoint: str | Path, keep: int) -> None:
+    """Remove all but the newest `keep` iterations."""
+    for folder in sorted(Path(checkpoint).glob("iter_*"))[:-keep]:
+        shutil.rmtree(folder)

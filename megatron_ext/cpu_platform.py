@@ -1,0 +1,118 @@
+"""Stand-ins that let Megatron Core run without CUDA: the same parallelism over gloo, on PyTorch's CPU kernels.
+
+Megatron Core asks for CUDA in three ways: tensors made on the device "cuda", a few `torch.cuda` calls (current device,
+synchronize, streams, nvtx), and a random number tracker that saves CUDA generator states. `install` answers all three
+with the CPU. It changes `torch.cuda` for the whole process, so only the entry points of a run on the CPU call it.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from megatron.core.optimizer import distrib_optimizer
+from megatron.core.tensor_parallel import random as megatron_random
+from torch.overrides import TorchFunctionMode
+
+_CPU = torch.device("cpu")
+
+
+class CudaOnCpu(TorchFunctionMode):
+    """Sends what is meant for a CUDA device to the CPU, and lets CPU tensors pass Megatron's checks of tensor types."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run `func` with every "cuda" device replaced by the CPU."""
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:  # asks "torch.cuda.FloatTensor?"
+            return func(*args).replace("torch.", "torch.cuda.", 1)
+        if _is_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": _CPU}
+        if func is torch.Tensor.to and any(_is_cuda(argument) for argument in args[1:]):
+            args = (args[0], *(_CPU if _is_cuda(argument) else argument for argument in args[1:]))
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
+        return func(*args, **kwargs)
+
+
+class CpuRngStatesTracker(megatron_random.CudaRNGStatesTracker):
+    """Megatron's tracker of named random states, over the CPU generator."""
+
+    def add(self, name: str, seed: int) -> None:
+        """Add the state that `seed` gives under `name`."""
+        if name in self.states_ or seed in self.seeds_:
+            raise ValueError(f"random state {name!r} or seed {seed} is tracked already")
+        self._is_initialized = True
+        self.seeds_.add(seed)
+        self.states_[name] = torch.Generator().manual_seed(seed).get_state()
+
+    @contextlib.contextmanager
+    def fork(self, name: str = megatron_random._MODEL_PARALLEL_RNG_TRACKER_NAME) -> Iterator[None]:
+        """Draw from the state `name` inside the block, from the default state after it."""
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self.states_[name])
+        try:
+            yield
+        finally:
+            self.states_[name] = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+
+class _Stream:
+    """A stream of a device that does one thing after another."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def wait_stream(self, _: Any) -> None:
+        """Return at once: all work is done when a call returns."""
+
+    wait_event = record_event = synchronize = wait_stream
+
+
+def install() -> None:
+    """Answer Megatron's CUDA calls with the CPU, in this process, from now on. Calling it again changes nothing."""
+    if isinstance(megatron_random._CUDA_RNG_STATE_TRACKER, CpuRngStatesTracker):
+        return
+    cuda: Any = torch.cuda
+    cuda.current_device = lambda: _CPU
+    cuda.set_device = cuda.synchronize = cuda.empty_cache = cuda.manual_seed = lambda *_, **__: None
+    cuda.get_rng_state = lambda *_, **__: torch.get_rng_state()
+    cuda.set_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+    cuda.Stream = _Stream
+    cuda.current_stream = cuda.default_stream = lambda *_, **__: _Stream()
+    cuda.stream = lambda _: contextlib.nullcontext()
+    cuda.nvtx.range_push = cuda.nvtx.range_pop = lambda *_, **__: None
+    megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
+    megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
+    megatron_random.initialize_rng_tracker = lambda *_, **__: None
+    _load_adam_step()
+    CudaOnCpu().__enter__()
+
+
+def _is_cuda(device: Any) -> bool:
+    if isinstance(device, torch.device):
+        return device.type == "cuda"
+    return isinstance(device, str) and device.startswith("cuda")
+
+
+def _load_adam_step() -> None:
+    """Mend two faults of loading a distributed optimizer over PyTorch's own Adam (megatron-core 0.16.1 and 0.19.2).
+
+    Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all weights, so that each update
+    of a weight advances the step of all, and then copies every key of the state, `step` included, from tensors that lack
+    it (a KeyError). Here each weight gets a step of its own, and keeps it.
+    """
+    optimizer_class = distrib_optimizer.DistributedOptimizer
+    original = optimizer_class._set_main_param_and_optimizer_states
+
+    def set_states(self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+        group, place = self.model_param_group_index_map[model_param]
+        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+        if "step" in state:
+            state["step"] = state["step"].clone()
+            tensors = {"step": state["step"], **tensors}
+        original(self, model_param, tensors)
+
+    optimizer_class._set_main_param_and_optimizer_states = set_states

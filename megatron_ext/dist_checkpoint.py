@@ -1,0 +1,44 @@
+"""One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.core import CheckpointingException
+
+from galen.errors import DataError
+from megatron_ext import safe_pickle
+
+
+def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
+    """Write a sharded state dictionary into the empty folder `folder`, every rank its part (collective)."""
+    options = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
+    dist_checkpointing.save(state, str(folder), **options)
+
+
+def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Fill a sharded state dictionary from a checkpoint and return it (collective); keys that it does not ask for stay.
+
+    Raises:
+        DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks what is asked for.
+    """
+    _check_readable(Path(folder))
+    try:
+        return dist_checkpointing.load(state, str(folder))
+    except (CheckpointingException, FileNotFoundError, EOFError, RuntimeError) as error:
+        raise DataError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
+
+
+def tensors_metadata(folder: str | Path) -> dict[str, Any]:
+    """Return an unfilled ShardedTensor, as large as the global one, for each tensor of a checkpoint."""
+    _check_readable(Path(folder))
+    return dist_checkpointing.load_tensors_metadata(str(folder))
+
+
+def _check_readable(folder: Path) -> None:
+    """Refuse what this version cannot read, and pickles that hold what no checkpoint holds: Megatron would run them."""
+    safe_pickle.check_checkpoint(folder)
+    old_reader = "async_strategy" not in inspect.signature(dist_checkpointing.save).parameters
+    if old_reader and not (folder / "common.pt").is_file():
+        raise DataError(f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)")

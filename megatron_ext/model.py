@@ -1,0 +1,62 @@
+"""Builds this process's part of the model."""
+
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+from megatron_ext.architecture import Architecture
+from megatron_ext.layer_specs import decoder_spec
+from megatron_ext.platforms import Platform
+
+
+class LanguageModel(GPTModel):
+    """Megatron's GPTModel whose loss leaves the padding of the vocabulary out.
+
+    The embedding is padded to a multiple of 128 x tensor-parallel ranks. Megatron-LM lets the padded rows take part in the
+    softmax, so that its loss depends on the layout; here they get no probability, as in the Hugging Face model.
+    """
+
+    def __init__(self, *, true_vocab_size: int, **options: Any) -> None:
+        super().__init__(**options)
+        rows = self.vocab_size // parallel_state.get_tensor_model_parallel_world_size()
+        first = rows * parallel_state.get_tensor_model_parallel_rank()
+        self.true_rows = min(max(true_vocab_size - first, 0), rows)
+        """Rows of this rank's part of the vocabulary that belong to a token."""
+        self.padded = self.true_rows < rows
+
+    def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Return the cross entropy per token, [batch, sequence], of `logits` [sequence, batch, vocabulary part]."""
+        if self.padded:
+            padding = torch.arange(logits.size(-1), device=logits.device) >= self.true_rows
+            logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+        return super().compute_language_model_loss(labels, logits)
+
+
+def build_model(platform: Platform, architecture: Architecture, seq_length: int, **options: Any) -> LanguageModel:
+    """Return this rank's part of the model, on its device, not yet wrapped for data parallelism.
+
+    Args:
+        platform: what the process runs on.
+        architecture: shape of the whole model.
+        seq_length: longest sequence that will be seen.
+        options: further fields of Megatron's TransformerConfig: parallel sizes, precision, recompute.
+    """
+    config = architecture.transformer_config(**platform.model_options, **options)
+    model = LanguageModel(
+        true_vocab_size=architecture.vocab_size,
+        config=config,
+        transformer_layer_spec=decoder_spec(platform, config),
+        vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
+        max_sequence_length=seq_length,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
+        position_embedding_type="rope",
+        rotary_base=architecture.rotary_base,
+        rope_scaling=architecture.rope_scaling_factor is not None,
+        rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
+    )
+    return model.to(platform.device)

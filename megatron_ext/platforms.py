@@ -1,0 +1,92 @@
+"""The seam between Galen and the hardware: everything that differs between CUDA and the CPU is decided here.
+
+No other file asks which platform it runs on.
+"""
+
+import dataclasses
+import datetime
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import torch
+
+# Dense bf16 tensor-core peak in FLOP/s by device name, from NVIDIA's data sheets; the base of MFU.
+PEAK_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+
+_APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Platform:
+    """What this process runs on."""
+
+    device: torch.device
+    backend: str
+    """Communication backend of torch.distributed: nccl or gloo."""
+    transformer_engine: bool
+    """Whether layers are Transformer Engine's (CUDA with the package installed) or PyTorch's."""
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Fields of Megatron's TransformerConfig that depend on the kernels at hand."""
+        return {
+            "use_cpu_initialization": self.device.type == "cpu",
+            "apply_rope_fusion": self.transformer_engine,
+            "bias_activation_fusion": self.device.type == "cuda",
+            "masked_softmax_fusion": False,  # for the core's own attention, which no platform uses
+            # the core's output layer adds its gradient in place with a kernel of NVIDIA's apex, and fails without it
+            "gradient_accumulation_fusion": self.device.type == "cuda" and importlib.util.find_spec(_APEX_KERNEL) is not None,
+        }
+
+    @property
+    def name(self) -> str:
+        """Return what people are told."""
+        return f"{self.device.type} with {'Transformer Engine' if self.transformer_engine else 'PyTorch'} layers"
+
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches are copied to the device from pinned memory."""
+        return self.device.type == "cuda"
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Peak bf16 FLOP/s of the device, or None where it is not known."""
+        if self.device.type != "cuda":
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        return next((peak for kind, peak in PEAK_BF16_FLOPS.items() if kind in name), None)
+
+    def init_distributed(self, timeout_minutes: float = 10) -> None:
+        """Join the process group that torchrun describes in the environment; alone, make a group of one."""
+        if torch.distributed.is_initialized():
+            return
+        alone = "RANK" not in os.environ
+        torch.distributed.init_process_group(
+            backend=self.backend,
+            rank=0 if alone else int(os.environ["RANK"]),
+            world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
+            store=torch.distributed.HashStore() if alone else None,
+            timeout=datetime.timedelta(minutes=timeout_minutes),
+        )
+
+    @staticmethod
+    def leave_distributed() -> None:
+        """Leave the process group once all have come so far."""
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+@functools.cache
+def current() -> Platform:
+    """Return this process's platform and make it ready; the first call decides."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # lets communication overlap with computation; read at CUDA's start
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return Platform(device=device, backend="nccl", transformer_engine=importlib.util.find_spec("transformer_engine") is not None)
+    from megatron_ext import cpu_platform
+
+    cpu_platform.install()
+    return Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)

@@ -1,0 +1,29 @@
+"""What a run tells: the step log that all training shares, and TensorBoard. Only rank 0 has one."""
+
+from pathlib import Path
+from typing import Any
+
+from galen.step_log import StepLog
+
+
+class RunLog(StepLog):
+    """The log of a run folder, its figures also as TensorBoard curves.
+
+    Args:
+        folder: run folder.
+        done: steps that the checkpoint to go on from holds.
+        total: steps of the whole run.
+    """
+
+    def __init__(self, folder: Path, done: int, total: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().__init__(folder / "log.jsonl", done, total)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        super()._write(record)
+        for name, value in record.items():
+            if name not in ("kind", "step") and value is not None:
+                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        self._board.flush()

@@ -1,0 +1,193 @@
+"""Reads and writes Megatron's `torch_dist` checkpoints (PyTorch's distributed format) piece by piece, in one process.
+
+A `.distcp` file is a row of torch.save archives; `.metadata` is a pickle that says which part of which tensor is where.
+Writing here needs no process group and no whole tensor; what comes out is what `dist_checkpointing.save` writes.
+"""
+
+import json
+import math
+import pickle
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import metadata as dcp
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.serialization import get_crc32_options, set_crc32_options
+
+from galen.errors import DataError
+from megatron_ext import safe_pickle
+from megatron_ext.stored_tensor import StoredTensor
+
+BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
+LAYERS = "decoder.layers."
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part of a tensor in a file."""
+
+    key: str
+    shape: tuple[int, ...]
+    """Of the whole tensor, layers stacked along the first axis."""
+    dtype: str
+    offset: tuple[int, ...]
+    size: tuple[int, ...]
+    file: str
+    start: int
+    length: int
+
+
+def write_entry(stream: IO[bytes], file: str, key: str, shape: tuple[int, ...], offset: tuple[int, ...], tensor: Tensor) -> Entry:
+    """Append a part of a tensor to an open `.distcp` file."""
+    start = stream.tell()
+    before = get_crc32_options()
+    set_crc32_options(False)  # twice as fast; nothing that reads checkpoints looks at it, and the manifest has a SHA-256
+    try:
+        torch.save(tensor, stream)
+    finally:
+        set_crc32_options(before)
+    return Entry(key, shape, str(tensor.dtype).removeprefix("torch."), offset, tuple(tensor.shape), file, start, stream.tell() - start)
+
+
+def finish(folder: Path, entries: list[Entry], common: dict[str, Any]) -> None:
+    """Write `.metadata`, `common.pt` and `metadata.json`, which make a folder of `.distcp` files a checkpoint."""
+    tensors: dict[str, Any] = {}
+    storage: dict[Any, Any] = {}
+    for entry in entries:
+        if entry.key not in tensors:
+            properties = dcp.TensorProperties(dtype=getattr(torch, entry.dtype))
+            tensors[entry.key] = dcp.TensorStorageMetadata(properties=properties, size=torch.Size(entry.shape), chunks=[])
+        chunk = dcp.ChunkStorageMetadata(offsets=torch.Size(entry.offset), sizes=torch.Size(entry.size))
+        tensors[entry.key].chunks.append(chunk)
+        storage[dcp.MetadataIndex(entry.key, torch.Size(entry.offset))] = _StorageInfo(entry.file, entry.start, entry.length)
+    with (folder / ".metadata").open("wb") as file:
+        pickle.dump(dcp.Metadata(state_dict_metadata=tensors, planner_data=None, storage_data=storage), file)
+    torch.save(common, folder / "common.pt")  # megatron-core 0.16 wants it, 0.19 reads it
+    (folder / "metadata.json").write_text(json.dumps(BACKEND), encoding="utf-8")
+
+
+class TorchDist:
+    """A checkpoint folder: its tensors, and any rows of them. No process group, no code of the checkpoint is run.
+
+    Raises:
+        DataError: the folder is no complete torch_dist checkpoint, or its pickles hold what no checkpoint holds.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            metadata = safe_pickle.read_pickle(self.folder / ".metadata")
+        except OSError as error:
+            raise DataError(f"{folder} is not a complete torch_dist checkpoint: .metadata: {error.strerror}") from None
+        if not isinstance(metadata, dcp.Metadata):
+            raise DataError(f"{self.folder / '.metadata'} is not a distributed checkpoint's")
+        self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
+        self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
+        self.tensors: dict[str, Any] = {}
+        self.objects: dict[str, Any] = {}
+        for key, value in metadata.state_dict_metadata.items():
+            if isinstance(value, dcp.TensorStorageMetadata):
+                self.tensors[key] = value
+                for chunk in value.chunks:
+                    self._sizes[key, tuple(chunk.offsets)] = tuple(chunk.sizes)
+        for index, info in metadata.storage_data.items():
+            if Path(info.relative_path).name != info.relative_path:
+                raise DataError(f"{self.folder / '.metadata'} points outside its folder: {info.relative_path!r}")
+            if index.fqn in self.tensors:
+                self._parts.setdefault(index.fqn, []).append((tuple(index.offset or ()), info))
+            else:
+                self.objects[index.fqn] = info
+
+    def key(self, name: str, layer: int | None) -> str:
+        """Return the stored name of a tensor: layers are stacked under one name, or numbered where they are not alike."""
+        numbered = name.replace(LAYERS, f"{LAYERS}{layer}.", 1)
+        return numbered if layer is not None and name not in self.tensors else name
+
+    def holds(self, name: str, layer: int | None) -> bool:
+        """Return whether the tensor is there."""
+        return self.key(name, layer) in self.tensors
+
+    def shape(self, name: str, layer: int | None) -> tuple[int, ...]:
+        """Return the size of a tensor, of one layer."""
+        key = self.key(name, layer)
+        size = tuple(self.tensors[key].size)
+        return size[1:] if layer is not None and key == name else size
+
+    def dtype(self, name: str, layer: int | None) -> torch.dtype:
+        """Return the precision of a tensor."""
+        return self.tensors[self.key(name, layer)].properties.dtype
+
+    def rows(self, name: str, layer: int | None, start: int, stop: int) -> Tensor:
+        """Read some rows of a tensor, of one layer, from whatever parts it was saved in.
+
+        Raises:
+            DataError: the parts do not cover it, or a file is missing or damaged.
+        """
+        key = self.key(name, layer)
+        stacked = layer is not None and key == name
+        target = torch.empty((stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer))
+        filled = 0
+        for offset, info in self._parts.get(key, ()):
+            size = self._sizes[key, offset]
+            first = layer - offset[0] if stacked and layer is not None else 0
+            if stacked and not 0 <= first < size[0]:
+                continue
+            where, extent = (offset[1:], size[1:]) if stacked else (offset, size)
+            low, high = max(start, where[0]), min(stop, where[0] + extent[0])
+            if low >= high:
+                continue
+            part = self._stored(info, key, size, first if stacked else None).rows(low - where[0], high - where[0])
+            places = [slice(low - start, high - start)]
+            places += [slice(begin, begin + length) for begin, length in zip(where[1:], extent[1:], strict=True)]
+            target[tuple(places)] = part
+            filled += part.numel()
+        if filled != target.numel():
+            raise DataError(
+                f"{self.folder} is incomplete: of {key} rows {start} to {stop} it holds {filled:,} of {target.numel():,} numbers"
+            )
+        return target
+
+    def _stored(self, info: Any, key: str, size: tuple[int, ...], layer: int | None) -> StoredTensor:
+        """Return where a part is; of a stack of layers, the one at place `layer` in it."""
+        path = self.folder / info.relative_path
+        if not path.is_file():
+            raise DataError(f"{self.folder} is incomplete: {info.relative_path} is missing")
+        stored = safe_pickle.read_archive(path, info.offset, info.length)
+        if not isinstance(stored, StoredTensor) or stored.shape != size:
+            raise DataError(f"{path} does not hold what .metadata says: {key} should have {list(size)} there")
+        if layer is None:
+            return stored
+        stride = stored.stride or (math.prod(size[1:]),)
+        return StoredTensor(
+            stored.path, stored.offset + layer * stride[0] * stored.dtype.itemsize, stored.dtype, size[1:], stride[1:] or None
+        )
+
+    def file_ends(self) -> Iterator[tuple[str, int]]:
+        """Yield the file and the last byte of everything that is stored."""
+        stored = [info for parts in self._parts.values() for _, info in parts]
+        for info in (*stored, *self.objects.values()):
+            yield info.relative_path, info.offset + info.length
+
+    def object(self, key: str) -> Any:
+        """Read an object that was stored beside the tensors, by its full name, without running code; None when there is none."""
+        info = self.objects.get(key)
+        if info is None:
+            return None
+        found = safe_pickle.read_archive(self.folder / info.relative_path, info.offset, info.length)
+        return found[0] if isinstance(found, list) and len(found) == 1 else found  # 0.19 wraps it in a list
+
+    def common(self) -> dict[str, Any]:
+        """Return what belongs to no tensor (arguments, iteration), from `common.pt` or, since 0.19, from the files."""
+        path = self.folder / "common.pt"
+        found = safe_pickle.read_archive(path) if path.is_file() else self.object("common_state/shard_0_1")
+        return found if isinstance(found, dict) else {}
+
+
+def megatron_arguments(**values: Any) -> dict[str, Any]:
+    """Return the common state that Megatron-LM looks for: its arguments, the iteration, the version of the layout."""
+    return {"args": Namespace(**values), "checkpoint_version": 3.0, "iteration": 0, "num_floating_point_operations_so_far": 0}

@@ -1,0 +1,99 @@
+"""Tiny random models of every family, with the tiny tokenizer."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+TINY = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": False,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FAMILIES = {
+    "llama-2": ("llama", {"num_key_value_heads": 4}),
+    "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
+    "llama-3.2": ("llama", {"tie_word_embeddings": True, "max_position_embeddings": 131072, "head_dim": 32, "rope_parameters": LLAMA3}),
+    "mistral-v0.1": ("mistral", {"sliding_window": 16}),
+    "mistral-v0.3": ("mistral", {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+    "internlm2": ("internlm2", {}),
+}
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory, tiny_tokenizer):
+    """Make a folder with a random model of a family of FAMILIES; its biases and norms are random too."""
+
+    def make(name: str, **options) -> Path:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        kind, own = FAMILIES[name]
+        folder = tmp_path_factory.mktemp(name)
+        torch.manual_seed(0)
+        config = AutoConfig.for_model("llama" if kind == "internlm2" else kind, **(TINY | own | options))
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter, weight in model.named_parameters():
+            if "norm" in parameter or "bias" in parameter:
+                torch.nn.init.uniform_(weight, 0.5, 1.5)
+        model.save_pretrained(folder)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tiny_tokenizer / file, folder / file)
+        if kind == "internlm2":
+            llama = tmp_path_factory.mktemp("llama-of-internlm2")
+            shutil.copytree(folder, llama, dirs_exist_ok=True)
+            as_internlm2(folder)
+            (folder / "llama").symlink_to(llama)
+        return folder
+
+    return make
+
+
+def as_internlm2(folder: Path) -> None:
+    """Rewrite a Llama folder under InternLM2's names, fusing heads one by one: slow, and unlike the converter."""
+    config = json.loads((folder / "config.json").read_text())
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    size = config["hidden_size"] // heads
+    old, new = load_file(folder / "model.safetensors"), {}
+    new["model.tok_embeddings.weight"] = old["model.embed_tokens.weight"]
+    new["model.norm.weight"] = old["model.norm.weight"]
+    new["output.weight"] = old["lm_head.weight"]
+    for layer in range(config["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        attention = {part: old[f"{name}.self_attn.{part}_proj.weight"] for part in "qkvo"}
+        fused = []
+        for group in range(groups):
+            fused += [attention["q"][head * size : (head + 1) * size] for head in range(heads) if head // (heads // groups) == group]
+            fused += [attention[part][group * size : (group + 1) * size] for part in "kv"]
+        new[f"{name}.attention.wqkv.weight"] = torch.cat(fused)
+        new[f"{name}.attention.wo.weight"] = attention["o"]
+        for theirs, ours in (("w1", "gate"), ("w3", "up"), ("w2", "down")):
+            new[f"{name}.feed_forward.{theirs}.weight"] = old[f"{name}.mlp.{ours}_proj.weight"]
+        new[f"{name}.attention_norm.weight"] = old[f"{name}.input_layernorm.weight"]
+        new[f"{name}.ffn_norm.weight"] = old[f"{name}.post_attention_layernorm.weight"]
+    save_file(new, folder / "model.safetensors", metadata={"format": "pt"})
+    kept = {key: value for key, value in config.items() if key not in ("attention_bias", "mlp_bias", "rope_parameters", "head_dim")}
+    kept |= {"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"], "bias": False}
+    kept |= {"rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 2.0}, "attn_implementation": "eager"}
+    (folder / "config.json").write_text(json.dumps(kept))

@@ -1,0 +1,57 @@
+import json
+import shutil
+
+import pytest
+
+from checkpoints_convert import describe, hf_to_megatron
+from galen.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("qwen3", dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("describe") / "megatron"
+    hf_to_megatron.main(["--hf", str(model), "--output", str(folder)])
+    return folder
+
+
+def described(path, capsys, code=0):
+    capsys.readouterr()
+    assert describe.main([str(path), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_megatron_checkpoint(checkpoint, capsys):
+    found = described(checkpoint, capsys)
+    assert found["format"] == "Megatron torch_dist"
+    assert (found["family"], found["num_layers"], found["vocab_size"]) == ("qwen3", 4, 300)
+    assert (found["vocabulary rows, padded"], found["saved from"], found["optimizer state"]) == (384, "TP1 x PP1", "none")
+    assert found["complete"] == "yes"
+    assert described(checkpoint / "iter_0000000", capsys) == found
+
+
+def test_a_hugging_face_folder(model, capsys):
+    found = described(model, capsys)
+    assert (found["family"], found["tensors"], found["complete"]) == ("qwen3", 47, "yes")
+
+
+def test_incomplete_ones_are_named(checkpoint, model, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "cut")
+    part = tmp_path / "cut" / "iter_0000000" / "__4_0.distcp"
+    part.write_bytes(part.read_bytes()[:-100])
+    assert described(tmp_path / "cut", capsys, 1)["complete"].startswith("no: __4_0.distcp has ")
+    part.unlink()
+    assert described(tmp_path / "cut", capsys, 1)["complete"] == "no: __4_0.distcp is missing"
+    shutil.copytree(model, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text()) | {"num_hidden_layers": 5, "layer_types": None}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    assert "lacks 11 tensors" in described(tmp_path / "hf", capsys, 1)["complete"]
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(DataError, match="is no checkpoint"):
+        describe.main([str(tmp_path)])

@@ -1,0 +1,169 @@
+"""Every family: there and back bit by bit, the same function in Megatron, configurations carried over or refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints_convert import families, family, hf_to_megatron, internlm2_reference, megatron_to_hf
+from galen.errors import DataError
+from tests.checkpoints_convert.conftest import FAMILIES
+from tests.conftest import ROOT, run
+
+
+@pytest.fixture(scope="module")
+def models(make_model) -> dict[str, Path]:
+    return {name: make_model(name) for name in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(models, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("megatron")
+    for name, hf in models.items():
+        hf_to_megatron.main(["--hf", str(hf), "--output", str(folder / name)])
+    return {name: folder / name for name in models}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_there_and_back_is_bit_identical(tmp_path, models, checkpoints, name):
+    megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "back")])
+    expected, found = load_file(models[name] / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(found[key].equal(tensor) for key, tensor in expected.items())
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (models[name], tmp_path / "back"))
+    assert {**before, "torch_dtype": "float32"} == {**after, "torch_dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def tokens() -> torch.Tensor:
+    return torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
+
+
+def original_logits(hf, tokens):
+    from transformers import AutoModelForCausalLM
+
+    if (hf / "llama").is_symlink():
+        return internlm2_reference.logits(hf, tokens)
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
+
+
+def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, tokens):
+    save_file({"tokens": tokens}, tmp_path / "tokens")
+    run("-m", "tests.checkpoints_convert.print_logits", tmp_path / "tokens", tmp_path / "logits", *checkpoints.values())
+    found = load_file(tmp_path / "logits")
+    for name, hf in models.items():
+        expected = original_logits(hf, tokens)
+        assert expected.std() > 0.5, name  # a model whose logits are all alike would prove nothing
+        difference = (found[str(checkpoints[name])][..., :300] - expected).abs().max() / expected.abs().max()
+        assert difference < 1e-5, name
+
+
+def test_the_window_matters(models, tokens):
+    """The test above would not notice a lost window if it did not change the logits."""
+    hf = models["mistral-v0.1"]
+    without = json.loads((hf / "config.json").read_text()) | {"sliding_window": None}
+    from transformers import AutoModelForCausalLM, MistralConfig
+
+    with torch.no_grad():
+        difference = AutoModelForCausalLM.from_pretrained(hf, config=MistralConfig(**without))(tokens).logits - original_logits(hf, tokens)
+    assert difference[:, :16].abs().max() < 1e-4
+    assert difference[:, 16:].abs().max() > 0.1
+
+
+def test_internlm2_reference_is_llama_under_other_names(models, tokens):
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(models["internlm2"] / "llama")(tokens).logits
+    torch.testing.assert_close(internlm2_reference.logits(models["internlm2"], tokens), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, tokens):
+    from transformers import AutoModelForCausalLM
+
+    megatron_to_hf.main(["--megatron", str(checkpoints["internlm2"]), "--output", str(tmp_path / "llama"), "--as-family", "llama"])
+    llama = models["internlm2"] / "llama"
+    expected, found = load_file(llama / "model.safetensors"), load_file(tmp_path / "llama" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(found[key].equal(tensor) for key, tensor in expected.items())
+    with torch.no_grad():
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / "llama")(tokens).logits.isfinite().all()
+
+
+def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints):
+    with pytest.raises(DataError, match="qwen3 model cannot be written as llama: qk_layernorm is False there and True here"):
+        megatron_to_hf.main(["--megatron", str(checkpoints["qwen3"]), "--output", str(tmp_path / "x"), "--as-family", "llama"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_configurations_go_both_ways(models, name):
+    found, architecture = family.find(models[name] / "config.json")
+    assert found.architecture(found.config(architecture)) == architecture
+
+
+REFUSED = {
+    "llama-2": [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}, {"new_gate": 3}, {"rope_interleaved": True}],
+    "llama-3.2": [
+        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
+        {"rope_scaling": {"type": "linear", "factor": 2}},
+    ],
+    "mistral-v0.1": [{"attention_bias": True}],
+    "qwen2": [{"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2, "layer_types": None}],
+    "qwen3": [{"attention_bias": True}],
+    "internlm2": [{"bias": True}, {"rope_scaling": {"type": "linear", "factor": 2.0}}],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, models, name):
+    config = json.loads((models[name] / "config.json").read_text())
+    for change in REFUSED[name]:
+        if "rope_scaling" in change:
+            config.pop("rope_parameters", None)
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        field = re.escape(next(name for name in change if name != "layer_types"))
+        field = {"rope_parameters": "yarn", "rope_scaling": "linear", "use_sliding_window": "max_window_layers"}.get(field, field)
+        with pytest.raises(DataError, match=field):
+            family.find(tmp_path / "config.json")
+
+
+def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
+    config = json.loads((models["llama-3.2"] / "config.json").read_text())
+    config["rope_parameters"]["high_freq_factor"] = 8.0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"high_freq_factor = 8\.0 cannot be carried over"):
+        family.find(tmp_path / "config.json")
+
+
+def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
+    """A family with names of its own: a file beside the others and its entry in FAMILIES, nothing else of the repository."""
+    copy = tmp_path / "repository"
+    for room in ("checkpoints_convert", "megatron_ext", "galen"):
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    package = copy / "checkpoints_convert" / "families"
+    source = (package / "internlm2.py").read_text()
+    (package / "novel.py").write_text(
+        source.replace("internlm2", "novel").replace("tok_embeddings", "wte").replace("attention.wo", "attention.out")
+    )
+    registry = package / "__init__.py"
+    registry.write_text(registry.read_text() + '\nfrom checkpoints_convert.families import novel\nFAMILIES["novel"] = novel.FAMILY\n')
+    hf = tmp_path / "hf"
+    shutil.copytree(models["internlm2"], hf, ignore=shutil.ignore_patterns("llama"))
+    (hf / "config.json").write_text((hf / "config.json").read_text().replace("internlm2", "novel"))
+    renamed = {
+        key.replace("tok_embeddings", "wte").replace("attention.wo", "attention.out"): value
+        for key, value in load_file(hf / "model.safetensors").items()
+    }
+    save_file(renamed, hf / "model.safetensors")
+    environment = {"PYTHONPATH": str(copy)}
+    run(copy / "checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron", env=environment)
+    run(copy / "checkpoints_convert/megatron_to_hf.py", "--megatron", tmp_path / "megatron", "--output", tmp_path / "back", env=environment)
+    found = load_file(tmp_path / "back" / "model.safetensors")
+    assert found.keys() == renamed.keys()
+    assert all(found[key].equal(tensor) for key, tensor in renamed.items())
+    assert "novel" not in families.FAMILIES

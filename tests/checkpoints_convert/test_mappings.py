@@ -1,0 +1,47 @@
+import torch
+
+from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Vocabulary, to_hf, to_megatron
+from megatron_ext.architecture import Architecture
+
+SHAPE = Architecture(
+    family="llama",
+    num_layers=1,
+    hidden_size=3,
+    ffn_hidden_size=2,
+    num_attention_heads=4,
+    num_query_groups=2,
+    kv_channels=1,
+    vocab_size=5,
+    max_position_embeddings=8,
+    rotary_base=1e4,
+    layernorm_epsilon=1e-5,
+    share_embeddings_and_output_weights=True,
+)
+
+
+def rows(*numbers):
+    return torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, 3)
+
+
+def test_query_key_value_rows_are_grouped():
+    mapping = GroupedQKV("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v"))
+    query, key, value = rows(0, 1, 2, 3), rows(10, 11), rows(20, 21)
+    fused = to_megatron(mapping, [query, key, value], SHAPE)
+    assert fused[:, 0].tolist() == [0, 1, 10, 20, 2, 3, 11, 21]  # group 0: its two queries, key, value; then group 1
+    for part, back in zip((query, key, value), to_hf(mapping, fused, SHAPE), strict=True):
+        assert back.equal(part)
+
+
+def test_gate_stands_above_up():
+    mapping = GatedMLP("decoder.layers.mlp.linear_fc1.weight", ("gate", "up"))
+    fused = to_megatron(mapping, [rows(0, 1), rows(5, 6)], SHAPE)
+    assert fused[:, 0].tolist() == [0, 1, 5, 6]
+    assert [part[:, 0].tolist() for part in to_hf(mapping, fused, SHAPE)] == [[0, 1], [5, 6]]
+
+
+def test_vocabulary_is_padded_with_zeros_and_cut_again():
+    mapping = Vocabulary("embedding.word_embeddings.weight", ("e",))
+    padded = to_megatron(mapping, [rows(1, 2, 3, 4, 5)], SHAPE)
+    assert padded.shape == (128, 3)
+    assert padded[5:].abs().sum() == 0
+    assert to_hf(mapping, padded, SHAPE)[0].equal(rows(1, 2, 3, 4, 5))

@@ -1,0 +1,87 @@
+"""Mappings over random small shapes: there and back is the identity, every row has one place, pieces cover all."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpoints_convert import units
+from checkpoints_convert.families import FAMILIES
+from checkpoints_convert.mappings import PADDING, chunks, height, hf_shapes, to_hf, to_megatron
+from checkpoints_convert.shapes import shape
+from megatron_ext.architecture import Architecture
+
+
+@st.composite
+def architectures(draw):
+    groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
+    return Architecture(
+        family=draw(st.sampled_from(sorted(FAMILIES))),
+        num_layers=draw(st.integers(1, 3)),
+        hidden_size=draw(st.integers(1, 12)),
+        ffn_hidden_size=draw(st.integers(1, 9)),
+        num_attention_heads=groups * draw(st.integers(1, 3)),
+        num_query_groups=groups,
+        kv_channels=size,
+        vocab_size=draw(st.integers(1, 300)),
+        max_position_embeddings=64,
+        rotary_base=draw(st.sampled_from([1e4, 5e5, 1e6])),
+        rope_scaling_factor=draw(st.sampled_from([None, 8.0, 32.0])),
+        layernorm_epsilon=draw(st.sampled_from([1e-5, 1e-6])),
+        share_embeddings_and_output_weights=draw(st.booleans()),
+    )
+
+
+def all_units(architecture):
+    return [unit for part in units.units(FAMILIES[architecture.family], architecture) for unit in part]
+
+
+def random_tensors(mapping, architecture):
+    return [torch.randn(size) for size in hf_shapes(mapping, architecture)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(architectures())
+def test_there_and_back_is_the_identity(architecture):
+    names = set()
+    for unit in all_units(architecture):
+        tensors = random_tensors(unit.mapping, architecture)
+        there = to_megatron(unit.mapping, tensors, architecture)
+        assert there.shape == shape(unit.megatron, architecture)
+        back = to_hf(unit.mapping, there, architecture)
+        assert all(found.equal(tensor) for found, tensor in zip(back, tensors, strict=True))
+        assert not names & set(unit.hf)
+        names |= set(unit.hf)
+    assert len(names) >= 9 * architecture.num_layers // 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(architectures(), st.integers(1, 40), st.sampled_from([1, 2, 4]))
+def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
+    for unit in all_units(architecture):
+        runs = unit.mapping.rows(architecture)
+        divided = chunks(runs, largest)
+        assert all(0 < height(part) <= largest for _, part in divided)
+        assert [place for place, _ in divided] == [sum(height(part) for _, part in divided[:n]) for n in range(len(divided))]
+        rows = [(run.tensor, row) for _, part in divided for run in part if run.tensor != PADDING for row in range(run.start, run.stop)]
+        assert rows == [(run.tensor, row) for run in runs if run.tensor != PADDING for row in range(run.start, run.stop)]
+        assert len(set(rows)) == len(rows) == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
+        covered = sum(height(part) for _, part in units.pieces(unit, architecture, torch.float32, tensor_parallel))
+        assert covered == units.padded_shape(unit, architecture, tensor_parallel)[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(architectures(), st.sampled_from([None, 16]), st.booleans())
+def test_configurations_go_both_ways(architecture, window, neutral):
+    import dataclasses
+
+    name = architecture.family
+    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name == "qwen3"}
+    if name in ("mistral", "qwen2", "qwen3"):
+        own["window_size"] = window
+    if name == "internlm2":
+        own["kv_channels"] = max(architecture.hidden_size // architecture.num_attention_heads, 1)
+    architecture = dataclasses.replace(architecture, **own)
+    config = FAMILIES[name].config(architecture)
+    if neutral:
+        config |= {"use_cache": True, "torch_dtype": "bfloat16", "eos_token_id": [1, 2], "attention_dropout": 0.0}
+    assert FAMILIES[name].architecture(config) == architecture

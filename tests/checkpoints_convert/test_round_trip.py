@@ -1,0 +1,129 @@
+"""Hugging Face to Megatron and back: the same files bit by bit, as a user would run it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from checkpoints_convert import hf_to_megatron
+from galen.errors import DataError
+from tests.conftest import run
+
+IMPORT, EXPORT = "checkpoints_convert/hf_to_megatron.py", "checkpoints_convert/megatron_to_hf.py"
+
+
+def there_and_back(hf, folder):
+    run(IMPORT, "--hf", hf, "--output", folder / "megatron")
+    run(EXPORT, "--megatron", folder / "megatron", "--output", folder / "back")
+    return folder / "back"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tie_word_embeddings": False, "num_key_value_heads": 1, "dtype": "bfloat16"}], ids=["tied", "untied"]
+)
+def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, options):
+    hf = make_llama(**options)
+    if options.get("dtype") == "bfloat16":
+        AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16).save_pretrained(hf)
+    back = there_and_back(hf, tmp_path)
+    expected, found = load_file(hf / "model.safetensors"), load_file(back / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].equal(tensor), name
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (back / name).read_bytes() == (hf / name).read_bytes(), name
+    assert AutoTokenizer.from_pretrained(back)("age <5 years")["input_ids"]
+    assert AutoModelForCausalLM.from_pretrained(back).num_parameters() == AutoModelForCausalLM.from_pretrained(hf).num_parameters()
+
+
+def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
+    run(IMPORT, "--hf", tied_llama, "--output", tmp_path / "megatron")
+    run(EXPORT, "--megatron", tmp_path / "megatron", "--output", tmp_path / "back", "--max-shard-bytes", 200_000)
+    index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 1
+    for name, file in index["weight_map"].items():
+        with safe_open(tmp_path / "back" / file, "pt") as shard:
+            assert name in shard.keys()  # noqa: SIM118
+    expected = load_file(tied_llama / "model.safetensors")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    # and sharded folders are read
+    assert load_file(there_and_back(tmp_path / "back", tmp_path / "again") / "model.safetensors").keys() == expected.keys()
+
+
+def test_started_again(tmp_path, tied_llama, untied_llama):
+    back = there_and_back(tied_llama, tmp_path)
+    before = (back / "model.safetensors").stat().st_mtime_ns
+    for done in (
+        run(IMPORT, "--hf", tied_llama, "--output", tmp_path / "megatron"),
+        run(EXPORT, "--megatron", tmp_path / "megatron", "--output", back),
+    ):
+        assert "nothing to do" in done.stderr
+    assert (back / "model.safetensors").stat().st_mtime_ns == before
+    other = run(IMPORT, "--hf", untied_llama, "--output", tmp_path / "megatron", check=False)
+    assert other.returncode == 1
+    assert "made from another model" in other.stderr
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+def lose_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.2.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def add_a_tensor(folder):
+    save_file(
+        load_file(folder / "model.safetensors") | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)}, folder / "model.safetensors"
+    )
+
+
+MISTAKES = {
+    "no folder": (shutil.rmtree, "cannot read"),
+    "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
+    "unknown family": (
+        lambda folder: change_config(folder, model_type="gpt2"),
+        "model_type 'gpt2' cannot be converted; known: internlm2, llama, mistral",
+    ),
+    "bias": (lambda folder: change_config(folder, attention_bias=True), "attention_bias = True cannot be carried over"),
+    "activation": (lambda folder: change_config(folder, hidden_act="gelu"), "hidden_act = 'gelu' cannot be carried over"),
+    "rotary scaling": (
+        lambda folder: change_config(folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        "rotary scaling 'yarn' cannot be carried over",
+    ),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no .safetensors file"),
+    "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
+    "a tensor less": (lose_a_tensor, "lacks 1 tensors that config.json calls for: model.layers.2.mlp.up_proj.weight"),
+    "a tensor more": (add_a_tensor, "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias"),
+    "tokenizer too large": (
+        lambda folder: change_config(folder, vocab_size=299),
+        "gives ids up to 299, but the model has 299 embedding rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_have_one_clear_message_and_leave_nothing(tmp_path, tied_llama, name):
+    damage, message = MISTAKES[name]
+    hf = tmp_path / "hf"
+    shutil.copytree(tied_llama, hf)
+    damage(hf)
+    with pytest.raises(DataError) as error:
+        hf_to_megatron.main(["--hf", str(hf), "--output", str(tmp_path / "megatron")])
+    assert message in str(error.value)
+    assert not (tmp_path / "megatron").exists()
+
+
+def test_export_of_nothing(tmp_path):
+    done = run(EXPORT, "--megatron", tmp_path, "--output", tmp_path / "out", check=False)
+    assert done.returncode == 1
+    assert "is not a Megatron checkpoint" in done.stderr

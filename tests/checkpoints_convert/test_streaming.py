@@ -1,0 +1,160 @@
+"""Conversion in pieces: any piece size, any number of processes, killed and started again, the same result."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from checkpoints_convert import exporting, hf_to_megatron, importing, megatron_to_hf, units, verify
+from checkpoints_convert.hf_folder import Weights
+from galen import manifest
+from galen.errors import DataError
+from megatron_ext.torch_dist import TorchDist
+from tests.conftest import run
+
+
+def there(hf, folder, *options):
+    hf_to_megatron.main(["--hf", str(hf), "--output", str(folder), *map(str, options)])
+    return folder
+
+
+def back(checkpoint, folder, *options):
+    megatron_to_hf.main(["--megatron", str(checkpoint), "--output", str(folder), *map(str, options)])
+    return folder
+
+
+def same(first, second):
+    first, second = Weights(first), Weights(second)
+    return first.names() == second.names() and all(first.read(name).equal(second.read(name)) for name in first.names())
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("qwen2")
+
+
+def test_tiny_pieces_are_the_same_model(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(units, "CHUNK_BYTES", 3000)
+    checkpoint = there(model, tmp_path / "megatron")
+    parts = TorchDist(checkpoint / "iter_0000000").tensors["decoder.layers.mlp.linear_fc1.weight"].chunks
+    assert len(parts) > 4 * 10
+    assert all(part.sizes[1] * 64 * 4 <= 3000 for part in parts)
+    assert same(back(checkpoint, tmp_path / "back"), model)
+    monkeypatch.undo()
+    assert same(back(checkpoint, tmp_path / "whole"), model)
+    # and Megatron loads them, cut across its own cuts
+    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "2"]) == 0
+
+
+def test_two_processes_share_the_work(tmp_path, model):
+    checkpoint = there(model, tmp_path / "megatron", "--workers", 2)
+    alone = there(model, tmp_path / "alone")
+    for path in sorted((alone / "iter_0000000").glob("*.distcp")):
+        assert (checkpoint / "iter_0000000" / path.name).read_bytes() == path.read_bytes()
+    exported = back(checkpoint, tmp_path / "back", "--workers", 2, "--max-shard-bytes", 150000)
+    assert same(exported, model)
+
+
+def test_hashes_taken_on_the_way_are_right(tmp_path, model):
+    checkpoint = there(model, tmp_path / "megatron")
+    for folder in (checkpoint / "iter_0000000", back(checkpoint, tmp_path / "back")):
+        record = manifest.read(folder)
+        for entry in record["outputs"]:
+            assert hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest() == entry["sha256"], entry["path"]
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".metadata"]
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize("step", [importing.WritePart, exporting.WriteShard])
+def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
+    importing_now = step is importing.WritePart
+    checkpoint = tmp_path / "megatron"
+    if not importing_now:
+        there(model, checkpoint)
+    original, written = step.run, []
+
+    def dies(self, path):
+        if len(written) == 4:
+            path.write_bytes(b"half")
+            raise Killed
+        written.append(self.file)
+        return original(self, path)
+
+    def convert():
+        return there(model, checkpoint) if importing_now else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "run", dies)
+        with pytest.raises(Killed):
+            convert()
+    assert not (checkpoint / "iter_0000000" if importing_now else tmp_path / "back").exists()
+    repeated = []
+    monkeypatch.setattr(step, "run", lambda self, path: (repeated.append(self.file), original(self, path))[1])
+    convert()
+    assert "going on after" in capsys.readouterr().err
+    assert set(repeated) != set(written) | set(repeated)  # some were not written again
+    if importing_now:
+        back(checkpoint, tmp_path / "back")
+    assert same(tmp_path / "back", model)
+
+
+def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, model, make_model, monkeypatch, capsys):
+    other = make_model("qwen2", initializer_range=0.1)
+    original, written = importing.WritePart.run, []
+
+    def dies(self, path):
+        if len(written) == 3:
+            raise Killed
+        written.append(self.file)
+        return original(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing.WritePart, "run", dies)
+        with pytest.raises(Killed):
+            there(other, tmp_path / "megatron")
+    there(model, tmp_path / "megatron")
+    assert "going on" not in capsys.readouterr().err
+    assert same(back(tmp_path / "megatron", tmp_path / "back"), model)
+
+
+def test_another_precision(tmp_path, model):
+    half = back(there(model, tmp_path / "megatron", "--dtype", "bf16"), tmp_path / "half")
+    expected, found = load_file(model / "model.safetensors"), load_file(half / "model.safetensors")
+    assert all(found[name].equal(tensor.to(torch.bfloat16)) for name, tensor in expected.items())
+    config = json.loads((half / "config.json").read_text())
+    assert (config.get("dtype") or config.get("torch_dtype")) == "bfloat16"
+    back(tmp_path / "megatron", tmp_path / "full", "--dtype", "fp32")
+    assert load_file(tmp_path / "full" / "model.safetensors")["lm_head.weight"].dtype == torch.float32
+
+
+def test_other_options_into_the_same_output_are_refused(tmp_path, model):
+    there(model, tmp_path / "megatron")
+    with pytest.raises(DataError, match="holds a checkpoint made from another model"):
+        there(model, tmp_path / "megatron", "--dtype", "bf16")
+
+
+def test_a_lost_file_is_named(tmp_path, model):
+    checkpoint = there(model, tmp_path / "megatron")
+    (checkpoint / "iter_0000000" / "__3_0.distcp").unlink()
+    with pytest.raises(DataError, match=r"__3_0\.distcp is missing"):
+        back(checkpoint, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_the_same_checkpoint_as_megatrons_own_writer(tmp_path, model):
+    """`dist_checkpointing.save` of the loaded model and our pieces hold the same tensors."""
+    checkpoint = there(model, tmp_path / "megatron")
+    run("-m", "tests.checkpoints_convert.save_again", checkpoint, tmp_path / "own")
+    ours, theirs = TorchDist(checkpoint / "iter_0000000"), TorchDist(tmp_path / "own")
+    own = {name for name in theirs.tensors if "_extra_state" not in name}
+    assert own == set(ours.tensors)
+    for name in own:
+        layer = 3 if name.startswith("decoder.layers.") else None
+        assert theirs.tensors[name].size == ours.tensors[name].size
+        rows = ours.shape(name, layer)[0]
+        assert theirs.rows(name, layer, 0, rows).equal(ours.rows(name, layer, 0, rows)), name

@@ -1,0 +1,137 @@
+"""verify.py finds two equal models equal under every layout, and every wrong mapping."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+
+from checkpoints_convert import hf_to_megatron, verify
+from checkpoints_convert.families import FAMILIES
+from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Plain, Rows
+from megatron_ext import architecture as architectures
+from tests.conftest import run
+
+VERIFY = "checkpoints_convert/verify.py"
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("llama-3.2")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify") / "megatron"
+    hf_to_megatron.main(["--hf", str(model), "--output", str(folder)])
+    return folder
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_equal_under_every_layout(model, checkpoint, tensor, pipeline):
+    done = run(VERIFY, "--hf", model, "--megatron", checkpoint, "--tp", tensor, "--pp", pipeline)
+    assert "26 of 26 Megatron tensors equal bit by bit" in done.stdout
+    assert "256 positions, fp32" in done.stdout
+    assert done.stdout.endswith("the same model\n")
+    assert "NOT" not in done.stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class Ungrouped(GroupedQKV):
+    """All queries, then all keys, then all values: wrong where there are groups."""
+
+    def rows(self, architecture):
+        heads = (architecture.num_attention_heads, architecture.num_query_groups, architecture.num_query_groups)
+        return [Rows(number, 0, count * architecture.kv_channels) for number, count in enumerate(heads)]
+
+
+def swap_gate_and_up(mapping):
+    return GatedMLP(mapping.megatron, mapping.hf[::-1]) if isinstance(mapping, GatedMLP) else mapping
+
+
+def ungroup(mapping):
+    return Ungrouped(mapping.megatron, mapping.hf) if isinstance(mapping, GroupedQKV) else mapping
+
+
+def swap_norms(mapping):
+    names = ("input_layernorm", "post_attention_layernorm")
+    swapped = {name: mapping.hf[0].replace(name, other) for name, other in (names, names[::-1]) if f".{name}." in mapping.hf[0]}
+    return Plain(mapping.megatron, (next(iter(swapped.values())),)) if swapped else mapping
+
+
+@pytest.fixture
+def wrong_checkpoint(model, tmp_path, monkeypatch):
+    """Import the model with another mapping, and put the right one back."""
+
+    def make(change):
+        family = FAMILIES["llama"]
+        with monkeypatch.context() as patch:
+            patch.setitem(FAMILIES, "llama", dataclasses.replace(family, layer=tuple(change(mapping) for mapping in family.layer)))
+            hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "wrong")])
+        return tmp_path / "wrong"
+
+    return make
+
+
+@pytest.mark.parametrize("change", [swap_gate_and_up, ungroup, swap_norms])
+def test_a_wrong_mapping_is_caught_by_the_weights(model, wrong_checkpoint, change, capsys):
+    assert verify.main(["--hf", str(model), "--megatron", str(wrong_checkpoint(change)), "--weights-only"]) == 1
+    assert "NOT the same model" in capsys.readouterr().out
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("change", [swap_gate_and_up, ungroup])
+def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change, capsys, monkeypatch):
+    """Were the mapping itself wrong, the weights would agree with it: the logits must not."""
+    folder = wrong_checkpoint(change)
+    monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
+    assert verify.main(["--hf", str(model), "--megatron", str(folder)]) == 1
+    assert "NOT the same model" in capsys.readouterr().out
+
+
+@pytest.mark.multiprocess
+def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, capsys, monkeypatch):
+    options = ["--dtype", "bf16", "--hf", str(model), "--megatron"]
+    assert verify.main([*options, str(checkpoint)]) == 0
+    assert "bound 0.15" in capsys.readouterr().out
+    monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
+    assert verify.main([*options, str(wrong_checkpoint(swap_gate_and_up))]) == 1
+
+
+@pytest.mark.multiprocess
+def test_lost_rotary_scaling_is_caught(model, checkpoint, tmp_path, capsys, monkeypatch):
+    lost = tmp_path / "lost"
+    shutil.copytree(checkpoint, lost)
+    folder = lost / "iter_0000000"
+    dataclasses.replace(architectures.read(folder), rope_scaling_factor=None).write(folder)
+    assert verify.main(["--hf", str(model), "--megatron", str(lost), "--weights-only"]) == 1
+    assert "rope_scaling_factor is 32.0 there and None here" in capsys.readouterr().out
+    monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
+    assert verify.main(["--hf", str(model), "--megatron", str(lost)]) == 1
+
+
+def test_one_changed_bit_is_named(model, checkpoint, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"].view(torch.int32)[5, 7] ^= 1
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    assert verify.main(["--hf", str(other), "--megatron", str(checkpoint), "--weights-only"]) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "decoder.layers.mlp.linear_fc1.weight (layer 2) is not model.layers.2.mlp.gate_proj.weight, model.layers.2.mlp.up_proj.weight"
+        in printed
+    )
+    assert "25 of 26" in printed
+
+
+def test_another_configuration_is_named(model, checkpoint, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "hf")
+    config = json.loads((model / "config.json").read_text()) | {"rms_norm_eps": 1e-4}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    assert verify.main(["--hf", str(tmp_path / "hf"), "--megatron", str(checkpoint), "--weights-only"]) == 1
+    assert "layernorm_epsilon is 0.0001 there and 1e-06 here" in capsys.readouterr().out

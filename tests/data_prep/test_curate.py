@@ -1,0 +1,185 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep import curate
+from galen.errors import DataError, UsageError
+from tests.data_prep.material import FIXTURE, many_records, read_records, record_xml, write_medline
+
+ROOT = Path(__file__).parents[2]
+
+
+def files_of(folder):
+    """Relative path -> bytes, without the manifest, which bears the time."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl.gz"))}
+
+
+def test_every_record_is_accounted_for(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {FIXTURE}}}]\n")
+    curate.main([str(recipe), "--workers", "1", "split.train=1", "split.validation=0", "split.test=0"])
+    records = read_records(tmp_path / "corpus" / "train")
+    assert {record["id"]: record["text"].split("\n")[0] for record in records} == {
+        "1001": "Effect of Lactobacillus, corrected.",  # the later of two versions
+        "1002": "A structured abstract.",
+        "1004": "肺炎の臨床像と Über die Lungenentzündung.",
+        "1005": "[A] and [B] compared in relaxation by T1=10^-4 ms",
+    }
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["stage"] == "curate"
+    assert manifest["counts"] == {
+        "read": 13,
+        "kept": 4,
+        "dropped": {
+            "reader: book record": 1,
+            "abstract: no abstract": 1,
+            "abstract: no text": 1,
+            "retraction: retracted article": 1,
+            "retraction: retraction notice": 1,
+            "copyright: rights reserved": 2,
+            "duplicate: same id": 1,
+            "duplicate: same text": 1,
+        },
+        "splits": {"train": 4},
+        "bytes": sum(len(record["text"].encode()) for record in records),
+        "deletion_notices_ignored": 2,
+    }
+    assert "copyright: rights reserved" in capsys.readouterr().out
+
+
+def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, recipe_file, monkeypatch):
+    curate.main([str(recipe_file), "--workers", "1"])
+    once = files_of(tmp_path / "corpus")
+    assert len(once) == 9
+    curate.main([str(recipe_file), "--workers", "3", f"output={tmp_path / 'parallel'}"])
+    assert files_of(tmp_path / "parallel") == once
+    records = read_records(tmp_path / "corpus")
+    assert len(records) == len({record["id"] for record in records}) == 300
+    assert [record["text"] for record in records if record["id"] == "3"] == [
+        "Report number 3, corrected.\n\nThe corrected text of case three."
+    ]
+
+    # what a run leaves that was killed while it wrote: some tasks marked as done, others half-written
+    from data_prep import corpus
+
+    def killed(folder, output):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus, "publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
+    monkeypatch.undo()
+    assert not (tmp_path / "again").exists()
+    partial = tmp_path / ".again.partial"
+    (partial / "log/write/completions/00001").unlink()
+    half = partial / "corpus/train/00001.jsonl.gz"
+    half.write_bytes(half.read_bytes()[:100])
+    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")  # the same file under a second name, which outlives the clean-up
+    written = (tmp_path / "witness").stat().st_mtime_ns
+    curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
+    assert files_of(tmp_path / "again") == once
+    assert (tmp_path / "witness").stat().st_mtime_ns == written, "a finished task was done again"
+    assert not partial.exists()
+
+
+def test_killed_for_real_goes_on(tmp_path):
+    """SIGKILL while it reads: no worker stays, and the same command gives the undisturbed bytes."""
+    for n in range(4):
+        write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2500 * n, 2500))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
+    command = [sys.executable, str(ROOT / "data_prep/curate.py"), str(recipe), "--workers", "1"]
+    partial = tmp_path / ".corpus.partial"
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not (partial / "log/read/completions/00000").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while group_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not group_alive(process.pid)
+    assert not (tmp_path / "corpus").exists()
+    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")
+    written = (tmp_path / "witness").stat().st_mtime_ns
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "going on" in result.stderr
+    assert "datatrove" not in result.stderr
+    assert (tmp_path / "witness").stat().st_mtime_ns == written, "a finished task was done again"
+    curate.main([str(recipe), "--workers", "2", f"output={tmp_path / 'undisturbed'}"])
+    assert files_of(tmp_path / "corpus") == files_of(tmp_path / "undisturbed")
+
+
+def group_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_finished_is_said_and_another_configuration_refused(recipe_file, tmp_path, medline_folder, capsys):
+    curate.main([str(recipe_file)])
+    before = files_of(tmp_path / "corpus")
+    capsys.readouterr()
+    curate.main([str(recipe_file)])
+    assert "finished already" in capsys.readouterr().out
+    with pytest.raises(DataError, match="filters"):
+        curate.main([str(recipe_file), "filters.languages=[fre]"])
+    write_medline(medline_folder / "b.xml", [record_xml(7)])
+    with pytest.raises(DataError, match=r"other input files \(b.xml\)"):
+        curate.main([str(recipe_file)])
+    assert files_of(tmp_path / "corpus") == before
+
+
+def test_foreign_output_stays(recipe_file, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(DataError, match="exists already"):
+        curate.main([str(recipe_file)])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sources.0.path=nowhere.xml", "nowhere.xml does not exist"),
+        ("sources.0.path=raw/*.nothing", "no file fits the pattern"),
+        ("sources.0.path=empty", "holds no file that ends in .xml"),
+        ("sources.0.path=broken", "bad.xml, line .*broken XML"),
+        ("filters.languages=[fre]", "train split would be empty: 301 records read, 0 kept"),
+    ],
+)
+def test_bad_input_is_one_message_and_no_output(recipe_file, tmp_path, override, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_medline(tmp_path / "broken" / "good.xml", many_records(1, 5))
+    (tmp_path / "broken" / "bad.xml").write_bytes(FIXTURE.read_bytes()[:5000])
+    with pytest.raises(DataError, match=message):
+        curate.main([str(recipe_file), override, "--workers", "2"])
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_mended_input_is_taken_up(recipe_file, tmp_path, medline_folder):
+    whole = (medline_folder / "b.xml").read_bytes()
+    (medline_folder / "b.xml").write_bytes(whole[:5000])
+    with pytest.raises(DataError, match=r"b\.xml"):
+        curate.main([str(recipe_file), "--workers", "2"])
+    (medline_folder / "b.xml").write_bytes(whole)
+    curate.main([str(recipe_file), "--workers", "2"])
+    assert len(read_records(tmp_path / "corpus")) == 300
+
+
+def test_usage(recipe_file):
+    with pytest.raises(UsageError, match="at least 1"):
+        curate.main([str(recipe_file), "--workers", "0"])
+    with pytest.raises(UsageError, match="must be 1"):
+        curate.main([str(recipe_file), "split.train=0.1"])
+    with pytest.raises(UsageError, match=r"sources\.0\.reader"):
+        curate.main([str(recipe_file), "sources.0.reader=medlin"])

@@ -1,0 +1,295 @@
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import preprocess
+from galen.errors import DataError, UsageError
+from tests.data_prep.material import run, write_lines
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["the patient was treated", "", "a drug & the results ≥ 3 肺炎", "x", "  \n the end\u2009<eos> of it  "]
+
+
+def expected(tokenizer, texts, eod):
+    from tokenizers import Tokenizer
+
+    reference = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    reference.no_truncation()
+    return [[*ids, eod] if ids else [] for ids in (reference.encode(text, add_special_tokens=False).ids for text in texts)]
+
+
+def test_read_by_megatron_and_equal_to_its_own_writer(tmp_path, tokenizer_folder):
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+
+    first = write_lines(tmp_path / "in/b.jsonl", [{"text": text} for text in TEXTS[:3]])
+    second = write_lines(tmp_path / "in/a.jsonl.gz", [{"text": text, "other": 1} for text in TEXTS[3:]])
+    run(tokenizer_folder, [first, second], tmp_path / "out/p", "--append-eod", "--workers", "2")
+    documents = expected(tokenizer_folder, TEXTS, eod=1)
+    dataset = IndexedDataset(str(tmp_path / "out/p_text_document"))
+    assert dataset.index.dtype == np.uint16
+    assert [dataset[i].tolist() for i in range(len(dataset))] == [ids for ids in documents if ids]
+    assert dataset.document_indices.tolist() == [0, 1, 1, 2, 3, 4]  # the empty document has no sequence
+
+    builder = IndexedDatasetBuilder(str(tmp_path / "m.bin"), dtype=np.uint16)
+    for ids in documents:
+        builder.add_document(ids, [len(ids)] if ids else [])
+    builder.finalize(str(tmp_path / "m.idx"))
+    for ending in ("bin", "idx"):
+        assert (tmp_path / f"out/p_text_document.{ending}").read_bytes() == (tmp_path / f"m.{ending}").read_bytes()
+
+    manifest = json.loads((tmp_path / "out/p_manifest.json").read_text())
+    assert manifest["stage"] == "preprocess"
+    assert manifest["tokenizer"]["eod"] == {"token": "<eos>", "id": 1}
+    assert manifest["tokenizer"]["vocab_size"] == len(json.loads((tokenizer_folder / "tokenizer.json").read_text())["model"]["vocab"])
+    tokens = sum(map(len, documents))
+    size = sum(len(text.encode()) for text in TEXTS)
+    counts = manifest["counts"]
+    assert {name: counts[name] for name in ("documents", "tokens", "bytes", "longest")} == {
+        "documents": 5,
+        "tokens": tokens,
+        "bytes": size,
+        "longest": max(map(len, documents)),
+    }
+    found = counts["outputs"]["text"]
+    assert documents[found["longest_document"]] == max(documents, key=len)
+    assert found["ids_never_used"] == manifest["tokenizer"]["vocab_size"] - len({i for ids in documents for i in ids})
+    for record in manifest["outputs"]:
+        assert hashlib.sha256((tmp_path / "out" / record["path"]).read_bytes()).hexdigest() == record["sha256"]
+    assert manifest["inputs"][0]["sha256"] == hashlib.sha256(Path(first).read_bytes()).hexdigest()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p_manifest.json", "p_text_document.bin", "p_text_document.idx"]
+
+
+def test_without_eod_with_another_and_another_key(tmp_path, tokenizer_folder):
+    source = write_lines(tmp_path / "a.jsonl", [{"body": "the drug"}])
+    run(tokenizer_folder, [source], tmp_path / "plain", "--json-keys", "body")
+    run(tokenizer_folder / "tokenizer.json", [source], tmp_path / "marked", "--json-keys", "body", "--append-eod", "--eod-token", "<other>")
+    plain = np.fromfile(tmp_path / "plain_body_document.bin", dtype=np.uint16).tolist()
+    assert [plain] == [ids[:-1] for ids in expected(tokenizer_folder, ["the drug"], 0)]
+    assert np.fromfile(tmp_path / "marked_body_document.bin", dtype=np.uint16).tolist() == [*plain, 2]
+
+
+def test_large_vocabulary_takes_int32(tmp_path):
+    from data_prep.indexed_file import id_type
+
+    assert id_type(65499) == np.uint16
+    assert id_type(65500) == np.int32
+
+
+def test_sentencepiece(tmp_path):
+    import sentencepiece
+
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n".join(["the patient was treated with the drug", "results of the treatment are told here"] * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "tokenizer"), vocab_size=60, model_type="bpe", byte_fallback=False, minloglevel=2
+    )
+    source = write_lines(tmp_path / "a.jsonl", [{"text": "the drug"}, {"text": "the patient"}])
+    run(tmp_path / "tokenizer.model", [source], tmp_path / "p", "--append-eod")
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    ids = [i for text in ("the drug", "the patient") for i in [*processor.encode(text), processor.eos_id()]]
+    assert np.fromfile(tmp_path / "p_text_document.bin", dtype=np.uint16).tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
+        (b'{"text": "a"}\n\n{"body": "a"}\n', "a.jsonl, line 3: no key 'text'.*it has: body"),
+        (b'["text"]\n', "line 1: no key 'text'.*list"),
+        (b'{"text": 3}\n', "line 1: 'text' is not text but int"),
+        (b'{"text": "\\ud800"}\n', "line 1: 'text' holds a lone surrogate"),
+        (b'{"text": "\xff"}\n', "line 1: not UTF-8"),
+        (b'{"text": "a\\u0000"}\n', "line 1: 'text' holds a NUL"),
+        (b"", "no document"),
+    ],
+)
+def test_bad_lines(tmp_path, tokenizer_folder, lines, message):
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    with pytest.raises(DataError, match=message):
+        run(tokenizer_folder, [str(tmp_path / "a.jsonl")], tmp_path / "p")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["a.jsonl"]
+
+
+def test_bad_files_and_options(tmp_path, tokenizer_folder):
+    good = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz is not whole gzip data"):
+        run(tokenizer_folder, [str(tmp_path / "b.jsonl.gz")], tmp_path / "p")
+    with pytest.raises(DataError, match="does not exist"):
+        run(tokenizer_folder, [str(tmp_path / "c.jsonl")], tmp_path / "p")
+    with pytest.raises(DataError, match=r"bad.json is not a tokenizer"):
+        run(tmp_path / "bad.json", [good], tmp_path / "p")
+    with pytest.raises(DataError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        run(tmp_path / "none", [good], tmp_path / "p")
+    with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
+        run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
+    (tmp_path / "none/tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
+    with pytest.raises(DataError, match="names no end-of-document token; say which with --eod-token"):
+        run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
+    with pytest.raises(UsageError, match="at least 1"):
+        run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
+
+
+def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
+    source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    run(tokenizer_folder, [source], tmp_path / "p")
+    capsys.readouterr()
+    run(tokenizer_folder, [source], tmp_path / "p")
+    assert "finished already" in capsys.readouterr().out
+    with pytest.raises(DataError, match="append_eod"):
+        run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")
+    (tmp_path / "p_manifest.json").unlink()
+    with pytest.raises(DataError, match="exists already"):
+        run(tokenizer_folder, [source], tmp_path / "p")
+
+
+def test_killed_for_real_goes_on_with_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
+    records = [{"text": f"the patient {n} was treated with drug {n * n} and the results are told here " * 5} for n in range(20000)]
+    source = write_lines(tmp_path / "a.jsonl.gz", records)
+    whole = write_lines(tmp_path / "b.jsonl", records[:7])
+    run(tokenizer_folder, [source, whole], tmp_path / "undisturbed", "--append-eod", "--workers", "2")
+    code = (
+        "import sys\nfrom data_prep import preprocess\npreprocess.BLOCK_BYTES = 1 << 16\npreprocess.SAVE_SECONDS = 0.1\n"
+        "if __name__ == '__main__': preprocess.main(sys.argv[1:])\n"
+    )
+    (tmp_path / "often.py").write_text(code)
+    arguments = ["--input", source, whole, "--output-prefix", str(tmp_path / "p"), "--tokenizer-model", str(tokenizer_folder)]
+    command = [sys.executable, str(tmp_path / "often.py"), *arguments, "--append-eod", "--workers", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    note = tmp_path / ".p_text_document.state.partial"
+    while True:
+        assert process.poll() is None, "ended before it could be killed"
+        if note.exists() and json.loads(note.read_text())["state"]["outputs"]["text"]["documents"] > 0:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "p_text_document.bin").exists()
+    done = json.loads(note.read_text())["state"]
+    assert 0 < done["offset"] < len(gzip.decompress(Path(source).read_bytes()))
+
+    read = []
+    original = preprocess.read_blocks
+    monkeypatch.setattr(preprocess, "read_blocks", lambda *arguments: (read.append(arguments[3:5]), original(*arguments))[1])
+    run(tokenizer_folder, [source, whole], tmp_path / "p", "--append-eod", "--workers", "2")
+    assert read[-1] == (0, done["offset"])
+    for ending in ("bin", "idx"):
+        first, second = (tmp_path / f"{name}_text_document.{ending}" for name in ("p", "undisturbed"))
+        assert first.read_bytes() == second.read_bytes()
+    manifests = [json.loads((tmp_path / f"{name}_manifest.json").read_text()) for name in ("p", "undisturbed")]
+    assert manifests[0]["counts"] == manifests[1]["counts"]
+    assert manifests[0]["counts"]["documents"] == 20007
+
+
+def test_killed_between_publishing_and_the_manifest(tmp_path, tokenizer_folder, monkeypatch):
+    source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
+    run(tokenizer_folder, [source], tmp_path / "undisturbed")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preprocess.manifest, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tokenizer_folder, [source], tmp_path / "p")
+    monkeypatch.undo()
+    run(tokenizer_folder, [source], tmp_path / "p")
+    for ending in ("bin", "idx"):
+        first, second = (tmp_path / f"{name}_text_document.{ending}" for name in ("p", "undisturbed"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def pack(path, records):
+    data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if path.suffix == ".zst":
+        import zstandard
+
+        data = zstandard.ZstdCompressor().compress(data[:50]) + zstandard.ZstdCompressor().compress(data[50:])
+    elif path.suffix == ".bz2":
+        data = bz2.compress(data)
+    path.write_bytes(data)
+
+
+def bins(folder, name):
+    return [(folder / f"{name}.{ending}").read_bytes() for ending in ("bin", "idx")]
+
+
+def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
+    import pyarrow
+    from pyarrow import parquet
+
+    records = [{"text": f"the patient number {n} was treated ≥ {n * n}", "other": n} for n in range(3000)]
+    plain = write_lines(tmp_path / "a.jsonl", records)
+    run(tokenizer_folder, [plain], tmp_path / "plain", "--engine", "reference")
+    table = pyarrow.Table.from_pylist(records)
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=700)
+    with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    with pyarrow.ipc.new_file(str(tmp_path / "file.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=300)
+    for name in ("a.jsonl.zst", "a.jsonl.bz2"):
+        pack(tmp_path / name, records)
+    monkeypatch.setattr(preprocess, "BLOCK_BYTES", 5000)
+    for name in ("a.jsonl", "a.jsonl.zst", "a.jsonl.bz2", "a.parquet", "a.arrow", "file.arrow"):
+        run(tokenizer_folder, [str(tmp_path / name)], tmp_path / "o" / name, "--workers", "2")
+        assert bins(tmp_path / "o", f"{name}_text_document") == bins(tmp_path, "plain_text_document"), name
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(plain).read_bytes())))
+    run(tokenizer_folder, ["-"], tmp_path / "stdin")
+    assert bins(tmp_path, "stdin_text_document") == bins(tmp_path, "plain_text_document")
+    (tmp_path / "cut.jsonl.zst").write_bytes((tmp_path / "a.jsonl.zst").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"cut\.jsonl\.zst is not whole zstd data"):
+        run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
+
+
+def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
+    from data_prep import describe, merge_indexed
+
+    files = [write_lines(tmp_path / f"{n}.jsonl", [{"text": f"the drug {n} {m} " * (m % 5)} for m in range(200)]) for n in range(2)]
+    run(tokenizer_folder, files, tmp_path / "one", "--append-eod")
+    run(tokenizer_folder, files, tmp_path / "s", "--append-eod", "--shards", "3", "--shard", "1")
+    with pytest.raises(DataError, match="of 3 shards these are not finished: 0, 2"):
+        merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "m")])
+    run(tokenizer_folder, files, tmp_path / "s", "--append-eod", "--shards", "3")
+    merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "m")])
+    assert bins(tmp_path, "m_text_document") == bins(tmp_path, "one_text_document")
+    one, merged = (json.loads((tmp_path / f"{name}_manifest.json").read_text())["counts"] for name in ("one", "m"))
+    assert {name: one[name] for name in ("documents", "tokens", "longest", "bytes")} == {
+        name: merged[name] for name in ("documents", "tokens", "longest", "bytes")
+    }
+    assert describe.main([str(tmp_path / "m_text_document"), "--compare", str(tmp_path / "one_text_document")]) == 0
+    assert describe.main([str(tmp_path / "m_text_document"), "--check"]) == 0
+    data = bytearray((tmp_path / "m_text_document.bin").read_bytes())
+    data[10] ^= 1
+    (tmp_path / "m_text_document.bin").write_bytes(data)
+    assert describe.main([str(tmp_path / "m_text_document"), "--compare", str(tmp_path / "one_text_document")]) == 1
+    with pytest.raises(DataError, match="does not have the SHA-256"):
+        describe.main([str(tmp_path / "m_text_document"), "--check"])
+
+
+def test_skipping_limits_and_windows(tmp_path, tokenizer_folder):
+    lines = b'{"text": "the drug"}\nnot\n{"text": "the patient was treated with the drug"}\n{"body": ""}\n{"text": "x"}\n'
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    run(tokenizer_folder, [str(tmp_path / "a.jsonl")], tmp_path / "p", "--on-bad-line", "skip")
+    counts = json.loads((tmp_path / "p_manifest.json").read_text())["counts"]
+    assert (counts["documents"], counts["skipped"]) == (3, {"not JSON": 1, "no such key": 1})
+    assert "a.jsonl, line 2: not JSON" in counts["skipped_examples"][0]
+    run(tokenizer_folder, [str(tmp_path / "a.jsonl")], tmp_path / "two", "--on-bad-line", "skip", "--max-documents", "2")
+    counts = json.loads((tmp_path / "two_manifest.json").read_text())["counts"]
+    assert (counts["documents"], counts["skipped"]) == (2, {"not JSON": 1})
+
+    from data_prep.sequences import _windows
+
+    ids = np.arange(11)
+    assert [part.tolist() for part in _windows(ids, 5, 2)] == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [6, 7, 8, 9, 10]]

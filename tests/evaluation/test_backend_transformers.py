@@ -1,0 +1,130 @@
+"""Log-likelihoods against a naive reference: one unpadded forward pass for each continuation, all logits, log-softmax."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evaluation import encoding, prompts, question
+from evaluation.backend_transformers import TransformersBackend, batches, default_dtype
+from evaluation.encoding import Request
+from evaluation.prompts import Prompt
+from galen.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_llama):
+    return TransformersBackend(tiny_llama, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def naive(tiny_llama):
+    """Return the reference: a function from prompt text and continuation text to a log-likelihood."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float64).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+
+    def log_likelihood(prompt, continuation):
+        ids = tokenizer.encode(prompt + continuation)
+        start = len(tokenizer.encode(prompt))
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(logits[place - 1, ids[place]].item() for place in range(start, len(ids)))
+
+    return log_likelihood
+
+
+def score(backend, requests, max_batch_tokens, done=()):
+    return dict(pair for batch in backend.log_likelihoods(requests, max_batch_tokens, done) for pair in batch)
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 300, 100_000])
+@pytest.mark.parametrize("protocol", sorted(prompts.PROTOCOLS))
+def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tokens, protocol):
+    forms = [prompts.form(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")]
+    requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
+    found = score(backend, requests, max_batch_tokens)
+    for place, form in enumerate(forms):
+        expected = [naive(form.text, continuation) for continuation in form.continuations.values()]
+        assert found[place] == pytest.approx(expected, abs=1e-5)
+        assert max(expected) - min(expected) > 0.01  # the reference can tell the options apart
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 200, 100_000])
+def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max_batch_tokens):
+    forms = [
+        Prompt("The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}),
+        Prompt("Question: which heading? The organ was the", {"A": " B", "B": " Liver", "C": " Liver failure"}),
+        Prompt("Ends with a space: ", {"A": "Heart", "B": "Rats and mice"}),
+    ]
+    requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
+    assert max(len(continuation) for request in requests for continuation in request.continuations) > 2
+    found = score(backend, requests, max_batch_tokens)
+    for place, form in enumerate(forms):
+        prompt, space = form.text.rstrip(), form.text[len(form.text.rstrip()) :]
+        expected = [naive(prompt, space + continuation) for continuation in form.continuations.values()]
+        assert found[place] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_document_is_scored_from_the_prefix_token_on(backend, naive):
+    text = "The heart of 12 rats was studied in all groups."
+    request, size = encoding.encode_document(backend.tokenizer, text, 256)
+    assert size == len(text)
+    assert score(backend, [request], 1000)[0] == pytest.approx([naive("<|endoftext|>", text)], rel=1e-6)
+
+
+def test_a_long_document_is_cut_and_its_bytes_with_it(backend):
+    request, size = encoding.encode_document(backend.tokenizer, "血圧 heart " * 50, 8)
+    assert len(request.continuations[0]) == 8
+    assert 0 < size < len(("血圧 heart " * 50).encode())
+    assert backend.tokenizer.decode(request.continuations[0]).rstrip("�").encode().__len__() == size
+
+
+def test_batches_without_what_is_done_give_the_same_bits(backend):
+    requests = [Request([2 + n] * (3 + n), [[5], [6], [7, 8]]) for n in range(12)]
+    everything = score(backend, requests, 60)
+    rest = score(backend, requests, 60, done=range(6))
+    assert set(range(6, 12)) <= set(rest) < set(everything)
+    assert all(rest[place] == everything[place] for place in rest)
+
+
+def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    request = Request([5, 6, 7, 8], [[9], [10], [11, 12]])
+    adapted = TransformersBackend(tiny_llama, tmp_path / "adapter", device="cpu")
+    with torch.no_grad():
+        logits = model(torch.tensor([[5, 6, 7, 8, 11]])).logits[0].log_softmax(-1)
+        expected = [logits[3, 9].item(), logits[3, 10].item(), (logits[3, 11] + logits[4, 12]).item()]
+    assert score(adapted, [request], 100)[0] == pytest.approx(expected, abs=1e-5)
+    assert score(backend, [request], 100)[0] != pytest.approx(expected, abs=1e-2)
+
+
+def test_batches_keep_the_bound_and_lose_nothing():
+    lengths = [9, 7, 7, 3, 3, 3, 1]
+    found = list(batches(range(7), lengths, 14))
+    assert [place for batch in found for place in batch] == list(range(7))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14 for batch in found)
+    assert found[:2] == [[0], [1, 2]]
+
+
+def test_default_dtype():
+    assert (default_dtype("cpu"), default_dtype("cuda")) == ("float32", "bfloat16")
+
+
+def test_folders_that_are_no_models(tiny_llama, tmp_path):
+    with pytest.raises(UsageError, match="there is no model folder"):
+        TransformersBackend(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"it has no config\.json"):
+        TransformersBackend(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        TransformersBackend(tmp_path)
+    with pytest.raises(DataError, match="is not a PEFT adapter"):
+        TransformersBackend(tiny_llama, adapter=tiny_llama)

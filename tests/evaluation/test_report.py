@@ -1,0 +1,170 @@
+"""The report on small folders in the formats that the other rooms write."""
+
+import gzip
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from evaluation import metrics, report
+from galen import manifest
+from galen.errors import DataError, UsageError
+
+TOKENS = 100
+
+
+def write_lines(path: Path, records: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def write_scores(folder: Path, name: str, nll_per_token: float, right: int, items: int = 40) -> Path:
+    """A results folder with one perplexity task and one multiple-choice task; every document has the same number of tokens."""
+    noise = random.Random(0)
+    documents = [
+        {"id": str(i), "nll": TOKENS * (nll_per_token + noise.uniform(-0.2, 0.2)), "tokens": TOKENS, "bytes": 450} for i in range(items)
+    ]
+    questions = [{"id": str(i), "answer": "A", "prediction": "A" if i < right else "B", "correct": i < right} for i in range(items)]
+    perplexity = metrics.perplexity([document["nll"] for document in documents], [TOKENS] * items)
+    results = {
+        "model": {"name": name, "path": f"models/{name}", "adapter": None},
+        "protocol": "lm_eval",
+        "tasks": {
+            "held_out": {"kind": "perplexity", "items": items, "metrics": {"perplexity": perplexity.as_dict()}},
+            "topics": {
+                "kind": "multiple_choice",
+                "items": items,
+                "chance": 0.25,
+                "metrics": {"accuracy": metrics.accuracy([i < right for i in range(items)]).as_dict()},
+            },
+        },
+        "versions": {"python": "3.11.7", "galen": "0.1.0", "torch": "2.13.0"},
+        "created": "2026-01-01T00:00:00Z",
+    }
+    write_lines(folder / "items" / "held_out.jsonl", documents)
+    write_lines(folder / "items" / "topics.jsonl", questions)
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    return folder
+
+
+def write_corpus(folder: Path, documents: int = 30) -> Path:
+    counts = {
+        "read": documents + 12,
+        "kept": documents,
+        "dropped": {"abstract: none": 9, "language: not wanted <b>": 3},
+        "splits": {"train": documents, "validation": 0, "test": 0},
+    }
+    (folder / "train").mkdir(parents=True)
+    with gzip.open(folder / "train" / "00000.jsonl.gz", "wt", encoding="utf-8") as file:
+        for i in range(documents):
+            record = {"id": str(i), "text": "word " * (50 + i), "metadata": {"date": f"{1990 + i % 9}-05", "language": ["eng"]}}
+            file.write(json.dumps(record) + "\n")
+    manifest.write(folder / manifest.NAME, stage="curate", inputs=[], config={"seed": 1}, outputs=[], counts=counts)
+    return folder
+
+
+def write_run(folder: Path, losses: list[float]) -> Path:
+    train = [{"kind": "train", "step": i, "loss": loss, "tokens": 1000 * i} for i, loss in enumerate(losses, start=1)]
+    ends = [{"kind": "validation", "step": 0, "loss": losses[0]}, {"kind": "validation", "step": len(losses), "loss": losses[-1]}]
+    write_lines(folder / "log.jsonl", [*train, *ends])
+    (folder / "recipe.yaml").write_text("train_iters: 12\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    return [write_scores(tmp_path / "base", "base", 3.0, 20), write_scores(tmp_path / "tuned", "tuned", 2.8, 21)]
+
+
+def write_report(tmp_path: Path, *arguments: object) -> str:
+    output = tmp_path / "report.html"
+    report.main([*map(str, arguments), "--output", str(output)])
+    return output.read_text(encoding="utf-8")
+
+
+def test_whole_page_holds_the_true_figures(tmp_path: Path, models: list[Path]) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus"), write_run(tmp_path / "run", [3.5, 3.25, 3.125])
+    times = tmp_path / "times.json"
+    times.write_text(json.dumps({"curate": {"title": "Curate", "seconds": 61.0}, "score": {"title": "Score", "seconds": 100}}))
+    page = write_report(tmp_path, *models, "--corpus", corpus, "--pretraining", run, "--finetuning", run, "--times", times)
+    assert re.search(r"records read</dt><dd>42<", page)
+    assert re.search(r"dropped, abstract: none<div[^>]*21.43%.*?</th>\s*<td class=\"figure\">9</td><td class=\"figure\">21.4 %", page)
+    assert "3.500 → 3.125" in page
+    assert "train_iters: 12" in page
+    assert re.search(r"Curate</th><td class=\"figure\">61 s", page)
+    assert "2 min 41 s" in page  # both stages together
+    assert "52.5 %" in page  # 21 of 40
+
+
+def test_page_needs_nothing_from_elsewhere_and_ids_are_unique(tmp_path: Path, models: list[Path]) -> None:
+    corpus, run = write_corpus(tmp_path / "corpus"), write_run(tmp_path / "run", [3.5, 3.25])
+    page = write_report(tmp_path, *models, "--corpus", corpus, "--pretraining", run, "--finetuning", run)
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert "<script" not in page
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert "language: not wanted &lt;b&gt;" in page
+
+
+def test_verdict_says_what_changed_and_what_did_not(tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture) -> None:
+    write_report(tmp_path, *models)
+    output = capsys.readouterr().out
+    perplexity, accuracy = output.splitlines()[:2]
+    # the two models' documents differ by exactly 0.2 nats a token: 20.09 against 16.44, up to the noise that both share
+    assert re.search(r"fell to .* for tuned \(difference −3\.\d\d, 95 % interval −3\.\d\d to −3\.\d\d\)", perplexity)
+    assert "52.5 % for tuned, no clear change (difference +2.5 points" in accuracy
+
+
+def test_missing_pieces_leave_their_section_out(tmp_path: Path, models: list[Path]) -> None:
+    page = write_report(tmp_path, models[0])
+    for heading in ("What went in", "How it trained", "Time by stage", "Against"):
+        assert heading not in page
+    assert "Before and after" in page
+
+
+def test_a_restarted_run_counts_each_step_once(tmp_path: Path, models: list[Path]) -> None:
+    run = write_run(tmp_path / "run", [3.5, 3.25])
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "train", "step": 2, "loss": 3.0, "tokens": 2000}) + "\n")
+    page = write_report(tmp_path, models[0], "--pretraining", run)
+    assert "from 3.500 to 3.000" in page
+
+
+def test_different_items_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
+    fewer = write_scores(tmp_path / "fewer", "fewer", 2.0, 3, items=10)
+    with pytest.raises(DataError, match=r"base was scored on 40 items, fewer on 10, 10 of them the same"):
+        write_report(tmp_path, models[0], fewer)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_different_protocols_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
+    path = models[1] / "results.json"
+    path.write_text(path.read_text().replace('"lm_eval"', '"mmedbench"'))
+    with pytest.raises(DataError, match="base was scored with the protocol lm_eval, tuned with mmedbench"):
+        write_report(tmp_path, *models)
+
+
+def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
+    with pytest.raises(UsageError, match="bear the same model name"):
+        write_report(tmp_path, models[0], models[0])
+
+
+def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*results.json: No such file"):
+        write_report(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"there is no .*log.jsonl"):
+        write_report(tmp_path, *models, "--pretraining", tmp_path)
+    corpus = write_corpus(tmp_path / "corpus")
+    [file] = (corpus / "train").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"00000.jsonl.gz, after line \d+: cannot be read"):
+        write_report(tmp_path, *models, "--corpus", corpus)
+    items = models[1] / "items" / "topics.jsonl"
+    items.write_text(items.read_text().replace('"correct"', '"right"', 1))
+    with pytest.raises(DataError, match=r"topics.jsonl, line 1: not a scored item: the key 'correct' is missing"):
+        write_report(tmp_path, *models)
+    (models[0] / "results.json").write_text('{"model": {"name": "base"}}')
+    with pytest.raises(DataError, match=r"results.json is not a results file of evaluation/run.py: the key 'tasks' is missing"):
+        write_report(tmp_path, *models)

@@ -1,0 +1,199 @@
+"""The command as a user starts it, on a tiny random Llama."""
+
+import json
+import math
+import shutil
+import subprocess
+
+import pytest
+
+from evaluation import run
+from galen.errors import DataError, UsageError
+from tests.conftest import command
+
+TASKS = "mesh_topics,pubmed_perplexity"
+
+
+@pytest.fixture
+def arguments(tiny_llama, data, tmp_path):
+    return ["--model", str(tiny_llama), "--tasks", TASKS, "--data", str(data), "--output", str(tmp_path / "scores"), "--device", "cpu"]
+
+
+def items_of(folder, task):
+    return [json.loads(line) for line in (folder / "items" / f"{task}.jsonl").read_text().splitlines()]
+
+
+def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, tiny_llama, capsys):
+    assert run.main([*arguments, "--name", "tiny"]) == 0
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert results["model"] == {"name": "tiny", "path": str(tiny_llama), "adapter": None}
+    assert results["protocol"] == "lm_eval" and set(results) == {"model", "protocol", "tasks", "versions", "created"}
+    choice, perplexity = results["tasks"]["mesh_topics"], results["tasks"]["pubmed_perplexity"]
+    assert (choice["kind"], choice["items"], choice["chance"]) == ("multiple_choice", 9, 0.25)
+    assert (perplexity["kind"], perplexity["items"]) == ("perplexity", 7)
+    for estimate in (choice["metrics"]["accuracy"], perplexity["metrics"]["perplexity"]):
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+
+    items = items_of(tmp_path / "scores", "mesh_topics")
+    assert {item["id"] for item in items} == {f"q{number}" for number in range(9)}
+    assert all(
+        item["correct"] == (item["answer"] == item["prediction"] == max(item["logprobs"], key=item["logprobs"].get)) for item in items
+    )
+    assert choice["metrics"]["accuracy"]["value"] == pytest.approx(sum(item["correct"] for item in items) / 9)
+    items = items_of(tmp_path / "scores", "pubmed_perplexity")
+    assert all(set(item) == {"id", "nll", "tokens", "bytes"} for item in items)
+    mean = sum(item["nll"] for item in items) / sum(item["tokens"] for item in items)
+    assert perplexity["metrics"]["perplexity"]["value"] == pytest.approx(math.exp(mean))
+
+    manifest = json.loads((tmp_path / "scores" / "manifest.json").read_text())
+    assert manifest["stage"] == "evaluate" and manifest["counts"]["items"] == {"mesh_topics": 9, "pubmed_perplexity": 7}
+    assert "mesh_topics" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsys):
+    small = [*arguments, "--max-batch-tokens", "300"]
+    run.main(small)
+    scores, whole = tmp_path / "scores", tmp_path / "whole"
+    shutil.copytree(scores, whole)
+    # as a kill leaves it: no results, the first task cut in a line, the second not begun
+    for name in ("results.json", "manifest.json", "items/pubmed_perplexity.jsonl"):
+        (scores / name).unlink()
+    log = scores / "items" / "mesh_topics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    run.main(small)
+    for task in TASKS.split(","):
+        assert (scores / "items" / f"{task}.jsonl").read_bytes() == (whole / "items" / f"{task}.jsonl").read_bytes()
+    first, second = (json.loads((folder / "results.json").read_text())["tasks"] for folder in (whole, scores))
+    assert first == second
+
+
+def test_nothing_is_scored_twice(arguments, tmp_path, capsys):
+    run.main(arguments)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*") if path.is_file()}
+    assert run.main(arguments) == 0
+    assert "already scored" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_batch_size_changes_nothing(arguments, tmp_path):
+    run.main([*arguments, "--max-batch-tokens", "1"])
+    alone = {task: {item["id"]: item for item in items_of(tmp_path / "scores", task)} for task in TASKS.split(",")}
+    shutil.rmtree(tmp_path / "scores")
+    run.main([*arguments, "--max-batch-tokens", "9999"])
+    for item in items_of(tmp_path / "scores", "mesh_topics"):
+        assert item["logprobs"] == pytest.approx(alone["mesh_topics"][item["id"]]["logprobs"], abs=1e-5)
+    for item in items_of(tmp_path / "scores", "pubmed_perplexity"):
+        expected = alone["pubmed_perplexity"][item["id"]]
+        assert item["nll"] / item["tokens"] == pytest.approx(expected["nll"] / expected["tokens"], abs=1e-5)
+
+
+def test_limit(arguments, tmp_path):
+    run.main([*arguments, "--limit", "2"])
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert [summary["items"] for summary in results["tasks"].values()] == [2, 2]
+
+
+def test_another_configuration_into_the_same_folder_is_an_error(arguments, data):
+    run.main([*arguments, "--limit", "1"])
+    with pytest.raises(UsageError, match=r"begun with another configuration.*limit: 1 there, 2 now"):
+        run.main([*arguments, "--limit", "2"])
+    questions = data / "questions" / "test.jsonl"
+    questions.write_bytes(questions.read_bytes() + b"\n")
+    with pytest.raises(UsageError, match=r"tasks\.mesh_topics\.files"):
+        run.main([*arguments, "--limit", "1"])
+
+
+def test_a_folder_of_something_else_is_not_touched(arguments, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="was not made by this command"):
+        run.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("--model", "missing", UsageError, "there is no model folder missing"),
+        ("--adapter", "missing", UsageError, "there is no adapter folder missing"),
+        ("--tasks", "mesh_topic", UsageError, r"unknown task 'mesh_topic'; did you mean 'mesh_topics'\?"),
+        ("--tasks", "mesh_topics,mesh_topics", UsageError, "twice"),
+        ("--protocol", "lm_evl", UsageError, r"unknown protocol 'lm_evl'; did you mean 'lm_eval'\?"),
+        ("--limit", "0", UsageError, "--limit must be at least 1"),
+        ("--data", "nowhere", DataError, "there is no file nowhere/questions/test.jsonl"),
+    ],
+)
+def test_mistakes_of_the_command_line(arguments, tmp_path, option, value, error, message):
+    with pytest.raises(error, match=message):
+        run.main([*arguments, option, value])
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            b'{"id": "x", "question": "?", "options": {"A": "a", "B": "b"}}',
+            r"test\.jsonl, line 10: key 'answer' must be a text, not missing",
+        ),
+        (b'{"id": "x", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "C"}', "line 10: key 'answer' is 'C', which is none of"),
+        (
+            b'{"id": "x", "question": "?", "options": {"A": "a", "B": 3}, "answer": "A"}',
+            "line 10, in 'options': key 'B' must be a text, not 3",
+        ),
+        (b'{"id": "x", "question": "?", "options": ["a"], "answer": "A"}', "line 10: key 'options' must be an object"),
+        (b'{"id": "q3", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A"}', "line 10: key 'id': 'q3' comes a second time"),
+        (b'{"id": "x", ', "line 10: not JSON"),
+        (b"[1]", "line 10: a record must be a JSON object"),
+    ],
+)
+def test_malformed_questions(arguments, data, line, message):
+    with (data / "questions" / "test.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(DataError, match=message):
+        run.main(arguments)
+
+
+def test_a_mended_file_simply_runs(arguments, data, tmp_path):
+    questions = data / "questions" / "test.jsonl"
+    good = questions.read_bytes()
+    questions.write_bytes(good + b"{")
+    with pytest.raises(DataError, match="line 10: not JSON"):
+        run.main(arguments)
+    questions.write_bytes(good)
+    assert run.main(arguments) == 0
+
+
+def test_empty_files(arguments, data):
+    (data / "questions" / "test.jsonl").write_text("")
+    with pytest.raises(DataError, match="holds no questions"):
+        run.main(arguments)
+    (data / "corpus" / "test" / "00000.jsonl").unlink()
+    with pytest.raises(DataError, match=r"holds no \.jsonl or \.jsonl\.gz file"):
+        run.main([*arguments, "--tasks", "pubmed_perplexity"])
+
+
+def test_a_broken_gzip_file(arguments, data):
+    (data / "corpus" / "test" / "00001.jsonl.gz").write_bytes(b"\x1f\x8b\x08 no gzip")
+    with pytest.raises(DataError, match=r"00001\.jsonl\.gz, after line 0: cannot be read"):
+        run.main(arguments)
+
+
+def test_a_model_of_nan_is_refused(arguments, tiny_llama, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llama, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"] *= float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="a log-likelihood that is not a number"):
+        run.main([*arguments, "--model", str(broken)])
+
+
+def test_a_mistake_is_one_line_on_the_command_line(arguments):
+    done = subprocess.run(command("evaluation/run.py", *arguments, "--tasks", "mesh"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown task 'mesh'; did you mean 'mesh_topics'? (or give the path of a task's .yaml file)\n" or (
+        done.stderr.startswith("error: unknown task 'mesh'; built-in tasks: ") and done.stderr.count("\n") == 1
+    )

@@ -1,0 +1,41 @@
+import pytest
+
+from evaluation import task
+from galen.errors import UsageError
+
+
+def test_built_in_tasks_load():
+    for path in task.BUILT_IN.glob("*.yaml"):
+        name, specification = task.load(path.stem)
+        assert name == path.stem and specification.kind in ("multiple_choice", "perplexity")
+
+
+def test_a_task_by_its_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: perplexity\ndocuments: papers\nmax_tokens: 99\n")
+    assert task.load(str(path)) == ("mine", task.PerplexityTask(kind="perplexity", documents="papers", max_tokens=99))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "kind: perplexity\ndocuments: papers\nmax_token: 9\n",
+            r"mine\.yaml, line 3: unknown key 'max_token'; did you mean 'max_tokens'\?",
+        ),
+        ("kind: perplexity\n", "key 'documents' is missing"),
+        ("kind: cloze\nfile: a\n", r"key 'kind' must be one of multiple_choice, perplexity, not 'cloze'"),
+        ("file: a.jsonl\n", "key 'kind' must be one of"),
+        ("kind: multiple_choice\nfile: [a\n", "not valid YAML"),
+    ],
+)
+def test_wrong_task_files(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        task.load(str(path))
+
+
+def test_a_missing_task_file():
+    with pytest.raises(UsageError, match=r"cannot read the recipe missing\.yaml"):
+        task.load("missing.yaml")

@@ -1,0 +1,172 @@
+"""Whole runs on a tiny random Llama, as a user starts them."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from finetune import train
+from galen.errors import DataError, UsageError
+from tests.conftest import command
+
+ROOT_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_llama, question_file):
+    """A finished LoRA run of 40 steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.yaml").write_text(
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.2}}\nlora: {{r: 4, alpha: 8}}\n"
+        f"training: {{learning_rate: 0.02, max_steps: 40, micro_batch_size: 8, validation_interval: 20}}\noutput: {folder / 'run'}\n"
+    )
+    assert train.main([str(folder / "recipe.yaml")]) == 0
+    return folder
+
+
+def test_lora_lowers_training_and_validation_loss(finished):
+    records = log_of(finished / "run")
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    validation = {record["step"]: record["loss"] for record in records if record["kind"] == "validation"}
+    assert len(losses) == 40 and list(validation) == [0, 20, 40]
+    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
+    assert validation[40] < 0.5 * validation[0]
+
+
+def test_log_has_the_agreed_keys(finished):
+    records = log_of(finished / "run")
+    keys = {"kind", "step", "loss", "lr", "grad_norm", "consumed_samples", "tokens", "tokens_per_second", "elapsed"}
+    assert set(records[1]) == keys
+    steps = [record for record in records if record["kind"] == "train"]
+    for key in ("step", "consumed_samples", "tokens", "elapsed"):
+        assert all(first[key] < second[key] for first, second in itertools.pairwise(steps))
+    assert steps[0]["consumed_samples"] == 8
+
+
+def test_manifest_names_inputs_and_outputs(finished):
+    manifest = json.loads((finished / "run" / "manifest.json").read_text())
+    assert manifest["stage"] == "finetune" and manifest["counts"]["steps"] == 40
+    assert {"adapter/adapter_model.safetensors", "log.jsonl", "recipe.yaml"} <= {record["path"] for record in manifest["outputs"]}
+    assert any(record["path"].endswith("model.safetensors") for record in manifest["inputs"])
+
+
+def test_the_adapter_loads_in_plain_peft_and_merged_logits_are_equal(finished, tiny_llama):
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        before = base(tokens).logits
+        model = PeftModel.from_pretrained(base, finished / "run" / "adapter").eval()
+        adapted = model(tokens).logits
+        merged = model.merge_and_unload()(tokens).logits
+    assert (adapted - before).abs().max() > 0.1
+    torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=0)  # float32 rounding; logits reach 10
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    stamp = (finished / "run" / "log.jsonl").stat().st_mtime_ns
+    assert train.main([str(finished / "recipe.yaml")]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (finished / "run" / "log.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_another_recipe_into_the_same_run_is_an_error(finished):
+    with pytest.raises(UsageError, match=r"training\.learning_rate: 0\.02 there, 0\.01 now"):
+        train.main([str(finished / "recipe.yaml"), "training.learning_rate=0.01"])
+
+
+def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path):
+    train.main([str(recipe_file), f"output={tmp_path / 'whole'}"])
+    process = subprocess.Popen(
+        command("finetune/train.py", recipe_file), env={**os.environ, **ROOT_ENVIRONMENT}, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if line.startswith("step 6/12 | validation"):  # between the checkpoints of steps 4 and 8, amid an epoch
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    run = tmp_path / "run"
+    assert not (run / "adapter").exists() and (run / "checkpoints" / "checkpoint-4").is_dir()
+    # what a kill within a save leaves behind
+    shutil.copytree(run / "checkpoints" / "checkpoint-4", run / "checkpoints" / "checkpoint-8", dirs_exist_ok=True)
+    (run / "checkpoints" / "checkpoint-8" / "trainer_state.json").write_text('{"half')
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"kind": "tra')
+    train.main([str(recipe_file)])
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (tmp_path / "whole", run))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    timeless = [
+        [{key: record[key] for key in record if key not in ("elapsed", "tokens_per_second")} for record in log_of(folder)]
+        for folder in (tmp_path / "whole", run)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, tmp_path):
+    """With learning rate about 0 and no dropout, one batch of 6 and two of 3 must give the same loss and gradient norm."""
+    common = [str(recipe_file), "training.learning_rate=1e-12", "training.max_steps=3", "lora.dropout=0"]
+    train.main([*common, f"output={tmp_path / 'two'}"])
+    train.main([*common, "training.micro_batch_size=6", "training.gradient_accumulation=1", f"output={tmp_path / 'one'}"])
+    for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+        if one["kind"] == "train":
+            assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+
+
+def test_the_last_step_is_validated_once(recipe_file, tmp_path):
+    train.main([str(recipe_file), "training.max_steps=4", "training.validation_interval=3"])
+    assert [record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "validation"] == [0, 3, 4]
+
+
+def test_the_demo_recipe_is_valid(tmp_path):
+    with pytest.raises(UsageError, match="there is no model folder nowhere"):
+        train.main(["examples/finetune/mesh_topics_lora.yaml", "model.path=nowhere", f"output={tmp_path / 'run'}"])
+
+
+def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
+    train.main([str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    original = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    assert not torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
+    assert (tmp_path / "run" / "model" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.path=missing", "there is no model folder missing"),
+        ("data.train=missing.jsonl", "there is no file missing.jsonl"),
+        ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
+        ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
+        ("training.epochs=2", "either epochs or max_steps"),
+        ("data.max_length=20", "longer than data.max_length = 20 tokens even without"),
+        ("training.learning_rte=1", "did you mean 'learning_rate'"),
+    ],
+)
+def test_mistakes_are_told_in_one_message(recipe_file, override, message):
+    with pytest.raises((UsageError, DataError), match=message):
+        train.main([str(recipe_file), override])
+
+
+def test_help_is_quick_and_lists_the_keys():
+    started = time.monotonic()
+    text = subprocess.run(command("finetune/train.py", "--help"), capture_output=True, text=True, check=True).stdout
+    assert "gradient_accumulation" in text and "mesh_topics_lora.yaml" in text
+    assert time.monotonic() - started < 20

@@ -1,0 +1,28 @@
+import pytest
+
+from galen.atomic import atomic_file, atomic_folder
+from galen.errors import DataError
+
+
+def test_file_appears_only_when_whole(tmp_path):
+    final = tmp_path / "sub" / "out.txt"
+    with pytest.raises(RuntimeError), atomic_file(final) as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert list(final.parent.iterdir()) == []
+    with atomic_file(final) as path:
+        path.write_text("whole")
+        assert not final.exists()
+    assert final.read_text() == "whole"
+
+
+def test_folder_appears_only_when_whole_and_overwrites_nothing(tmp_path):
+    final = tmp_path / "out"
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "left by a killed run").touch()
+    with atomic_folder(final) as path:
+        (path / "a").write_text("1")
+        assert not final.exists()
+    assert [p.name for p in final.iterdir()] == ["a"]
+    with pytest.raises(DataError, match="exists already"), atomic_folder(final):
+        pass

@@ -1,0 +1,93 @@
+import pytest
+from pydantic.dataclasses import dataclass
+
+from galen.errors import UsageError
+from galen.recipe import STRICT, describe, dump, load
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Source:
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Training:
+    train_iters: int = 10
+    """Number of optimizer steps."""
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.train_iters < 1:
+            raise ValueError("must be at least 1")
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Recipe:
+    output: str
+    """Where to write."""
+    training: Training
+    sources: list[Source] = ()  # type: ignore[assignment]
+    extra: Training | None = None
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+GOOD = "output: out\ntraining:\n  train_iters: 5\n  lr: 1e-3\nsources:\n  - path: a\n  - {path: b, weight: 2}\n"
+
+
+def test_values_and_overrides(write):
+    recipe = load(Recipe, write(GOOD), ["training.train_iters=7", "sources.1.path=c", "extra.lr=0.5"])
+    assert recipe.training.train_iters == 7
+    assert recipe.training.lr == pytest.approx(1e-3)  # YAML reads 1e-3 as text; the type makes it a number
+    assert [(s.path, s.weight) for s in recipe.sources] == [("a", 1.0), ("c", 2.0)]
+    assert recipe.extra.lr == 0.5
+
+
+def test_dump_reads_back_equal(write):
+    recipe = load(Recipe, write(GOOD))
+    assert load(Recipe, write(dump(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        (GOOD.replace("  lr:", "  learning:"), [], ["line 4", "unknown key 'training.learning'"]),
+        (GOOD.replace("train_iters", "train_itres"), [], ["line 3", "did you mean 'train_iters'?"]),
+        (GOOD, ["training.train_iter=3"], ["override 'training.train_iter=3'", "did you mean 'train_iters'?"]),
+        (GOOD, ["training.train_iters=0"], ["training: must be at least 1"]),
+        (GOOD, ["training.train_iters=many"], ["training.train_iters: Input should be a valid integer"]),
+        (GOOD, ["extra.lrr=1"], ["unknown key 'extra.lrr'", "did you mean 'lr'?"]),
+        (GOOD, ["sources.4.path=x"], ["sources is a list of 2"]),
+        (GOOD, ["output.x=1"], ["output is a value"]),
+        (GOOD, ["training"], ["write key=value"]),
+        (GOOD.replace("  - path: a", "  - pat: a"), [], ["line 6", "unknown key 'sources.0.pat'"]),
+        ("training: {}\n", [], ["key 'output' is missing"]),
+        ("- 1\n", [], ["a recipe is a mapping"]),
+        ("a: [1\nb: 2\n", [], ["line 2", "not valid YAML"]),
+    ],
+)
+def test_mistakes_are_named(write, text, overrides, expected):
+    with pytest.raises(UsageError) as error:
+        load(Recipe, write(text), overrides)
+    for part in expected:
+        assert part in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UsageError, match="cannot read the recipe"):
+        load(Recipe, tmp_path / "none.yaml")
+
+
+def test_describe_shows_documentation_and_defaults():
+    text = describe(Recipe)
+    assert "output [required]  Where to write." in text
+    assert "    train_iters [10]  Number of optimizer steps." in text

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import numpy
+import pytest
+
+from tests.conftest import run
+
+RECIPE = """
+output: {output}
+model: {{checkpoint: {checkpoint}}}
+data: {{train: [{data}/train_text_document], validation: [{data}/validation_text_document], seq_length: 32, num_workers: 0}}
+training:
+  {{train_iters: 6, micro_batch_size: 2, global_batch_size: 8, precision: fp32, eval_interval: 3, eval_iters: 2, save_interval: 3}}
+optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
+"""
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, untied_llama) -> Path:
+    """The untied tiny Llama as a Megatron checkpoint."""
+    folder = tmp_path_factory.mktemp("megatron") / "checkpoint"
+    run("checkpoints_convert/hf_to_megatron.py", "--hf", untied_llama, "--output", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Two small indexed datasets, written by Megatron's own builder: counting in steps, which a model can learn."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    folder = tmp_path_factory.mktemp("data")
+    random = numpy.random.default_rng(0)
+    for name, documents in (("train", 100), ("validation", 30)):
+        builder = IndexedDatasetBuilder(str(folder / f"{name}_text_document.bin"), dtype=numpy.uint16)
+        for length in random.integers(5, 60, documents):
+            document = (random.integers(0, 300) + numpy.arange(length) * random.integers(1, 4)) % 300
+            builder.add_document(document, [int(length)])
+        builder.finalize(str(folder / f"{name}_text_document.idx"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrain(tmp_path_factory, checkpoint, data):
+    """Run pretraining over `processes` processes with overrides; return its run folder."""
+
+    def pretrain(processes: int, *overrides: str, output: Path | None = None, check: bool = True):
+        output = output or tmp_path_factory.mktemp("run")
+        recipe = output / "given.yaml"
+        output.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
+        done = run(*launcher(processes), "megatron_ext.pretrain", recipe, *overrides, check=check)
+        return output if check else done
+
+    return pretrain
+
+
+def launcher(processes: int) -> list[str]:
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+
+
+def log(output: Path, kind: str) -> list[dict]:
+    return [record for record in map(json.loads, (output / "log.jsonl").read_text().splitlines()) if record["kind"] == kind]

@@ -1,0 +1,40 @@
+"""A run whose layout changes again and again, optimizer state and all, keeps the loss curve of one that never changed."""
+
+import shutil
+
+import pytest
+
+from tests.megatron_ext.conftest import log
+
+STEPS = ["training.train_iters=8", "training.save_interval=2", "training.keep_checkpoints=9", "training.eval_interval=8"]
+LAYOUTS = [
+    (2, "TP2", ["parallel.tensor_model_parallel_size=2"]),
+    (2, "PP2", ["parallel.pipeline_model_parallel_size=2"]),
+    (4, "PP2 x DP2", ["parallel.pipeline_model_parallel_size=2"]),
+    (2, "TP2 again", ["parallel.tensor_model_parallel_size=2"]),
+]
+
+
+def rewind(output, step):
+    """Make a finished run look as if it had been killed after the checkpoint of `step`."""
+    (output / "manifest.json").unlink()
+    (output / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
+    for folder in (output / "checkpoints").glob("iter_*"):
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder)
+
+
+@pytest.mark.multiprocess
+def test_the_loss_curve_does_not_notice(tmp_path, pretrain):
+    undisturbed = pretrain(1, *STEPS, output=tmp_path / "undisturbed")
+    changing = tmp_path / "changing"
+    for number, (processes, _, layout) in enumerate(LAYOUTS):
+        if number:
+            rewind(changing, 2 * number)
+        pretrain(processes, *STEPS, *layout, output=changing)
+    expected, found = log(undisturbed, "train"), log(changing, "train")
+    assert [record["step"] for record in found] == list(range(1, 9))
+    for before, after in zip(expected, found, strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
+        assert after["consumed_samples"] == before["consumed_samples"]
+    assert log(changing, "validation")[-1]["loss"] == pytest.approx(log(undisturbed, "validation")[-1]["loss"], rel=1e-6)

@@ -1,0 +1,44 @@
+"""One model, one batch, several layouts: the same losses and gradient norms."""
+
+import pytest
+
+from tests.megatron_ext.conftest import log
+
+LAYOUTS = {
+    "TP2": (2, ["parallel.tensor_model_parallel_size=2"]),
+    "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
+    "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
+    "DP2 with overlap": (2, ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]),
+    "TP2 x PP2": (4, ["parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"]),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(pretrain):
+    return pretrain(1)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_same_losses_as_one_process(pretrain, alone, name):
+    processes, overrides = LAYOUTS[name]
+    output = pretrain(processes, *overrides)
+    for expected, found in zip(log(alone, "train"), log(output, "train"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
+        assert (found["lr"], found["tokens"]) == (expected["lr"], expected["tokens"])
+    for expected, found in zip(log(alone, "validation"), log(output, "validation"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+
+
+@pytest.mark.multiprocess
+def test_training_lowers_the_loss(alone):
+    losses = [record["loss"] for record in log(alone, "validation")]
+    assert len(losses) == 3  # before the first step, after the third, after the last
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.multiprocess
+def test_bf16_stays_near_fp32(pretrain, alone):
+    for expected, found in zip(log(alone, "train"), log(pretrain(1, "training.precision=bf16"), "train"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=0.01)

@@ -1,0 +1,126 @@
+"""A checkpoint from elsewhere runs no code: planted pickles are refused by name, wherever they are."""
+
+import os
+import pickle
+import shutil
+from argparse import Namespace
+
+import pytest
+import torch
+
+from checkpoints_convert import describe, hf_to_megatron, legacy_to_megatron, megatron_to_hf
+from galen.errors import DataError
+from megatron_ext import safe_pickle
+from megatron_ext.dist_checkpoint import load_sharded
+from megatron_ext.stored_tensor import StoredTensor
+
+
+class Planted:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, untied_llama):
+    folder = tmp_path_factory.mktemp("safe") / "checkpoint"
+    hf_to_megatron.main(["--hf", str(untied_llama), "--output", str(folder)])
+    return folder
+
+
+def plant_metadata(folder, planted):
+    content = pickle.loads((folder / ".metadata").read_bytes())
+    content.planner_data = planted
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+
+
+def plant_common(folder, planted):
+    torch.save({"args": planted}, folder / "common.pt")
+
+
+def plant_object(folder, planted):
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
+
+    content = pickle.loads((folder / ".metadata").read_bytes())
+    torch.save(planted, folder / "__9_0.distcp")
+    content.state_dict_metadata["random_states/shard_0_1"] = BytesStorageMetadata()
+    content.storage_data[MetadataIndex("random_states/shard_0_1")] = _StorageInfo(
+        "__9_0.distcp", 0, (folder / "__9_0.distcp").stat().st_size
+    )
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("plant", [plant_metadata, plant_common, plant_object])
+def test_a_planted_pickle_is_refused_by_name(tmp_path, checkpoint, plant):
+    copy, mark = tmp_path / "copy", tmp_path / "was-run"
+    shutil.copytree(checkpoint, copy)
+    plant(copy / "iter_0000000", Planted(mark))
+    with pytest.raises(DataError, match=r"asks to run posix\.system"):
+        load_sharded({}, copy / "iter_0000000")  # what pretraining and verify load with
+    if plant is not plant_object:  # export and description read no objects
+        with pytest.raises(DataError, match=r"asks to run posix\.system"):
+            describe.main([str(copy)])
+    if plant is plant_metadata:
+        with pytest.raises(DataError, match=r"asks to run posix\.system"):
+            megatron_to_hf.main(["--megatron", str(copy), "--output", str(tmp_path / "out")])
+    assert not mark.exists()
+
+
+def test_a_planted_old_checkpoint_is_refused(tmp_path):
+    (tmp_path / "old" / "mp_rank_00").mkdir(parents=True)
+    torch.save({"args": Namespace(), "model": Planted(tmp_path / "was-run")}, tmp_path / "old" / "mp_rank_00" / "model_optim_rng.pt")
+    with pytest.raises(DataError, match=r"asks to run posix\.system"):
+        legacy_to_megatron.main(["--legacy", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--vocab-size", "10"])
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize(
+    "text", [b"cbuiltins\neval\n(S'1'\ntR.", b"cbuiltins\ngetattr\n(cbuiltins\ndict\nS'get'\ntR.", b"csubprocess\nPopen\n(S'ls'\ntR."]
+)
+def test_builtins_that_run_code_are_refused(tmp_path, text):
+    (tmp_path / "x").write_bytes(text)
+    with pytest.raises(DataError, match="asks to run"):
+        safe_pickle.read_pickle(tmp_path / "x")
+
+
+def test_objects_of_a_training_program_stay_inert(tmp_path):
+    text = b"cmegatron.enums\nAttnMaskType\n(I2\ntR."
+    (tmp_path / "x").write_bytes(text)
+    assert repr(safe_pickle.read_pickle(tmp_path / "x")) == "AttnMaskType(2,)"
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_tensors_are_found_where_they_lie(tmp_path, checksum):
+    tensors = {
+        "a": torch.randn(5, 3),
+        "t": torch.randn(4, 6).T,
+        "b": torch.arange(7, dtype=torch.bfloat16)[2:],
+        "scalar": torch.tensor(2.5),
+    }
+    torch.serialization.set_crc32_options(checksum)
+    with (tmp_path / "x").open("wb") as file:
+        file.write(b"before")
+        torch.save(tensors, file)
+        length = file.tell() - 6
+        file.write(b"after")
+    torch.serialization.set_crc32_options(True)
+    found = safe_pickle.read_archive(tmp_path / "x", 6, length)
+    assert all(isinstance(value, StoredTensor) for value in found.values())
+    for name, tensor in tensors.items():
+        assert found[name].read().equal(tensor), name
+    assert found["a"].rows(1, 3).equal(tensors["a"][1:3])
+    assert found["t"].rows(1, 3).equal(tensors["t"][1:3])
+
+
+def test_a_cut_file_is_named(tmp_path, checkpoint):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    path = copy / "iter_0000000" / "__2_0.distcp"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"__2_0\.distcp"):
+        megatron_to_hf.main(["--megatron", str(copy), "--output", str(tmp_path / "out")])

@@ -1,0 +1,108 @@
+import json
+
+import numpy
+import pytest
+
+from galen import manifest
+from galen.errors import DataError
+from megatron_ext import architecture as architectures
+from megatron_ext import checkpoint_folder
+from megatron_ext.tokenised_data import BatchSampler, check
+from tests.conftest import run
+
+
+@pytest.fixture(scope="module")
+def shape(checkpoint):
+    return architectures.read(checkpoint_folder.newest(checkpoint))
+
+
+@pytest.fixture
+def tokenised(tmp_path, tiny_tokenizer):
+    (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n{"text": "four"}\n')
+    prefix = tmp_path / "d"
+    run(
+        "data_prep/preprocess.py",
+        "--input",
+        tmp_path / "in.jsonl",
+        "--output-prefix",
+        prefix,
+        "--tokenizer-model",
+        tiny_tokenizer,
+        "--append-eod",
+    )
+    return f"{prefix}_text_document"
+
+
+def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
+    vocabulary = check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+    assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
+
+
+def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+    other = tmp_path / "tokenizer.json"
+    other.write_text((tiny_tokenizer / "tokenizer.json").read_text() + "\n")
+    with pytest.raises(DataError, match="differs from the model's own"):
+        check([tokenised], shape, other)
+
+
+def test_a_larger_vocabulary_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+    path = tmp_path / "d_manifest.json"
+    made = manifest.read(path)
+    made["tokenizer"]["vocab_size"] = 301
+    path.write_text(json.dumps(made))
+    with pytest.raises(DataError, match="has 301 ids; the model has 300 embedding rows"):
+        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+
+
+def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
+    prefix = str(data / "train_text_document")
+    assert check([prefix], shape, tmp_path / "none").vocab_size == 300
+    ids = numpy.memmap(f"{prefix}.bin", numpy.uint16, "r")
+    (tmp_path / "x.idx").write_bytes((data / "train_text_document.idx").read_bytes())
+    ids = numpy.array(ids)
+    ids[7] = 300
+    ids.tofile(tmp_path / "x.bin")
+    with pytest.raises(DataError, match="holds the id 300, the model has 300 embedding rows"):
+        check([str(tmp_path / "x")], shape, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda index, binary: index.unlink(), "is missing"),
+        (lambda index, binary: index.write_bytes(b"not an index"), "not a Megatron index"),
+        (lambda index, binary: index.write_bytes(index.read_bytes()[:-1]), "cut off or altered"),
+        (lambda index, binary: binary.write_bytes(binary.read_bytes()[:-2]), "tokenise again"),
+    ],
+)
+def test_damaged_files_are_named(data, shape, tmp_path, damage, message):
+    index, binary = tmp_path / "x.idx", tmp_path / "x.bin"
+    index.write_bytes((data / "train_text_document.idx").read_bytes())
+    binary.write_bytes((data / "train_text_document.bin").read_bytes())
+    damage(index, binary)
+    with pytest.raises(DataError, match=message):
+        check([str(tmp_path / "x")], shape, tmp_path / "none")
+
+
+def test_empty_data_are_refused(shape, tmp_path):
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    builder = IndexedDatasetBuilder(str(tmp_path / "x.bin"), dtype=numpy.uint16)
+    builder.finalize(str(tmp_path / "x.idx"))
+    with pytest.raises(DataError, match="holds no tokens"):
+        check([str(tmp_path / "x")], shape, tmp_path / "none")
+
+
+def samples(ranks, micro, consumed=0):
+    """All ranks' samples, in the order in which global batches of 8 consume them."""
+    parts = [list(BatchSampler(total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    batches = 8 // (micro * ranks)
+    steps = range(0, len(parts[0]), batches)
+    return [sorted(n for part in parts for batch in part[step : step + batches] for n in batch) for step in steps]
+
+
+def test_each_step_takes_the_same_samples_under_any_layout():
+    expected = [list(range(step, step + 8)) for step in range(0, 32, 8)]
+    for ranks, micro in ((1, 1), (1, 8), (2, 2), (4, 2), (8, 1)):
+        assert samples(ranks, micro) == expected
+        assert samples(ranks, micro, consumed=16) == expected[2:]
