@@ -49,10 +49,15 @@ def run_steps(
 ) -> tuple[list[Any], dict[Path, str]]:
     """Run the steps that no earlier run finished; return their results in order and the SHA-256 of inputs and outputs.
 
-    Inputs and outputs are hashed by a thread beside the work, while they are in the disk's cache.
+    Inputs and outputs are hashed by threads beside the work, while they are in the disk's cache. When the work fails, the inputs'
+    hashes are given up, but a file that is whole is still recorded, so that the next start keeps it.
     """
     done = [_read_result(folder, step) for step in steps]
-    with ThreadPoolExecutor(1) as hasher, Progress(label, total=total_bytes, unit="B", scale=True) as progress:
+    with (
+        ThreadPoolExecutor(1) as recorder,
+        ThreadPoolExecutor(1) as hasher,
+        Progress(label, total=total_bytes, unit="B", scale=True) as progress,
+    ):
         input_hashes = {path: hasher.submit(manifest.sha256, path) for path in inputs}
         try:
             for step, result in zip(steps, done, strict=True):
@@ -62,7 +67,7 @@ def run_steps(
                 print(f"going on after {sum(result is not None for result in done)} of {len(steps)} files", file=sys.stderr)
             missing = [step for step, result in zip(steps, done, strict=True) if result is None]
             if workers == 1 or len(missing) < 2:
-                _in_order(folder, missing, hasher, progress)
+                _in_order(folder, missing, recorder, progress)
             else:
                 _shared(folder, missing, workers, progress)
         except BaseException:
@@ -77,11 +82,11 @@ def run_steps(
     return [result["result"] for result in results], hashes
 
 
-def _in_order(folder: Path, steps: Sequence[Step], hasher: ThreadPoolExecutor, progress: Progress) -> None:
+def _in_order(folder: Path, steps: Sequence[Step], recorder: ThreadPoolExecutor, progress: Progress) -> None:
     recorded: list[Future[None]] = []
     for step in steps:
         result = step.run(folder / step.file)
-        recorded.append(hasher.submit(_record, folder, step, result))
+        recorded.append(recorder.submit(_record, folder, step, result))
         progress.update((folder / step.file).stat().st_size)
     for future in recorded:
         future.result()
