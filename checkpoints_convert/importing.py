@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert import family as families
-from checkpoints_convert import vocabulary
+from checkpoints_convert import families, vocabulary
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import Weights, check_vocabulary, copy_companions
 from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
