@@ -31,7 +31,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add(
         "--add-special-tokens",
         metavar="FILE",
-        help="tokens to add to the vocabulary, one a line, as in data_prep/special_tokens/meditron.txt",
+        help="tokens to add to the vocabulary, one a line, as in examples/special_tokens/meditron.txt",
     )
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]")
     add("--max-documents", type=int, metavar="N", help="stop behind so many documents")
