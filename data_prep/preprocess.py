@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if arguments.shard not in (None, shard):
             continue
         prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
-        job = TokenJob(prefix, names)
+        job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
         if not _is_finished(job, parts, config):
             task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, None)  # type: ignore[arg-type]
             _run(job, task, config, contract, arguments, start)

@@ -1,10 +1,12 @@
-"""From texts to the sequences of documents: beginning and end tokens, overlapping windows, roles of messages."""
+"""From texts to the sequences of documents: beginning and end tokens, overlapping windows, sentences, roles of messages."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from data_prep.sentences import SentenceSplitter
 
 Ids = np.ndarray[Any, Any]
 Encode = Callable[[Sequence[str]], list[Ids]]
@@ -23,6 +25,9 @@ class Shape:
     eod: int | None = None
     window: int | None = None
     overlap: int = 0
+    sentences: SentenceSplitter | None = None
+    """Makes each sentence a sequence."""
+
     message: str | None = None
     """How a message is written, with `{role}` and `{content}`: a record is then a conversation."""
 
@@ -43,6 +48,8 @@ def build(values: Sequence[Any], encode: Encode, shape: Shape) -> list[Documents
     """Return the documents of a key's values; of conversations, their text and then their roles."""
     if shape.message is not None:
         return _conversations(values, encode, shape)
+    if shape.sentences is not None:
+        return [_sentences([shape.sentences.split(text) for text in values], encode, shape)]
     result = Documents()
     ids, lengths, counts = result.ids, result.lengths, result.counts
     front, back = _marks(shape)
@@ -73,6 +80,22 @@ def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
     """Cut a document into windows that share `overlap` ids with the one before; the last may be shorter."""
     starts = range(0, max(len(ids) - overlap, 1), window - overlap)
     return [ids[start : start + window] for start in starts]
+
+
+def _sentences(texts: Sequence[list[str]], encode: Encode, shape: Shape) -> Documents:
+    """Encode sentence by sentence, each a sequence; as in Megatron-LM, one without ids is left out, and the end token goes to the last."""
+    encoded = iter(encode([sentence for sentences in texts for sentence in sentences]))
+    result = Documents()
+    front, back = _marks(shape)
+    for sentences in texts:
+        parts = [ids for _ in sentences if len(ids := next(encoded))]
+        if parts:
+            parts[0] = np.concatenate([*front, parts[0]])
+            parts[-1] = np.concatenate([parts[-1], *back])
+        result.ids += parts
+        result.lengths += map(len, parts)
+        result.counts.append(len(parts))
+    return result
 
 
 def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape) -> list[Documents]:

@@ -77,12 +77,13 @@ class TokenJob:
     Args:
         prefix: of all files.
         names: of the outputs, mostly the JSON keys.
+        level: what a sequence is, document or sentence; the files' names end in it.
     """
 
-    def __init__(self, prefix: str | Path, names: Sequence[str]) -> None:
-        self.outputs = {name: Output(Path(f"{prefix}_{name}_document")) for name in names}
+    def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
+        self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
-        base = Path(f"{prefix}_{'_'.join(names)}_document")
+        base = Path(f"{prefix}_{'_'.join(names)}_{level}")
         self._note, self._lock = (base.with_name(f".{base.name}.{ending}.partial") for ending in ("state", "lock"))
         self.state = self._fresh()
 
