@@ -57,14 +57,14 @@ class IndexedFileWriter:
         self._lengths.truncate(sequences * 4)
         self._counts.truncate(documents * 4)
 
-    def add(self, ids: bytes, lengths: Array, counts: Array) -> None:
-        """Append documents: ids as raw bytes of `dtype`, length of each sequence, number of sequences of each document."""
-        self._bin.write(ids)
+    def add(self, ids: Array, lengths: Array, counts: Array) -> None:
+        """Append documents: ids of `dtype`, length of each sequence, number of sequences of each document."""
+        self._bin.write(np.ascontiguousarray(ids).data)
         self._lengths.write(lengths.astype("<i4").tobytes())
         self._counts.write(counts.astype("<i4").tobytes())
         self.documents += len(counts)
         self.sequences += len(lengths)
-        self.tokens += len(ids) // self.dtype.itemsize
+        self.tokens += len(ids)
 
     def flush(self) -> None:
         """Bring what was added to the disk."""

@@ -144,7 +144,7 @@ def tokenise(
                 limit = arguments.max_documents and arguments.max_documents - state.outputs[next(iter(job.outputs))].documents
                 _take(job, task, block, result, limit, arguments.on_bad_line)
                 first = time.monotonic() - start if first is None else first
-                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs) / task.dtype.itemsize
+                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs)
                 rate = tokens[0] / max(time.monotonic() - tokens[1], 1e-3)
                 progress.label = f"tokenise {tokens[0] / 1e6:,.1f}M tokens, {rate / 1e6:.2f}M tokens/s"
                 progress.update(sum(sizes[: block.part]) + block.position - progress.done)
@@ -166,7 +166,7 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | 
     """Add what came of a block to the working files and to the state."""
     state, part = job.state, task.parts[block.part]
     if limit and len(result.numbers) > limit:
-        _cut(result, limit, task.dtype.itemsize)
+        _cut(result, limit)
     for bad in result.bad:
         if on_bad == "stop" or len(state.examples) < EXAMPLES:
             message = f"{_place(part, block, bad.number)}: {bad.detail}"
@@ -194,7 +194,7 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | 
     state.bytes += sum(result.text_bytes)
 
 
-def _cut(result: Result, limit: int, itemsize: int) -> None:
+def _cut(result: Result, limit: int) -> None:
     """Leave out the documents behind the first `limit`, and the bad lines behind these."""
     last = result.numbers[limit - 1]
     result.numbers, result.text_bytes = result.numbers[:limit], result.text_bytes[:limit]
@@ -202,7 +202,7 @@ def _cut(result: Result, limit: int, itemsize: int) -> None:
     for encoded in result.outputs:
         encoded.counts = encoded.counts[:limit]
         encoded.lengths = encoded.lengths[: int(encoded.counts.sum())]
-        encoded.ids = encoded.ids[: int(encoded.lengths.sum()) * itemsize]
+        encoded.ids = encoded.ids[: int(encoded.lengths.sum())]
 
 
 def _place(part: Part, block: Block, number: int) -> str:
