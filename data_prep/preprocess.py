@@ -94,24 +94,27 @@ def _run(
         try:
             first, records = tokenise(job, task, arguments, hashing, stdin, start)
             _finish(job, task, arguments.stats)
+            counts = _counts(job, task.tokenizer)
+            outputs: list[Any] = []
+            for output in job.outputs.values():
+                outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
+            inputs = [record.result() if record else _stdin_record(stdin) for record in records]
+            manifest.write(
+                job.manifest,
+                stage="preprocess",
+                inputs=inputs,
+                config=config,
+                outputs=outputs,
+                counts=counts,
+                tokenizer=contract,
+                engine=task.engine.name,
+            )
         except OSError as error:
-            advice = "what is done stays: make room and start the same command again"
-            raise DataError(f"cannot write {error.filename or job.manifest.parent}: {error.strerror}; {advice}") from None
-        counts = _counts(job, task.tokenizer)
-        outputs: list[Any] = []
-        for output in job.outputs.values():
-            outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
-        inputs = [record.result() if record else _stdin_record(stdin) for record in records]
-        manifest.write(
-            job.manifest,
-            stage="preprocess",
-            inputs=inputs,
-            config=config,
-            outputs=outputs,
-            counts=counts,
-            tokenizer=contract,
-            engine=task.engine.name,
-        )
+            job.withdraw()
+            where = error.filename or job.manifest.parent
+            raise DataError(
+                f"cannot write {where}: {error.strerror}; what is done stays: make room and start the same command again"
+            ) from None
     seconds = time.monotonic() - start
     print(_summary(counts, task.tokenizer.vocab_size))
     tokens = sum(output["tokens"] for output in counts["outputs"].values()) - before[1]
