@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class WriteShard(Step):
     architecture: Architecture
     dtype: torch.dtype | None
 
-    def run(self, path: Path) -> dict[str, int]:
+    def run(self, path: Path, written: Callable[[int], None]) -> dict[str, int]:
         """Write the file and return the size of each of its tensors in bytes."""
         source = TorchDist(self.folder)
         room: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
@@ -74,6 +75,7 @@ class WriteShard(Step):
                         file.seek(places[unit.hf[run.tensor]].offset + run.start * row_bytes)
                         _write_all(file, data[done : done + size])
                         done += size
+                written(places[unit.hf[-1]].offset + places[unit.hf[-1]].nbytes)
         return {name: stored.nbytes for name, stored in places.items()}
 
 
