@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from galen.atomic import write_text
-from megatron_ext.architecture import Architecture
+from megatron_ext.architecture import VOCAB_MULTIPLE, Architecture
 
 NAME = "run_config.yaml"
 
@@ -36,9 +36,9 @@ def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dt
             "num_query_groups": architecture.num_query_groups,
             "kv_channels": architecture.kv_channels,
             "seq_length": architecture.max_position_embeddings,
-            # Bridge's providers count the rows that a model has; padding for more ranks is theirs to add
-            "vocab_size": architecture.padded_vocab_size(tensor_parallel),
-            "should_pad_vocab": False,
+            "vocab_size": architecture.vocab_size,
+            "should_pad_vocab": True,
+            "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,  # gives the padding of the checkpoint on one rank
             "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
             "position_embedding_type": "rope",
             "rotary_base": int(architecture.rotary_base),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class WriteShard(Step):
     architecture: Architecture
     dtype: torch.dtype | None
 
-    def run(self, path: Path) -> dict[str, int]:
+    def run(self, path: Path, written: Callable[[int], None]) -> dict[str, int]:
         """Write the file and return the size of each of its tensors in bytes."""
         source = TorchDist(self.folder)
         room: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
@@ -59,22 +61,37 @@ class WriteShard(Step):
             dtype = self.dtype or source.dtype(unit.megatron, unit.layer)
             room |= {name: (dtype, size) for name, size in zip(unit.hf, hf_shapes(unit.mapping, self.architecture), strict=True)}
         places = write_header(path, room)
+        buffer = bytearray()  # one for all pieces: memory that comes and goes would be fragmented
         with path.open("rb+", buffering=0) as file:
             for unit in self.units:
                 first = places[unit.hf[0]]
                 row_bytes = first.nbytes // first.shape[0]
                 for place, runs in pieces(unit, self.architecture, first.dtype):
                     runs = [run for run in runs if run.tensor != PADDING]
+                    if not runs:
+                        continue
                     stop = place + sum(run.stop - run.start for run in runs)
-                    rows = source.rows(unit.megatron, unit.layer, place, stop).to(first.dtype)
-                    data = rows.view(-1).view(torch.uint8).numpy().data
+                    rows, buffer = _stored_rows(source, unit, place, stop, buffer)
+                    data = rows.to(first.dtype).view(-1).view(torch.uint8).numpy().data
                     done = 0
                     for run in runs:
                         size = (run.stop - run.start) * row_bytes
                         file.seek(places[unit.hf[run.tensor]].offset + run.start * row_bytes)
                         _write_all(file, data[done : done + size])
                         done += size
+                written(places[unit.hf[-1]].offset + places[unit.hf[-1]].nbytes)
         return {name: stored.nbytes for name, stored in places.items()}
+
+
+def _stored_rows(source: TorchDist, unit: Unit, start: int, stop: int, buffer: bytearray) -> tuple[torch.Tensor, bytearray]:
+    """Read these rows of a unit's Megatron tensor, in the precision that they are stored in, into `buffer`, or into a larger one."""
+    shape = (stop - start, *source.shape(unit.megatron, unit.layer)[1:])
+    dtype = source.dtype(unit.megatron, unit.layer)
+    if len(buffer) < math.prod(shape) * dtype.itemsize:
+        buffer = bytearray(math.prod(shape) * dtype.itemsize)
+    rows = torch.frombuffer(buffer, dtype=dtype, count=math.prod(shape)).view(shape)
+    source.read_into(rows, unit.megatron, unit.layer, start)
+    return rows, buffer
 
 
 def _write_all(file: Any, data: memoryview) -> None:

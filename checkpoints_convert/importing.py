@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class WritePart(Step):
     dtype: torch.dtype | None
     tensor_parallel: int
 
-    def run(self, path: Path) -> list[dict[str, Any]]:
+    def run(self, path: Path, written: Callable[[int], None]) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
         entries = []
         buffer = bytearray(CHUNK_BYTES)
@@ -70,6 +71,8 @@ class WritePart(Step):
                     if unit.layer is not None:
                         tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *size)
                     entries.append(torch_dist.write_entry(stream, self.file, unit.megatron, whole, offset, tensor))
+                    stream.flush()
+                    written(stream.tell())
         return [dataclasses.asdict(entry) for entry in entries]
 
 

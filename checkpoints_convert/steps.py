@@ -1,14 +1,16 @@
 """Runs the steps of a conversion, each of which writes one file, and goes on where a killed run stopped."""
 
+import hashlib
 import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -17,6 +19,8 @@ from galen.atomic import write_text
 from galen.progress import Progress
 
 _PLAN = ".plan.json"
+_HASHED_AT_ONCE = 2**20  # bytes; fits the processor's cache
+_SYNCED_AT_ONCE = 2**28  # bytes; seldom enough not to wait for the disk, often enough to keep it busy
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,11 @@ class Step(ABC):
     """Its name in the output folder."""
 
     @abstractmethod
-    def run(self, path: Path) -> Any:
-        """Write the file at `path` and return what the end of the conversion needs to know of it, as JSON types."""
+    def run(self, path: Path, written: Callable[[int], None]) -> Any:
+        """Write the file at `path` and return what the end of the conversion needs to know of it, as JSON types.
+
+        `written` is told, on the way, up to which byte the file has its final content, so that it is hashed while it grows.
+        """
 
 
 def plan_matches(folder: Path, inputs: Sequence[Path], config: dict[str, Any], write: bool = False) -> bool:
@@ -51,11 +58,10 @@ def run_steps(
     """Run the steps that no earlier run finished; return their results in order and the SHA-256 of inputs and outputs.
 
     Inputs and outputs are hashed by threads beside the work, while they are in the disk's cache. When the work fails, the inputs'
-    hashes are given up, but a file that is whole is still recorded, so that the next start keeps it.
+    hashes are given up; a file that is whole has been recorded, so that the next start keeps it.
     """
     done = [_read_result(folder, step) for step in steps]
     with (
-        ThreadPoolExecutor(1) as recorder,
         ThreadPoolExecutor(1) as hasher,
         Progress(label, total=total_bytes, unit="B", scale=True) as progress,
     ):
@@ -68,7 +74,8 @@ def run_steps(
                 print(f"going on after {sum(result is not None for result in done)} of {len(steps)} files", file=sys.stderr)
             missing = [step for step, result in zip(steps, done, strict=True) if result is None]
             if workers == 1 or len(missing) < 2:
-                _in_order(folder, missing, recorder, progress)
+                for step in missing:
+                    _write_and_record(folder, step, progress.update)
             else:
                 _shared(folder, missing, workers, progress)
         except BaseException:
@@ -81,16 +88,6 @@ def run_steps(
     for step in steps:
         _result_path(folder, step).unlink()
     return [result["result"] for result in results], hashes
-
-
-def _in_order(folder: Path, steps: Sequence[Step], recorder: ThreadPoolExecutor, progress: Progress) -> None:
-    recorded: list[Future[None]] = []
-    for step in steps:
-        result = step.run(folder / step.file)
-        recorded.append(recorder.submit(_record, folder, step, result))
-        progress.update((folder / step.file).stat().st_size)
-    for future in recorded:
-        future.result()
 
 
 def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progress) -> None:
@@ -117,15 +114,64 @@ def _end_with_parent() -> None:
     Thread(target=watch, args=(parent_process(),), daemon=True).start()
 
 
-def _write_and_record(folder: Path, step: Step) -> None:
-    _record(folder, step, step.run(folder / step.file))
+def _write_and_record(folder: Path, step: Step, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Write a step's file and note that it is whole: after this a new start will not write it again."""
+    path = folder / step.file
+    path.touch()
+    with GrowingFile(path, progress) as growing:
+        result = step.run(path, growing.written)
+    write_text(_result_path(folder, step), json.dumps({"result": result, "sha256": growing.sha256}))
 
 
-def _record(folder: Path, step: Step, result: Any) -> None:
-    """Note that a step's file is whole: after this a new start will not write it again."""
-    with (folder / step.file).open("rb+") as file:
-        os.fsync(file.fileno())
-    write_text(_result_path(folder, step), json.dumps({"result": result, "sha256": manifest.sha256(folder / step.file)}))
+class GrowingFile:
+    """Hashes a file and brings it to the disk while it is being written, in a thread of its own.
+
+    Otherwise both would begin when all is written, and take as long again.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        self.path = path
+        self.sha256 = ""
+        self._progress = progress
+        self._ends: SimpleQueue[int | None] = SimpleQueue()
+        self._thread = ThreadPoolExecutor(1)
+
+    def written(self, end: int) -> None:
+        """Say that the bytes before `end` will not change any more."""
+        self._ends.put(end)
+
+    def __enter__(self) -> "GrowingFile":
+        self._hash = self._thread.submit(self._follow)
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._ends.put(None)
+        try:
+            if failed is None:
+                self.sha256 = self._hash.result()
+        finally:
+            self._thread.shutdown()
+
+    def _follow(self) -> str:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_HASHED_AT_ONCE))
+        with self.path.open("rb+", buffering=0) as file:
+            place = synced = 0
+            while (end := self._ends.get()) is not None:
+                start = place
+                while place < end:
+                    count = file.readinto(buffer[: min(end - place, len(buffer))])
+                    digest.update(buffer[:count])
+                    place += count
+                if place - synced >= _SYNCED_AT_ONCE:
+                    os.fdatasync(file.fileno())
+                    synced = place
+                self._progress(place - start)
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                self._progress(count)
+            os.fsync(file.fileno())
+        return digest.hexdigest()
 
 
 def _result_path(folder: Path, step: Step) -> Path:

@@ -140,9 +140,19 @@ class TorchDist:
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
         """
+        target = torch.empty((stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer))
+        self.read_into(target, name, layer, start)
+        return target
+
+    def read_into(self, target: Tensor, name: str, layer: int | None, start: int) -> None:
+        """Fill `target`, which lies row after row, with the rows of a tensor, of one layer, from `start` on.
+
+        Raises:
+            DataError: the parts do not cover it, or a file is missing or damaged.
+        """
         key = self.key(name, layer)
         stacked = layer is not None and key == name
-        target = torch.empty((stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer))
+        stop = start + len(target)
         filled = 0
         for offset, info in self._parts.get(key, ()):
             size = self._sizes[key, offset]
@@ -153,16 +163,19 @@ class TorchDist:
             low, high = max(start, where[0]), min(stop, where[0] + extent[0])
             if low >= high:
                 continue
-            part = self._stored(info, key, size, first if stacked else None).rows(low - where[0], high - where[0])
+            stored = self._stored(info, key, size, first if stacked else None)
             places = [slice(low - start, high - start)]
             places += [slice(begin, begin + length) for begin, length in zip(where[1:], extent[1:], strict=True)]
-            target[tuple(places)] = part
+            part = target[tuple(places)]
+            if part.is_contiguous():
+                stored.read_into(part, low - where[0])
+            else:
+                part.copy_(stored.rows(low - where[0], high - where[0]))
             filled += part.numel()
         if filled != target.numel():
             raise DataError(
                 f"{self.folder} is incomplete: of {key} rows {start} to {stop} it holds {filled:,} of {target.numel():,} numbers"
             )
-        return target
 
     def _stored(self, info: Any, key: str, size: tuple[int, ...], layer: int | None) -> StoredTensor:
         """Return where a part is; of a stack of layers, the one at place `layer` in it."""

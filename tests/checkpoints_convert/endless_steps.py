@@ -13,7 +13,7 @@ from checkpoints_convert.steps import Step, run_steps
 class Endless(Step):
     """Leaves its process's id and sleeps."""
 
-    def run(self, path: Path) -> None:
+    def run(self, path: Path, written: object) -> None:
         """Never return."""
         (path.parent / "pids" / str(os.getpid())).touch()
         while True:

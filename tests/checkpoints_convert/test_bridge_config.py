@@ -12,7 +12,7 @@ from megatron.core.transformer import TransformerConfig
 from checkpoints_convert import bridge_config, families
 
 # Fields of Megatron-Bridge's GPTModelProvider (0.6.2) beyond those of Megatron Core's classes.
-_OF_THE_PROVIDER = {"_target_", "seq_length", "should_pad_vocab"}
+_OF_THE_PROVIDER = {"_target_", "seq_length", "should_pad_vocab", "make_vocab_size_divisible_by"}
 
 
 @pytest.mark.parametrize("name", ["llama-3.2", "mistral-v0.1", "qwen2", "qwen3"])
@@ -26,6 +26,6 @@ def test_the_model_of_the_configuration(make_model, tmp_path, name):
     for field in ("num_layers", "kv_channels", "num_query_groups", "layernorm_epsilon", "add_qkv_bias", "qk_layernorm", "normalization"):
         assert model[field] == getattr(expected, field)
     assert model["window_size"] == (list(expected.window_size) if expected.window_size else None)
-    assert model["vocab_size"] == architecture.padded_vocab_size(2)
+    assert -(-model["vocab_size"] // model["make_vocab_size_divisible_by"]) * 256 == architecture.padded_vocab_size(2)
     assert model["rope_scaling_factor"] == (32.0 if name == "llama-3.2" else 1.0)
     assert (model["bf16"], model["params_dtype"]["_target_"]) == (True, "torch.bfloat16")
