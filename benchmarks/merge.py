@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,13 +53,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_file(prefix: Path, documents: int) -> None:
     """Write a token file of documents of `IDS` zeros each."""
-    pieces = [np.full(min(PIECE, documents - first), 1, dtype="<i4") for first in range(0, documents, PIECE)]
+    whole = np.ones(PIECE, dtype="<i4")
+
+    def pieces(value: int) -> Iterator[np.ndarray[Any, Any]]:  # this process must stay small: its children's peak begins with its own
+        return (whole[: min(PIECE, documents - first)] * np.int32(value) for first in range(0, documents, PIECE))
+
     with prefix.with_suffix(".idx").open("wb") as file:
         write_header(file, np.dtype(np.uint16), documents, documents)
-        for part in pieces:
-            file.write((part * IDS).data)
-        write_offsets(file, (part * IDS for part in pieces), 2)
-        write_document_ends(file, iter(pieces))
+        for part in pieces(IDS):
+            file.write(part.data)
+        write_offsets(file, pieces(IDS), 2)
+        write_document_ends(file, pieces(1))
     with prefix.with_suffix(".bin").open("wb") as file:
         file.truncate(documents * IDS * 2)
 
