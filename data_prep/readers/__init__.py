@@ -1,5 +1,8 @@
 """Readers of raw sources, one class per file format, and their names in recipes."""
 
+from data_prep.readers.base import SourceReader
 from data_prep.readers.medline import MedlineReader
 
-READERS = {"medline": MedlineReader}
+READERS: dict[str, type[SourceReader]] = {
+    "medline": MedlineReader,
+}
