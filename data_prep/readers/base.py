@@ -3,6 +3,8 @@
 import bz2
 import contextlib
 import gzip
+import hashlib
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -100,6 +102,11 @@ class SourceReader(BaseDiskReader):
         metadata["licence"] = metadata["licence"] or self.options.licence
         return Document(text=text, id=identifier, metadata=metadata)
 
+    def content_id(self, filepath: str, content: str | bytes) -> str:
+        """Return an identifier for a document that has none: its file's name and a hash of its content, the same on every machine."""
+        data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+        return f"{PurePath(filepath).name}:{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yield the documents of one file."""
         raise NotImplementedError
@@ -120,7 +127,7 @@ def unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
     if ending == ".xz":
         return cast(BinaryIO, lzma.LZMAFile(raw))
     if ending == ".zst":
-        return cast(BinaryIO, zstandard.open(raw, "rb"))
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, zstandard.open(raw, "rb"))))
     return raw
 
 

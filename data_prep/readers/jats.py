@@ -2,7 +2,6 @@
 
 import tarfile
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from datatrove.data import Document
@@ -37,7 +36,7 @@ _TYPES = {
 class JatsReader(SourceReader):
     """Yields one document per `article`, of single files or of the members of tar archives, which are read as streams.
 
-    The id is the PMCID ("PMC123"), else the DOI, else the PMID, else the file's name. Metadata besides what all readers give: pmcid,
+    The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what all readers give: pmcid,
     pmid, doi, article_type, journal, full_text (whether there is a body). Sub-articles (reviews, decision letters, translations) are
     left out and counted as `sub-articles left out`.
 
@@ -106,7 +105,7 @@ class JatsReader(SourceReader):
         writer.rest(article)
         known["full_text"] = body is not None and len(body) > 0
         text = "\n\n".join([block for block in [known["title"], *writer.blocks] if block])
-        identifier = known["pmcid"] or known["doi"] or known["pmid"] or PurePath(name).name
+        identifier = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
         return self.document(text, identifier, filepath, **known)
 
 

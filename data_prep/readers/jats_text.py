@@ -7,7 +7,8 @@ written with all its text.
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from lxml import etree
 
@@ -91,6 +92,10 @@ class JatsText:
             if tag_of(child) and tag_of(child) not in without:
                 self._block(child, depth)
 
+    def _each(self, elements: Iterable[Element], depth: int) -> None:
+        for element in elements:
+            self._children(element, depth)
+
     def _captured(self, write: Callable[[], object]) -> list[str]:
         """Return the blocks that `write` adds."""
         outer, self.blocks = self.blocks, []
@@ -160,7 +165,7 @@ class JatsText:
         kind = "table" if tag_of(element) == "table-wrap" else "fig"
         body = ""
         if self.options.table_bodies:
-            notes = self._captured(lambda: [self._block(foot, 1) for foot in element.iterfind("table-wrap-foot")])
+            notes = self._captured(partial(self._each, element.iterfind("table-wrap-foot"), 1))
             body = "\n".join([*(self._rows(table) for table in tables), *notes])
         label = self.text_of(element.find("label"))
         self._add(self.forms.floating(kind, label, self._caption(element), body))
@@ -172,11 +177,11 @@ class JatsText:
             tag = tag_of(child)
             if tag == "caption":
                 parts += [self.text_of(child.find("title"))]
-                parts += self._captured(lambda child=child: self._children(child, 1))
+                parts += self._captured(partial(self._children, child, 1))
             elif tag in ("p", "attrib"):
                 parts.append(self.text_of(child))
             elif tag in ("fig", "disp-formula", "list", "def-list"):
-                parts += self._captured(lambda child=child: self._block(child, 1))
+                parts += self._captured(partial(self._block, child, 1))
         return " ".join(" ".join(part.split()) for part in parts if part)
 
     def _list(self, element: Element, depth: int) -> None:
@@ -185,7 +190,7 @@ class JatsText:
         lines = []
         for number, item in enumerate(element.iterfind("list-item"), 1):
             label = self.text_of(item.find("label"))
-            blocks = self._captured(lambda item=item: self._children(item, depth))
+            blocks = self._captured(partial(self._children, item, depth))
             mark = f"{label} " if label and label not in "•-–*·" else f"{number}. " if ordered else "- "
             lines.append(mark + "\n".join(blocks).replace("\n", "\n  "))
         self._add("\n".join(lines))
@@ -196,10 +201,10 @@ class JatsText:
         for item in element:
             if tag_of(item) == "def-item":
                 terms = [self.text_of(term) for term in item.iterfind("term")]
-                blocks = self._captured(lambda item=item: [self._children(part, depth) for part in item.iterfind("def")])
+                blocks = self._captured(partial(self._each, item.iterfind("def"), depth))
                 lines.append(f"- {', '.join(terms)}: " + "\n".join(blocks).replace("\n", "\n  "))
             elif tag_of(item) == "def-list":
-                lines += self._captured(lambda item=item: self._definitions(item, depth))
+                lines += self._captured(partial(self._definitions, item, depth))
         self._add("\n".join(lines))
 
     def _rows(self, table: Element) -> str:

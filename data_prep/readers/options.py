@@ -35,6 +35,12 @@ class ReaderOptions:
     licence: str = ""
     """Licence of documents that state none, for example CC-BY-4.0."""
 
+    content: str = ""
+    """CSS selector of the part of a page that is content (html, warc), for example "main article"; empty: trafilatura finds it."""
+
+    drop_outer_matter: bool = False
+    """Leave out the first and last pages (title, contents, index) of PDF files of 100 pages and more, by MMedLM's rule."""
+
     ocr: bool = True
     """Recognise scanned PDF pages if the extra `ocr` is installed; otherwise they are counted and named."""
 
