@@ -53,7 +53,7 @@ class Forms:
         """Return a figure (kind "fig") or table (kind "table"), or "" when it is left out."""
         if self.options.floats == "drop":
             return ""
-        text = ": ".join(part for part in (label.rstrip(".:"), caption) if part)
+        text = ": ".join(part for part in (label.rstrip(" .:"), caption) if part)
         if self.options.table_bodies and body:
             text = f"{text}\n{body}" if text else body
         return f"[{kind}]{text}[/{kind}]" if text and self.options.floats == "tokens" else text

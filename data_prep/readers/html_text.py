@@ -37,21 +37,32 @@ _NAMES = {
 
 def parse(data: bytes, charset: str | None = None) -> Element | None:
     """Return a page's root element; None when there is nothing in it."""
+    if charset is not None and not _is_known(charset):
+        charset = None
+    if charset is None and not re.search(rb"<meta[^>]+charset", data[:4096], re.IGNORECASE):
+        charset = "utf-8" if _is_utf8(data) else "windows-1252"
+    parser = lxml.html.HTMLParser(encoding=charset, huge_tree=True)
     try:
-        parser = lxml.html.HTMLParser(encoding=charset, huge_tree=True)
-    except LookupError:
-        parser = lxml.html.HTMLParser(huge_tree=True)
-    try:
-        if charset is None and not re.search(rb"<meta[^>]+charset", data[:4096], re.IGNORECASE):
-            try:
-                data.decode()
-                parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
-            except UnicodeDecodeError:
-                parser = lxml.html.HTMLParser(encoding="windows-1252", huge_tree=True)
         root = lxml.html.document_fromstring(data, parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError):
         return None
     return root if isinstance(root.tag, str) else None
+
+
+def _is_known(charset: str) -> bool:
+    try:
+        lxml.html.HTMLParser(encoding=charset)
+    except LookupError:
+        return False
+    return True
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def content_of(root: Element, selector: str = "") -> list[Element]:

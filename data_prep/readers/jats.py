@@ -9,7 +9,7 @@ from lxml import etree
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import Element, JatsText, tag_of
-from data_prep.readers.licence import licence_name
+from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import MATHML, plain_text
 from galen.errors import DataError
 
@@ -156,8 +156,11 @@ def _rights(meta: Element) -> tuple[str, str]:
     kinds = [part.get("license-type") for element in permissions for part in element.iter("license")]
     if not licensed:  # a copyright line alone grants nothing
         name = licence_name(statement)
-        return statement, "" if name == "other" else name
-    return statement, licence_name(*addresses, statement, *kinds)
+        return statement, "" if name == OTHER else name
+    name = licence_name(*addresses, statement, *kinds)
+    if name not in ("", OTHER) and licence_name(statement) != name:
+        statement = f"{statement} ({name})".strip()  # the address said it, not the words
+    return statement, name
 
 
 def _date(meta: Element) -> str | None:

@@ -30,13 +30,16 @@ class WarcReader(SourceReader):
 
         info: dict[str, str] = {}
         with self.open(filepath) as stream:
+            forward = _Forward(stream)
             try:
-                for record in WARCIterator(_Unread(stream)):
+                for record in WARCIterator(forward):
                     if record.rec_type == "warcinfo":
                         info = _fields(record.content_stream().read(2**20))
                     elif record.rec_type == "response":
                         yield from self._response(record, filepath, info)
                     _drain(record, self.path_of(filepath))
+                if forward.error is not None:
+                    raise forward.error
             except ArchiveLoadFailed as error:
                 raise DataError(f"{self.path_of(filepath)} is not a whole WARC file ({error}); fetch it again") from None
 
@@ -67,11 +70,30 @@ class WarcReader(SourceReader):
             yield document
 
 
-class _Unread:
-    """A stream without `seek` and `tell`, for warcio to read on only."""
+class _Forward:
+    """A stream without `seek` and `tell`, so that warcio reads on only; it remembers an error, which warcio takes for the end."""
 
     def __init__(self, stream: Any) -> None:
-        self.read, self.readline, self.close = stream.read, stream.readline, lambda: None
+        self._stream = stream
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        return self._next(self._stream.read, size)
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return the next line."""
+        return self._next(self._stream.readline, size)
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""
+
+    def _next(self, method: Any, size: int) -> bytes:
+        try:
+            return bytes(method(size))
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _fields(data: bytes) -> dict[str, str]:

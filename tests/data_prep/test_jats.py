@@ -80,7 +80,7 @@ def test_metadata():
         "journal": "Journal of Made-up Medicine",
         "language": ["eng"],
         "date": "2013-02-03",
-        "copyright": "© 2013 A. Author Open access.",
+        "copyright": "© 2013 A. Author Open access. (CC-BY-NC-3.0)",
         "licence": "CC-BY-NC-3.0",
         "retracted": False,
         "full_text": True,
