@@ -18,6 +18,8 @@ class Site:
         self.ranges = True
         self.version = '"v1"'
         self.types = {}
+        self.hold = {}
+        """path -> an event that the answer waits for."""
 
     @contextlib.contextmanager
     def running(self):
@@ -46,6 +48,8 @@ class Site:
         path = urllib.parse.unquote(request.path)
         self.requests.append((path, request.headers.get("Range")))
         self.headers.append(dict(request.headers))
+        if path in self.hold:
+            self.hold[path].wait(60)
         if self.refuse.get(path):
             status, headers = self.refuse[path].pop(0)
             request.send_response(status)

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from data_prep.readers.html import HtmlReader
 from data_prep.readers.html_text import page_text, parse
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.warc import WarcReader
+from data_prep.readers.web_page import HtmlReader
 from galen.errors import DataError
 from tests.data_prep.material import pdf_bytes
 
