@@ -5,6 +5,7 @@ a daily inventory lists those (https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A pa
 the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a later inventory differs for its articles.
 """
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -12,15 +13,18 @@ import io
 import json
 import re
 import tarfile
-from collections import defaultdict
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import numpy as np
+
 from data_prep.fetching.record import Record
 from data_prep.fetching.transfer import Transfer
+from data_prep.hashing import stable_hash
 from galen.atomic import atomic_file
 from galen.errors import DataError
 
@@ -45,32 +49,32 @@ class Package:
 
     name: str
     """PMC010009xxx"""
-    keys: tuple[str, ...]
-    """Keys of the metadata of the newest versions."""
+    versions: tuple[tuple[int, int], ...]
+    """PMCID and newest version of each article."""
     state: str
-    """Hash of keys and entity tags: another one means that an article changed."""
+    """Hash of versions and entity tags: another one means that an article changed."""
 
 
-def packages(transfer: Transfer, base: str = BUCKET) -> list[Package]:
-    """Return all packages of the newest inventory.
+def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
+    """Yield all packages of the newest inventory, in order; takes about 50 bytes of memory for each article version.
 
     Raises:
         DataError: there is no inventory, or it is damaged.
     """
-    newest: dict[int, tuple[int, str, str]] = {}
+    articles, tags = array("Q"), array("Q")
     for key, tag in _inventory(transfer, base):
         if found := _KEY.fullmatch(key):
-            number, version = int(found[1]), int(found[2])
-            if version > newest.get(number, (0, "", ""))[0]:
-                newest[number] = (version, key, tag)
-    groups: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for number in sorted(newest):
-        groups[number // _SPAN].append(newest[number][1:])
-    result = []
-    for span, entries in sorted(groups.items()):
-        state = hashlib.sha256("\n".join(f"{key} {tag}" for key, tag in entries).encode()).hexdigest()[:16]
-        result.append(Package(f"PMC{span:06d}xxx", tuple(key for key, _ in entries), state))
-    return result
+            articles.append(int(found[1]) << 16 | int(found[2]))
+            tags.append(stable_hash(tag))
+    entries = np.frombuffer(articles, dtype=np.uint64) if articles else np.empty(0, dtype=np.uint64)
+    order = np.argsort(entries, kind="stable")
+    numbers = entries[order] >> 16
+    newest = order[np.append(numbers[1:] != numbers[:-1], True)] if len(order) else order
+    spans = entries[newest] // (_SPAN << 16)
+    for part in np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1) if len(newest) else []:
+        versions = tuple((int(entry) >> 16, int(entry) & 0xFFFF) for entry in entries[part])
+        state = f"{stable_hash(*(f'{entries[n]} {tags[n]}' for n in part)):016x}"
+        yield Package(f"PMC{versions[0][0] // _SPAN:06d}xxx", versions, state)
 
 
 def _inventory(transfer: Transfer, base: str) -> Iterator[tuple[str, str]]:
@@ -104,21 +108,26 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
     Raises:
         DataError: an object cannot be had or is twice not what its MD5 says.
     """
-    members: dict[str, list[tuple[str, bytes]]] = {group: [] for group in groups}
-    for key in package.keys:
-        meta = json.loads(transfer.get(f"{base}/{quote(key)}"))
-        group = licence_group(meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True)))
-        if group in members and meta.get("xml_url"):
-            members[group].append((f"{Path(key).stem}.xml", _article(transfer, meta, base)))
-    for group, articles in members.items():
+    counts = dict.fromkeys(groups, 0)
+    with contextlib.ExitStack() as stack:
+        archives: dict[str, tarfile.TarFile] = {}
+        for number, version in package.versions:
+            name = f"PMC{number}.{version}"
+            meta = json.loads(transfer.get(f"{base}/metadata/{name}.json"))
+            group = licence_group(meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True)))
+            if group not in counts or not meta.get("xml_url"):
+                continue
+            data = _article(transfer, meta, base)
+            if group not in archives:
+                archives[group] = stack.enter_context(_archive(folder / f"{group}/{package.name}.tar.gz"))
+            info = tarfile.TarInfo(f"{name}.xml")
+            info.size = len(data)
+            archives[group].addfile(info, io.BytesIO(data))
+            counts[group] += 1
+    for group, count in counts.items():
         name = f"{group}/{package.name}.tar.gz"
-        known: dict[str, Any] = {"url": base, "state": package.state, "articles": len(articles), "checked": "md5"}
-        if not articles:
-            record.add(name, bytes=0, **known)
-            continue
-        with atomic_file(folder / name) as path:
-            _pack(path, articles)
-        record.add(name, bytes=(folder / name).stat().st_size, **known)
+        size = (folder / name).stat().st_size if count else 0
+        record.add(name, bytes=size, url=base, state=package.state, articles=count, checked="md5")
 
 
 def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
@@ -144,14 +153,13 @@ def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
     raise DataError(f"{parts.path[1:]}: its MD5 is not {expected[1] if expected else ''}, twice")
 
 
-def _pack(path: Path, articles: list[tuple[str, bytes]]) -> None:
-    """Write a tar file whose bytes depend on the articles alone."""
+@contextlib.contextmanager
+def _archive(final: Path) -> Iterator[tarfile.TarFile]:
+    """Yield a tar file to fill, which gets its name when it is whole and whose bytes depend on the articles alone."""
     with (
+        atomic_file(final) as path,
         path.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
-        for name, data in articles:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+        yield archive
