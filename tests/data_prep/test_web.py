@@ -51,6 +51,11 @@ def test_selector_says_what_is_content():
     assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
 
 
+def test_a_word_of_code_stays_in_its_sentence():
+    page = PAGE.replace("<h2>", "<p>The <code>HBB</code> gene of haemoglobin was looked at in all of the patients of this study.</p><h2>")
+    assert "The HBB gene of haemoglobin was looked at" in page_text(parse(page.encode()))[1]
+
+
 def test_without_selector_the_content_is_found():
     _, text = page_text(parse(PAGE.encode()))
     blocks = text.split("\n\n")
