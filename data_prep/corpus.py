@@ -16,10 +16,15 @@ from data_prep.filters.abstract import AbstractFilter
 from data_prep.filters.copyright import CopyrightFilter
 from data_prep.filters.language import LanguageFilter
 from data_prep.filters.retraction import RetractionFilter
+from data_prep.quarantine import check_quarantine, quarantined
+from data_prep.raw_files import RawFile, tasks_of
+from data_prep.readers import READERS
 from data_prep.readers.part import PartReader
 from data_prep.readers.sources import SourceFiles
 from data_prep.recipe import SPLITS, CorpusRecipe, Filters
+from data_prep.versions import VersionFinder, VersionWriter
 from data_prep.writer import RecordWriter, SplitWriter
+from galen.atomic import atomic_file
 from galen.errors import DataError
 from galen.progress import Progress
 
@@ -35,14 +40,14 @@ def filters_of(settings: Filters) -> list[BaseFilter]:
     return filters
 
 
-def build(recipe: CorpusRecipe, files: Sequence[tuple[str, str]], workers: int, folder: Path) -> dict[str, Any]:
+def build(recipe: CorpusRecipe, files: Sequence[RawFile], workers: int, folder: Path) -> dict[str, Any]:
     """Build the corpus in the working folder `folder`, whose `corpus/` then holds the splits; return the counts.
 
     Tasks that an earlier, killed run finished in `folder` are not done again; what it left half-written is written anew.
 
     Args:
         recipe: what to do.
-        files: pairs of a reader's name and a path, one task each.
+        files: what to read, in order.
         workers: processes at a time; the result does not depend on it.
         folder: kept between runs, the caller's to remove.
 
@@ -50,20 +55,34 @@ def build(recipe: CorpusRecipe, files: Sequence[tuple[str, str]], workers: int, 
         DataError: an input is damaged, or a needed split is empty.
     """
     filters = filters_of(recipe.filters)
-    steps = [SourceFiles(files, str(folder / "log/read")), *filters]
+    tasks = tasks_of(files, [name for name, reader in READERS.items() if reader.many_per_task])
+    versions = find_versions(files, workers, folder)
+    steps = [SourceFiles(tasks, str(folder / "log/read"), str(folder / "quarantine"), versions), *filters]
     steps += [RecordWriter(str(folder / "kept"), level=1), SignatureWriter(str(folder / "signatures"))]
-    read = LocalExecutor(steps, len(files), workers, folder / "log/read")
-    size = sum(Path(path).stat().st_size for _, path in files)
-    _run("read", read, size, "B", workers)
+    read = LocalExecutor(steps, len(tasks), workers, folder / "log/read")
+    _run("read", read, sum(file.size for file in files), "B", workers)
+    check_quarantine(read.counts("sources"), recipe.max_bad_share, folder)
 
-    find = LocalExecutor([DuplicateFinder(str(folder / "signatures"), str(folder / "verdicts"), len(files))], 1, 1, folder / "log/find")
+    find = LocalExecutor([DuplicateFinder(str(folder / "signatures"), str(folder / "verdicts"), len(tasks))], 1, 1, folder / "log/find")
     find.run()
 
     writer = SplitWriter(str(folder / "corpus"), recipe.split)
     duplicate = DuplicateFilter(str(folder / "verdicts"))
-    write = LocalExecutor([PartReader(str(folder / "kept")), duplicate, writer], len(files), workers, folder / "log/write")
+    write = LocalExecutor([PartReader(str(folder / "kept")), duplicate, writer], len(tasks), workers, folder / "log/write")
     _run("write", write, None, "files", workers)
     return _account(recipe, read, filters, write)
+
+
+def find_versions(files: Sequence[RawFile], workers: int, folder: Path) -> str | None:
+    """Find out which records of the MEDLINE files count; return the folder of the verdicts, None without such files."""
+    medline = [(file.path, file.options) for file in files if file.reader == "medline"]
+    if not medline:
+        return None
+    index = LocalExecutor([VersionWriter(medline, str(folder / "versions"))], len(medline), workers, folder / "log/versions")
+    _run("index", index, None, "files", workers)
+    judged = str(folder / "version_verdicts")
+    LocalExecutor([VersionFinder(str(folder / "versions"), judged, len(medline))], 1, 1, folder / "log/version_finder").run()
+    return judged
 
 
 def _run(label: str, executor: LocalExecutor, total: int | None, unit: str, workers: int) -> None:
@@ -101,12 +120,17 @@ def _account(recipe: CorpusRecipe, read: LocalExecutor, filters: Sequence[Pipeli
         "dropped": dropped,
         "splits": splits,
         "bytes": written["text_bytes"],
-        "deletion_notices_ignored": source["deletion notices"],
+        "quarantined": quarantined(source),
+        "broken_files": source["broken files"],
     }
 
 
 def publish(folder: Path, output: Path) -> None:
     """Give the finished corpus its final name and remove the rest of the working folder."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    bad = sorted((folder / "quarantine").glob("*.jsonl"))
+    if bad:
+        with atomic_file(folder / "corpus/quarantine.jsonl") as path, path.open("wb") as file:
+            file.writelines(part.read_bytes() for part in bad)
     (folder / "corpus").rename(output)
     shutil.rmtree(folder)

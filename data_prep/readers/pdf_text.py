@@ -1,0 +1,97 @@
+"""Lines of PDF pages to running text: running heads out, words joined again, lines to paragraphs."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+_SCANNED_CHARACTERS = 200
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
+# A hyphen at the end of a line, which pdfium writes as U+FFFE or U+0002, and the word behind it.
+_SOFT_BREAK = re.compile(r"[\u00ad\ufffe\x02][ \t]*\n?[ \t]*([^\s]*)")
+_HYPHEN = re.compile(r"(?<=[a-zà-ÿ])-\n([a-zà-ÿ][^\s]*)")
+_END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
+_GOES_ON = re.compile(
+    r"[,;(\[–—-]$|\b(?:a|an|the|of|and|or|in|to|for|with|by|on|at|from|that|which|is|are|was|were|de|la|le|et|und|der|die)$"
+)
+_NEW = re.compile(r"(?:[-–•*●▪\uf0a7\uf0b7\uf06c]|\(?\d{1,3}[.)]|[a-z]\))\s")
+
+
+def looks_scanned(text: str) -> bool:
+    """Say whether a page's text is that of a scan: fewer than 200 letters and digits, or fewer than half of its characters are such.
+
+    MMedLM's rule, for a page in place of a file.
+    """
+    solid = [character for character in text if not character.isspace()]
+    letters = sum(character.isalnum() for character in solid)
+    return letters < _SCANNED_CHARACTERS or letters < len(solid) / 2
+
+
+def outer_matter(pages: int) -> set[int]:
+    """Return which pages (from 0) of a long book are title, contents, index: MMedLM keeps those above 0.018 N + 3 and below N - 5."""
+    if pages < 100:
+        return set()
+    return {number for number in range(pages) if not 0.018 * pages + 3 < number < pages - 5}
+
+
+def joined_pages(pages: Sequence[str]) -> str:
+    """Return the text of all pages as paragraphs; a sentence that goes on over a page's end stays whole."""
+    lines = [[line.strip() for line in _cleaned(page).split("\n") if line.strip()] for page in pages]
+    heads = _running_heads(lines)
+    paragraphs: list[str] = []
+    last = ""
+    for page in lines:
+        kept = [line for number, line in enumerate(page) if not (_edge(number, len(page)) and _shape(line) in heads)]
+        lengths = sorted(map(len, kept))
+        width = lengths[len(lengths) * 3 // 4] if lengths else 0  # that of a full line, also where a wide title stands above columns
+        for line in kept:
+            if paragraphs and not _begins(line, last, width, alone=last == paragraphs[-1]):
+                paragraphs[-1] += f" {line}"
+            else:
+                paragraphs.append(line)
+            last = line
+    return "\n\n".join(paragraphs)
+
+
+def _cleaned(page: str) -> str:
+    text = page.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    text = _HYPHEN.sub(_joined, _SOFT_BREAK.sub(_joined, text))
+    for ligature, letters in _LIGATURES.items():
+        text = text.replace(ligature, letters)
+    return text
+
+
+def _joined(found: re.Match[str]) -> str:
+    """Return the second half of a broken word; the hyphen stays before one that has hyphens itself ("state-of-the-art")."""
+    return f"-{found[1]}" if "-" in found[1].strip("-") else found[1]
+
+
+def _edge(number: int, lines: int) -> bool:
+    return number < 2 or number >= lines - 2
+
+
+def _shape(line: str) -> str:
+    """Return a line with numbers made alike, so that page numbers do not tell running heads apart."""
+    return re.sub(r"\d+", "0", line.lower())
+
+
+def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
+    """Return the shapes of lines that stand at the top or bottom of at least three pages and of a tenth of all."""
+    shapes: Counter[str] = Counter()
+    for page in pages:
+        shapes.update({_shape(line) for number, line in enumerate(page) if _edge(number, len(page))})
+    least = max(3, len(pages) / 10)
+    return {shape for shape, count in shapes.items() if count >= least}
+
+
+def _begins(line: str, last: str, width: int, alone: bool) -> bool:
+    """Say whether a line begins a paragraph: an item of a list, or what follows the short end of a sentence or a header.
+
+    A header is a short line that is a paragraph by itself (`alone`) and does not go on.
+    """
+    if _NEW.match(line):
+        return True
+    if line[:1].islower() or _GOES_ON.search(last):
+        return False
+    if _END.search(last):
+        return len(last) < width * 0.9
+    return alone and len(last) < width * 0.7 and (last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None)
