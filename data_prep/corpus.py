@@ -82,7 +82,8 @@ def _account(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], stages
             )
         by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **dropped})
         source_counts.update(first)
-    dropped = stages.counts.total()
+    order = ["reader", *(step.step for step in recipe.steps)]
+    dropped = dict(sorted(stages.counts.total().items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0])))
     splits = {name: written[name] for name in SPLITS if getattr(recipe.split, name) > 0}
     kept = sum(counts["kept"] for counts in by_source.values())
     for name, count in splits.items():
@@ -95,7 +96,7 @@ def _account(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], stages
     return {
         "read": source_counts["total"],
         "kept": kept,
-        "dropped": dict(dropped),
+        "dropped": dropped,
         "extra_copies": written["extra_copies"],
         "changed": dict(stages.counts.changed),
         "splits": splits,

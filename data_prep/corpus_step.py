@@ -62,6 +62,17 @@ class CorpusStep(ABC):
         """Return the step that applies the verdicts of its task to the documents, which come in the order of the notes."""
 
 
+class PreparedFilter(BaseFilter):
+    """A filter that needs something made once before its tasks run, and that has something to publish after them."""
+
+    def prepare(self, folder: Path) -> None:
+        """Make it in the step's folder; called again after a kill, it does what is left."""
+
+    def finish(self, folder: Path, tasks: int) -> dict[str, Any]:
+        """Put files for the corpus into `folder/publish` and return what was found."""
+        return {}
+
+
 class NoteWriter(PipelineStep):
     """Passes documents on and writes `<rank>.npy`: a row of a structured array for each, made by `row`."""
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int | None:
         "--executor",
         choices=["local", "slurm", "ray"],
         default="local",
-        help="where to run: processes on this machine (default), a Slurm job array, or a Ray cluster; the output must be on a disk that all see",
+        help="where to run: processes on this machine (default), a Slurm job array, a Ray cluster (the output on a disk that all see)",
     )
     parser.add_argument(
         "--slurm-args", default="", metavar="ARGS", help="more options for sbatch, for example '--partition=cpu --time=4:00:00 --mem=8G'"

@@ -11,7 +11,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.corpus_step import Context, CorpusStep
+from data_prep.corpus_step import Context, CorpusStep, PreparedFilter
 from data_prep.dropped import DropWriter
 from data_prep.executor import TaskExecutor
 from data_prep.readers.part import PartReader
@@ -93,11 +93,19 @@ class Stages:
             ahead = plans[number - 1].barrier if number else None
             steps = list(start) + ([ahead.apply(self._context(number - 1, ahead))] if ahead else []) + plan.steps
             self._watch(steps, number)
+            prepared = [
+                (step, self.folder / f"{number}-{step.name}-{place}")
+                for place, step in enumerate(steps)
+                if isinstance(step, PreparedFilter)
+            ]
+            for step, place in prepared:
+                step.prepare(place)
             context = self._context(number, plan.barrier) if plan.barrier else None
             tail = [RecordWriter(str(self._kept(number)), level=1), *plan.barrier.notes(context)] if plan.barrier and context else last
             executor = self.run_tasks(label, [*steps, *tail], len(self.sources))
             self.read = executor if number == 0 else self.read
             self._count(executor, steps, number)
+            self.reports |= {str(step.name): step.finish(place, len(self.sources)) for step, place in prepared}
             if number > 1:
                 shutil.rmtree(self._kept(number - 2), ignore_errors=True)
             if plan.barrier and context:

@@ -50,7 +50,7 @@ class Licence:
     """Keep documents by the licence of their article."""
 
     step: Literal["licence"] = "licence"
-    allowed: list[str] = Field(default_factory=lambda: ["CC0", "CC BY", "CC BY-SA", "CC BY-ND", "public domain"])
+    allowed: list[str] = Field(default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"])
     """Licences that let in; the default is the set of Creative Commons licences that allow commercial use, as BioMistral's corpus has."""
 
     unstated: Literal["drop", "keep"] = "drop"
@@ -78,7 +78,7 @@ class Medical:
 
     step: Literal["medical"] = "medical"
     min_unique: int | None = Field(default=None, ge=1)
-    """Different terms needed; null takes the language's own (filters/medical.py)."""
+    """Different terms needed in 300 words or more, fewer in shorter texts; null takes the language's own (filters/medical.py)."""
 
     min_density: Share | None = None
     """Characters in terms, by characters of text; null takes the language's own."""
@@ -135,8 +135,8 @@ class Quality:
     max_bullet_lines_ratio: float | None = 0.9
     """Share of lines that begin with a bullet."""
 
-    max_ellipsis_lines_ratio: float | None = 0.3
-    """Share of lines that end in an ellipsis."""
+    max_ellipsis_lines_ratio: float | None = 0.6
+    """Share of lines that end in an ellipsis; Gopher's 0.3 drops any abstract of one paragraph that ends so."""
 
     min_alpha_words_ratio: float | None = 0.6
     """Share of words with a letter; Gopher's 0.8 drops abstracts full of figures."""
@@ -156,8 +156,8 @@ class Repetition:
     dup_para_frac: float | None = 0.3
     """Share of repeated paragraphs."""
 
-    top_ngram_factor: float = Field(default=1.0, gt=0)
-    """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram."""
+    top_ngram_factor: float = Field(default=2.0, gt=0)
+    """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram; with 1 short abstracts on one substance go."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -58,7 +58,7 @@ class RecordWriter(JsonlWriter):
 class SplitWriter(RecordWriter):
     """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`).
 
-    Documents that a mixture takes several times (`copies` in the metadata) are written so often into the training split, once into the others.
+    Documents that a mixture takes several times (`copies` in the metadata) stand so often in the training split, once in the others.
     """
 
     name = "splits"

@@ -152,8 +152,9 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"
     if item["type"] == "union_tag_invalid":
+        mark, given = item["ctx"]["discriminator"].strip("'"), item["ctx"]["tag"]
         known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return f"{where}: {key}: unknown {item['ctx']['discriminator'].strip(chr(39))} {item['ctx']['tag']!r}; {_nearest(item['ctx']['tag'], known)}"
+        return f"{where}: {key}: unknown {mark} {given!r}; {_nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
     message = item["msg"].removeprefix("Value error, ")
@@ -166,7 +167,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
-    """Return the keys of a pydantic error's location, without its marks for branches of unions, and the dataclass that holds the last key."""
+    """Return the keys of a pydantic error's location, without marks for branches of unions, and the dataclass of the last."""
     location: list[str | int] = []
     choices: list[type] = [recipe_class]
     for depth, part in enumerate(raw):
