@@ -13,14 +13,18 @@ from datatrove.pipeline.base import PipelineStep
 from data_prep.corpus_step import CorpusStep
 from data_prep.dropped import merge_samples
 from data_prep.executor import TaskExecutor
+from data_prep.quarantine import check_quarantine, quarantined
+from data_prep.raw_files import RawFile, tasks_of
+from data_prep.readers import READERS
 from data_prep.readers.sources import SourceFiles
 from data_prep.recipe import SPLITS, CorpusRecipe
 from data_prep.registry import STEPS
 from data_prep.shuffle import shuffle
 from data_prep.stage import Executors, Stages, cut
 from data_prep.statistics_step import Statistics, merge_statistics
+from data_prep.versions import VersionFinder, VersionWriter
 from data_prep.writer import SplitWriter
-from galen.atomic import write_text
+from galen.atomic import atomic_file, write_text
 from galen.errors import DataError
 
 
@@ -33,33 +37,37 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
     return made
 
 
-def build(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], executors: Executors, folder: Path) -> dict[str, Any]:
+def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, folder: Path) -> dict[str, Any]:
     """Build the corpus in the working folder `folder`, whose `corpus/` then holds the splits; return the counts.
 
     Tasks that an earlier, killed run finished in `folder` are not done again; what it left half-written is written anew.
 
     Args:
         recipe: what to do.
-        files: triples of a source's name, a reader's name and a path, one task each.
+        files: what to read, in order.
         executors: makes what runs tasks; the result does not depend on it.
         folder: kept between runs, the caller's to remove.
 
     Raises:
         DataError: an input is damaged, or a needed split is empty.
     """
-    sources, corpus = [source for source, _, _ in files], folder / "corpus"
-    size = sum(Path(path).stat().st_size for _, _, path in files)
-    first: list[PipelineStep] = [SourceFiles([(reader, path) for _, reader, path in files], str(folder / "log/read"))]
-    stages = Stages(first, sources, folder, executors, recipe.dropped, size)
+    tasks = tasks_of(files, [name for name, reader in READERS.items() if reader.many_per_task])
+    sources, corpus = [task[0].source for task in tasks], folder / "corpus"
+    stages = Stages(sources, folder, executors, recipe.dropped, sum(file.size for file in files))
+    reader = SourceFiles(tasks, str(folder / "log/read"), str(folder / "quarantine"), find_versions(files, folder, stages))
     ordered = folder / "ordered" if recipe.shuffle else corpus
     last = [Statistics(sources, str(folder / "statistics"), recipe.tokenizer), SplitWriter(str(ordered), recipe.split)]
     if recipe.shuffle:
         last[-1] = SplitWriter(str(ordered), recipe.split, level=1)
-    write = stages.run(cut(steps_of(recipe)), last)
-    counts = _account(recipe, files, stages, write)
+
+    def check_reading(read: TaskExecutor) -> None:
+        check_quarantine(read.counts(0), recipe.max_bad_share, folder)
+
+    write = stages.run(reader, cut(steps_of(recipe)), last, check_reading)
+    counts = _account(recipe, sources, stages, write)
     if recipe.shuffle:
-        shuffle(recipe.shuffle, counts["bytes"], len(files), folder, stages)
-    statistics = merge_statistics(folder / "statistics", len(files))
+        shuffle(recipe.shuffle, counts["bytes"], len(tasks), folder, stages)
+    statistics = merge_statistics(folder / "statistics", len(tasks))
     statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
     for step in sorted(folder.glob("[0-9]*-*/publish")):  # what steps want kept: clusters, matches
@@ -68,17 +76,28 @@ def build(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], executors
     return counts | {"tokens": statistics["tokens"]}
 
 
-def _account(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], stages: Stages, write: TaskExecutor) -> dict[str, Any]:
+def find_versions(files: Sequence[RawFile], folder: Path, stages: Stages) -> str | None:
+    """Find out which records of the MEDLINE files count; return the folder of the verdicts, None without such files."""
+    medline = [(file.path, file.options) for file in files if file.reader == "medline"]
+    if not medline:
+        return None
+    stages.run_tasks("index", [VersionWriter(medline, str(folder / "versions"))], len(medline))
+    judged = str(folder / "version_verdicts")
+    stages.run_tasks("version_finder", [VersionFinder(str(folder / "versions"), judged, len(medline))], 1)
+    return judged
+
+
+def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write: TaskExecutor) -> dict[str, Any]:
     """Return the counts of the manifest; checks, for each task, that what was read is what was kept and what was dropped."""
     by_source: dict[str, Counter[str]] = {}
     written, source_counts = write.counts(-1), Counter[str]()
-    for task, (source, _, path) in enumerate(files):
+    for task, source in enumerate(sources):
         first = stages.read.task_counts(task)[0]
         last, dropped = write.task_counts(task)[-1], stages.counts.dropped[task]
         kept = sum(last[name] for name in SPLITS) - last["extra_copies"]
         if first["total"] != kept + sum(dropped.values()):
             raise RuntimeError(
-                f"{path}: read {first['total']} records, but kept {kept} and dropped {sum(dropped.values())}: a bug, please report it"
+                f"task {task}: read {first['total']} records, but kept {kept} and dropped {sum(dropped.values())}: a bug, please report it"
             )
         by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **dropped})
         source_counts.update(first)
@@ -102,12 +121,16 @@ def _account(recipe: CorpusRecipe, files: Sequence[tuple[str, str, str]], stages
         "splits": splits,
         "bytes": written["text_bytes"],
         "sources": {name: dict(counts) for name, counts in by_source.items()},
-        "deletion_notices_ignored": source_counts["deletion notices"],
+        "quarantined": quarantined(source_counts),
+        "broken_files": source_counts["broken files"],
     }
 
 
 def publish(folder: Path, output: Path) -> None:
     """Give the finished corpus its final name and remove the rest of the working folder."""
     output.parent.mkdir(parents=True, exist_ok=True)
+    if bad := sorted((folder / "quarantine").glob("*.jsonl")):
+        with atomic_file(folder / "corpus/quarantine.jsonl") as path, path.open("wb") as file:
+            file.writelines(part.read_bytes() for part in bad)
     (folder / "corpus").rename(output)
     shutil.rmtree(folder)

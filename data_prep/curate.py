@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.inputs import find_files
+from data_prep.raw_files import RawFile, describe, find_raw_files
 from data_prep.recipe import CorpusRecipe
 from data_prep.resume import finished
 from galen import __version__, cli, manifest
@@ -80,11 +80,11 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
 
     start = time.monotonic()
     files = [
-        (source.name or source.reader, source.reader, str(path))
+        RawFile(source.reader, path, size, source.options, source.name or source.reader)
         for source in recipe.sources
-        for path in find_files(source.path, READERS[source.reader].endings)
+        for path, size in find_raw_files(source.path, READERS[source.reader].endings)
     ]
-    inputs = [manifest.describe_file(path) for _, _, path in files]
+    inputs = [describe(file.path) for file in files]
     licences = {source.name or source.reader: source.licence for source in recipe.sources}
     config = recipes.to_dict(recipe)
     del config["output"]
@@ -100,9 +100,7 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         counts = build(recipe, files, executors, folder)
         corpus = folder / "corpus"
         written = sorted(path for path in corpus.rglob("*") if path.is_file())
-        described = [
-            {**record, "source": source, "licence": licences[source]} for record, (source, _, _) in zip(inputs, files, strict=True)
-        ]
+        described = [record | {"source": file.source, "licence": licences[file.source]} for record, file in zip(inputs, files, strict=True)]
         manifest.write(corpus / manifest.NAME, stage="curate", inputs=described, config=config, outputs=written, counts=counts)
         publish(folder, output)
     print(summary(counts, output, time.monotonic() - start))
@@ -118,7 +116,8 @@ def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterato
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"another command is building {output} just now") from None
-        plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": config}, indent=1), folder / "plan.json"
+        decisive = {key: value for key, value in config.items() if key != "max_bad_share"}  # it decides nothing but the end
+        plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1), folder / "plan.json"
         if not note.exists() or note.read_text(encoding="utf-8") != plan:
             for entry in folder.iterdir():
                 if entry.is_dir():
@@ -139,8 +138,8 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
-    if ignored := counts["deletion_notices_ignored"]:
-        lines.append(f"ignored: {ignored} deletion notices (PMIDs in DeleteCitation)")
+    if counts["quarantined"] or counts["broken_files"]:
+        lines.append(f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and {counts['broken_files']:,} broken files")
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from data_prep.readers.options import ReaderOptions
 from data_prep.steps import Abstract, ArticleLanguage, Copyright, Duplicate, Mixture, Retraction, Steps
 from galen.recipe import STRICT
 
@@ -15,11 +16,15 @@ SPLITS = ("train", "validation", "test")
 class Source:
     """One kind of raw files."""
 
-    reader: Literal["medline"]
-    """How to read them. medline: MEDLINE/PubMed XML, plain or gzipped."""
+    reader: Literal["medline", "jats", "s2orc", "tei", "guidelines", "records", "html", "warc", "pdf"]
+    """How to read them: docs/sources.md lists formats and endings. records: JSONL or Parquet as on the Hugging Face hub."""
 
     path: str
-    """A file, a folder (searched below) or a glob; relative paths start at the working directory."""
+    """A file, a folder (searched below) or a glob; relative paths start at the working directory. Also an fsspec address (s3://…,
+    hf://datasets/…), whose package must be installed."""
+
+    options: ReaderOptions = Field(default_factory=ReaderOptions)
+    """How to read and render them."""
 
     name: str | None = None
     """Name in steps, counts and the report; null: the reader's. Sources of one name count as one."""
@@ -75,6 +80,9 @@ class CorpusRecipe:
 
     steps: Steps = Field(default_factory=lambda: [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()])
     """What is done with each document, in order; a step is its name, or a mapping with `step: <name>` and its settings."""
+
+    max_bad_share: float = Field(default=0.001, ge=0, le=1)
+    """The command fails when more than this share of the records, or of the files, is in quarantine because it cannot be read."""
 
     split: SplitShares = Field(default_factory=SplitShares)
     """Shares of documents, by a hash of the identifier."""

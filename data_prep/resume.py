@@ -34,4 +34,4 @@ def finished(
 
 
 def _identity(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(Path(record["path"]).name, record["sha256"]) for record in inputs]
+    return [(Path(record["path"]).name, record["sha256"] or record["version"]) for record in inputs]

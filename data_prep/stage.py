@@ -68,7 +68,6 @@ class Stages:
     """Runs the stages of a corpus in a folder, each restartable, and keeps the counts.
 
     Args:
-        first: steps that yield the documents of a task.
         sources: for each task, its source's name.
         folder: working folder.
         executors: makes executors.
@@ -76,18 +75,21 @@ class Stages:
         size: bytes of input, for the progress of the first stage.
     """
 
-    def __init__(
-        self, first: list[PipelineStep], sources: Sequence[str], folder: Path, executors: Executors, keep_dropped: bool, size: int
-    ) -> None:
-        self.first, self.sources, self.folder, self.executors, self.size = first, sources, folder, executors, size
+    def __init__(self, sources: Sequence[str], folder: Path, executors: Executors, keep_dropped: bool, size: int) -> None:
+        self.sources, self.folder, self.executors, self.size = sources, folder, executors, size
         self.everything = folder / "corpus/dropped" if keep_dropped else None
         self.counts = Counts([Counter() for _ in sources])
         self.reports: dict[str, Any] = {}
         self.read: TaskExecutor
 
-    def run(self, plans: Sequence[Plan], last: list[PipelineStep]) -> TaskExecutor:
-        """Run all stages; the documents of the last go into the steps `last`. Returns the executor of the last one."""
-        start: list[PipelineStep] = self.first
+    def run(
+        self, reader: PipelineStep, plans: Sequence[Plan], last: list[PipelineStep], check: Callable[[TaskExecutor], None]
+    ) -> TaskExecutor:
+        """Run all stages from `reader` on; the documents of the last go into the steps `last`.
+
+        `check` is called with the executor of the first stage when that is done. Returns the executor of the last.
+        """
+        start: list[PipelineStep] = [reader]
         for number, plan in enumerate(plans):
             label = "write" if number == len(plans) - 1 and number else "read" if number == 0 else f"step-{number}"
             ahead = plans[number - 1].barrier if number else None
@@ -103,7 +105,9 @@ class Stages:
             context = self._context(number, plan.barrier) if plan.barrier else None
             tail = [RecordWriter(str(self._kept(number)), level=1), *plan.barrier.notes(context)] if plan.barrier and context else last
             executor = self.run_tasks(label, [*steps, *tail], len(self.sources))
-            self.read = executor if number == 0 else self.read
+            if number == 0:
+                self.read = executor
+                check(executor)
             self._count(executor, steps, number)
             self.reports |= {str(step.name): step.finish(place, len(self.sources)) for step, place in prepared}
             if number > 1:

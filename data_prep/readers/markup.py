@@ -16,13 +16,17 @@ from lxml import etree
 
 _NUMBER = re.compile(r"[-−–+]?\d+([.,/]\d+)?")
 _ESCAPED = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);")
-_MATHML = "{http://www.w3.org/1998/Math/MathML}"
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
 
 
 def plain_text(element: etree._Element) -> str:
     """Return all text inside an element on one line, markup turned into plain characters."""
-    text = _ESCAPED.sub(lambda found: html.unescape(found[0]), _inside(element))
-    return " ".join(text.split())
+    return clean(_inside(element))
+
+
+def clean(text: str) -> str:
+    """Return text with entities that were escaped twice as characters and with single spaces."""
+    return " ".join(_ESCAPED.sub(lambda found: html.unescape(found[0]), text).split())
 
 
 def _inside(element: etree._Element) -> str:
@@ -38,29 +42,35 @@ def _one(child: etree._Element, before: str) -> str:
         return html.unescape(child.text or "")
     if not isinstance(child.tag, str):  # comment, processing instruction
         return ""
-    if child.tag.startswith(_MATHML):
-        return _math(child)
-    return _superscript(_inside(child), before) if child.tag == "sup" else _inside(child)
+    if child.tag.startswith(MATHML):
+        return math(child)
+    return superscript(_inside(child), before) if child.tag == "sup" else _inside(child)
 
 
-def _superscript(raised: str, before: str) -> str:
+def superscript(raised: str, before: str) -> str:
+    """Return raised text as it stands behind the text `before`."""
     is_power = _NUMBER.fullmatch(raised.strip()) and before[-1:] and (before[-1].isalnum() or before[-1] in ")]}")
     return f"^{raised.strip()}" if is_power else raised
 
 
-def _math(element: etree._Element) -> str:
+def math(element: etree._Element) -> str:
+    """Return a MathML element as one line of plain characters."""
     kind = etree.QName(element).localname
-    parts = [_math(child) for child in _elements(element)]
+    if kind == "semantics":  # the formula, then the same again in other notations
+        return math(next(_elements(element)))
+    parts = [math(child) for child in _elements(element)]
     if not parts:
         return " " if kind == "mspace" else " ".join((element.text or "").split())
     if kind == "msup" and len(parts) == 2:
-        return parts[0] + _superscript(parts[1], parts[0])
+        return parts[0] + superscript(parts[1], parts[0])
     if kind == "msubsup" and len(parts) == 3:
-        return parts[0] + parts[1] + _superscript(parts[2], parts[0])
+        return parts[0] + parts[1] + superscript(parts[2], parts[0])
     if kind == "mfrac" and len(parts) == 2:
         return "/".join(part if part.isalnum() else f"({part})" for part in parts)
     if kind == "msqrt":
         return f"√({''.join(parts)})"
+    if kind in ("mtable", "mtr", "mlabeledtr"):
+        return ("; " if kind == "mtable" else " ").join(part for part in parts if part.strip())
     if kind == "mfenced":
         return element.get("open", "(") + element.get("separators", ",")[:1].join(parts) + element.get("close", ")")
     return "".join(parts)

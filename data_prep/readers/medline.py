@@ -1,19 +1,19 @@
 """MEDLINE/PubMed XML (`PubmedArticleSet`, plain or gzipped) to documents: title, blank line, abstract.
 
 The format is NLM's, https://dtd.nlm.nih.gov/ncbi/pubmed/doc/out/190101/. Records are read one by one in constant memory.
+Which of several records of a PMID stays is found out before, over all files: data_prep/versions.py.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
 from datatrove.data import Document
-from datatrove.pipeline.readers.base import BaseDiskReader
 from lxml import etree
 
+from data_prep.readers.base import BoundedStream, SourceReader
+from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
 from galen.errors import DataError
 
@@ -22,48 +22,56 @@ _MONTHS = {name: f"{number:02d}" for number, name in enumerate(_MONTH_NAMES, 1)}
 _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 
 
-class MedlineReader(BaseDiskReader):
+KEEP, SUPERSEDED, DELETED = 0, 1, 2
+_VERDICTS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
+
+
+class MedlineReader(SourceReader):
     """Yields one document per `PubmedArticle`, also those without an abstract: filters say what stays.
 
     A document's id is its PMID. Its text is only the title when there is no abstract (then `text == metadata["title"]`).
-    Book records and records without a PMID are counted as dropped; PMIDs in `DeleteCitation` are counted and otherwise ignored.
-    Names in the statistics: `total`, `dropped_book record`, `dropped_no PMID`, `deletion notices`.
+    Book records, records without a PMID and those that `verdicts` rules out are counted as dropped.
+    Names in the statistics: `total`, `dropped_book record`, `dropped_no PMID`, `dropped_a later version came`,
+    `dropped_deleted by NLM`, `deletion notices` (PMIDs in `DeleteCitation`).
 
     Raises:
-        DataError: broken gzip, broken XML, or XML of another kind.
+        DataError: broken gzip, broken XML, a record without end, or XML of another kind.
     """
 
     name = "medline"
     endings = (".xml", ".xml.gz")
+    verdicts: Iterator[int] | None = None
+    """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all."""
 
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yield the documents of one file."""
-        path = self.data_folder.resolve_paths(filepath)
-        source = PurePath(path).name
-        with self.data_folder.open(filepath, "rb") as raw:
-            self.raw = raw  # its position is the progress
-            stream = gzip.GzipFile(fileobj=raw) if filepath.endswith(".gz") else raw
+        source = PurePath(filepath).name
+        for element in self.records(filepath):
+            if element.tag == "DeleteCitation":
+                self.stat_update("deletion notices", value=len(element.findall("PMID")))
+            elif (document := self._document(element, source)) is not None:
+                yield document
+
+    def records(self, filepath: str) -> Iterator[etree._Element]:
+        """Yield the records of one file as elements, which are emptied afterwards."""
+        path = self.path_of(filepath)
+        with self.open(filepath) as unpacked:
+            stream = BoundedStream(unpacked, self.options.max_record_bytes, path)
             # no DTD and no entity is loaded or expanded: files come from outside
             events = etree.iterparse(stream, events=("end",), tag=_RECORDS, resolve_entities=False, load_dtd=False, huge_tree=True)
             try:
                 for _, element in events:
-                    document = self._document(element, source)
-                    if document is not None:
-                        yield document
+                    stream.mark()
+                    yield element
                     element.clear()
                     while element.getprevious() is not None:
                         del element.getparent()[0]
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise DataError(f"{path} is not whole gzip data ({error}); fetch it again") from None
             except etree.XMLSyntaxError as error:
                 raise DataError(f"{path}, line {error.lineno}: broken XML ({error.msg}); fetch it again") from None
             if events.root.tag != "PubmedArticleSet":
                 raise DataError(f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not <PubmedArticleSet>")
 
     def _document(self, element: etree._Element, source: str) -> Document | None:
-        if element.tag == "DeleteCitation":
-            self.stat_update("deletion notices", value=len(element.findall("PMID")))
-            return None
         self.stat_update("total")
         if element.tag == "PubmedBookArticle":
             self.stat_update("dropped_book record")
@@ -72,12 +80,18 @@ class MedlineReader(BaseDiskReader):
         if citation is None or not (pmid := (citation.findtext("PMID") or "").strip()):
             self.stat_update("dropped_no PMID")
             return None
+        verdict = KEEP if self.verdicts is None else next(self.verdicts)
+        if verdict != KEEP:
+            self.stat_update(f"dropped_{_VERDICTS[verdict]}")
+            return None
         return article(citation, pmid, source)
 
 
 def article(citation: etree._Element, pmid: str, source: str) -> Document:
     """Return the document of one `MedlineCitation`."""
     title = _title(citation)
+    rights = _optional_text(citation.find("Article/Abstract/CopyrightInformation"))
+    licence = licence_name(rights)
     metadata: dict[str, Any] = {
         "pmid": pmid,
         "title": title,
@@ -85,7 +99,8 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
         "mesh": [_heading(heading) for heading in citation.findall("MeshHeadingList/MeshHeading")],
         "publication_types": [kind.text for kind in citation.findall("Article/PublicationTypeList/PublicationType") if kind.text],
         "date": _date(citation),
-        "copyright": _optional_text(citation.find("Article/Abstract/CopyrightInformation")),
+        "copyright": rights,
+        "licence": "" if licence == OTHER else licence,  # a copyright line is no licence
         "retracted": citation.find("CommentsCorrectionsList/CommentsCorrections[@RefType='RetractionIn']") is not None,
         "source": source,
     }

@@ -1,49 +1,104 @@
-"""All input files of a recipe as one list, one task for each."""
+"""All input files of a recipe, divided into tasks, each file read by its own reader."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
+import numpy as np
 from datatrove.data import Document
 from datatrove.io import DataFolder, DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.readers.base import BaseDiskReader
 
+from data_prep.raw_files import RawFile
 from data_prep.readers import READERS
+from data_prep.readers.base import BadRecord, SourceReader
+from data_prep.readers.medline import MedlineReader
+from galen.errors import DataError
 
 
 class SourceFiles(PipelineStep):
-    """Reads the `rank`-th of the files, each with its own reader, so that what a task does never depends on the number of workers.
+    """Reads the files of the `rank`-th task, so that what a task does never depends on the number of workers.
 
-    About twice a second it notes in `progress/` of `logging_dir` how many bytes of the file are read.
+    Bad records, and the rest of a file that breaks off, go to `<rank>.jsonl` in the folder `quarantine`, with file and position; reading
+    goes on. About twice a second it notes in `progress/` of `logging_dir` how many bytes are read.
+    Names in its statistics, besides those of the readers: `input_files`, `broken files`.
 
     Args:
-        files: pairs of a reader's name in `READERS` and a path.
+        tasks: the files of each task.
         logging_dir: the executor's.
+        quarantine: folder for what could not be read; None leaves no note.
+        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks (data_prep/versions.py); None keeps all its records.
     """
 
     type = "READER"
     name = "sources"
 
-    def __init__(self, files: Sequence[tuple[str, str]], logging_dir: DataFolderLike) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Sequence[RawFile]],
+        logging_dir: DataFolderLike,
+        quarantine: DataFolderLike | None = None,
+        verdicts: DataFolderLike | None = None,
+    ) -> None:
         super().__init__()
-        self.files = list(files)
+        self.tasks = [list(files) for files in tasks]
         self.logging_dir: DataFolder = get_datafolder(logging_dir)
+        self.bad_folder: DataFolder | None = None if quarantine is None else get_datafolder(quarantine)
+        self.verdict_folder: DataFolder | None = None if verdicts is None else get_datafolder(verdicts)
 
     def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield the documents of this task's file."""
-        kind, path = self.files[rank]
-        folder, _, name = path.rpartition("/")
-        reader: BaseDiskReader = READERS[kind](folder or ".", add_file_path=False)
-        reader.stats = self.stats  # the reader counts what it drops; the executor saves the statistics of this step
-        noted = time.monotonic()
-        for document in reader.read_files_shard([name]):
-            yield document
-            if time.monotonic() - noted > 0.5:
-                noted = time.monotonic()
-                self._note(rank, reader.raw.tell())
-        self._note(rank, Path(path).stat().st_size)
+        """Yield the documents of this task's files."""
+        self._rank = rank
+        self._bad: list[BadRecord] = []
+        self._noted = time.monotonic()
+        done = 0
+        for file in self.tasks[rank]:
+            self.stat_update("input_files")
+            self._before = self._count()
+            try:
+                yield from self._read(file, done)
+            except DataError as error:
+                self.stat_update("broken files")
+                self._report(BadRecord(file.path, f"after record {self._count() - self._before}", "broken file", str(error)))
+            done += file.size
+            self._note(done)
+        self._write_bad()
 
-    def _note(self, rank: int, position: int) -> None:
-        with self.logging_dir.open(f"progress/{rank:05d}", "w") as file:
+    def _read(self, file: RawFile, done: int) -> Iterator[Document]:
+        folder, _, name = file.path.rpartition("/")
+        reader: SourceReader = READERS[file.reader](folder or ".", file.options)
+        reader.stats = self.stats  # the reader counts what it drops; the executor saves the statistics of this step
+        reader.on_bad = self._report
+        if isinstance(reader, MedlineReader) and self.verdict_folder is not None:
+            reader.verdicts = iter(self._verdicts_of(file))
+        for document in reader.read_file(name):
+            yield document
+            if time.monotonic() - self._noted > 0.5:
+                self._note(done + (reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0))
+
+    def _verdicts_of(self, file: RawFile) -> list[int]:
+        """Return the verdicts on a MEDLINE file's records; MEDLINE files are numbered through all tasks and stand alone in theirs."""
+        assert self.verdict_folder is not None
+        number = sum(task[0].reader == "medline" for task in self.tasks[: self._rank])
+        with self.verdict_folder.open(f"{number:05d}.npy") as stored:
+            verdicts: Any = np.load(stored, allow_pickle=False)
+        return list(verdicts.tolist())
+
+    def _count(self) -> int:
+        """Return how many records this task has read."""
+        return int(self.stats["total"].total)
+
+    def _report(self, bad: BadRecord) -> None:
+        self._bad.append(bad)
+
+    def _write_bad(self) -> None:
+        if self._bad and self.bad_folder is not None:
+            with self.bad_folder.open(f"{self._rank:05d}.jsonl", "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in self._bad)
+
+    def _note(self, position: int) -> None:
+        self._noted = time.monotonic()
+        with self.logging_dir.open(f"progress/{self._rank:05d}", "w") as file:
             file.write(str(position))

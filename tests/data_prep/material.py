@@ -63,3 +63,52 @@ def sequences(prefix):
 
     dataset = IndexedDataset(str(prefix))
     return [dataset[n].tolist() for n in range(len(dataset))], dataset.document_indices.tolist()
+
+
+def pdf_bytes(pages):
+    """A PDF file with these texts, in lines of 80 characters."""
+    import textwrap
+
+    objects = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    kids = []
+    for text in pages:
+        lines = " ".join(f"({line}) Tj T*" for line in textwrap.wrap(text, 80, break_on_hyphens=False))
+        stream = f"BT /F1 10 Tf 12 TL 50 750 Td {lines} ET"
+        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+        kids.append(f"{len(objects) + 1} 0 R")
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(objects)} 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
+        )
+    objects[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
+    data, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(data))
+        data += f"{number} 0 obj\n{body}\nendobj\n".encode()
+    table = "".join(f"{place:010d} 00000 n \n" for place in places)
+    size = len(objects) + 1
+    end = f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer << /Size {size} /Root 1 0 R >>\nstartxref\n{len(data)}\n%%EOF\n"
+    return data + end.encode()
+
+
+def scanned_pdf(pages):
+    """A PDF file whose pages are text or, for None, an image of a page with text."""
+    import io
+
+    import pypdfium2
+
+    prose = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. " * 3
+    picture = pypdfium2.PdfDocument(pdf_bytes([prose]))[0].render(scale=2)
+    file = pypdfium2.PdfDocument.new()
+    for text in pages:
+        if text is None:
+            page = file.new_page(612, 792)
+            image = pypdfium2.PdfImage.new(file)
+            image.set_bitmap(picture)
+            image.set_matrix(pypdfium2.PdfMatrix().scale(612, 792))
+            page.insert_obj(image)
+            page.gen_content()
+        else:
+            file.import_pages(pypdfium2.PdfDocument(pdf_bytes([text])))
+    output = io.BytesIO()
+    file.save(output)
+    return output.getvalue()

@@ -3,12 +3,13 @@ import gzip
 import pytest
 
 from data_prep.readers.medline import MedlineReader
+from data_prep.readers.options import ReaderOptions
 from galen.errors import DataError
-from tests.data_prep.material import FIXTURE
+from tests.data_prep.material import FIXTURE, record_xml, write_medline
 
 
 def read(path):
-    reader = MedlineReader(str(path.parent), add_file_path=False)
+    reader = MedlineReader(str(path.parent))
     return list(reader.read_file(path.name)), {key: stat.total for key, stat in reader.stats.stats.items()}
 
 
@@ -42,6 +43,7 @@ def test_metadata(fixture):
         "publication_types": ["Journal Article"],
         "date": "2021-03-05",
         "copyright": "© 2021 The Authors. Published under the terms of the CC BY 4.0 license.",
+        "licence": "CC-BY-4.0",
         "retracted": False,
         "source": "medline.xml",
     }
@@ -114,3 +116,13 @@ def test_entities_are_not_expanded(tmp_path):
         "<Article><ArticleTitle>A &x; title</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
     )
     assert "hidden" not in read(path)[0][0].text
+
+
+def test_a_record_without_end_is_stopped(tmp_path):
+    """The memory stays bounded: reading ends at the limit, not at the end of the text node."""
+    path = write_medline(tmp_path / "a.xml", [record_xml(1), record_xml(2, abstract="word " * 20_000), record_xml(3)])
+    reader = MedlineReader(str(tmp_path), ReaderOptions(max_record_bytes=50_000))
+    ids = []
+    with pytest.raises(DataError, match="longer than 50,000 bytes"):
+        ids.extend(document.id for document in reader.read_file(path.name))
+    assert ids == ["1"]

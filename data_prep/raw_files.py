@@ -1,0 +1,98 @@
+"""Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…): which, how large, their identity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+
+from data_prep.inputs import find_files
+from data_prep.readers.options import ReaderOptions
+from galen import manifest
+from galen.errors import DataError
+
+_TASK_BYTES = 64 * 2**20
+_TASK_FILES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """One input file and how to read it."""
+
+    reader: str
+    path: str
+    """Local path, or address with its protocol."""
+    size: int
+    """Bytes."""
+    options: ReaderOptions = field(default_factory=ReaderOptions)
+    source: str = ""
+    """Name of its source in the recipe."""
+
+
+def is_remote(path: str) -> bool:
+    """Say whether a path is an address for fsspec rather than a local path."""
+    return "://" in path
+
+
+def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
+    """Return path and size of the files that a path or address names: one, those below a folder with one of `endings`, a glob's.
+
+    Raises:
+        DataError: nothing is there, or the address cannot be read.
+    """
+    if not is_remote(path):
+        return [(str(file), file.stat().st_size) for file in find_files(path, endings)]
+    try:
+        system, root = fsspec.core.url_to_fs(path)
+        if any(character in root for character in "*?["):
+            names = sorted(name for name, info in system.glob(root, detail=True).items() if info["type"] == "file")
+        elif system.isfile(root):
+            names = [root]
+        else:
+            names = sorted(name for name in system.find(root) if str(name).endswith(tuple(endings)))
+        found = [(system.unstrip_protocol(name), int(system.info(name)["size"])) for name in names]
+    except (ImportError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
+    if not found:
+        raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
+    return found
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Return the record of an input for the manifest: path, size, SHA-256 or, behind an address, the store's version mark if it has one."""
+    if not is_remote(path):
+        return manifest.describe_file(path)
+    system, root = fsspec.core.url_to_fs(path)
+    info = system.info(root)
+    mark = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "blob_id", "checksum") if info.get(key)), None)
+    record = {"path": path, "bytes": int(info["size"])}
+    if mark is not None:
+        return record | {"sha256": None, "version": mark}
+    import hashlib
+
+    digest = hashlib.sha256()
+    with system.open(root, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return record | {"sha256": digest.hexdigest()}
+
+
+def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
+    """Return the files as tasks, in order: one each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
+
+    A task has files of one source with one set of options. The division depends on the files alone, so what a task does never depends on the number of workers.
+    """
+    tasks: list[list[RawFile]] = []
+    size = 0
+    for file in files:
+        alike = (file.reader, file.options, file.source)
+        fits = tasks and (tasks[-1][0].reader, tasks[-1][0].options, tasks[-1][0].source) == alike
+        if fits and file.reader in many_per_task and size + file.size <= _TASK_BYTES and len(tasks[-1]) < _TASK_FILES:
+            tasks[-1].append(file)
+            size += file.size
+        else:
+            tasks.append([file])
+            size = file.size
+    return tasks

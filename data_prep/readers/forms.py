@@ -1,0 +1,86 @@
+"""The written forms of citations, figures, tables and formulas, the same for every structured source.
+
+With special tokens they are MEDITRON's: `[bib_ref]Title, Name[/bib_ref]`, `[fig_ref]Figure 2: caption[/fig_ref]`, `[fig]caption[/fig]`,
+`[table]caption[/table]`, `[formula]…[/formula]`; titles and captions inside references are cut to 12 words.
+"""
+
+import re
+from collections.abc import Sequence
+
+from data_prep.readers.options import ReaderOptions
+
+_WORDS = 12
+_DROPPED = "\ue000"  # private use: no text holds it; `tidy` takes it out together with its brackets
+_SEPARATORS = r"(?:[\s,;–—-]|and|&)*"
+_LEFT_OUT = rf"{_DROPPED}(?:{_SEPARATORS}{_DROPPED})*"
+_IN_BRACKETS = rf"(?:\[\s*{_LEFT_OUT}\s*\]|\(\s*{_LEFT_OUT}\s*\))"
+_BRACKETED = re.compile(rf"\s*{_IN_BRACKETS}(?:[\s,;–—-]*{_IN_BRACKETS})*")
+_OPENING = re.compile(rf"([\[(])(?:\s*{_LEFT_OUT}[\s,;:]*|\s*[,;]\s*)")
+_CLOSING = re.compile(rf"[\s,;]*{_LEFT_OUT}(?=[\])])")
+_BARE = re.compile(rf"\s*{_LEFT_OUT}")
+_TAGGED = r"\[bib_ref\](?:(?!\[bib_ref\]).)*?\[/bib_ref\]"
+_TAGGED_IN_BRACKETS = re.compile(rf"\[((?:\s*{_TAGGED}[\s,;–—-]*)+)\]|\(((?:\s*{_TAGGED}[\s,;–—-]*)+)\)")
+
+
+def shortened(text: str) -> str:
+    """Return the first 12 words, with "..." when there are more."""
+    words = text.split()
+    return " ".join(words[:_WORDS]) + ("..." if len(words) > _WORDS else "")
+
+
+class Forms:
+    """Writes the forms that the options ask for."""
+
+    def __init__(self, options: ReaderOptions) -> None:
+        self.options = options
+
+    def citation(self, marker: str, cited: Sequence[tuple[str, str]]) -> str:
+        """Return a citation: its marker as printed, and (title, first author's last name) of each work that is known."""
+        if self.options.citations == "marker":
+            return marker
+        known = [(shortened(title), name) for title, name in cited if title or name]
+        if self.options.citations == "drop" or not known:
+            return _DROPPED
+        return ", ".join(f"[bib_ref]{', '.join(part for part in work if part)}[/bib_ref]" for work in known)
+
+    def reference(self, marker: str, caption: str) -> str:
+        """Return a reference to a figure or table from its printed marker and its caption."""
+        if self.options.floats != "tokens" or not caption:
+            return marker
+        return f"[fig_ref]{marker}: {shortened(caption)}[/fig_ref]" if marker else ""
+
+    def floating(self, kind: str, label: str, caption: str, body: str = "") -> str:
+        """Return a figure (kind "fig") or table (kind "table"), or "" when it is left out."""
+        if self.options.floats == "drop":
+            return ""
+        text = ": ".join(part for part in (label.rstrip(" .:"), caption) if part)
+        if self.options.table_bodies and body:
+            text = f"{text}\n{body}" if text else body
+        return f"[{kind}]{text}[/{kind}]" if text and self.options.floats == "tokens" else text
+
+    def formula(self, text: str) -> str:
+        """Return a formula that stands on a line of its own."""
+        return f"[formula]{text}[/formula]" if text and self.options.floats == "tokens" else text
+
+
+def tidy(text: str) -> str:
+    """Return a paragraph without the brackets, separators and spaces that belong to citations left out or written in full."""
+    if _DROPPED in text:
+        text = _OPENING.sub(r"\1", _BRACKETED.sub("", text))
+        text = _BARE.sub("", _CLOSING.sub("", text))
+    if "[bib_ref]" in text:
+        text = _TAGGED_IN_BRACKETS.sub(lambda found: (found[1] or found[2]).strip(), text)
+    return text
+
+
+def heading(depth: int, text: str) -> str:
+    """Return a Markdown header; "" without text."""
+    return f"{'#' * max(1, min(depth, 6))} {text}" if text else ""
+
+
+def table_rows(rows: Sequence[Sequence[str]], header_rows: int = 1) -> str:
+    """Return cells as Markdown rows; those of the header come first, with a line of dashes below."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows if any(row)]
+    if lines and 0 < header_rows < len(lines):
+        lines.insert(header_rows, "|" + " --- |" * max(len(row) for row in rows))
+    return "\n".join(lines)

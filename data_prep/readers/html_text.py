@@ -1,0 +1,205 @@
+"""The content of a web page as Markdown: headers, paragraphs, lists, tables, quotations.
+
+Which part of a page is content says a CSS selector, or, without one, trafilatura. The writing is done here, since trafilatura's Markdown
+escapes brackets and signs ("\\\\<5 years") that must survive.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import lxml.html
+from lxml import etree
+
+from data_prep.readers.forms import heading, table_rows
+from data_prep.readers.jats_text import tag_of
+from data_prep.readers.markup import MATHML, clean, math, superscript
+
+Element = etree._Element
+_LEFT_OUT = {"script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video", "audio", "canvas", "select",
+             "textarea", "input", "object", "head", "dialog", "picture"}  # fmt: skip
+_BLOCKS = {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "li", "table", "pre",
+           "form", "blockquote", "figure", "figcaption", "address", "details", "summary", "fieldset", "hr", "body", "caption",
+           *(f"h{n}" for n in range(1, 7))}  # fmt: skip
+# trafilatura's own names -> HTML
+_NAMES = {
+    "list": "ul",
+    "item": "li",
+    "row": "tr",
+    "cell": "td",
+    "quote": "blockquote",
+    "lb": "br",
+    "ref": "a",
+    "code": "pre",
+    "graphic": "img",
+}
+
+
+def parse(data: bytes, charset: str | None = None) -> Element | None:
+    """Return a page's root element; None when there is nothing in it."""
+    if charset is not None and not _is_known(charset):
+        charset = None
+    if charset is None and not re.search(rb"<meta[^>]+charset", data[:4096], re.IGNORECASE):
+        charset = "utf-8" if _is_utf8(data) else "windows-1252"
+    parser = lxml.html.HTMLParser(encoding=charset, huge_tree=True)
+    try:
+        root = lxml.html.document_fromstring(data, parser=parser)
+    except (etree.ParserError, etree.XMLSyntaxError, ValueError):
+        return None
+    return root if isinstance(root.tag, str) else None
+
+
+def _is_known(charset: str) -> bool:
+    try:
+        lxml.html.HTMLParser(encoding=charset)
+    except LookupError:
+        return False
+    return True
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def content_of(root: Element, selector: str = "") -> list[Element]:
+    """Return the elements of a page that hold its content: those that the CSS selector names, else what trafilatura finds."""
+    if selector:
+        found = root.cssselect(selector)  # type: ignore[attr-defined]
+        return [element for element in found if not any(other in found for other in element.iterancestors())]
+    import trafilatura
+
+    extracted: Any = trafilatura.bare_extraction(
+        root, include_comments=False, include_tables=True, include_formatting=True, favor_recall=True
+    )
+    if extracted is None or extracted.body is None:
+        return []
+    for element in extracted.body.iter():
+        rend = element.get("rend") or ""
+        if element.tag == "head":
+            element.tag = rend if re.fullmatch(r"h[1-6]", rend) else "h2"
+        elif element.tag == "hi":
+            element.tag = {"#sup": "sup", "#sub": "sub"}.get(rend, "span")
+        elif element.tag == "list":
+            element.tag = "ol" if rend == "ol" else "dl" if rend == "dl" else "ul"
+        elif element.tag == "cell" and element.get("role") == "head":
+            element.tag = "th"
+        else:
+            element.tag = _NAMES.get(element.tag, element.tag)
+    return [extracted.body]
+
+
+class HtmlText:
+    """Collects the blocks of one page."""
+
+    def __init__(self) -> None:
+        self.blocks: list[str] = []
+        self._line = ""
+
+    def write(self, element: Element) -> None:
+        """Add the blocks of an element."""
+        self._block(element)
+        self._end()
+
+    def _end(self) -> None:
+        """End the paragraph at hand."""
+        text, self._line = clean(self._line), ""
+        if text:
+            self.blocks.append(text)
+
+    def _captured(self, write: Callable[[], object]) -> list[str]:
+        outer = self.blocks, self._line
+        self.blocks, self._line = [], ""
+        write()
+        self._end()
+        inner = self.blocks
+        self.blocks, self._line = outer
+        return inner
+
+    def _flow(self, element: Element) -> None:
+        self._line += element.text or ""
+        for child in element:
+            tag = tag_of(child)
+            if child.tag is etree.Entity:
+                self._line += child.text or ""
+            elif tag in _BLOCKS:
+                self._end()
+                self._block(child)
+                self._end()
+            elif str(child.tag).startswith(MATHML) or tag == "math":
+                self._line += math(child)
+            elif tag == "br":
+                self._line += " "
+            elif tag == "sup":
+                self._line += superscript(" ".join(self._captured(lambda child=child: self._flow(child))), self._line)  # type: ignore[misc]
+            elif tag and tag not in _LEFT_OUT:
+                self._flow(child)
+            self._line += child.tail or ""
+
+    def _block(self, element: Element) -> None:
+        tag = tag_of(element)
+        if tag in ("ul", "ol"):
+            self._list(element, tag == "ol")
+        elif tag == "table":
+            self._table(element)
+        elif tag == "pre":
+            text = "".join(map(str, element.itertext())).strip("\n")
+            self.blocks.extend([text] if text.strip() else [])
+        elif re.fullmatch(r"h[1-6]", tag):
+            text = " ".join(self._captured(lambda: self._flow(element)))
+            self.blocks.extend([heading(int(tag[1]), text)] if text else [])
+        elif tag == "blockquote":
+            self.blocks += ["> " + block.replace("\n", "\n> ") for block in self._captured(lambda: self._flow(element))]
+        elif tag == "dd":
+            self.blocks += ["- " + block.replace("\n", "\n  ") for block in self._captured(lambda: self._flow(element))]
+        elif tag not in _LEFT_OUT:
+            self._flow(element)
+
+    def _list(self, element: Element, ordered: bool) -> None:
+        lines = []
+        for number, item in enumerate((child for child in element if tag_of(child)), 1):
+            blocks = self._captured(lambda item=item: self._flow(item) if tag_of(item) == "li" else self._block(item))  # type: ignore[misc]
+            if blocks:
+                lines.append((f"{number}. " if ordered else "- ") + "\n".join(blocks).replace("\n", "\n  "))
+        self.blocks.extend(["\n".join(lines)] if lines else [])
+
+    def _table(self, element: Element) -> None:
+        for caption in element.iterfind("caption"):
+            self.blocks += self._captured(lambda caption=caption: self._flow(caption))  # type: ignore[misc]
+        if next(element.iterdescendants("table"), None) is not None:  # a table for layout
+            self._flow_cells(element)
+            return
+        rows = [
+            [" ".join(" ".join(self._captured(lambda cell=cell: self._flow(cell))).split()) for cell in row if tag_of(cell) in ("td", "th")]  # type: ignore[misc]
+            for row in element.iter("tr")
+        ]
+        if max(map(len, rows), default=0) <= 1:
+            self.blocks += [row[0] for row in rows if row and row[0]]
+        elif text := table_rows(rows):
+            self.blocks.append(text)
+
+    def _flow_cells(self, element: Element) -> None:
+        for child in element:
+            if tag_of(child) in ("td", "th"):
+                self._end()
+                self._flow(child)
+                self._end()
+            elif tag_of(child) != "caption":
+                self._flow_cells(child)
+
+
+def page_text(root: Element, selector: str = "") -> tuple[str, str]:
+    """Return title and text of a page, the title first; an empty text when there is no content."""
+    name = " ".join("".join(map(str, next(root.iter("title"), etree.Element("title")).itertext())).split())
+    writer = HtmlText()
+    for element in content_of(root, selector):
+        writer.write(element)
+    blocks = writer.blocks
+    if not blocks:
+        return name, ""
+    first = next((number for number, block in enumerate(blocks) if block.startswith("# ")), None)
+    title = blocks.pop(first)[2:] if first is not None and first < 3 else name
+    return title, "\n\n".join([title, *blocks] if title else blocks)

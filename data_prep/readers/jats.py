@@ -1,0 +1,189 @@
+"""JATS full text (https://jats.nlm.nih.gov/), as PubMed Central and PLOS ship it, to Markdown: title, abstracts, body, appendices."""
+
+import tarfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from datatrove.data import Document
+from lxml import etree
+
+from data_prep.readers.base import SourceReader
+from data_prep.readers.jats_text import Element, JatsText, tag_of
+from data_prep.readers.licence import OTHER, licence_name
+from data_prep.readers.markup import MATHML, plain_text
+from galen.errors import DataError
+
+_PACKAGES = (".tar.gz", ".tgz", ".tar")
+_ARTICLES = (".nxml", ".xml", ".nxml.gz", ".xml.gz")
+_TEASERS = {"toc", "teaser", "graphical", "web-summary", "key-image", "video"}
+_HREF = "{http://www.w3.org/1999/xlink}href"
+# JATS article types -> MEDLINE publication types, which filters know
+_TYPES = {
+    "research-article": "Journal Article",
+    "review-article": "Review",
+    "systematic-review": "Systematic Review",
+    "case-report": "Case Reports",
+    "editorial": "Editorial",
+    "letter": "Letter",
+    "news": "News",
+    "correction": "Published Erratum",
+    "retraction": "Retraction of Publication",
+    "expression-of-concern": "Expression of Concern",
+    "preprint": "Preprint",
+}
+
+
+class JatsReader(SourceReader):
+    """Yields one document per `article`, of single files or of the members of tar archives, which are read as streams.
+
+    The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what all readers give: pmcid,
+    pmid, doi, article_type, journal, full_text (whether there is a body). Sub-articles (reviews, decision letters, translations) are
+    left out and counted as `sub-articles left out`.
+
+    Raises:
+        DataError: a broken archive. A broken article is quarantined.
+    """
+
+    name = "jats"
+    endings = _ARTICLES + _PACKAGES
+    many_per_task = True
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        """Yield the documents of one file or archive."""
+        with self.open(filepath) as stream:
+            if filepath.endswith(_PACKAGES):
+                yield from self._members(stream, filepath)
+            else:
+                yield from self._articles(stream, filepath, filepath, "whole file")
+
+    def _members(self, stream: BinaryIO, filepath: str) -> Iterator[Document]:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    if member.isfile() and member.name.endswith(_ARTICLES[:2]):
+                        file = archive.extractfile(member)
+                        assert file is not None, "it is a file"
+                        yield from self._articles(file, member.name, filepath, f"member {member.name}", member.size)
+        except tarfile.TarError as error:
+            raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
+
+    def _articles(self, stream: Any, name: str, filepath: str, position: str, size: int = 0) -> Iterator[Document]:
+        limit = self.options.max_record_bytes
+        data = b"" if size > limit else stream.read(limit + 1)
+        if size > limit or len(data) > limit:
+            self.quarantine(filepath, position, "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+            return
+        # no DTD and no entity is loaded or expanded: files come from outside
+        parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True)
+        try:
+            root = etree.fromstring(data, parser)
+        except etree.XMLSyntaxError as error:
+            self.quarantine(filepath, f"{position}, line {error.lineno}", "broken XML", error.msg, data)
+            return
+        _strip_namespace(root)
+        articles = [root] if root.tag == "article" else root.findall("article")
+        if not articles:
+            self.quarantine(filepath, position, "not JATS", f"the root element is <{tag_of(root)}>, not <article>", data)
+        for number, article in enumerate(articles):
+            self.stat_update("total")
+            self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
+            yield self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
+
+    def _document(self, article: Element, name: str, filepath: str) -> Document:
+        known = metadata(article)
+        writer = JatsText(article, self.options)
+        title_group = article.find("front/article-meta/title-group")
+        if title_group is not None:
+            parts = [writer.text_of(title_group.find("article-title")), *map(writer.text_of, title_group.iterfind("subtitle"))]
+            known["title"] = ": ".join(part.rstrip(":") for part in parts if part)
+        for abstract in article.iterfind("front/article-meta/abstract"):
+            if abstract.get("abstract-type") not in _TEASERS:
+                writer.abstract(abstract)
+        body = article.find("body")
+        if body is not None:
+            writer.body(body)
+        writer.rest(article)
+        known["full_text"] = body is not None and len(body) > 0
+        text = "\n\n".join([block for block in [known["title"], *writer.blocks] if block])
+        identifier = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
+        return self.document(text, identifier, filepath, **known)
+
+
+def metadata(article: Element) -> dict[str, Any]:
+    """Return what an article's front matter states."""
+    meta = article.find("front/article-meta")
+    if meta is None:
+        meta = etree.Element("article-meta")
+    kind = article.get("article-type") or ""
+    pmcid = _identifier(meta, "pmcid") or _identifier(meta, "pmc") or _identifier(meta, "pmcaid")
+    pmcid = f"PMC{pmcid.upper().removeprefix('PMC')}" if pmcid else ""
+    statement, licence = _rights(meta)
+    related = {element.get("related-article-type") for element in meta.iterfind("related-article")}
+    language = article.get("{http://www.w3.org/XML/1998/namespace}lang")
+    return {
+        "pmcid": pmcid,
+        "pmid": _identifier(meta, "pmid"),
+        "doi": _identifier(meta, "doi"),
+        "article_type": kind,
+        "publication_types": [_TYPES[kind]] if kind in _TYPES else [],
+        "journal": " ".join((article.findtext("front/journal-meta//journal-title") or "").split()),
+        "language": [language] if language else [],
+        "date": _date(meta),
+        "copyright": statement,
+        "licence": licence,
+        "retracted": bool(related & {"retraction-forward", "retracted-by"}),
+    }
+
+
+def _identifier(meta: Element, kind: str) -> str:
+    return (meta.findtext(f"article-id[@pub-id-type='{kind}']") or "").strip()
+
+
+def _rights(meta: Element) -> tuple[str, str]:
+    """Return what is said about rights, on one line, and the licence's name."""
+    permissions = [*meta.iterfind("permissions"), *meta.iterfind("copyright-statement"), *meta.iterfind("license")]
+    addresses: list[str | None] = []
+    said: list[str] = []
+    licensed = False
+    for element in permissions:
+        for part in element.iter():
+            tag = tag_of(part)
+            licensed = licensed or tag == "license"
+            if tag in ("license", "ext-link", "license_ref"):
+                addresses += [part.get(_HREF), part.text]
+        said += [plain_text(part) for part in element.iter("copyright-statement", "license", "license-p") if tag_of(part) != "license-p"]
+    statement = " ".join(part for part in said if part)
+    kinds = [part.get("license-type") for element in permissions for part in element.iter("license")]
+    if not licensed:  # a copyright line alone grants nothing
+        name = licence_name(statement)
+        return statement, "" if name == OTHER else name
+    name = licence_name(*addresses, statement, *kinds)
+    if name not in ("", OTHER) and licence_name(statement) != name:
+        statement = f"{statement} ({name})".strip()  # the address said it, not the words
+    return statement, name
+
+
+def _date(meta: Element) -> str | None:
+    """Return the earliest publication date, as far as known: "2013-02-28", "2013-02" or "2013"."""
+    dates = []
+    for date in meta.iterfind("pub-date"):
+        year = (date.findtext("year") or "").strip()
+        if (date.get("pub-type") or date.get("date-type")) in ("pmc-release", "nihms-submitted") or not year.isdecimal():
+            continue
+        parts = [year]
+        for name in ("month", "day"):
+            part = (date.findtext(name) or "").strip()
+            if not part.isdecimal():
+                break
+            parts.append(part.zfill(2))
+        dates.append("-".join(parts))
+    # "2013" is not before "2013-02-28": the one that says more is taken
+    return min(dates, key=lambda date: (date[:4], -len(date), date)) if dates else None
+
+
+def _strip_namespace(root: Element) -> None:
+    """Take the default namespace off the elements, as newer files have one and older have none."""
+    namespace = root.nsmap.get(None)
+    if namespace and not namespace.startswith(MATHML[1:-1]):
+        for element in root.iter(f"{{{namespace}}}*"):
+            element.tag = etree.QName(element).localname

@@ -1,0 +1,337 @@
+"""The text of a JATS article (https://jats.nlm.nih.gov/) as Markdown.
+
+The prose comes in its order. A figure, table, box or footnote inside a paragraph comes behind it, so that sentences stay whole; one that
+stands apart from the text (`floats-group`, `back/fn-group`) behind the first paragraph that refers to it. An element that is not known is
+written with all its text.
+"""
+
+import html
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from lxml import etree
+
+from data_prep.readers.forms import Forms, heading, table_rows, tidy
+from data_prep.readers.markup import MATHML, clean, math, superscript
+from data_prep.readers.options import ReaderOptions
+
+Element = etree._Element
+
+_FLOATS = {
+    "fig",
+    "fig-group",
+    "table-wrap",
+    "table-wrap-group",
+    "boxed-text",
+    "fn",
+    "fn-group",
+    "supplementary-material",
+    "chem-struct-wrap",
+}
+_BLOCKS = {"p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-formula-group", "preformat", "code", "verse-group", "speech",
+           "statement", "array", "table", "app", "glossary", "notes", "question", "answer", "question-wrap"}  # fmt: skip
+_LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "private-char", "ref-list",
+             "sec-meta", "kwd-group", "processing-meta", "index-term"}  # fmt: skip
+_PRINTED_NOTES = {"fn", "table-fn", "author-notes"}
+_TEX = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+_PLACE = re.compile("\ue001(\\d+)\ue002")
+
+
+def tag_of(element: Element) -> str:
+    """Return the element's name without namespace; "" for comments and processing instructions."""
+    return etree.QName(element).localname if isinstance(element.tag, str) else ""
+
+
+class JatsText:
+    """Renders the parts of one article."""
+
+    def __init__(self, article: Element, options: ReaderOptions) -> None:
+        self.options, self.forms = options, Forms(options)
+        self.blocks: list[str] = []
+        self._flow: list[list[str]] = []  # blocks inside the present paragraph
+        self._behind: list[Element] = []  # floats to come behind it
+        self.works = {str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")}
+        apart = [*article.iterfind("floats-group/*"), *article.iterfind("back/fn-group/fn"), *article.iterfind("back//fn-group/fn")]
+        self._apart = {str(element.get("id")): element for element in apart if element.get("id")}
+        self._captions: dict[str, Element] = {
+            str(element.get("id")): element for element in article.iter("fig", "table-wrap") if element.get("id")
+        }
+
+    def text_of(self, element: Element | None) -> str:
+        """Return an element's text on one line, as for titles."""
+        return "" if element is None else self._paragraph_text(element)
+
+    def abstract(self, element: Element) -> None:
+        """Write an abstract under its own title or "Abstract"."""
+        self._add(heading(1, self.text_of(element.find("title")) or "Abstract"))
+        self._children(element, 2)
+
+    def body(self, element: Element) -> None:
+        """Write the body, or an appendix."""
+        self._children(element, 1)
+
+    def rest(self, article: Element) -> None:
+        """Write appendices and glossaries, and floats apart that nothing refers to."""
+        for part in article.iterfind("back//app"):
+            self._block(part, 1)
+        for part in article.iterfind("back/glossary"):
+            self._block(part, 1)
+        for element in article.iterfind("floats-group/*"):
+            if self._apart.pop(str(element.get("id")), None) is not None or not element.get("id"):
+                self._block(element, 1)
+
+    # blocks
+
+    def _add(self, text: str) -> None:
+        if text:
+            self.blocks.append(text)
+
+    def _children(self, element: Element, depth: int, without: tuple[str, ...] = ("title", "label")) -> None:
+        for child in element:
+            if tag_of(child) and tag_of(child) not in without:
+                self._block(child, depth)
+
+    def _each(self, elements: Iterable[Element], depth: int) -> None:
+        for element in elements:
+            self._children(element, depth)
+
+    def _captured(self, write: Callable[[], object]) -> list[str]:
+        """Return the blocks that `write` adds."""
+        outer, self.blocks = self.blocks, []
+        write()
+        inner, self.blocks = self.blocks, outer
+        return inner
+
+    def _block(self, element: Element, depth: int) -> None:
+        """Write one block-level element."""
+        tag = tag_of(element)
+        if tag in _LEFT_OUT:
+            return
+        if tag in ("fig", "table-wrap"):
+            self._float(element)
+        elif tag == "list":
+            self._list(element, depth)
+        elif tag == "def-list":
+            self._definitions(element, depth)
+        elif tag in ("disp-formula", "chem-struct-wrap"):
+            self._add(self.forms.formula(self._formula(element)))
+        elif tag == "table":
+            self._add(self._rows(element) if self.options.table_bodies else "")
+        elif tag in ("preformat", "code"):
+            self._add(html.unescape("".join(str(text) for text in element.itertext())).strip("\n"))
+        elif tag == "supplementary-material" and self.options.floats == "drop":
+            return
+        elif tag in ("sec", "app", "glossary", "notes", "ack"):
+            self._add(heading(depth, self._title(element)))
+            self._children(element, depth + 1)
+        elif tag in ("boxed-text", "statement", "fn", "supplementary-material", "fig-group", "table-wrap-group"):
+            self._boxed(element, depth)
+        elif tag == "p" or not any(tag_of(child) in _BLOCKS | _FLOATS for child in element):
+            self._paragraph(element, depth)
+        elif (element.text or "").strip() or any((child.tail or "").strip() for child in element):
+            self._paragraph(element, depth)  # mixed content
+        else:
+            self._children(element, depth, without=())
+
+    def _title(self, element: Element) -> str:
+        parts = (self.text_of(element.find("label")), self.text_of(element.find("title")))
+        return " ".join(part for part in parts if part)
+
+    def _boxed(self, element: Element, depth: int) -> None:
+        """Write a box or note: its label leads its text, without a header that would cut the section in two."""
+        tag = tag_of(element)
+        caption = element.find("caption")
+        label, title = self._title(element), "" if caption is None else self.text_of(caption.find("title"))
+
+        def inner() -> None:
+            for child in element:
+                if child is caption:
+                    self._children(child, depth + 1)
+                elif tag_of(child) not in ("", "label", "title"):
+                    self._block(child, depth + 1)
+
+        if tag in ("fn", "supplementary-material"):
+            blocks = [title] * bool(title) + self._captured(inner)
+            lead = f"[{label}]" if tag == "fn" and label.isalnum() else label
+            self._add(f"{lead} {blocks[0]}".strip() if blocks else lead)
+            self.blocks.extend(blocks[1:])
+        else:
+            self._add(f"**{'. '.join(part.rstrip('.') for part in (label, title) if part)}**" if label or title else "")
+            inner()
+
+    def _float(self, element: Element) -> None:
+        tables = list(element.iter("table"))
+        kind = "table" if tag_of(element) == "table-wrap" else "fig"
+        body = ""
+        if self.options.table_bodies:
+            notes = self._captured(partial(self._each, element.iterfind("table-wrap-foot"), 1))
+            body = "\n".join([*(self._rows(table) for table in tables), *notes])
+        label = self.text_of(element.find("label"))
+        self._add(self.forms.floating(kind, label, self._caption(element), body))
+
+    def _caption(self, element: Element) -> str:
+        """Return title and paragraphs of a caption, and other prose of the float, on one line."""
+        parts: list[str] = []
+        for child in element:
+            tag = tag_of(child)
+            if tag == "caption":
+                parts += [self.text_of(child.find("title"))]
+                parts += self._captured(partial(self._children, child, 1))
+            elif tag in ("p", "attrib"):
+                parts.append(self.text_of(child))
+            elif tag in ("fig", "disp-formula", "list", "def-list"):
+                parts += self._captured(partial(self._block, child, 1))
+        return " ".join(" ".join(part.split()) for part in parts if part)
+
+    def _list(self, element: Element, depth: int) -> None:
+        self._add(self._title(element))
+        ordered = (element.get("list-type") or "").startswith(("order", "alpha", "roman"))
+        lines = []
+        for number, item in enumerate(element.iterfind("list-item"), 1):
+            label = self.text_of(item.find("label"))
+            blocks = self._captured(partial(self._children, item, depth))
+            mark = f"{label} " if label and label not in "•-–*·" else f"{number}. " if ordered else "- "
+            lines.append(mark + "\n".join(blocks).replace("\n", "\n  "))
+        self._add("\n".join(lines))
+
+    def _definitions(self, element: Element, depth: int) -> None:
+        self._add(self._title(element))
+        lines = []
+        for item in element:
+            if tag_of(item) == "def-item":
+                terms = [self.text_of(term) for term in item.iterfind("term")]
+                blocks = self._captured(partial(self._each, item.iterfind("def"), depth))
+                lines.append(f"- {', '.join(terms)}: " + "\n".join(blocks).replace("\n", "\n  "))
+            elif tag_of(item) == "def-list":
+                lines += self._captured(partial(self._definitions, item, depth))
+        self._add("\n".join(lines))
+
+    def _rows(self, table: Element) -> str:
+        rows = [[self._paragraph_text(cell) for cell in row if tag_of(cell) in ("td", "th")] for row in table.iter("tr")]
+        return table_rows(rows, sum(1 for _ in table.iterfind("thead/tr")) or 1)
+
+    # paragraphs
+
+    def _paragraph(self, element: Element, depth: int) -> None:
+        """Write a paragraph with the blocks inside it, then the floats that stood in it or that it is the first to refer to."""
+        outer = self._flow, self._behind
+        self._flow, self._behind = [], []
+        text, flow, behind = self._inline(element), self._flow, self._behind
+        self._flow, self._behind = outer
+        for number, part in enumerate(_PLACE.split(text)):
+            if number % 2:
+                self.blocks.extend(flow[int(part)])
+            else:
+                self._add(tidy(clean(part)).strip())
+        for name in (name for xref in element.iter("xref") for name in (xref.get("rid") or "").split()):
+            if (apart := self._apart.pop(name, None)) is not None:
+                behind.append(apart)
+        for floating in behind:
+            self._block(floating, depth)
+
+    def _paragraph_text(self, element: Element) -> str:
+        return " ".join(" ".join(self._captured(lambda: self._paragraph(element, 1))).split())
+
+    def _inline(self, element: Element) -> str:
+        text = element.text or ""
+        for child in element:
+            text += self._one(child, text) + (child.tail or "")
+        return text
+
+    def _one(self, child: Element, before: str) -> str:
+        """Return the inline text of one child that stands behind the text `before`."""
+        if child.tag is etree.Entity:
+            return html.unescape(child.text or "")
+        tag = tag_of(child)
+        if not tag or tag in _LEFT_OUT:
+            return ""
+        if str(child.tag).startswith(MATHML) or tag in ("inline-formula", "tex-math", "alternatives", "inline-alternatives", "chem-struct"):
+            return self._formula(child)
+        if tag in _FLOATS:
+            self._behind.append(child)
+            return ""
+        if tag in _BLOCKS:
+            self._flow.append(self._captured(lambda: self._block(child, 6)))
+            return f"\ue001{len(self._flow) - 1}\ue002"
+        if tag == "xref":
+            return self._xref(child)
+        if tag == "sup":
+            return self._sup(child, before)
+        if tag == "break":
+            return " "
+        inner = self._inline(child)
+        return inner if inner.strip() or tag not in ("ext-link", "uri") else child.get("{http://www.w3.org/1999/xlink}href") or ""
+
+    def _sup(self, element: Element, before: str) -> str:
+        raised = self._inline(element)
+        kinds = {xref.get("ref-type") for xref in element.iter("xref")}
+        if not kinds & ({"bibr"} | _PRINTED_NOTES):
+            return superscript(raised, before)
+        bare = self.options.citations == "marker" or "bibr" not in kinds
+        if bare and raised.strip() and any(character.isalnum() for character in raised) and raised.strip()[0] not in "[(":
+            raised = f"[{raised.strip()}]"  # "disease12" would be another word
+        return f" {raised}" if before[-1:].strip() and before[-1:] not in "([" else raised
+
+    def _xref(self, element: Element) -> str:
+        marker, names = self._inline(element), (element.get("rid") or "").split()
+        kind = element.get("ref-type")
+        if kind == "bibr":
+            return self.forms.citation(marker, [self.works[name] for name in names if name in self.works])
+        if kind in _PRINTED_NOTES and element.find("sup") is not None and marker.strip().isalnum():
+            return f" [{marker.strip()}]"
+        if kind in ("fig", "table") and names and names[0] in self._captions:
+            target = self._captions[names[0]]
+            caption = target.find("caption")
+            said = "" if caption is None else " ".join(clean("".join(map(str, part.itertext()))) for part in caption)
+            return self.forms.reference(clean(marker), said)
+        return marker
+
+    # formulas
+
+    def _formula(self, element: Element) -> str:
+        """Return TeX where there is some, else MathML as plain characters, else the text; with the formula's number."""
+        label = f" {self.text_of(element.find('label'))}".rstrip()
+        tex = next(iter(element.iter("tex-math")), None)
+        if tex is not None:
+            source = "".join(map(str, tex.itertext()))
+            found = _TEX.search(source)
+            return f"${(found[1] if found else source).strip().strip('$').strip()}${label}"
+        formula = element if str(element.tag).startswith(MATHML) else next(iter(element.iter(f"{MATHML}math")), None)
+        if formula is None:
+            return " ".join(filter(None, (self._text_without_label(element), label.strip())))
+        around = _text_around(element, formula)
+        return clean(f"{around[0]} {math(formula)} {around[1]}") + label
+
+    def _text_without_label(self, element: Element) -> str:
+        text = element.text or ""
+        for child in element:
+            text += ("" if tag_of(child) == "label" else self._one(child, text)) + (child.tail or "")
+        return clean(text)
+
+
+def _text_around(element: Element, formula: Element) -> tuple[str, str]:
+    """Return the text of a formula element before and behind its MathML child."""
+    if formula.getparent() is not element:
+        return "", ""
+    before = [element.text or ""] + [child.tail or "" for child in formula.itersiblings(preceding=True)]
+    behind = [formula.tail or ""] + [child.tail or "" for child in formula.itersiblings()]
+    return " ".join(before), " ".join(behind)
+
+
+def _work(ref: Element) -> tuple[str, str]:
+    """Return title and first author's last name of an entry of the bibliography."""
+    title = next(_texts(ref, "article-title"), "") or next(_texts(ref, "chapter-title"), "") or next(_texts(ref, "source"), "")
+    name = next(_texts(ref, "surname"), "") or next(_texts(ref, "collab"), "")
+    if not title:  # not divided into parts
+        citation = next(iter(ref.iter("mixed-citation", "citation", "element-citation", "nlm-citation")), None)
+        title = "" if citation is None else clean(" ".join(map(str, citation.itertext())))
+        return title, ""
+    return title.rstrip("."), name
+
+
+def _texts(element: Element, tag: str) -> Iterator[str]:
+    for found in element.iter(tag):
+        text = clean("".join(map(str, found.itertext())))
+        if text:
+            yield text

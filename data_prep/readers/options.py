@@ -1,0 +1,48 @@
+"""How readers render structured documents and what they assume of records that do not say."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from galen.recipe import STRICT
+
+
+@dataclass(kw_only=True, config=STRICT)
+class ReaderOptions:
+    """Options of readers; a reader ignores those that do not concern its format."""
+
+    citations: Literal["bib_ref", "marker", "drop"] = "bib_ref"
+    """Citations in jats, s2orc, tei. bib_ref: `[bib_ref]first 12 words of the title..., Name[/bib_ref]`; marker: as printed ("[12]");
+    drop: left out with the brackets around them."""
+
+    floats: Literal["tokens", "captions", "drop"] = "tokens"
+    """Figures, tables and display formulas. tokens: captions in `[fig]`, `[table]` and formulas in `[formula]`, as in MEDITRON, and
+    references to them in `[fig_ref]`; captions: the same as plain paragraphs; drop: left out (formulas stay, as plain text)."""
+
+    table_bodies: bool = False
+    """Also write the cells of tables, as Markdown rows below the caption (jats, tei, html)."""
+
+    text_key: str = "text"
+    """Key of the text in JSONL and Parquet records (reader records)."""
+
+    id_key: str = "id"
+    """Key of the identifier in them; a record without one gets FILE/NUMBER."""
+
+    language: str | None = None
+    """Language of documents that state none, as two or three letters."""
+
+    licence: str = ""
+    """Licence of documents that state none, for example CC-BY-4.0."""
+
+    content: str = ""
+    """CSS selector of the part of a page that is content (html, warc), for example "main article"; empty: trafilatura finds it."""
+
+    drop_outer_matter: bool = False
+    """Leave out the first and last pages (title, contents, index) of PDF files of 100 pages and more, by MMedLM's rule."""
+
+    ocr: bool = True
+    """Recognise scanned PDF pages if the extra `ocr` is installed; otherwise they are counted and named."""
+
+    max_record_bytes: int = Field(default=64 * 2**20, ge=1024)
+    """A record (line, article, page) longer than this is quarantined; it bounds the memory of a worker."""

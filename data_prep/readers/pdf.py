@@ -1,0 +1,119 @@
+"""PDF files: their text by pdfium; scanned pages by OCR where the extra `ocr` is installed."""
+
+import functools
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from datatrove.data import Document
+
+from data_prep.readers.base import BadRecord, SourceReader
+from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
+
+_SCALE = 200 / 72  # pixels per point: 200 dots per inch
+
+
+class PdfReader(SourceReader):
+    """Yields one document per file; the id is its name with a hash of its content.
+
+    A scanned page (nearly no text, or mostly no letters, and an image on it) goes to OCR. Without OCR it is counted (`scanned pages`) and
+    named in the quarantine file; a file without any text left is dropped as `scanned, no OCR`. Metadata besides what all readers give:
+    pages, ocr_pages.
+    """
+
+    name = "pdf"
+    endings = (".pdf",)
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        """Yield the document of one file."""
+        limit = self.options.max_record_bytes
+        with self.open(filepath) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+            return
+        document = self.from_data(data, filepath, self.content_id(filepath, data), "whole file")
+        if document is not None:
+            yield document
+
+    def from_data(self, data: bytes, filepath: str, identifier: str, position: str) -> Document | None:
+        """Return the document of a PDF file's bytes, or None when it is quarantined or dropped."""
+        import pypdfium2
+
+        try:
+            file = pypdfium2.PdfDocument(data)
+        except pypdfium2.PdfiumError as error:
+            self.quarantine(filepath, position, "broken PDF", str(error), data)
+            return None
+        self.stat_update("total")
+        try:
+            count = len(file)
+            matter = outer_matter(count) if self.options.drop_outer_matter else set()
+            pages, scanned, recognised = self._pages(file, [number for number in range(count) if number not in matter])
+            stated = file.get_metadata_dict()
+        finally:
+            file.close()
+        if scanned:
+            self.stat_update("scanned pages", value=len(scanned))
+            named = ", ".join(str(number + 1) for number in scanned[:20]) + (", …" if len(scanned) > 20 else "")
+            detail = f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is installed"
+            self.on_bad(BadRecord(self.path_of(filepath), f"{position}, pages {named}", "scanned", detail))
+        text = joined_pages(pages)
+        if not text:
+            self.stat_update("dropped_scanned, no OCR" if scanned else "dropped_no text")
+            return None
+        title = " ".join((stated.get("Title") or "").split())
+        date = stated.get("CreationDate") or ""
+        year = date.removeprefix("D:")[:4]
+        return self.document(
+            text, identifier, filepath, title=title, date=year if year.isdecimal() else None, pages=count, ocr_pages=recognised
+        )
+
+    def _pages(self, file: Any, numbers: list[int]) -> tuple[list[str], list[int], int]:
+        """Return the text of each page, the numbers of pages that stay scanned, and how many were recognised."""
+        pages: list[str] = []
+        scanned: list[int] = []
+        recognised = 0
+        for number in numbers:
+            page = file[number]
+            text = page.get_textpage().get_text_bounded()
+            if looks_scanned(text) and _has_image(page):
+                if self.options.ocr and has_ocr():
+                    text = _recognise(page)
+                    recognised += 1
+                else:
+                    scanned.append(number)
+                    text = ""
+            pages.append(text)
+            page.close()
+        return pages, scanned, recognised
+
+
+def has_ocr() -> bool:
+    """Say whether the extra `ocr` is installed."""
+    return importlib.util.find_spec("rapidocr") is not None
+
+
+def _has_image(page: Any) -> bool:
+    """Say whether an image covers at least half of the page."""
+    from pypdfium2 import raw
+
+    area = page.get_width() * page.get_height()
+    for image in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
+        left, bottom, right, top = image.get_bounds()
+        if abs((right - left) * (top - bottom)) >= area / 2:
+            return True
+    return False
+
+
+@functools.cache
+def _engine() -> Any:
+    from rapidocr import RapidOCR
+
+    return RapidOCR()
+
+
+def _recognise(page: Any) -> str:
+    """Return the lines that OCR reads on a page, from top to bottom."""
+    found = _engine()(page.render(scale=_SCALE).to_numpy()[:, :, :3])
+    return "\n".join(found.txts or ())

@@ -1,0 +1,118 @@
+"""S2ORC full text, both forms: text with annotations, as the Semantic Scholar datasets API gives it, and the older lists of paragraphs.
+
+Formats: https://api.semanticscholar.org/api-docs/datasets and https://github.com/allenai/s2orc-doc2json.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from datatrove.data import Document
+
+from data_prep.readers.forms import Forms, heading, tidy
+from data_prep.readers.licence import licence_name
+from data_prep.readers.records import JsonReader
+from data_prep.readers.s2orc_annotations import AnnotatedText
+
+
+class S2orcReader(JsonReader):
+    """Yields a document per record: title, then abstract and body with Markdown headers.
+
+    The id is the PMCID ("PMC123"), else "s2:<corpus id>". Metadata besides what all readers give: corpusid, pmcid, pmid, doi, full_text.
+    """
+
+    name = "s2orc"
+
+    def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
+        """Return the document of a record."""
+        known = _metadata(record)
+        if isinstance(content := record.get("content") or record.get("body"), dict):
+            if not content.get("text"):
+                return None
+            references = record.get("bibliography")
+            text = AnnotatedText(content, self.options, references if isinstance(references, dict) else None)
+            known["title"] = known["title"] or text.title()
+            blocks = text.blocks()
+        else:
+            parsed = record if "body_text" in record else record.get("pdf_parse") or record.get("latex_parse") or {}
+            if "body_text" not in parsed:
+                raise KeyError("content' or 'body_text")
+            blocks = _paragraphs(parsed, record, Forms(self.options))
+        known["full_text"] = any(blocks)
+        text_of = "\n\n".join([block for block in [known["title"], *blocks] if block])
+        if not text_of:
+            return None
+        identifier = known["pmcid"] or (f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, text_of))
+        return self.document(text_of, identifier, filepath, **known)
+
+
+def _metadata(record: dict[str, Any]) -> dict[str, Any]:
+    stated: dict[str, Any] = record.get("metadata") if isinstance(record.get("metadata"), dict) else {}  # type: ignore[assignment]
+    access = record.get("openaccessinfo") or record.get("content", {}).get("source", {}).get("oainfo") or {}
+    given = record.get("externalids") or access.get("externalids") or {}
+    ids = {str(key).lower(): str(value) for key, value in given.items() if value}
+    pmcid = ids.get("pubmedcentral") or ids.get("pmcid") or stated.get("pmcid") or record.get("pmc_id") or ""
+    return {
+        "corpusid": str(record.get("corpusid") or record.get("paper_id") or ""),
+        "pmcid": f"PMC{str(pmcid).removeprefix('PMC')}" if pmcid else "",
+        "pmid": str(ids.get("pubmed") or ids.get("pmid") or stated.get("pmid") or record.get("pubmed_id") or ""),
+        "doi": str(ids.get("doi") or stated.get("doi") or record.get("doi") or ""),
+        "title": " ".join(str(record.get("title") or stated.get("title") or "").split()),
+        "date": str(record.get("publicationdate") or record.get("year") or stated.get("year") or "") or None,
+        "licence": licence_name(access.get("license")),
+    }
+
+
+def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) -> list[str]:
+    """Return the blocks of the older form: paragraphs with spans for citations and for references to figures and tables."""
+    works = {name: _work(entry) for name, entry in (parsed.get("bib_entries") or {}).items()}
+    floats = dict(parsed.get("ref_entries") or {})
+    waiting, blocks, section = dict(floats), [], None
+    abstract = parsed.get("abstract") or record.get("abstract") or []
+    if isinstance(abstract, str):
+        abstract = [{"text": abstract}] if abstract else []
+    for part, name in [(part, "Abstract") for part in abstract] + [(part, part.get("section") or "") for part in parsed["body_text"]]:
+        number = part.get("sec_num") or ""
+        if (number, name) != section:
+            section = (number, name)
+            depth = len(str(number).rstrip(".").split(".")) if number else 1
+            blocks.append(heading(depth, f"{number} {name}".strip() if name else ""))
+        blocks.append(_with_spans(part, works, floats, forms))
+        for span in part.get("ref_spans") or []:
+            if (entry := waiting.pop(span.get("ref_id"), None)) is not None:
+                blocks.append(_floating(entry, forms))
+    blocks += [_floating(entry, forms) for entry in waiting.values()]
+    return [block for block in blocks if block]
+
+
+def _with_spans(part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms) -> str:
+    text, spans = part["text"], []
+    for span in part.get("cite_spans") or []:
+        work = works.get(span.get("ref_id") or "")
+        spans.append((span["start"], span["end"], forms.citation(text[span["start"] : span["end"]], [work] if work else [])))
+    for span in part.get("ref_spans") or []:
+        caption = (floats.get(span.get("ref_id")) or {}).get("text") or ""
+        spans.append((span["start"], span["end"], forms.reference(text[span["start"] : span["end"]], caption)))
+    return tidy(" ".join(replaced(text, spans).split()))
+
+
+def replaced(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    """Return the text with each (start, end, replacement) put in; a span inside an earlier one is passed over."""
+    parts, position = [], 0
+    for start, end, new in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= position:
+            parts += [text[position:start], new]
+            position = max(end, position)
+    return "".join([*parts, text[position:]])
+
+
+def _floating(entry: dict[str, Any], forms: Forms) -> str:
+    kind = "table" if str(entry.get("type_str") or entry.get("type") or "").startswith("tab") else "fig"
+    number = entry.get("fig_num") or entry.get("num") or ""
+    label = f"{'Table' if kind == 'table' else 'Figure'} {number}" if number else ""
+    return forms.floating(kind, label, " ".join(str(entry.get("text") or "").split()))
+
+
+def _work(entry: dict[str, Any]) -> tuple[str, str]:
+    authors = entry.get("authors") or []
+    first = authors[0] if authors else {}
+    return " ".join(str(entry.get("title") or "").split()), str(first.get("last") or "") if isinstance(first, dict) else str(first)

@@ -1,0 +1,191 @@
+"""TEI as GROBID makes it from PDF (https://grobid.readthedocs.io/en/latest/TEI-encoding-of-results/) to Markdown: title, abstract, body."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from datatrove.data import Document
+from lxml import etree
+
+from data_prep.readers.base import SourceReader
+from data_prep.readers.forms import Forms, heading, table_rows, tidy
+from data_prep.readers.jats_text import tag_of
+from data_prep.readers.licence import licence_name
+from data_prep.readers.markup import clean, superscript
+
+Element = etree._Element
+_TEI = "{http://www.tei-c.org/ns/1.0}"
+_ID = "{http://www.w3.org/XML/1998/namespace}id"
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+class TeiReader(SourceReader):
+    """Yields one document per file; a broken one is quarantined.
+
+    The id is "doi:<DOI>", else the file's name with a hash. Metadata besides what all readers give: doi, full_text.
+    """
+
+    name = "tei"
+    endings = (".tei.xml", ".tei", ".xml", ".tei.xml.gz", ".xml.gz")
+    many_per_task = True
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        """Yield the document of one file."""
+        limit = self.options.max_record_bytes
+        with self.open(filepath) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+            return
+        # no DTD and no entity is loaded or expanded: files come from outside
+        parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True)
+        try:
+            root = etree.fromstring(data, parser)
+        except etree.XMLSyntaxError as error:
+            self.quarantine(filepath, f"line {error.lineno}", "broken XML", error.msg, data)
+            return
+        if root.tag != f"{_TEI}TEI":
+            self.quarantine(filepath, "whole file", "not TEI", f"the root element is <{tag_of(root)}>, not <TEI>", data)
+            return
+        self.stat_update("total")
+        for element in root.iter(f"{_TEI}*"):
+            element.tag = etree.QName(element).localname
+        yield self._document(root, data, filepath)
+
+    def _document(self, root: Element, data: bytes, filepath: str) -> Document:
+        text = TeiText(root, Forms(self.options), self.options.table_bodies)
+        known = _metadata(root)
+        known["title"] = text.line(root.find("teiHeader/fileDesc/titleStmt/title"))
+        abstract = root.find("teiHeader/profileDesc/abstract")
+        if abstract is not None and "".join(map(str, abstract.itertext())).strip():
+            text.blocks.append(heading(1, "Abstract"))
+            text.write(abstract, 1)
+        before = len(text.blocks)
+        for part in (root.find("text/body"), *root.iterfind("text/back/div[@type='annex']")):
+            if part is not None:
+                text.write(part, 0)
+        known["full_text"] = len(text.blocks) > before
+        written = "\n\n".join(block for block in [known["title"], *text.blocks] if block)
+        identifier = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
+        return self.document(written, identifier, filepath, **known)
+
+
+class TeiText:
+    """Collects the blocks of one document."""
+
+    def __init__(self, root: Element, forms: Forms, table_bodies: bool) -> None:
+        self.forms, self.table_bodies = forms, table_bodies
+        self.blocks: list[str] = []
+        self.works = {str(entry.get(_ID)): self._work(entry) for entry in root.iter("biblStruct") if entry.get(_ID)}
+        self.captions = {
+            str(figure.get(_ID)): self.line(figure.find("figDesc")) or self.line(figure.find("head"))
+            for figure in root.iter("figure")
+            if figure.get(_ID)
+        }
+
+    def line(self, element: Element | None) -> str:
+        """Return an element's text on one line."""
+        return "" if element is None else tidy(clean(self._inline(element)))
+
+    def write(self, element: Element, depth: int) -> None:
+        """Add the blocks of an element's children; `depth` counts the divisions around them."""
+        for child in element:
+            tag = tag_of(child)
+            if tag == "div":
+                self.write(child, depth + 1)
+            elif tag == "head":
+                self._add(self._head(child, depth))
+            elif tag == "figure":
+                self._figure(child)
+            elif tag == "formula":
+                self._add(self.forms.formula(self.line(child)))
+            elif tag == "list":
+                self._add(self.line(child.find("head")))
+                self._add("\n".join(f"- {self.line(item)}" for item in child.iterfind("item")))
+            elif tag and tag not in ("graphic", "listBibl"):
+                self._paragraph(child)
+
+    def _add(self, text: str) -> None:
+        if text:
+            self.blocks.append(text)
+
+    def _head(self, element: Element, depth: int) -> str:
+        """Return a header; GROBID's divisions stand side by side, so the printed number says how deep it is."""
+        number, name = (element.get("n") or "").strip().rstrip("."), self.line(element)
+        if number and number[0].isdigit():
+            depth = max(depth, number.count(".") + 1)
+        return heading(depth, f"{number} {name}".strip())
+
+    def _paragraph(self, element: Element) -> None:
+        """Add a paragraph; formulas and lists inside it stand on lines of their own, in order."""
+        text = element.text or ""
+        for child in element:
+            if tag_of(child) in ("formula", "list", "figure"):
+                self._add(tidy(clean(text)))
+                text = ""
+                holder = etree.Element("holder")
+                tail, child.tail = child.tail, None
+                holder.append(child)
+                self.write(holder, 1)
+                text = tail or ""
+            else:
+                text += self._one(child, text) + (child.tail or "")
+        self._add(tidy(clean(text)))
+
+    def _figure(self, element: Element) -> None:
+        table = element.find("table") if element.get("type") == "table" else None
+        head, label = self.line(element.find("head")), self.line(element.find("label"))
+        caption = self.line(element.find("figDesc"))
+        if label and head.rstrip(" .:").endswith(label):  # "Table 2" and "2"
+            label, head = head, ""
+        elif label:
+            label = f"{'Table' if element.get('type') == 'table' else 'Figure'} {label}"
+        caption = " ".join(part for part in (head if head != caption else "", caption) if part)
+        body = ""
+        if table is not None and self.table_bodies:
+            body = table_rows([[self.line(cell) for cell in row.iterfind("cell")] for row in table.iterfind("row")])
+        self._add(self.forms.floating("table" if element.get("type") == "table" else "fig", label, caption, body))
+
+    def _inline(self, element: Element) -> str:
+        text = element.text or ""
+        for child in element:
+            text += self._one(child, text) + (child.tail or "")
+        return text
+
+    def _one(self, child: Element, before: str) -> str:
+        tag = tag_of(child)
+        if not tag or tag == "graphic":
+            return ""
+        inner = self._inline(child)
+        if tag == "ref":
+            target = (child.get("target") or "").removeprefix("#")
+            if child.get("type") == "bibr":
+                return self.forms.citation(inner, [self.works[target]] if target in self.works else [])
+            if child.get("type") in ("figure", "table"):
+                return self.forms.reference(inner, self.captions.get(target, ""))
+        if tag == "hi" and child.get("rend") == "superscript":
+            return superscript(inner, before)
+        return " " if tag == "lb" else inner
+
+    def _work(self, entry: Element) -> tuple[str, str]:
+        title = entry.find("analytic/title")
+        if title is None or not self.line(title):
+            title = entry.find("monogr/title")
+        name = next((found.text or "" for found in entry.iter("surname")), "")
+        return self.line(title), " ".join(name.split())
+
+
+def _metadata(root: Element) -> dict[str, Any]:
+    header = root.find("teiHeader")
+    if header is None:
+        header = etree.Element("teiHeader")
+    dates = [date.get("when") for date in header.iter("date") if date.get("when")]
+    availability = header.find("fileDesc/publicationStmt/availability")
+    licence = None if availability is None else availability.find("licence")
+    text = root.find("text")
+    language = header.get(_LANGUAGE) or (None if text is None else text.get(_LANGUAGE))
+    return {
+        "doi": next(((idno.text or "").strip() for idno in header.iter("idno") if idno.get("type") == "DOI"), ""),
+        "date": min((date for date in dates if date), default=None),
+        "language": [language] if language else [],
+        "licence": "" if licence is None else licence_name(licence.get("target"), " ".join(map(str, licence.itertext()))),
+    }

@@ -1,0 +1,194 @@
+import gzip
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from data_prep.readers.jats import JatsReader
+from data_prep.readers.options import ReaderOptions
+from galen.errors import DataError
+from tests.data_prep.jats_reference import missing, segments
+
+FIXTURE = Path(__file__).parent / "fixtures" / "article.nxml"
+CITED = "[bib_ref]One two three four five six seven eight nine ten eleven twelve..., Doe[/bib_ref]"
+
+
+def read(path, **options):
+    reader = JatsReader(str(path.parent), ReaderOptions(**options))
+    reader.bad = []
+    reader.on_bad = reader.bad.append
+    return list(reader.read_file(path.name)), reader
+
+
+def blocks(**options):
+    [document], _ = read(FIXTURE, **options)
+    return document.text.split("\n\n")
+
+
+def test_everything_in_its_place():
+    assert blocks() == [
+        "HIV and [Na+] in children: a review",
+        "# Abstract",
+        "## Background",
+        "Age <5 years and weight >10 kg; P < 0.05; 10^3 cells of CO2.",
+        "Opening without a section.",
+        "# 1 HIV today",
+        f"First sentence {CITED},[bib_ref]Anonymous. Short.[/bib_ref] goes on {CITED}–[bib_ref]Anonymous. Short.[/bib_ref], "
+        "see [fig_ref]Figure 1A: Viral load. Bars are means of ten or more runs in mice...[/fig_ref]; "
+        "end of it ([fig_ref]Table 1: Doses.[/fig_ref]).",
+        "[fig]Figure 1: Viral load. Bars are means of ten or more runs in mice that were fed on bread.[/fig]",
+        "A note inside.",
+        "[table]Table 1: Doses.[/table]",
+        "A list:",
+        "1. one\n2. two\n  - inner",
+        "and after the list [a].",
+        "[a] A note apart.",
+        "## pH of blood",
+        "**Box 1. Key points**",
+        "Boxed prose stays.",
+        "Formula",
+        "[formula]$E = mc^2$ (1)[/formula]",
+        "where x^2 is known (http://a.org/) α.",
+        "# Appendix",
+        "More prose.",
+    ]
+
+
+def test_options():
+    plain = blocks(citations="drop", floats="captions", table_bodies=True)
+    assert "First sentence goes on, see Figure 1A; end of it (Table 1)." in plain
+    assert "Table 1: Doses.\n| Drug | mg |\n| --- | --- |\n| A\\|B | 5 |\nmg, milligrams." in plain
+    assert "$E = mc^2$ (1)" in plain
+    marker = blocks(citations="marker", floats="drop")
+    assert "First sentence [1,2] goes on [1–2], see Figure 1A; end of it (Table 1)." in marker
+    assert not any(block.startswith(("Figure", "Table")) for block in marker)
+
+
+def test_metadata():
+    [document], reader = read(FIXTURE)
+    assert document.id == "PMC12345"
+    assert document.metadata == {
+        "pmcid": "PMC12345",
+        "pmid": "678",
+        "doi": "10.1/x",
+        "title": "HIV and [Na+] in children: a review",
+        "article_type": "review-article",
+        "publication_types": ["Review"],
+        "journal": "Journal of Made-up Medicine",
+        "language": ["eng"],
+        "date": "2013-02-03",
+        "copyright": "© 2013 A. Author Open access. (CC-BY-NC-3.0)",
+        "licence": "CC-BY-NC-3.0",
+        "retracted": False,
+        "full_text": True,
+        "source": "article.nxml",
+    }
+    assert reader.stats.stats["sub-articles left out"].total == 1
+
+
+def test_real_articles_are_complete(jats_folder):
+    """All words of the body's text nodes stand in the output in order."""
+    licences = {}
+    for path in sorted(jats_folder.glob("*.nxml")):
+        [document], _ = read(path, citations="marker", floats="captions", table_bodies=True)
+        body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find("body")
+        runs, _ = segments(body)
+        assert len(runs) > 10
+        assert missing(body, document.text) == []
+        half = document.text.split("\n\n")
+        assert missing(body, "\n\n".join(half[: len(half) // 2] + half[len(half) // 2 + 1 :])), "the check sees a paragraph that is gone"
+        licences[document.id] = document.metadata["licence"]
+        assert document.metadata["pmid"] and document.metadata["doi"] and document.metadata["date"]
+    assert licences == {
+        "PMC1790863": "CC-BY",
+        "PMC2329613": "CC-BY-2.0",
+        "PMC2599765": "public-domain",
+        "PMC2994229": "",
+        "PMC3166277": "CC-BY-2.0",
+        "PMC3460867": "CC-BY",
+        "PMC3574550": "CC-BY-NC-3.0",
+        "PMC3585041": "CC-BY",
+    }
+
+
+@pytest.mark.parametrize("citations", ["bib_ref", "drop"])
+def test_real_articles_leave_no_scraps(jats_folder, citations):
+    for path in sorted(jats_folder.glob("*.nxml")):
+        [document], _ = read(path, citations=citations)
+        assert not any(scrap in document.text for scrap in ("[]", "()", "[,", "(,", ",]", "[–", "\ue000", "\ue001", "  "))
+        assert ("[bib_ref]" in document.text) == (citations == "bib_ref")
+        assert document.text.count("[bib_ref]") == document.text.count("[/bib_ref]")
+
+
+def package(path, members):
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("name", ["oa.tar.gz", "oa.tar"])
+def test_package_and_its_bad_members(tmp_path, name):
+    good = FIXTURE.read_bytes()
+    path = package(
+        tmp_path / name,
+        {
+            "PMC1/a.nxml": good,
+            "PMC1/a.pdf": b"%PDF",
+            "PMC2/broken.nxml": good[: len(good) // 2],
+            "PMC3/other.xml": b"<html/>",
+            "PMC4/long.xml": b"<article>" + b"x" * 20_000 + b"</article>",
+            "PMC5/encoding.xml": good.replace(b"UTF-8", b"utf-8").replace("©".encode(), b"\xa9"),
+            "PMC6/b.xml": good.replace(b">12345<", b">PMC99<"),
+        },
+    )
+    documents, reader = read(path, max_record_bytes=len(good) + 100)
+    assert [document.id for document in documents] == ["PMC12345", "PMC99"]
+    assert [(bad.position.split(", line")[0], bad.reason) for bad in reader.bad] == [
+        ("member PMC2/broken.nxml", "broken XML"),
+        ("member PMC3/other.xml", "not JATS"),
+        ("member PMC4/long.xml", "too long"),
+        ("member PMC5/encoding.xml", "broken XML"),
+    ]
+    assert all(bad.file == str(path) and bad.detail for bad in reader.bad)
+    assert reader.stats.stats["total"].total == 6
+
+
+def test_package_that_breaks_off(tmp_path):
+    whole = package(tmp_path / "whole.tar.gz", {f"{n}.xml": FIXTURE.read_bytes() + b" " * n for n in range(5)})
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(whole.read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"a\.tar\.gz is not (a )?whole"):
+        read(path)
+    plain = package(tmp_path / "b.tar", {"a.xml": FIXTURE.read_bytes() * 4})
+    plain.write_bytes(plain.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"b\.tar is not a whole tar"):
+        read(plain)
+
+
+def test_a_file_with_a_namespace_and_packed(tmp_path):
+    path = tmp_path / "a.xml.gz"
+    text = FIXTURE.read_text().replace("<article ", '<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" ')
+    path.write_bytes(gzip.compress(text.encode()))
+    [document], _ = read(path)
+    assert document.text.split("\n\n") == blocks()
+
+
+def test_a_title_alone_and_entities(tmp_path):
+    shutil.copy(FIXTURE, tmp_path / "secret")
+    path = tmp_path / "a.nxml"
+    path.write_text(
+        f'<!DOCTYPE article [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><article><front><article-meta><title-group>'
+        "<article-title>A &x; title &#945;</article-title></title-group></article-meta></front></article>"
+    )
+    [document], _ = read(path)
+    assert document.text == document.metadata["title"]
+    assert "Opening" not in document.text
+    assert document.text.endswith("α")
+    assert document.id.startswith("a.nxml:")
+    assert document.metadata["full_text"] is False

@@ -1,0 +1,90 @@
+import pytest
+
+from data_prep.readers import pdf
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.pdf import PdfReader
+from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
+from tests.data_prep.material import pdf_bytes, scanned_pdf
+
+PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. "
+
+
+def read(path, **options):
+    reader = PdfReader(str(path.parent), ReaderOptions(**options))
+    bad = []
+    reader.on_bad = bad.append
+    return list(reader.read_file(path.name)), bad, {key: stat.total for key, stat in reader.stats.stats.items()}
+
+
+def test_text(tmp_path):
+    path = tmp_path / "book.pdf"
+    path.write_bytes(pdf_bytes([PROSE * 3, "Age <5 years and weight >10 kg. " * 9]))
+    [document], bad, stats = read(path)
+    assert bad == []
+    assert stats == {"total": 1}
+    assert " ".join(document.text.split()) == (PROSE * 3 + "Age <5 years and weight >10 kg. " * 9).strip()
+    assert document.metadata["pages"] == 2
+    assert document.id.startswith("book.pdf:")
+
+
+def test_scanned_pages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf, "has_ocr", lambda: False)
+    path = tmp_path / "scan.pdf"
+    path.write_bytes(scanned_pdf([None, PROSE * 3, None]))
+    [document], [note], stats = read(path)
+    assert document.text == (PROSE * 3).strip()
+    assert stats == {"total": 1, "scanned pages": 2}
+    assert note.position == "whole file, pages 1, 3"
+    assert "2 of 3 pages are scanned" in note.detail
+    path.write_bytes(scanned_pdf([None]))
+    documents, [note], stats = read(path)
+    assert documents == []
+    assert stats == {"total": 1, "scanned pages": 1, "dropped_scanned, no OCR": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pdf.has_ocr(), reason="the extra ocr is not installed")
+def test_ocr(tmp_path):
+    path = tmp_path / "scan.pdf"
+    path.write_bytes(scanned_pdf([None]))
+    [document], bad, _ = read(path)
+    assert bad == []
+    assert "breathing hard" in document.text
+    assert document.metadata["ocr_pages"] == 1
+
+
+def test_damage(tmp_path):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(b"%PDF-1.4\nrubbish")
+    documents, [bad], _ = read(path)
+    assert (documents, bad.reason, bad.file) == ([], "broken PDF", str(path))
+    path.write_bytes(pdf_bytes([PROSE * 9]))
+    documents, [bad], _ = read(path, max_record_bytes=1024)
+    assert (documents, bad.reason) == ([], "too long")
+
+
+def test_lines_become_paragraphs():
+    words = ["heart", "liver", "kidney", "spleen", "lung"]
+    pages = [
+        f"Textbook of medicine {n}\r\nThe {word} infor-\r\nmation on ﬁbrosis, part {n}, goes\r\non here until the full margin of {word}\r\n"
+        f"is reached.\r\nNew paragraphs on {word} begin and then it\r\n- {word} one\r\n- {word} two\r\n{n}"
+        for n, word in enumerate(words)
+    ]
+    blocks = joined_pages(pages).split("\n\n")
+    assert not any("Textbook" in block for block in blocks)
+    assert blocks[4:8] == [
+        "The liver information on fibrosis, part 1, goes on here until the full margin of liver is reached.",
+        "New paragraphs on liver begin and then it",
+        "- liver one",
+        "- liver two",
+    ]
+    assert joined_pages(["co\x02\r\noperation of them"]) == "cooperation of them"
+
+
+def test_rules():
+    assert looks_scanned("short")
+    assert looks_scanned(". , ; " * 400)
+    assert not looks_scanned(PROSE * 3)
+    assert outer_matter(99) == set()
+    assert sorted(set(range(200)) - outer_matter(200))[0] == 7
+    assert max(set(range(200)) - outer_matter(200)) == 194

@@ -1,0 +1,81 @@
+"""A corpus of several formats in which something is broken everywhere."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from data_prep import curate
+from data_prep.raw_files import RawFile, tasks_of
+from data_prep.readers import READERS
+from data_prep.readers.options import ReaderOptions
+from data_prep.recipe import Source
+from galen.errors import DataError
+from tests.data_prep.material import many_records, read_records, write_medline
+from tests.data_prep.test_jats import FIXTURE
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    raw = tmp_path / "raw"
+    write_medline(raw / "medline/a.xml.gz", many_records(1, 40))
+    broken = write_medline(raw / "medline/b.xml", many_records(100, 40))
+    broken.write_bytes(broken.read_bytes()[:9000])
+    (raw / "jats").mkdir()
+    shutil.copy(FIXTURE, raw / "jats/a.nxml")
+    (raw / "jats/b.nxml").write_bytes(FIXTURE.read_bytes()[:2000])
+    (raw / "hub").mkdir()
+    lines = [json.dumps({"text": f"Document {n} of the hub.", "id": f"h{n}"}) for n in range(20)]
+    (raw / "hub/a.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines[:10], "{broken", *lines[10:]]).encode()))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\n"
+        "steps: [abstract, retraction, copyright, duplicate]\nsources:\n"
+        f"- {{reader: medline, path: {raw / 'medline'}}}\n- {{reader: jats, path: {raw / 'jats'}, options: {{citations: drop}}}}\n"
+        f"- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
+    )
+    return recipe
+
+
+def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
+    with pytest.raises(DataError, match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_bad_share=0.001") as error:
+        curate.main([str(recipe_file), "--workers", "2"])
+    assert "b.xml" in str(error.value)
+    assert not (tmp_path / "corpus").exists()
+    done = tmp_path / ".corpus.partial/log/read/completions/00000"
+    assert done.exists()
+    capsys.readouterr()
+    curate.main([str(recipe_file), "--workers", "2", "max_bad_share=0.5", f"output={tmp_path / 'corpus'}"])
+    assert "going on" in capsys.readouterr().err, "more may be allowed without reading anew"
+    records = read_records(tmp_path / "corpus/train")
+    ids = [record["id"] for record in records]
+    assert ids[:40] == [str(n) for n in range(1, 41)]
+    assert {"PMC12345", "h0", "h19"} <= set(ids)
+    article = next(record for record in records if record["id"] == "PMC12345")
+    assert "First sentence goes on, see" in article["text"]
+    counts = json.loads((tmp_path / "corpus/manifest.json").read_text())["counts"]
+    assert (counts["quarantined"], counts["broken_files"]) == (2, 1)
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    bad = [json.loads(line) for line in (tmp_path / "corpus/quarantine.jsonl").read_text().splitlines()]
+    assert [(entry["file"].rsplit("/", 1)[-1], entry["reason"]) for entry in bad] == [
+        ("b.xml", "broken file"),
+        ("b.nxml", "broken XML"),
+        ("a.jsonl.gz", "not JSON"),
+    ]
+    assert bad[0]["position"] == f"after record {sum(100 <= int(name) < 140 for name in ids if name.isdecimal())}"
+    assert bad[2]["position"].startswith("line 11, byte ")
+
+
+def test_tasks_do_not_depend_on_workers_and_small_files_share_one():
+    small = [RawFile("jats", f"{n}.nxml", 10) for n in range(501)]
+    large = [RawFile("jats", "x.tar.gz", 2**30), RawFile("medline", "a.xml", 5), RawFile("medline", "b.xml", 5)]
+    other = [RawFile("jats", "y.nxml", 5, ReaderOptions(citations="drop")), RawFile("jats", "z.nxml", 5)]
+    sizes = [len(task) for task in tasks_of([*small, *large, *other], ["jats"])]
+    assert sizes == [500, 1, 1, 1, 1, 1, 1]
+
+
+def test_every_reader_has_a_name_in_recipes():
+    import typing
+
+    assert sorted(typing.get_args(Source.__annotations__["reader"])) == sorted(READERS)

@@ -1,0 +1,159 @@
+"""JSONL and Parquet records, guidelines, S2ORC: what comes out, and what of bad lines."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from data_prep.readers.guidelines import GuidelinesReader
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.records import RecordsReader
+from galen.errors import DataError
+
+MEDICAL = {"text": "Le fer est bon.", "id": "a1", "url": "http://a.org", "language": "fr", "license": "CC-BY-4.0", "source": "mC4"}
+
+
+def read(path, reader_class=RecordsReader, **options):
+    reader = reader_class(str(path.parent), ReaderOptions(**options))
+    bad = []
+    reader.on_bad = bad.append
+    return list(reader.read_file(path.name)), bad, {key: stat.total for key, stat in reader.stats.stats.items()}
+
+
+PACK = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_jsonl(tmp_path, ending):
+    lines = [json.dumps(MEDICAL), "", json.dumps({"text": " "}), json.dumps({"text": "Second.", "meta": {"title": "T", "source": "web"}})]
+    path = tmp_path / f"part{ending}"
+    path.write_bytes(PACK[ending]("\n".join(lines).encode()))
+    (first, second), bad, stats = read(path)
+    assert bad == []
+    assert stats == {"total": 3, "dropped_no text": 1}
+    assert first.text == MEDICAL["text"]
+    assert first.id == "a1"
+    expected = {"language": ["fre"], "licence": "CC-BY-4.0", "origin": "mC4", "url": "http://a.org", "retracted": False}
+    assert expected.items() <= first.metadata.items()
+    assert first.metadata["source"] == path.name
+    assert (second.metadata["title"], second.metadata["origin"]) == ("T", "web")
+    assert second.id.startswith(f"{path.name}:")
+
+
+def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
+    good = json.dumps(MEDICAL).encode()
+    lines = [
+        good,
+        b'{"text": ',
+        b'{"text": "\xff"}',
+        b"[1]",
+        b'{"body": "x"}',
+        b'{"text": 5}',
+        b'{"text": "' + b"x" * 5000 + b'"}',
+        b'{"text": "\\ud800"}',
+        good,
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    documents, bad, stats = read(path, max_record_bytes=2000)
+    assert len(documents) == 2
+    assert [entry.reason for entry in bad] == ["not JSON", "not UTF-8", "wrong form", "wrong form", "wrong form", "too long", "wrong form"]
+    assert bad[0].position == f"line 2, byte {len(good) + 1}"
+    assert bad[5].position.startswith("line 7")
+    assert "5,0" in bad[5].detail
+    assert {entry.file for entry in bad} == {str(path)}
+    assert stats["total"] == 9
+    assert sum(count for key, count in stats.items() if key.startswith("dropped_quarantined, ")) == 7
+
+
+def test_a_huge_line_takes_no_memory(tmp_path):
+    """A line of 500 MB between two good ones, packed, under an address-space limit that it would not fit into."""
+    path = tmp_path / "huge.jsonl.gz"
+    good = json.dumps(MEDICAL).encode()
+    block = gzip.compress(b"x" * 10_000_000)
+    path.write_bytes(gzip.compress(good + b'\n{"text": "') + block * 50 + gzip.compress(b'"}\n' + good))
+    code = (
+        "import resource, sys\n"
+        "from data_prep.readers.records import RecordsReader\n"
+        "from data_prep.readers.options import ReaderOptions\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "reader = RecordsReader(sys.argv[1], ReaderOptions(max_record_bytes=2**20))\n"
+        "bad = []\n"
+        "reader.on_bad = bad.append\n"
+        "ids = [document.id for document in reader.read_file('huge.jsonl.gz')]\n"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "print(ids, bad[0].position, bad[0].detail, grown < 50_000 or grown)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (
+        f"['a1', 'a1'] line 2, byte {len(good) + 1} 500,000,013 bytes, the limit is 1,048,576 (max_record_bytes) True"
+    )
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = [MEDICAL | {"meta": None}, MEDICAL | {"text": None, "id": "a2"}, MEDICAL | {"id": "a3", "meta": {"title": "T"}}]
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(
+            rows, schema=pyarrow.schema({**{key: pyarrow.string() for key in MEDICAL}, "meta": pyarrow.struct({"title": pyarrow.string()})})
+        ),
+        path,
+    )
+    documents, bad, _ = read(path)
+    assert [(document.id, document.metadata["title"]) for document in documents] == [("a1", ""), ("a3", "T")]
+    assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "wrong form")]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"a\.parquet is not whole Parquet"):
+        read(path)
+
+
+def test_truncated_gzip_gives_what_came(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress((json.dumps(MEDICAL) + "\n").encode() * 5_000, mtime=0)[:-200])
+    reader = RecordsReader(str(tmp_path))
+    ids = []
+    with pytest.raises(DataError, match="not whole gzip"):
+        ids.extend(document.id for document in reader.read_file(path.name))
+    assert len(ids) > 100
+
+
+def test_memory_address(tmp_path):
+    """The same reader behind an fsspec address."""
+    import fsspec
+
+    from data_prep.raw_files import describe, find_raw_files
+
+    system = fsspec.filesystem("memory")
+    system.pipe("/bucket/x/a.jsonl", json.dumps(MEDICAL).encode())
+    system.pipe("/bucket/x/b.txt", b"")
+    try:
+        [(path, size)] = find_raw_files("memory://bucket/x", RecordsReader.endings)
+        assert (path, size) == ("memory:///bucket/x/a.jsonl", len(json.dumps(MEDICAL)))
+        assert find_raw_files("memory://bucket/*/*.jsonl", ()) == [(path, size)]
+        assert describe(path)["bytes"] == size
+        folder, _, name = path.rpartition("/")
+        [document] = RecordsReader(folder).read_file(name)
+        assert document.id == "a1"
+        with pytest.raises(DataError, match="holds no file that ends in"):
+            find_raw_files("memory://bucket/y", [".jsonl"])
+        with pytest.raises(DataError, match="cannot read nosuch://a"):
+            find_raw_files("nosuch://a", [".jsonl"])
+    finally:
+        system.rm("/bucket", recursive=True)
+
+
+def test_guidelines(tmp_path):
+    record = {"id": 7, "source": "who", "title": "Dengue", "clean_text": "# Care\nDrink.", "raw_text": "…", "url": "u", "overview": None}
+    lines = [record, record | {"id": 8, "clean_text": "Dengue\nis fever."}, record | {"id": 9, "clean_text": None}]
+    path = tmp_path / "open_guidelines.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    (first, second), bad, _ = read(path, GuidelinesReader)
+    assert (first.id, first.text) == ("guideline:7", "Dengue\n\n# Care\nDrink.")
+    assert second.text == "Dengue\nis fever."
+    assert {"origin": "who", "redistributable": True, "language": ["eng"]}.items() <= first.metadata.items()
+    assert [entry.reason for entry in bad] == ["wrong form"]

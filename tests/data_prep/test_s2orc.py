@@ -1,0 +1,146 @@
+import json
+
+import pytest
+
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.s2orc import S2orcReader
+
+PARTS = [
+    ("title", "HIV in adults", {}),
+    ("authorlastname", "Doe", {}),
+    ("abstract", "Age <5 years — naïve cells.", {}),
+    ("sectionheader", "Introduction", {}),
+    ("paragraph", "First shown {bibref} and {bibref2} in {figureref} of [Na+].", {}),
+    ("sectionheader", "pH of blood", {"n": "2.1"}),
+    ("figure", "Figure 1. Bars are means. 1 2 3 4", {"id": "f0"}),
+    ("paragraph", "Prose behind the figure stays.", {}),
+    ("formula", "E = mc^2", {"id": "e0"}),
+    ("paragraph", "The end.", {}),
+    ("bibentry", "1. One title, Roe.", {"id": "b0"}),
+]
+
+
+def record(as_bytes=False, as_json=True):
+    """A record in the annotated form, with every offset where its text stands."""
+    text, found = "Running head\n", {}
+
+    def add(name, start, end, attributes=None):
+        if as_bytes:
+            start, end = len(text[:start].encode()), len(text[:end].encode())
+        found.setdefault(name, []).append({"start": start, "end": str(end), **({"attributes": attributes} if attributes else {})})
+
+    for name, words, attributes in PARTS:
+        marks = {
+            "{bibref}": ("bibref", "[1]", {"ref_id": "b0"}),
+            "{bibref2}": ("bibref", "[2]", {}),
+            "{figureref}": ("figureref", "Fig. 1", {"ref_id": "f0"}),
+        }
+        start = len(text)
+        spans = []
+        while any(mark in words for mark in marks):
+            mark = min((mark for mark in marks if mark in words), key=words.index)
+            kind, shown, target = marks[mark]
+            spans.append((kind, start + words.index(mark), shown, target))
+            words = words.replace(mark, shown, 1)
+        text += words
+        add(name, start, len(text), attributes)
+        for kind, place, shown, target in spans:
+            add(kind, place, place + len(shown), target)
+        if name == "figure":
+            add("figurecaption", start + len("Figure 1. "), start + len("Figure 1. Bars are means."))
+        if name == "bibentry":
+            add("bibtitle", start + 3, start + 12)
+            add("bibauthorlastname", start + 14, start + 17)
+        text += "\n"
+    annotations = {name: json.dumps(spans) if as_json else spans for name, spans in found.items()} | {"venue": None}
+    ids = {"PubMed": "678", "PubMedCentral": "123", "DOI": "10.1/x"}
+    return {"corpusid": 5, "externalids": ids, "content": {"text": text, "annotations": annotations}}
+
+
+def read(tmp_path, value, **options):
+    path = tmp_path / "s2orc.jsonl"
+    path.write_text(json.dumps(value) + "\n")
+    reader = S2orcReader(str(tmp_path), ReaderOptions(**options))
+    bad = []
+    reader.on_bad = bad.append
+    return list(reader.read_file(path.name)), bad
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_annotated(tmp_path, as_bytes, as_json):
+    value = record(as_bytes, as_json)
+    [document], bad = read(tmp_path, value)
+    assert bad == []
+    assert document.text.split("\n\n") == [
+        "HIV in adults",
+        "# Abstract",
+        "Age <5 years — naïve cells.",
+        "# Introduction",
+        "First shown [bib_ref]One title, Roe[/bib_ref] and in [fig_ref]Fig. 1: Bars are means.[/fig_ref] of [Na+].",
+        "## 2.1 pH of blood",
+        "[fig]Bars are means.[/fig]",
+        "Prose behind the figure stays. [formula]E = mc^2[/formula]",
+        "The end.",
+    ]
+    assert document.id == "PMC123"
+    assert {
+        "pmid": "678",
+        "doi": "10.1/x",
+        "corpusid": "5",
+        "title": "HIV in adults",
+        "full_text": True,
+    }.items() <= document.metadata.items()
+
+
+def test_wrong_offsets_are_put_aside(tmp_path):
+    value = record()
+    value["content"]["annotations"]["paragraph"] = json.dumps([{"start": 0, "end": 10**6}])
+    documents, [bad] = read(tmp_path, value)
+    assert documents == []
+    assert "ends behind the text" in bad.detail
+
+
+def test_paragraphs(tmp_path):
+    old = {
+        "paper_id": "77",
+        "title": "Old form",
+        "abstract": [{"text": "Short.", "cite_spans": [], "ref_spans": [], "section": "Abstract"}],
+        "body_text": [
+            {
+                "text": "Shown before [1] and in Fig 1.",
+                "cite_spans": [{"start": 13, "end": 16, "text": "[1]", "ref_id": "BIBREF0"}],
+                "ref_spans": [{"start": 24, "end": 29, "text": "Fig 1", "ref_id": "FIGREF0"}],
+                "section": "pH",
+                "sec_num": "2.1",
+            },
+            {"text": "More of it.", "cite_spans": [], "ref_spans": [], "section": "pH", "sec_num": "2.1"},
+        ],
+        "bib_entries": {"BIBREF0": {"title": "A title", "authors": [{"first": "A", "last": "Roe"}]}},
+        "ref_entries": {"FIGREF0": {"text": "Bars.", "type": "figure"}, "TABREF0": {"text": "Rows.", "type": "table"}},
+    }
+    expected = [
+        "Old form",
+        "# Abstract",
+        "Short.",
+        "## 2.1 pH",
+        "Shown before [bib_ref]A title, Roe[/bib_ref] and in [fig_ref]Fig 1: Bars.[/fig_ref].",
+        "[fig]Bars.[/fig]",
+        "More of it.",
+        "[table]Rows.[/table]",
+    ]
+    [document], bad = read(tmp_path, old)
+    assert bad == []
+    assert document.text.split("\n\n") == expected
+    assert document.id == "s2:77"
+    nested = {
+        "paper_id": "77",
+        "title": "Old form",
+        "pdf_parse": {key: value for key, value in old.items() if key not in ("paper_id", "title")},
+    }
+    [document], _ = read(tmp_path, nested)
+    assert document.text.split("\n\n") == expected
+    [document], _ = read(tmp_path, old, citations="drop", floats="drop")
+    assert "Shown before and in Fig 1." in document.text
+    _, [bad] = read(tmp_path, {"paper_id": "1"})
+    assert "body_text" in bad.detail

@@ -1,0 +1,133 @@
+"""Web pages and web archives."""
+
+import io
+import random
+
+import pytest
+
+from data_prep.readers.html import HtmlReader
+from data_prep.readers.html_text import page_text, parse
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.warc import WarcReader
+from galen.errors import DataError
+from tests.data_prep.material import pdf_bytes
+
+PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well in most people. "
+PAGE = f"""<!DOCTYPE html><html lang="en"><head><title>Asthma - Site</title>
+<link rel="license" href="https://creativecommons.org/licenses/by/4.0/"></head>
+<body><nav><a href="/">Home</a> <a href="/x">Other pages of the site</a></nav>
+<main><h1>Asthma</h1><p>{PROSE * 3}</p>
+<p>Children of age &lt;5 years and weight &gt;10 kg: CO<sub>2</sub>, 10<sup>3</sup>, [Na<sup>+</sup>].</p>
+<h2>What to do</h2><ul><li>Stay calm<ul><li>sit up</li></ul></li><li>Take the <b>blue</b> inhaler</li></ul>
+<blockquote><p>{PROSE}</p></blockquote><table><tr><th>Drug</th><th>mg</th></tr><tr><td>A</td><td>5</td></tr></table>
+<div>Loose text <div>inside</div> of it</div><script>alert(1)</script></main><footer>Contact us</footer></body></html>"""
+BLOCKS = [
+    "Asthma",
+    (PROSE * 3).strip(),
+    "Children of age <5 years and weight >10 kg: CO2, 10^3, [Na+].",
+    "## What to do",
+    "- Stay calm\n  - sit up\n- Take the blue inhaler",
+    f"> {PROSE.strip()}",
+    "| Drug | mg |\n| --- | --- |\n| A | 5 |",
+    "Loose text",
+    "inside",
+    "of it",
+]
+
+
+def reader_of(reader_class, folder, **options):
+    reader = reader_class(str(folder), ReaderOptions(**options))
+    reader.bad = []
+    reader.on_bad = reader.bad.append
+    return reader
+
+
+def stats(reader):
+    return {key: stat.total for key, stat in reader.stats.stats.items()}
+
+
+def test_selector_says_what_is_content():
+    assert page_text(parse(PAGE.encode()), "main") == ("Asthma", "\n\n".join(BLOCKS))
+    assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
+
+
+def test_without_selector_the_content_is_found():
+    _, text = page_text(parse(PAGE.encode()))
+    blocks = text.split("\n\n")
+    assert blocks[:5] == BLOCKS[:5]
+    assert "Contact us" not in text
+    assert "Other pages" not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "charset", "title"),
+    [
+        ("<title>Fièvre</title>".encode("latin-1"), None, "Fièvre"),
+        ("<title>Fièvre</title>".encode(), None, "Fièvre"),
+        ('<meta charset="shift_jis"><title>発熱</title>'.encode("shift_jis"), None, "発熱"),
+        ("<title>Жар</title>".encode("koi8-r"), "koi8-r", "Жар"),
+        ("<title>Fièvre</title>".encode(), "no-such-charset", "Fièvre"),
+    ],
+)
+def test_encodings(data, charset, title):
+    assert page_text(parse(data + b"<p>x</p>", charset), "p")[0] == title
+
+
+def test_html_files(tmp_path):
+    (tmp_path / "a.html").write_text(PAGE)
+    (tmp_path / "empty.html").write_text("")
+    (tmp_path / "long.html").write_text(PAGE + " " * 20_000)
+    reader = reader_of(HtmlReader, tmp_path, content="main", max_record_bytes=10_000)
+    [document] = [document for name in ("a.html", "empty.html", "long.html") for document in reader.read_file(name)]
+    assert document.id.startswith("a.html:")
+    assert {"title": "Asthma", "licence": "CC-BY-4.0", "language": ["eng"]}.items() <= document.metadata.items()
+    assert stats(reader) == {"total": 3, "dropped_empty page": 1, "dropped_quarantined, too long": 1}
+
+
+def write_warc(path, answers, fields=None):
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=path.suffix == ".gz")
+        writer.write_record(writer.create_warcinfo_record(path.name, fields or {}))
+        for url, status, headers, data in answers:
+            http = StatusAndHeaders(status, headers, protocol="HTTP/1.1")
+            writer.write_record(writer.create_warc_record(url, "response", payload=io.BytesIO(data), http_headers=http))
+
+
+def answers():
+    return [
+        ("http://s.org/a", "200 OK", [("Content-Type", "text/html; charset=utf-8")], PAGE.encode()),
+        ("http://s.org/gone", "404 Not Found", [("Content-Type", "text/html")], b"<p>no</p>"),
+        ("http://s.org/i.png", "200 OK", [("Content-Type", "image/png")], b"\x89PNG"),
+        ("http://s.org/b.pdf", "200 OK", [("Content-Type", "application/pdf")], pdf_bytes([PROSE * 3])),
+        ("http://s.org/c", "200 OK", [("Content-Type", "text/html; charset=latin-1")], "<main><p>Fièvre".encode("latin-1")),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+def test_warc(tmp_path, name):
+    write_warc(tmp_path / name, answers(), {"licence": "CC-BY-NC-4.0", "content": "main"})
+    reader = reader_of(WarcReader, tmp_path)
+    page, pdf, other = reader.read_file(name)
+    assert (page.id, page.text) == ("http://s.org/a", "\n\n".join(BLOCKS))
+    assert page.metadata["licence"] == "CC-BY-4.0", "what the page itself states counts first"
+    assert other.text == "Fièvre"
+    assert other.metadata["licence"] == "CC-BY-NC-4.0"
+    assert page.metadata["crawled"].endswith("Z")
+    assert (pdf.id, pdf.text) == ("http://s.org/b.pdf", (PROSE * 3).strip())
+    assert stats(reader) == {"total": 5, "dropped_no answer": 1, "dropped_not a page": 1}
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+def test_warc_that_breaks_off(tmp_path, name):
+    url, status, headers, data = answers()[0]
+    noise = random.Random(1)
+    write_warc(tmp_path / name, [(url, status, headers, data + f"<!--{noise.randbytes(40_000).hex()}-->".encode()) for _ in range(3)])
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-300])
+    documents = []
+    with pytest.raises(DataError, match=name):
+        documents.extend(reader_of(WarcReader, tmp_path).read_file(name))
+    assert len(documents) >= 2
