@@ -82,7 +82,8 @@ def describe(path: str) -> dict[str, Any]:
 def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
     """Return the files as tasks, in order: one each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
 
-    A task has files of one source with one set of options. The division depends on the files alone, so what a task does never depends on the number of workers.
+    A task has files of one source with one set of options. The division depends on the files alone, so what a task does never
+    depends on the number of workers.
     """
     tasks: list[list[RawFile]] = []
     size = 0

@@ -16,6 +16,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
+from datatrove.utils.text import TextNormConfig
 
 from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, load_notes, save_verdicts
 from data_prep.dedup.clusters import clusters_of
@@ -71,8 +72,15 @@ class NearDuplicates(CorpusStep):
     def __init__(
         self, ngram: int = 5, buckets: int = 14, hashes: int = 8, keep: Literal["longest", "first"] = "longest", seed: int = 1
     ) -> None:
-        # 64 bits: with 32 there would be false pairs among millions of documents
-        self.config = MinhashConfig(ngram, buckets, hashes, seed, hash_config=HashConfig(precision=64, hash_fc="sha1"))
+        # numbers stay as they are: in medicine they are content. 64 bits: with 32 there would be false pairs among millions of documents
+        self.config = MinhashConfig(
+            ngram,
+            buckets,
+            hashes,
+            seed,
+            norm_config=TextNormConfig(norm_numbers=False),
+            hash_config=HashConfig(precision=64, hash_fc="sha1"),
+        )
         self.keep = keep
 
     def notes(self, context: Context) -> list[PipelineStep]:

@@ -4,6 +4,8 @@ Differences to the defaults there, and why: words are split without spaCy, in an
 characters, so the rules on their length do not apply; abstracts hold more figures and longer words than the web; stop words by language.
 """
 
+import re
+
 from datatrove.data import Document
 from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
@@ -21,6 +23,7 @@ STOP_WORDS = {
     "ru": "и в не на что с по для при у из от к как",
     "pl": "i w z na nie do się jest że oraz po dla",
 }
+_FIGURE = re.compile(r"\d+(?:[.,]\d+)+")  # "12.5" is one word
 _UNSPACED = ("zh", "ja", "th", "ko")
 
 
@@ -57,17 +60,18 @@ class QualityFilter(GopherQualityFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         language = doc.metadata.get("text_language", "en")
-        words = [word for word in self.language.word_tokenize(doc.text) if word[0].isalnum()]
-        if not words:
+        words = [word for word in self.language.word_tokenize(_FIGURE.sub("0", doc.text)) if word[0].isalnum()]
+        spelled = [word for word in words if any(map(str.isalpha, word))]
+        if not spelled:
             return False, "no words"
         spaced = language not in _UNSPACED
         shortest, longest = self.lengths if spaced else (None, None)
-        mean = sum(map(len, words)) / len(words)
+        mean = sum(map(len, spelled)) / len(spelled)
         if shortest is not None and mean < shortest:
             return False, "words too short"
         if longest is not None and mean > longest:
             return False, "words too long"
-        if self.alpha is not None and sum(any(map(str.isalpha, word)) for word in words) < self.alpha * len(words):
+        if self.alpha is not None and len(spelled) < self.alpha * len(words):
             return False, "too few words with letters"
         stop_words = self._stop_words.get(language)
         if self.stops and stop_words and len(stop_words & {word.lower() for word in words}) < self.stops:

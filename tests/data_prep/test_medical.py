@@ -37,7 +37,7 @@ MEDICAL = (
 )
 EVERYDAY = (
     "The striker recovered the ball in the middle of the field and passed it to the left, where the winger was already running. "
-    "Two minutes later the crowd was on its feet: the first goal of the season, and the doctor on the bench was dancing with the reserve goalkeeper."
+    "Two minutes later the crowd was on its feet: the first goal of the season, and the doctor was dancing with the reserve goalkeeper."
 )
 
 
