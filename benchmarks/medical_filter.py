@@ -39,15 +39,11 @@ def main() -> None:
     print(
         f"recall {recall:.3f} ({sum(taken)} of {len(taken)} medical), false alarms {false:.3f} ({len(wrong)} of {len(everyday)} everyday)"
     )
-    print(
-        f"precision with as many of one as of the other: {recall / (recall + false):.3f}; {len(medical) / seconds:,.0f} documents/s on one core"
-    )
-    long = [text for text in medical if len(text.split()) >= 200]
-    if long:
-        print(
+    print(f"precision with as many of one as of the other: {recall / (recall + false):.3f}")
+    print(f"{len(medical) / seconds:,.0f} documents/s on one core")
+    if long := [text for text in medical if len(text.split()) >= 200]:
         share = sum(kept(step, text, arguments.language) for text in long) / len(long)
         print(f"recall on those of 200 words or more: {share:.3f} of {len(long)}")
-        )
     for text in wrong:
         print("  false alarm:", text[:150].replace("\n", " "))
 

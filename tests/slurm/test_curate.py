@@ -13,6 +13,7 @@ pytest.importorskip("tests.slurm.cluster")
 from data_prep import curate
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
+from tests.data_prep.broken_step import BrokenStep
 from tests.data_prep.material import many_records, write_medline
 
 
@@ -60,18 +61,8 @@ def test_what_is_wrong_is_said(recipe, tmp_path, slurm):
     with pytest.raises(UsageError, match="sbatch refuses the job"):
         curate.main([str(recipe), "--executor", "slurm", "--slurm-args=--partition=nowhere"])
     from data_prep.slurm_executor import SlurmExecutor
-    from tests.slurm.test_curate import Broken
 
     with pytest.raises(DataError, match="task 0 met a bad file"):
-        SlurmExecutor([Broken()], 2, 2, tmp_path / "log", []).run()
+        SlurmExecutor([BrokenStep()], 2, 2, tmp_path / "log", []).run()
     assert pickle.loads((tmp_path / "log/executor.pickle").read_bytes()).tasks == 2
     assert not (tmp_path / "log/job").exists()
-
-
-class Broken:
-    """A step that meets a user's mistake."""
-
-    name, type, stats = "broken", "TEST", None
-
-    def __call__(self, data, rank=0, world_size=1):
-        raise DataError(f"task {rank} met a bad file")
