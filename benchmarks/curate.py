@@ -27,7 +27,6 @@ from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from data_prep.corpus_step import Context
-from data_prep.recipe import CorpusRecipe
 from data_prep.registry import STEPS
 from data_prep.steps import Quality
 from data_prep.words import Words
@@ -66,6 +65,7 @@ def rate(run: Run, documents: list[Document], repeats: int) -> float:
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     """Return for each step how to run it, and its peer where datatrove has one with the same work."""
     words: WordTokenizer = Words()
+    steps: Any = STEPS
     quality = {name: value for name, value in vars(Quality()).items() if name in Quality.__dataclass_fields__ and name != "step"}
     contaminated: Any = STEPS["decontaminate"](against=[items], fields=["question", "options", "context"], action="report")
     contaminated.prepare(folder / "decontaminate")
@@ -74,12 +74,12 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     exact: Any = STEPS["duplicate"]()
     peer = MinhashDedupSignature(str(folder / "peer"), MinhashConfig(hash_config=HashConfig(precision=64, hash_fc="sha1")), language=words)
     made: dict[str, tuple[Run, Run | None]] = {
-        "language_id": (STEPS["language_id"](keep=["en"]).run, None),
-        "length": (STEPS["length"]().run, None),
-        "quality": (STEPS["quality"](**quality).run, GopherQualityFilter(language=words).run),
-        "repetition": (STEPS["repetition"]().run, GopherRepetitionFilter(language=words).run),
-        "medical": (STEPS["medical"]().run, None),
-        "pii": (STEPS["pii"]().run, PIIFormatter().run),
+        "language_id": (steps["language_id"](keep=["en"]).run, None),
+        "length": (steps["length"]().run, None),
+        "quality": (steps["quality"](**quality).run, GopherQualityFilter(language=words).run),
+        "repetition": (steps["repetition"]().run, GopherRepetitionFilter(language=words).run),
+        "medical": (steps["medical"]().run, None),
+        "pii": (steps["pii"]().run, PIIFormatter().run),
         "duplicate (notes)": (exact.notes(Context(folder / "exact", ["a"], lambda *_: None))[0].run, None),
         "near_duplicate (signatures)": (near.notes(context)[0].run, lambda data: peer.run(data) or ()),
         "decontaminate": (contaminated.run, None),
@@ -98,8 +98,6 @@ def decide(step: str, count: int) -> None:
     import numpy as np
 
     random = np.random.default_rng(1)
-    settings = CorpusRecipe.__pydantic_fields__  # the recipe's module is loaded as in a real run
-    assert settings
     with tempfile.TemporaryDirectory() as name:
         context = Context(Path(name), ["a"], lambda *_: None)
         notes = Path(name) / "notes"

@@ -44,7 +44,8 @@ class RayExecutor(TaskExecutor):
             local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers, "include_dashboard": False}
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
         task, executor = ray.remote(num_cpus=1, max_retries=2)(_run_task), ray.put(self)
-        waiting, running = list(reversed(ranks)), []
+        waiting = list(reversed(ranks))
+        running: list[Any] = []
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:

@@ -1,6 +1,6 @@
 """The recipe of a corpus."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -68,6 +68,10 @@ class Shuffle:
     """Text that a worker holds in memory at a time; the corpus is written in as many files a split as that needs."""
 
 
+def _usual_steps() -> list[Any]:
+    return [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()]
+
+
 @dataclass(kw_only=True, config=STRICT)
 class CorpusRecipe:
     """A corpus: where its documents come from, which stay, how they are divided."""
@@ -78,7 +82,7 @@ class CorpusRecipe:
     sources: list[Source] = Field(min_length=1)
     """Raw files, in order: of two records with the same id the later one stays."""
 
-    steps: Steps = Field(default_factory=lambda: [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()])
+    steps: Steps = Field(default_factory=_usual_steps)
     """What is done with each document, in order; a step is its name, or a mapping with `step: <name>` and its settings."""
 
     max_bad_share: float = Field(default=0.001, ge=0, le=1)

@@ -1,6 +1,7 @@
 """Boilerplate: lines that stand in many documents are cut out of all but the first."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from datatrove.data import Document
@@ -13,6 +14,15 @@ from data_prep.words import count_words, plain_words
 from galen.atomic import atomic_file
 
 _FIRST = "first.npy"
+_COUNT = np.dtype([("line", "<u8"), ("documents", "<u4")])
+_CUT = np.dtype([("line", "<u8"), ("task", "<u4")])
+
+
+def _rows(kind: np.dtype[Any], lines: np.ndarray[Any, Any], numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return rows of a line's hash and a number."""
+    rows = np.empty(len(lines), dtype=kind)
+    rows["line"], rows[kind.names[1]] = lines, numbers  # type: ignore[index]
+    return rows
 
 
 def line_hash(line: str) -> int:
@@ -38,7 +48,7 @@ class _LineNotes(PipelineStep):
             yield document
         with atomic_file(f"{self.folder}/{rank:05d}.npy") as path, path.open("wb") as file:
             values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
-            np.save(file, np.rec.fromarrays([values, counts.astype(np.uint32)], names="line,documents"))
+            np.save(file, _rows(_COUNT, values, counts))
 
 
 class RepeatedLines(CorpusStep):
@@ -67,7 +77,7 @@ class RepeatedLines(CorpusStep):
         np.minimum.at(first, places, tasks)
         wanted = totals > self.max_documents
         with atomic_file(context.folder / "verdicts" / _FIRST) as path, path.open("wb") as file:
-            np.save(file, np.rec.fromarrays([values[wanted], first[wanted].astype(np.uint32)], names="line,task"))
+            np.save(file, _rows(_CUT, values[wanted], first[wanted]))
         context.report.update(lines=int(wanted.sum()), occurrences=int(totals[wanted].sum()))
 
     def apply(self, context: Context) -> PipelineStep:
