@@ -43,9 +43,8 @@ def main(paths: list[str]) -> None:
             right[language] += next(iter(language_shares(text)), None) == language
         seconds = time.perf_counter() - start
         by_language = ", ".join(f"{language} {right[language]}/{count}" for language, count in total.most_common())
-        print(
-            f"{name}: {sum(right.values())} of {len(cases)} right ({sum(right.values()) / len(cases):.2%}); {len(cases) / seconds:,.0f}/s; {by_language}"
-        )
+        share = sum(right.values()) / len(cases)
+        print(f"{name}: {sum(right.values())} of {len(cases)} right ({share:.2%}); {len(cases) / seconds:,.0f}/s; {by_language}")
 
 
 def _text(element: etree._Element | None) -> str:
