@@ -51,9 +51,7 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
         else:
             names = sorted(name for name in system.find(root) if str(name).endswith(tuple(endings)))
         found = [(system.unstrip_protocol(name), int(system.info(name)["size"])) for name in names]
-    except (ImportError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    except OSError as error:
+    except Exception as error:  # each kind of store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     if not found:
         raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")

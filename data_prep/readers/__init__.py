@@ -2,7 +2,6 @@
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.guidelines import GuidelinesReader
-from data_prep.readers.html import HtmlReader
 from data_prep.readers.jats import JatsReader
 from data_prep.readers.medline import MedlineReader
 from data_prep.readers.pdf import PdfReader
@@ -10,6 +9,7 @@ from data_prep.readers.records import RecordsReader
 from data_prep.readers.s2orc import S2orcReader
 from data_prep.readers.tei import TeiReader
 from data_prep.readers.warc import WarcReader
+from data_prep.readers.web_page import HtmlReader
 
 READERS: dict[str, type[SourceReader]] = {
     "medline": MedlineReader,

@@ -85,6 +85,9 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
             element.tag = {"#sup": "sup", "#sub": "sub"}.get(rend, "span")
         elif element.tag == "list":
             element.tag = "ol" if rend == "ol" else "dl" if rend == "dl" else "ul"
+        elif element.tag == "code":  # a listing stands alone, a word of code in a paragraph
+            parent = element.getparent()
+            element.tag = "pre" if parent is None or parent.tag in ("body", "main", "div") else "span"
         elif element.tag == "cell" and element.get("role") == "head":
             element.tag = "th"
         else:

@@ -85,9 +85,14 @@ class JatsReader(SourceReader):
         if not articles:
             self.quarantine(filepath, position, "not JATS", f"the root element is <{tag_of(root)}>, not <article>", data)
         for number, article in enumerate(articles):
+            try:
+                document = self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
+            except RecursionError:
+                self.quarantine(filepath, position, "too deep", "elements are nested hundreds of levels deep", data)
+                continue
             self.stat_update("total")
             self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
-            yield self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
+            yield document
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
         known = metadata(article)

@@ -276,7 +276,7 @@ class JatsText:
     def _xref(self, element: Element) -> str:
         marker, names = self._inline(element), (element.get("rid") or "").split()
         kind = element.get("ref-type")
-        if kind == "bibr":
+        if kind == "bibr" or (kind is None and any(name in self.works for name in names)):
             return self.forms.citation(marker, [self.works[name] for name in names if name in self.works])
         if kind in _PRINTED_NOTES and element.find("sup") is not None and marker.strip().isalnum():
             return f" [{marker.strip()}]"

@@ -49,8 +49,14 @@ class MedlineReader(SourceReader):
         for element in self.records(filepath):
             if element.tag == "DeleteCitation":
                 self.stat_update("deletion notices", value=len(element.findall("PMID")))
-            elif (document := self._document(element, source)) is not None:
-                yield document
+            else:
+                try:
+                    document = self._document(element, source)
+                except RecursionError:
+                    self.quarantine(filepath, f"line {element.sourceline}", "too deep", "elements are nested hundreds of levels deep")
+                    continue
+                if document is not None:
+                    yield document
 
     def records(self, filepath: str) -> Iterator[etree._Element]:
         """Yield the records of one file as elements, which are emptied afterwards."""
@@ -72,19 +78,20 @@ class MedlineReader(SourceReader):
                 raise DataError(f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not <PubmedArticleSet>")
 
     def _document(self, element: etree._Element, source: str) -> Document | None:
-        self.stat_update("total")
         if element.tag == "PubmedBookArticle":
-            self.stat_update("dropped_book record")
+            self.stat_update("total", "dropped_book record")
             return None
         citation = element.find("MedlineCitation")
         if citation is None or not (pmid := (citation.findtext("PMID") or "").strip()):
-            self.stat_update("dropped_no PMID")
+            self.stat_update("total", "dropped_no PMID")
             return None
         verdict = KEEP if self.verdicts is None else next(self.verdicts)
         if verdict != KEEP:
-            self.stat_update(f"dropped_{_VERDICTS[verdict]}")
+            self.stat_update("total", f"dropped_{_VERDICTS[verdict]}")
             return None
-        return article(citation, pmid, source)
+        document = article(citation, pmid, source)
+        self.stat_update("total")
+        return document
 
 
 def article(citation: etree._Element, pmid: str, source: str) -> Document:

@@ -45,14 +45,17 @@ class PdfReader(SourceReader):
         except pypdfium2.PdfiumError as error:
             self.quarantine(filepath, position, "broken PDF", str(error), data)
             return None
-        self.stat_update("total")
         try:
             count = len(file)
             matter = outer_matter(count) if self.options.drop_outer_matter else set()
             pages, scanned, recognised = self._pages(file, [number for number in range(count) if number not in matter])
             stated = file.get_metadata_dict()
+        except pypdfium2.PdfiumError as error:  # a page that is damaged
+            self.quarantine(filepath, position, "broken PDF", str(error), data)
+            return None
         finally:
             file.close()
+        self.stat_update("total")
         if scanned:
             self.stat_update("scanned pages", value=len(scanned))
             named = ", ".join(str(number + 1) for number in scanned[:20]) + (", …" if len(scanned) > 20 else "")

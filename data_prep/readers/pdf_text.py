@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 _SCANNED_CHARACTERS = 200
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
-_SOFT_BREAK = re.compile(r"[\u00ad\ufffe\x02]\s*\r?\n?\s*")  # pdfium writes U+FFFE or U+0002 for a hyphen at the end of a line
-_HYPHEN = re.compile(r"(?<=[a-zà-ÿ])-\n(?=[a-zà-ÿ])")
-_END = re.compile(r"[.!?:;。！？：；][\"'”’)\]]*$")
-_NEW = re.compile(r"(?:[-–•*●▪]|\(?\d{1,3}[.)]|[a-z]\))\s")
+# A hyphen at the end of a line, which pdfium writes as U+FFFE or U+0002, and the word behind it.
+_SOFT_BREAK = re.compile(r"[\u00ad\ufffe\x02][ \t]*\n?[ \t]*([^\s]*)")
+_HYPHEN = re.compile(r"(?<=[a-zà-ÿ])-\n([a-zà-ÿ][^\s]*)")
+_END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
+_GOES_ON = re.compile(
+    r"[,;(\[–—-]$|\b(?:a|an|the|of|and|or|in|to|for|with|by|on|at|from|that|which|is|are|was|were|de|la|le|et|und|der|die)$"
+)
+_NEW = re.compile(r"(?:[-–•*●▪\uf0a7\uf0b7\uf06c]|\(?\d{1,3}[.)]|[a-z]\))\s")
 
 
 def looks_scanned(text: str) -> bool:
@@ -37,9 +41,10 @@ def joined_pages(pages: Sequence[str]) -> str:
     last = ""
     for page in lines:
         kept = [line for number, line in enumerate(page) if not (_edge(number, len(page)) and _shape(line) in heads)]
-        width = max(map(len, kept), default=0)
+        lengths = sorted(map(len, kept))
+        width = lengths[len(lengths) * 3 // 4] if lengths else 0  # that of a full line, also where a wide title stands above columns
         for line in kept:
-            if paragraphs and not _begins(line, last, width):
+            if paragraphs and not _begins(line, last, width, alone=last == paragraphs[-1]):
                 paragraphs[-1] += f" {line}"
             else:
                 paragraphs.append(line)
@@ -48,11 +53,16 @@ def joined_pages(pages: Sequence[str]) -> str:
 
 
 def _cleaned(page: str) -> str:
-    text = _SOFT_BREAK.sub("", page).replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    text = _HYPHEN.sub("", text)
+    text = page.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    text = _HYPHEN.sub(_joined, _SOFT_BREAK.sub(_joined, text))
     for ligature, letters in _LIGATURES.items():
         text = text.replace(ligature, letters)
     return text
+
+
+def _joined(found: re.Match[str]) -> str:
+    """Return the second half of a broken word; the hyphen stays before one that has hyphens itself ("state-of-the-art")."""
+    return f"-{found[1]}" if "-" in found[1].strip("-") else found[1]
 
 
 def _edge(number: int, lines: int) -> bool:
@@ -73,9 +83,15 @@ def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
     return {shape for shape, count in shapes.items() if count >= least}
 
 
-def _begins(line: str, last: str, width: int) -> bool:
-    """Say whether a line begins a paragraph: an item of a list, or a capital behind a line that is far shorter than the page is wide."""
+def _begins(line: str, last: str, width: int, alone: bool) -> bool:
+    """Say whether a line begins a paragraph: an item of a list, or what follows the short end of a sentence or a header.
+
+    A header is a short line that is a paragraph by itself (`alone`) and does not go on.
+    """
     if _NEW.match(line):
         return True
-    short = len(last) < width * (0.85 if _END.search(last) else 0.6)
-    return short and not line[:1].islower()
+    if line[:1].islower() or _GOES_ON.search(last):
+        return False
+    if _END.search(last):
+        return len(last) < width * 0.9
+    return alone and len(last) < width * 0.7 and (last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None)

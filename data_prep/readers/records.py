@@ -103,6 +103,8 @@ class RecordsReader(JsonReader):
             raise ValueError(f"{self.options.text_key!r} is {type(text).__name__}, not text")
         if not text.strip():
             return None
+        if len(text) > self.options.max_record_bytes:  # a row of Parquet, whose length shows only here
+            raise ValueError(f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
         text.encode()  # a lone surrogate is a ValueError
         identifier = record.pop(self.options.id_key, None)
         inner = record.pop("metadata", None) or record.pop("meta", None)

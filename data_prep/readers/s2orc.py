@@ -33,7 +33,8 @@ class S2orcReader(JsonReader):
             known["title"] = known["title"] or text.title()
             blocks = text.blocks()
         else:
-            parsed = record if "body_text" in record else record.get("pdf_parse") or record.get("latex_parse") or {}
+            inner = (record.get(name) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
+            parsed = record if "body_text" in record else next(filter(None, inner), {})
             if "body_text" not in parsed:
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, Forms(self.options))

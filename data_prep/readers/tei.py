@@ -46,10 +46,15 @@ class TeiReader(SourceReader):
         if root.tag != f"{_TEI}TEI":
             self.quarantine(filepath, "whole file", "not TEI", f"the root element is <{tag_of(root)}>, not <TEI>", data)
             return
-        self.stat_update("total")
         for element in root.iter(f"{_TEI}*"):
             element.tag = etree.QName(element).localname
-        yield self._document(root, data, filepath)
+        try:
+            document = self._document(root, data, filepath)
+        except RecursionError:
+            self.quarantine(filepath, "whole file", "too deep", "elements are nested hundreds of levels deep", data)
+            return
+        self.stat_update("total")
+        yield document
 
     def _document(self, root: Element, data: bytes, filepath: str) -> Document:
         text = TeiText(root, Forms(self.options), self.options.table_bodies)

@@ -1,13 +1,14 @@
 """Web archives (WARC, https://iipc.github.io/warc-specifications/): HTML pages and PDF files in their `response` records."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
-from data_prep.readers.html import page_document
 from data_prep.readers.pdf import PdfReader
+from data_prep.readers.web_page import page_document
 from galen.errors import DataError
 
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -16,8 +17,9 @@ _PAGES = ("text/html", "application/xhtml+xml")
 class WarcReader(SourceReader):
     """Yields one document per page or PDF that was answered with status 200; the id is its address.
 
-    The fields `licence` and `content` (a CSS selector) of the last `warcinfo` record count where the source's options say nothing;
-    data_prep/crawl.py writes them. Metadata besides what all readers give: url, crawled (time).
+    The fields `licence` and `content` (a CSS selector) of the last `warcinfo` record count where the source's options say nothing; an
+    address that its `documents` (a regular expression) is not found in gives no document. data_prep/crawl.py writes them.
+    Metadata besides what all readers give: url, crawled (time).
     """
 
     name = "warc"
@@ -50,6 +52,9 @@ class WarcReader(SourceReader):
         kind = kind.strip().lower()
         if status != "200" or kind not in (*_PAGES, "application/pdf"):
             self.stat_update("total", f"dropped_{'not a page' if status == '200' else 'no answer'}")
+            return
+        if info.get("documents") and not re.search(info["documents"], url):
+            self.stat_update("total", "dropped_only followed")
             return
         limit = self.options.max_record_bytes
         data = record.content_stream().read(limit + 1)

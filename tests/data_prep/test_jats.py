@@ -142,21 +142,23 @@ def test_package_and_its_bad_members(tmp_path, name):
             "PMC1/a.pdf": b"%PDF",
             "PMC2/broken.nxml": good[: len(good) // 2],
             "PMC3/other.xml": b"<html/>",
-            "PMC4/long.xml": b"<article>" + b"x" * 20_000 + b"</article>",
+            "PMC4/long.xml": b"<article>" + b"x" * 25_000 + b"</article>",
             "PMC5/encoding.xml": good.replace(b"UTF-8", b"utf-8").replace("©".encode(), b"\xa9"),
+            "PMC7/deep.xml": b"<article><body><p>" + b"<b>" * 1500 + b"</b>" * 1500 + b"</p></body></article>",
             "PMC6/b.xml": good.replace(b">12345<", b">PMC99<"),
         },
     )
-    documents, reader = read(path, max_record_bytes=len(good) + 100)
+    documents, reader = read(path, max_record_bytes=25_000)
     assert [document.id for document in documents] == ["PMC12345", "PMC99"]
     assert [(bad.position.split(", line")[0], bad.reason) for bad in reader.bad] == [
         ("member PMC2/broken.nxml", "broken XML"),
         ("member PMC3/other.xml", "not JATS"),
         ("member PMC4/long.xml", "too long"),
         ("member PMC5/encoding.xml", "broken XML"),
+        ("member PMC7/deep.xml", "too deep"),
     ]
     assert all(bad.file == str(path) and bad.detail for bad in reader.bad)
-    assert reader.stats.stats["total"].total == 6
+    assert reader.stats.stats["total"].total == 7
 
 
 def test_package_that_breaks_off(tmp_path):

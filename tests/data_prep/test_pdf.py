@@ -79,6 +79,11 @@ def test_lines_become_paragraphs():
         "- liver two",
     ]
     assert joined_pages(["co\x02\r\noperation of them"]) == "cooperation of them"
+    assert joined_pages(["the state-\nof-the-art of it"]) == "the state-of-the-art of it"
+    assert joined_pages(["2.1 Methods\nAll of the patients were seen twice, as\nSmith did (Smith et al.,\n2016)."]).split("\n\n") == [
+        "2.1 Methods",
+        "All of the patients were seen twice, as Smith did (Smith et al., 2016).",
+    ]
 
 
 def test_rules():

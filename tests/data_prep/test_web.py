@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from data_prep.readers.html import HtmlReader
 from data_prep.readers.html_text import page_text, parse
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.warc import WarcReader
+from data_prep.readers.web_page import HtmlReader
 from galen.errors import DataError
 from tests.data_prep.material import pdf_bytes
 
@@ -49,6 +49,11 @@ def stats(reader):
 def test_selector_says_what_is_content():
     assert page_text(parse(PAGE.encode()), "main") == ("Asthma", "\n\n".join(BLOCKS))
     assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
+
+
+def test_a_word_of_code_stays_in_its_sentence():
+    page = PAGE.replace("<h2>", "<p>The <code>HBB</code> gene of haemoglobin was looked at in all of the patients of this study.</p><h2>")
+    assert "The HBB gene of haemoglobin was looked at" in page_text(parse(page.encode()))[1]
 
 
 def test_without_selector_the_content_is_found():

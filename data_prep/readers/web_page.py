@@ -36,12 +36,16 @@ def page_document(
     reader: SourceReader, data: bytes, filepath: str, identifier: str, selector: str, charset: str | None = None, url: str = ""
 ) -> Document | None:
     """Return a page's document, counted as read; None, counted as dropped, without content."""
-    reader.stat_update("total")
     root = parse(data, charset)
     if root is None:
-        reader.stat_update("dropped_empty page")
+        reader.stat_update("total", "dropped_empty page")
         return None
-    title, text = page_text(root, selector)
+    try:
+        title, text = page_text(root, selector)
+    except RecursionError:
+        reader.quarantine(filepath, f"page {url or identifier}", "too deep", "elements are nested hundreds of levels deep", data)
+        return None
+    reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
         return None

@@ -1,0 +1,133 @@
+"""A web site to WARC files, politely.
+
+    python data_prep/crawl.py examples/crawl/medlineplus.yaml output=raw/medlineplus
+
+robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's Crawl-delay, whichever is longer. Stopped or
+killed and started again, it goes on: what the archive holds is not fetched again. The files go into a corpus with the reader `warc`,
+which takes content and licence from them. Whether a site's terms permit this use is yours to find out: `terms` in the recipe says where.
+Needs the extra `crawl` (Scrapy).
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data_prep.crawling.website import Site
+from galen import __version__, cli
+from galen import recipe as recipes
+from galen.errors import DataError, UsageError
+from galen.progress import Progress
+
+AGENT = f"galen/{__version__}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = cli.recipe_parser(str(__doc__), Site)
+    parser.add_argument("--contact", metavar="TEXT", default="", help="address or mail that site owners can write to; goes into User-Agent")
+    arguments = parser.parse_intermixed_args(argv)
+    site = recipes.load(Site, arguments.recipe, arguments.overrides)
+    if importlib.util.find_spec("scrapy") is None:
+        raise UsageError("crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'")
+    folder = Path(site.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        crawl(site, folder, f"{AGENT} ({arguments.contact})" if arguments.contact else AGENT)
+    return 0
+
+
+def crawl(site: Site, folder: Path, agent: str) -> None:
+    """Crawl a site into `folder`.
+
+    Raises:
+        DataError: robots.txt cannot be had, or no page came.
+    """
+    from scrapy.crawler import CrawlerProcess
+
+    from data_prep.crawling.archive import Archive
+    from data_prep.crawling.spider import SiteSpider
+
+    delay = max(site.delay, crawl_delay(site, agent))
+    archive = Archive(site, folder)
+    with Progress(site.name, unit="pages") as progress:
+        process = CrawlerProcess(settings(site, agent, delay))
+        crawler = process.create_crawler(SiteSpider)
+        process.crawl(crawler, site=site, archive=archive, progress=progress)
+        process.start()
+        archive.close()
+    spider: Any = crawler.spider
+    for line in spider.failed[:20]:
+        print(f"not fetched: {line}", file=sys.stderr)
+    forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
+    print(
+        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, {forbidden} forbidden by robots.txt"
+    )
+    if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
+        raise RuntimeError("a page could not be worked on: a bug, please report it with the message above")
+    if not spider.done:
+        raise DataError(f"no page of {site.name} came; see the messages above, and {site.start[0]} in a browser")
+    if crawler.stats.get_value("finish_reason") == "shutdown":
+        raise KeyboardInterrupt
+
+
+def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
+    """Return Scrapy's settings: one request at a time, robots.txt obeyed, nothing kept but the archive."""
+    return {
+        "USER_AGENT": agent,
+        "ROBOTSTXT_OBEY": True,
+        "CONCURRENT_REQUESTS": 1,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
+        "DOWNLOAD_DELAY": delay,
+        "RANDOMIZE_DOWNLOAD_DELAY": False,
+        "AUTOTHROTTLE_ENABLED": delay > 0,  # slower still when the server is slow
+        "AUTOTHROTTLE_START_DELAY": delay,
+        "RETRY_TIMES": 4,
+        "DOWNLOAD_MAXSIZE": site.max_page_bytes,
+        "COOKIES_ENABLED": False,
+        "TELNETCONSOLE_ENABLED": False,
+        "LOG_LEVEL": "ERROR",
+        "DEPTH_PRIORITY": 1,  # breadth first
+        "SCHEDULER_DISK_QUEUE": "scrapy.squeues.PickleFifoDiskQueue",
+        "SCHEDULER_MEMORY_QUEUE": "scrapy.squeues.FifoMemoryQueue",
+    }
+
+
+def crawl_delay(site: Site, agent: str) -> float:
+    """Return the longest Crawl-delay that robots.txt of the start hosts asks of this agent, in seconds.
+
+    Raises:
+        DataError: a robots.txt cannot be had (that it does not exist is no error).
+    """
+    import requests
+    from protego import Protego
+
+    longest = 0.0
+    for host in sorted({f"{urlsplit(start).scheme}://{urlsplit(start).netloc}" for start in site.start}):
+        try:
+            answer = requests.get(f"{host}/robots.txt", headers={"User-Agent": agent}, timeout=60)
+        except requests.RequestException as error:
+            raise DataError(f"{host}/robots.txt cannot be had ({type(error).__name__}); without it nothing is fetched") from None
+        if answer.status_code >= 500:
+            raise DataError(f"{host}/robots.txt: HTTP {answer.status_code}; without it nothing is fetched")
+        if answer.ok:
+            longest = max(longest, float(Protego.parse(answer.text).crawl_delay(agent) or 0))
+    return longest
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"another crawl is writing into {folder} just now") from None
+        yield
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,87 @@
+"""The WARC files of a crawl: appended record by record, cut back to the last whole record after a kill, read again to go on."""
+
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.crawling.website import Site
+from galen import __version__
+
+_FILE_BYTES = 2**30
+
+
+class Archive:
+    """The files `NAME-00000.warc.gz` … of a site; each begins with a `warcinfo` record that states licence, content and robots."""
+
+    def __init__(self, site: Site, folder: Path, file_bytes: int = _FILE_BYTES) -> None:
+        self.site, self.folder, self.file_bytes = site, folder, file_bytes
+        self._file: Any = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.paths = sorted(folder.glob(f"{site.name}-[0-9]*.warc.gz"))
+        if self.paths:
+            cut_to_whole_records(self.paths[-1])
+
+    def pages(self) -> Iterator[tuple[str, str, bytes]]:
+        """Yield address, content type and body of each page that earlier runs fetched."""
+        from warcio.archiveiterator import ArchiveIterator
+
+        for path in self.paths:
+            with path.open("rb") as file:
+                for record in ArchiveIterator(file):
+                    if record.rec_type == "response":
+                        kind = record.http_headers.get_header("Content-Type") or ""
+                        yield record.rec_headers.get_header("WARC-Target-URI"), kind, record.content_stream().read()
+
+    def write(self, address: str, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Append an answer and flush it to the file."""
+        from warcio.statusandheaders import StatusAndHeaders
+
+        writer = self._writer()
+        http = StatusAndHeaders(status, headers, protocol="HTTP/1.1")
+        writer.write_record(writer.create_warc_record(address, "response", payload=io.BytesIO(body), http_headers=http))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file at hand."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _writer(self) -> Any:
+        from warcio.warcwriter import WARCWriter
+
+        if self._file is None or self._file.tell() >= self.file_bytes:
+            self.close()
+            if not self.paths or self.paths[-1].stat().st_size >= self.file_bytes:
+                self.paths.append(self.folder / f"{self.site.name}-{len(self.paths):05d}.warc.gz")
+            self._file = self.paths[-1].open("ab")
+            if self._file.tell() == 0:
+                writer = WARCWriter(self._file, gzip=True)
+                writer.write_record(writer.create_warcinfo_record(self.paths[-1].name, self._info()))
+        return WARCWriter(self._file, gzip=True)
+
+    def _info(self) -> dict[str, str]:
+        site = self.site
+        known = {"software": f"galen/{__version__}", "format": "WARC File Format 1.0", "robots": "obeyed", "site": site.name}
+        known |= {"licence": site.licence, "terms": site.terms, "content": site.content, "documents": site.documents}
+        return {key: value for key, value in known.items() if value}
+
+
+def cut_to_whole_records(path: Path) -> None:
+    """Take off a record that a killed run left half-written; each record is a gzip member of its own."""
+    whole = 0
+    with path.open("rb+") as file:
+        member, position = zlib.decompressobj(31), 0
+        rest = b""
+        while data := rest or file.read(2**16):
+            try:
+                member.decompress(data)
+            except zlib.error:
+                break
+            rest = member.unused_data
+            position += len(data) - len(rest)
+            if member.eof:
+                whole, member = position, zlib.decompressobj(31)
+        file.truncate(whole)

@@ -1,0 +1,104 @@
+"""The Scrapy spider: follows a site's links and appends what it fetches to the archive."""
+
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urldefrag, urljoin
+
+import scrapy
+from lxml import etree
+from scrapy.http import Response, TextResponse
+
+from data_prep.crawling.archive import Archive
+from data_prep.crawling.website import Site
+from data_prep.readers.html_text import parse
+from galen.progress import Progress
+
+_KINDS = ("text/html", "application/xhtml+xml", "application/pdf")
+
+
+class SiteSpider(scrapy.Spider):
+    """Crawls one site.
+
+    Where an earlier run stopped is read off its archive: pages in it are not fetched again, and their links are followed from there. So a
+    kill at any moment loses nothing, which Scrapy's own job folder does not promise.
+    """
+
+    name = "site"
+
+    def __init__(self, site: Site, archive: Archive, progress: Progress, **known: Any) -> None:
+        super().__init__(**known)
+        self.site, self.archive, self.progress = site, archive, progress
+        self.seen: set[str] = set()
+        self.done = 0
+        self.failed: list[str] = []
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Yield the first requests."""
+        waiting: dict[str, None] = {}
+        for address, kind, body in self.archive.pages():
+            self.seen.add(address)
+            self.done += 1
+            waiting |= dict.fromkeys(self._links(address, kind, body))
+        self.progress.update(self.done)
+        for address in [*self.site.start, *waiting]:
+            if address not in self.seen:
+                self.seen.add(address)
+                yield self._request(address)
+
+    def _request(self, address: str) -> scrapy.Request:
+        return scrapy.Request(address, callback=self.parse, errback=self.fail, dont_filter=True)
+
+    def parse(self, response: Response, **known: Any) -> Iterator[Any]:
+        """Keep an answer and follow its links."""
+        kind = (response.headers.get("Content-Type") or b"").decode("latin-1")
+        if self.done >= self.site.max_pages:
+            raise scrapy.exceptions.CloseSpider("max_pages")
+        final = urldefrag(response.url).url
+        if response.meta.get("redirect_urls"):  # perhaps out of the site or to a page that came already
+            if final in self.seen or not self.site.wants(final):
+                return
+            self.seen.add(final)
+        if kind.split(";")[0].strip().lower() in _KINDS:
+            headers = [
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, values in response.headers.items()
+                if name.lower() not in (b"content-encoding", b"transfer-encoding", b"content-length")
+                for value in values
+            ]
+            self.archive.write(final, f"{response.status} {HTTPStatus(response.status).phrase}", headers, response.body)
+            self.done += 1
+            self.progress.update()
+        for address in self._links(final, kind, response.body if isinstance(response, TextResponse) else b""):
+            if address not in self.seen:
+                self.seen.add(address)
+                yield self._request(address)
+
+    def fail(self, failure: Any) -> None:
+        """Note a page that could not be had; the next run tries it again."""
+        if failure.check(scrapy.exceptions.IgnoreRequest) is None or "robots" not in str(failure.value).lower():
+            self.failed.append(f"{failure.request.url}: {failure.value or type(failure.value).__name__}")
+
+    def _links(self, address: str, kind: str, body: bytes) -> Iterator[str]:
+        """Yield the addresses that a page or sitemap names and the site wants, in order."""
+        targets: list[str] = []
+        if "html" in kind:
+            root = parse(body, kind.partition("charset=")[2].split(";")[0].strip("\"' ") or None)
+            if root is not None:
+                base = next((element.get("href") for element in root.iter("base") if element.get("href")), None)
+                address = urljoin(address, base or "")
+                targets = [element.get("href") or "" for element in root.iter("a")]
+        elif "xml" in kind:
+            try:
+                root = etree.fromstring(body, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+                targets = [(element.text or "").strip() for element in root.iter("{*}loc")]
+            except etree.XMLSyntaxError:
+                self.failed.append(f"{address}: a sitemap that is no XML")
+        for target in targets:
+            try:
+                found = urldefrag(urljoin(address, target)).url
+                wanted = self.site.wants(found) or (found.endswith(".xml") and "xml" in kind)
+            except ValueError:  # no address, as "http://[x"
+                continue
+            if wanted:
+                yield found

@@ -1,0 +1,74 @@
+"""The description of a web site: where to begin, what to follow, what is content."""
+
+import re
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from galen.recipe import STRICT
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Site:
+    """A web site to crawl."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    """Short name; output files bear it."""
+
+    output: str
+    """Folder for NAME-00000.warc.gz and so on."""
+
+    start: list[str] = Field(min_length=1)
+    """Addresses to begin with, or sitemaps (addresses that end in .xml)."""
+
+    allow: list[str] = Field(min_length=1)
+    """Regular expressions; an address is fetched if one of them is found in it and its host is that of a start address or in `hosts`."""
+
+    deny: list[str] = Field(default_factory=list)
+    """Regular expressions; an address in which one is found is not fetched."""
+
+    hosts: list[str] = Field(default_factory=list)
+    """Further hosts, as cdn.example.org."""
+
+    documents: str = ""
+    """Regular expression for the addresses of content; other pages are only followed. Empty: every page."""
+
+    content: str = ""
+    """CSS selector of the part of a page that is content; empty: the reader finds it."""
+
+    licence: str = "other"
+    """Licence of the content, for example CC-BY-NC-SA-3.0; other: none that permits re-use, so ask the owner."""
+
+    terms: str = ""
+    """Address of the terms of use."""
+
+    delay: float = Field(default=5.0, ge=0)
+    """Seconds between two requests; a longer Crawl-delay of robots.txt counts instead."""
+
+    max_pages: int = Field(default=100_000, ge=1)
+    """Stop after so many pages in all runs together."""
+
+    max_page_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Larger answers are broken off and left out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Site":
+        for pattern in [*self.allow, *self.deny, self.documents]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        for address in self.start:
+            if urlsplit(address).scheme not in ("http", "https"):
+                raise ValueError(f"start: {address!r} is no http address")
+            if not self.wants(address) and not address.endswith(".xml"):
+                raise ValueError(f"start: {address} fits none of `allow`, or one of `deny`")
+        return self
+
+    def wants(self, address: str) -> bool:
+        """Say whether an address is to be fetched."""
+        host = urlsplit(address).netloc
+        if host not in {*self.hosts, *(urlsplit(start).netloc for start in self.start)}:
+            return False
+        return any(re.search(pattern, address) for pattern in self.allow) and not any(re.search(pattern, address) for pattern in self.deny)

@@ -1,0 +1,143 @@
+"""Raw data from where it is published, into a folder.
+
+    python data_prep/download.py medline-baseline --output raw/medline/baseline
+    python data_prep/download.py medline-updates  --output raw/medline/updatefiles
+    python data_prep/download.py pmc --licence comm --output raw/pmc
+    S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc            # also s2-papers, s2-abstracts
+    python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
+
+Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was, inside a file too; a file that is
+there as it is published is not fetched again. Each file is checked against the published checksum before it gets its name, and noted
+with the time in downloads.jsonl. docs/sources.md says under which licence each source may be used: read it first.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from data_prep.fetching import listings, pmc
+from data_prep.fetching.record import Record
+from data_prep.fetching.transfer import Item, Transfer
+from galen import cli
+from galen.errors import DataError, UsageError
+from galen.progress import Progress
+
+SOURCES = ("medline-baseline", "medline-updates", "pmc", "s2orc", "s2-papers", "s2-abstracts")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    options = _parser().parse_args(argv)
+    if options.source not in SOURCES and not options.source.startswith("hf:"):
+        raise UsageError(f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME")
+    if options.requests_per_second <= 0 or options.connections < 1 or (options.max_rate is not None and options.max_rate <= 0):
+        raise UsageError("--requests-per-second and --max-rate must be above 0, --connections at least 1")
+    transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6)
+    options.output.mkdir(parents=True, exist_ok=True)
+    record = Record(options.output)
+    jobs = _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
+    if options.dry_run:
+        for name, _ in jobs:
+            print(name)
+        return 0
+    _run(jobs, transfer, options)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)} or hf:OWNER/NAME")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--include", action="append", metavar="GLOB", help="only files whose name fits, as 'pubmed26n00*'; may be repeated")
+    parser.add_argument("--licence", nargs="+", choices=pmc.GROUPS, default=["comm"], help="PMC's licence groups [comm]")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a hub dataset [main]")
+    parser.add_argument("--release", default="latest", help="release of Semantic Scholar's datasets [latest]")
+    parser.add_argument("--requests-per-second", type=float, default=3.0, metavar="N", help="at most; NCBI asks for 3 [3]")
+    parser.add_argument("--max-rate", type=float, metavar="MB/S", help="megabytes a second over all connections [no limit]")
+    parser.add_argument("--connections", type=int, default=2, metavar="N", help="files at a time [2]")
+    parser.add_argument("--base-url", metavar="URL", help="another server, such as a mirror")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be fetched, and fetch nothing")
+    return parser
+
+
+Job = tuple[str, Callable[[], None]]
+
+
+def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
+    base = {} if options.base_url is None else {"base": options.base_url.rstrip("/")}
+    if options.source.startswith("medline-"):
+        return listings.medline(transfer, "baseline" if options.source == "medline-baseline" else "updatefiles", **base)
+    if options.source.startswith("hf:"):
+        return listings.hub(transfer, options.source[3:], revision=options.revision, **base)
+    dataset = options.source.removeprefix("s2-")
+    return listings.semantic_scholar(transfer, dataset, release=options.release, **base)
+
+
+def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
+    """Yield what is left to do for sources that publish whole files."""
+
+    def fetch(item: Item) -> None:
+        record.add(item.name, url=item.public_url, **transfer.file(item, options.output))
+
+    for item in _listing(transfer, options):
+        if _wanted(item.name, options.include) and not record.has(item):
+            yield item.name, partial(fetch, item)
+
+
+def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
+    base = (options.base_url or pmc.BUCKET).rstrip("/")
+    for package in pmc.packages(transfer, base):
+        if _wanted(package.name, options.include) and not pmc.is_there(package, options.licence, options.output, record):
+            yield package.name, partial(pmc.fetch, transfer, package, options.licence, options.output, record, base)
+
+
+def _wanted(name: str, patterns: Iterable[str] | None) -> bool:
+    return patterns is None or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -> None:
+    """Do all jobs, some at a time; a file that fails does not stop the others.
+
+    Raises:
+        DataError: some files could not be had.
+    """
+    failed: list[str] = []
+    done = 0
+    with Progress("download", unit="B", scale=True) as progress, concurrent.futures.ThreadPoolExecutor(options.connections) as pool:
+        transfer.on_bytes = progress.update
+        running: dict[concurrent.futures.Future[None], str] = {}
+
+        def collect(wait_for: str) -> None:
+            nonlocal done
+            finished, _ = concurrent.futures.wait(running, return_when=wait_for)
+            for future in finished:
+                name = running.pop(future)
+                try:
+                    future.result()
+                    done += 1
+                except DataError as error:
+                    failed.append(str(error))
+                    print(f"failed: {name}: {error}", file=sys.stderr)
+
+        try:
+            for name, job in jobs:
+                running[pool.submit(job)] = name
+                if len(running) >= options.connections:
+                    collect(concurrent.futures.FIRST_COMPLETED)
+            collect(concurrent.futures.ALL_COMPLETED)
+        except BaseException:
+            transfer.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    print(f"{done} files came, {len(failed)} failed; list: {options.output / 'downloads.jsonl'}")
+    if failed:
+        shown = "\n       ".join(failed[:5])
+        raise DataError(f"{len(failed)} files could not be had; the same command tries them again:\n       {shown}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Fetching raw data from where it is published; used by data_prep/download.py, and never without being asked."""

@@ -1,0 +1,165 @@
+"""PubMed Central's open-access articles from its cloud bucket, packed into tar files as the reader `jats` takes them.
+
+Since August 2026 PMC ships no packages any more: each version of an article is an object of its own, with a JSON of its metadata, and
+a daily inventory lists those (https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one licence group of a thousand PMCIDs,
+the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a later inventory differs for its articles.
+"""
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+import tarfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from data_prep.fetching.record import Record
+from data_prep.fetching.transfer import Transfer
+from data_prep.hashing import stable_hash
+from galen.atomic import atomic_file
+from galen.errors import DataError
+
+BUCKET = "https://pmc-oa-opendata.s3.amazonaws.com"
+GROUPS = ("comm", "noncomm", "other")
+_INVENTORY = "inventory-reports/pmc-oa-opendata/metadata/"
+_KEY = re.compile(r"metadata/PMC(\d+)\.(\d+)\.json")
+_SPAN = 1000
+
+
+def licence_group(code: str | None, open_access: bool = True) -> str:
+    """Return PMC's licence group of a licence code: comm (CC0, BY, BY-SA, BY-ND), noncomm (the NC ones), other (TDM, none)."""
+    parts = set(re.split(r"[^A-Z0-9]+", (code or "").upper()))
+    if not open_access or not parts & {"CC0", "BY"}:
+        return "other"
+    return "noncomm" if "NC" in parts else "comm"
+
+
+@dataclass(frozen=True)
+class Package:
+    """The articles of a thousand PMCIDs."""
+
+    name: str
+    """PMC010009xxx"""
+    versions: tuple[tuple[int, int], ...]
+    """PMCID and newest version of each article."""
+    state: str
+    """Hash of versions and entity tags: another one means that an article changed."""
+
+
+def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
+    """Yield all packages of the newest inventory, in order; takes about 50 bytes of memory for each article version.
+
+    Raises:
+        DataError: there is no inventory, or it is damaged.
+    """
+    articles, tags = array("Q"), array("Q")
+    for key, tag in _inventory(transfer, base):
+        if found := _KEY.fullmatch(key):
+            articles.append(int(found[1]) << 16 | int(found[2]))
+            tags.append(stable_hash(tag))
+    entries = np.frombuffer(articles, dtype=np.uint64) if articles else np.empty(0, dtype=np.uint64)
+    order = np.argsort(entries, kind="stable")
+    numbers = entries[order] >> 16
+    newest = order[np.append(numbers[1:] != numbers[:-1], True)] if len(order) else order
+    spans = entries[newest] // (_SPAN << 16)
+    for part in np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1) if len(newest) else []:
+        versions = tuple((int(entry) >> 16, int(entry) & 0xFFFF) for entry in entries[part])
+        state = f"{stable_hash(*(f'{entries[n]} {tags[n]}' for n in part)):016x}"
+        yield Package(f"PMC{versions[0][0] // _SPAN:06d}xxx", versions, state)
+
+
+def _inventory(transfer: Transfer, base: str) -> Iterator[tuple[str, str]]:
+    """Yield key and entity tag of each metadata object of the newest inventory."""
+    manifests: list[str] = []
+    token = ""
+    while True:
+        after = f"&continuation-token={quote(token, safe='')}" if token else ""
+        page = transfer.get(f"{base}/?list-type=2&prefix={quote(_INVENTORY, safe='')}{after}").decode()
+        manifests += re.findall(r"<Key>([^<]*/manifest\.json)</Key>", page)
+        more = re.search(r"<NextContinuationToken>([^<]+)<", page)
+        if more is None:
+            break
+        token = more[1]
+    if not manifests:
+        raise DataError(f"{base} holds no inventory below {_INVENTORY}; has the service changed? (--base-url)")
+    manifest = json.loads(transfer.get(f"{base}/{quote(max(manifests))}"))
+    columns = [name.strip() for name in manifest["fileSchema"].split(",")]
+    for file in manifest["files"]:
+        data = transfer.get(f"{base}/{quote(file['key'])}")
+        if file.get("MD5checksum") and hashlib.md5(data, usedforsecurity=False).hexdigest() != file["MD5checksum"]:
+            raise DataError(f"{base}/{file['key']}: its MD5 is not the published one; start again")
+        for row in csv.reader(io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")):
+            record = dict(zip(columns, row, strict=False))
+            yield record["Key"], record.get("ETag", "")
+
+
+def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path, record: Record, base: str = BUCKET) -> None:
+    """Write the package's tar file of each wanted licence group, none where it has no article.
+
+    Raises:
+        DataError: an object cannot be had or is twice not what its MD5 says.
+    """
+    counts = dict.fromkeys(groups, 0)
+    with contextlib.ExitStack() as stack:
+        archives: dict[str, tarfile.TarFile] = {}
+        for number, version in package.versions:
+            name = f"PMC{number}.{version}"
+            meta = json.loads(transfer.get(f"{base}/metadata/{name}.json"))
+            group = licence_group(meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True)))
+            if group not in counts or not meta.get("xml_url"):
+                continue
+            data = _article(transfer, meta, base)
+            if group not in archives:
+                archives[group] = stack.enter_context(_archive(folder / f"{group}/{package.name}.tar.gz"))
+            info = tarfile.TarInfo(f"{name}.xml")
+            info.size = len(data)
+            archives[group].addfile(info, io.BytesIO(data))
+            counts[group] += 1
+    for group, count in counts.items():
+        name = f"{group}/{package.name}.tar.gz"
+        size = (folder / name).stat().st_size if count else 0
+        record.add(name, bytes=size, url=base, state=package.state, articles=count, checked="md5")
+
+
+def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
+    """Say whether all files of a package are there as the inventory has them now."""
+    for group in groups:
+        entry = record.entries.get(f"{group}/{package.name}.tar.gz")
+        path = folder / f"{group}/{package.name}.tar.gz"
+        if entry is None or entry.get("state") != package.state:
+            return False
+        if entry["articles"] and not (path.is_file() and path.stat().st_size == entry["bytes"]):
+            return False
+    return True
+
+
+def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
+    """Return an article's XML, checked against the MD5 in its address."""
+    parts = urlsplit(meta["xml_url"])
+    expected = re.search(r"\bmd5=([0-9a-fA-F]{32})", parts.query)
+    for _ in range(2):
+        data = transfer.get(f"{base}{quote(parts.path)}")
+        if expected is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected[1].lower():
+            return data
+    raise DataError(f"{parts.path[1:]}: its MD5 is not {expected[1] if expected else ''}, twice")
+
+
+@contextlib.contextmanager
+def _archive(final: Path) -> Iterator[tarfile.TarFile]:
+    """Yield a tar file to fill, which gets its name when it is whole and whose bytes depend on the articles alone."""
+    with (
+        atomic_file(final) as path,
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        yield archive

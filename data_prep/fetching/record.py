@@ -1,0 +1,46 @@
+"""The list of what came and when: `downloads.jsonl`, a line a file."""
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from data_prep.fetching.transfer import Item
+
+NAME = "downloads.jsonl"
+
+
+class Record:
+    """The list in an output folder. A line that a killed run left half-written is passed over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.folder = folder / NAME, folder
+        self._lock = threading.Lock()
+        self.entries: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            text = self.path.read_text(encoding="utf-8")
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                self.entries[entry["name"]] = entry
+            if text and not text.endswith("\n"):
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("\n")
+
+    def has(self, item: Item) -> bool:
+        """Say whether a file is there as it is published now."""
+        entry, path = self.entries.get(item.name), self.folder / item.name
+        if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return False
+        return (item.size is None or item.size == entry["bytes"]) and (item.checksum is None or item.checksum[1] == entry.get("checksum"))
+
+    def add(self, name: str, **known: Any) -> None:
+        """Note a file that has come."""
+        entry = {"name": name, **known, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        with self._lock:
+            self.entries[name] = entry
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")

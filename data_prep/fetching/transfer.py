@@ -1,0 +1,252 @@
+"""Files over HTTP: resumed where they broke off, slowed down when asked to, checked before they get their name."""
+
+import contextlib
+import email.utils
+import gzip
+import hashlib
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from galen import __version__
+from galen.errors import DataError
+
+FIRST_WAIT = 1.0
+"""Seconds before the second attempt; each further wait is twice as long, up to a minute."""
+ATTEMPTS = 8
+"""Attempts in a row that bring nothing before a file is given up."""
+_LONGEST_WAIT = 3600.0
+_TIMEOUT = (30, 120)  # connect, read: seconds
+_BLOCK = 2**18
+_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to fetch."""
+
+    name: str
+    """Path below the output folder."""
+    url: str
+    size: int | None = None
+    """Bytes, if published."""
+    checksum: tuple[str, str] | None = None
+    """("md5" | "sha1" | "sha256" | "git", hexadecimal), if published; git: SHA-1 of a Git blob, whose size must be known."""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def public_url(self) -> str:
+        """The address without its query, which may hold a signature."""
+        return self.url.split("?")[0]
+
+
+class WrongContent(Exception):
+    """What came is not what is published."""
+
+
+class Transfer:
+    """Makes requests, at most `per_second` of them and `bytes_per_second` bytes, over all threads."""
+
+    def __init__(self, per_second: float = 3.0, bytes_per_second: float | None = None) -> None:
+        self.gap, self.bytes_per_second = 1 / per_second, bytes_per_second
+        self.on_bytes: Callable[[int], None] = lambda count: None
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._next = self._next_bytes = 0.0
+        self._local = threading.local()
+
+    def get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
+        """Return a small resource.
+
+        Raises:
+            DataError: it cannot be had.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._open(url, headers or {}) as response:
+                    if response.status_code == 200:
+                        return bytes(response.content)
+                    problem = f"HTTP {response.status_code}"
+                    if response.status_code not in _AGAIN:
+                        raise DataError(f"{url.split('?')[0]}: {problem} ({response.reason})")
+                    wait = _asked_wait(response)
+            except requests.RequestException as error:
+                problem, wait = type(error).__name__, None
+            self._pause(attempt, wait)
+        raise DataError(f"{url.split('?')[0]} cannot be had: {problem}, {ATTEMPTS} times")
+
+    def file(self, item: Item, folder: Path) -> dict[str, Any]:
+        """Fetch a file into `folder` and return what is known of it: bytes, checksum, how it was checked.
+
+        What an earlier run brought of it (`.NAME.partial`) is not fetched again, if the server's file is still the same.
+
+        Raises:
+            DataError: it cannot be had, or is twice not what is published.
+        """
+        target = folder / item.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        for again in (True, False):
+            self._bring(item, partial)
+            try:
+                result = check(partial, item)
+            except WrongContent as error:
+                partial.unlink()
+                _mark_of(partial).unlink(missing_ok=True)
+                if again:
+                    continue
+                raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+            _mark_of(partial).unlink(missing_ok=True)
+            return result
+        raise AssertionError("unreachable")
+
+    def _bring(self, item: Item, partial: Path) -> None:
+        """Make `partial` as long as the server's file."""
+        failures = 0
+        while failures < ATTEMPTS:
+            have = partial.stat().st_size if partial.exists() else 0
+            if item.size is not None and have == item.size:
+                return
+            wait = None
+            try:
+                if self._continue(item, partial, have):
+                    return
+                problem = "the connection broke off"
+            except _Refused as refused:
+                problem, wait = str(refused), refused.wait
+                if not refused.again:
+                    raise DataError(f"{item.name}: {problem} at {item.public_url}") from None
+            except requests.RequestException as error:
+                problem = f"the connection broke off ({type(error).__name__})"
+            came = (partial.stat().st_size if partial.exists() else 0) > have
+            failures = 0 if came else failures + 1
+            self._pause(failures, wait)
+        raise DataError(f"{item.name} cannot be had from {item.public_url}: {problem}, {ATTEMPTS} times in a row")
+
+    def _continue(self, item: Item, partial: Path, have: int) -> bool:
+        """Fetch the rest of a file behind the first `have` bytes; return whether it is whole."""
+        mark = _mark_of(partial)
+        headers = dict(item.headers)
+        if have and mark.exists():
+            headers |= {"Range": f"bytes={have}-", "If-Range": mark.read_text(encoding="utf-8")}
+        with self._open(item.url, headers) as response:
+            status = response.status_code
+            if status == 416:
+                partial.unlink(missing_ok=True)
+                return False
+            if status not in (200, 206):
+                raise _Refused(f"HTTP {status} ({response.reason})", status in _AGAIN, _asked_wait(response))
+            if status == 206 and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+                raise _Refused("a range that was not asked for", True, None)
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            if version and not version.startswith("W/"):
+                mark.write_text(version, encoding="utf-8")
+            else:
+                mark.unlink(missing_ok=True)
+            length = response.headers.get("Content-Length")
+            position = have if status == 206 else 0
+            with partial.open("ab" if status == 206 else "wb") as file:
+                for block in response.raw.stream(_BLOCK, decode_content=False):
+                    file.write(block)
+                    position += len(block)
+                    self.on_bytes(len(block))
+                    self._slow(len(block))
+                    if self.stopped.is_set():
+                        raise DataError(f"{item.name}: stopped")
+        return length is None or position == (have if status == 206 else 0) + int(length)
+
+    @contextlib.contextmanager
+    def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """Yield the answer to a request, when the rate allows it."""
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self.gap
+        time.sleep(max(0.0, start - now))
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+        agent = {"User-Agent": f"galen/{__version__} (corpus download)", "Accept-Encoding": "identity"}
+        try:
+            with self._local.session.get(url, headers=agent | headers, stream=True, timeout=_TIMEOUT) as response:
+                yield response
+        except (OSError, zlib.error) as error:
+            raise requests.ConnectionError(str(error)) from error
+        except Exception as error:
+            if type(error).__module__.startswith("urllib3"):  # a body that breaks off, read raw
+                raise requests.ConnectionError(str(error)) from error
+            raise
+
+    def _slow(self, count: int) -> None:
+        if self.bytes_per_second:
+            with self._lock:
+                now = time.monotonic()
+                self._next_bytes = max(now, self._next_bytes) + count / self.bytes_per_second
+                wait = self._next_bytes - now
+            time.sleep(max(0.0, wait))
+
+    def _pause(self, attempt: int, asked: float | None) -> None:
+        time.sleep(asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt))
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, again: bool, wait: float | None) -> None:
+        super().__init__(message)
+        self.again, self.wait = again, wait
+
+
+def _mark_of(partial: Path) -> Path:
+    """Return the file that holds the version (ETag) of what `partial` is a part of."""
+    return partial.with_name(f"{partial.name}.version")
+
+
+def _asked_wait(response: requests.Response) -> float | None:
+    """Return the seconds that a server asks to wait (Retry-After: seconds or a date)."""
+    value = (response.headers.get("Retry-After") or "").strip()
+    if value.isdecimal():
+        return min(float(value), _LONGEST_WAIT)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return min(max(0.0, moment.timestamp() - time.time()), _LONGEST_WAIT)
+
+
+def check(path: Path, item: Item) -> dict[str, Any]:
+    """Compare a file with what is published of it; without a checksum, a gzip file is unpacked to see that it is whole.
+
+    Raises:
+        WrongContent: it is another one.
+    """
+    size = path.stat().st_size
+    if item.size is not None and size != item.size:
+        raise WrongContent(f"{size:,} bytes came, {item.size:,} are published")
+    if item.checksum is None:
+        if item.name.endswith(".gz"):
+            try:
+                with gzip.open(path) as file:
+                    while file.read(2**20):
+                        pass
+            except (OSError, EOFError, zlib.error) as error:
+                raise WrongContent(f"it is not whole gzip data ({error})") from None
+            return {"bytes": size, "checked": "gzip"}
+        return {"bytes": size, "checked": "size" if item.size is not None else "nothing is published"}
+    kind, expected = item.checksum
+    digest = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False)
+    if kind == "git":
+        digest.update(f"blob {size}\0".encode())
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() != expected.lower():
+        raise WrongContent(f"its {kind} is {digest.hexdigest()}, published is {expected}")
+    return {"bytes": size, "checked": kind, "checksum": expected}

@@ -1,0 +1,171 @@
+"""Crawls of a local site: real Scrapy, real HTTP, in a process of its own (Twisted's reactor starts once)."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.crawling.archive import Archive, cut_to_whole_records
+from data_prep.crawling.website import Site as SiteRecipe
+from data_prep.readers.warc import WarcReader
+from galen import recipe as recipes
+from galen.errors import UsageError
+from tests.conftest import ROOT, command, run
+from tests.data_prep.server import Site
+
+pytest.importorskip("scrapy")
+
+PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. " * 3
+
+
+def page(name, *links):
+    anchors = "".join(f'<a href="{link}">x</a>' for link in links)
+    return (
+        f"<html lang='en'><title>{name}</title><body><nav>{anchors}</nav><main><h1>{name}</h1><p>{PROSE}</p></main></body></html>".encode()
+    )
+
+
+@pytest.fixture
+def site():
+    site = Site()
+    outside = "http://localhost:1/elsewhere"
+    site.files["/robots.txt"] = b"User-agent: *\nDisallow: /topic/private\nCrawl-delay: 0.01\n"
+    site.files["/"] = page(
+        "Home", "/topic/a", "topic/b#part", "/topic/private", "/other", outside, "mailto:x@y", "http://[bad", "/topic/old"
+    )
+    site.files["/topic/a"] = page("A", "/topic/c", "/topic/a?print=1", "/")
+    site.files["/topic/b"] = page("B", "/topic/d", "/topic/gone")
+    site.files["/topic/c"] = page("C", "/topic/d")
+    site.files["/topic/d"] = page("D", "/topic/a")
+    site.files["/topic/private"] = page("Private")
+    site.files["/other"] = page("Other")
+    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8") | {"/robots.txt": "text/plain"}
+    site.refuse["/topic/old"] = [(301, {"Location": "/topic/c"})] * 9
+    return site
+
+
+def write_recipe(tmp_path, base, **extra):
+    fields = {
+        "name": "local",
+        "output": str(tmp_path / "raw"),
+        "start": [f"{base}/"],
+        "delay": 0,
+        "content": "main",
+        "licence": "CC-BY-4.0",
+    }
+    fields |= {"allow": ["/$", "/topic/"], "deny": ["print="], "documents": "/topic/"} | extra
+    path = tmp_path / "site.yaml"
+    path.write_text("".join(f"{key}: {value!r}\n" for key, value in fields.items()))
+    return path
+
+
+def documents(tmp_path):
+    reader = WarcReader(str(tmp_path / "raw"))
+    found = [document for path in sorted((tmp_path / "raw").glob("*.warc.gz")) for document in reader.read_file(path.name)]
+    return {document.metadata["title"]: document for document in found}, len(found)
+
+
+def test_crawl(site, tmp_path):
+    with site.running() as base:
+        recipe = write_recipe(tmp_path, base)
+        done = run("data_prep/crawl.py", recipe, "--contact", "me@example.org")
+        assert "5 pages in" in done.stdout
+        assert "1 forbidden by robots.txt" in done.stdout
+        assert "0.01 s between requests" in done.stdout
+        fetched = [path for path, _ in site.requests]
+        assert "/topic/private" not in fetched
+        assert "/other" not in fetched
+        assert not any("print" in path for path in fetched)
+        assert all(fetched.count(path) == 1 for path in ("/", "/topic/a", "/topic/b", "/topic/d"))
+        assert all(headers["User-Agent"].startswith("galen/") for headers in site.headers)
+        assert any("me@example.org" in headers["User-Agent"] for headers in site.headers)
+        assert "/topic/gone: " in done.stderr, "what could not be had is told"
+        found, count = documents(tmp_path)
+        assert (sorted(found), count) == (["A", "B", "C", "D"], 4)
+        assert found["A"].text == f"A\n\n{PROSE.strip()}"
+        assert {"licence": "CC-BY-4.0", "url": f"{base}/topic/a", "language": ["eng"]}.items() <= found["A"].metadata.items()
+        site.requests.clear()
+        again = run("data_prep/crawl.py", recipe)
+        assert "5 pages in" in again.stdout
+        assert {path for path, _ in site.requests} <= {"/robots.txt", "/topic/gone", "/topic/old", "/topic/c"}
+
+
+def test_killed_for_real_goes_on(site, tmp_path):
+    site.hold["/topic/c"] = threading.Event()
+    with site.running() as base:
+        recipe = write_recipe(tmp_path, base)
+        process = subprocess.Popen(command("data_prep/crawl.py", recipe), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not any(path == "/topic/c" for path, _ in site.requests):
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        site.hold["/topic/c"].set()
+        [archive] = (tmp_path / "raw").glob("*.warc.gz")
+        with archive.open("ab") as file:  # and what a kill inside a write leaves
+            file.write(archive.read_bytes()[:100])
+        before = {path for path, _ in site.requests}
+        assert "/topic/a" in before
+        site.requests.clear()
+        run("data_prep/crawl.py", recipe)
+        found, count = documents(tmp_path)
+        assert (sorted(found), count) == (["A", "B", "C", "D"], 4)
+        assert "/topic/a" not in {path for path, _ in site.requests}, "what the archive holds is not fetched again"
+
+
+def test_without_robots_nothing_is_fetched(site, tmp_path):
+    site.refuse["/robots.txt"] = [(503, {})] * 9
+    with site.running() as base:
+        done = run("data_prep/crawl.py", write_recipe(tmp_path, base), check=False)
+    assert done.returncode == 1
+    assert "robots.txt: HTTP 503; without it nothing is fetched" in done.stderr
+    assert {path for path, _ in site.requests} == {"/robots.txt"}
+
+
+def test_archive_files_rotate_and_are_mended(tmp_path):
+    recipe = SiteRecipe(name="s", output=str(tmp_path), start=["http://s.org/"], allow=["/"], licence="CC0-1.0")
+    archive = Archive(recipe, tmp_path, file_bytes=500)
+    for n in range(4):
+        archive.write(f"http://s.org/{n}", "200 OK", [("Content-Type", "text/html")], page(str(n)))
+    archive.close()
+    assert [path.name for path in archive.paths] == ["s-00000.warc.gz", "s-00001.warc.gz", "s-00002.warc.gz", "s-00003.warc.gz"][
+        : len(archive.paths)
+    ]
+    assert len(archive.paths) > 1
+    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == [f"http://s.org/{n}" for n in range(4)]
+    path = archive.paths[-1]
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    cut_to_whole_records(path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-1])
+    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == ["http://s.org/0", "http://s.org/1", "http://s.org/2"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"allow": ["("]}, "no regular expression"),
+        ({"start": ["ftp://x.org/"]}, "no http address"),
+        ({"name": "A B"}, "name"),
+        ({"allow": ["/none/"]}, "fits none"),
+    ],
+)
+def test_usage(tmp_path, extra, message):
+    with pytest.raises(UsageError, match=message):
+        recipes.load(SiteRecipe, write_recipe(tmp_path, "http://s.org", **extra))
+
+
+def test_shipped_recipes_are_valid():
+    paths = sorted((ROOT / "examples/crawl").glob("*.yaml"))
+    assert len(paths) >= 18
+    for path in paths:
+        site = recipes.load(SiteRecipe, path)
+        assert site.name == path.stem
+        assert site.terms.startswith("https://")
+        assert site.delay >= 2
+        assert len(Path(path).read_text().splitlines()) <= 25
