@@ -9,7 +9,6 @@ memory that the steps over all documents take while they decide, measured at two
 import argparse
 import gzip
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,9 @@ from data_prep.words import Words
 FULL = 21_000_000
 """Documents of GAP-Replay."""
 
+FULL_BYTES = 48.1e9 * 4
+"""Its text: tokens of both splits (arXiv 2311.16079), four bytes each."""
+
 Run = Callable[[Iterator[Document]], Any]
 
 
@@ -50,16 +52,15 @@ def load(corpus: Path, most: int) -> list[Document]:
     return documents
 
 
-def rate(run: Run, documents: list[Document], repeats: int) -> float:
-    """Return the best rate of a step over fresh copies of the documents."""
-    best = 0.0
+def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, float]:
+    """Return the best rate of a step over fresh copies of the documents, and the share that it drops."""
+    best, left = 0.0, 0
     for _ in range(repeats):
         copies = [Document(text=d.text, id=d.id, metadata=dict(d.metadata) | {"text_language": "en"}) for d in documents]
         start = time.perf_counter()
-        for _ in run(iter(copies)):
-            pass
+        left = sum(1 for _ in run(iter(copies)))
         best = max(best, len(documents) / (time.perf_counter() - start))
-    return best
+    return best, 1 - left / len(documents)
 
 
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
@@ -112,7 +113,9 @@ def decide(step: str, count: int) -> None:
             _save(notes / "names/00000.npy", np.stack([np.arange(count, dtype=np.uint64), hashes], axis=1))
             _save(notes / "lengths/00000.npy", np.full(count, 1000, dtype=np.uint32))
         made.decide(context)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    # not getrusage: its maximum is inherited from the process that started this one
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) / 1000)
 
 
 def _save(path: Path, rows: Any) -> None:
@@ -142,10 +145,13 @@ def main() -> None:
     total = 0.0
     with tempfile.TemporaryDirectory() as name:
         for step, (ours, peer) in runs(Path(name), arguments.items).items():
-            found = rate(ours, documents, arguments.repeats)
-            beside = f"  datatrove {rate(peer, documents, arguments.repeats):>9,.0f}" if peer else ""
+            found, dropped = rate(ours, documents, arguments.repeats)
+            line = f"  {step:<28}{found:>9,.0f}  drops {dropped:.2%}"
+            if peer:
+                beside, dropped = rate(peer, documents, arguments.repeats)
+                line += f"  datatrove {beside:>9,.0f}" + (f"  drops {dropped:.2%}" if "signatures" not in step else "")
             total += 1 / found
-            print(f"  {step:<28}{found:>9,.0f}{beside}", flush=True)
+            print(line, flush=True)
     if arguments.medline:
         start, count = time.perf_counter(), 0
         from data_prep.readers.medline import MedlineReader
@@ -156,11 +162,10 @@ def main() -> None:
         print(f"  {'reading MEDLINE':<28}{count / (time.perf_counter() - start):>9,.0f}")
         total += (time.perf_counter() - start) / count
     print(f"all of them one after the other: {1 / total:,.0f} documents/s a core")
-    hours = FULL * total / 3600
-    print(
-        f"{FULL:,} documents as long as these: {hours:,.0f} core hours; "
-        + ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
-    )
+    bytes_a_second = size / len(documents) / total
+    hours = FULL_BYTES / bytes_a_second / 3600
+    cores = ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
+    print(f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {bytes_a_second / 1e6:.2f} MB/s a core: {hours:,.0f} core hours; {cores}")
     for step in ("duplicate", "identifier"):
         small, large = memory(step, 500_000), memory(step, 2_000_000)
         slope = (large - small) / 1.5e6

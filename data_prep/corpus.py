@@ -93,13 +93,13 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
     written, source_counts = write.counts(-1), Counter[str]()
     for task, source in enumerate(sources):
         first = stages.read.task_counts(task)[0]
-        last, dropped = write.task_counts(task)[-1], stages.counts.dropped[task]
+        last, lost = write.task_counts(task)[-1], stages.counts.dropped[task]
         kept = sum(last[name] for name in SPLITS) - last["extra_copies"]
-        if first["total"] != kept + sum(dropped.values()):
+        if first["total"] != kept + sum(lost.values()):
             raise RuntimeError(
-                f"task {task}: read {first['total']} records, but kept {kept} and dropped {sum(dropped.values())}: a bug, please report it"
+                f"task {task}: read {first['total']} records, but kept {kept} and dropped {sum(lost.values())}: a bug, please report it"
             )
-        by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **dropped})
+        by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **lost})
         source_counts.update(first)
     order = ["reader", *(step.step for step in recipe.steps)]
     dropped = dict(sorted(stages.counts.total().items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0])))

@@ -95,7 +95,7 @@ def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
     cells = statistics["cells"]
     years = sorted((year, count) for year, count, _ in table_of(cells, 2) if year != "unknown")
     lengths = [(f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count) for bits, count in statistics["lengths"].items()]
-    figures = {}
+    figures: dict[str, str] = {}
     if years:
         figures["Documents by year of publication"] = report_figures.columns(years, "documents")
     if lengths:

@@ -64,7 +64,7 @@ class _Signatures(MinhashDedupSignature):
 class NearDuplicates(CorpusStep):
     """Keeps one document of each cluster of near-duplicates and lists the clusters in `duplicates.jsonl` of the corpus.
 
-    Memory while it decides: 16 bytes for each pair found, and 100 bytes for each document in a cluster.
+    Memory while it decides: 150 bytes a document, 100 for each pair found, and some hundred for each document in a cluster.
     """
 
     name = "near_duplicate"
