@@ -10,12 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.raw_files import RawFile, describe, find_raw_files
 from data_prep.recipe import CorpusRecipe
@@ -25,32 +26,66 @@ from galen import recipe as recipes
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from data_prep.stage import Executors
+
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     parser = cli.recipe_parser(str(__doc__), CorpusRecipe)
-    parser.add_argument("--executor", choices=["local"], default="local", help="where to run: processes on this machine (default)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]"
+        "--executor",
+        choices=["local", "slurm", "ray"],
+        default="local",
+        help="where to run: processes on this machine (default), a Slurm job array, a Ray cluster (the output on a disk that all see)",
     )
+    parser.add_argument(
+        "--slurm-args", default="", metavar="ARGS", help="more options for sbatch, for example '--partition=cpu --time=4:00:00 --mem=8G'"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="tasks at a time [all cores: %(default)s]")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.workers < 1:
         raise UsageError(f"--workers {arguments.workers}: at least 1")
-    curate(recipes.load(CorpusRecipe, arguments.recipe, arguments.overrides), arguments.workers)
+    if arguments.slurm_args and arguments.executor != "slurm":
+        raise UsageError("--slurm-args is for --executor slurm")
+    recipe = recipes.load(CorpusRecipe, arguments.recipe, arguments.overrides)
+    curate(recipe, executor_of(arguments.executor, arguments.workers, arguments.slurm_args))
     return 0
 
 
-def curate(recipe: CorpusRecipe, workers: int) -> None:
+def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
+    """Return what makes executors of a kind, checked for being usable here.
+
+    Raises:
+        UsageError: Slurm or Ray is not there.
+    """
+    from data_prep.executor import LocalExecutor
+
+    if kind == "slurm":
+        from data_prep.slurm_executor import SlurmExecutor, check_slurm
+
+        check_slurm()
+        return lambda steps, tasks, folder: SlurmExecutor(steps, tasks, workers, folder, shlex.split(slurm_args))
+    if kind == "ray":
+        from data_prep.ray_executor import RayExecutor, check_ray
+
+        check_ray()
+        return lambda steps, tasks, folder: RayExecutor(steps, tasks, workers, folder)
+    return lambda steps, tasks, folder: LocalExecutor(steps, tasks, workers, folder)
+
+
+def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     """Build the corpus of a recipe, or say that it is there already."""
     from data_prep.readers import READERS
 
     start = time.monotonic()
     files = [
-        RawFile(source.reader, path, size, source.options)
+        RawFile(source.reader, path, size, source.options, source.name or source.reader)
         for source in recipe.sources
         for path, size in find_raw_files(source.path, READERS[source.reader].endings)
     ]
     inputs = [describe(file.path) for file in files]
+    licences = {source.name or source.reader: source.licence for source in recipe.sources}
     config = recipes.to_dict(recipe)
     del config["output"]
     output = Path(recipe.output)
@@ -62,10 +97,11 @@ def curate(recipe: CorpusRecipe, workers: int) -> None:
     with _working_folder(output, inputs, config) as folder:
         from data_prep.corpus import build, publish
 
-        counts = build(recipe, files, workers, folder)
+        counts = build(recipe, files, executors, folder)
         corpus = folder / "corpus"
-        written = sorted(corpus.glob("*/*.jsonl.gz"))
-        manifest.write(corpus / manifest.NAME, stage="curate", inputs=inputs, config=config, outputs=written, counts=counts)
+        written = sorted(path for path in corpus.rglob("*") if path.is_file())
+        described = [record | {"source": file.source, "licence": licences[file.source]} for record, file in zip(inputs, files, strict=True)]
+        manifest.write(corpus / manifest.NAME, stage="curate", inputs=described, config=config, outputs=written, counts=counts)
         publish(folder, output)
     print(summary(counts, output, time.monotonic() - start))
 
@@ -97,6 +133,8 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     rows = [("records read", counts["read"])]
     rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
     rows += [("documents kept", counts["kept"])]
+    if counts["extra_copies"]:
+        rows += [("  further copies", counts["extra_copies"])]
     rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]

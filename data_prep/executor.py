@@ -1,4 +1,4 @@
-"""Runs a datatrove pipeline on this machine in processes of its own, quietly, and survives being killed.
+"""Runs a datatrove pipeline in tasks, quietly, and survives being killed; here on this machine, in processes of its own.
 
 datatrove's own local executor leaves its manager process behind when it is killed, waits for ever when the system kills a worker for
 memory, and logs to the terminal; the tasks, their completion marks and statistics here are datatrove's.
@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import threading
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -26,15 +27,17 @@ from galen.errors import DataError
 logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files
 
 
-class LocalExecutor(PipelineExecutor):
+class TaskExecutor(PipelineExecutor):
     """Runs the tasks that are not marked as completed in `logging_dir`, `workers` at a time.
 
     Args:
         pipeline: datatrove steps.
         tasks: how many tasks there are; the result must not depend on `workers`.
-        workers: processes at a time.
-        logging_dir: local folder for logs, statistics and completion marks.
+        workers: tasks at a time.
+        logging_dir: folder for logs, statistics and completion marks, which all tasks must see.
     """
+
+    place = "LOCAL"
 
     def __init__(self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path) -> None:
         super().__init__(pipeline, str(logging_dir))
@@ -46,21 +49,52 @@ class LocalExecutor(PipelineExecutor):
         return self.tasks
 
     def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
-        """Return what datatrove wants to find in the environment of a task on one machine."""
+        """Return what datatrove wants to find in the environment of a task that has one machine."""
         return DistributedEnvVars(
             datatrove_node_ips="localhost",
             datatrove_cpus_per_task="-1",
             datatrove_mem_per_cpu="-1",
             datatrove_gpus_on_node="-1",
-            datatrove_executor="LOCAL",
+            datatrove_executor=self.place,
         )
 
+    @abstractmethod
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left; `poll` is called twice a second, to show progress.
+        """Run the tasks that are left; `poll` is called now and then, to show progress.
 
         Raises:
-            DataError: from a step, or when the system killed a worker.
+            DataError: from a step, or when the system ended a task.
         """
+
+    def task_counts(self, rank: int) -> list[Counter[str]]:
+        """Return the sums of one task's statistics, for each step in order."""
+        steps = json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8"))
+        return [
+            Counter({key: int(value["total"] if isinstance(value, dict) else value) for key, value in step["stats"].items()})
+            for step in steps
+        ]
+
+    def counts(self, place: int) -> Counter[str]:
+        """Return the sums of a step's statistics over all tasks; `place` is its place in the pipeline, negative from the end."""
+        sums: Counter[str] = Counter()
+        for rank in range(self.tasks):
+            sums.update(self.task_counts(rank)[place])
+        return sums
+
+    def position(self) -> int:
+        """Return the sum of what the tasks noted as their progress."""
+        total = 0
+        for note in (self.folder / "progress").glob("*"):
+            with contextlib.suppress(OSError, ValueError):  # just being written
+                total += int(note.read_text())
+        return total
+
+
+class LocalExecutor(TaskExecutor):
+    """Runs the tasks in processes on this machine."""
+
+    def run(self, poll: Callable[[], None] = lambda: None) -> None:
+        """Run the tasks that are left; `poll` is called twice a second."""
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
@@ -85,24 +119,6 @@ class LocalExecutor(PipelineExecutor):
                 for process in multiprocessing.active_children():  # running tasks would go on to their end
                     process.terminate()
                 raise
-
-    def counts(self, step: str) -> Counter[str]:
-        """Return the sums of a step's statistics over all tasks; `step` is its name."""
-        sums: Counter[str] = Counter()
-        for rank in range(self.tasks):
-            for record in json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8")):
-                if record["name"].endswith(f": {step}"):
-                    for key, value in record["stats"].items():
-                        sums[key] += int(value["total"] if isinstance(value, dict) else value)
-        return sums
-
-    def position(self) -> int:
-        """Return the sum of what the tasks noted as their progress."""
-        total = 0
-        for note in (self.folder / "progress").glob("*"):
-            with contextlib.suppress(OSError, ValueError):  # just being written
-                total += int(note.read_text())
-        return total
 
 
 def _prepare_worker(log: str) -> None:

@@ -25,6 +25,8 @@ class RawFile:
     size: int
     """Bytes."""
     options: ReaderOptions = field(default_factory=ReaderOptions)
+    source: str = ""
+    """Name of its source in the recipe."""
 
 
 def is_remote(path: str) -> bool:
@@ -76,14 +78,16 @@ def describe(path: str) -> dict[str, Any]:
 
 
 def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
-    """Return the files as tasks, in order: one each, but neighbours of a reader in `many_per_task` together, up to 64 MiB or 500 files.
+    """Return the files as tasks, in order: one each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
 
-    The division depends on the files alone, so what a task does never depends on the number of workers.
+    A task has files of one source with one set of options. The division depends on the files alone, so what a task does never
+    depends on the number of workers.
     """
     tasks: list[list[RawFile]] = []
     size = 0
     for file in files:
-        fits = tasks and tasks[-1][0].reader == file.reader and tasks[-1][0].options == file.options
+        alike = (file.reader, file.options, file.source)
+        fits = tasks and (tasks[-1][0].reader, tasks[-1][0].options, tasks[-1][0].source) == alike
         if fits and file.reader in many_per_task and size + file.size <= _TASK_BYTES and len(tasks[-1]) < _TASK_FILES:
             tasks[-1].append(file)
             size += file.size

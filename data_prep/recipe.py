@@ -1,11 +1,12 @@
 """The recipe of a corpus."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from data_prep.readers.options import ReaderOptions
+from data_prep.steps import Abstract, ArticleLanguage, Copyright, Duplicate, Mixture, Retraction, Steps
 from galen.recipe import STRICT
 
 SPLITS = ("train", "validation", "test")
@@ -25,23 +26,11 @@ class Source:
     options: ReaderOptions = Field(default_factory=ReaderOptions)
     """How to read and render them."""
 
+    name: str | None = None
+    """Name in steps, counts and the report; null: the reader's. Sources of one name count as one."""
 
-@dataclass(kw_only=True, config=STRICT)
-class Filters:
-    """What stays."""
-
-    require_abstract: bool = True
-    """Drop records that have only a title."""
-
-    drop_retracted: bool = True
-    """Drop retracted articles and retraction notices."""
-
-    languages: list[str] | None = Field(default_factory=lambda: ["eng"])
-    """Languages of the articles to keep, MEDLINE's codes of three letters; null keeps all."""
-
-    copyright: Literal["any_claim", "explicit", "ignore"] = "any_claim"
-    """Which copyright lines drop a record. any_claim: each that names no Creative Commons licence or public domain; explicit:
-    only those that reserve rights in words; ignore: none."""
+    licence: str | None = None
+    """Licence of the source as a whole, for the manifest."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -69,6 +58,21 @@ class SplitShares:
 
 
 @dataclass(kw_only=True, config=STRICT)
+class Shuffle:
+    """A global shuffle: documents come in the order of a hash, so the order depends on the seed alone."""
+
+    seed: int = 42
+    """Another seed gives another order."""
+
+    bucket_megabytes: int = Field(default=256, ge=1)
+    """Text that a worker holds in memory at a time; the corpus is written in as many files a split as that needs."""
+
+
+def _usual_steps() -> list[Any]:
+    return [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()]
+
+
+@dataclass(kw_only=True, config=STRICT)
 class CorpusRecipe:
     """A corpus: where its documents come from, which stay, how they are divided."""
 
@@ -76,13 +80,34 @@ class CorpusRecipe:
     """Folder for the corpus; it appears when all is done."""
 
     sources: list[Source] = Field(min_length=1)
-    """Raw files, in order: of two records with the same PMID the later one stays."""
+    """Raw files, in order: of two records with the same id the later one stays."""
 
-    filters: Filters = Field(default_factory=Filters)
-    """What stays."""
+    steps: Steps = Field(default_factory=_usual_steps)
+    """What is done with each document, in order; a step is its name, or a mapping with `step: <name>` and its settings."""
 
     max_bad_share: float = Field(default=0.001, ge=0, le=1)
     """The command fails when more than this share of the records, or of the files, is in quarantine because it cannot be read."""
 
     split: SplitShares = Field(default_factory=SplitShares)
-    """Shares of documents, by a hash of the PMID."""
+    """Shares of documents, by a hash of the identifier."""
+
+    shuffle: Shuffle | None = None
+    """Shuffle the documents of each split; null leaves them in the order of the sources."""
+
+    dropped: bool = False
+    """Also write the dropped documents, to dropped/<step>/."""
+
+    tokenizer: str | None = None
+    """Tokenizer (as of preprocess.py) to count tokens with; null estimates them from the bytes of the text."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "CorpusRecipe":
+        names = [source.name or source.reader for source in self.sources]
+        for step in self.steps:
+            used: set[str] = set()
+            if isinstance(step, Mixture):
+                used = {*step.weights, *step.max_tokens, *step.replay, *((step.upsample and step.upsample.sources) or ())}
+            used |= set(getattr(step, "prefer", ()))
+            if unknown := used - set(names):
+                raise ValueError(f"the step {step.step} names {', '.join(sorted(unknown))}; the sources are {', '.join(names)}")
+        return self

@@ -1,6 +1,7 @@
 """Documents to gzipped JSON lines whose bytes depend on the documents alone."""
 
 import gzip
+from pathlib import Path
 from typing import Any, cast
 
 from datatrove.data import Document
@@ -23,6 +24,11 @@ class _Gzip(gzip.GzipFile):
         self._raw_file.close()
 
 
+def open_gzip(path: Path, level: int) -> gzip.GzipFile:
+    """Open a gzip file for writing whose bytes depend on what is written alone."""
+    return _Gzip(path.open("wb"), level)
+
+
 class _GzipFiles(OutputFileManager):
     """datatrove's set of open output files, with `_Gzip` in place of fsspec's gzip, which writes the time into the header."""
 
@@ -40,10 +46,9 @@ class RecordWriter(JsonlWriter):
     """Writes `<rank>.jsonl.gz`, one record a line: text, id, metadata."""
 
     name = "records"
-    filename = "${rank}.jsonl.gz"
 
-    def __init__(self, folder: DataFolderLike, level: int = 6) -> None:
-        super().__init__(folder, output_filename=self.filename, compression=None)
+    def __init__(self, folder: DataFolderLike, level: int = 6, filename: str = "${rank}.jsonl.gz") -> None:
+        super().__init__(folder, output_filename=filename, compression=None)
         self.output_mg = _GzipFiles(self.output_folder, level)
 
     def _default_adapter(self, document: Document) -> dict[str, Any]:
@@ -51,18 +56,24 @@ class RecordWriter(JsonlWriter):
 
 
 class SplitWriter(RecordWriter):
-    """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`)."""
+    """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`).
+
+    Documents that a mixture takes several times (`copies` in the metadata) stand so often in the training split, once in the others.
+    """
 
     name = "splits"
-    filename = "${split}/${rank}.jsonl.gz"
 
-    def __init__(self, folder: DataFolderLike, shares: SplitShares) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: DataFolderLike, shares: SplitShares, level: int = 6) -> None:
+        super().__init__(folder, level, "${split}/${rank}.jsonl.gz")
         self.shares = shares
 
     def write(self, document: Document, rank: int = 0, **kwargs: Any) -> None:
         """Write one document into its split."""
-        split = split_of(document.id, self.shares)
-        super().write(document, rank, split=split, **kwargs)
-        self.stat_update(split)
-        self.stat_update("text_bytes", value=len(document.text.encode()))
+        split, copies = split_of(document.id, self.shares), document.metadata.pop("copies", 1)
+        if split != "train":
+            copies = 1
+        for _ in range(copies):
+            super().write(document, rank, split=split, **kwargs)
+        self.stat_update(split, value=copies)
+        self.stat_update("text_bytes", value=copies * len(document.text.encode()))
+        self.stat_update("extra_copies", value=copies - 1)

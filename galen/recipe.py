@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -61,14 +61,26 @@ def describe(recipe_class: type, indent: int = 2) -> str:
     lines = []
     for name, info in recipe_class.__pydantic_fields__.items():  # type: ignore[attr-defined]
         documentation = " ".join((info.description or "").split())
-        section = next(_sections(info.annotation), None)
-        if section is not None:
+        sections = list(dict.fromkeys(_sections(info.annotation)))
+        if len(sections) > 1:  # a union: the branches by their marks
             lines.append(f"{' ' * indent}{name}:  {documentation}".rstrip())
-            lines.append(describe(section, indent + 2))
+            for section in sections:
+                lines.append(f"{' ' * (indent + 2)}{_tags(section)[0]}:  {' '.join((section.__doc__ or '').split())}")
+                lines.extend(
+                    line for line in describe(section, indent + 4).splitlines() if not line.lstrip().startswith(f"{_mark(section)} [")
+                )
+        elif sections:
+            lines.append(f"{' ' * indent}{name}:  {documentation}".rstrip())
+            lines.append(describe(sections[0], indent + 2))
         else:
             default = "required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=str)
             lines.append(f"{' ' * indent}{name} [{default}]  {documentation}".rstrip())
     return "\n".join(lines)
+
+
+def _mark(section: type) -> str:
+    """Return the name of the field that marks a branch of a union: its first."""
+    return next(iter(section.__pydantic_fields__))  # type: ignore[attr-defined]
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
@@ -132,32 +144,54 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
 
 def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: str) -> str:
     """Turn one pydantic error into a sentence: where, which key, what is wrong, what would be right."""
-    location: Location = tuple(part for part in item["loc"] if not _is_type_tag(recipe_class, part))
+    location, section = _resolve(recipe_class, item["loc"])
     key = ".".join(map(str, location))
     where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _fields_at(recipe_class, location[:-1])
-        nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
-        return f"{where}: unknown key {key!r}; {hint}"
+        return f"{where}: unknown key {key!r}; {_nearest(str(location[-1]), _field_names(section))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"
+    if item["type"] == "union_tag_invalid":
+        mark, given = item["ctx"]["discriminator"].strip("'"), item["ctx"]["tag"]
+        known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{where}: {key}: unknown {mark} {given!r}; {_nearest(given, known)}"
+    if item["type"] == "union_tag_not_found":
+        return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: {key + ': ' if key else ''}{message}"
 
 
-def _is_type_tag(recipe_class: type, part: Any) -> bool:
-    """Pydantic puts the branch of a union into an error's location; it is no key of the file."""
-    return isinstance(part, str) and (part in {section.__name__ for section in _all_sections(recipe_class)} or "[" in part)
+def _nearest(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known are: {', '.join(known)}"
 
 
-def _fields_at(recipe_class: type, location: Location) -> list[str]:
-    current: type | None = recipe_class
-    for part in location:
-        if isinstance(part, str) and current is not None:
-            annotation = current.__pydantic_fields__[part].annotation  # type: ignore[attr-defined]
-            current = next(_sections(annotation), None)
-    return [field.name for field in dataclasses.fields(current)] if current is not None else []  # type: ignore[arg-type]
+def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
+    """Return the keys of a pydantic error's location, without marks for branches of unions, and the dataclass of the last."""
+    location: list[str | int] = []
+    choices: list[type] = [recipe_class]
+    for depth, part in enumerate(raw):
+        branch = [section for section in choices if len(choices) > 1 and part in (section.__name__, *_tags(section))]
+        if branch and isinstance(part, str):
+            choices = branch
+        elif isinstance(part, int):
+            location.append(part)
+        elif part not in {section.__name__ for section in choices} and "[" not in part:
+            location.append(part)
+            fields = next((c.__pydantic_fields__ for c in choices if part in c.__pydantic_fields__), None)  # type: ignore[attr-defined]
+            if depth < len(raw) - 1:
+                choices = list(_sections(fields[part].annotation)) if fields else []
+    return tuple(location), choices[0] if choices else None
+
+
+def _tags(section: type) -> tuple[Any, ...]:
+    """Return the values of a section's `Literal` fields, one of which marks it in a union."""
+    annotations = (info.annotation for info in section.__pydantic_fields__.values())  # type: ignore[attr-defined]
+    return tuple(value for annotation in annotations if typing.get_origin(annotation) is Literal for value in typing.get_args(annotation))
+
+
+def _field_names(section: type | None) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)] if section is not None else []  # type: ignore[arg-type]
 
 
 def _sections(annotation: Any) -> Iterator[type]:
@@ -167,10 +201,3 @@ def _sections(annotation: Any) -> Iterator[type]:
     elif typing.get_origin(annotation) in (types.UnionType, typing.Union, list, dict, tuple, typing.Annotated):
         for argument in typing.get_args(annotation):
             yield from _sections(argument)
-
-
-def _all_sections(recipe_class: type) -> Iterator[type]:
-    for info in recipe_class.__pydantic_fields__.values():  # type: ignore[attr-defined]
-        for section in _sections(info.annotation):
-            yield section
-            yield from _all_sections(section)

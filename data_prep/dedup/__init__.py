@@ -1,6 +1,1 @@
-"""Removal of exact duplicates: by identifier and by normalised text, over all sources, in three steps.
-
-`SignatureWriter` notes two hashes of each document, `DuplicateFinder` decides in one task over all of them, `DuplicateFilter`
-drops. datatrove's own exact deduplication handles one key per pass and settles ties between files by the order of a heap; here both
-keys go in one pass and the rule is written down in `find_duplicates`.
-"""
+"""Removal of documents that are in the corpus already: steps over all documents (see data_prep/corpus_step.py), one file for each."""

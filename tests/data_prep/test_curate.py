@@ -33,7 +33,10 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
     }
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["stage"] == "curate"
-    assert manifest["counts"] == {
+    counts = manifest["counts"]
+    assert counts.pop("sources") == {"medline": {"read": 13, "kept": 4, **counts["dropped"]}}
+    assert counts.pop("tokens")["total"] == sum(round(len(record["text"].encode()) / 4) for record in records)
+    assert counts == {
         "read": 13,
         "kept": 4,
         "dropped": {
@@ -46,6 +49,8 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
             "reader: a later version came": 1,
             "duplicate: same text": 1,
         },
+        "extra_copies": 0,
+        "changed": {},
         "splits": {"train": 4},
         "bytes": sum(len(record["text"].encode()) for record in records),
         "quarantined": 0,
@@ -133,8 +138,8 @@ def test_finished_is_said_and_another_configuration_refused(recipe_file, tmp_pat
     capsys.readouterr()
     curate.main([str(recipe_file)])
     assert "finished already" in capsys.readouterr().out
-    with pytest.raises(DataError, match="filters"):
-        curate.main([str(recipe_file), "filters.languages=[fre]"])
+    with pytest.raises(DataError, match="steps"):
+        curate.main([str(recipe_file), "steps=[{step: language, wanted: [fre]}]"])
     write_medline(medline_folder / "b.xml", [record_xml(7)])
     with pytest.raises(DataError, match=r"other input files \(b.xml\)"):
         curate.main([str(recipe_file)])
@@ -154,7 +159,7 @@ def test_foreign_output_stays(recipe_file, tmp_path):
         ("sources.0.path=raw/*.nothing", "no file fits the pattern"),
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
-        ("filters.languages=[fre]", "train split would be empty: 301 records read, 0 kept"),
+        ("steps=[{step: language, wanted: [fre]}]", "train split would be empty: 301 records read, 0 kept"),
     ],
 )
 def test_bad_input_is_one_message_and_no_output(recipe_file, tmp_path, override, message, monkeypatch):

@@ -1,7 +1,7 @@
 import numpy as np
 
-from data_prep.dedup.finder import KEEP, SAME_ID, SAME_TEXT, find_duplicates
-from data_prep.dedup.signature import ROW, normalised
+from data_prep.corpus_step import KEEP
+from data_prep.dedup.duplicate import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
 
 
 def test_last_of_an_id_and_first_of_a_text_stay():

@@ -30,7 +30,8 @@ def recipe_file(tmp_path):
     (raw / "hub/a.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines[:10], "{broken", *lines[10:]]).encode()))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\nfilters: {{languages: null}}\nsources:\n"
+        f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\n"
+        "steps: [abstract, retraction, copyright, duplicate]\nsources:\n"
         f"- {{reader: medline, path: {raw / 'medline'}}}\n- {{reader: jats, path: {raw / 'jats'}, options: {{citations: drop}}}}\n"
         f"- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
     )

@@ -1,0 +1,71 @@
+"""Evaluation items as fields of text: from any JSONL with a question, options, a context or other named fields."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data_prep.inputs import find_files
+from galen.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class ItemField:
+    """One piece of text of one item."""
+
+    file: str
+    """Name of the JSONL file."""
+
+    item: str
+    """The item's `id`, or else the number of its line, from 1."""
+
+    field: str
+    """Key, with the option's letter or place behind a dot."""
+
+    text: str
+
+
+def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemField]:
+    """Yield the fields of all items of JSONL files, folders or globs; an option or passage of a list is a field of its own.
+
+    Raises:
+        DataError: a line is no JSON object, or a file has none of the fields at all.
+    """
+    for path in (file for given in paths for file in find_files(given, (".jsonl", ".json"))):
+        found = False
+        for item in _pieces(path, fields):
+            found = True
+            yield item
+        if not found:
+            raise DataError(f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in decontaminate.fields")
+
+
+def _pieces(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error}); one item a line is needed") from None
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, line {number}: an item must be an object with fields, this is a {type(record).__name__}")
+            item = str(record.get("id", number))
+            for field in fields:
+                for name, text in _texts(field, record.get(field)):
+                    if text.strip():
+                        yield ItemField(path.name, item, name, text)
+
+
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _texts(f"{name}.{key}", part)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _texts(f"{name}.{number}", part)

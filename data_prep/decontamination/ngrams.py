@@ -1,0 +1,136 @@
+"""Hashes of word sequences, and an index of those of evaluation items."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.decontamination.items import ItemField
+from data_prep.hashing import stable_hash
+from data_prep.words import WORD, plain
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_REMEMBERED = 1_000_000
+UNSPACED_FACTOR = 1.5
+"""Characters of an unspaced script needed for each word of another: a Chinese word has 1.5 to 2."""
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+class WordHasher:
+    """Hashes of the words of texts, with a memory of words."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, text: str) -> tuple[Hashes, list[tuple[int, int]]]:
+        """Return the hashes of a text's words and where each stands; the text must be in Unicode's normal form C."""
+        hashes: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for found in WORD.finditer(text):
+            for value in self._hash(found[0]):  # a ligature or fraction may give several words
+                hashes.append(value)
+                spans.append(found.span())
+        return np.array(hashes, dtype=np.uint64), spans
+
+    def _hash(self, word: str) -> list[int]:
+        known = self._known.get(word)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain(word))]
+        return known
+
+
+def normal_form(text: str) -> str:
+    """Return the text in Unicode's normal form C, in which letters with accents are one character."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def windows(words: Hashes, length: int) -> Hashes:
+    """Return the hash of each sequence of `length` words: len(words) - length + 1 of them, so one when there are exactly `length`."""
+    count = len(words) - length + 1
+    if count <= 0:
+        return np.empty(0, dtype=np.uint64)
+    total = np.zeros(count, dtype=np.uint64)
+    for offset in range(length):
+        total = total * _MULTIPLIER + words[offset : offset + count]
+    return total ^ (total >> np.uint64(29))
+
+
+@dataclass(slots=True)
+class Index:
+    """Sequences of the items, by their length in words.
+
+    `fields` are (file, item, field, words) in order. `grams[length]` is (hashes sorted, start of each in the
+    entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
+    """
+
+    fields: list[tuple[str, str, str, int]]
+    grams: dict[int, tuple[Hashes, np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+    def save(self, path: Path) -> None:
+        """Write it as one .npz file."""
+        arrays: dict[str, Any] = {"fields": np.array(self.fields, dtype=str).reshape(-1, 4)}
+        for length, (hashes, starts, entries) in self.grams.items():
+            arrays |= {f"hashes{length}": hashes, f"starts{length}": starts, f"entries{length}": entries}
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Index":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            fields = [(a, b, c, int(words)) for a, b, c, words in file["fields"].tolist()]
+            lengths = sorted(int(name.removeprefix("hashes")) for name in file.files if name.startswith("hashes"))
+            grams = {length: (file[f"hashes{length}"], file[f"starts{length}"], file[f"entries{length}"]) for length in lengths}
+        return cls(fields, grams)
+
+
+def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_items: int, phrases: Sequence[str]) -> Index:
+    """Return the index of items.
+
+    A field of `ngram` words or more is looked for by all its sequences of that many; one with fewer, down to `min_words`, as a whole. In a
+    field that is mostly in an unspaced script both numbers are 1.5 times as many characters. Sequences that stand in `common_items`
+    different items, and those of which phrases make up more than half, are left out.
+    """
+    hasher, fields = WordHasher(), []
+    found: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    common = [hasher(normal_form(phrase))[0] for phrase in phrases]
+    for item in items:
+        text = normal_form(item.text)
+        words, spans = hasher(text)
+        factor = UNSPACED_FACTOR if 2 * sum(_is_unspaced(text[start]) for start, _ in spans) > len(spans) else 1.0
+        length = min(round(ngram * factor), len(words))
+        if length < round(min_words * factor):
+            continue
+        fields.append((item.file, item.item, item.field, len(words)))
+        covered = np.concatenate([[0], np.cumsum(_covered(words, common))])
+        for place, gram in enumerate(windows(words, length).tolist()):
+            if 2 * (covered[place + length] - covered[place]) <= length:
+                found[length][gram].append((len(fields) - 1, place))
+    grams = {}
+    for length, entries_of in sorted(found.items()):
+        kept = {gram: entries for gram, entries in entries_of.items() if len({fields[n][:2] for n, _ in entries}) < common_items}
+        hashes = np.array(sorted(kept), dtype=np.uint64)
+        counts = [len(kept[gram]) for gram in hashes.tolist()]
+        entries = np.array([entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32).reshape(-1, 2)
+        grams[length] = (hashes, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), entries)
+    return Index(fields, {length: arrays for length, arrays in grams.items() if len(arrays[0])})
+
+
+def _is_unspaced(character: str) -> bool:
+    return not character.isascii() and WORD.fullmatch(character) is not None and len(WORD.findall(2 * character)) == 2
+
+
+def _covered(words: Hashes, phrases: Sequence[Hashes]) -> np.ndarray[Any, Any]:
+    """Say of each word whether it stands in one of the phrases (their hashes)."""
+    covered = np.zeros(len(words), dtype=np.int64)
+    for phrase in phrases:
+        for place in np.flatnonzero(words[: max(0, len(words) - len(phrase) + 1)] == phrase[0]).tolist() if len(phrase) else ():
+            if np.array_equal(words[place : place + len(phrase)], phrase):
+                covered[place : place + len(phrase)] = 1
+    return covered

@@ -1,0 +1,162 @@
+"""The step `decontaminate`: documents that hold text of evaluation items are dropped, cut or reported, with what was found."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from datatrove.data import Document
+
+from data_prep.corpus_step import PreparedFilter
+from data_prep.decontamination.items import read_items
+from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
+from galen.atomic import atomic_file
+from galen.errors import DataError
+
+COMMON_PHRASES = Path(__file__).parents[1] / "common_phrases.txt"
+
+
+@dataclass(slots=True)
+class Match:
+    """What of one field of an item was found in a document."""
+
+    field: int
+    """Number of the field in the index."""
+
+    ratio: float
+    """Share of the field's words that stand in matching sequences."""
+
+    span: tuple[int, int]
+    """The longest run of matching words in the document: first, and one behind the last."""
+
+    covered: np.ndarray[Any, Any]
+    """For each word of the document, whether it stands in a matching sequence."""
+
+
+def find_matches(index: Index, words: np.ndarray[Any, np.dtype[np.uint64]]) -> list[Match]:
+    """Return the matches of a document, given the hashes of its words, by field."""
+    places: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for length, (hashes, starts, entries) in index.grams.items():
+        grams = windows(words, length)
+        at = np.searchsorted(hashes, grams)
+        at[at == len(hashes)] = 0
+        for place in np.flatnonzero(hashes[at] == grams).tolist():
+            for field, position in entries[starts[at[place]] : starts[at[place] + 1]].tolist():
+                places[field].append((place, position, length))
+    return [_match(index, field, found, len(words)) for field, found in sorted(places.items())]
+
+
+def _match(index: Index, field: int, found: list[tuple[int, int, int]], size: int) -> Match:
+    there, here = np.zeros(index.fields[field][3], dtype=bool), np.zeros(size, dtype=bool)
+    for place, position, length in found:
+        here[place : place + length] = True
+        there[position : position + length] = True
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], here.view(np.int8), [0]])))
+    runs = [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    return Match(field, float(there.mean()), max(runs, key=lambda run: (run[1] - run[0], -run[0])), here)
+
+
+class Decontamination(PreparedFilter):
+    """Looks for sequences of words that documents share with evaluation items."""
+
+    name = "decontaminate"
+
+    def __init__(
+        self,
+        against: Sequence[str],
+        fields: Sequence[str],
+        ngram: int = 13,
+        min_words: int = 8,
+        min_ratio: float = 0.0,
+        common_items: int = 10,
+        common_phrases: str | None = None,
+        action: Literal["drop", "cut", "report"] = "drop",
+    ) -> None:
+        super().__init__()
+        self.against, self.fields, self.ngram, self.min_words, self.min_ratio = against, fields, ngram, min_words, min_ratio
+        self.common_items, self.phrases, self.action = common_items, Path(common_phrases or COMMON_PHRASES), action
+        self.folder: Path | None = None
+
+    def prepare(self, folder: Path) -> None:
+        """Build the index."""
+        self.folder = folder
+        path = folder / "index.npz"
+        if path.exists():
+            return
+        lines = (line.partition("#")[0].strip() for line in self.phrases.read_text(encoding="utf-8").splitlines())
+        items = read_items(self.against, self.fields)
+        index = build_index(items, self.ngram, self.min_words, self.common_items, [line for line in lines if line])
+        if not index.grams:
+            raise DataError(f"{', '.join(self.against)}: no field has {self.min_words} words or more; lower decontaminate.min_words")
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            index.save(file)  # type: ignore[arg-type]
+
+    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield the documents that stay, and write what was found to `matches/<rank>.jsonl`."""
+        assert self.folder is not None, "prepare() comes first"
+        self._index, self._hasher = Index.load(self.folder / "index.npz"), WordHasher()
+        with atomic_file(self.folder / f"matches/{rank:05d}.jsonl") as path, path.open("w", encoding="utf-8") as self._log:
+            yield from super().run(data, rank, world_size)
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Look at one document."""
+        text = normal_form(doc.text)
+        words, spans = self._hasher(text)
+        matches = [match for match in find_matches(self._index, words) if match.ratio >= self.min_ratio]
+        if not matches:
+            return True
+        for match in matches:
+            file, item, field, _ = self._index.fields[match.field]
+            start, end = spans[match.span[0]][0], spans[match.span[1] - 1][1]
+            record = {"document": doc.id, "file": file, "item": item, "field": field, "ratio": round(match.ratio, 4)}
+            record |= {"span_words": match.span[1] - match.span[0], "span": text[start:end], "action": self.action}
+            self._log.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self.action == "drop":
+            return False, f"in {self._index.fields[max(matches, key=lambda match: match.ratio).field][0]}"
+        self.stat_update("found_documents")
+        if self.action == "cut":
+            self.stat_update("changed_documents")
+            doc.text = _without(text, spans, np.any([match.covered for match in matches], axis=0))
+            return bool(doc.text) or (False, "nothing else")
+        return True
+
+    def finish(self, folder: Path, tasks: int) -> dict[str, Any]:
+        """Publish the matches by document (`contamination.jsonl`) and by item (`contamination_items.jsonl`)."""
+        items: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        documents = set()
+        with atomic_file(folder / "publish/contamination.jsonl") as path, path.open("w", encoding="utf-8") as file:
+            for task in range(tasks):
+                for line in (folder / f"matches/{task:05d}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True):
+                    file.write(line)
+                    match = json.loads(line)
+                    documents.add(match["document"])
+                    found = items[match["file"], match["item"]]
+                    found[match["document"]] = max(match["ratio"], found.get(match["document"], 0.0))
+        kept = "dropped" if self.action == "drop" else self.action
+        with atomic_file(folder / "publish/contamination_items.jsonl") as path, path.open("w", encoding="utf-8") as file:
+            for (name, item), found in sorted(items.items()):
+                by_share = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+                record = {"file": name, "id": item, "share": by_share[0][1], "action": kept}
+                file.write(json.dumps(record | {"documents": [{"id": key, "share": share} for key, share in by_share]}) + "\n")
+        known = {(name, item) for name, item, _, _ in Index.load(folder / "index.npz").fields}
+        by_file = {name: {"items": 0, "found": 0} for name, _ in sorted(known)}
+        for name, item in known:
+            by_file[name]["items"] += 1
+            by_file[name]["found"] += (name, item) in items
+        return {"documents": len(documents), "action": self.action, "files": by_file}
+
+
+def _without(text: str, spans: Sequence[tuple[int, int]], covered: np.ndarray[Any, Any]) -> str:
+    """Return the text without the covered words and what stands between neighbouring ones."""
+    parts, position, places = [], 0, np.flatnonzero(covered).tolist()
+    for number, place in enumerate(places):
+        start, end = spans[place]
+        joined = number > 0 and places[number - 1] == place - 1
+        if not joined:
+            parts.append(text[position:start])
+        position = end
+    parts.append(text[position:])
+    return "".join(parts).strip()

@@ -1,0 +1,80 @@
+"""What filters drop: a few samples of each reason always, all of it on request."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from datatrove.data import Document
+
+from data_prep.hashing import unit_hash
+from data_prep.writer import RecordWriter
+
+SAMPLES = 5
+"""Samples of each reason in the report."""
+
+_LONGEST = 1500
+
+
+class Samples:
+    """The few documents with the lowest hash of their identifier, for each reason: the same whichever task meets them."""
+
+    def __init__(self) -> None:
+        self.lowest: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+
+    def add(self, reason: str, document: Document) -> None:
+        """Consider one document."""
+        lowest, place = self.lowest[reason], unit_hash("sample", document.id)
+        if len(lowest) < SAMPLES or place < lowest[-1][0]:
+            lowest.append((place, document.id, document.text[:_LONGEST]))
+            lowest.sort()
+            del lowest[SAMPLES:]
+
+    def save(self, path: Path) -> None:
+        """Write them as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.lowest, ensure_ascii=False), encoding="utf-8")
+
+
+class DropWriter:
+    """datatrove's `exclusion_writer` of one step of a stage.
+
+    Args:
+        step: the step's name.
+        samples: folder for samples, `<stage>-<place>-<rank>.json`.
+        mark: the stage and the step's place in it.
+        everything: folder in which all dropped documents are written to `<step>/<mark>-<rank>.jsonl.gz`, or None.
+    """
+
+    def __init__(self, step: str, samples: Path, mark: str, everything: Path | None) -> None:
+        self.step, self.folder, self.mark = step, samples, mark
+        self.writer = RecordWriter(str(everything / step), filename=f"{mark}-${{rank}}.jsonl.gz") if everything else None
+
+    def __enter__(self) -> Self:
+        self.samples, self.rank = Samples(), 0
+        if self.writer is not None:
+            self.writer.__enter__()
+        return self
+
+    def write(self, document: Document, rank: int = 0) -> None:
+        """Take note of a dropped document; its reason stands in the metadata."""
+        self.rank = rank
+        self.samples.add(f"{self.step}: {document.metadata.get('filter_reason', 'dropped')}", document)
+        if self.writer is not None:
+            self.writer.write(document, rank)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.writer is not None:
+            self.writer.__exit__(kind, error, trace)
+        if kind is None and self.samples.lowest:
+            self.samples.save(self.folder / f"{self.mark}-{self.rank:05d}.json")
+
+
+def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the samples of all tasks: reason -> records of id and the beginning of the text."""
+    merged: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        for reason, samples in json.loads(path.read_text(encoding="utf-8")).items():
+            merged[reason] += [tuple(sample) for sample in samples]
+    return {reason: [{"id": name, "text": text} for _, name, text in sorted(found)[:SAMPLES]] for reason, found in sorted(merged.items())}

@@ -1,0 +1,168 @@
+"""Which documents are medical: MMedLM's rule (arXiv 2402.13963) over keyword lists of our own.
+
+A document is medical when enough *different* terms of its language occur and the occurrences fill enough of the text: the sum of count ×
+length of the term, by the characters of the text. The number of different terms is that for 300 words or more; shorter texts, such as
+abstracts, need fewer in proportion, and at least two. The lists are in data_prep/keywords, one term a line; they leave out words that are
+everyday language, on which a football report would score as high as an abstract.
+
+Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems, so that
+"Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from datatrove.data import Document
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from data_prep.words import count_words, plain
+from data_prep.words import words_of as split_words
+from galen.errors import UsageError
+
+KEYWORDS = Path(__file__).parents[1] / "keywords"
+_STEMMERS = {
+    "ar": "arabic",
+    "de": "german",
+    "en": "english",
+    "es": "spanish",
+    "fr": "french",
+    "it": "italian",
+    "pt": "portuguese",
+    "ru": "russian",
+}
+_SUBSTRINGS = ("zh", "ja")
+_REMEMBERED = 500_000
+_FULL_WORDS, _FEWEST = 300, 2
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How many different terms, and what share of the text in them, make a document medical."""
+
+    unique: int
+    density: float
+
+
+# MMedLM's for en, zh, ja, ru, es, fr; the others as for fr. The densities are those of their shorter lists: see docs/data_prep.md
+RULES = {
+    "en": Rule(5, 0.04),
+    "zh": Rule(5, 0.05),
+    "ja": Rule(5, 0.05),
+    "ru": Rule(4, 0.02),
+    "es": Rule(4, 0.04),
+    "fr": Rule(4, 0.04),
+    "de": Rule(4, 0.04),
+    "pt": Rule(4, 0.04),
+    "it": Rule(4, 0.04),
+    "ar": Rule(4, 0.04),
+}
+
+
+class TermMatcher:
+    """Finds the terms of one language in texts."""
+
+    def __init__(self, language: str, terms: list[str]) -> None:
+        import ahocorasick_rs
+
+        self.substrings = language in _SUBSTRINGS
+        self._stems: dict[str, str] = {}
+        if not self.substrings:
+            import snowballstemmer
+
+            self._stemmer = snowballstemmer.stemmer(_STEMMERS[language])
+        forms = {self._form(term): len(term) for term in terms}  # terms with one stem count as one
+        self._lengths = list(forms.values())
+        self._automaton: Any = ahocorasick_rs.AhoCorasick(list(forms))
+
+    def _form(self, text: str) -> str:
+        """Return the text as it is searched: stems with a space on either side, or plain characters."""
+        if self.substrings:
+            return plain(text)
+        return f" {' '.join(map(self._stem, split_words(text)))} "
+
+    def _stem(self, word: str) -> str:
+        stem = self._stems.get(word)
+        if stem is None:
+            if len(self._stems) >= _REMEMBERED:
+                self._stems.clear()
+            stem = self._stems[word] = plain(self._stemmer.stemWord(word.lower()))
+        return stem
+
+    def find(self, text: str) -> tuple[int, float]:
+        """Return the number of different terms and their density; overlapping terms all count as different, each character once."""
+        form, different, end, letters = self._form(text), set(), 0, 0
+        for term, start, stop in self._automaton.find_matches_as_indexes(form, overlapping=True):
+            different.add(term)
+            if start >= end - 1:  # neighbours share the space between them
+                letters += self._lengths[term]
+                end = stop
+        return len(different), letters / max(1, len(text))
+
+
+def read_terms(path: Path) -> list[str]:
+    """Return the terms of a list, one a line; `#` begins a comment.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    if not (terms := [line for line in lines if line]):
+        raise UsageError(f"{path} holds no terms; write one a line")
+    return terms
+
+
+def lists_in(folder: str | None) -> Iterator[tuple[str, Path]]:
+    """Yield language and path of the lists in a folder.
+
+    Raises:
+        UsageError: there is none, or one is of a language that cannot be matched.
+    """
+    paths = sorted(Path(folder or KEYWORDS).glob("*.txt"))
+    if not paths:
+        raise UsageError(f"{folder} holds no lists of keywords named <language>.txt")
+    for path in paths:
+        if path.stem not in _STEMMERS and path.stem not in _SUBSTRINGS:
+            raise UsageError(f"{path}: languages that can be matched are {', '.join(sorted((*_STEMMERS, *_SUBSTRINGS)))}")
+        yield path.stem, path
+
+
+@cache
+def matcher(language: str, path: Path) -> TermMatcher:
+    """Return the matcher of a list, made once in each process."""
+    return TermMatcher(language, read_terms(path))
+
+
+class MedicalFilter(BaseFilter):
+    """Drops documents that are not medical by the rule of their language, and notes what was found in `medical`."""
+
+    name = "medical"
+
+    def __init__(
+        self,
+        min_unique: int | None = None,
+        min_density: float | None = None,
+        other_languages: Literal["drop", "keep"] = "drop",
+        keywords: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.min_unique, self.min_density, self.others = min_unique, min_density, other_languages
+        self.lists = dict(lists_in(keywords))
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep or drop one document."""
+        language = doc.metadata.get("text_language", "en")
+        if language not in self.lists:
+            return self.others == "keep" or (False, f"no list of terms ({language})")
+        unique, density = matcher(language, self.lists[language]).find(doc.text)
+        doc.metadata["medical"] = {"unique": unique, "density": round(density, 4)}
+        wanted = self.min_unique if self.min_unique is not None else RULES[language].unique
+        if unique < max(min(wanted, _FEWEST), math.ceil(wanted * min(1.0, count_words(doc.text) / _FULL_WORDS))):
+            return False, "few medical terms"
+        return density >= (self.min_density if self.min_density is not None else RULES[language].density) or (
+            False,
+            "thin in medical terms",
+        )

@@ -1,0 +1,107 @@
+"""The step `mixture`: a number of copies for each document, 0 included."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from data_prep.corpus_step import Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
+from data_prep.hashing import unit_hash
+from data_prep.mixture.score import citations_a_year, type_and_age_points
+from data_prep.steps import Upsample
+from data_prep.token_count import token_counter
+
+ROW = np.dtype([("place", "<f8"), ("tokens", "<u4"), ("points", "<f4"), ("citations", "<f4"), ("typed", "?")])
+_MOST = 250
+Array = np.ndarray[Any, Any]
+
+
+class Mixture(CorpusStep):
+    """Gives each document its number of copies by weights, up-sampling, caps and replay, in this order.
+
+    A copy more or less is decided by a hash of the seed and the identifier, so documents come and go without changing the others,
+    except through caps and replay. Memory: about 150 bytes a document, while it decides.
+    """
+
+    name = "mixture"
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        max_tokens: Mapping[str, int],
+        replay: Mapping[str, float],
+        upsample: Upsample | None = None,
+        seed: int = 42,
+    ) -> None:
+        self.weights, self.max_tokens, self.replay, self.upsample, self.seed = weights, max_tokens, replay, upsample, seed
+        self.today = date.fromisoformat(upsample.today if upsample else "2023-07-15")
+
+    def notes(self, context: Context) -> list[PipelineStep]:
+        """Place, tokens and points of each document."""
+        return [NoteWriter("mixture_notes", str(context.folder / "notes"), ROW, self._row)]
+
+    def _row(self, document: Document) -> tuple[Any, ...]:
+        metadata = document.metadata
+        points = type_and_age_points(metadata, self.today) if self.upsample else 0.0
+        tokens = token_counter(None)(document.text)
+        typed = bool(metadata.get("publication_types"))
+        return unit_hash("mixture", self.seed, document.id), tokens, points, citations_a_year(metadata, self.today), typed
+
+    def decide(self, context: Context) -> None:
+        """Decide for each source, replay last."""
+        notes = load_notes(context.folder / "notes", context.tasks)
+        rows = np.concatenate(notes)
+        source = np.repeat(np.array(context.sources, dtype=object), [len(part) for part in notes])
+        wanted = np.array([self.weights.get(name, 1.0) for name in source], dtype=np.float64)
+        if self.upsample:
+            wanted *= 1 + self.upsample.factor * self._score(rows, source)
+        copies = round_by_chance(wanted, rows["place"]).astype(np.int64)
+        for name, most in self.max_tokens.items():
+            cap(copies, source == name, rows, most)
+        others = int((copies * rows["tokens"])[~np.isin(source.astype(str), list(self.replay))].sum())
+        for name, share in self.replay.items():
+            cap(copies, source == name, rows, round(others * share / (1 - sum(self.replay.values()))))
+        save_verdicts(context.folder / "verdicts", np.minimum(copies, _MOST).astype(np.uint8), notes)
+        tokens = {name: int((copies * rows["tokens"])[source == name].sum()) for name in dict.fromkeys(context.sources)}
+        context.report.update(tokens=tokens, copies={str(n): int((copies == n).sum()) for n in np.unique(copies)})
+
+    def _score(self, rows: Array, source: Array) -> Array:
+        """Return the points with those for citations a year: +1 in the upper quarter, +0.5 in the middle half."""
+        assert self.upsample is not None
+        points, citations = rows["points"].astype(np.float64), rows["citations"]
+        taking_part = rows["typed"] if self.upsample.sources is None else np.isin(source.astype(str), self.upsample.sources)
+        if len(known := citations[~np.isnan(citations) & taking_part]):
+            low, high = np.quantile(known, [0.25, 0.75])
+            quarter = np.where(citations > high, 1.0, np.where(citations > low, 0.5, 0.0))
+            points += np.where((points > 0) & ~np.isnan(citations), quarter, 0.0)
+        return np.where(taking_part, points, 0.0)
+
+    def apply(self, context: Context) -> PipelineStep:
+        """Drop those without a copy, mark the others."""
+        return _Copies(self.name, str(context.folder / "verdicts"), [])
+
+
+def round_by_chance(wanted: Array, place: Array) -> Array:
+    """Return whole numbers whose mean is `wanted`; `place` in [0, 1) decides."""
+    whole = np.floor(wanted)
+    return whole + (place < wanted - whole)
+
+
+def cap(copies: Array, those: Array, rows: Array, most: int) -> None:
+    """Set copies to 0 for the documents of a source, in the order of their places, from the first that would go over `most` tokens."""
+    members = np.flatnonzero(those & (copies > 0))
+    members = members[np.argsort(rows["place"][members], kind="stable")]
+    total = np.cumsum(copies[members] * rows["tokens"][members].astype(np.int64))
+    copies[members[total > most]] = 0
+
+
+class _Copies(VerdictFilter):
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Keep or drop the next document."""
+        copies = next(self._next)
+        if copies > 1:
+            doc.metadata["copies"] = copies
+        return copies > 0 or (False, "not taken")

@@ -1,0 +1,57 @@
+"""MEDITRON's score of an article, by which it was up-sampled in an ablation (arXiv 2311.16079; gap-replay of epfLLM/meditron).
+
+Points by publication type, added up; for articles with points also by age and by citations a year. Its list of approved journals and
+its exclusion of animal studies, retractions and preprints are not part of the score here: steps of the recipe exclude.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+TYPE_POINTS = {
+    "Guideline": 1.0,
+    "Practice Guideline": 1.0,
+    "Patient Education Handout": 1.0,
+    "Meta-Analysis": 1.0,
+    "Systematic Review": 0.8,
+    "Clinical Trial, Phase IV": 0.8,
+    "Clinical Trial, Phase III": 0.6,
+    "Clinical Trial, Phase II": 0.4,
+    "Clinical Trial, Phase I": 0.2,
+    "Randomized Controlled Trial": 0.5,
+    "Review": 0.5,
+    "Observational Study": 0.5,
+    "Comparative Study": 0.5,
+    "Clinical Study": 0.4,
+    "Editorial": 0.1,
+    "Letter": 0.1,
+    "Comment": 0.1,
+}
+_NEW, _MIDDLE = 5.5 * 365, 10 * 365  # days
+
+
+def type_and_age_points(metadata: Mapping[str, Any], today: date) -> float:
+    """Return the points for publication types and, where there are any, age: +1 under 5.5 years, +0.2 under 10."""
+    points = sum(TYPE_POINTS.get(kind, 0.0) for kind in metadata.get("publication_types") or ())
+    published = _date(metadata.get("date"))
+    if points > 0 and published is not None:
+        age = (today - published).days
+        points += 1.0 if age <= _NEW else 0.2 if age <= _MIDDLE else 0.0
+    return points
+
+
+def citations_a_year(metadata: Mapping[str, Any], today: date) -> float:
+    """Return citations a year since publication (`citation_count`); NaN where citations or date are not known."""
+    count, published = metadata.get("citation_count"), _date(metadata.get("date"))
+    return float("nan") if count is None or published is None else count / ((today - published).days // 365 + 1)
+
+
+def _date(text: Any) -> date | None:
+    """Return a date of which year, or year and month, may be all that is known."""
+    if not text:
+        return None
+    parts = [int(part) for part in str(text)[:10].split("-") if part.isdigit()]
+    try:
+        return date(parts[0], parts[1] if len(parts) > 1 else 1, parts[2] if len(parts) > 2 else 1)
+    except (ValueError, IndexError):
+        return None

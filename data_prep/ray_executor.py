@@ -1,0 +1,62 @@
+"""Runs a datatrove pipeline on a Ray cluster, or on one that it starts on this machine: the same tasks, marks and statistics."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+from data_prep.executor import TaskExecutor
+from galen.errors import DataError, GalenError, UsageError
+
+
+def check_ray() -> None:
+    """Check that Ray is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--executor ray needs the package ray: pip install 'galen[ray]'")
+
+
+def _run_task(executor: TaskExecutor, rank: int) -> str | None:
+    """On a worker: run one task; returns the message of a user's mistake."""
+    try:
+        executor._run_for_rank(rank)
+    except GalenError as error:
+        return str(error)
+    return None
+
+
+class RayExecutor(TaskExecutor):
+    """Runs the tasks as Ray tasks of one CPU each, `workers` at a time; RAY_ADDRESS says which cluster."""
+
+    place = "RAY"
+
+    def run(self, poll: Callable[[], None] = lambda: None) -> None:
+        """Run the tasks that are left."""
+        ranks = self.get_incomplete_ranks()
+        if not ranks:
+            return
+        import ray
+
+        if not ray.is_initialized():
+            local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers, "include_dashboard": False}
+            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+        task, executor = ray.remote(num_cpus=1, max_retries=2)(_run_task), ray.put(self)
+        waiting = list(reversed(ranks))
+        running: list[Any] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    running.append(task.remote(executor, waiting.pop()))
+                done, running = ray.wait(running, timeout=0.5)
+                poll()
+                for message in ray.get(done):
+                    if message is not None:
+                        raise DataError(message)
+        except ray.exceptions.RayError as error:
+            raise DataError(f"a Ray task ended before its time: {error}; its log is in {self.folder / 'logs'}") from None
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)

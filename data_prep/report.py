@@ -1,0 +1,119 @@
+"""The report of a curated corpus, one HTML file with pictures.
+
+    python data_prep/report.py CORPUS [--output report.html]
+
+reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl) in the folder that curate.py wrote, and
+writes CORPUS/report.html: documents and tokens by source, language and year, lengths, the funnel of drops, samples, duplicates,
+contamination, sources with licences and hashes, steps and versions.
+"""
+
+import argparse
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from data_prep import report_figures
+from galen import cli, manifest
+from galen.atomic import write_text
+from galen.errors import DataError
+
+SHOWN = 20
+"""Clusters of duplicates and matches that the report shows; the files have all."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that curate.py wrote")
+    parser.add_argument("--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]")
+    arguments = parser.parse_args(argv)
+    output = arguments.output or arguments.corpus / "report.html"
+    write_text(output, render(arguments.corpus))
+    print(f"{output} is written")
+    return 0
+
+
+def render(corpus: Path) -> str:
+    """Return the report of a corpus as HTML.
+
+    Raises:
+        DataError: the folder is no curated corpus, or one without statistics.
+    """
+    record = manifest.read(corpus, stage="curate")
+    try:
+        statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise DataError(f"{corpus} has no statistics.json: curate it again with this version of Galen") from None
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["count"] = lambda number: f"{number:,}"
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        name=corpus.resolve().name,
+        manifest=record,
+        counts=statistics["counts"],
+        tokens=statistics["tokens"],
+        tables=[(title, table_of(statistics["cells"], place)) for place, title in enumerate(("source", "language"))],
+        figures=figures_of(statistics),
+        funnel=funnel(statistics["counts"], [step["step"] for step in record["config"]["steps"]]),
+        samples=statistics["samples"],
+        kept_samples=statistics["kept_samples"],
+        found=statistics["steps"],
+        clusters=_first_lines(corpus / "duplicates.jsonl"),
+        matches=_first_lines(corpus / "contamination.jsonl"),
+    )
+
+
+def table_of(cells: list[list[Any]], place: int) -> list[tuple[str, int, int]]:
+    """Return documents and tokens by the key at `place` of the cells (0 source, 1 language, 2 year), the largest first."""
+    documents: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for cell in cells:
+        documents[cell[place]] += cell[3]
+        tokens[cell[place]] += cell[4]
+    return [(key, documents[key], count) for key, count in tokens.most_common()]
+
+
+def funnel(counts: dict[str, Any], steps: list[str]) -> list[tuple[str, int, int]]:
+    """Return for the reader and each step how many documents it dropped and how many were left behind it."""
+    dropped: Counter[str] = Counter()
+    for reason, count in counts["dropped"].items():
+        dropped[reason.partition(":")[0]] += count
+    left, rows = counts["read"], []
+    for name in dict.fromkeys(["reader", *steps]):
+        left -= dropped[name]
+        rows.append((name, dropped[name], left))
+    assert left == counts["kept"], "the counts were checked when the corpus was built"
+    return rows
+
+
+def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
+    """Return the pictures as SVG."""
+    cells = statistics["cells"]
+    years = sorted((year, count) for year, count, _ in table_of(cells, 2) if year != "unknown")
+    lengths = [(f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count) for bits, count in statistics["lengths"].items()]
+    figures: dict[str, str] = {}
+    if years:
+        figures["Documents by year of publication"] = report_figures.columns(years, "documents")
+    if lengths:
+        figures["Documents by length (tokens, from the number shown to its double)"] = report_figures.columns(lengths, "documents")
+    figures["Tokens by source"] = report_figures.bars([(key, tokens) for key, _, tokens in table_of(cells, 0)], "tokens")
+    figures["Tokens by language"] = report_figures.bars([(key, tokens) for key, _, tokens in table_of(cells, 1)], "tokens")
+    dropped = sorted(statistics["counts"]["dropped"].items(), key=lambda pair: -pair[1])[:25]
+    if dropped:
+        figures["Documents dropped, by step and reason"] = report_figures.bars(dropped, "documents")
+    return figures
+
+
+def _first_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, SHOWN)]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,27 @@
+"""One job of the array that data_prep/slurm_executor.py submits: python -m data_prep.slurm_task FOLDER TASKS_A_JOB."""
+
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from galen.atomic import write_text
+from galen.errors import GalenError
+
+
+def main(folder: Path, size: int) -> int:
+    """Run this job's tasks; a user's mistake is left in `errors/` for the command that waits."""
+    executor = pickle.loads((folder / "executor.pickle").read_bytes())  # written by the command that submitted this job
+    job = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    for rank in json.loads((folder / "ranks.json").read_text())[job * size : (job + 1) * size]:
+        try:
+            executor._run_for_rank(rank)
+        except GalenError as error:
+            write_text(folder / "errors" / f"{rank:05d}", str(error))
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

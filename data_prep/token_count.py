@@ -1,0 +1,18 @@
+"""How many tokens a text has: counted by a tokenizer, or estimated from its bytes."""
+
+from collections.abc import Callable
+from functools import cache
+
+BYTES_PER_TOKEN = 4.0
+"""UTF-8 bytes a token, for the estimate: a SentencePiece model of 32,000 pieces makes about one token of 4 bytes of English abstracts."""
+
+
+@cache
+def token_counter(tokenizer: str | None) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text, with the tokenizer of this path or by estimate."""
+    if tokenizer is None:
+        return lambda text: round(len(text.encode()) / BYTES_PER_TOKEN)
+    from data_prep.text_tokenizer import load_tokenizer
+
+    encode = load_tokenizer(tokenizer).encode
+    return lambda text: len(encode([text])[0])

@@ -1,0 +1,46 @@
+import pytest
+from datatrove.data import Document
+
+from data_prep.filters.language_id import LanguageIdFilter, language_shares
+
+# one sentence each, written for this test
+SENTENCES = {
+    "en": "Patients with severe pneumonia were treated in hospital for two weeks.",
+    "zh": "重症肺炎患者在医院接受了两周的治疗，大多数患者康复出院。",
+    "ja": "重症肺炎の患者は病院で二週間の治療を受け、ほとんどが回復しました。",
+    "fr": "Les patients atteints d'une pneumonie sévère ont été traités à l'hôpital pendant deux semaines.",
+    "ru": "Пациенты с тяжёлой пневмонией лечились в больнице в течение двух недель.",
+    "es": "Los pacientes con neumonía grave fueron tratados en el hospital durante dos semanas.",
+    "de": "Patienten mit schwerer Lungenentzündung wurden zwei Wochen lang im Krankenhaus behandelt.",
+    "pt": "Os pacientes com pneumonia grave foram tratados no hospital durante duas semanas, não em casa.",
+    "it": "I pazienti con polmonite grave sono stati curati in ospedale per due settimane.",
+    "ar": "عولج المرضى المصابون بالتهاب رئوي حاد في المستشفى لمدة أسبوعين.",
+    "ko": "중증 폐렴 환자들은 병원에서 2주 동안 치료를 받았습니다.",
+    "nl": "Patiënten met een ernstige longontsteking werden twee weken in het ziekenhuis behandeld.",
+    "pl": "Pacjenci z ciężkim zapaleniem płuc byli leczeni w szpitalu przez dwa tygodnie.",
+    "sv": "Patienter med svår lunginflammation behandlades på sjukhus i två veckor.",
+    "tr": "Ağır zatürre hastaları iki hafta boyunca hastanede tedavi edildi.",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_sentence_of_each_language(language):
+    assert next(iter(language_shares(SENTENCES[language]))) == language
+
+
+@pytest.mark.parametrize("title", ["de", "fr", "ru", "zh"])
+def test_a_foreign_title_does_not_decide(title):
+    shares = language_shares(f"{SENTENCES[title]}\n\nRESULTS: {SENTENCES['en']} {SENTENCES['en']} {SENTENCES['en']}")
+    assert next(iter(shares)) == "en"
+    assert set(shares) == {"en", title}
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_filter():
+    document = Document(text=f"{SENTENCES['fr']}\n\n{SENTENCES['en'] * 3}", id="1", metadata={})
+    assert LanguageIdFilter(["en"]).filter(document) is True
+    assert document.metadata["text_language"] == "en"
+    assert document.metadata["text_languages"]["en"] > 0.6
+    assert LanguageIdFilter(["fr"]).filter(document) == (False, "not wanted (en)")
+    assert LanguageIdFilter(["en"], min_share=0.95).filter(document) == (False, "no main language")
+    assert LanguageIdFilter().filter(Document(text="12.5 %", id="2", metadata={})) == (False, "no letters")

@@ -1,0 +1,87 @@
+from datetime import date
+
+import numpy as np
+import pytest
+from datatrove.data import Document
+
+from data_prep.corpus_step import Context
+from data_prep.mixture.mixture import Mixture
+from data_prep.mixture.score import citations_a_year, type_and_age_points
+from data_prep.steps import Upsample
+
+TODAY = date(2023, 7, 15)
+
+
+@pytest.mark.parametrize(
+    ("types", "published", "points"),
+    [
+        (["Journal Article"], "2023-01-01", 0),
+        (["Practice Guideline"], "2010", 1),
+        (["Practice Guideline"], "2015-03", 1.2),
+        (["Review", "Meta-Analysis"], "2020-02-30", 1.5),  # no such day: the date is not known
+        (["Review", "Meta-Analysis"], "2020-02-28", 2.5),
+        (["Review"], None, 0.5),
+    ],
+)
+def test_points(types, published, points):
+    assert type_and_age_points({"publication_types": types, "date": published}, TODAY) == pytest.approx(points)
+
+
+def test_citations_a_year():
+    assert citations_a_year({"citation_count": 30, "date": "2020-07-15"}, TODAY) == pytest.approx(30 / 4)
+    assert np.isnan(citations_a_year({"date": "2020"}, TODAY))
+
+
+def taken(mixture, folder, **sources):
+    """Copies of each document, by source; `sources` gives their documents."""
+    context = Context(folder, list(sources), lambda *_: None)
+    (notes,) = mixture.notes(context)
+    for rank, documents in enumerate(sources.values()):
+        list(notes.run(iter(documents), rank, len(sources)))
+    mixture.decide(context)
+    return {
+        name: {document.id: document.metadata.pop("copies", 1) for document in mixture.apply(context).run(iter(documents), rank, 1)}
+        for rank, (name, documents) in enumerate(sources.items())
+    }, context.report
+
+
+def documents(prefix, count, size=400, **metadata):
+    return [Document(text="x" * size, id=f"{prefix}{n}", metadata=dict(metadata)) for n in range(count)]
+
+
+def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
+    mixture = Mixture({"a": 2.5, "b": 0.1}, {}, {})
+    found, _ = taken(mixture, tmp_path / "1", a=documents("a", 2000), b=documents("b", 2000))
+    assert set(found["a"].values()) == {2, 3}
+    assert sum(found["a"].values()) == pytest.approx(5000, rel=0.03)
+    assert len(found["b"]) == pytest.approx(200, rel=0.25)
+    fewer, _ = taken(mixture, tmp_path / "2", a=documents("a", 100), b=documents("b", 2000))
+    assert fewer["b"] == found["b"]
+    assert fewer["a"] == {key: found["a"][key] for key in fewer["a"]}
+
+
+def test_cap_and_replay_by_tokens(tmp_path):
+    found, report = taken(
+        Mixture({}, {"capped": 5_050}, {"replay": 0.1}),
+        tmp_path,
+        main=documents("m", 900),
+        capped=documents("c", 100),
+        replay=documents("r", 500),
+    )
+    assert len(found["capped"]) == 50  # 100 tokens each
+    assert len(found["main"]) == 900
+    assert len(found["replay"]) == 105  # 10 % of all: 105 of (900 + 50 + 105), as far as whole documents go
+    assert report["tokens"] == {"main": 90_000, "capped": 5_000, "replay": 10_500}
+
+
+def test_upsampling_takes_types_and_the_quarters_of_citations(tmp_path):
+    typed = [
+        Document(text="x" * 40, id=str(n), metadata={"publication_types": ["Guideline"], "date": "2001", "citation_count": n})
+        for n in range(100)
+    ]
+    plain = documents("p", 50)
+    found, _ = taken(Mixture({}, {}, {}, Upsample()), tmp_path, typed=typed, plain=plain)
+    assert set(found["plain"].values()) == {1}
+    assert {found["typed"][str(n)] for n in range(25)} == {2}  # 1 + 1 for the type
+    assert {found["typed"][str(n)] for n in range(75, 100)} == {3}
+    assert {found["typed"][str(n)] for n in range(26, 74)} == {2, 3}  # 2.5

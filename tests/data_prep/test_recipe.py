@@ -1,0 +1,50 @@
+import pytest
+
+from data_prep.recipe import CorpusRecipe
+from galen.errors import UsageError
+from galen.recipe import describe, dump, load
+
+HEAD = "output: out\nsources: [{reader: medline, path: raw}]\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(HEAD + text)
+        return path
+
+    return write
+
+
+def test_steps_in_order_with_settings_and_bare_names(write):
+    recipe = load(CorpusRecipe, write("steps: [retraction, {step: length, min_words: 7}]\n"), ["steps.1.max_words=9"])
+    assert [step.step for step in recipe.steps] == ["retraction", "length"]
+    assert (recipe.steps[1].min_words, recipe.steps[1].max_words) == (7, 9)
+    assert load(CorpusRecipe, write(dump(recipe).partition("steps:")[1] + dump(recipe).partition("steps:")[2])) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("steps: [near_duplicates]\n", ["line 3", "unknown step 'near_duplicates'", "did you mean 'near_duplicate'?"]),
+        ("steps:\n- {step: length, min_word: 3}\n", ["line 4", "unknown key 'steps.0.min_word'", "did you mean 'min_words'?"]),
+        ("steps:\n- {step: length, min_words: many}\n", ["steps.0.min_words", "valid integer"]),
+        ("steps:\n- {step: copyright, rule: none}\n", ["steps.0.rule", "'any_claim', 'explicit' or 'ignore'"]),
+        ("steps:\n- {min_words: 3}\n", ["steps.0", "the key 'step' is missing"]),
+        ("steps:\n- decontaminate\n", ["'steps.0.against' is missing"]),
+        ("steps:\n- {step: mixture, weights: {pubmed: 2}}\n", ["the step mixture names pubmed", "the sources are medline"]),
+        ("steps:\n- {step: mixture, upsample: {facto: 2}}\n", ["steps.0.upsample.facto", "did you mean 'factor'?"]),
+    ],
+)
+def test_mistakes_name_line_key_and_the_nearest_right_name(write, text, parts):
+    with pytest.raises(UsageError) as error:
+        load(CorpusRecipe, write(text))
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_help_lists_the_steps():
+    text = describe(CorpusRecipe)
+    assert "    near_duplicate:  Drop near-duplicates by MinHash" in text
+    assert "      buckets [14]  Bands of the signature." in text

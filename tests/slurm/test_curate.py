@@ -1,0 +1,68 @@
+"""Curation as Slurm job arrays gives the bytes that it gives on one machine."""
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("tests.slurm.cluster")
+
+from data_prep import curate
+from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
+from tests.data_prep.broken_step import BrokenStep
+from tests.data_prep.material import many_records, write_medline
+
+
+def bytes_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl*"))}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    for n in range(3):
+        write_medline(tmp_path / f"raw/{n}.xml", many_records(1 + 100 * n, 60))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"output: {tmp_path / 'local'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n"
+        "steps: [abstract, duplicate, near_duplicate]\nshuffle: {}\nsplit: {train: 1, validation: 0, test: 0}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def slurm(cluster, monkeypatch):
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
+    curate.main([str(recipe), "--workers", "1"])
+    command = [sys.executable, "data_prep/curate.py", str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    note = tmp_path / ".slurm.partial/log/index/job"
+    while not note.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "slurm").exists()
+    curate.main([str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}", "--slurm-args=--time=10"])
+    assert bytes_of(tmp_path / "slurm") == bytes_of(tmp_path / "local")
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("local", "slurm")]
+    assert manifests[0]["counts"] == manifests[1]["counts"]
+
+
+def test_what_is_wrong_is_said(recipe, tmp_path, slurm):
+    with pytest.raises(UsageError, match="sbatch refuses the job"):
+        curate.main([str(recipe), "--executor", "slurm", "--slurm-args=--partition=nowhere"])
+    from data_prep.slurm_executor import SlurmExecutor
+
+    with pytest.raises(DataError, match="task 0 met a bad file"):
+        SlurmExecutor([BrokenStep()], 2, 2, tmp_path / "log", []).run()
+    assert pickle.loads((tmp_path / "log/executor.pickle").read_bytes()).tasks == 2
+    assert not (tmp_path / "log/job").exists()
