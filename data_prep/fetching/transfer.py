@@ -157,7 +157,10 @@ class Transfer:
             position = have if status == 206 else 0
             with partial.open("ab" if status == 206 else "wb") as file:
                 for block in response.raw.stream(_BLOCK, decode_content=False):
-                    file.write(block)
+                    try:
+                        file.write(block)
+                    except OSError as error:  # a full disk is no trouble of the network
+                        raise DataError(f"cannot write {partial}: {error.strerror}") from None
                     position += len(block)
                     self.on_bytes(len(block))
                     self._slow(len(block))

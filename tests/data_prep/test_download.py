@@ -152,6 +152,14 @@ def test_messages(site, tmp_path, monkeypatch):
         run(base, tmp_path / "e")
 
 
+def test_a_full_disk_is_said_at_once(site, tmp_path):
+    with site.running() as base:
+        (tmp_path / f".{NAMES[0]}.partial").symlink_to("/dev/full")
+        with pytest.raises(DataError, match=r"cannot write .*: No space left on device"):
+            run(base, tmp_path, "--include", NAMES[0])
+    assert len(bodies(site)) == 1
+
+
 def test_dry_run(site, tmp_path, capsys):
     with site.running() as base:
         run(base, tmp_path, "--dry-run", "--include", "*n0001*", "--include", "*n0003*")
