@@ -10,7 +10,7 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import CorpusStep
+from data_prep.corpus_step import CorpusStep, PreparedFilter
 from data_prep.dropped import merge_samples
 from data_prep.executor import TaskExecutor
 from data_prep.quarantine import check_quarantine, quarantined
@@ -22,6 +22,7 @@ from data_prep.registry import STEPS
 from data_prep.shuffle import shuffle
 from data_prep.stage import Executors, Stages, cut
 from data_prep.statistics_step import Statistics, merge_statistics
+from data_prep.token_count import token_counter
 from data_prep.versions import VersionFinder, VersionWriter
 from data_prep.writer import SplitWriter
 from galen.atomic import atomic_file, write_text
@@ -35,6 +36,18 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
         values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "step"}
         made.append(STEPS[settings.step](**values))
     return made
+
+
+def check(recipe: CorpusRecipe) -> None:
+    """Check what the steps are made of before any long work.
+
+    Raises:
+        UsageError, DataError: a setting is wrong, a file that a step needs is missing.
+    """
+    for step in steps_of(recipe):
+        if isinstance(step, PreparedFilter):
+            step.check()
+    token_counter(recipe.tokenizer)
 
 
 def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, folder: Path) -> dict[str, Any]:

@@ -65,6 +65,13 @@ class CorpusStep(ABC):
 class PreparedFilter(BaseFilter):
     """A filter that needs something made once before its tasks run, and that has something to publish after them."""
 
+    def check(self) -> None:
+        """Check what it is made of, before any work.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+
     def prepare(self, folder: Path) -> None:
         """Make it in the step's folder; called again after a kill, it does what is left."""
 

@@ -76,8 +76,10 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     """Build the corpus of a recipe, or say that it is there already."""
+    from data_prep.corpus import check
     from data_prep.readers import READERS
 
+    check(recipe)
     start = time.monotonic()
     files = [
         RawFile(source.reader, path, size, source.options, source.name or source.reader)

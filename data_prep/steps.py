@@ -1,8 +1,9 @@
 """The steps that a recipe can name, with their settings. What each does: the file of the same name in filters/, dedup/ or mixture/."""
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
@@ -269,6 +270,15 @@ class Upsample:
 
     sources: list[str] | None = None
     """Sources that take part; null takes those whose documents name publication types."""
+
+    @field_validator("today")
+    @classmethod
+    def _is_date(cls, text: str) -> str:
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no date; write year-month-day, for example 2023-07-15") from None
+        return text
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -80,6 +80,13 @@ class Decontamination(PreparedFilter):
         self.common_items, self.phrases, self.action = common_items, Path(common_phrases or COMMON_PHRASES), action
         self.folder: Path | None = None
 
+    def check(self) -> None:
+        """Read the items and the phrases once."""
+        if not self.phrases.is_file():
+            raise DataError(f"decontaminate.common_phrases: there is no file {self.phrases}")
+        for _ in read_items(self.against, self.fields):
+            pass
+
     def prepare(self, folder: Path) -> None:
         """Build the index."""
         self.folder = folder

@@ -12,6 +12,8 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
+from galen.errors import UsageError
+
 CANDIDATES = ("en", "zh", "ja", "fr", "ru", "es", "de", "pt", "it", "ar", "ko", "nl", "pl", "sv", "da", "cs", "tr", "vi", "hi", "th")
 SHORTEST = 20
 """Letters below which a paragraph is not identified by itself."""
@@ -32,6 +34,7 @@ def _identifier(candidates: tuple[str, ...]) -> Any:
     return identifier
 
 
+@cache
 def known_languages() -> frozenset[str]:
     """Return the languages that can be told apart."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -69,6 +72,10 @@ class LanguageIdFilter(BaseFilter):
         super().__init__()
         self.keep, self.min_share = keep, min_share
         self.candidates = tuple(candidates or dict.fromkeys([*CANDIDATES, *(keep or ())]))
+        if unknown := {*self.candidates, *(keep or ())} - known_languages():
+            raise UsageError(
+                f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are {', '.join(sorted(known_languages()))}"
+            )
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""

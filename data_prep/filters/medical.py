@@ -47,16 +47,16 @@ class Rule:
     density: float
 
 
-# MMedLM's for en, zh, ja, ru, es, fr; the others as for fr. The densities are those of their shorter lists: see docs/data_prep.md
+# MMedLM's numbers of terms; densities its own for en, zh, ja and ru, and 0.02 to 0.04 by measurement for the others (docs/curation.md)
 RULES = {
     "en": Rule(5, 0.04),
     "zh": Rule(5, 0.05),
     "ja": Rule(5, 0.05),
     "ru": Rule(4, 0.02),
-    "es": Rule(4, 0.04),
-    "fr": Rule(4, 0.04),
-    "de": Rule(4, 0.04),
-    "pt": Rule(4, 0.04),
+    "es": Rule(4, 0.03),
+    "fr": Rule(4, 0.03),
+    "de": Rule(4, 0.02),
+    "pt": Rule(4, 0.03),
     "it": Rule(4, 0.04),
     "ar": Rule(4, 0.04),
 }

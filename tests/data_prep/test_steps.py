@@ -16,7 +16,7 @@ from data_prep.filters.pii import PiiFormatter
 from data_prep.filters.publication_type import PublicationTypeFilter
 from data_prep.filters.quality import QualityFilter, RepetitionFilter
 from data_prep.steps import Licence, Quality
-from galen.errors import DataError
+from galen.errors import DataError, GalenError
 from tests.data_prep.material import read_records
 
 STORY = (
@@ -200,6 +200,21 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     assert html.count("<svg") == 4  # no record has a year
     assert re.search(r"<td>decontaminate</td><td class=\"n\">1</td>", html)
     assert "questions.jsonl item <code>q</code>" in html
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("[{step: language_id, keep: [eng]}]", "language_id: eng cannot be identified"),
+        ("[{step: decontaminate, against: [nowhere.jsonl]}]", "nowhere.jsonl does not exist"),
+        ("[{step: medical, keywords: nowhere}]", "nowhere holds no lists of keywords"),
+        ("[{step: mixture, upsample: {today: soon}}]", "'soon' is no date"),
+    ],
+)
+def test_what_steps_need_is_checked_before_anything_is_read(corpus, tmp_path, steps, message):
+    with pytest.raises(GalenError, match=message):
+        corpus(steps, a=[{"id": "1", "text": "One."}, {"id": "2", "text": "Two."}])
+    assert not (tmp_path / ".corpus.partial").exists()
 
 
 def test_report_of_something_else(tmp_path):
