@@ -5,7 +5,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class TaskScores:
     """The scored items by their id."""
     chance: float | None
     """Accuracy of guessing, for multiple choice."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """The task's whole entry of `results.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class ModelScores:
     protocol: str
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def read_scores(folder: Path) -> ModelScores:
     try:
         tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
         model = results["model"]
-        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"])
+        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"], folder)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
 
@@ -160,7 +163,7 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
     path = first
     if len(items) != summary["items"]:
         raise DataError(f"{path} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
-    return TaskScores(summary["kind"], estimates, items, summary.get("chance"))
+    return TaskScores(summary["kind"], estimates, items, summary.get("chance"), summary)
 
 
 def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
