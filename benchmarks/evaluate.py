@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             found[name] = score()
             seconds[name].append(time.perf_counter() - started)
             print(f"{name}: {len(put) / seconds[name][-1]:.2f} questions/s", flush=True)
-    choices = {name: [max(range(len(row)), key=lambda place, row=row: row[place]) for row in rows] for name, rows in found.items()}
+    choices = {name: [row.index(max(row)) for row in rows] for name, rows in found.items()}
     same = sum(a == b for a, b in zip(choices["galen"], choices["lm_eval"], strict=True))
     apart = max(
         abs(a - b) for ours_, theirs in zip(found["galen"], found["lm_eval"], strict=True) for a, b in zip(ours_, theirs, strict=True)

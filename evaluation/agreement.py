@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     for first, second in itertools.combinations(judges, 2):
         common = [id_ for id_ in judges[first] if id_ in judges[second]]
         if len(common) > 2:
-            tau = kendall_tau([judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common])
-            print(f"{first} with {second}: tau {tau:.3f} on {len(common)} items")
+            between = kendall_tau([judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common])
+            print(f"{first} with {second}: tau {between:.3f} on {len(common)} items")
 
 
 def compare(metrics: Mapping[str, Sequence[float]], human: Sequence[float]) -> dict[str, tuple[Estimate, float]]:

@@ -25,6 +25,8 @@ SHORTEST_PREFIX = 16
 Part = tuple[int, int]
 """This process' number, and how many there are."""
 WHOLE: Part = (0, 1)
+Row = tuple[int, int]
+"""A request's place in its batch, and one of its continuations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +119,15 @@ class TransformersBackend:
         of_row = torch.tensor([index for index, _ in rows], device=first_pv.device)
         values = dict(zip(rows, first_pv[of_row, firsts].tolist(), strict=True))
         tops = first_pv.argmax(-1).tolist()
-        if longer:
-            of_prompt = torch.tensor([index for index, _ in longer])
-            output.past_key_values.batch_select_indices(of_prompt.to(self.device))
-            tokens_rs, own_mask_rs = padded([_continuation(requests, row)[:-1] for row in longer], left=False)  # r: rows, s: positions
+        for group in groups_by_length(longer, [len(_continuation(requests, row)) for row in longer]):
+            of_prompt = torch.tensor([index for index, _ in group])
+            cache = copy.deepcopy(output.past_key_values)
+            cache.batch_select_indices(of_prompt.to(self.device))
+            tokens_rs, own_mask_rs = padded([_continuation(requests, row)[:-1] for row in group], left=False)  # r: rows, s: positions
             mask_rs = torch.cat([mask_ps[of_prompt], own_mask_rs], dim=1)
             positions_rs = mask_ps[of_prompt].sum(1, keepdim=True) + torch.arange(tokens_rs.shape[1])
-            logits_rsv = self.forward(tokens_rs, mask_rs, positions_rs, use_cache=True, past_key_values=output.past_key_values).logits
-            for row, logits_sv in zip(longer, logits_rsv, strict=True):
+            logits_rsv = self.forward(tokens_rs, mask_rs, positions_rs, use_cache=True, past_key_values=cache).logits
+            for row, logits_sv in zip(group, logits_rsv, strict=True):
                 values[row] += _sum_of_log_probabilities(logits_sv, _continuation(requests, row)[1:])
         return [
             ([values[index, option] for option in range(len(request.continuations))], tops[index]) for index, request in enumerate(requests)
@@ -195,6 +198,18 @@ def batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> It
         batch.append(place)
     if batch:
         yield batch
+
+
+def groups_by_length(rows: Sequence[Row], lengths: Sequence[int]) -> list[list[Row]]:
+    """Part rows so that in each group the shortest is at least 0.6 of the longest: little is computed for padding."""
+    groups: list[list[Row]] = []
+    longest = 0.0
+    for length, row in sorted(zip(lengths, rows, strict=True), reverse=True):
+        if not groups or length < 0.6 * longest:
+            groups.append([])
+            longest = length
+        groups[-1].append(row)
+    return groups
 
 
 def default_dtype(device: str) -> str:

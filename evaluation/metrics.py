@@ -38,14 +38,14 @@ def accuracy(correct: ArrayLike) -> Estimate:
 def mean(values: ArrayLike) -> Estimate:
     """Return a mean over items with a percentile bootstrap interval over items."""
     array = _floats(values)
-    return Estimate(float(array.mean()), *_middle(_resampled(array.size, lambda drawn: array[drawn].mean(axis=1))))
+    return Estimate(float(array.mean()), *_middle(_resampled(array.size, _mean_of(array))))
 
 
 def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
     """Return the mean of the groups' means, each group with the same weight, with a bootstrap interval over the items of each group."""
     array = _floats(values)
     parts = [array[list(places)] for places in groups]
-    means = [_resampled(part.size, lambda drawn, part=part: part[drawn].mean(axis=1), seed) for seed, part in enumerate(parts, start=SEED)]
+    means = [_resampled(part.size, _mean_of(part), seed) for seed, part in enumerate(parts, start=SEED)]
     resampled = np.mean(means, axis=0)
     return Estimate(float(np.mean([part.mean() for part in parts])), *_middle(resampled))
 
@@ -99,6 +99,10 @@ def _resampled(items: int, statistic: Callable[[NDArray[np.int64]], Floats], see
     block = max(min(RESAMPLES, 4_000_000 // items), 1)
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
     return np.concatenate([statistic(source.integers(0, items, (size, items))) for size in sizes])
+
+
+def _mean_of(array: Floats) -> Callable[[NDArray[np.int64]], Floats]:
+    return lambda drawn: array[drawn].mean(axis=1)
 
 
 def _middle(resampled: Floats) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Are two models different: paired tests on the same items, and the correction for testing many pairs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,10 +39,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in p_values}
 
 
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
+def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
     """Return Kendall's τ-b, from -1 to 1; nan where one side is constant (Kendall 1945, Biometrika 33:239)."""
     a, b = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(first, float), np.asarray(second, float)))
-    above = np.triu_indices(len(first), 1)
+    above = np.triu_indices(len(np.asarray(first)), 1)
     a, b = a[above], b[above]
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
     return float((a * b).sum() / scale) if scale else math.nan

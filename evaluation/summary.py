@@ -64,7 +64,9 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
         if all(_has(value, item) for item in first):
             estimates[name] = metrics.mean(_mean_over_runs(by_run, value))
     if any("credit" in item for item in first):
-        estimates["partial_credit"] = metrics.mean(_mean_over_runs(by_run, lambda item: item.get("credit", item["correct"])))
+        estimates["partial_credit"] = metrics.mean(
+            _mean_over_runs(by_run, lambda item: item["credit"] if "credit" in item else item["correct"])
+        )
     if any("top" in item or "outputs" in item for item in first):
         estimates["unreadable"] = metrics.mean(_mean_over_runs(by_run, lambda item: item["prediction"] is None))
     entry: Item = {"interval": "95 %, Wilson" if single else "95 %, bootstrap over questions"}
