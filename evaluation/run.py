@@ -6,7 +6,8 @@
 
 Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the command goes on where it
 stopped. Results with 95 % intervals stand in OUTPUT/results.json, the prompts in OUTPUT/prompts/. Several models have a folder each
-below OUTPUT. On Slurm, `srun` with several tasks shares the work between them.
+below OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several iterations if asked.
+On Slurm, `srun` with several tasks shares the work between them.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, evaluator, model_folder, protocol, scoring, task
+from evaluation import contamination, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
 from galen import cli, manifest, recipe
 from galen.errors import UsageError
 
@@ -40,10 +41,12 @@ def main(argv: list[str] | None = None) -> int | None:
     for name in ("limit", "max_batch_tokens", "processes"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    for model in arguments.model:
+    rank, of = _part(arguments.processes)
+    models = _models(arguments, rank)
+    for _, model in models:
         model_folder.check_model(model)
     if arguments.adapter is not None:
-        if len(arguments.model) > 1:
+        if len(models) > 1:
             raise UsageError("--adapter goes with one --model")
         model_folder.check_adapter(arguments.adapter)
     files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
@@ -66,9 +69,8 @@ def main(argv: list[str] | None = None) -> int | None:
             configuration=_configuration(arguments, model, name, settings, tasks, files),
             files=[path for paths in files.values() for path in paths],
         )
-        for model, output, name in _outputs(arguments)
+        for model, output, name in _outputs(arguments, models)
     ]
-    rank, of = _part(arguments.processes)
     # all input is read before the first model is loaded: a mistake in it is told at once
     items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
     for plan in plans:
@@ -86,7 +88,8 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face model folders")
+    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face folders, or Megatron checkpoints")
+    parser.add_argument("--iterations", metavar="N,N", help="of a Megatron checkpoint: which, or all (default: the newest)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names from evaluation/tasks/, or paths of task files")
     parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
@@ -138,14 +141,30 @@ def _tasks(names: str) -> dict[str, task.Task]:
     return tasks
 
 
-def _outputs(arguments: argparse.Namespace) -> list[tuple[Path, Path, str]]:
+def _models(arguments: argparse.Namespace, rank: int) -> list[tuple[str, Path]]:
+    """Return names and Hugging Face folders of all models; Megatron checkpoints are exported to OUTPUT.models first."""
+    found = []
+    for model in arguments.model:
+        if megatron_checkpoint.is_checkpoint(model):
+            exports = arguments.output.with_name(f"{arguments.output.name}.models")
+            for iteration in megatron_checkpoint.iterations(model, arguments.iterations):
+                name = f"iter_{iteration:07d}"
+                found.append((name, megatron_checkpoint.export(model, iteration, exports / name, rank)))
+        elif arguments.iterations is not None:
+            raise UsageError(f"--iterations is for Megatron checkpoints; {model} is none")
+        else:
+            found.append((model.resolve().name, model))
+    return found
+
+
+def _outputs(arguments: argparse.Namespace, models: list[tuple[str, Path]]) -> list[tuple[Path, Path, str]]:
     """Return model, output folder and name of each model."""
-    if len(arguments.model) == 1:
-        return [(arguments.model[0], arguments.output, arguments.name or arguments.output.name)]
-    names = [model.resolve().name for model in arguments.model]
+    if len(models) == 1:
+        return [(models[0][1], arguments.output, arguments.name or arguments.output.name)]
+    names = [name for name, _ in models]
     if arguments.name or len(set(names)) < len(names):
         raise UsageError(f"several models are named by their folders, which must differ ({', '.join(names)}), not by --name")
-    return [(model, arguments.output / name, name) for model, name in zip(arguments.model, names, strict=True)]
+    return [(model, arguments.output / name, name) for name, model in models]
 
 
 def _configuration(

@@ -167,3 +167,18 @@ def test_option_texts_are_compared_per_byte():
     assert (item["prediction"], item["correct"]) == ("B", True)
     item = choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0])
     assert (item["prediction"], item["correct"], item["correct_per_byte"]) == ("A", False, True)
+
+
+@pytest.mark.multiprocess
+def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_llama, tmp_path):
+    checkpoint = tmp_path / "checkpoints"
+    run_command("checkpoints_convert/hf_to_megatron.py", "--hf", tiny_llama, "--output", checkpoint)
+    run.main(arguments)
+    run.main([*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "of_megatron")])
+    expected, found = (lines_of(tmp_path / name, "items/medqa.jsonl") for name in ("scores", "of_megatron"))
+    assert found == expected
+    for wanted, error, message in [("7,x", UsageError, "must be all or numbers"), ("7", DataError, "holds no iteration 7")]:
+        with pytest.raises(error, match=message):
+            run.main([*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "none"), "--iterations", wanted])
+    with pytest.raises(UsageError, match="--iterations is for Megatron checkpoints"):
+        run.main([*arguments, "--iterations", "all"])
