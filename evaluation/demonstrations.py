@@ -7,10 +7,23 @@ from evaluation import question_sets
 from evaluation.protocol import Protocol
 from evaluation.question import Question
 from evaluation.question_sets import multilingual, rows
-from evaluation.task import MultipleChoiceTask
+from evaluation.task import MultipleChoiceTask, Task
 from galen.errors import DataError, UsageError
 
 Shots = dict[str, list[Question]]
+
+
+def check(name: str, task: Task, protocol: Protocol) -> None:
+    """Check, before any work, that a few-shot protocol has something to show.
+
+    Raises:
+        UsageError: the task names no file to take demonstrations from.
+    """
+    if protocol.shots and isinstance(task, MultipleChoiceTask) and task.demonstrations is None and task.reader != "biomistral":
+        raise UsageError(
+            f"task {name}: the protocol shows {protocol.shots} demonstrations, but the task has no key 'demonstrations' "
+            "that names a file of them (the training set); add it, or give --shots 0"
+        )
 
 
 def choose(name: str, task: MultipleChoiceTask, data: Path, protocol: Protocol, run: int, questions: list[Question]) -> Shots:
@@ -26,13 +39,9 @@ def choose(name: str, task: MultipleChoiceTask, data: Path, protocol: Protocol, 
     """
     if not protocol.shots:
         return {"": []}
+    check(name, task, protocol)
     if task.demonstrations is None:
-        if task.reader == "biomistral":
-            return _frozen(task.source(data, task.file), run, protocol.shots)
-        raise UsageError(
-            f"task {name}: the protocol shows {protocol.shots} demonstrations, but the task has no key 'demonstrations' "
-            "that names a file of them (the training set); add it, or give --shots 0"
-        )
+        return _frozen(task.source(data, task.file), run, protocol.shots)
     pool = question_sets.read(task.reader, task.source(data, task.demonstrations))
     if task.subjects is not None and any(item.subject in task.subjects for item in pool):
         pool = [item for item in pool if item.subject in task.subjects]

@@ -82,11 +82,17 @@ def encode_letters(tokenizer: Any, prompt: Prompt, tokens: Mapping[str, list[int
 
 
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
-    """Return, for each text, the ids of all tokens that are this text, with or without a space before or after."""
+    """Return, for each text, the ids of all tokens that are this text, with or without a space before or after.
+
+    A single letter must have its case; a word may have any: `Yes` is the answer `yes`.
+    """
     found: dict[str, list[int]] = {text: [] for text in texts}
     for token, text in enumerate(tokenizer.batch_decode([[token] for token in range(len(tokenizer))])):
-        if text.strip() in found:
-            found[text.strip()].append(token)
+        bare = text.strip()
+        if bare in found:
+            found[bare].append(token)
+        elif len(bare) > 1 and bare.lower() in found:
+            found[bare.lower()].append(token)
     return found
 
 

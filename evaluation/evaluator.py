@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ def claim(plan: Plan, rank: int) -> None:
     output_folder.claim(plan.output, plan.configuration)
 
 
-def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int = 0, of: int = 1) -> dict[str, Any] | None:
-    """Score what is missing and return the results; processes but the first return None when their part is done."""
+def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int, of: int, check: Callable[[], None]) -> dict[str, Any] | None:
+    """Score what is missing and return the results; processes but the first return None when their part is done.
+
+    `check` is called while the first process waits for the others; it raises when one has failed.
+    """
     path = plan.output / RESULTS
     if path.exists() and (plan.output / manifest.NAME).exists():
         if rank:
@@ -78,11 +82,11 @@ def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int = 0, of: int = 1
     if rank:
         return None
     if of > 1:
-        _wait_for_others(plan, items)
+        _wait_for_others(plan, items, check)
     return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
 
 
-def _wait_for_others(plan: Plan, items: dict[str, list[Any]]) -> None:
+def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[], None]) -> None:
     """Return when all items of all runs are there; the other processes write them."""
     last, since = -1, time.monotonic()
     wanted = sum(len(items[name]) * len(scoring.runs(task, plan.protocol)) for name, task in plan.tasks.items())
@@ -90,6 +94,7 @@ def _wait_for_others(plan: Plan, items: dict[str, list[Any]]) -> None:
         there = sum(len(_items(plan, name, run)) for name, task in plan.tasks.items() for run in scoring.runs(task, plan.protocol))
         if there >= wanted:
             return
+        check()
         if there > last:
             last, since = there, time.monotonic()
         if time.monotonic() - since > _PATIENCE:

@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
+from evaluation import contamination, demonstrations, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
 from galen import cli, manifest, recipe
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable by which `--processes` tells a child its number and how many there are: `1/4`."""
@@ -30,6 +30,29 @@ def main(argv: list[str] | None = None) -> int | None:
     """Score what the command line asks for."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
+    rank, of = _part(arguments.processes)
+    plans = _plans(arguments, rank)
+    # all input is read before the first model is loaded: a mistake in it is told at once
+    items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in plans[0].tasks.items()}
+    for plan in plans:
+        evaluator.claim(plan, rank)
+    children = _start_children(argv, arguments.processes) if rank == 0 and _PART not in os.environ else []
+    try:
+        for plan in plans:
+            results = evaluator.evaluate(plan, items, rank, of, lambda: _check_children(children))
+            if results is not None:
+                print(evaluator.table(results))
+                print(f"results: {plan.output / evaluator.RESULTS}")
+        for child in children:
+            child.wait()
+    finally:
+        for child in children:
+            child.terminate()  # nothing where it has ended already
+    return 0
+
+
+def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
+    """Return what each model is scored on; everything that the command line names is checked."""
     settings = protocol.protocol(
         arguments.protocol,
         shots=arguments.shots,
@@ -41,7 +64,8 @@ def main(argv: list[str] | None = None) -> int | None:
     for name in ("limit", "max_batch_tokens", "processes"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    rank, of = _part(arguments.processes)
+    for name, task_ in tasks.items():
+        demonstrations.check(name, task_, settings)
     models = _models(arguments, rank)
     for _, model in models:
         model_folder.check_model(model)
@@ -51,7 +75,7 @@ def main(argv: list[str] | None = None) -> int | None:
         model_folder.check_adapter(arguments.adapter)
     files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
     contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
-    plans = [
+    return [
         evaluator.Plan(
             model=model,
             output=output,
@@ -71,19 +95,6 @@ def main(argv: list[str] | None = None) -> int | None:
         )
         for model, output, name in _outputs(arguments, models)
     ]
-    # all input is read before the first model is loaded: a mistake in it is told at once
-    items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
-    for plan in plans:
-        evaluator.claim(plan, rank)
-    children = _start_children(argv, arguments.processes) if rank == 0 and _PART not in os.environ else []
-    for plan in plans:
-        results = evaluator.evaluate(plan, items, rank, of)
-        if results is not None:
-            print(evaluator.table(results))
-            print(f"results: {plan.output / evaluator.RESULTS}")
-    for child in children:
-        child.wait()
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,6 +217,11 @@ def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[by
     command = [sys.executable, str(Path(__file__).resolve()), *argv]
     environments = [{**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)} for rank in range(1, processes)]
     return [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for environment in environments]
+
+
+def _check_children(children: list[subprocess.Popen[bytes]]) -> None:
+    if any(child.poll() for child in children):
+        raise DataError("another process of this run has failed, its message stands above; start the same command again to go on")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def read(name: str, source: str | Path) -> list[Question]:
         if found is None:
             continue
         if found.id in questions and name == "galen":
-            raise DataError(f"{row.where}: the id {found.id!r} comes a second time; ids must be unique")
+            raise DataError(f"{row.where}: key 'id': {found.id!r} comes a second time; ids must be unique")
         copies[found.id] += 1
         if copies[found.id] > 1:  # published files have such: FrenchMedMCQA's train.json has one id twice
             found = dataclasses.replace(found, id=f"{found.id}#{copies[found.id]}")

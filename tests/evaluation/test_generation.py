@@ -90,6 +90,14 @@ def test_several_processes_share_the_batches(backend):
 
 
 def test_letters_have_all_tokens_of_their_text(backend):
+    class Vocabulary:
+        def __len__(self):
+            return 7
+
+        def batch_decode(self, rows):
+            return [["A", " A", "a", "Yes", " yes", "A.", "yes\n"][row[0]] for row in rows]
+
+    assert encoding.tokens_by_text(Vocabulary(), {"A", "yes"}) == {"A": [0, 1], "yes": [3, 4, 6]}
     tokens = encoding.tokens_by_text(backend.tokenizer, {"A", "yes"})
     assert {backend.tokenizer.decode([token]).strip() for token in tokens["A"]} == {"A"}
     request, letters = encoding.encode_letters(backend.tokenizer, Prompt("Answer:(", {"A": "A", "B": " B"}), {"A": [7, 9], "B": [8]})
