@@ -124,7 +124,7 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
     """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
-        figure, axes = plt.subplots(figsize=(_WIDTH, 0.9 + 0.34 * len(labels)))
+        figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.34 * len(labels)))
         for place, (model, entries) in enumerate(by_model.items()):
             rows = [labels.index(group) + 0.16 * (place - (len(by_model) - 1) / 2) for group in entries]
             values = [100 * entry["value"] for entry in entries.values()]
@@ -136,7 +136,7 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
         axes.set_yticks(range(len(labels)), [label.replace("_", " ") for label in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel("accuracy, %")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.55 / max(len(labels) * 0.34, 1)), ncols=3, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
         return _svg(figure, name)
 
 
