@@ -1,9 +1,9 @@
 """Before and after: models compared with the first one on the same items of each task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evaluation import metrics
+from evaluation import metrics, significance
 from evaluation.metrics import Estimate
 from evaluation.report_inputs import ModelScores, TaskScores
 from galen.errors import DataError
@@ -21,6 +21,10 @@ class Row:
     difference: Estimate | None
     """Primary metric minus the first model's, paired over items; None for the first model."""
     lower_is_better: bool
+    p: float | None = None
+    """p-value of the paired test against the first model."""
+    corrected_p: float | None = None
+    """The same, corrected by Holm's method for all tests of the report."""
 
     @property
     def judgement(self) -> str:
@@ -63,9 +67,9 @@ def compare(models: Sequence[ModelScores]) -> list[Comparison]:
                 scores = model.tasks[name]
                 _check_same_protocol(first, model)
                 _check_same_items(name, first.name, base, model.name, scores)
-                rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity"))
+                rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
         comparisons.append(Comparison(name, base.kind, len(base.items), base.chance, rows))
-    return comparisons
+    return _corrected(comparisons)
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
@@ -75,6 +79,22 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
         tokens = [before["tokens"] for before, _ in pairs]
         return metrics.perplexity_difference([before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens)
     return metrics.accuracy_difference([before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs])
+
+
+def p_value(first: TaskScores, second: TaskScores) -> float:
+    """Return the p-value that two models score alike, from their items one by one (accuracy, or nats of each document)."""
+    key = "nll" if first.kind == "perplexity" else "correct"
+    pairs = [(float(item[key]), float(second.items[id_][key])) for id_, item in first.items.items()]
+    return significance.paired_p_value([before for before, _ in pairs], [after for _, after in pairs])
+
+
+def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    tests = {f"{item.task}\n{row.model}": row.p for item in comparisons for row in item.rows if row.p is not None}
+    corrected = significance.holm(tests)
+    return [
+        replace(item, rows=[replace(row, corrected_p=corrected.get(f"{item.task}\n{row.model}")) for row in item.rows])
+        for item in comparisons
+    ]
 
 
 def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:

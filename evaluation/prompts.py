@@ -1,60 +1,53 @@
-"""Prompt forms: how a question is put to a model. Pure functions, used by `finetune/` too, so that training and test agree.
+"""Prompt forms by name: pure functions, used by `finetune/` too, so that training and test agree.
 
-Protocols:
-    lm_eval: lm-evaluation-harness' `medqa_4options` and `mmlu`: `Question: …`, `A. …`, `B. …`, `Answer:`, each on a line of its own;
-        the continuations are ` A`, ` B`, …
-    lm_eval_continuation: its `mmlu_continuation`: `Question: …`, `Answer:`; the continuations are the options' texts. A small model
-        that cannot yet tell letters apart can answer in this form.
+    prompt = prompts.form("meditron_chat")(question)     # prompt.text is read, prompt.target is taught
+    prompt = prompts.form("biomistral")(question, demonstrations)
 
-In both a context stands before the question, with a blank line between.
+Forms:
+    lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`; and its `mmlu_continuation`
+        and `headqa`, where the options' texts are the answers: a small model that cannot yet tell letters apart can answer so
+    meditron, meditron_cot: MEDITRON's base models, direct and with chain of thought
+    meditron_chat, meditron_chat_cot: its fine-tuned models
+    mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first
+    biomistral: BioMistral, a letter after an open bracket
 """
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from evaluation.question import Question
+from evaluation.forms.biomistral import biomistral
+from evaluation.forms.form import Form, Prompt
+from evaluation.forms.harness import lm_eval, lm_eval_continuation
+from evaluation.forms.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
+from evaluation.forms.mmedbench import mmedbench, mmedbench_rationale
 from galen.errors import UsageError
 
+__all__ = ["FORMS", "PROTOCOLS", "Form", "Prompt", "form"]
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question as a model reads it."""
+FORMS: dict[str, Form] = {
+    "lm_eval": lm_eval,
+    "lm_eval_continuation": lm_eval_continuation,
+    "meditron": meditron,
+    "meditron_cot": meditron_cot,
+    "meditron_chat": meditron_chat,
+    "meditron_chat_cot": meditron_chat_cot,
+    "mmedbench": mmedbench,
+    "mmedbench_rationale": mmedbench_rationale,
+    "biomistral": biomistral,
+}
+"""Name of a form to the function that puts a question."""
 
-    text: str
-    """All that stands before the answer."""
-    continuations: dict[str, str]
-    """For each option's letter, the text that would answer with it."""
-
-
-def lm_eval(question: Question) -> Prompt:
-    """Return lm-evaluation-harness' form (version 0.4, `tasks/medqa/preprocess_medqa.py`), without demonstrations."""
-    options = "".join(f"{letter}. {text}\n" for letter, text in question.options.items())
-    context = f"{question.context}\n\n" if question.context else ""
-    text = f"{context}Question: {question.question}\n{options}Answer:"
-    return Prompt(text, {letter: f" {letter}" for letter in question.options})
-
-
-def lm_eval_continuation(question: Question) -> Prompt:
-    """Return the form of lm-evaluation-harness' `mmlu_continuation`: the options are not listed, their texts are the continuations."""
-    context = f"{question.context}\n\n" if question.context else ""
-    text = f"{context}Question: {question.question}\nAnswer:"
-    return Prompt(text, {letter: f" {option}" for letter, option in question.options.items()})
+PROTOCOLS: dict[str, Form] = {name: FORMS[name] for name in ("lm_eval", "lm_eval_continuation")}
+"""Forms whose answer is the likeliest continuation."""
 
 
-Form = Callable[[Question], Prompt]
-
-PROTOCOLS: dict[str, Form] = {"lm_eval": lm_eval, "lm_eval_continuation": lm_eval_continuation}
-
-
-def form(protocol: str) -> Form:
-    """Return the prompt form of a protocol.
+def form(name: str) -> Form:
+    """Return the prompt form of a name.
 
     Raises:
-        UsageError: there is no such protocol.
+        UsageError: there is no such form.
     """
-    if protocol not in PROTOCOLS:
-        nearest = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(PROTOCOLS)}"
-        raise UsageError(f"unknown protocol {protocol!r}; {hint}")
-    return PROTOCOLS[protocol]
+    if name not in FORMS:
+        nearest = difflib.get_close_matches(name, FORMS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(FORMS)}"
+        raise UsageError(f"unknown protocol {name!r}; {hint}")
+    return FORMS[name]

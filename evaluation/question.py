@@ -1,4 +1,4 @@
-"""Multiple-choice questions: the record, and reading them from JSONL."""
+"""Multiple-choice questions: the record that every reader gives and every prompt form takes, and Galen's own JSONL layout."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from galen.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question with lettered options, one of which is right."""
+    """One question with lettered options, one or several of which are right."""
 
     id: str
     context: str
@@ -19,7 +19,27 @@ class Question:
     options: dict[str, str]
     """Letter to text, in the order shown."""
     answer: str
-    """The letter of the right option."""
+    """The letter of the right option, or the letters of all right ones in the options' order with commas: `A,C`."""
+    question_set: str = ""
+    """Name in `evaluation.question_sets`; prompt forms that differ between benchmarks go by it."""
+    language: str = "en"
+    """ISO 639-1 code."""
+    subject: str = ""
+    """What the question is about, where its source says so; scores are given by it too."""
+    rationale: str = ""
+    """Why the answer is right, in words, or an empty string."""
+    rationale_checked: bool = False
+    """A human has passed the rationale; scores of rationales use only these."""
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """Letters of all right options."""
+        return frozenset(self.answer.split(","))
+
+
+def joined(letters: Any, options: dict[str, str]) -> str:
+    """Return letters as `Question.answer` holds them: in the options' order, with commas."""
+    return ",".join(letter for letter in options if letter in letters)
 
 
 def read(path: str | Path) -> list[Question]:
@@ -30,7 +50,7 @@ def read(path: str | Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for where, record in jsonl.records(path):
-        question = _question(record, where)
+        question = from_record(record, where)
         if question.id in questions:
             raise DataError(f"{where}: key 'id': {question.id!r} comes a second time; ids must be unique")
         questions[question.id] = question
@@ -39,7 +59,12 @@ def read(path: str | Path) -> list[Question]:
     return list(questions.values())
 
 
-def _question(record: dict[str, Any], where: str) -> Question:
+def from_record(record: dict[str, Any], where: str) -> Question:
+    """Return the question in a record of Galen's own layout.
+
+    Raises:
+        DataError: a key is missing or wrong.
+    """
     context = record.get("context", "")
     if not isinstance(context, str):
         raise DataError(f"{where}: key 'context' must be a text, not {jsonl.shown(context)}")
@@ -49,8 +74,15 @@ def _question(record: dict[str, Any], where: str) -> Question:
     for letter in options:
         jsonl.text(options, letter, f"{where}, in 'options'")
     answer = jsonl.text(record, "answer", where)
-    if answer not in options:
+    unknown = [letter for letter in answer.split(",") if letter not in options]
+    if unknown:
         raise DataError(f"{where}: key 'answer' is {answer!r}, which is none of the options {', '.join(options)}")
+    extra = {key: record[key] for key in ("question_set", "language", "subject", "rationale") if isinstance(record.get(key), str)}
     return Question(
-        id=jsonl.text(record, "id", where), context=context, question=jsonl.text(record, "question", where), options=options, answer=answer
+        id=jsonl.text(record, "id", where),
+        context=context,
+        question=jsonl.text(record, "question", where),
+        options=options,
+        answer=joined(answer.split(","), options),
+        **extra,
     )

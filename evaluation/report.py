@@ -13,13 +13,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import comparison, report_inputs
+from evaluation import comparison, errors_to_read, report_inputs, tables
 from evaluation.comparison import Comparison, Row
+from evaluation.report_inputs import ModelScores
 from galen import cli
 from galen.atomic import write_text
 from galen.errors import UsageError
 
-_TITLES = {"perplexity": "Perplexity", "bits_per_byte": "Bits per byte", "accuracy": "Accuracy"}
+_TITLES = {
+    "perplexity": "Perplexity",
+    "bits_per_byte": "Bits per byte",
+    "accuracy": "Accuracy",
+    "accuracy_argmax": "by likeliest option",
+    "accuracy_per_byte": "per byte",
+    "accuracy_legacy": "read strictly",
+    "partial_credit": "Partial credit",
+    "unreadable": "Unreadable",
+    "macro_by_subject": "Mean of subjects",
+    "macro_by_language": "Mean of languages",
+}
+_COUNTED = ("perplexity", "bits_per_byte")
+"""Metrics that are no shares; all others are shown in percent."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,11 +44,16 @@ def main(argv: list[str] | None = None) -> None:
     if len(set(names)) < len(names):
         raise UsageError(f"two results folders bear the same model name ({', '.join(names)}); score with another --name")
     comparisons = comparison.compare(models)
+    paper = tables.paper_tables(models)
     page = render(
         title=options.title,
         verdicts=[verdict(item) for item in comparisons],
         comparisons=comparisons,
         models=models,
+        paper=paper,
+        grouped=grouped(models),
+        calibrations=calibrations(models),
+        wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={
             title: report_inputs.read_run(folder)
@@ -44,9 +63,13 @@ def main(argv: list[str] | None = None) -> None:
         times=report_inputs.read_times(options.times) if options.times else [],
     )
     write_text(options.output, page)
+    if options.tables:
+        tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
     for item in comparisons:
         print(verdict(item))
     print(f"report: {options.output}")
+    if options.tables:
+        print(f"tables as Markdown, CSV and LaTeX: {options.tables}")
 
 
 def verdict(compared: Comparison) -> str:
@@ -78,6 +101,8 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"count": lambda value: f"{value:,}", "number": number, "duration": duration, "share": share, "signed": signed}
+    environment.filters["p_value"] = lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}"
+    environment.globals["bins_of"] = lambda by_model: {name: found["bins"] for name, found in by_model.items()}
     return environment.get_template("report.html.j2").render(
         comparisons=comparisons,
         corpus=corpus,
@@ -88,6 +113,49 @@ def render(
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
     )
+
+
+def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Return task and kind of group ("subject", "language") to each model's accuracies by group; tasks without groups are left out."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            for kind in ("subject", "language"):
+                if scores.kind == "multiple_choice" and scores.summary.get(f"by_{kind}"):
+                    found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
+    languages = {model.name: _by_task_language(model) for model in models}
+    if any(len(entries) > 1 for entries in languages.values()):
+        found["MMedBench", "language"] = {name: entries for name, entries in languages.items() if entries}
+    return found
+
+
+def _by_task_language(model: ModelScores) -> dict[str, Any]:
+    prefix = "mmedbench_"
+    return {
+        name.removeprefix(prefix): scores.metrics["accuracy"].as_dict() for name, scores in model.tasks.items() if name.startswith(prefix)
+    }
+
+
+def calibrations(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each task with option probabilities, each model's calibration."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.summary.get("calibration", {}).get("bins"):
+                found.setdefault(name, {})[model.name] = scores.summary["calibration"]
+    return found
+
+
+def wrong_answers(models: Sequence[ModelScores]) -> dict[tuple[str, str], list[errors_to_read.WrongAnswer]]:
+    """Return model and task to the wrong answers worth reading."""
+    found = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.kind == "multiple_choice":
+                worst = errors_to_read.worst(model.folder, name, scores.summary, scores.items)
+                if worst:
+                    found[model.name, name] = worst
+    return found
 
 
 def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
@@ -103,7 +171,7 @@ def share(part: int, whole: int) -> str:
 
 def number(value: float, metric: str) -> str:
     """Return a metric's value as the page shows it: accuracy in percent, perplexity with two decimals below 100."""
-    if metric == "accuracy":
+    if metric not in _COUNTED:
         return f"{100 * value:.1f} %"
     if metric == "bits_per_byte":
         return f"{value:.3f}"
@@ -154,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         "--times", type=Path, metavar="FILE", help='seconds of each stage, as JSON: {"stage": {"title": …, "seconds": …}, …}'
     )
     parser.add_argument("--title", default="Galen: before and after medical training", help="title of the page (default: %(default)s)")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="write the tables there too, as Markdown, CSV and LaTeX")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the HTML page to write; one that is there is replaced")
     return parser
 

@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
@@ -40,6 +40,7 @@ _STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+_MARKERS = "os^Dv"
 _WIDTH = 4.8  # inches; narrow enough that the text is still readable on a phone
 
 
@@ -104,6 +105,39 @@ def intervals(comparison: Comparison) -> Markup:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("accuracy, %" if comparison.metric == "accuracy" else f"{comparison.metric} (lower is better)")
         return _svg(figure, f"intervals-{comparison.task}")
+
+
+def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
+    """Return accuracy against confidence in percent, a line a model; a calibrated model follows the diagonal."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(_WIDTH, 3.2))
+        axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+        for place, (model, bins) in enumerate(bins_by_model.items()):
+            xs, ys = [100 * entry["confidence"] for entry in bins], [100 * entry["accuracy"] for entry in bins]
+            axes.plot(xs, ys, color=_SECOND if place == 0 else _FIRST, marker=_MARKERS[place % len(_MARKERS)], linewidth=1.2, label=model)
+        axes.set(xlabel="probability of the chosen option, %", ylabel="right, %", xlim=(0, 100), ylim=(0, 100))
+        axes.legend(loc="upper left", fontsize=9)
+        return _svg(figure, f"reliability-{task}")
+
+
+def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Markup:
+    """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
+    with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+        labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
+        figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.34 * len(labels)))
+        for place, (model, entries) in enumerate(by_model.items()):
+            rows = [labels.index(group) + 0.16 * (place - (len(by_model) - 1) / 2) for group in entries]
+            values = [100 * entry["value"] for entry in entries.values()]
+            errors = [[100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()] for end in ("low", "high")]
+            colour = _SECOND if place == 0 else _FIRST
+            axes.errorbar(
+                values, rows, xerr=errors, fmt=_MARKERS[place % len(_MARKERS)], color=colour, markersize=5, linewidth=1.4, label=model
+            )
+        axes.set_yticks(range(len(labels)), [label.replace("_", " ") for label in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlabel("accuracy, %")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        return _svg(figure, name)
 
 
 def _thousands(axes: Axes) -> None:

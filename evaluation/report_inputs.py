@@ -5,12 +5,13 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from evaluation import item_log
 from evaluation.metrics import Estimate
 from galen import manifest
 from galen.errors import DataError
@@ -30,6 +31,8 @@ class TaskScores:
     """The scored items by their id."""
     chance: float | None
     """Accuracy of guessing, for multiple choice."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """The task's whole entry of `results.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ModelScores:
     protocol: str
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def read_scores(folder: Path) -> ModelScores:
     try:
         tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
         model = results["model"]
-        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"])
+        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"], folder)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
 
@@ -147,18 +151,31 @@ def read_times(path: Path) -> list[tuple[str, float]]:
 
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
     estimates = {metric: Estimate(**estimate) for metric, estimate in summary["metrics"].items()}
-    path = folder / "items" / f"{name}.jsonl"
     if summary["kind"] not in _ITEM_KEYS:
         raise DataError(f"{folder / 'results.json'}: task {name!r} is of the unknown kind {summary['kind']!r}")
-    items = {}
-    for number, item in _read_lines(path):
-        for key in _ITEM_KEYS[summary["kind"]]:
-            if key not in item:
-                raise DataError(f"{path}, line {number}: not a scored item: the key {key!r} is missing")
-        items[item["id"]] = item
+    first, *others = [folder / "items" / (f"{name}@{run}.jsonl" if run else f"{name}.jsonl") for run in summary.get("runs") or [""]]
+    items = _items(first, summary["kind"])
+    for other in others:  # an item's `correct` is its mean over the runs
+        for id_, item in _items(other, summary["kind"]).items():
+            items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
+    if others:
+        items = {id_: {**item, "correct": item["correct"] / (len(others) + 1)} for id_, item in items.items()}
+    path = first
     if len(items) != summary["items"]:
         raise DataError(f"{path} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
-    return TaskScores(summary["kind"], estimates, items, summary.get("chance"))
+    return TaskScores(summary["kind"], estimates, items, summary.get("chance"), summary)
+
+
+def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the items of a run by their id, from the files of all processes that wrote them."""
+    items = {}
+    for file in item_log.parts(path) or [path]:
+        for number, item in _read_lines(file):
+            for key in _ITEM_KEYS[kind]:
+                if key not in item:
+                    raise DataError(f"{file}, line {number}: not a scored item: the key {key!r} is missing")
+            items[item["id"]] = item
+    return items
 
 
 def _read_json(path: Path, hint: str = "") -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""The answers worth reading: where a model was surest and wrong, and what could not be read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation import calibration, jsonl
+
+WORST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class WrongAnswer:
+    """One item that a model got wrong."""
+
+    id: str
+    prompt: str
+    answer: str
+    prediction: str
+    confidence: float | None
+    """Probability that the model gave to its wrong answer, among the options."""
+    output: str
+    """What it wrote, or an empty string where only likelihoods were compared."""
+
+
+def worst(
+    folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]], count: int = WORST
+) -> list[WrongAnswer]:
+    """Return the wrong items of a task that the model was surest of; without likelihoods, the first ones by id."""
+    run = next(iter(summary.get("runs") or {}), "")
+    path = folder / "prompts" / (f"{task}@{run}.jsonl" if run else f"{task}.jsonl")
+    if not path.exists():
+        return []
+    wrong = [_wrong(item) for item in items.values() if not item["correct"]]
+    chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:count]
+    asked = {record["id"]: record["prompt"] for _, record in jsonl.records(path)} if chosen else {}
+    return [WrongAnswer(w.id, asked.get(w.id, ""), w.answer, w.prediction, w.confidence, w.output) for w in chosen]
+
+
+def _wrong(item: Mapping[str, Any]) -> WrongAnswer:
+    confidence = None
+    likeliest = item.get("argmax") or item.get("prediction")
+    if item.get("logprobs") and likeliest:
+        confidence = calibration.probabilities(item["logprobs"])[likeliest]
+    prediction = item.get("prediction") or (f"unreadable: {item['top']!r}" if "top" in item else "unreadable")
+    return WrongAnswer(item["id"], "", item.get("answer", ""), prediction, confidence, "\n———\n".join(item.get("outputs", [])))

@@ -1,0 +1,20 @@
+"""BioMistral's form (arXiv 2402.10373), as `Data/Evaluation/BioInstructQA.py` of BioMistral/BioMistral builds it."""
+
+from collections.abc import Sequence
+
+from evaluation.forms.form import Prompt, demonstrated
+from evaluation.question import Question
+
+_INSTRUCTION = "The following are multiple choice questions (with answers) about medical knowledge. \n "
+
+
+def biomistral(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
+    """Return the form whose answer is the letter after an open bracket; demonstrations end in their letter."""
+    before = demonstrated(demonstrations, lambda item: _element(item) + item.answer, " \n ")
+    return Prompt(_INSTRUCTION + before + _element(question), {letter: letter for letter in question.options}, question.answer)
+
+
+def _element(question: Question) -> str:
+    options = " \n ".join(f"({letter.upper()}) {text}" for letter, text in question.options.items())
+    context = f"{question.context} \n " if question.context else ""
+    return f"{context}**Question:** {question.question} \n {options} \n **Answer:**("

@@ -1,0 +1,58 @@
+"""Forms of lm-evaluation-harness 0.4 (`lm_eval/tasks/…`): the answer is the likeliest continuation, after one space."""
+
+from collections.abc import Sequence
+
+from evaluation.forms.form import Prompt, demonstrated, lines, right
+from evaluation.question import Question
+
+
+def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
+    """Return the harness' form of the question's set: `medqa_4options`, `medmcqa`, `pubmedqa` or `mmlu_*`; of others that of MedQA.
+
+    A question of another set may have a context, which stands before it with a blank line between. Demonstrations stand before it
+    with their answers, a blank line after each; MMLU's subject stands before all.
+    """
+    description = ""
+    if question.question_set == "mmlu":
+        subject = question.subject.replace("_", " ")
+        description = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+    return _prompt(question, description, demonstrated(demonstrations, _shown, "\n\n"))
+
+
+def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
+    """Return the form of its `mmlu_continuation` and `headqa`: the options are not listed, their texts are the continuations."""
+    before = demonstrated(demonstrations, lambda item: _open(item) + right(item, _texts(item)), "\n\n")
+    continuations = _texts(question)
+    return Prompt(before + _open(question), continuations, right(question, continuations))
+
+
+def _prompt(question: Question, *before: str) -> Prompt:
+    answers = question.options if question.question_set == "pubmedqa" else {letter: letter for letter in question.options}
+    continuations = {letter: f" {answer}" for letter, answer in answers.items()}
+    return Prompt("".join(before) + _question(question), continuations, right(question, continuations))
+
+
+def _shown(question: Question) -> str:
+    prompt = _prompt(question)
+    return prompt.text + prompt.target
+
+
+def _question(question: Question) -> str:
+    if question.question_set == "pubmedqa":
+        return f"Abstract: {question.context}\nQuestion: {question.question}\nAnswer:"
+    if question.question_set == "mmlu":
+        return f"{question.question.strip()}\n{lines(question)}\nAnswer:"
+    between = "Choices:\n" if question.question_set == "medmcqa" else ""
+    return f"{_context(question)}Question: {question.question}\n{between}{lines(question)}\nAnswer:"
+
+
+def _open(question: Question) -> str:
+    return f"{_context(question)}Question: {question.question}\nAnswer:"
+
+
+def _texts(question: Question) -> dict[str, str]:
+    return {letter: f" {text}" for letter, text in question.options.items()}
+
+
+def _context(question: Question) -> str:
+    return f"{question.context}\n\n" if question.context else ""

@@ -1,0 +1,112 @@
+"""Published question sets: one short function for each layout, all giving `evaluation.question.Question`.
+
+    questions = question_sets.read("medqa", "data/medqa/test.jsonl")
+    questions = question_sets.read("medqa", "hub:GBaker/MedQA-USMLE-4-options:test")
+
+Both evaluation and fine-tuning read through it, so that what is trained on has the form of what is tested.
+"""
+
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from evaluation import question
+from evaluation.question import Question
+from evaluation.question_sets import english, multilingual, rows
+from evaluation.question_sets.rows import Row
+from galen.errors import DataError, UsageError
+
+Reader = Callable[[Row], Question | None]
+
+READERS: dict[str, Reader] = {
+    "galen": lambda row: question.from_record(row.record, row.where),
+    "medqa": english.medqa,
+    "medmcqa": english.medmcqa,
+    "pubmedqa": english.pubmedqa,
+    "mmlu": english.mmlu,
+    "truthfulqa": english.truthfulqa,
+    "medxpertqa": english.medxpertqa,
+    "mmedbench": multilingual.mmedbench,
+    "frenchmedmcqa": multilingual.frenchmedmcqa,
+    "igakuqa": multilingual.igakuqa,
+    "rumeddanet": multilingual.rumeddanet,
+    "headqa": multilingual.headqa,
+    "biomistral": multilingual.biomistral,
+}
+"""Name of a layout to the function that reads one record of it; None leaves a record out."""
+
+
+def reader(name: str) -> Reader:
+    """Return the reader of a layout.
+
+    Raises:
+        UsageError: there is no such layout.
+    """
+    if name not in READERS:
+        nearest = difflib.get_close_matches(name, READERS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(READERS)}"
+        raise UsageError(f"unknown question set {name!r}; {hint}")
+    return READERS[name]
+
+
+def read(name: str, source: str | Path) -> list[Question]:
+    """Read the questions of a published set from a file, a folder of files, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`.
+
+    An id that a published file has twice gets `#2` the second time.
+
+    Args:
+        name: a key of `READERS`.
+        source: `.jsonl`, `.jsonl.gz`, `.json`, `.csv` or `.parquet` in the published layout.
+
+    Raises:
+        UsageError: unknown name.
+        DataError: nothing is there, or a record is wrong; names file, place and key.
+    """
+    convert = reader(name)
+    questions: dict[str, Question] = {}
+    copies: Counter[str] = Counter()
+    for row in rows.read(source):
+        found = convert(row)
+        if found is None:
+            continue
+        if found.id in questions and name == "galen":
+            raise DataError(f"{row.where}: key 'id': {found.id!r} comes a second time; ids must be unique")
+        copies[found.id] += 1
+        if copies[found.id] > 1:  # published files have such: FrenchMedMCQA's train.json has one id twice
+            found = dataclasses.replace(found, id=f"{found.id}#{copies[found.id]}")
+        questions[found.id] = found
+    if not questions:
+        raise DataError(f"{source} holds no questions with an answer")
+    return list(questions.values())
+
+
+def select(questions: list[Question], ids: Path | None = None, subjects: list[str] | None = None) -> list[Question]:
+    """Return the questions whose id is a key of a JSON object or an item of a JSON list, and whose subject is wanted.
+
+    PubMedQA publishes its test set as such a file of ids (`test_ground_truth.json`).
+
+    Raises:
+        DataError: an id is not among the questions, or none is left.
+    """
+    if ids is not None:
+        wanted = _ids(ids)
+        missing = wanted - {item.id for item in questions}
+        if missing:
+            raise DataError(f"{ids}: {len(missing)} of {len(wanted)} ids are not among the questions, for example {min(missing)!r}")
+        questions = [item for item in questions if item.id in wanted]
+    if subjects is not None:
+        questions = [item for item in questions if item.subject in subjects]
+    if not questions:
+        raise DataError(f"no question has one of the subjects {', '.join(subjects or [])}")
+    return questions
+
+
+def _ids(path: Path) -> set[str]:
+    import orjson
+
+    try:
+        return {str(item) for item in orjson.loads(path.read_bytes())}
+    except (OSError, orjson.JSONDecodeError, TypeError) as error:
+        raise DataError(f"{path}: a JSON object or list of ids is wanted: {error}") from None

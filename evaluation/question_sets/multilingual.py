@@ -1,0 +1,134 @@
+"""Records of question sets in other languages than English, or in several, to questions."""
+
+from evaluation.question import Question
+from evaluation.question_sets.english import answer, lettered, options, place
+from evaluation.question_sets.rows import Row
+
+LANGUAGES = {
+    "English": "en",
+    "Chinese": "zh",
+    "Japanese": "ja",
+    "French": "fr",
+    "Russian": "ru",
+    "Spanish": "es",
+    "German": "de",
+    "Portuguese": "pt",
+    "Arabic": "ar",
+}
+
+
+def mmedbench(row: Row) -> Question:
+    """MMedBench: `English.jsonl`, `Chinese.jsonl` …; `answer_idx` is `A`, `A,C` or a list, `rationale` with a human's check."""
+    language = LANGUAGES.get(row.file)
+    if language is None:
+        raise row.wrong(f"MMedBench's files bear the name of their language ({', '.join(LANGUAGES)}), not {row.file!r}")
+    given = options(row)
+    right = row.record.get("answer_idx")
+    letters = right if isinstance(right, list) else row.text("answer_idx").split(",")
+    return Question(
+        row.id,
+        "",
+        row.text("question"),
+        given,
+        answer(letters, given, row),
+        "mmedbench",
+        language,
+        rationale=row.optional_text("rationale"),
+        rationale_checked=bool(row.record.get("human_check_passed")),
+    )
+
+
+def frenchmedmcqa(row: Row) -> Question:
+    """FrenchMedMCQA: `answers` a to e, `correct_answers` a list of letters; the hub's rows have `answer_a` … and numbers."""
+    if "answers" in row.record:
+        given = options(row, "answers")
+        letters = row.record.get("correct_answers") or []
+    else:
+        given = lettered([row.text(f"answer_{letter}") for letter in "abcde"], row)
+        letters = ["ABCDE"[number] for number in row.record.get("correct_answers") or []]
+    right = answer(letters, given, row)
+    return Question(
+        row.text("id"), "", row.text("question"), given, right, "frenchmedmcqa", "fr", subject=row.optional_text("subject_name")
+    )
+
+
+def igakuqa(row: Row) -> Question | None:
+    """IgakuQA: `problem_text`, `choices`, `answer` a list of letters; questions with images are left out."""
+    if row.record.get("text_only") is False or not row.record.get("choices"):
+        return None
+    given = lettered(row.record["choices"], row)
+    right = row.record.get("answer")
+    if not isinstance(right, list):
+        raise row.wrong(f"key 'answer' must be a list of letters, not {right!r}")
+    return Question(row.text("problem_id"), "", row.text("problem_text"), given, answer(right, given, row), "igakuqa", "ja")
+
+
+def rumeddanet(row: Row) -> Question | None:
+    """RuMedDaNet: `context`, `question`, `answer` да or нет; the private test rows have none and are left out."""
+    if not row.record.get("answer"):
+        return None
+    given = {"A": "да", "B": "нет"}
+    letters = [letter for letter, word in given.items() if word == row.text("answer").strip().lower()]
+    return Question(
+        row.optional_text("pairID") or row.id,
+        row.text("context"),
+        row.text("question"),
+        given,
+        answer(letters, given, row),
+        "rumeddanet",
+        "ru",
+    )
+
+
+def headqa(row: Row) -> Question | None:
+    """HEAD-QA: its JSON of exams, or the hub's rows: `qtext`, `answers` of `{"aid", "atext"}`, `ra`; questions with images are left out.
+
+    `_en` in the file's name, or the hub's configuration `en`, says that it is the English translation.
+    """
+    if row.record.get("image"):
+        return None
+    answers = row.record.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(item, dict) and "atext" in item for item in answers):
+        raise row.wrong("key 'answers' must be a list of {'aid', 'atext'}")
+    given = lettered([item["atext"] for item in answers], row)
+    language = "en" if row.file == "en" or row.file.endswith("_en") else "es"
+    exam = row.optional_text("name")
+    identity = f"{exam}:{row.record.get('qid')}" if exam else row.id
+    right = place(row, "ra", len(given), first=1)
+    return Question(identity, "", row.text("qtext"), given, right, "headqa", language, subject=row.optional_text("category"))
+
+
+def biomistral(row: Row) -> Question:
+    """BioMistral's benchmark: `overall_test+prompt.json` and `French-full.json` … with `*_translated` keys; subject is the corpus.
+
+    Only PubMedQA has a context. Its frozen demonstrations (`few_shot_samples[1]` to `[3]`) are read by `biomistral_demonstrations`.
+    """
+    language = LANGUAGES.get(row.file.split("-")[0], "en")
+    suffix = "" if language == "en" else "_translated"
+    given = options(row, f"options{suffix}")
+    corpus = row.text("corpus_name")
+    return Question(
+        row.optional_text("identifier") or row.id,
+        row.optional_text(f"context{suffix}") if corpus == "PubMedQA" else "",
+        row.text(f"question{suffix}"),
+        given,
+        answer([row.text("correct_answer_letter")], given, row),
+        "biomistral",
+        language,
+        subject=corpus,
+    )
+
+
+def biomistral_demonstrations(row: Row, triple: int) -> list[Question]:
+    """Return one of the three frozen triples (1, 2 or 3) of demonstrations that stand beside each record, in English."""
+    samples = row.record.get(f"few_shot_samples[{triple}]")
+    if not isinstance(samples, list) or not samples:
+        raise row.wrong(f"key 'few_shot_samples[{triple}]' must be a list of demonstrations")
+    found = []
+    for number, sample in enumerate(samples, start=1):
+        part = Row(sample, f"{row.where}, demonstration {number}", row.file, number)
+        given = options(part)
+        context = part.optional_text("context")
+        right = answer([part.text("correct_answer_letter")], given, part)
+        found.append(Question(part.id, context, part.text("question"), given, right, "biomistral"))
+    return found

@@ -1,0 +1,152 @@
+"""Rows of published question sets as they come: JSON Lines, JSON, CSV, Parquet, or a data set of the Hugging Face hub."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evaluation import jsonl
+from galen.errors import DataError, UsageError
+
+HUB = "hub:"
+"""Beginning of a source on the hub: `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record and where it stands."""
+
+    record: dict[str, Any]
+    where: str
+    """File and line, for messages."""
+    file: str
+    """Name of the file without its suffixes, or the hub's configuration; some sets keep subject or language there."""
+    number: int
+    """Place in the file, from 1 on."""
+    key: str = ""
+    """The name of the record where a JSON file is an object of records."""
+
+    @property
+    def id(self) -> str:
+        """An id for records that have none: file and place."""
+        return f"{self.file}:{self.number}"
+
+    def text(self, key: str) -> str:
+        """Return the text under a key.
+
+        Raises:
+            DataError: it is missing, blank, or no text.
+        """
+        return jsonl.text(self.record, key, self.where)
+
+    def optional_text(self, key: str) -> str:
+        """Return the text under a key, or an empty string when there is none."""
+        value = self.record.get(key)
+        return value.strip() if isinstance(value, str) else ""
+
+    def wrong(self, message: str) -> DataError:
+        """Return an error that names the place."""
+        return DataError(f"{self.where}: {message}")
+
+
+def read(source: str | Path) -> Iterator[Row]:
+    """Yield the rows of a file, of all files of a folder by name, or of a data set on the hub.
+
+    Raises:
+        DataError: nothing is there, or a file is damaged.
+        UsageError: the hub is asked for and `datasets` is not installed.
+    """
+    if str(source).startswith(HUB):
+        yield from _hub(str(source))
+        return
+    for path in files(source):
+        for number, (where, key, record) in enumerate(_records(path), start=1):
+            yield Row(record, where, path.name.split(".")[0], number, key)
+
+
+def files(source: str | Path) -> list[Path]:
+    """Return the files that `read` reads: none for a data set on the hub.
+
+    Raises:
+        DataError: there is nothing to read.
+    """
+    if str(source).startswith(HUB):
+        return []
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and not file.name.startswith("."))
+        if not found:
+            raise DataError(f"{path} holds no file of questions ({', '.join(SUFFIXES)})")
+        return found
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path} is no file of questions; known endings: {', '.join(SUFFIXES)}")
+    return [path]
+
+
+def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield place, key and record of each record of a file."""
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        for where, record in jsonl.records(path):
+            yield where, "", record
+    elif path.suffix == ".csv":
+        yield from _csv(path)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        for number, record in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
+            yield f"{path}, row {number}", "", record
+    else:
+        yield from _json(path)
+
+
+def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the lines of a CSV file without a header as MMLU's are: question, four options, the right letter."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, cells in enumerate(csv.reader(file), start=1):
+            if len(cells) != 6:
+                raise DataError(f"{path}, record {number}: six columns are wanted (question, A, B, C, D, answer), not {len(cells)}")
+            yield f"{path}, record {number}", "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
+
+
+def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the records of a JSON array, of an object of records, or of HEAD-QA's object of exams; a file of JSON Lines also does."""
+    content = path.read_bytes()
+    try:
+        tree = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        if content.lstrip()[:1] == b"{" and b"\n{" in content:  # JSON Lines under the name .json, as MedMCQA's files are
+            for where, record in jsonl.records(path):
+                yield where, "", record
+            return
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if isinstance(tree, dict) and isinstance(tree.get("exams"), dict):
+        tree = [{**exam, **item} for exam in tree["exams"].values() for item in exam["data"]]
+    pairs = tree.items() if isinstance(tree, dict) else (("", record) for record in tree) if isinstance(tree, list) else ()
+    for number, (key, record) in enumerate(pairs, start=1):
+        where = f"{path}, record {key or number}"
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: a record must be a JSON object, not {jsonl.shown(record)}")
+        yield where, key, record
+
+
+def _hub(source: str) -> Iterator[Row]:
+    parts = source.removeprefix(HUB).split(":")
+    if len(parts) not in (2, 3):
+        raise UsageError(f"{source}: write hub:OWNER/NAME:SPLIT or hub:OWNER/NAME:CONFIGURATION:SPLIT")
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(f"{source}: reading from the hub needs the package datasets: pip install datasets") from None
+    name, *configuration, split = parts
+    try:
+        table = datasets.load_dataset(name, *configuration, split=split)
+    except Exception as error:  # the library raises many kinds, of its own, of the network, of the file system
+        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())[:300]}") from error
+    for number, record in enumerate(table, start=1):
+        yield Row(dict(record), f"{source}, row {number}", configuration[0] if configuration else split, number)

@@ -1,0 +1,128 @@
+"""Result tables as data, and as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation import published
+from evaluation.comparison import Comparison
+from evaluation.report_inputs import ModelScores
+from galen.atomic import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as they are shown; the first column names the row."""
+
+    name: str
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+    own: int
+    """How many of the first rows are our own results."""
+
+
+def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
+    """Return the tables of the papers that the models have at least one column of: our rows first, then the published ones."""
+    found = []
+    for source in published.TABLES:
+        cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
+        own = [
+            [name, *map(_shown, values), _shown(_average(values))] for name, values in cells.items() if any(v is not None for v in values)
+        ]
+        if own:
+            theirs = [[name, *(f"{value:.1f}" for value in values)] for name, values in source.rows.items()]
+            columns = ["", *(column.title for column in source.columns), "Average"]
+            found.append(Table(source.name, source.title, f"Published rows: {source.source}.", columns, own + theirs, len(own)))
+    return found
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Return all metrics of all models on all tasks, with intervals, differences to the first model and their p-values."""
+    columns = ["task", "model", "items", "metric", "value", "low", "high", "difference", "p", "p (Holm)"]
+    rows = []
+    for compared in comparisons:
+        for row in compared.rows:
+            for metric, estimate in row.metrics.items():
+                main = metric == compared.metric and row.difference is not None
+                tests = [f"{row.difference.value:.4f}", f"{row.p:.4g}", f"{row.corrected_p:.4g}"] if main and row.difference else [""] * 3
+                values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
+                rows.append([compared.task, row.model, str(compared.items), metric, *values, *tests])
+    note = "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests of this table."
+    return Table("all", "All metrics", note, columns, rows, len(rows))
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Return the tables as GitHub Markdown."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def as_csv(table: Table) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
+    return text.getvalue()
+
+
+def latex(table: Table) -> str:
+    """Return a table as a LaTeX `table` with booktabs rules; a rule parts our rows from the published ones."""
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in [table.columns, *table.rows]]
+    body = [lines[0], r"\midrule", *lines[1 : table.own + 1]]
+    if table.own < len(table.rows):
+        body += [r"\midrule", *lines[table.own + 1 :]]
+    begin = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}"]
+    tabular = rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
+    return "\n".join([*begin, tabular, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Write `tables.md`, and NAME.csv and NAME.tex for each table, and return the paths."""
+    contents = {"tables.md": markdown(tables)}
+    for table in tables:
+        contents |= {f"{table.name}.csv": as_csv(table), f"{table.name}.tex": latex(table)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        write_text(folder / name, text)
+    return [folder / name for name in contents]
+
+
+def _cell(model: ModelScores, column: published.Column) -> float | None:
+    """Return our value for a column in percent, or None."""
+    for task, subject in column.places:
+        if task in model.tasks:
+            scores = model.tasks[task]
+            if not subject:
+                return 100 * scores.metrics["accuracy"].value
+            if subject in scores.summary.get("by_subject", {}):
+                return 100 * scores.summary["by_subject"][subject]["value"]
+    return None
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    def rows() -> Iterator[str]:
+        for place, row in enumerate(table.rows):
+            yield line([f"**{row[0]}**", *row[1:]] if place < table.own < len(table.rows) else row)
+
+    rule = "|---|" + "---:|" * (len(table.columns) - 1)
+    return "\n".join([f"### {table.title}", "", line(table.columns), rule, *rows(), "", table.note, ""])
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text
