@@ -8,15 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from galen import manifest
 from galen.atomic import write_text
 from galen.progress import Progress
+from galen.worker import follow_parent
 
 _PLAN = ".plan.json"
 _HASHED_AT_ONCE = 2**20  # bytes; fits the processor's cache
@@ -91,8 +91,8 @@ def run_steps(
 
 
 def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progress) -> None:
-    """Let several processes do the steps."""
-    with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+    """Let several processes do the steps; they end with this one, or they would write into the files of its next start."""
+    with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         running = {pool.submit(_write_and_record, folder, step): step for step in steps}
         try:
             while running:
@@ -102,16 +102,6 @@ def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progres
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is killed: it would write into the files of the next start."""
-
-    def watch(parent: Any) -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, args=(parent_process(),), daemon=True).start()
 
 
 def _write_and_record(folder: Path, step: Step, progress: Callable[[int], None] = lambda _: None) -> None:

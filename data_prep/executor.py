@@ -21,7 +21,7 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 from tqdm import tqdm
 
-from data_prep.worker import follow_parent
+from galen.worker import follow_parent
 from galen.errors import DataError
 
 logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files

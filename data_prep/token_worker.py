@@ -13,7 +13,7 @@ from data_prep.fast_encoder import Engine
 from data_prep.records import Bad, parse
 from data_prep.sequences import Documents, Shape, build
 from data_prep.text_tokenizer import TextTokenizer
-from data_prep.worker import follow_parent
+from galen.worker import follow_parent
 
 AUDIT_EVERY = 8
 """Blocks between two documents that are also encoded by the reference."""

@@ -99,7 +99,10 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
 
 def test_contaminated_items_are_set_apart(arguments, tmp_path):
     index = tmp_path / "index.jsonl"
-    index.write_text('{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share": 1, "task": "other"}\n')
+    index.write_text(
+        '{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share": 1, "task": "other"}\n'
+        '{"id": "test:4", "share": 1, "action": "dropped"}\n'
+    )
     run.main(arguments)
     assert "clean" not in results_of(tmp_path / "scores")
     run.main([*arguments, "--contamination", str(index)])  # the scores are there; only the results are written anew

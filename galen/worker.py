@@ -1,4 +1,4 @@
-"""How a worker process behaves towards the command that started it."""
+"""How a worker process behaves towards the process that started it."""
 
 import multiprocessing
 import os
