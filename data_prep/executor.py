@@ -21,8 +21,8 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 from tqdm import tqdm
 
-from galen.worker import follow_parent
 from galen.errors import DataError
+from galen.worker import follow_parent
 
 logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files
 
