@@ -30,7 +30,10 @@ Location = tuple[str | int, ...]
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read the YAML file `path`, apply `overrides` (`a.b=value`, the value in YAML) and validate.
+    """Read the YAML file `path`, apply `overrides` in their order and validate.
+
+    An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`), whose keys replace those
+    that are there: a layout of GPUs, for example, beside the recipe of a model.
 
     Raises:
         UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
@@ -38,7 +41,12 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
     tree, lines = _read_yaml(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        origin[_apply_override(tree, override)] = f"override {override!r}"
+        if "=" not in override and override.endswith((".yaml", ".yml")):
+            layer, lines = _read_yaml(Path(override))
+            _merge(tree, layer)
+            origin |= {key: f"{override}, line {line}" for key, line in lines.items()}
+        else:
+            origin[_apply_override(tree, override)] = f"override {override!r}"
     try:
         return TypeAdapter(recipe_class).validate_python(tree)
     except ValidationError as error:
@@ -102,6 +110,15 @@ def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
         for index, value in enumerate(node.value):
             yield (*prefix, index), value.start_mark.line + 1
             yield from _key_lines(value, (*prefix, index))
+
+
+def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Replace values of `tree` by those of `layer`; sections are merged, lists replaced."""
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> Location:

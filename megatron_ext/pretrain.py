@@ -42,7 +42,7 @@ def pretrain(run: Recipe) -> None:
     """
     output = Path(run.output)
     weights = checkpoint_folder.newest(run.model.checkpoint)
-    architecture = architectures.read(weights)
+    architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():

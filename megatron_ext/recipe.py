@@ -20,6 +20,8 @@ class Model:
 
     checkpoint: str
     """Megatron checkpoint folder to start from (its weights only), made by checkpoints_convert/hf_to_megatron.py."""
+    architecture: str | None = None
+    """JSON file that describes the model (the form of a checkpoint's architecture.json): for planning before the checkpoint is there."""
 
 
 @dataclass(kw_only=True, config=STRICT)
