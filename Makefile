@@ -37,8 +37,13 @@ demo-clean:  ## remove what the demo made (the downloaded input stays in its cac
 test: $(READY)  ## run the tests; a part of them: PYTEST_ARGS="tests/galen -k recipe"
 	@$(RUN) -m pytest $(PYTEST_ARGS)
 
+.PHONY: slurm-test
+slurm-test: $(READY)  ## a Slurm of four nodes on this machine, and the scripts of slurm/ on it (part of `make test`)
+	@$(RUN) -m pytest tests/slurm $(PYTEST_ARGS)
+
 .PHONY: lint
-lint: $(READY)  ## ruff (rules and format) and the type checker
+lint: $(READY)  ## ruff (rules and format), the type checker, shellcheck
+	@$(VENV)/bin/shellcheck --external-sources slurm/*.sh
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy $(CODE)

@@ -1,0 +1,65 @@
+"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, the time limit, a node that dies, and the end of the recipe."""
+
+import json
+
+from tests.megatron_ext.conftest import RECIPE
+
+STEPS = 1500
+# What a node with a broken GPU says; the others have the eight that the job asked for.
+NVIDIA_SMI = """#!/bin/bash
+for gpu in 0 1 2 3 4 5 6 7; do
+  if [[ $SLURMD_NODENAME == n1 && $gpu == 5 ]]; then echo "$gpu, 3, No, No, Not Active"; else echo "$gpu, 0, No, No, Not Active"; fi
+done
+"""
+
+
+def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data):
+    """One job: node n1 is left out, the time limit queues it again, a dead node as well, and it ends with all its steps."""
+    folder = tmp_path / "a run's folder"
+    folder.mkdir()
+    recipe = folder / "tiny recipe.yaml"
+    recipe.write_text(RECIPE.format(output=json.dumps(str(folder / "run")), checkpoint=checkpoint, data=data))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    log, output = folder / "job.log", folder / "run"
+
+    def told():
+        return log.read_text() if log.exists() else "no output of the job"
+
+    def steps():
+        path = output / "log.jsonl"
+        return path.read_text().count('"train"') if path.exists() else 0
+
+    overrides = [f"training.train_iters={STEPS}", "training.save_interval=10", "training.eval_interval=100000", "training.eval_iters=1"]
+    job = cluster.sbatch(
+        *("--nodes=2", "--ntasks-per-node=1", f"--output={log}", "slurm/pretrain_70b.sh", recipe, *overrides),
+        **{**site, "PATH": f"{programs}:{site['PATH']}"},
+    )
+
+    cluster.until(job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told)
+    assert "node n1 is left out: GPU 5 has uncorrected memory errors: 3" in told()
+
+    now = cluster.until(job, "steps", lambda _: steps() > 20, told)
+    assert now["Restarts"] == "1"
+    before_limit = steps()
+    cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # minutes: the script wants its signal ten before the end
+    cluster.until(job, "the time limit queues it again", lambda job: job["Restarts"] == "2", told)
+    cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
+    assert "the time limit is near" in told() and "starting again" in told()
+    stopped = steps()
+    assert before_limit <= stopped < STEPS
+
+    now = cluster.until(job, "more steps", lambda _: steps() > stopped, told)
+    first, second = cluster.command("scontrol", "show", "hostnames", now["NodeList"]).split()
+    assert "n1" not in (first, second)
+    cluster.kill_node(second)
+    cluster.until(job, "the dead node queues it again", lambda job: job["Restarts"] == "3", told)
+    done = cluster.wait(job, told)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "3"), told()
+    assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert (output / "manifest.json").is_file()
+    cluster.start_node(second)
