@@ -6,6 +6,7 @@ with the CPU. It changes `torch.cuda` for the whole process, so only the entry p
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,6 +70,21 @@ class _Stream:
         """Return at once: all work is done when a call returns."""
 
     wait_event = record_event = synchronize = wait_stream
+
+
+class HostEvent:
+    """A mark in the work of a device that does one thing after another: the process's own clock."""
+
+    def record(self) -> None:
+        """Set the mark here."""
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Return at once: all work is done when a call returns."""
+
+    def elapsed_time(self, later: "HostEvent") -> float:
+        """Return the milliseconds from this mark to a later one."""
+        return 1000 * (later.time - self.time)
 
 
 def install() -> None:
