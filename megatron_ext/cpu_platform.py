@@ -100,6 +100,8 @@ def install() -> None:
     cuda.current_stream = cuda.default_stream = lambda *_, **__: _Stream()
     cuda.stream = lambda _: contextlib.nullcontext()
     cuda.nvtx.range_push = cuda.nvtx.range_pop = lambda *_, **__: None
+    megatron_random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+    megatron_random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
     megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
