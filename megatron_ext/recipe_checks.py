@@ -57,6 +57,8 @@ def check_precision(training: Training, optimizer: Optimizer) -> None:
                 raise ValueError(f"training.{name} needs training.fp8_format (hybrid or e4m3)")
     elif training.precision != "bf16":
         raise ValueError("training.fp8_format needs training.precision: bf16, for what is not computed in FP8")
+    if training.fp8_param_gather and training.fp8_recipe == "mxfp8":
+        raise ValueError("training.fp8_param_gather with fp8_recipe: mxfp8 is not supported here yet; set it to false")
     if training.fp8_format and training.fp8_recipe == "delayed":
         if training.first_last_layers_bf16:
             raise ValueError("training.first_last_layers_bf16 does not go with fp8_recipe: delayed; take tensorwise or blockwise")
