@@ -67,10 +67,30 @@ def new_iteration(checkpoint: str | Path, iteration: int, writer: bool = True) -
     if writer:
         shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
         temporary.replace(final)
-        write_text(Path(checkpoint) / LATEST, f"{iteration}\n")
+        set_latest(checkpoint, iteration)
 
 
-def prune(checkpoint: str | Path, keep: int) -> None:
-    """Remove all but the newest `keep` iterations."""
+def complete_iterations(checkpoint: str | Path, newest: int) -> list[int]:
+    """Return the iterations up to `newest` that are there, in their order."""
+    found = [int(folder.name[5:]) for folder in Path(checkpoint).glob("iter_*") if folder.name[5:].isdigit()]
+    return sorted(iteration for iteration in found if iteration <= newest)
+
+
+def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
+    """Move the tracker to an iteration; None for no iteration."""
+    tracker = Path(checkpoint) / LATEST
+    if iteration is None:
+        tracker.unlink(missing_ok=True)
+    else:
+        write_text(tracker, f"{iteration}\n")
+
+
+def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
+    """Remove all but the newest `keep` iterations and, where `every` is given, the multiples of it."""
     for folder in sorted(Path(checkpoint).glob("iter_*"))[:-keep]:
-        shutil.rmtree(folder)
+        if every is None or int(folder.name[5:]) % every:
+            doomed = folder.with_name(f".{folder.name}.removed")  # a kill while it is removed must not leave half a checkpoint
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+    for left in Path(checkpoint).glob(".iter_*.removed"):
+        shutil.rmtree(left, ignore_errors=True)

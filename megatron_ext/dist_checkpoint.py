@@ -4,17 +4,22 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from megatron.core import dist_checkpointing
+from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
 
 from galen.errors import DataError
 from megatron_ext import safe_pickle
 
 
 def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
-    """Write a sharded state dictionary into the empty folder `folder`, every rank its part (collective)."""
+    """Write a sharded state dictionary into the empty folder `folder`, every rank its part, replicas shared out (collective)."""
+    strategy = FullyParallelSaveStrategyWrapper(
+        get_default_save_sharded_strategy(), parallel_state.get_data_parallel_group(with_context_parallel=True)
+    )
     options = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
-    dist_checkpointing.save(state, str(folder), **options)
+    dist_checkpointing.save(state, str(folder), strategy, **options)
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
