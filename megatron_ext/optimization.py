@@ -1,6 +1,7 @@
 """Wraps the model for data parallelism and builds Megatron's distributed AdamW and its learning-rate schedule."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
@@ -25,24 +26,24 @@ def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
     )
 
 
-def optimizer_config(recipe: Recipe) -> OptimizerConfig:
-    """Return the settings of Megatron's AdamW."""
+def optimizer_options(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of Megatron's OptimizerConfig that a recipe decides."""
     options = recipe.optimizer
     names = ("lr", "min_lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_grad", "use_precision_aware_optimizer")
     names += ("optimizer_cpu_offload", "overlap_cpu_optimizer_d2h_h2d")
     types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
     bf16 = recipe.training.precision == "bf16"
-    return OptimizerConfig(
-        optimizer="adam",
-        bf16=bf16,
-        params_dtype=torch.bfloat16 if bf16 else torch.float32,
-        use_distributed_optimizer=True,
-        overlap_param_gather=recipe.parallel.overlap_param_gather,
-        fp8_recipe=recipe.training.fp8_recipe if recipe.training.fp8_format else None,
-        optimizer_offload_fraction=options.optimizer_offload_fraction if options.optimizer_cpu_offload else 0.0,
+    return {
+        "optimizer": "adam",
+        "bf16": bf16,
+        "params_dtype": torch.bfloat16 if bf16 else torch.float32,
+        "use_distributed_optimizer": True,
+        "overlap_param_gather": recipe.parallel.overlap_param_gather,
+        "fp8_recipe": recipe.training.fp8_recipe if recipe.training.fp8_format else None,
+        "optimizer_offload_fraction": options.optimizer_offload_fraction if options.optimizer_cpu_offload else 0.0,
         **{name: getattr(options, name) for name in names},
         **{name: _DTYPES[getattr(options, name)] for name in types},
-    )
+    }
 
 
 def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[DistributedDataParallel]:
@@ -60,7 +61,7 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
 
     The model's gradients are summed over the tokens of the whole global batch and divided by their number once.
     """
-    optimizer = get_megatron_optimizer(optimizer_config(recipe), list(model))
+    optimizer = get_megatron_optimizer(OptimizerConfig(**optimizer_options(recipe)), list(model))
     for piece in model:
         piece.config.finalize_model_grads_func = finalize_model_grads
         piece.config.grad_scale_func = optimizer.scale_loss
