@@ -11,6 +11,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyPara
 
 from galen.errors import DataError
 from megatron_ext import safe_pickle
+from megatron_ext.stop_requests import held_back
 
 
 def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
@@ -19,7 +20,8 @@ def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
         get_default_save_sharded_strategy(), parallel_state.get_data_parallel_group(with_context_parallel=True)
     )
     options = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
-    dist_checkpointing.save(state, str(folder), strategy, **options)
+    with held_back():
+        dist_checkpointing.save(state, str(folder), strategy, **options)
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from galen import cli, recipe
 from galen.atomic import write_text
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe
+from megatron_ext.stop_requests import EXIT_CODE, STOPPED
 
 STATE = "restarts.json"
 STOP = 3
 USAGE = 2
-_EARLY = {75: "was asked to stop early", 138: "was ended by SIGUSR1", 140: "was ended by SIGUSR2", 143: "was ended by SIGTERM"}
+_EARLY = {EXIT_CODE: "was asked to stop early", 138: "was ended by SIGUSR1", 140: "was ended by SIGUSR2", 143: "was ended by SIGTERM"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--exit-code", type=int, required=True, metavar="N", help="what the run ended with")
     parser.add_argument("--in-vain", type=int, default=3, metavar="N", help="starts in a row without a newer checkpoint before giving up [3]")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     output = Path(recipe.load(Recipe, arguments.recipe, arguments.overrides).output)
     found = decide(output, arguments.exit_code, arguments.in_vain)
     print(f"the run {found.why}", file=sys.stderr)
@@ -59,6 +60,8 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
         return Decision(False, "has ended as it should", 0)
     if exit_code == USAGE:
         return Decision(False, "was refused (exit code 2): mend the command or the recipe", 0)
+    if exit_code == EXIT_CODE and _was_told(output):
+        return Decision(False, "was stopped by its trigger file: start it again when it should go on", 0)
     state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
     before = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {"iteration": None, "in_vain": 0}
     in_vain = before["in_vain"] + 1 if before["iteration"] == iteration else 0
@@ -68,6 +71,12 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     if in_vain >= limit:
         return Decision(False, f"{ended} and {stands}, no further than {limit} starts ago: look at its log before starting it again", in_vain)
     return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""), in_vain)
+
+
+def _was_told(output: Path) -> bool:
+    """Say whether someone asked this run to stop, rather than a limit."""
+    stopped = output / STOPPED
+    return stopped.is_file() and json.loads(stopped.read_text(encoding="utf-8"))["reason"] == "trigger file"
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ class Cluster:
         A few seconds must pass, since a node refuses what was signed before it ended the job's last start.
         """
         job = self.job(number)
-        if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime":
+        if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and job["StartTime"].startswith("2"):
             start = datetime.datetime.fromisoformat(job["StartTime"])
             if start - datetime.datetime.now() > datetime.timedelta(seconds=20):
                 self.command("scontrol", "update", f"JobId={number}", "StartTime=now+4", check=False)
