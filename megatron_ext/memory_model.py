@@ -87,7 +87,7 @@ def layer_activations(architecture: Architecture, recipe: Recipe, fused: bool = 
     Args:
         architecture: the model.
         recipe: its layout, precision and what it recomputes.
-        fused: whether the SwiGLU is one kernel that keeps its input only (CUDA), or PyTorch's parts, which keep more (CPU).
+        fused: whether norms and SwiGLU are kernels that keep their input alone (CUDA), or PyTorch's parts, which keep more (CPU).
     """
     shape, parallel, training = architecture, recipe.parallel, recipe.training
     tensor = parallel.tensor_model_parallel_size
@@ -101,13 +101,17 @@ def layer_activations(architecture: Architecture, recipe: Recipe, fused: bool = 
     queries, keys = shape.num_attention_heads * shape.kv_channels, shape.num_query_groups * shape.kv_channels
     wide = tokens * shape.ffn_hidden_size / tensor
     entering = 1 if training.fp8_format else size  # Transformer Engine keeps the input of an FP8 product in FP8
-    # A norm's input and the input of the product behind it, twice; float32 statistics of the norm
     parts = {"norm inputs": 2 * hidden, "norm outputs": 2 * hidden * entering / size, "norm statistics": 2 * 4 * outside}
     parts["queries, keys, values"] = size * tokens * (queries + 2 * keys) / tensor
     parts["attention output"] = (size + (1 if training.fp8_format else 0)) * tokens * queries / tensor
     parts["attention statistics"] = 4 * tokens * shape.num_attention_heads / tensor
-    parts["MLP gate and up"] = 2 * wide * size
-    parts["MLP product"] = wide * (entering if fused else 2 * size)  # the parts also keep silu(gate)
+    parts["MLP gate and up"] = 2 * size * wide
+    parts["MLP product"] = entering * wide
+    if not fused:
+        parts["norm inputs"] = 2 * 2 * 4 * outside * shape.hidden_size  # in float32, and once more normalised
+        parts["queries, keys, values"] += size * tokens * (queries + keys) / tensor  # the values keep the whole they are a part of
+        parts["rotary factors"] = 4 * size * tokens / training.micro_batch_size * shape.kv_channels
+        parts["MLP product"] = 3 * size * wide
     if "core_attn" in modules:
         parts["attention statistics"] = 0
     if "layernorm" in modules:
@@ -157,7 +161,7 @@ def stage_memory(architecture: Architecture, recipe: Recipe, gpus: int, stage: i
     if last:  # the final norm's and the output layer's inputs
         rows = recipe.data.seq_length / parallel.context_parallel_size * training.micro_batch_size
         rows /= parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
-        activations += rows * (2 * size * architecture.hidden_size + 4)
+        activations += rows * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
     return StageMemory(
         layers=layers[stage],
         parameters=parameters,
@@ -180,8 +184,8 @@ def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, l
     number = training.recompute_num_layers or 1
     if training.recompute_method == "block":  # the first `number` layers of the stage
         share = min(number / layers, 1)
-        return in_flight * (share * kept + (1 - share) * whole) + whole
-    return in_flight / number * kept + number * whole  # the group whose backward pass runs is whole
+        return in_flight * (share * kept + (1 - share) * whole) + whole - kept
+    return in_flight / number * kept + number * whole - kept  # the group whose backward pass runs is whole
 
 
 def all_stages(architecture: Architecture, recipe: Recipe, gpus: int) -> list[StageMemory]:

@@ -98,7 +98,9 @@ def _as_text(
         lines.append(f"No layout fits on {arguments.gpus} x {arguments.gpu}: take more GPUs, or shorter sequences")
         return "\n".join(lines)
     lines.append("Fastest layouts that fit (the batch and the precision as in the recipe):")
-    lines += table(["TP", "PP", "VP", "CP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"], [_row(one) for one in ranked])
+    lines += table(
+        ["TP", "PP", "VP", "CP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"], [_row(one) for one in ranked]
+    )
     lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe))}"]
     return "\n".join(lines)
 

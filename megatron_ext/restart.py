@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--exit-code", type=int, required=True, metavar="N", help="what the run ended with")
-    parser.add_argument("--in-vain", type=int, default=3, metavar="N", help="starts in a row without a newer checkpoint before giving up [3]")
+    parser.add_argument("--in-vain", type=int, default=3, metavar="N", help="starts in a row without a newer checkpoint that end it [3]")
     arguments = parser.parse_intermixed_args(argv)
     output = Path(recipe.load(Recipe, arguments.recipe, arguments.overrides).output)
     found = decide(output, arguments.exit_code, arguments.in_vain)
@@ -69,7 +69,7 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
     stands = "has no checkpoint yet" if iteration is None else f"stands at step {iteration}"
     if in_vain >= limit:
-        return Decision(False, f"{ended} and {stands}, no further than {limit} starts ago: look at its log before starting it again", in_vain)
+        return Decision(False, f"{ended} and {stands}, as {limit} starts ago: look at its log first", in_vain)
     return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""), in_vain)
 
 

@@ -8,7 +8,6 @@ import datetime
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -18,11 +17,11 @@ from typing import Any
 
 import psutil
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "setpriv")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
-PATIENCE = 400  # seconds for anything that takes seconds on a quiet machine
+PATIENCE = 900  # seconds for anything that takes seconds on a quiet machine
 
 CONFIGURATION = """
 ClusterName=galen
@@ -42,7 +41,8 @@ SlurmdSpoolDir={folder}/spool_%n
 SlurmdPidFile={folder}/slurmd_%n.pid
 SlurmdLogFile={folder}/slurmd_%n.log
 ReturnToService=1
-SlurmdTimeout=60
+SlurmdTimeout=30
+SchedulerParameters=bf_interval=4
 KillWait=60
 MinJobAge=3600
 SelectType=select/cons_tres
@@ -91,27 +91,36 @@ class Cluster:
 
     def __init__(self, folder: Path, nodes: int) -> None:
         self.folder, self.nodes = folder, [f"n{number + 1}" for number in range(nodes)]
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
         for name in [name for name in self.environment if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"]:
             del self.environment[name]  # of a job of a real cluster, in which the tests may run
 
     def __enter__(self) -> "Cluster":
         self._configure()
-        self._daemon("munged", "--force", *(f"--{name}={self.folder}/munge.{ending}" for name, ending in MUNGE.items()))
-        self._daemon("slurmctld", "-c")
-        for node in self.nodes:
-            self.start_node(node)
-        wait_for("all nodes idle", lambda: self.states() == dict.fromkeys(self.nodes, "idle"), told=self.logs)
+        try:
+            munge = (f"--{name}={self.folder}/munge.{ending}" for name, ending in MUNGE.items())
+            self._daemon("munged", "munged", "--foreground", "--force", *munge)
+            wait_for("munge's socket", (self.folder / "munge.socket").exists, told=self.logs)
+            self._daemon("slurmctld", "slurmctld", "-D", "-c")
+            for node in self.nodes:
+                self.start_node(node)
+            wait_for("all nodes idle", lambda: self.states() == dict.fromkeys(self.nodes, "idle"), told=self.logs)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.command("scancel", "--user", str(os.geteuid()), check=False)
         with contextlib.suppress(AssertionError):
-            wait_for("no job", lambda: not self.command("squeue", "--noheader").strip(), 30)
+            wait_for("no job", lambda: not self.command("squeue", "--noheader", check=False).strip(), 30)
         for node in self.nodes:
             self.kill_node(node)
-        for name in ("slurmctld", "munge"):
-            _end(self.folder / f"{name}.pid")
+        for daemon in self.daemons.values():
+            daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(30)
 
     def _configure(self) -> None:
         for name in ("state", *(f"spool_{node}" for node in self.nodes)):
@@ -128,21 +137,26 @@ class Cluster:
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={self.folder}/gpu[0-7]\n")
 
-    def _daemon(self, *command: str) -> None:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command[0]} did not start: {done.stdout}{done.stderr}"
+    def _daemon(self, name: str, *command: str) -> None:
+        """Start a daemon that ends with this process, however that ends."""
+        with (self.folder / f"{name}.out").open("ab") as file:
+            self.daemons[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon."""
-        self._daemon("slurmd", "-N", node)
+        self._daemon(node, "slurmd", "-D", "-N", node)
 
     def kill_node(self, node: str) -> None:
         """End a node at once: its daemon and every process of its jobs, as when its power fails."""
-        ours = [process for process in psutil.process_iter() if self._belongs(process, node)]
-        for process in [*ours, *(child for one in ours for child in _descendants(one))]:
+        managers = [process for process in psutil.process_iter() if self._belongs(process, node)]
+        for process in [*managers, *(child for one in managers for child in _descendants(one))]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
-        (self.folder / f"slurmd_{node}.pid").unlink(missing_ok=True)
+                process.kill()
+        if node in self.daemons:
+            self.daemons[node].kill()
+            self.daemons.pop(node).wait()
 
     def _belongs(self, process: psutil.Process, node: str) -> bool:
         """Say whether a process is this node's daemon or manages a step on it: both write the node's log."""
@@ -160,6 +174,18 @@ class Cluster:
         assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def refusal(self, *arguments: object, **environment: str) -> str:
+        """Run a command that must end with exit code 2; return what it says."""
+        done = subprocess.run(
+            [*map(str, arguments)], env={**self.environment, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done
+        return done.stderr
+
+    def jobs(self) -> list[int]:
+        """Return the numbers of all jobs, an array's once."""
+        return [int(line) for line in self.command("squeue", "--noheader", "--states=all", "--format=%F").split()]
+
     def sbatch(self, *arguments: object, **environment: str) -> int:
         """Submit a job and return its number."""
         return int(self.command("sbatch", "--parsable", *arguments, **environment).split(";")[0])
@@ -167,7 +193,7 @@ class Cluster:
     def states(self) -> dict[str, str]:
         """Return the state of each node."""
         lines = self.command("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split("\n")
-        return {name: state for name, state in (line.split() for line in lines if line)}
+        return dict(line.split() for line in lines if line)
 
     def job(self, number: int) -> dict[str, str]:
         """Return what Slurm knows of a job."""
@@ -203,7 +229,7 @@ class Cluster:
 
     def logs(self) -> str:
         """Return the last lines of the daemons' logs."""
-        files = sorted(self.folder.glob("*.log"))
+        files = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
         return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-12:]) for file in files)
 
 
@@ -217,14 +243,6 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _end(pid_file: Path) -> None:
-    """End the daemon that wrote a file with its number, and wait for it."""
-    with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess, psutil.TimeoutExpired):
-        process = psutil.Process(int(pid_file.read_text()))
-        process.terminate()
-        process.wait(30)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

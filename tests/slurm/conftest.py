@@ -1,4 +1,6 @@
 import os
+import shlex
+import sys
 
 import pytest
 
@@ -16,6 +18,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/slurm/" in str(item.path):
             item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.timeout(3000))  # every wait in them has a limit of its own
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +34,6 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """Environment that names this Python and this machine as the site's."""
-    import shlex
-    import sys
-
     folder = tmp_path_factory.mktemp("site of this machine")
     file = folder / "site.sh"
     file.write_text(SITE.format(python=shlex.quote(sys.executable), folder=shlex.quote(str(folder))))
