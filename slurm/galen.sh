@@ -104,7 +104,8 @@ galen_pretrain() {
   fi
   galen_address
   galen_check_nodes
-  galen_step --kill-on-bad-exit=1 -- -m megatron_ext.pretrain "$@"
+  # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75
+  galen_step --wait=120 -- -m megatron_ext.pretrain "$@"
   galen_wait
   if [[ $GALEN_CODE == 0 ]]; then exit 0; fi
   if galen_once -m megatron_ext.restart "$@" --exit-code "$GALEN_CODE"; then galen_requeue; fi
