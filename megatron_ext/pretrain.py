@@ -116,8 +116,9 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
 
     output = Path(run.output)
     platform = platforms.current()
-    platform.init_distributed(run.resilience.distributed_timeout_minutes)
-    layout.initialize(run.parallel, run.training.seed, run.resilience.distributed_timeout_minutes)
+    timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
+    platform.init_distributed(timeout)
+    layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     if first:
         _start_folder(run)
