@@ -1,7 +1,8 @@
 """Where things are in a Megatron checkpoint folder. No torch here.
 
 DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
-DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json
+DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json,
+                                        manifest.json with the size and hash of each
 DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
 """
 
@@ -55,19 +56,25 @@ def newest(checkpoint: str | Path) -> Path:
     return folder
 
 
-@contextmanager
-def new_iteration(checkpoint: str | Path, iteration: int, writer: bool = True) -> Iterator[Path]:
-    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it.
-
-    All ranks enter with the same arguments, one of them as `writer`, and must have met (a barrier) before they leave.
-    """
+def partial_folder(checkpoint: str | Path, iteration: int) -> Path:
+    """Return the folder of an iteration that is being written."""
     final = iteration_folder(checkpoint, iteration)
-    temporary = final.with_name(f".{final.name}.partial")
-    yield temporary
-    if writer:
-        shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
-        temporary.replace(final)
-        set_latest(checkpoint, iteration)
+    return final.with_name(f".{final.name}.partial")
+
+
+def publish(checkpoint: str | Path, iteration: int) -> None:
+    """Give an iteration that is whole its name, and move the tracker to it."""
+    final = iteration_folder(checkpoint, iteration)
+    shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
+    partial_folder(checkpoint, iteration).replace(final)
+    set_latest(checkpoint, iteration)
+
+
+@contextmanager
+def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
+    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it."""
+    yield partial_folder(checkpoint, iteration)
+    publish(checkpoint, iteration)
 
 
 def complete_iterations(checkpoint: str | Path, newest: int) -> list[int]:

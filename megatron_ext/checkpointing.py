@@ -1,9 +1,8 @@
-"""Saves and restores everything that a run needs to go on: weights, optimizer, schedule, progress, random states."""
+"""What a run needs to go on, saved by `checkpoint_writer` and restored here: weights, optimizer, schedule, progress, random states."""
 
 import dataclasses
 import json
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,10 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from galen.atomic import write_text
 from galen.errors import DataError
-from megatron_ext import checkpoint_folder, checkpoint_integrity, layout
-from megatron_ext.architecture import Architecture
-from megatron_ext.dist_checkpoint import load_sharded, save_sharded
+from megatron_ext import checkpoint_folder, layout
+from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.model import LanguageModel
-from megatron_ext.recipe import Training
 
 STATE = "training_state.json"
 # The form that lets tensor, pipeline and data parallelism change between save and load.
@@ -76,27 +72,6 @@ def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | 
         piece.load_state_dict(loaded[name], strict=False)
 
 
-def save(checkpoint: str | Path, progress: Progress, architecture: Architecture, run: Run, training: Training) -> None:
-    """Write a checkpoint of the run under its iteration's name, whole or not at all (collective)."""
-    rank = torch.distributed.get_rank()
-    with checkpoint_folder.new_iteration(checkpoint, progress.iteration, writer=rank == 0) as folder:
-        if rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind
-            folder.mkdir(parents=True)
-        torch.distributed.barrier()
-        save_sharded(_sharded_state(run, loading=False), folder)
-        if rank == 0:
-            architecture.write(folder)
-            state = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": layout.sizes()}
-            write_text(folder / STATE, json.dumps(state, indent=1) + "\n")
-        torch.distributed.barrier()
-        checkpoint_integrity.seal(folder, progress.iteration, layout.sizes())
-        torch.distributed.barrier()
-    if rank == 0:
-        checkpoint_folder.prune(checkpoint, training.keep_checkpoints, training.keep_every)
-    torch.distributed.barrier()
-
-
 def load(folder: Path, run: Run) -> Progress:
     """Restore a run from the folder of one iteration and return how far it was (collective).
 
@@ -111,7 +86,7 @@ def load(folder: Path, run: Run) -> Progress:
         raise DataError(f"cannot go on from {folder}: {STATE}: {error}") from None
     same_layout = saved["layout"] == layout.sizes()
     with torch.no_grad():
-        state = load_sharded(_sharded_state(run, loading=True, with_random=same_layout), folder)
+        state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
         for name, piece in zip(_sharded_names(run.model), run.model, strict=True):
             piece.module.load_state_dict(state[name], strict=False)
         run.optimizer.load_state_dict(state["optimizer"])
@@ -122,7 +97,8 @@ def load(folder: Path, run: Run) -> Progress:
     return Progress(**saved["progress"])
 
 
-def _sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str, Any]:
+def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str, Any]:
+    """Return what a checkpoint holds of this process, each tensor with its place in the whole."""
     weights = _sharded_weights([piece.module for piece in run.model])
     optimizer = run.optimizer.sharded_state_dict(
         weights if len(run.model) > 1 else weights["model"], is_loading=loading, metadata=dict(_METADATA)

@@ -8,6 +8,8 @@ import datetime
 import functools
 import importlib.util
 import os
+import platform
+import resource
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -62,6 +64,18 @@ class Platform:
             return None
         name = torch.cuda.get_device_name(self.device)
         return next((peak for kind, peak in PEAK_BF16_FLOPS.items() if kind in name), None)
+
+    @property
+    def device_name(self) -> str:
+        """Return the kind of device, as its maker calls it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor() or platform.machine()
+
+    @property
+    def peak_memory(self) -> int:
+        """Return the most bytes that this process has had allocated: the device's memory, on the CPU the process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
     def new_event(self) -> Callable[[], Any]:

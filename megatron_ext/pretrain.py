@@ -19,6 +19,7 @@ from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.run_log import check_wandb
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
@@ -47,6 +48,7 @@ def pretrain(run: Recipe) -> int:
     """
     output = Path(run.output)
     stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
+    check_wandb()
     weights = checkpoint_folder.newest(run.model.checkpoint)
     architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
@@ -70,6 +72,7 @@ def pretrain(run: Recipe) -> int:
     reason = trainer.run()
     if trainer.log:
         _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, stop)
+        trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
 
@@ -116,8 +119,9 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
 
     output = Path(run.output)
     platform = platforms.current()
-    platform.init_distributed(run.resilience.distributed_timeout_minutes)
-    layout.initialize(run.parallel, run.training.seed, run.resilience.distributed_timeout_minutes)
+    timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
+    platform.init_distributed(timeout)
+    layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     if first:
         _start_folder(run)

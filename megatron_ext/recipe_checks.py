@@ -23,6 +23,9 @@ def check_data(data: Data, training: Training) -> None:
         raise ValueError("with data.sources, validation files stand in data.sources.NAME.validation")
     if training.eval_iters and not data.validation_prefixes:
         raise ValueError("there are no validation files; name some, or set training.eval_iters to 0")
+    for kind in ("train", "validation") if data.sources and training.eval_iters else ("train",) if data.sources else ():
+        if not any(source.weight for source in data.sources.values() if getattr(source, kind)):
+            raise ValueError(f"data.sources: all sources with {kind} files have the weight 0")
     before = 0
     for number, phase in enumerate(data.phases):
         where = f"data.phases.{number}"

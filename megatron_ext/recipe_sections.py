@@ -57,8 +57,8 @@ class Source:
     """Prefixes of its .bin/.idx files; each counts by its number of tokens."""
     validation: list[str] = Field(default_factory=list)
     """The same for validation; its loss is logged by the source's name."""
-    weight: float = Field(gt=0)
-    """Its share of the samples, relative to the other sources' weights."""
+    weight: float = Field(ge=0)
+    """Its share of the samples, relative to the other sources' weights; 0 for none before a later phase names it."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -152,7 +152,10 @@ def samples_needed(recipe: Recipe) -> int:
 def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
     """Return the number of samples and the weights of each phase; what a run leaves out counts to the phase that it is in."""
     schedule = BatchSchedule(recipe.training)
-    weights = [{name: source.weight for name, source in recipe.data.sources.items()}, *(phase.weights for phase in recipe.data.phases)]
+    weights = [
+        {name: source.weight for name, source in recipe.data.sources.items() if source.weight},
+        *(phase.weights for phase in recipe.data.phases),
+    ]
     bounds = [0, *(schedule.samples_after(phase.start_step) for phase in recipe.data.phases), count]
     return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
 

@@ -14,6 +14,7 @@ from galen.errors import DataError
 from megatron_ext import batches, checkpoint_integrity, checkpointing
 from megatron_ext.architecture import Architecture
 from megatron_ext.batch_schedule import BatchSchedule
+from megatron_ext.checkpoint_writer import CheckpointWriter
 from megatron_ext.checkpointing import Progress, Run
 from megatron_ext.global_batch import Batches, GlobalBatch, Outcome, samples_not_finite
 from megatron_ext.loss_guard import LossGuard
@@ -57,6 +58,7 @@ class Trainer:
         self.platform, self.recipe, self.architecture, self.state = platform, recipe, architecture, run
         self.progress, self.data, self.stop, self.log = progress, data, stop, log
         self.rank, self.checkpoints = torch.distributed.get_rank(), Path(recipe.output) / "checkpoints"
+        self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
         self.schedule = BatchSchedule(recipe.training)
         self.batch = GlobalBatch(platform, recipe, run.model, eod)
         limit = 60 * recipe.resilience.distributed_timeout_minutes
@@ -92,6 +94,8 @@ class Trainer:
             if last or reason or step % options.save_interval == 0:
                 self.save()
             self._look_around(step)
+        self.watchdog.enter(self.progress.iteration, "checkpoint")
+        self.writer.finish(wait=True)
         self.watchdog.close()
         return reason if self.progress.iteration < options.train_iters else None
 
@@ -99,7 +103,7 @@ class Trainer:
         """Write a checkpoint of the present state."""
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.progress.recent_losses = self.guard.recent
-        checkpointing.save(self.checkpoints, self.progress, self.architecture, self.state, self.recipe.training)
+        self.writer.save(self.progress, self.state)
 
     def _step(self) -> list[float]:
         """Take one step, or find that it must not be taken; return the sums of the processes' requests to stop."""
@@ -145,6 +149,7 @@ class Trainer:
         """Return to the last checkpoint and leave out the data from there to here; False when there is no checkpoint yet."""
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         before, end = self.progress, self.progress.position + size
+        self.writer.finish(wait=True)
         folder, _ = checkpoint_integrity.newest_whole(self.checkpoints)
         if folder is None:
             return False
@@ -201,7 +206,8 @@ class Trainer:
         return needed / (self.platform.peak_flops * torch.distributed.get_world_size())
 
     def _look_around(self, step: int) -> None:
-        """Collect garbage and compare the processes' speed, each at its interval."""
+        """Collect garbage, compare the processes' speed, each at its interval, and see whether a checkpoint has been written."""
+        self.writer.finish(wait=False)
         options, every = self.recipe.training, self.recipe.resilience.straggler_interval
         if options.manual_gc_interval and step % options.manual_gc_interval == 0:
             gc.collect()

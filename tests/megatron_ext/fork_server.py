@@ -68,7 +68,7 @@ def wait(pids):
     return [codes[pid] for pid in pids]
 
 
-def end(pids, codes, grace=30):
+def end(pids, codes, grace=5):
     """Give processes time to end by themselves, then end them."""
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline and any(pid not in codes for pid in pids):

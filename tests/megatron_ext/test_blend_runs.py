@@ -14,11 +14,15 @@ data:
   seq_length: 32
   num_workers: 0
   sources:
-    counting: {{train: [{data}/train_text_document, {data}/validation_text_document], validation: [{data}/validation_text_document], weight: 3}}
+    counting:
+      train: [{data}/train_text_document, {data}/validation_text_document]
+      validation: [{data}/validation_text_document]
+      weight: 3
     other: {{train: [{data}/other_text_document], validation: [{data}/other_text_document], weight: 1}}
   phases: [{{start_step: 5, weights: {{other: 1}}}}]
 training:
-  {{train_iters: 9, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12], precision: fp32, eval_interval: 9, eval_iters: 2, save_interval: 100}}
+  {{train_iters: 9, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12], precision: fp32,
+    eval_interval: 9, eval_iters: 2, save_interval: 100}}
 optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
 """
 

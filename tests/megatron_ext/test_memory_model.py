@@ -9,7 +9,9 @@ from tests.conftest import run
 
 @pytest.fixture(scope="module")
 def measurements():
-    done = run("-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.megatron_ext.measure_memory")
+    done = run(
+        "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.megatron_ext.measure_memory"
+    )
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(found) == 16  # eight layouts, two ranks
     return found

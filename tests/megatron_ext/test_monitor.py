@@ -22,7 +22,9 @@ def record(step, **changed):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 6", "train_iters: 40"))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 6", "train_iters: 40")
+    )
     records = [record(step) for step in range(1, 30)] + [record(30, skipped_steps=2, mfu=0.45)]
     records.insert(10, {"kind": "validation", "step": 10, "loss": 4.2, "tokens": 512})
     records.append({"kind": "skipped", "step": 29, "reason": "loss"})
@@ -52,7 +54,9 @@ def test_how_it_ended(folder):
 
 
 def test_lines_follow_the_run_until_it_is_over(folder):
-    started = subprocess.Popen(command("-m", "megatron_ext.monitor", folder, "--every", "0.05"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command("-m", "megatron_ext.monitor", folder, "--every", "0.05"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     first = started.stdout.readline()
     assert first.startswith("step 30/40 | status under way | loss 2.9500 (last 2.0000) | grad norm 2.000")
     assert "MFU 45.0%" in first and "time left 00:05" in first and "skipped steps 2" in first and "last checkpoint step 20" in first
@@ -66,7 +70,9 @@ def test_lines_follow_the_run_until_it_is_over(folder):
 
 def test_on_a_terminal(folder):
     own, theirs = pty.openpty()
-    subprocess.run(command("-m", "megatron_ext.monitor", folder, "--once"), cwd=ROOT, stdout=theirs, check=True, env={**os.environ, "TERM": "xterm"})
+    subprocess.run(
+        command("-m", "megatron_ext.monitor", folder, "--once"), cwd=ROOT, stdout=theirs, check=True, env={**os.environ, "TERM": "xterm"}
+    )
     os.close(theirs)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(own, 65536).decode())
     assert "step 30 of 40" in shown and "grad norm" in shown and "█" in shown

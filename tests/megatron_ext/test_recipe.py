@@ -149,7 +149,9 @@ SOURCES = ["data.train=[]", "data.validation=[]", "data.sources={a: {train: [x],
         (["data.phases=[{start_step: 10, weights: {a: 1}}]"], "must be less than training.train_iters (10)"),
         (["data.phases=[{start_step: 5, weights: {}}]"], "data.phases.0.weights must be above 0"),
         (["data.sources.a.wieght=1"], "did you mean 'weight'?"),
-        (["data.sources.b.weight=0"], "greater than 0"),
+        (["data.sources.b.weight=-1"], "greater than or equal to 0"),
+        (["data.sources.a.weight=0"], "all sources with validation files have the weight 0"),
+        (["data.sources.a.weight=0", "data.sources.b.weight=0"], "all sources with train files have the weight 0"),
     ],
 )
 def test_wrong_blends_are_named(recipe, overrides, message):
