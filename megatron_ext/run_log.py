@@ -1,6 +1,7 @@
-"""What a run tells: the step log that all training shares, TensorBoard, and Weights & Biases where it is configured. Only rank 0 has one.
+"""What a run tells: the step log that all training shares, TensorBoard, and Weights & Biases. Only rank 0 has one.
 
-Weights & Biases is configured by its own environment variables: it is used when WANDB_PROJECT is set (WANDB_MODE=offline without a network).
+Weights & Biases is configured by its own environment variables and used when WANDB_PROJECT is set; without a network,
+WANDB_MODE=offline.
 """
 
 import importlib.util

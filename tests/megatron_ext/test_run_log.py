@@ -1,6 +1,7 @@
 import json
 import os
 import struct
+import time
 
 import pytest
 
@@ -21,7 +22,7 @@ def history(file):
     """Return what a run told Weights & Biases, from the file of its offline mode."""
     from wandb.proto import wandb_internal_pb2
 
-    found, runs = [], set()
+    found, runs, ended = [], set(), False
     for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -29,7 +30,17 @@ def history(file):
             found.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
         if record.WhichOneof("record_type") == "run":
             runs.add(record.run.run_id)
-    return found, runs
+        ended |= record.WhichOneof("record_type") == "exit"
+    return found, runs, ended
+
+
+def wait_for_end(file):
+    """Return the same once it is all written: another process of Weights & Biases does that."""
+    deadline = time.monotonic() + 120
+    while not (told := history(file))[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return told[:2]
 
 
 def log_records(data):
@@ -57,7 +68,7 @@ def test_weights_and_biases_offline(tmp_path, offline):
         log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
         log.validation(done + 1, 2.25, 64)
         log.close()
-    told = [history(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))]
+    told = [wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))]
     lines = [line for lines, _ in told for line in lines]
     assert sorted((line["step"], line["train/loss"]) for line in lines if "train/loss" in line) == [(1, 2.5), (2, 1.5)]
     assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]

@@ -64,25 +64,26 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data):
     assert "node n1 is left out: GPU 5 has uncorrected memory errors: 3" in told()
 
     now = cluster.until(job, "steps", lambda _: steps() > 20, told)
-    assert now["Restarts"] == "1"
+    restarts = int(now["Restarts"])
     before_limit = steps()
     with paused(recipe):  # Slurm looks at time limits twice a minute
         cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # minutes: the script wants its signal ten before the end
         cluster.until(job, "the signal", lambda _: "the time limit is near" in told(), told)
-    cluster.until(job, "the time limit queues it again", lambda job: job["Restarts"] == "2", told)
+    cluster.until(job, "the time limit queues it again", lambda job: int(job["Restarts"]) > restarts, told)
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
     assert "the run was asked to stop early" in told() and "starting again" in told()
     stopped = steps()
     assert before_limit <= stopped < STEPS
 
     now = cluster.until(job, "more steps", lambda _: steps() > stopped, told)
+    restarts = int(now["Restarts"])
     first, second = cluster.command("scontrol", "show", "hostnames", now["NodeList"]).split()
     assert "n1" not in (first, second)
     with paused(recipe):
         cluster.kill_node(second)
-    cluster.until(job, "the dead node queues it again", lambda job: job["Restarts"] == "3", told)
+    cluster.until(job, "the dead node queues it again", lambda job: int(job["Restarts"]) > restarts, told)
     done = cluster.wait(job, told)
-    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "3"), told()
+    assert done["JobState"] == "COMPLETED", told()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, STEPS + 1))
