@@ -10,7 +10,9 @@ from megatron_ext.run_state import RECENT, RunState
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }} svg {{ width: 100%; height: auto }}
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
+svg {{ width: 100%; height: auto }}
 th {{ text-align: left; padding-right: 2em; font-weight: 600 }}</style></head>
 <body><h1>{title}</h1>
 <table>{rows}</table>
