@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Literal
 
 from galen.errors import UsageError
 from megatron_ext import memory_model, throughput_model
@@ -77,7 +78,8 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
     tensors = [n for n in (1, 2, 4, 8) if n <= kind.per_node]
     pipelines = [n for n in range(1, min(layers, 32) + 1) if layers % n == 0]
     contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)  # cutting short sequences makes small, slow products
-    for tensor, pipeline, context, micro, recompute in itertools.product(tensors, pipelines, contexts, (1, 2, 4), (None, "full")):
+    recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
+    for tensor, pipeline, context, micro, recompute in itertools.product(tensors, pipelines, contexts, (1, 2, 4), recomputes):
         pieces = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
         for virtual in (None, *pieces):
             parallel = dataclasses.replace(

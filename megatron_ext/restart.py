@@ -10,6 +10,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from galen import cli, recipe
 from galen.atomic import write_text
@@ -63,7 +64,7 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     if exit_code == EXIT_CODE and _was_told(output):
         return Decision(False, "was stopped by its trigger file: start it again when it should go on", 0)
     state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
-    before = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {"iteration": None, "in_vain": 0}
+    before: dict[str, Any] = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {"iteration": None, "in_vain": 0}
     in_vain = before["in_vain"] + 1 if before["iteration"] == iteration else 0
     write_text(state, json.dumps({"iteration": iteration, "in_vain": in_vain}) + "\n")
     ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
