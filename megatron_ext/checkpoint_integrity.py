@@ -68,7 +68,9 @@ def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
     reports: list[str] = []
     latest: list[Any] = [checkpoint_folder.latest_iteration(checkpoint) if first else None]
     torch.distributed.broadcast_object_list(latest, src=0)
-    candidates = [None if latest[0] is None else checkpoint_folder.complete_iterations(checkpoint, latest[0])] if first else [None]
+    candidates: list[Any] = (
+        [None if latest[0] is None else checkpoint_folder.complete_iterations(checkpoint, latest[0])] if first else [None]
+    )
     torch.distributed.broadcast_object_list(candidates, src=0)
     for iteration in reversed(candidates[0] or []):
         folder = checkpoint_folder.iteration_folder(checkpoint, iteration)
