@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,14 +31,22 @@ VARIANTS = {
     "fp8 tensorwise": ([*FP8, "training.fp8_recipe=tensorwise"], 0.04),
     "fp8 blockwise": ([*FP8, "training.fp8_recipe=blockwise"], 0.04),
 }
-SIZE = {"num_layers": 4, "hidden_size": 512, "ffn_hidden_size": 1536, "num_attention_heads": 8, "num_query_groups": 4, "kv_channels": 64}
+SIZE: dict[str, Any] = {
+    "num_layers": 4,
+    "hidden_size": 512,
+    "ffn_hidden_size": 1536,
+    "num_attention_heads": 8,
+    "num_query_groups": 4,
+    "kv_channels": 64,
+}
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.one:
-        return one(arguments)
+        one(arguments)
+        return None
     curves: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in VARIANTS:
@@ -76,11 +85,13 @@ def one(arguments: argparse.Namespace) -> None:
     """Be that process."""
     import dataclasses
 
-    from benchmarks.synthetic_run import SyntheticRun, steps
-    from benchmarks.train_gpu import LLAMA_3_8B, write_recipe
+    from train_gpu import LLAMA_3_8B, write_recipe
+
     from megatron_ext import architecture as architectures
 
     shape = dataclasses.replace(architectures.read(LLAMA_3_8B), vocab_size=4096, **SIZE)
+    from synthetic_run import SyntheticRun, steps
+
     options = [*VARIANTS[arguments.one][0], "data.seq_length=256", "training.micro_batch_size=4", "training.global_batch_size=8"]
     options += ["optimizer.lr=1e-3", "training.cross_entropy_loss_fusion=false", *arguments.overrides]
     run = SyntheticRun(write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt")

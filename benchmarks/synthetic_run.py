@@ -13,8 +13,7 @@ from megatron.core import parallel_state
 from galen.recipe import load
 from megatron_ext import layout, optimization, platforms
 from megatron_ext.architecture import Architecture
-from megatron_ext.batches import Batches
-from megatron_ext.global_batch import GlobalBatch
+from megatron_ext.global_batch import Batches, GlobalBatch
 from megatron_ext.pretrain import build_pieces
 from megatron_ext.recipe import Recipe, check_layout
 

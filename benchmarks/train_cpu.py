@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     if arguments.trainer:
-        return train_with_trainer(Path(arguments.trainer), arguments)
+        train_with_trainer(Path(arguments.trainer), arguments)
+        return None
     figures: dict[str, list[float]] = {"galen": [], "trainer": []}
     losses: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="train_cpu_") as folder:
@@ -47,9 +48,9 @@ def main(argv: list[str] | None = None) -> int | None:
                 rates, losses[name] = measure(work, number, arguments)
                 figures[name] += rates
                 print(f"{name}: {statistics.median(rates):,.0f} tokens/s, first loss {losses[name]:.4f}", file=sys.stderr, flush=True)
-    result = {"options": vars(arguments), "threads": threads(), "first_loss": losses}
-    result |= {"tokens_per_second": {name: statistics.median(rates) for name, rates in figures.items()}}
-    result["ratio"] = result["tokens_per_second"]["galen"] / result["tokens_per_second"]["trainer"]
+    result: dict[str, Any] = {"options": vars(arguments), "threads": threads(), "first_loss": losses}
+    medians = {name: statistics.median(rates) for name, rates in figures.items()}
+    result |= {"tokens_per_second": medians, "ratio": medians["galen"] / medians["trainer"]}
     print(json.dumps(result, indent=1))
     return None
 

@@ -26,7 +26,12 @@ from galen.atomic import write_text  # noqa: E402
 from galen.errors import UsageError  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
-ONE_B = {"num_layers": 16, "hidden_size": 2048, "ffn_hidden_size": 8192, "kv_channels": 64}  # the shape of Llama 3.2 1B, output untied
+ONE_B: dict[str, Any] = {
+    "num_layers": 16,
+    "hidden_size": 2048,
+    "ffn_hidden_size": 8192,
+    "kv_channels": 64,
+}  # the shape of Llama 3.2 1B, output untied
 TINY = ROOT / "examples/pretrain/architectures/tiny.json"
 PRECISIONS = {
     "fp32": ["training.precision=fp32"],
@@ -43,9 +48,9 @@ LEAN = [
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
-    from benchmarks.synthetic_run import SyntheticRun, steps
-
     shape = architecture(arguments.model, arguments.layers)
+    from synthetic_run import SyntheticRun, steps
+
     with tempfile.TemporaryDirectory() as folder:
         recipe = write_recipe(Path(folder), arguments.model)
         run = SyntheticRun(recipe, [*PRECISIONS[arguments.precision], *(LEAN if arguments.lean else []), *arguments.overrides], shape)

@@ -171,9 +171,9 @@ def _is_type_tag(recipe_class: type, part: Any) -> bool:
 def _fields_at(recipe_class: type, location: Location) -> list[str]:
     current: type | None = recipe_class
     for part in location:
-        if isinstance(part, str) and current is not None and part in current.__pydantic_fields__:  # else a key of a dict of sections
-            annotation = current.__pydantic_fields__[part].annotation  # type: ignore[attr-defined]
-            current = next(_sections(annotation), None)
+        fields = getattr(current, "__pydantic_fields__", {})
+        if part in fields:  # else it is a place in a list, or a key of a dict of sections
+            current = next(_sections(fields[part].annotation), None)
     return [field.name for field in dataclasses.fields(current)] if current is not None else []  # type: ignore[arg-type]
 
 

@@ -59,6 +59,15 @@ def _damage_of_share(folder: Path, rank: int, ranks: int) -> str | None:
     return None
 
 
+def _candidates(checkpoint: Path) -> list[int] | str:
+    """Return the iterations that the tracker counts, or what is wrong with it."""
+    try:
+        latest = checkpoint_folder.latest_iteration(checkpoint)
+    except DataError as error:
+        return str(error)
+    return [] if latest is None else checkpoint_folder.complete_iterations(checkpoint, latest)
+
+
 def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
     """Return the newest undamaged iteration of a run, if any, and what is wrong with those after it (collective).
 
@@ -66,11 +75,11 @@ def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
     """
     first = torch.distributed.get_rank() == 0
     reports: list[str] = []
-    latest: list[Any] = [checkpoint_folder.latest_iteration(checkpoint) if first else None]
-    torch.distributed.broadcast_object_list(latest, src=0)
-    candidates = [None if latest[0] is None else checkpoint_folder.complete_iterations(checkpoint, latest[0])] if first else [None]
+    candidates: list[Any] = [_candidates(checkpoint) if first else None]
     torch.distributed.broadcast_object_list(candidates, src=0)
-    for iteration in reversed(candidates[0] or []):
+    if isinstance(candidates[0], str):
+        raise DataError(candidates[0])
+    for iteration in reversed(candidates[0]):
         folder = checkpoint_folder.iteration_folder(checkpoint, iteration)
         wrong = damage(folder)
         if wrong is None:

@@ -48,7 +48,7 @@ class GlobalBatch:
 
     def __init__(self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel], eod: int) -> None:
         self.platform, self.model, self.eod = platform, model, eod
-        self.timer = WorkTimer(platform)
+        self.timer = WorkTimer(platform, on=recipe.resilience.straggler_interval > 0)
         self.length, self.micro_batch_size = recipe.data.seq_length, recipe.training.micro_batch_size
         self.packed = recipe.data.reset_attention_mask
         self._schedule = get_forward_backward_func()

@@ -51,7 +51,7 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's TransformerConfig that a recipe decides."""
     parallel, training = recipe.parallel, recipe.training
     dtype = _DTYPES[training.precision]
-    names = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size")
+    names: tuple[str, ...] = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size")
     names += ("num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage", "sequence_parallel")
     names += ("context_parallel_size", "tp_comm_overlap")
     options: dict[str, Any] = {name: getattr(parallel, name) for name in names}

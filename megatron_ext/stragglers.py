@@ -16,19 +16,23 @@ class WorkTimer:
 
     Args:
         platform: its events are the clock.
+        on: whether anything is measured.
     """
 
-    def __init__(self, platform: Platform) -> None:
-        self._event = platform.new_event
+    def __init__(self, platform: Platform, on: bool) -> None:
+        self._event, self.on = platform.new_event, on
         self._spans: list[tuple[Any, Any]] = []
 
     def start(self) -> None:
         """Begin a span of work."""
-        self._begun = self._event()
-        self._begun.record()
+        if self.on:
+            self._begun = self._event()
+            self._begun.record()
 
     def stop(self) -> None:
         """End it."""
+        if not self.on:
+            return
         ended = self._event()
         ended.record()
         self._spans.append((self._begun, ended))

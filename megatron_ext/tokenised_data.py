@@ -1,6 +1,7 @@
 """Indexed datasets: checked against the model before anything is built, then read by Megatron Core's GPTDataset."""
 
 import dataclasses
+import os
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -80,13 +81,38 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         raise DataError(f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens} tokens; tokenise again")
     described = Path(prefix.removesuffix("_document").rpartition("_")[0] + f"_{manifest.NAME}")
     if described.is_file():
-        return _check_tokenizer(manifest.read(described, "preprocess")["tokenizer"], described, architecture, tokenizer)
+        made = manifest.read(described, "preprocess")
+        _check_index(index, described, made)
+        return _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
+    _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
     largest = int(numpy.memmap(binary, _DTYPES[code], "r").max())
     if largest >= architecture.vocab_size:
         raise DataError(
             f"{binary} holds the id {largest}, the model has {architecture.vocab_size} embedding rows: another tokenizer made it"
         )
     return _NO_EOD
+
+
+def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
+    """Check that an index is the one that was written; one process of each machine reads it."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    for record in made["outputs"]:
+        if Path(record["path"]).name == index.name and manifest.sha256(index) != record["sha256"]:
+            raise DataError(f"{index} was altered since {where} was written; tokenise again")
+
+
+def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int) -> None:
+    """Check that the sequences of an index follow each other without gaps and that its documents cover them."""
+    with index.open("rb") as file:
+        file.seek(_HEADER.size)
+        lengths = numpy.fromfile(file, numpy.int32, sequences).astype(numpy.int64)
+        pointers = numpy.fromfile(file, numpy.int64, sequences)
+        documents = numpy.fromfile(file, numpy.int64, boundaries)
+    follow = pointers[0] == 0 and bool((pointers[1:] == lengths[:-1].cumsum() * itemsize).all())
+    cover = documents[0] == 0 and documents[-1] == sequences and bool((numpy.diff(documents) >= 0).all())
+    if lengths.min() < 0 or not follow or not cover:
+        raise DataError(f"{index} was altered: its sequences or documents do not follow each other; tokenise again")
 
 
 def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Architecture, tokenizer: Path) -> int:

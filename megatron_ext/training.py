@@ -221,7 +221,6 @@ class Trainer:
         """Measure the loss of each source over the same validation batches each time."""
         if not self.data.validation:
             return
-        self.watchdog.enter(self.progress.iteration, "validation")
         self.batch.timer.take()
         for piece in self.state.model:
             piece.eval()
@@ -239,7 +238,10 @@ class Trainer:
         """Return the mean loss over a validation dataset and its number of tokens."""
         options = self.recipe.training
         source, micro_batches = self._batches(dataset, 0), self._micro_batches(options.global_batch_size)
-        outcomes = [self.batch.run(source, micro_batches, [], forward_only=True) for _ in range(options.eval_iters)]
+        outcomes = []
+        for _ in range(options.eval_iters):
+            self.watchdog.enter(self.progress.iteration, "validation")
+            outcomes.append(self.batch.run(source, micro_batches, [], forward_only=True))
         tokens = sum(outcome.tokens for outcome in outcomes)
         return sum(outcome.loss * outcome.tokens for outcome in outcomes) / tokens, tokens
 

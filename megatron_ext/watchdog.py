@@ -4,6 +4,7 @@ Each process notes what it does in RUN/heartbeats/rank_00000.json, from a thread
 longer than the limit, its thread reads the notes of all: whoever is behind the others, or gives no sign of life, is what they wait for.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -37,7 +38,7 @@ class Watchdog:
 
     def __init__(self, folder: Path, rank: int, ranks: int, limit: float, on_hang: Callable[[str], None] = _end_process) -> None:
         self.folder, self.rank, self.ranks, self.limit, self.on_hang = folder / FOLDER, rank, ranks, limit, on_hang
-        self._every = max(0.05, min(10.0, limit / 10))
+        self._every = max(0.05, min(30.0, limit / 10))
         self._stop = threading.Event()
         self._state = (0, "start", time.time())
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +59,9 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
-            self._note()
-            _step, _phase, since = self._state
+            with contextlib.suppress(OSError):  # a file system that fails for a moment must not end the watch
+                self._note()
+            since = self._state[2]
             if time.time() - since > self.limit:
                 self._stop.wait(2 * self._every)  # the others' last notes arrive
                 self.on_hang(diagnose(_read(self.folder, self.ranks), self.rank, self.limit))
