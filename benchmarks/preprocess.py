@@ -5,13 +5,18 @@
 `--corpus` is a folder of curated records (data_prep/curate.py). They are repeated up to --megabytes; in each repetition one word in six
 and every number is another one, so that remembered words do not cheat. Timed, each as a process of its own from start to end:
 
+    preprocess_data.py       Megatron-LM's, with --megatron CHECKOUT; SentencePiece models by its SentencePiece tokenizer
+    preprocess_data_fast.py  Megatron-LM's, with --megatron CHECKOUT; gigatoken on all cores, everything in memory
     datatrove                its Megatron step, on as many processes
     encode_batch             Hugging Face tokenizers alone: texts in memory, ids thrown away
     bare encoder             the engine that Galen chose, alone: texts in memory, ids thrown away
     galen                    data_prep/preprocess.py
 
-The slow ones get the first --slow-megabytes and their time is scaled up after their time for almost no text (start-up) is taken off.
-Figures of a busy machine move; quote the ratios.
+preprocess_data.py, datatrove and encode_batch get the first --slow-megabytes; the others all of it. MB/s are megabytes of input over
+seconds from start to end (encode_batch and the bare encoder: seconds of encoding alone); for the two slow commands the time is scaled up
+after their time for almost no text (start-up) is taken off. "running" is MB/s with the start-up taken off: the time for almost no text,
+for Galen the time to the first ids. Megatron-LM needs packages that Galen does not (triton, awkward): --megatron-python names a Python
+that has them. What the Megatron-LM scripts write is compared with what Galen writes. Figures of a busy machine move; quote the ratios.
 """
 
 import argparse
@@ -24,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +45,8 @@ from galen import cli  # noqa: E402
 from galen.errors import UsageError  # noqa: E402
 
 TINY = 20
+OWN_CLOCK = ("encode_batch", "bare encoder", "galen")
+"""What tells by itself how long it took without starting up."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -48,7 +56,7 @@ def main(argv: list[str] | None = None) -> int | None:
         return alone(*arguments.alone)
     if arguments.corpus is None or not arguments.tokenizer:
         raise UsageError("--corpus and --tokenizer are needed")
-    work = Path(tempfile.mkdtemp(prefix="benchmark_", dir=arguments.work))
+    work = Path(tempfile.mkdtemp(prefix="benchmark_", dir=arguments.work)).resolve()
     try:
         corpora = make_corpora(arguments, work)
         results = []
@@ -120,38 +128,64 @@ def measure(name: str, tokenizer: Path, corpora: dict[str, Path], arguments: arg
     commands: dict[str, Any] = {}
     out, workers = str(work / "out"), str(arguments.workers)
     me = str(Path(__file__).resolve())
-    commands["datatrove"] = ("slow", [me, "--alone", "datatrove", str(huggingface), workers])
-    commands["encode_batch"] = ("slow", [me, "--alone", "encode_batch", str(huggingface), workers])
-    commands["bare encoder"] = ("whole", [me, "--alone", "bare", str(tokenizer), workers])
+    if arguments.megatron:
+        commands |= megatron_commands(tokenizer, huggingface, arguments, out)
+    commands["datatrove"] = ("slow", [sys.executable, me, "--alone", "datatrove", str(huggingface), workers])
+    commands["encode_batch"] = ("slow", [sys.executable, me, "--alone", "encode_batch", str(huggingface), workers])
+    commands["bare encoder"] = ("whole", [sys.executable, me, "--alone", "bare", str(tokenizer), workers])
     mine = ["--tokenizer-model", str(tokenizer), "--append-eod", "--workers", workers, "--output-prefix", out, "--input"]
-    commands["galen"] = ("whole", [str(ROOT / "data_prep/preprocess.py"), *mine])
+    commands["galen"] = ("whole", [sys.executable, str(ROOT / "data_prep/preprocess.py"), *mine])
     results = []
     for what, (size, command) in commands.items():
-        found = timed(command, corpora, size, work)
+        found = timed(what, command, corpora, size, work)
+        keep_output(what, name, size, work)
         results.append({"tokenizer": name, "what": what, **found})
         print(f"{name:10} {what:24} {json.dumps(found)}", flush=True)
     return results
 
 
-def timed(command: list[str], corpora: dict[str, Path], size: str, work: Path) -> dict[str, Any]:
+def megatron_commands(tokenizer: Path, huggingface: Path, arguments: argparse.Namespace, out: str) -> dict[str, Any]:
+    """Return how Megatron-LM's two scripts are called; only Hugging Face folders go with its fast one."""
+    python = arguments.megatron_python if "/" not in arguments.megatron_python else str(Path(arguments.megatron_python).absolute())
+    tools = Path(arguments.megatron).resolve() / "tools"
+    shared = ["--append-eod", "--output-prefix", out]
+    ids_alone = ["--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(huggingface)]
+    ids_alone.append("--tokenizer-hf-no-include-special-tokens")
+    kind = ids_alone if tokenizer.is_dir() else ["--tokenizer-type", "SentencePieceTokenizer", "--tokenizer-model", str(tokenizer)]
+    plain = [python, str(tools / "preprocess_data.py"), *shared, "--workers", str(arguments.workers), "--log-interval", "1000000", *kind]
+    fast = [python, str(tools / "preprocess_data_fast.py"), *shared, *ids_alone, "--use-gigatoken"]
+    return {"preprocess_data.py": ("slow", [*plain, "--input"]), "preprocess_data_fast.py": ("whole", [*fast, "--input"])}
+
+
+def keep_output(what: str, name: str, size: str, work: Path) -> None:
+    """Compare the bytes that Galen and Megatron-LM wrote for as much of the text as both had, and say so."""
+    path, theirs = work / "out_text_document.bin", work / f"theirs_{name}_{{}}.bin"
+    if what.startswith("preprocess_data") and path.exists():
+        path.replace(str(theirs).format(size))
+    if what == "galen" and path.exists():
+        for other in ("slow", "whole"):
+            file = Path(str(theirs).format(other))
+            if file.exists():
+                same = subprocess.run(["cmp", "-s", "-n", str(file.stat().st_size), str(file), str(path)], check=False).returncode == 0
+                print(f"{name:10} the ids of Megatron-LM ({other}) and of Galen are {'the same' if same else 'NOT the same'}", flush=True)
+
+
+def timed(what: str, command: list[str], corpora: dict[str, Path], size: str, work: Path) -> dict[str, Any]:
     """Run a command on a corpus; return its seconds for the whole one, and what else is known."""
-    found: dict[str, Any] = {}
-    whole, part = (corpora[name].stat().st_size for name in ("whole", size))
-    if size == "slow":
-        start_up = _run(command, corpora["tiny"], work)["seconds"]
-        found = _run(command, corpora[size], work)
-        if "error" not in found and found["seconds"] <= start_up:
-            found["error"] = f"{part / 1e6:.1f} MB take no longer than starting up: give more --slow-megabytes"
-        if "error" not in found:
-            found |= {"start_up": start_up, "scaled_from_mb": part / 1e6}
-            found["seconds"] = start_up + (found["seconds"] - start_up) * whole / part
-    else:
-        found = _run(command, corpora[size], work)
-    if "alone" in found:
-        found["mb_per_s"] = found.pop("alone")
-    elif "error" not in found:
-        found["mb_per_s"] = whole / 1e6 / found["seconds"]
-    return found
+    whole, part = (corpora[name].stat().st_size / 1e6 for name in ("whole", size))
+    # twice: the first time its packages may still have to come from the disk
+    start_up = None if what in OWN_CLOCK else min(_run(command, corpora["tiny"], work)["seconds"] for _ in range(2))
+    found = _run(command, corpora[size], work)
+    if "error" in found:
+        return found
+    if what in ("encode_batch", "bare encoder"):
+        return found | {"mb_per_s": found.pop("own_clock")}
+    start_up = found.pop("own_clock") if start_up is None else start_up
+    if found["seconds"] <= start_up:
+        return {"error": f"{part:.1f} MB take no longer than starting up: give more --slow-megabytes"}
+    running = part / (found["seconds"] - start_up)
+    seconds = start_up + whole / running
+    return found | {"seconds": seconds, "of_mb": part, "start_up": start_up, "running_mb_per_s": running, "mb_per_s": whole / seconds}
 
 
 def _run(command: list[str], corpus: Path, work: Path) -> dict[str, Any]:
@@ -159,11 +193,12 @@ def _run(command: list[str], corpus: Path, work: Path) -> dict[str, Any]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *command, str(corpus)],
+        [*command, str(corpus)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=work,
+        env=os.environ | {"PYTHONPATH": str(Path(command[1]).parents[1])},
     )
     watch = _Memory(process.pid)
     output, errors = process.communicate()
@@ -171,10 +206,8 @@ def _run(command: list[str], corpus: Path, work: Path) -> dict[str, Any]:
     if process.returncode:
         return {"seconds": seconds, "error": (errors.strip().splitlines() or ["no message"])[-1][:200]}
     found: dict[str, Any] = {"seconds": seconds, "peak_mb": watch.stop()}
-    if match := re.search(r"the first ids after ([\d.]+) s", output):
-        found["first_ids_s"] = float(match[1])
-    if match := re.search(r"^alone ([\d.]+)$", output, re.MULTILINE):
-        found["alone"] = float(match[1])
+    if match := re.search(r"the first ids after ([\d.]+) s|^alone ([\d.]+)$", output, re.MULTILINE):
+        found["own_clock"] = float(match[1] or match[2])
     return found
 
 
@@ -241,7 +274,7 @@ def alone(what: str, tokenizer: str, workers: str, corpus: str) -> int:
 
 def _encode(engine: Any, texts: list[str]) -> None:
     for first in range(0, len(texts), 1000):
-        engine.encode(texts[first : first + 1000])
+        deque(engine.encode(texts[first : first + 1000]), maxlen=0)
 
 
 def _datatrove(tokenizer: str, workers: int, corpus: Path) -> None:
@@ -280,14 +313,16 @@ def _as_huggingface(tokenizer: Path, folder: Path) -> Path:
 
 def print_table(results: list[dict[str, Any]]) -> None:
     """Print speeds and how much faster or slower Galen is."""
-    print(f"\n{'tokenizer':10} {'':24} {'MB/s':>8} {'galen is':>9} {'memory MB':>10}")
+    print(f"\n{'tokenizer':10} {'':24} {'MB/s':>8} {'galen is':>9} {'running':>8} {'start s':>8} {'memory MB':>10}")
     for found in results:
         galen = next(one for one in results if one["tokenizer"] == found["tokenizer"] and one["what"] == "galen")
         if "mb_per_s" not in found:
             print(f"{found['tokenizer']:10} {found['what']:24} failed: {found.get('error')}")
             continue
         ratio = f"{galen['mb_per_s'] / found['mb_per_s']:.2f}x" if "mb_per_s" in galen else ""
-        print(f"{found['tokenizer']:10} {found['what']:24} {found['mb_per_s']:8.1f} {ratio:>9} {found.get('peak_mb', 0):10,}")
+        running, start = (f"{found[key]:8.1f}" if key in found else " " * 8 for key in ("running_mb_per_s", "start_up"))
+        speed = f"{found['mb_per_s']:8.1f} {ratio:>9} {running} {start}"
+        print(f"{found['tokenizer']:10} {found['what']:24} {speed} {found['peak_mb']:10,}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -297,6 +332,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="cores for each [%(default)s]")
     parser.add_argument("--megabytes", type=float, default=500, metavar="N", help="size of the enlarged corpus [500]")
     parser.add_argument("--slow-megabytes", type=float, default=40, metavar="N", help="how much of it the slow ones get [40]")
+    parser.add_argument("--megatron", metavar="DIR", help="a checkout of Megatron-LM: time its two scripts too")
+    parser.add_argument("--megatron-python", default=sys.executable, metavar="F", help="the Python that runs them [this one]")
     parser.add_argument("--work", metavar="DIR", help="where to put what is made [the system's temporary folder]")
     parser.add_argument("--output", metavar="F", help="also write the figures to this JSON file")
     parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)

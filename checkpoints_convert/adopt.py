@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     arguments = parser.parse_args(argv)
 
-    from checkpoints_convert import family as families
+    from checkpoints_convert import families
     from checkpoints_convert.exporting import check_tensors
     from checkpoints_convert.hf_folder import check_vocabulary, copy_companions
     from megatron_ext import checkpoint_folder

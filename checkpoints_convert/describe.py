@@ -119,7 +119,7 @@ def _missing(source: "TorchDist") -> str:
 
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
-    from checkpoints_convert import family as families
+    from checkpoints_convert import families
     from checkpoints_convert.hf_folder import Weights, check_vocabulary
     from checkpoints_convert.importing import check_complete
 

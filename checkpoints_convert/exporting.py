@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert import family as families
+from checkpoints_convert import families
+from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import INDEX, check_vocabulary, copy_companions, write_header
 from checkpoints_convert.importing import DTYPES
@@ -148,8 +149,6 @@ def find_iteration(checkpoint: Path, iteration: int | None) -> Path:
 
 def _target(job: Export, folder: Path, companions: Path) -> tuple[Family, Architecture, dict[str, Any] | None]:
     """Return the family to write, the model's shape, and a new configuration where the one at hand is another family's."""
-    from checkpoints_convert.families import FAMILIES
-
     architecture = architectures.read(folder)
     path = companions / "config.json"
     base: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
     python checkpoints_convert/hf_to_megatron.py --hf models/SmolLM2-135M --output runs/megatron
     python checkpoints_convert/hf_to_megatron.py --hf models/Llama-2-7b --output runs/megatron \\
-        --add-special-tokens checkpoints_convert/special_tokens/meditron.txt
+        --add-special-tokens examples/special_tokens/meditron.txt
 
 The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in their own precision, one
 piece at a time: memory does not grow with the model. Killed and started again, the same command goes on.

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert import family as families
-from checkpoints_convert import vocabulary
+from checkpoints_convert import bridge_config, families, vocabulary
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import Weights, check_vocabulary, copy_companions
+from checkpoints_convert.shapes import extra_states
 from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
 from checkpoints_convert.units import CHUNK_BYTES, Unit, check_shapes, megatron_rows, padded_shape, pieces, units
 from galen import manifest
@@ -169,8 +169,9 @@ def _write_iteration(
         entries, hashes = run_steps("import", folder, steps, workers, inputs, source.nbytes)
         written = dtype or source.dtype(family.shared[0].hf[0])
         common = common_state(architecture, tensor_parallel, written)
-        torch_dist.finish(folder, [_entry(entry) for part in entries for entry in part], common)
+        torch_dist.finish(folder, [_entry(entry) for part in entries for entry in part], common, extra_states(architecture))
         architecture.write(folder)
+        bridge_config.write(folder, architecture, tensor_parallel, written)
         manifest.write(
             folder / manifest.NAME,
             stage=STAGE,

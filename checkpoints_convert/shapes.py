@@ -29,3 +29,19 @@ def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
 
 def _qkv(architecture: Architecture) -> int:
     return architecture.kv_channels * (architecture.num_attention_heads + 2 * architecture.num_query_groups)
+
+
+def extra_states(architecture: Architecture) -> list[str]:
+    """Return the names under which the modules of Transformer Engine keep their state of FP8, layer by layer."""
+    modules = [
+        "self_attention.linear_qkv",
+        "self_attention.core_attention",
+        "self_attention.linear_proj",
+        "mlp.linear_fc1",
+        "mlp.linear_fc2",
+    ]
+    if architecture.qk_layernorm:
+        modules += ["self_attention.q_layernorm", "self_attention.k_layernorm"]
+    count = architecture.num_layers
+    states = [f"decoder.layers.{module}._extra_state/shard_{layer}_{count}" for module in modules for layer in range(count)]
+    return [*states, "decoder.final_layernorm._extra_state/shard_0_1"]

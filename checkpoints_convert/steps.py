@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from galen import manifest
@@ -94,7 +95,7 @@ def _in_order(folder: Path, steps: Sequence[Step], recorder: ThreadPoolExecutor,
 
 def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progress) -> None:
     """Let several processes do the steps."""
-    with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         running = {pool.submit(_write_and_record, folder, step): step for step in steps}
         try:
             while running:
@@ -104,6 +105,16 @@ def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progres
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would write into the files of the next start."""
+
+    def watch(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, args=(parent_process(),), daemon=True).start()
 
 
 def _write_and_record(folder: Path, step: Step) -> None:

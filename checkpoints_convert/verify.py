@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
-    from checkpoints_convert import family as families
+    from checkpoints_convert import families
     from checkpoints_convert.exporting import check_tensors, differences, find_iteration
     from checkpoints_convert.hf_folder import Weights
     from checkpoints_convert.importing import check_complete
@@ -159,7 +159,7 @@ def _reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
 
     import torch
 
-    from checkpoints_convert import family as families
+    from checkpoints_convert import families
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     family, _ = families.find(hf / "config.json")

@@ -17,15 +17,16 @@ __all__ = ["VOCABULARY", "ExtendedWeights", "Extension", "extend", "read_tokens"
 
 
 def read_tokens(path: Path) -> list[str]:
-    """Read a file of special tokens, one a line, in the order of their ids; empty lines do not count.
+    """Read a file of special tokens, one a line, in the order of their ids; empty lines and lines that begin with `# ` do not count.
 
     Raises:
         DataError: the file is missing, empty, or names a token twice.
     """
     try:
-        tokens = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the special tokens {path}: {error}") from None
+    tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
     if not tokens:
         raise DataError(f"{path} names no token; write one a line")
     if twice := sorted({token for token in tokens if tokens.count(token) > 1}):

@@ -115,7 +115,8 @@ def read_blocks(
             else:
                 yield from _stream_blocks(index, part.path, size, left_out, taken)
         except (EOFError, zlib.error, OSError, _zstd_error()) as error:
-            what = f"is not whole {PACKED[part.path.suffix]} data" if part.path.suffix in PACKED else "cannot be read"
+            unreadable = isinstance(error, OSError) and error.errno is not None  # bz2 tells damage by an OSError without a number
+            what = "cannot be read" if unreadable or part.path.suffix not in PACKED else f"is not whole {PACKED[part.path.suffix]} data"
             raise DataError(f"{part.path} {what}: {getattr(error, 'strerror', None) or error}") from None
 
 

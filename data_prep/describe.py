@@ -53,12 +53,14 @@ def check(file: IndexedFile) -> list[str]:
     found = [f"the index is whole: {file.sequences:,} sequences follow each other without a gap"]
     note = _manifest(file)
     highest, digest = -1, hashlib.sha256()
-    for first in range(0, len(file.ids), CHUNK):
-        part = file.ids[first : first + CHUNK]
-        digest.update(np.ascontiguousarray(part).data)
-        highest = max(highest, int(part.max()))
-        if part.dtype != np.uint16 and int(part.min()) < 0:
-            raise DataError(f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged")
+    first = 0
+    with file.bin.open("rb") as ids:  # read, not mapped, so that the memory stays small
+        while len(part := np.fromfile(ids, dtype=file.dtype, count=CHUNK)):
+            digest.update(part.data)
+            highest = max(highest, int(part.max()))
+            if part.dtype != np.uint16 and int(part.min()) < 0:
+                raise DataError(f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged")
+            first += len(part)
     if note is None:
         return [*found, f"no manifest beside it: nothing to compare its bytes with; the highest id is {highest:,}"]
     size = note["tokenizer"]["vocab_size"]

@@ -6,13 +6,13 @@ most words have been seen before. Either is compared with the reference on diffi
 start, and on a document now and then while it works.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 
 from data_prep.text_tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
 
@@ -55,8 +55,8 @@ class Engine(Protocol):
 
     name: str
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text."""
+    def encode(self, texts: Sequence[str]) -> Iterable[Ids]:
+        """Return the ids of each text, one after the other."""
 
 
 class ReferenceEngine:
@@ -86,33 +86,35 @@ class GigatokenEngine:
         self._reference = ReferenceEngine(tokenizer)
         self._splitter: Any = getattr(tokenizer, "splitter", None)
         self._special = {token: np.array([identifier], dtype=np.uint32) for token, identifier in tokenizer.special.items()}
+        self._beyond: int | None = None
         if isinstance(tokenizer, SentencePieceTokenizer):
-            form = _sentencepiece_form(tokenizer)
-            self._beyond: int | None = None
+            self._form, self.added = _sentencepiece_form(tokenizer)
         else:
             assert isinstance(tokenizer, HuggingFaceTokenizer)
-            form = tokenizer.to_json()
-            self._beyond = _complete_bytes(form, tokenizer.vocab_size)
-        self.added = [str(token["content"]) for token in form["added_tokens"]]
+            self._form, self.added = tokenizer.to_json(), tokenizer.added_tokens()
+            if tokenizer.lacks_bytes():
+                self._beyond = tokenizer.vocab_size
+                self._form = _complete_bytes(self._form, tokenizer.vocab_size)
         self._avoid = re.compile("|".join(map(re.escape, self.added))) if avoid_added and self.added else None
-        self._form = json.dumps(form, ensure_ascii=False)
         self._load()
         self._calls = 0
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Return the ids of each text."""
+    def encode(self, texts: Sequence[str]) -> Iterator[Ids]:
+        """Return the ids of each text, one after the other, so that they need not be held."""
         self._calls += 1
         if self._calls % 64 == 0 and _resident() > self._resident + MEMORY_GROWTH:
             self._load()
-        encode = self._encode
-        result = [encode(text) for text in texts] if self._splitter is None else [self._encode_split(text) for text in texts]
-        if self._avoid is not None or self._beyond is not None:
-            for n, text in enumerate(texts):
-                if (self._avoid is not None and self._avoid.search(text)) or (
-                    self._beyond is not None and (result[n] >= self._beyond).any()
-                ):
-                    result[n] = self._reference.encode([text])[0]
-        return result
+        encode = self._encode if self._splitter is None else self._encode_split
+        if self._avoid is None and self._beyond is None:
+            return map(encode, texts)
+        return map(self._encode_or_refer, texts)
+
+    def _encode_or_refer(self, text: str) -> Ids:
+        if self._avoid is None or not self._avoid.search(text):
+            ids = self._encode(text) if self._splitter is None else self._encode_split(text)
+            if self._beyond is None or not (ids >= self._beyond).any():
+                return ids
+        return self._reference.encode([text])[0]
 
     def _load(self) -> None:
         from gigatoken import Tokenizer
@@ -226,36 +228,34 @@ def _difference(engine: Engine, texts: Sequence[str], expected: Sequence[Ids]) -
 def _added_probes(tokenizer: TextTokenizer) -> Iterable[str]:
     """Return strings with the vocabulary's special tokens in the midst of text."""
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        tokens = [str(token["content"]) for token in tokenizer.to_json()["added_tokens"]]
+        tokens = tokenizer.added_tokens()
     else:
         tokens = [*tokenizer.special, *(token for n in range(10) if (token := tokenizer.token(n)) and token.startswith("<"))]
     for token in [*tokens[:20], *tokens[-20:]]:
         yield from (f"the {token} drug", f"the{token}drug", f"{token}{token}\n", f" {token}  end", f"x{token[:-1]} {token[1:]}")
 
 
-def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """Return a SentencePiece model in the form of a tokenizer.json; control pieces written out in a text are text there."""
+def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> tuple[str, list[str]]:
+    """Return a SentencePiece model as a tokenizer.json, and its added tokens; control pieces written out in a text are text there."""
     from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
 
-    form = json.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
+    form = orjson.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
     form["added_tokens"] = [token for token in form["added_tokens"] if not token["special"]]
-    return form
+    return orjson.dumps(form).decode(), [token["content"] for token in form["added_tokens"]]
 
 
-def _complete_bytes(form: dict[str, Any], vocab_size: int) -> int | None:
-    """Give a byte-level vocabulary the bytes that it lacks, behind its end, since gigatoken wants all; return where these begin, if any.
+def _complete_bytes(form: str, vocab_size: int) -> str:
+    """Give a byte-level vocabulary the bytes that it lacks, with ids from `vocab_size` on, since gigatoken wants all.
 
     A text that gets such an id goes to the reference, which leaves these bytes out or calls them unknown.
     """
-    vocab = form["model"].get("vocab")
-    if isinstance(vocab, dict) and not form["model"].get("byte_fallback"):
-        from tokenizers import pre_tokenizers
+    from tokenizers import pre_tokenizers
 
-        missing = sorted(byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte not in vocab)
-        if 0 < len(missing) < 200:  # else it is no byte-level vocabulary
-            vocab.update({byte: vocab_size + n for n, byte in enumerate(missing)})
-            return vocab_size
-    return None
+    whole = orjson.loads(form)
+    vocab = whole["model"]["vocab"]
+    missing = sorted(byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte not in vocab)
+    vocab.update({byte: vocab_size + n for n, byte in enumerate(missing)})
+    return orjson.dumps(whole).decode()
 
 
 def _resident() -> int:

@@ -57,14 +57,14 @@ class IndexedFileWriter:
         self._lengths.truncate(sequences * 4)
         self._counts.truncate(documents * 4)
 
-    def add(self, ids: bytes, lengths: Array, counts: Array) -> None:
-        """Append documents: ids as raw bytes of `dtype`, length of each sequence, number of sequences of each document."""
-        self._bin.write(ids)
+    def add(self, ids: Array, lengths: Array, counts: Array) -> None:
+        """Append documents: ids of `dtype`, length of each sequence, number of sequences of each document."""
+        self._bin.write(np.ascontiguousarray(ids).data)
         self._lengths.write(lengths.astype("<i4").tobytes())
         self._counts.write(counts.astype("<i4").tobytes())
         self.documents += len(counts)
         self.sequences += len(lengths)
-        self.tokens += len(ids) // self.dtype.itemsize
+        self.tokens += len(ids)
 
     def flush(self) -> None:
         """Bring what was added to the disk."""
@@ -90,7 +90,7 @@ class IndexedFileWriter:
         with path.open("wb") as file:
             write_header(file, self.dtype, self.sequences, self.documents)
             for part in chunks(self._lengths_path):
-                part.tofile(file)
+                file.write(part.data)
             write_offsets(file, chunks(self._lengths_path), self.dtype.itemsize)
             write_document_ends(file, chunks(self._counts_path))
             file.flush()
@@ -109,17 +109,17 @@ def write_offsets(file: BinaryIO, lengths: Iterator[Array], itemsize: int) -> No
     before = 0
     for part in lengths:
         ends = np.cumsum(part, dtype="<i8")
-        ((ends - part + before) * itemsize).astype("<i8").tofile(file)
+        file.write(((ends - part + before) * itemsize).astype("<i8").data)
         before += int(ends[-1])
 
 
 def write_document_ends(file: BinaryIO, counts: Iterator[Array]) -> None:
     """Write the index of the first sequence behind each document, led by 0."""
     before = 0
-    np.zeros(1, dtype="<i8").tofile(file)
+    file.write(np.zeros(1, dtype="<i8").data)
     for part in counts:
         ends = np.cumsum(part, dtype="<i8") + before
-        ends.tofile(file)
+        file.write(ends.data)
         before = int(ends[-1])
 
 
@@ -178,15 +178,37 @@ class IndexedFile:
         starts = (self.offsets[n] // self.dtype.itemsize for n in range(first, last))
         return [self.ids[start : start + self.lengths[first + n]] for n, start in enumerate(starts)]
 
+    def read_lengths(self, first: int = 0, last: int | None = None) -> Iterator[Array]:
+        """Yield the lengths of sequences, some at a time; read, not mapped, so that the memory stays small whatever the index's size."""
+        return self._read("<i4", HEADER_BYTES, first, self.sequences if last is None else last)
+
+    def read_counts(self) -> Iterator[Array]:
+        """Yield how many sequences each document has, some at a time.
+
+        Raises:
+            DataError: a document ends before it begins, or the documents do not cover the sequences.
+        """
+        before, number = 0, 0
+        for ends in self._read("<i8", HEADER_BYTES + 12 * self.sequences, 0, self.documents + 1):
+            counts = np.diff(ends, prepend=before)
+            if (counts < 0).any():
+                raise DataError(f"{self.idx}: document {number + int(np.argmax(counts < 0)) - 1:,} ends before it begins: it is damaged")
+            if not number and ends[0]:
+                break
+            yield counts if number else counts[1:]
+            before, number = int(ends[-1]), number + len(ends)
+        if before != self.sequences:
+            raise DataError(f"{self.idx}: its documents do not cover its sequences: it is damaged")
+
     def document_lengths(self) -> Iterator[Array]:
         """Yield the numbers of ids of documents, some at a time."""
-        item = self.dtype.itemsize
-        for first in range(0, self.documents, CHUNK):
-            ends = self.ends[first : first + CHUNK + 1]
-            positions = np.full(len(ends), self.tokens, dtype=np.int64)
-            inside = ends < self.sequences
-            positions[inside] = self.offsets[ends[inside]] // item
-            yield np.diff(positions)
+        sequence = 0
+        for counts in self.read_counts():
+            for first in range(0, len(counts), CHUNK // 16):
+                ends = np.concatenate([[0], np.cumsum(counts[first : first + CHUNK // 16])])
+                lengths = [np.zeros(1, dtype=np.int64), *self.read_lengths(sequence, sequence + int(ends[-1]))]
+                yield np.diff(np.cumsum(np.concatenate(lengths))[ends])
+                sequence += int(ends[-1])
 
     def check(self) -> None:
         """Look at the whole index.
@@ -194,19 +216,25 @@ class IndexedFile:
         Raises:
             DataError: a length is not positive, an offset is not where the sequences before it end, or the documents are out of order.
         """
-        before = 0
-        for first in range(0, self.sequences, CHUNK):
-            lengths, offsets = self.lengths[first : first + CHUNK], self.offsets[first : first + CHUNK]
+        before, first = 0, 0
+        offsets = self._read("<i8", HEADER_BYTES + 4 * self.sequences, 0, self.sequences)
+        for lengths, starts in zip(self.read_lengths(), offsets, strict=True):
             if (lengths <= 0).any():
                 raise DataError(f"{self.idx}: sequence {first + int(np.argmax(lengths <= 0)):,} has a length below 1: it is damaged")
             ends = np.cumsum(lengths, dtype=np.int64) + before
-            wrong = offsets != (ends - lengths) * self.dtype.itemsize
+            wrong = starts != (ends - lengths) * self.dtype.itemsize
             if wrong.any():
                 raise DataError(f"{self.idx}: sequence {first + int(np.argmax(wrong)):,} does not begin where the one before ends: damaged")
-            before = int(ends[-1])
-        for first in range(0, self.documents, CHUNK):
-            part = self.ends[first : first + CHUNK + 1]
-            if (np.diff(part) < 0).any():
-                raise DataError(f"{self.idx}: document {first + int(np.argmax(np.diff(part) < 0)):,} ends before it begins: it is damaged")
-        if int(self.ends[0]) != 0 or int(self.ends[-1]) != self.sequences:
-            raise DataError(f"{self.idx}: its documents do not cover its sequences: it is damaged")
+            before, first = int(ends[-1]), first + len(lengths)
+        for _ in self.read_counts():
+            pass
+
+    def _read(self, kind: str, start: int, first: int, last: int) -> Iterator[Array]:
+        with self.idx.open("rb") as file:
+            file.seek(start + first * np.dtype(kind).itemsize)
+            while first < last:
+                part = np.fromfile(file, dtype=kind, count=min(CHUNK, last - first))
+                if not len(part):
+                    raise DataError(f"{self.idx} became shorter while it was read")
+                first += len(part)
+                yield part

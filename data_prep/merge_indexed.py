@@ -11,13 +11,12 @@ import argparse
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from data_prep.indexed_file import CHUNK, IndexedFile, write_document_ends, write_header, write_offsets
+from data_prep.indexed_file import IndexedFile, write_document_ends, write_header, write_offsets
 from data_prep.resume import finished
 from galen import cli, manifest
 from galen.atomic import atomic_file
@@ -156,22 +155,12 @@ def _copy(source: int, out: int, size: int) -> int:
 
 
 def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
-    def lengths() -> Iterator[Any]:
-        for file in files:
-            for first in range(0, file.sequences, CHUNK):
-                yield file.lengths[first : first + CHUNK]
-
-    def counts() -> Iterator[Any]:
-        for file in files:
-            for first in range(0, file.documents, CHUNK):
-                yield np.diff(file.ends[first : first + CHUNK + 1])
-
     with path.open("wb") as out:
         write_header(out, files[0].dtype, sum(file.sequences for file in files), sum(file.documents for file in files))
-        for part in lengths():
-            part.tofile(out)
-        write_offsets(out, lengths(), files[0].dtype.itemsize)
-        write_document_ends(out, counts())
+        for part in chain.from_iterable(file.read_lengths() for file in files):
+            out.write(part.data)
+        write_offsets(out, chain.from_iterable(file.read_lengths() for file in files), files[0].dtype.itemsize)
+        write_document_ends(out, chain.from_iterable(file.read_counts() for file in files))
 
 
 def _comparable(value: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if arguments.shard not in (None, shard):
             continue
         prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
-        job = TokenJob(prefix, names)
+        job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
         if not _is_finished(job, parts, config):
             task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, None)  # type: ignore[arg-type]
             _run(job, task, config, contract, arguments, start)
@@ -94,24 +94,27 @@ def _run(
         try:
             first, records = tokenise(job, task, arguments, hashing, stdin, start)
             _finish(job, task, arguments.stats)
+            counts = _counts(job, task.tokenizer)
+            outputs: list[Any] = []
+            for output in job.outputs.values():
+                outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
+            inputs = [record.result() if record else _stdin_record(stdin) for record in records]
+            manifest.write(
+                job.manifest,
+                stage="preprocess",
+                inputs=inputs,
+                config=config,
+                outputs=outputs,
+                counts=counts,
+                tokenizer=contract,
+                engine=task.engine.name,
+            )
         except OSError as error:
-            advice = "what is done stays: make room and start the same command again"
-            raise DataError(f"cannot write {error.filename or job.manifest.parent}: {error.strerror}; {advice}") from None
-        counts = _counts(job, task.tokenizer)
-        outputs: list[Any] = []
-        for output in job.outputs.values():
-            outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
-        inputs = [record.result() if record else _stdin_record(stdin) for record in records]
-        manifest.write(
-            job.manifest,
-            stage="preprocess",
-            inputs=inputs,
-            config=config,
-            outputs=outputs,
-            counts=counts,
-            tokenizer=contract,
-            engine=task.engine.name,
-        )
+            job.withdraw()
+            where = error.filename or job.manifest.parent
+            raise DataError(
+                f"cannot write {where}: {error.strerror}; what is done stays: make room and start the same command again"
+            ) from None
     seconds = time.monotonic() - start
     print(_summary(counts, task.tokenizer.vocab_size))
     tokens = sum(output["tokens"] for output in counts["outputs"].values()) - before[1]
@@ -144,7 +147,7 @@ def tokenise(
                 limit = arguments.max_documents and arguments.max_documents - state.outputs[next(iter(job.outputs))].documents
                 _take(job, task, block, result, limit, arguments.on_bad_line)
                 first = time.monotonic() - start if first is None else first
-                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs) / task.dtype.itemsize
+                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs)
                 rate = tokens[0] / max(time.monotonic() - tokens[1], 1e-3)
                 progress.label = f"tokenise {tokens[0] / 1e6:,.1f}M tokens, {rate / 1e6:.2f}M tokens/s"
                 progress.update(sum(sizes[: block.part]) + block.position - progress.done)
@@ -166,7 +169,7 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | 
     """Add what came of a block to the working files and to the state."""
     state, part = job.state, task.parts[block.part]
     if limit and len(result.numbers) > limit:
-        _cut(result, limit, task.dtype.itemsize)
+        _cut(result, limit)
     for bad in result.bad:
         if on_bad == "stop" or len(state.examples) < EXAMPLES:
             message = f"{_place(part, block, bad.number)}: {bad.detail}"
@@ -194,7 +197,7 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | 
     state.bytes += sum(result.text_bytes)
 
 
-def _cut(result: Result, limit: int, itemsize: int) -> None:
+def _cut(result: Result, limit: int) -> None:
     """Leave out the documents behind the first `limit`, and the bad lines behind these."""
     last = result.numbers[limit - 1]
     result.numbers, result.text_bytes = result.numbers[:limit], result.text_bytes[:limit]
@@ -202,7 +205,7 @@ def _cut(result: Result, limit: int, itemsize: int) -> None:
     for encoded in result.outputs:
         encoded.counts = encoded.counts[:limit]
         encoded.lengths = encoded.lengths[: int(encoded.counts.sum())]
-        encoded.ids = encoded.ids[: int(encoded.lengths.sum()) * itemsize]
+        encoded.ids = encoded.ids[: int(encoded.lengths.sum())]
 
 
 def _place(part: Part, block: Block, number: int) -> str:

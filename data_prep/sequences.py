@@ -1,13 +1,15 @@
-"""From texts to the sequences of documents: beginning and end tokens, overlapping windows, roles of messages."""
+"""From texts to the sequences of documents: beginning and end tokens, overlapping windows, sentences, roles of messages."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from data_prep.sentences import SentenceSplitter
+
 Ids = np.ndarray[Any, Any]
-Encode = Callable[[Sequence[str]], list[Ids]]
+Encode = Callable[[Sequence[str]], Iterable[Ids]]
 
 ROLES = {"system": 0, "user": 1, "human": 1, "prompter": 1, "question": 1, "assistant": 2, "gpt": 2, "answer": 2}
 """Number of a role in the role file; losses are for 2, what the model says."""
@@ -23,6 +25,9 @@ class Shape:
     eod: int | None = None
     window: int | None = None
     overlap: int = 0
+    sentences: SentenceSplitter | None = None
+    """Makes each sentence a sequence."""
+
     message: str | None = None
     """How a message is written, with `{role}` and `{content}`: a record is then a conversation."""
 
@@ -31,38 +36,65 @@ class Shape:
 class Documents:
     """Documents ready to be written."""
 
-    ids: list[Ids] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    """Of all sequences."""
+    ids: Ids
+    """Ids of all documents back to back, of the file's type."""
 
-    counts: list[int] = field(default_factory=list)
-    """Sequences of each document."""
+    lengths: Ids
+    """Number of ids of each sequence."""
+
+    counts: Ids
+    """Number of sequences of each document."""
 
 
-def build(values: Sequence[Any], encode: Encode, shape: Shape) -> list[Documents]:
-    """Return the documents of a key's values; of conversations, their text and then their roles."""
+def build(values: Sequence[Any], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> list[Documents]:
+    """Return the documents of a key's values; of conversations, their text and then their roles. `dtype` is that of the ids."""
     if shape.message is not None:
-        return _conversations(values, encode, shape)
-    result = Documents()
-    ids, lengths, counts = result.ids, result.lengths, result.counts
-    front, back = _marks(shape)
-    extra = sum(map(len, front + back))
-    for text in encode(values):
-        size = len(text)
+        return _conversations(values, encode, shape, dtype)
+    if shape.sentences is not None:
+        return [_sentences([shape.sentences.split(text) for text in values], encode, shape, dtype)]
+    if shape.window is not None:
+        return [_windowed(values, encode, shape, dtype)]
+    return [_plain(values, encode, shape, dtype)]
+
+
+def _plain(values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
+    """Make each text a document of one sequence; the ids go straight into one array, since this is what most time goes into."""
+    front, back = (np.concatenate([np.zeros(0, dtype=np.uint32), *marks]) for marks in _marks(shape))
+    before, extra = len(front), len(front) + len(back)
+    buffer, end, sizes = np.empty(sum(map(len, values)) // 2 + 1024, dtype=dtype), 0, []
+    for ids in encode(values):
+        size = len(ids)
         if not size:
-            counts.append(0)
-        elif shape.window is not None and size + extra > shape.window:
-            windows = _windows(np.concatenate([*front, text, *back]), shape.window, shape.overlap)
-            ids += windows
-            lengths += map(len, windows)
-            counts.append(len(windows))
-        else:
-            ids += front
-            ids.append(text)
-            ids += back
-            lengths.append(size + extra)
-            counts.append(1)
-    return [result]
+            sizes.append(0)
+            continue
+        start, end = end, end + size + extra
+        if end > len(buffer):
+            grown = np.empty(2 * end, dtype=dtype)
+            grown[:start] = buffer[:start]
+            buffer = grown
+        buffer[start + before : start + before + size] = ids
+        if extra:
+            buffer[start : start + before], buffer[start + before + size : end] = front, back
+        sizes.append(size + extra)
+    lengths = np.array(sizes, dtype=np.int32)
+    return Documents(buffer[:end], lengths[lengths > 0], (lengths > 0).astype(np.int32))
+
+
+def _documents(sequences: Sequence[Ids], counts: Sequence[int], dtype: np.dtype[Any]) -> Documents:
+    ids = np.concatenate(sequences, dtype=dtype, casting="unsafe") if sequences else np.zeros(0, dtype=dtype)
+    return Documents(ids, np.array([len(part) for part in sequences], dtype=np.int32), np.array(counts, dtype=np.int32))
+
+
+def _windowed(values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
+    assert shape.window is not None
+    sequences: list[Ids] = []
+    counts: list[int] = []
+    front, back = _marks(shape)
+    for ids in encode(values):
+        windows = _windows(np.concatenate([*front, ids, *back]), shape.window, shape.overlap) if len(ids) else []
+        sequences += windows
+        counts.append(len(windows))
+    return _documents(sequences, counts, dtype)
 
 
 def _marks(shape: Shape) -> tuple[list[Ids], list[Ids]]:
@@ -75,7 +107,23 @@ def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
     return [ids[start : start + window] for start in starts]
 
 
-def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape) -> list[Documents]:
+def _sentences(texts: Sequence[list[str]], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
+    """Encode sentence by sentence, each a sequence; as in Megatron-LM, one without ids is left out, and the end token goes to the last."""
+    encoded = iter(encode([sentence for sentences in texts for sentence in sentences]))
+    sequences: list[Ids] = []
+    counts: list[int] = []
+    front, back = _marks(shape)
+    for sentences in texts:
+        parts = [ids for _ in sentences if len(ids := next(encoded))]
+        if parts:
+            parts[0] = np.concatenate([*front, parts[0]])
+            parts[-1] = np.concatenate([parts[-1], *back])
+        sequences += parts
+        counts.append(len(parts))
+    return _documents(sequences, counts, dtype)
+
+
+def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> list[Documents]:
     """Encode message by message; the role file has the role of its message for each id, the end token the role of the last message."""
     assert shape.message is not None
     flat = [
@@ -84,7 +132,8 @@ def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape
         for message in messages
     ]
     encoded = iter(encode(flat))
-    text, roles = Documents(), Documents()
+    text: list[Ids] = []
+    roles: list[Ids] = []
     front, back = _marks(shape)
     for messages in values:
         parts = [next(encoded) for _ in messages]
@@ -92,8 +141,6 @@ def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape
         parts[0] = np.concatenate([*front, parts[0]])
         parts[-1] = np.concatenate([parts[-1], *back])
         said = [np.full(len(part), number, dtype=np.uint32) for part, number in zip(parts, numbers, strict=True)]
-        for documents, ids in ((text, np.concatenate(parts)), (roles, np.concatenate(said))):
-            documents.ids.append(ids)
-            documents.lengths.append(len(ids))
-            documents.counts.append(1)
-    return [text, roles]
+        text.append(np.concatenate(parts))
+        roles.append(np.concatenate(said))
+    return [_documents(sequences, [1] * len(values), dtype) for sequences in (text, roles)]

@@ -129,9 +129,22 @@ class HuggingFaceTokenizer:
         """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
         return _fingerprint([self.path, *([self.path.with_name("merges.txt")] if self.path.name == "vocab.json" else [])], self.special)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> str:
         """Return the tokenizer as it is, added tokens included, in the form of a tokenizer.json."""
-        return json.loads(self._tokenizer.to_str())
+        return self._tokenizer.to_str()
+
+    def added_tokens(self) -> list[str]:
+        """Return the tokens that stand beside the vocabulary of the model, in the order of their ids."""
+        return [token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+
+    def lacks_bytes(self) -> bool:
+        """Say whether the vocabulary is a byte-level one that does not have all 256 bytes."""
+        from tokenizers import pre_tokenizers
+
+        if getattr(self._tokenizer.model, "byte_fallback", False):
+            return False
+        missing = sum(self._tokenizer.token_to_id(byte) is None for byte in pre_tokenizers.ByteLevel.alphabet())
+        return 0 < missing < 200  # else it is no byte-level vocabulary
 
 
 class SentencePieceTokenizer:

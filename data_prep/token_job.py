@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,12 +78,13 @@ class TokenJob:
     Args:
         prefix: of all files.
         names: of the outputs, mostly the JSON keys.
+        level: what a sequence is, document or sentence; the files' names end in it.
     """
 
-    def __init__(self, prefix: str | Path, names: Sequence[str]) -> None:
-        self.outputs = {name: Output(Path(f"{prefix}_{name}_document")) for name in names}
+    def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
+        self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
-        base = Path(f"{prefix}_{'_'.join(names)}_document")
+        base = Path(f"{prefix}_{'_'.join(names)}_{level}")
         self._note, self._lock = (base.with_name(f".{base.name}.{ending}.partial") for ending in ("state", "lock"))
         self.state = self._fresh()
 
@@ -118,15 +120,13 @@ class TokenJob:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["plan"] == self._plan:
-                for output in self.outputs.values():  # killed between publish and manifest
-                    for final, work in ((output.bin, output.bin_work), (output.idx, output.idx_work)):
-                        if final.exists():
-                            final.replace(work)
+                self.withdraw()  # killed between publish and manifest
                 parts = [path for o in self.outputs.values() for path in (o.bin_work, o.lengths_work, o.counts_work)]
                 if all(path.exists() for path in parts):
                     outputs = {name: OutputState(**state) for name, state in note["state"].pop("outputs").items()}
                     self.state = State(**note["state"], outputs=outputs)
                 return
+            print(f"an unfinished run with other inputs or options left files for {self.manifest.parent}; begun anew", file=sys.stderr)
         for output in self.outputs.values():
             for final in (output.bin, output.idx):
                 if final.exists():
@@ -136,6 +136,13 @@ class TokenJob:
     def save(self) -> None:
         """Note how far the working files have come; they must be flushed."""
         write_text(self._note, json.dumps({"plan": self._plan, "state": asdict(self.state)}))
+
+    def withdraw(self) -> None:
+        """Take back what `publish` did, if it did."""
+        for output in self.outputs.values():
+            for final, work in ((output.bin, output.bin_work), (output.idx, output.idx_work)):
+                if final.exists():
+                    final.replace(work)
 
     def publish(self) -> None:
         """Give the working files their final names."""

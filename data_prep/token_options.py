@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
+from data_prep.sentences import SentenceSplitter
 from data_prep.sequences import MESSAGE, Shape
 from data_prep.text_tokenizer import TextTokenizer
 from galen.errors import DataError, UsageError
@@ -31,7 +34,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add(
         "--add-special-tokens",
         metavar="FILE",
-        help="tokens to add to the vocabulary, one a line, as in data_prep/special_tokens/meditron.txt",
+        help="tokens to add to the vocabulary, one a line, as in examples/special_tokens/meditron.txt",
     )
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]")
     add("--max-documents", type=int, metavar="N", help="stop behind so many documents")
@@ -46,6 +49,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     shapes = result.add_argument_group("sequences")
     shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
     shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
+    shapes.add_argument(
+        "--split-sentences", action="store_true", help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx"
+    )
+    shapes.add_argument("--keep-newlines", action="store_true", help="keep the white space between sentences, behind the one before")
+    shapes.add_argument("--lang", default="en", metavar="CODE", help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]")
     shapes.add_argument(
         "--instruction",
         action="store_true",
@@ -86,6 +94,11 @@ def check(arguments: argparse.Namespace) -> None:
             f"--overlap {arguments.overlap}: from 0 to below --window, {arguments.window}",
         ),
         (arguments.window is not None and arguments.instruction, "--window and --instruction do not go together"),
+        (arguments.split_sentences and arguments.window is not None, "--window and --split-sentences do not go together"),
+        (arguments.split_sentences and arguments.instruction, "--instruction and --split-sentences do not go together"),
+        (arguments.keep_newlines and not arguments.split_sentences, "--keep-newlines needs --split-sentences"),
+        (arguments.lang != "en" and not arguments.split_sentences, "--lang needs --split-sentences"),
+        (not re.fullmatch("[a-z]{2,3}", arguments.lang), f"--lang {arguments.lang}: two or three letters as in ISO 639, such as en or fr"),
         (arguments.instruction and "{content}" not in arguments.message, "--message: the text must hold {content}"),
     ]
     for broken, message in rules:
@@ -100,6 +113,7 @@ def shape(arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Map
         eod=eod["id"] if eod and arguments.append_eod else None,
         window=arguments.window,
         overlap=arguments.overlap,
+        sentences=SentenceSplitter(arguments.lang, arguments.keep_newlines) if arguments.split_sentences else None,
         message=arguments.message if arguments.instruction else None,
     )
 
@@ -120,6 +134,12 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
             result[name] = getattr(arguments, name)
     if arguments.instruction:
         result["message"] = arguments.message
+    if arguments.split_sentences:
+        result["split_sentences"] = {
+            "lang": arguments.lang,
+            "keep_newlines": arguments.keep_newlines,
+            "sentencex": version("sentencex"),  # its rules decide the bytes
+        }
     if arguments.on_bad_line != "stop":
         result["on_bad_line"] = arguments.on_bad_line
     return result

@@ -22,18 +22,18 @@ class Tally:
         self.counts = np.zeros(vocab_size, dtype=np.int64)
         self.bytes = 0
 
-    def add(self, ids: bytes) -> None:
-        """Take the next ids, as raw bytes."""
-        self._hash.update(ids)
-        self.bytes += len(ids)
-        found = np.bincount(np.frombuffer(ids, dtype=self._dtype))
+    def add(self, ids: np.ndarray[Any, Any]) -> None:
+        """Take the next ids."""
+        self._hash.update(np.ascontiguousarray(ids).data)
+        self.bytes += ids.nbytes
+        found = np.bincount(ids)
         self.counts[: len(found)] += found
 
     def read(self, path: Path) -> None:
         """Take all of a file."""
         with path.open("rb") as file:
             while piece := file.read(1 << 22):
-                self.add(piece)
+                self.add(np.frombuffer(piece, dtype=self._dtype))
 
     def sha256(self) -> str:
         """Return the hash of all bytes so far."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.blocks import Block, Part, read_range
-from data_prep.fast_encoder import Engine, Ids
+from data_prep.fast_encoder import Engine
 from data_prep.records import Bad, parse
-from data_prep.sequences import Shape, build
+from data_prep.sequences import Documents, Shape, build
 from data_prep.text_tokenizer import TextTokenizer
 from data_prep.worker import follow_parent
 
@@ -22,24 +22,10 @@ AUDIT_CHARACTERS = 8000
 
 
 @dataclass(slots=True)
-class Encoded:
-    """One output's documents of a block."""
-
-    ids: bytes
-    """Ids of all documents back to back, as raw bytes of the file's type."""
-
-    lengths: Ids
-    """Number of ids of each sequence."""
-
-    counts: Ids
-    """Number of sequences of each document."""
-
-
-@dataclass(slots=True)
 class Result:
     """What came of a block."""
 
-    outputs: list[Encoded] = field(default_factory=list)
+    outputs: list[Documents] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     """Line or row of the block of each document."""
 
@@ -92,14 +78,10 @@ def encode_block(block: Block, task: Task) -> Result:
     data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
     records = parse(data, task.keys, chat=task.shape.message is not None)
     result = Result(numbers=records.numbers, bad=records.bad)
-    result.text_bytes = [0] * len(records.numbers)
+    sizes = [[_size(value) for value in values] for values in records.fields]
+    result.text_bytes = sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
     for values in records.fields:
-        for n, value in enumerate(values):
-            result.text_bytes[n] += sum(_size(part["content"]) for part in value) if isinstance(value, list) else _size(value)
-        for documents in build(values, task.engine.encode, task.shape):
-            ids = np.concatenate(documents.ids).astype(task.dtype) if documents.ids else np.zeros(0, dtype=task.dtype)
-            lengths, counts = (np.array(numbers, dtype=np.int32) for numbers in (documents.lengths, documents.counts))
-            result.outputs.append(Encoded(ids.tobytes(), lengths, counts))
+        result.outputs += build(values, task.engine.encode, task.shape, task.dtype)
     result.differs = _audit(block, records.fields, task)
     return result
 
@@ -113,11 +95,15 @@ def _audit(block: Block, fields: list[list[Any]], task: Task) -> str | None:
         return None
     value = fields[0][pick // AUDIT_EVERY % len(fields[0])]
     text = (value[0]["content"] if isinstance(value, list) else value)[:AUDIT_CHARACTERS]
-    same = task.engine.encode([text])[0].tolist() == task.tokenizer.encode([text])[0]
+    same = next(iter(task.engine.encode([text]))).tolist() == task.tokenizer.encode([text])[0]
     return None if same else text
 
 
-def _size(text: str) -> int:
+def _size(value: Any) -> int:
+    """Return the size of a text in UTF-8, or of the messages of a conversation."""
+    if isinstance(value, list):
+        return sum(_size(message["content"]) for message in value)
+    text: str = value
     return len(text) if text.isascii() else len(text.encode())
 
 

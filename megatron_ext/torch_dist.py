@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,7 @@ from megatron_ext.stored_tensor import StoredTensor
 
 BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
 LAYERS = "decoder.layers."
+_EXTRA_STATES = "__extra_states.distcp"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ def write_entry(stream: IO[bytes], file: str, key: str, shape: tuple[int, ...], 
     return Entry(key, shape, str(tensor.dtype).removeprefix("torch."), offset, tuple(tensor.shape), file, start, stream.tell() - start)
 
 
-def finish(folder: Path, entries: list[Entry], common: dict[str, Any]) -> None:
-    """Write `.metadata`, `common.pt` and `metadata.json`, which make a folder of `.distcp` files a checkpoint."""
+def finish(folder: Path, entries: list[Entry], common: dict[str, Any], extra_states: Sequence[str] = ()) -> None:
+    """Write `.metadata`, `common.pt` and `metadata.json`, which make a folder of `.distcp` files a checkpoint.
+
+    `extra_states` names objects that are stored empty: what Transformer Engine's modules keep of FP8, which is nothing yet,
+    but without which a model with such modules is not loaded.
+    """
     tensors: dict[str, Any] = {}
     storage: dict[Any, Any] = {}
     for entry in entries:
@@ -65,6 +70,13 @@ def finish(folder: Path, entries: list[Entry], common: dict[str, Any]) -> None:
         chunk = dcp.ChunkStorageMetadata(offsets=torch.Size(entry.offset), sizes=torch.Size(entry.size))
         tensors[entry.key].chunks.append(chunk)
         storage[dcp.MetadataIndex(entry.key, torch.Size(entry.offset))] = _StorageInfo(entry.file, entry.start, entry.length)
+    if extra_states:
+        with (folder / _EXTRA_STATES).open("wb") as file:
+            torch.save([torch.empty(0, dtype=torch.uint8)], file)  # a list of the ranks' objects, as Megatron writes it
+            length = file.tell()
+        for name in extra_states:
+            tensors[name] = dcp.BytesStorageMetadata()
+            storage[dcp.MetadataIndex(name)] = _StorageInfo(_EXTRA_STATES, 0, length)
     with (folder / ".metadata").open("wb") as file:
         pickle.dump(dcp.Metadata(state_dict_metadata=tensors, planner_data=None, storage_data=storage), file)
     torch.save(common, folder / "common.pt")  # megatron-core 0.16 wants it, 0.19 reads it

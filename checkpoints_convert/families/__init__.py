@@ -1,7 +1,57 @@
-"""The model families that can be converted. A new one is a file here and a line in `FAMILIES`."""
+"""The model families that can be converted, and which of them a config.json names. A new one is a file here and a line in `FAMILIES`."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 from checkpoints_convert.families import internlm2, llama, mistral, qwen
 from checkpoints_convert.family import Family
+from galen.errors import DataError
+from megatron_ext.architecture import Architecture
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)}
 """By `model_type` of the Hugging Face configuration."""
+
+
+def find(config_path: str | Path) -> tuple[Family, Architecture]:
+    """Return the family and architecture that a Hugging Face config.json describes.
+
+    Raises:
+        DataError: the file is missing or damaged, the family unknown, or a field cannot be carried over.
+    """
+    config = read_config(config_path)
+    name = config.get("model_type")
+    if name not in FAMILIES:
+        raise DataError(f"{config_path}: model_type {name!r} cannot be converted; known: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name], architecture_of(FAMILIES[name], config, config_path)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a config.json.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; a Hugging Face model folder has one") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path} should hold one JSON object")
+    return config
+
+
+def architecture_of(family: Family, config: dict[str, Any], path: str | Path) -> Architecture:
+    """Return the architecture that a configuration of this family describes; `path` names it in messages.
+
+    Raises:
+        DataError: a field is missing or cannot be carried over.
+    """
+    try:
+        return family.architecture(config)
+    except KeyError as error:
+        raise DataError(f"{path}: the field {error} is missing") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import families, family, hf_to_megatron, internlm2_reference, megatron_to_hf
+from checkpoints_convert import families, hf_to_megatron, internlm2_reference, megatron_to_hf
 from galen.errors import DataError
 from tests.checkpoints_convert.conftest import FAMILIES
 from tests.conftest import ROOT, run
@@ -102,7 +102,7 @@ def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_configurations_go_both_ways(models, name):
-    found, architecture = family.find(models[name] / "config.json")
+    found, architecture = families.find(models[name] / "config.json")
     assert found.architecture(found.config(architecture)) == architecture
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, models, name):
         field = re.escape(next(name for name in change if name != "layer_types"))
         field = {"rope_parameters": "yarn", "rope_scaling": "linear", "use_sliding_window": "max_window_layers"}.get(field, field)
         with pytest.raises(DataError, match=field):
-            family.find(tmp_path / "config.json")
+            families.find(tmp_path / "config.json")
 
 
 def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
@@ -137,7 +137,7 @@ def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
     config["rope_parameters"]["high_freq_factor"] = 8.0
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"high_freq_factor = 8\.0 cannot be carried over"):
-        family.find(tmp_path / "config.json")
+        families.find(tmp_path / "config.json")
 
 
 def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):

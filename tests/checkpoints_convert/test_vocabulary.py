@@ -10,12 +10,14 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from checkpoints_convert import hf_to_megatron, megatron_to_hf
+from checkpoints_convert.vocabulary import read_tokens
+from data_prep.text_tokenizer import read_special_tokens
 from galen.errors import DataError
 from megatron_ext.torch_dist import TorchDist
 from tests.conftest import ROOT
 
-MEDITRON = ROOT / "checkpoints_convert" / "special_tokens" / "meditron.txt"
-TOKENS = MEDITRON.read_text().split()
+MEDITRON = ROOT / "examples" / "special_tokens" / "meditron.txt"
+TOKENS = read_tokens(MEDITRON)
 
 
 def convert(hf, folder, *options):
@@ -28,6 +30,11 @@ def test_the_meditron_tokens_are_in_its_order():
     assert TOKENS[:5] == ["<CLS>", "<SEP>", "<EOD>", "<MASK>", "<PAD>"]
     assert TOKENS[5:] == [f"[{slash}{name}]" for name in ("bib_ref", "fig_ref", "bib", "fig", "table", "formula") for slash in ("", "/")]
     assert 32000 + len(TOKENS) == 32017
+
+
+def test_the_tokenisation_stage_reads_the_same_tokens():
+    for path in sorted(MEDITRON.parent.iterdir()):
+        assert read_tokens(path) == read_special_tokens(path)
 
 
 @pytest.mark.parametrize("name", ["llama-2", "llama-3.2", "internlm2"])

@@ -9,7 +9,7 @@ from data_prep.text_tokenizer import load_tokenizer, read_special_tokens
 from galen.errors import DataError
 from tests.data_prep.material import run, sequences, write_lines
 
-MEDITRON = Path(__file__).parents[2] / "data_prep" / "special_tokens" / "meditron.txt"
+MEDITRON = Path(__file__).parents[2] / "examples" / "special_tokens" / "meditron.txt"
 TEXTS = [
     "the patient<CLS> was treated",
     "<EOD>",

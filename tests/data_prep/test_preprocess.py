@@ -4,10 +4,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -156,59 +156,117 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
         run(tokenizer_folder, [source], tmp_path / "p")
 
 
-def test_killed_for_real_goes_on_with_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
-    records = [{"text": f"the patient {n} was treated with drug {n * n} and the results are told here " * 5} for n in range(20000)]
-    source = write_lines(tmp_path / "a.jsonl.gz", records)
-    whole = write_lines(tmp_path / "b.jsonl", records[:7])
-    run(tokenizer_folder, [source, whole], tmp_path / "undisturbed", "--append-eod", "--workers", "2")
-    code = (
-        "import sys\nfrom data_prep import preprocess\npreprocess.BLOCK_BYTES = 1 << 16\npreprocess.SAVE_SECONDS = 0.1\n"
-        "if __name__ == '__main__': preprocess.main(sys.argv[1:])\n"
-    )
-    (tmp_path / "often.py").write_text(code)
-    arguments = ["--input", source, whole, "--output-prefix", str(tmp_path / "p"), "--tokenizer-model", str(tokenizer_folder)]
-    command = [sys.executable, str(tmp_path / "often.py"), *arguments, "--append-eod", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    note = tmp_path / ".p_text_document.state.partial"
-    while True:
-        assert process.poll() is None, "ended before it could be killed"
-        if note.exists() and json.loads(note.read_text())["state"]["outputs"]["text"]["documents"] > 0:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "p_text_document.bin").exists()
-    done = json.loads(note.read_text())["state"]
-    assert 0 < done["offset"] < len(gzip.decompress(Path(source).read_bytes()))
+STOPPING = """
+import os, resource, signal, sys
+from pathlib import Path
+from data_prep import preprocess
+from data_prep.indexed_file import IndexedFileWriter
+from data_prep.token_job import TokenJob
+from galen import cli
 
+preprocess.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 14, 0.0
+place, count = sys.argv.pop(1), int(sys.argv.pop(1))
+
+def kill(owner, name):
+    function = getattr(owner, name)
+    def killing(*given, **named):
+        global count
+        if name != "replace" or str(given[0]).endswith(".idx.partial"):
+            count -= 1
+            if not count:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **named)
+    setattr(owner, name, killing)
+
+if place == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
+else:
+    owners = {"_take": preprocess, "save": TokenJob, "write_index": IndexedFileWriter, "replace": Path, "write": preprocess.manifest}
+    kill(owners[place], place)
+if __name__ == "__main__":
+    cli.run(preprocess.main)
+"""
+
+
+@pytest.fixture
+def stopped(tmp_path, tokenizer_folder):
+    """Start the command in a process of its own that is killed, or that may write no larger files; return how it ended."""
+    (tmp_path / "stopping.py").write_text(STOPPING)
+
+    def start(place, count, inputs, prefix, *options):
+        command = [sys.executable, str(tmp_path / "stopping.py"), place, str(count), "--input", *inputs, "--output-prefix", str(prefix)]
+        command += ["--tokenizer-model", str(tokenizer_folder), *options]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+
+    return start
+
+
+def finals(folder, name):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(f"{name}_"))
+
+
+def test_killed_for_real_goes_on_with_the_same_bytes(tmp_path, tokenizer_folder, stopped, monkeypatch):
+    records = [{"text": f"the patient {n} was treated with drug {n * n} and the results are told here " * 3} for n in range(2000)]
+    sources = [write_lines(tmp_path / "a.jsonl.gz", records), write_lines(tmp_path / "b.jsonl", records[::2])]
+    run(tokenizer_folder, sources, tmp_path / "undisturbed", "--append-eod", "--workers", "2")
+    note, known = tmp_path / ".p_text_document.state.partial", 0
+    for place, count in (("_take", 5), ("save", 9), ("_take", 11), ("write_index", 1), ("replace", 1), ("write", 1)):
+        ended = stopped(place, count, sources, tmp_path / "p", "--append-eod", "--workers", "2")
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        state = json.loads(note.read_text())["state"]
+        assert state["outputs"]["text"]["documents"] > known or place not in ("_take", "save")
+        known = state["outputs"]["text"]["documents"]
+        assert not (tmp_path / "p_manifest.json").exists()
+    assert known == 3000
     read = []
     original = preprocess.read_blocks
     monkeypatch.setattr(preprocess, "read_blocks", lambda *arguments: (read.append(arguments[3:5]), original(*arguments))[1])
-    run(tokenizer_folder, [source, whole], tmp_path / "p", "--append-eod", "--workers", "2")
-    assert read[-1] == (0, done["offset"])
-    for ending in ("bin", "idx"):
-        first, second = (tmp_path / f"{name}_text_document.{ending}" for name in ("p", "undisturbed"))
-        assert first.read_bytes() == second.read_bytes()
+    run(tokenizer_folder, sources, tmp_path / "p", "--append-eod", "--workers", "2")
+    assert read[-1] == (1, Path(sources[1]).stat().st_size)  # nothing was left to do
+    assert bins(tmp_path, "p_text_document") == bins(tmp_path, "undisturbed_text_document")
     manifests = [json.loads((tmp_path / f"{name}_manifest.json").read_text()) for name in ("p", "undisturbed")]
     assert manifests[0]["counts"] == manifests[1]["counts"]
-    assert manifests[0]["counts"]["documents"] == 20007
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".p")] == []
 
 
-def test_killed_between_publishing_and_the_manifest(tmp_path, tokenizer_folder, monkeypatch):
-    source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
-    run(tokenizer_folder, [source], tmp_path / "undisturbed")
+def test_disk_full(tmp_path, tokenizer_folder, stopped):
+    source = write_lines(tmp_path / "a.jsonl", [{"text": f"drug {n}"} for n in range(1000)])
+    run(tokenizer_folder, [source], tmp_path / "whole", "--stats")
+    sizes = [(tmp_path / f"whole_{name}").stat().st_size for name in ("text_document.bin", "text_document.idx", "stats.html")]
+    assert sizes == sorted(sizes)
+    for limit in (sizes[0] // 2, sum(sizes[:2]) // 2, sum(sizes[1:]) // 2):  # each time another of them is too large
+        ended = stopped("limit", limit, [source], tmp_path / "p", "--stats", "--workers", "2")
+        assert ended.returncode == 1
+        assert re.fullmatch(r"error: cannot write \S+: File too large; what is done stays: make room and .*", ended.stderr.splitlines()[-1])
+        assert "Traceback" not in ended.stderr
+        assert finals(tmp_path, "p") == []
+    run(tokenizer_folder, [source], tmp_path / "p", "--stats")
+    assert bins(tmp_path, "p_text_document") == bins(tmp_path, "whole_text_document")
 
-    def killed(*_, **__):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(preprocess.manifest, "write", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(tokenizer_folder, [source], tmp_path / "p")
-    monkeypatch.undo()
-    run(tokenizer_folder, [source], tmp_path / "p")
-    for ending in ("bin", "idx"):
-        first, second = (tmp_path / f"{name}_text_document.{ending}" for name in ("p", "undisturbed"))
-        assert first.read_bytes() == second.read_bytes()
+def test_files_that_cannot_be_read_and_another_tokenizer(tmp_path, tokenizer_folder, capsys):
+    from data_prep import merge_indexed
+
+    good = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
+    for ending in (".jsonl.gz", ".jsonl.bz2"):
+        (tmp_path / f"memory{ending}").symlink_to("/proc/self/mem")  # fails with an I/O error, even for root
+        with pytest.raises(DataError, match=rf"memory\{ending} cannot be read: Input/output error"):
+            run(tokenizer_folder, [good, str(tmp_path / f"memory{ending}")], tmp_path / "p")
+        assert finals(tmp_path, "p") == []
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = json.loads((tokenizer_folder / "tokenizer.json").read_text())
+    changed["model"]["merges"].pop()
+    (other / "tokenizer.json").write_text(json.dumps(changed))
+    (other / "tokenizer_config.json").write_bytes((tokenizer_folder / "tokenizer_config.json").read_bytes())
+    capsys.readouterr()
+    run(other, [good], tmp_path / "p")  # another command: what the first left is not taken up
+    run(tokenizer_folder, [good], tmp_path / "q")
+    with pytest.raises(DataError, match=r"is of a run with tokenizer = .*; remove that output or choose another one"):
+        run(tokenizer_folder, [good], tmp_path / "p")
+    with pytest.raises(DataError, match="were made with another config"):
+        merge_indexed.main(["--input", str(tmp_path / "p"), str(tmp_path / "q"), "--output-prefix", str(tmp_path / "m")])
+    assert finals(tmp_path, "m") == []
 
 
 def pack(path, records):

@@ -1,0 +1,76 @@
+"""How much memory and time merging token files takes.
+
+    python benchmarks/merge.py --documents 100000000 --work DIR
+
+makes two token files of half as many documents each (22 ids a document, so that 100 million documents go beyond 2^31 bytes twice over;
+their .bin are sparse), merges them with data_prep/merge_indexed.py and describes the result with data_prep/describe.py --check, each
+as a process of its own, and tells their seconds and the highest memory that each held. Needs 20 bytes a document twice and 44 once.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from data_prep.indexed_file import write_document_ends, write_header, write_offsets  # noqa: E402
+from galen import cli  # noqa: E402
+
+IDS = 22
+PIECE = 1 << 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=100_000_000, metavar="N", help="of the merged file [%(default)s]")
+    parser.add_argument("--work", metavar="DIR", help="where to put what is made [the system's temporary folder]")
+    arguments = parser.parse_args(argv)
+    work = Path(tempfile.mkdtemp(prefix="benchmark_", dir=arguments.work))
+    try:
+        halves = [arguments.documents // 2, arguments.documents - arguments.documents // 2]
+        for number, documents in enumerate(halves):
+            write_file(work / f"half{number}", documents)
+        inputs = [str(work / "half0"), str(work / "half1")]
+        measure("merge", [ROOT / "data_prep/merge_indexed.py", "--input", *inputs, "--output-prefix", work / "merged"])
+        for name in inputs:
+            Path(f"{name}.bin").unlink()
+        measure("check", [ROOT / "data_prep/describe.py", work / "merged", "--check"])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def write_file(prefix: Path, documents: int) -> None:
+    """Write a token file of documents of `IDS` zeros each."""
+    pieces = [np.full(min(PIECE, documents - first), 1, dtype="<i4") for first in range(0, documents, PIECE)]
+    with prefix.with_suffix(".idx").open("wb") as file:
+        write_header(file, np.dtype(np.uint16), documents, documents)
+        for part in pieces:
+            file.write((part * IDS).data)
+        write_offsets(file, (part * IDS for part in pieces), 2)
+        write_document_ends(file, iter(pieces))
+    with prefix.with_suffix(".bin").open("wb") as file:
+        file.truncate(documents * IDS * 2)
+
+
+def measure(what: str, command: list[str | Path]) -> None:
+    """Run a command and print its seconds and peak memory (what it maps of files included)."""
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, *map(str, command)])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{what} ended with {os.waitstatus_to_exitcode(status)}")
+    print(f"{what}: {time.monotonic() - start:.1f} s, peak memory {usage.ru_maxrss / 1000:,.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,26 @@
+"""Starts two steps that never end, each in a process of its own. Usage: FOLDER"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints_convert.steps import Step, run_steps
+
+
+@dataclass(frozen=True)
+class Endless(Step):
+    """Leaves its process's id and sleeps."""
+
+    def run(self, path: Path) -> None:
+        """Never return."""
+        (path.parent / "pids" / str(os.getpid())).touch()
+        while True:
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    (folder / "pids").mkdir()
+    run_steps("test", folder, [Endless("a"), Endless("b")], 2, [], 2)
