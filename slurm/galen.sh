@@ -4,6 +4,7 @@
 # GALEN_HOME  the repository; by default the folder that sbatch was called in
 # GALEN_SITE  the site's settings; by default slurm/site.sh, see slurm/site.example.sh
 set -euo pipefail
+shopt -s inherit_errexit
 
 GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}

@@ -5,6 +5,7 @@
 # CORPUS has the folders train and validation (data_prep/curate.py). What follows -- replaces values of the pretraining recipe. Each stage is
 # skipped that is finished already, so that the same command goes on after a failure. Prints each job's number and what it does.
 set -euo pipefail
+shopt -s inherit_errexit
 export GALEN_HOME=${GALEN_HOME:-$PWD}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=()

@@ -6,7 +6,7 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
-#SBATCH --mem-per-cpu=4G
+#SBATCH --mem=32G
 #SBATCH --time=12:00:00
 #SBATCH --signal=B:USR2@120
 #SBATCH --requeue

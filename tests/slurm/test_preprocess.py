@@ -14,7 +14,7 @@ def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
     options = ["--input", corpus, "--tokenizer-model", tiny_tokenizer, "--append-eod"]
     run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
     array = cluster.sbatch(
-        *("--array=0-2", "--cpus-per-task=1", "--mem-per-cpu=1G", f"--output={tmp_path}/log-%A_%a"),
+        *("--array=0-2", "--cpus-per-task=1", "--mem=1G", f"--output={tmp_path}/log-%A_%a"),
         *("slurm/preprocess.sh", *options, "--output-prefix", output / "joined"),
         **site,
     )
