@@ -91,7 +91,7 @@ galen_check_nodes() {
   for disk in "${GALEN_CHECK_DISK[@]}"; do options+=(--disk "$disk"); done
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   galen_step --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 -- \
-    -m megatron_ext.node_check probe --gpus "${SLURM_GPUS_ON_NODE:-0}" "${options[@]}"
+    -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}"
   reports=$(timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" "${GALEN_STEP[@]}") || true
   bad=$(galen_once -m megatron_ext.node_check judge --min-bandwidth "${GALEN_CHECK_BANDWIDTH:-0}" "${nodes[@]}" <<<"$reports")
   if [[ -n $bad ]]; then galen_requeue "$bad"; fi

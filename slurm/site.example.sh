@@ -22,5 +22,6 @@ GALEN_MOUNTS=                              # further folders: /data,/scratch
 
 # The check of all nodes before a pretraining job begins.
 GALEN_CHECK_DISK=()                        # folders that must be writable, with free GB: (/tmp=20 /scratch/local=200)
+GALEN_CHECK_GPUS=                          # GPUs that a node must have; empty: those that Slurm gave the job; 0: none are looked at
 GALEN_CHECK_BANDWIDTH=0                    # least all-reduce bus bandwidth between two nodes in GB/s; 0 reports it only
 GALEN_CHECK_SECONDS=300                    # a node that has not answered by then is left out

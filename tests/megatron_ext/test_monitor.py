@@ -1,5 +1,6 @@
 """Watching a run: the state that its folder tells, as lines, on a terminal, as a page."""
 
+import contextlib
 import json
 import os
 import pty
@@ -70,11 +71,15 @@ def test_lines_follow_the_run_until_it_is_over(folder):
 
 def test_on_a_terminal(folder):
     own, theirs = pty.openpty()
-    subprocess.run(
-        command("-m", "megatron_ext.monitor", folder, "--once"), cwd=ROOT, stdout=theirs, check=True, env={**os.environ, "TERM": "xterm"}
-    )
+    words = command("-m", "megatron_ext.monitor", folder, "--once")
+    started = subprocess.Popen(words, cwd=ROOT, stdout=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
-    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(own, 65536).decode())
+    written = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while part := os.read(own, 4096):
+            written += part
+    assert started.wait() == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
     assert "step 30 of 40" in shown and "grad norm" in shown and "█" in shown
 
 

@@ -51,7 +51,7 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     own = tmp_path / "site.sh"
     own.write_text(
         f"source '{site['GALEN_SITE']}'\nGALEN_SBATCH_PRETRAIN=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0)\n"
-        "GALEN_SBATCH_CPU=(--cpus-per-task=1 --mem=1G)\n"
+        "GALEN_SBATCH_CPU=(--cpus-per-task=1 --mem=1G)\nGALEN_CHECK_GPUS=0\n"
     )
 
     settings = {"model": model, "corpus": place / "corpus", "work": work, "recipe": place / "pretrain.yaml", "shards": 2}
