@@ -131,14 +131,14 @@ def measure(report: dict[str, Any], megabytes: int) -> None:
 
     from megatron_ext import platforms
 
-    device = platforms.current().device
-    platforms.current().init_distributed(timeout_minutes=_MEETING_SECONDS / 60)
+    platform = platforms.plain()
+    platform.init_distributed(timeout_minutes=_MEETING_SECONDS / 60)
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     told: list[Any] = [None] * ranks
     torch.distributed.all_gather_object(told, (report["node"], bool(report["faults"])))
     if any(faulty for _, faulty in told):
         return
-    data = torch.ones(megabytes << 18, device=device)  # fp32: four bytes each
+    data = torch.ones(megabytes << 18, device=platform.device)  # fp32: four bytes each
     pairs = sorted({tuple(sorted((n, (n + 1) % ranks))) for n in range(ranks)}, key=lambda pair: (pair[0] % 2, pair))
     groups = {pair: torch.distributed.new_group(list(pair)) for pair in pairs}
     for pair in pairs:

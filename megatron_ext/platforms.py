@@ -151,13 +151,20 @@ class Platform:
 
 @functools.cache
 def current() -> Platform:
-    """Return this process's platform and make it ready; the first call decides."""
+    """Return this process's platform and make it ready for Megatron; the first call decides."""
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # lets communication overlap with computation; read at CUDA's start
+    platform = plain()
+    if platform.device.type == "cpu":
+        from megatron_ext import cpu_platform
+
+        cpu_platform.install()
+    return platform
+
+
+def plain() -> Platform:
+    """Return this process's platform as it is, which is enough to communicate."""
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
         return Platform(device=device, backend="nccl", transformer_engine=importlib.util.find_spec("transformer_engine") is not None)
-    from megatron_ext import cpu_platform
-
-    cpu_platform.install()
     return Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)

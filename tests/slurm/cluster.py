@@ -41,7 +41,7 @@ SlurmdSpoolDir={folder}/spool_%n
 SlurmdPidFile={folder}/slurmd_%n.pid
 SlurmdLogFile={folder}/slurmd_%n.log
 ReturnToService=1
-SlurmdTimeout=30
+SlurmdTimeout=20
 SchedulerParameters=bf_interval=4
 KillWait=60
 MinJobAge=3600
