@@ -115,7 +115,7 @@ galen_pretrain() {
 
 # Runs a Python program that goes on where it stopped when it is started again; at the time limit it is.
 galen_run() {
-  galen_step --nodes=1 --ntasks=1 -- "$@"
+  GALEN_STEP=(srun --nodes=1 --ntasks=1 --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@")  # alone: no place to tell
   galen_wait
   if [[ -n $GALEN_SIGNALLED && $GALEN_CODE != 0 && ${SLURM_RESTART_COUNT:-0} -lt ${GALEN_MAX_RESTARTS:-20} ]]; then galen_requeue; fi
   exit "$GALEN_CODE"
