@@ -13,8 +13,8 @@ from tests.conftest import run
 from tests.megatron_ext.conftest import RECIPE, log
 
 KILLS = 20
-STEPS = 240
-OVERRIDES = [f"training.train_iters={STEPS}", "training.save_interval=4", "training.eval_interval=1000", "training.log_interval=1"]
+STEPS = 160
+OVERRIDES = [f"training.train_iters={STEPS}", "training.save_interval=4", "training.eval_interval=1000", "training.micro_batch_size=8"]
 MOMENTS = ("start", "step", "save")
 
 
