@@ -87,12 +87,17 @@ galen_requeue() {
 
 # Checks all nodes of the job. With a bad one among them the job is queued again without it.
 galen_check_nodes() {
-  local reports bad disk options=() nodes=()
+  local reports bad disk options=() nodes=() rank
   for disk in "${GALEN_CHECK_DISK[@]}"; do options+=(--disk "$disk"); done
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  galen_step --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 -- \
-    -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}"
-  reports=$(timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" "${GALEN_STEP[@]}") || true
+  reports=$(  # a step for each node: one that cannot even start a program ends no other's
+    for rank in "${!nodes[@]}"; do
+      RANK=$rank WORLD_SIZE=${#nodes[@]} timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" \
+        srun --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" \
+        -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}" &
+    done
+    wait
+  )
   bad=$(galen_once -m megatron_ext.node_check judge --min-bandwidth "${GALEN_CHECK_BANDWIDTH:-0}" "${nodes[@]}" <<<"$reports")
   if [[ -n $bad ]]; then galen_requeue "$bad"; fi
 }

@@ -81,6 +81,8 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
     assert "n1" not in (first, second)
     with paused(recipe):
         cluster.kill_node(second)
+    # what a site's health check does; Slurm finds out by itself, but takes minutes
+    cluster.command("scontrol", "update", f"NodeName={second}", "State=DOWN", "Reason=it died")
     cluster.until(job, "the dead node queues it again", lambda job: int(job["Restarts"]) > restarts, told)
     done = cluster.wait(job, told)
     assert done["JobState"] == "COMPLETED", told()
@@ -91,3 +93,4 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
         assert [record[key] for record in disturbed] == [record[key] for record in undisturbed]
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
+    cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")
