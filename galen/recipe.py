@@ -30,7 +30,10 @@ Location = tuple[str | int, ...]
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read the YAML file `path`, apply `overrides` (`a.b=value`, the value in YAML) and validate.
+    """Read the YAML file `path`, apply `overrides` in their order and validate.
+
+    An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`), whose keys replace those
+    that are there: a layout of GPUs, for example, beside the recipe of a model.
 
     Raises:
         UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
@@ -38,7 +41,12 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
     tree, lines = _read_yaml(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        origin[_apply_override(tree, override)] = f"override {override!r}"
+        if "=" not in override and override.endswith((".yaml", ".yml")):
+            layer, lines = _read_yaml(Path(override))
+            _merge(tree, layer)
+            origin |= {key: f"{override}, line {line}" for key, line in lines.items()}
+        else:
+            origin[_apply_override(tree, override)] = f"override {override!r}"
     try:
         return TypeAdapter(recipe_class).validate_python(tree)
     except ValidationError as error:
@@ -116,6 +124,15 @@ def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
             yield from _key_lines(value, (*prefix, index))
 
 
+def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Replace values of `tree` by those of `layer`; sections are merged, lists replaced."""
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> Location:
     """Set one `a.b.0.c=value` in the tree and return its location."""
     key, separator, text = override.partition("=")
@@ -180,7 +197,7 @@ def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
             location.append(part)
             fields = next((c.__pydantic_fields__ for c in choices if part in c.__pydantic_fields__), None)  # type: ignore[attr-defined]
             if depth < len(raw) - 1:
-                choices = list(_sections(fields[part].annotation)) if fields else []
+                choices = list(_sections(fields[part].annotation)) if fields else choices  # else it is a key of a dict of sections
     return tuple(location), choices[0] if choices else None
 
 

@@ -39,10 +39,22 @@ class StepLog:
             parts.append(f"MFU {record['mfu']:.1%}")
         self._say(step, *parts, f"{tqdm.format_interval(left)} left")
 
-    def validation(self, step: int, loss: float, tokens: int) -> None:
-        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens."""
-        self._write({"kind": "validation", "step": step, "loss": loss, "tokens": tokens})
-        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens")
+    def validation(self, step: int, loss: float, tokens: int, sources: dict[str, float] | None = None) -> None:
+        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens; that of each source too."""
+        record = {"kind": "validation", "step": step, "loss": loss, "tokens": tokens}
+        self._write(record | ({"sources": sources} if sources else {}))
+        parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
+        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *parts)
+
+    def event(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        """Record something out of the ordinary, and say it."""
+        self._write({"kind": kind, "step": step, **record})
+        self._say(step, kind.replace("_", " "), *(f"{name} {value}" for name, value in record.items() if value not in (None, [])))
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: the run goes on from there another way."""
+        self.records = [record for record in _read(self.path) if record["step"] <= step]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy
 import pytest
@@ -7,7 +8,8 @@ from galen import manifest
 from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
-from megatron_ext.tokenised_data import BatchSampler, check
+from megatron_ext.batches import BatchSampler
+from megatron_ext.tokenised_data import check
 from tests.conftest import run
 
 
@@ -45,6 +47,15 @@ def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer
         check([tokenised], shape, other)
 
 
+def test_an_altered_index_is_refused(tokenised, shape, tiny_tokenizer):
+    index = Path(f"{tokenised}.idx")
+    content = bytearray(index.read_bytes())
+    content[-9] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(DataError, match=r"\.idx was altered since .*_manifest\.json was written"):
+        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+
+
 def test_a_larger_vocabulary_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
     path = tmp_path / "d_manifest.json"
     made = manifest.read(path)
@@ -72,6 +83,7 @@ def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
         (lambda index, binary: index.unlink(), "is missing"),
         (lambda index, binary: index.write_bytes(b"not an index"), "not a Megatron index"),
         (lambda index, binary: index.write_bytes(index.read_bytes()[:-1]), "cut off or altered"),
+        (lambda index, binary: index.write_bytes(index.read_bytes()[:-12] + bytes(12)), "do not follow each other"),
         (lambda index, binary: binary.write_bytes(binary.read_bytes()[:-2]), "tokenise again"),
     ],
 )

@@ -1,0 +1,29 @@
+"""The GPUs that a run can be planned for: figures of NVIDIA's data sheets (dense, without sparsity)."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GpuKind:
+    """One GPU of a node of eight, and its share of the network."""
+
+    memory: float
+    """Bytes that a program can use, as nvidia-smi shows them."""
+    bf16_flops: float
+    """Peak FLOP/s of bf16 matrix products."""
+    fp8_flops: float | None
+    """Peak FLOP/s of FP8 matrix products; None where there are none."""
+    memory_bandwidth: float
+    """Bytes/s."""
+    nvlink: float
+    """Bytes/s in one direction to the other GPUs of the node."""
+    network: float
+    """Bytes/s in one direction to other nodes: one 400 Gbit/s adapter (A100: 200 Gbit/s) for each GPU, as in DGX systems."""
+    per_node: int = 8
+
+
+KINDS = {
+    "a100-80gb": GpuKind(memory=81920 * 2**20, bf16_flops=312e12, fp8_flops=None, memory_bandwidth=2.04e12, nvlink=300e9, network=25e9),
+    "h100-80gb": GpuKind(memory=81559 * 2**20, bf16_flops=989e12, fp8_flops=1979e12, memory_bandwidth=3.35e12, nvlink=450e9, network=50e9),
+    "h200": GpuKind(memory=143771 * 2**20, bf16_flops=989e12, fp8_flops=1979e12, memory_bandwidth=4.8e12, nvlink=450e9, network=50e9),
+}

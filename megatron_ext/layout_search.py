@@ -1,0 +1,124 @@
+"""What a layout costs, and the layouts of a run that are the fastest among those that fit."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Literal
+
+from galen.errors import UsageError
+from megatron_ext import memory_model, throughput_model
+from megatron_ext.architecture import Architecture
+from megatron_ext.gpu_kinds import GpuKind
+from megatron_ext.memory_model import StageMemory
+from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.throughput_model import StepTime, Volumes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would need and reach under one layout."""
+
+    recipe: Recipe
+    stages: list[StageMemory]
+    memory: float
+    """Bytes on the fullest rank, the reserve included."""
+    fits: bool
+    step: StepTime
+    volumes: Volumes
+    tokens_per_second_per_gpu: float
+    mfu: float
+    """Of the bf16 peak, also in FP8, as is usual."""
+    days: float
+    """To the recipe's last step."""
+
+
+def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> Estimate:
+    """Return what a run over `gpus` GPUs would need and reach.
+
+    Raises:
+        UsageError: the model and the batch cannot be spread like this.
+    """
+    check_layout(recipe, architecture, gpus)
+    if recipe.training.fp8_format and kind.fp8_flops is None:
+        raise UsageError("training.fp8_format: this kind of GPU multiplies no FP8; plan with training.fp8_format=null")
+    stages = memory_model.all_stages(architecture, recipe, gpus)
+    memory = max(stage.total for stage in stages) + memory_model.RESERVE
+    step = throughput_model.step_time(architecture, recipe, gpus, kind)
+    length = recipe.data.seq_length
+    rate = recipe.training.global_batch_size * length / step.total / gpus
+    return Estimate(
+        recipe=recipe,
+        stages=stages,
+        memory=memory,
+        fits=memory <= kind.memory,
+        step=step,
+        volumes=throughput_model.volumes(architecture, recipe, gpus),
+        tokens_per_second_per_gpu=rate,
+        mfu=rate * architecture.flops_per_token(length) / kind.bf16_flops,
+        days=step.total * recipe.training.train_iters / 86400,
+    )
+
+
+def best(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, count: int) -> list[Estimate]:
+    """Return the `count` fastest layouts that fit, the fastest first; the batch, its tokens and the precision stay."""
+    found = []
+    for candidate in candidates(architecture, recipe, kind):
+        try:
+            one = estimate(architecture, candidate, gpus, kind)
+        except UsageError:
+            continue
+        if one.fits:
+            found.append(one)
+    return sorted(found, key=lambda one: one.step.total)[:count]
+
+
+def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Iterator[Recipe]:
+    """Yield the recipe under every layout worth a look: tensor parallelism stays within a node."""
+    layers = architecture.num_layers
+    tensors = [n for n in (1, 2, 4, 8) if n <= kind.per_node]
+    pipelines = [n for n in range(1, min(layers, 32) + 1) if layers % n == 0]
+    contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)  # cutting short sequences makes small, slow products
+    recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
+    for tensor, pipeline, context, micro, recompute in itertools.product(tensors, pipelines, contexts, (1, 2, 4), recomputes):
+        pieces = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
+        for virtual in (None, *pieces):
+            parallel = dataclasses.replace(
+                recipe.parallel,
+                tensor_model_parallel_size=tensor,
+                pipeline_model_parallel_size=pipeline,
+                virtual_pipeline_model_parallel_size=virtual,
+                context_parallel_size=context,
+                num_layers_in_first_pipeline_stage=None,
+                num_layers_in_last_pipeline_stage=None,
+                sequence_parallel=tensor > 1,
+                tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
+            )
+            training = dataclasses.replace(
+                recipe.training,
+                micro_batch_size=micro,
+                recompute_granularity=recompute,
+                recompute_modules=None,
+                recompute_method=None,
+                recompute_num_layers=None,
+            )
+            try:
+                yield dataclasses.replace(recipe, parallel=parallel, training=training)
+            except ValueError:  # the recipe's own checks refuse it
+                continue
+
+
+def overrides(recipe: Recipe) -> list[str]:
+    """Return the layout as words of the command line."""
+    parallel, training = recipe.parallel, recipe.training
+    values = {f"parallel.{name}": getattr(parallel, name) for name in _PARALLEL}
+    values |= {"training.micro_batch_size": training.micro_batch_size, "training.recompute_granularity": training.recompute_granularity}
+    return [f"{key}={'null' if value is None else str(value).lower()}" for key, value in values.items()]
+
+
+_PARALLEL = (
+    "tensor_model_parallel_size",
+    "sequence_parallel",
+    "pipeline_model_parallel_size",
+    "virtual_pipeline_model_parallel_size",
+    "context_parallel_size",
+)

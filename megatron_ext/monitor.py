@@ -1,0 +1,131 @@
+"""Watch a pretraining run, or look at one that is over.
+
+    python -m megatron_ext.monitor RUN_DIR                    # on a terminal a view that follows the run, elsewhere plain lines
+    python -m megatron_ext.monitor RUN_DIR --once             # how it stands now
+    python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as a page of its own
+
+It reads the run's folder only, so it can be started on any machine that sees it, as often as you like.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from galen import cli
+from galen.errors import UsageError
+from megatron_ext import run_state
+from megatron_ext.run_state import RunState
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the recipe's output")
+    parser.add_argument("--once", action="store_true", help="show how the run stands and end")
+    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between two looks [2]")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the loss curve there and end")
+    arguments = parser.parse_args(argv)
+    if arguments.every <= 0:
+        raise UsageError(f"--every {arguments.every}: more than 0")
+    state = run_state.read(arguments.run)
+    if arguments.html:
+        from megatron_ext import loss_page
+
+        loss_page.write(state, arguments.html)
+        print(f"{arguments.html}: {len(state.train):,} steps, {len(state.validation)} validations")
+    elif sys.stdout.isatty():
+        _live(state, arguments)
+    else:
+        _lines(state, arguments)
+    return 0
+
+
+def _lines(state: RunState, arguments: argparse.Namespace) -> None:
+    """Print a line now, and one for each later look that finds something new, until the run is over."""
+    said = line(state)
+    print(said, flush=True)
+    while not (arguments.once or state.over):
+        time.sleep(arguments.every)
+        state = run_state.read(arguments.run)
+        if (now := line(state)) != said:
+            print(said := now, flush=True)
+
+
+def _live(state: RunState, arguments: argparse.Namespace) -> None:
+    from rich.live import Live
+
+    with Live(view(state), auto_refresh=False) as live:
+        while not (arguments.once or state.over):
+            time.sleep(arguments.every)
+            state = run_state.read(arguments.run)
+            live.update(view(state), refresh=True)
+
+
+def line(state: RunState) -> str:
+    """Return how a run stands in one line."""
+    return " | ".join([f"step {state.step}/{state.total}", *(f"{name} {value}" for name, value in figures(state).items())])
+
+
+def figures(state: RunState) -> dict[str, str]:
+    """Return what there is to say about a run, by name."""
+    shown = {"status": state.status}
+    if state.train:
+        last = state.train[-1]
+        shown["loss"] = f"{state.loss:.4f} (last {last['loss']:.4f})"
+        shown["grad norm"] = f"{last['grad_norm']:.3f}"
+        shown["lr"] = f"{last['lr']:.2e}"
+        shown["tokens"] = f"{last['tokens']:,}"
+        shown["tokens/s"] = f"{state.tokens_per_second:,.0f}"
+    if state.mfu is not None:
+        shown["MFU"] = f"{state.mfu:.1%}"
+    if state.validation:
+        shown["validation loss"] = f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
+    if state.seconds_left is not None and not state.over:
+        shown["time left"] = tqdm.format_interval(state.seconds_left)
+    shown["skipped steps"] = str(state.skipped)
+    if state.checkpoint is None:
+        shown["last checkpoint"] = "none"
+    else:
+        shown["last checkpoint"] = f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
+    if state.events:
+        event = state.events[-1]
+        shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
+    return shown
+
+
+def view(state: RunState) -> Any:
+    """Return the same for a terminal: a bar, a table, and the loss as a curve."""
+    from rich import box
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_header=False)
+    for name, value in figures(state).items():
+        table.add_row(name, value)
+    parts: list[Any] = [f"step {state.step:,} of {state.total:,}", ProgressBar(total=state.total, completed=state.step), table]
+    if len(state.train) > 1:
+        parts.append("loss  " + curve([record["loss"] for record in state.train], 60))
+    return Panel(Group(*parts), title=str(state.folder), title_align="left")
+
+
+def curve(values: list[float], width: int) -> str:
+    """Return values as a row of bars, each the mean of its part of them."""
+    width = min(width, len(values))
+    parts = [values[len(values) * n // width : len(values) * (n + 1) // width] for n in range(width)]
+    means = [sum(part) / len(part) for part in parts]
+    finite = [mean for mean in means if abs(mean) < float("inf")] or [0.0]
+    low, high = min(finite), max(finite)
+    places = [(mean - low) / (high - low) if high > low and abs(mean) < float("inf") else 0.0 for mean in means]
+    return "".join(BARS[round(place * (len(BARS) - 1))] for place in places)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,154 @@
+"""What a pretraining run would need and reach, before anything is spent.
+
+    python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
+
+Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run, what is sent where, and the fastest
+layouts that fit. No GPU and no checkpoint is needed when the recipe has model.architecture. How good the estimates are: docs/planning.md.
+"""
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from galen import cli, recipe
+from galen.errors import UsageError
+from megatron_ext import architecture as architectures
+from megatron_ext import memory_model
+from megatron_ext.architecture import Architecture
+from megatron_ext.gpu_kinds import KINDS
+from megatron_ext.layout_search import Estimate, best, estimate, overrides
+from megatron_ext.recipe import Recipe
+
+GIB = 2**30
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command; exit code 0 also when the layout does not fit, since the answer says so."""
+    parser = cli.recipe_parser(__doc__ or "", Recipe)
+    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
+    parser.add_argument("--gpu", default="h100-80gb", choices=sorted(KINDS), help="their kind [h100-80gb]")
+    parser.add_argument("--best", type=int, default=5, metavar="N", help="fastest layouts to show [5]")
+    parser.add_argument("--json", action="store_true", help="for machines: sizes in bytes, times in seconds")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.gpus < 1:
+        raise UsageError(f"--gpus {arguments.gpus}: at least 1")
+    run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
+    architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
+    kind = KINDS[arguments.gpu]
+    try:
+        found: Estimate | None = estimate(architecture, run, arguments.gpus, kind)
+        refused = None
+    except UsageError as error:
+        found, refused = None, str(error)
+    ranked = best(architecture, run, arguments.gpus, kind, arguments.best)
+    if arguments.json:
+        print(json.dumps(_as_json(arguments, architecture, found, refused, ranked), indent=1))
+    else:
+        print(_as_text(arguments, architecture, run, found, refused, ranked))
+    return 0
+
+
+def _as_json(
+    arguments: argparse.Namespace, architecture: Architecture, found: Estimate | None, refused: str | None, ranked: list[Estimate]
+) -> dict[str, Any]:
+    return {
+        "parameters": architecture.parameters,
+        "gpus": arguments.gpus,
+        "gpu": arguments.gpu,
+        "reserve": memory_model.RESERVE,
+        "recipe": None if found is None else _figures(found),
+        "refused": refused,
+        "best": [_figures(one) for one in ranked],
+    }
+
+
+def _figures(one: Estimate) -> dict[str, Any]:
+    stages = [{**dataclasses.asdict(stage), "total": stage.total} for stage in one.stages]
+    return {
+        "layout": overrides(one.recipe),
+        "fits": one.fits,
+        "memory": one.memory,
+        "stages": stages,
+        "step_seconds": one.step.total,
+        "step_parts": dataclasses.asdict(one.step),
+        "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
+        "mfu": one.mfu,
+        "days": one.days,
+        "sent_per_step": dataclasses.asdict(one.volumes),
+    }
+
+
+def _as_text(
+    arguments: argparse.Namespace,
+    architecture: Architecture,
+    run: Recipe,
+    found: Estimate | None,
+    refused: str | None,
+    ranked: list[Estimate],
+) -> str:
+    tokens = run.training.train_iters * run.training.global_batch_size * run.data.seq_length
+    lines = [
+        f"{architecture.parameters / 1e9:.2f}B parameters, {tokens / 1e9:,.1f}B tokens, {arguments.gpus} x {arguments.gpu}",
+        f"{run.training.train_iters:,} steps of {run.training.global_batch_size} x {run.data.seq_length} tokens",
+        "",
+    ]
+    lines += [f"The recipe's layout is not possible: {refused}", ""] if found is None else _recipe_lines(found, arguments.gpu)
+    if not ranked:
+        lines.append(f"No layout fits on {arguments.gpus} x {arguments.gpu}: take more GPUs, or shorter sequences")
+        return "\n".join(lines)
+    lines.append("Fastest layouts that fit (the batch and the precision as in the recipe):")
+    lines += table(
+        ["TP", "PP", "VP", "CP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"], [_row(one) for one in ranked]
+    )
+    lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe))}"]
+    return "\n".join(lines)
+
+
+def _recipe_lines(one: Estimate, gpu: str) -> list[str]:
+    heads = ["stage", "layers", "parameters", "weights", "gradients", "optimizer", "activations", "logits", "total GiB"]
+    rows = []
+    for number, stage in enumerate(one.stages):
+        sizes = (stage.weights, stage.gradients, stage.optimizer, stage.activations, stage.logits, stage.total)
+        rows.append([str(number), str(stage.layers), f"{stage.parameters / 1e6:,.0f}M", *(f"{size / GIB:.1f}" for size in sizes)])
+    parts = {name: seconds for name, seconds in dataclasses.asdict(one.step).items() if seconds >= 0.005 * one.step.total}
+    sent = {name: size for name, size in dataclasses.asdict(one.volumes).items() if size}
+    verdict = "fits" if one.fits else "DOES NOT FIT"
+    return [
+        "Memory of each rank, by pipeline stage (GiB):",
+        *table(heads, rows),
+        f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f} GiB for CUDA and NCCL: "
+        f"{verdict} into {KINDS[gpu].memory / GIB:.1f} GiB",
+        "",
+        f"Step: {one.step.total:.2f} s ({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())})",
+        f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f} days to the last step",
+        f"Sent by a rank in a step, GiB: {', '.join(f'{name} parallel {size / GIB:.1f}' for name, size in sent.items()) or 'nothing'}",
+        "",
+    ]
+
+
+def _row(one: Estimate) -> list[str]:
+    parallel, training = one.recipe.parallel, one.recipe.training
+    return [
+        str(parallel.tensor_model_parallel_size),
+        str(parallel.pipeline_model_parallel_size),
+        str(parallel.virtual_pipeline_model_parallel_size or "-"),
+        str(parallel.context_parallel_size),
+        str(training.micro_batch_size),
+        training.recompute_granularity or "-",
+        f"{one.memory / GIB:.1f}",
+        f"{one.step.total:.2f}",
+        f"{one.tokens_per_second_per_gpu:,.0f}",
+        f"{one.mfu:.1%}",
+        f"{one.days:,.1f}",
+    ]
+
+
+def table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """Return lines of right-aligned columns."""
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,127 @@
+"""How a pretraining run stands, read from its folder while it goes on or afterwards. No torch here."""
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from galen import manifest, recipe
+from galen.errors import DataError
+from megatron_ext import checkpoint_folder
+from megatron_ext.recipe import Recipe
+from megatron_ext.stop_requests import STOPPED
+
+LOG = "log.jsonl"
+RECENT = 20  # steps that rates and the smoothed loss are taken of
+SILENT_SECONDS = 900
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A run at one moment."""
+
+    folder: Path
+    total: int
+    """Steps of the whole run."""
+    status: str
+    """In words: finished, stopped early and why, under way, or silent."""
+    over: bool
+    """Whether nothing more is to be expected without another start."""
+    train: list[dict[str, Any]]
+    """The log's records of steps, the last at the end."""
+    validation: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    """What was out of the ordinary: skipped steps, going back after a spike, slow ranks."""
+    checkpoint: int | None
+    """Step of the last complete checkpoint."""
+    checkpoint_age: float | None
+    """Seconds since it was written."""
+
+    @property
+    def step(self) -> int:
+        """The last step that the log holds."""
+        return self.train[-1]["step"] if self.train else 0
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of the last steps."""
+        return statistics.fmean(record["loss"] for record in self.train[-RECENT:]) if self.train else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Median rate of the last steps, over all processes."""
+        return statistics.median(record["tokens_per_second"] for record in self.train[-RECENT:]) if self.train else None
+
+    @property
+    def mfu(self) -> float | None:
+        """Median model FLOPs utilisation of the last steps, where the devices' peak is known."""
+        known = [record["mfu"] for record in self.train[-RECENT:] if record.get("mfu") is not None]
+        return statistics.median(known) if known else None
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out."""
+        return self.train[-1].get("skipped_steps", 0) if self.train else 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time that the rest takes at the pace of the last steps, validations and checkpoints not counted."""
+        last = self.train[-RECENT:]
+        if len(last) < 2 or last[-1]["step"] == last[0]["step"]:
+            return None
+        pace = (last[-1]["elapsed"] - last[0]["elapsed"]) / (last[-1]["step"] - last[0]["step"])
+        return max(pace, 0.0) * (self.total - self.step)
+
+
+def read(folder: str | Path) -> RunState:
+    """Read how the run in `folder` stands.
+
+    Raises:
+        DataError: there is no run in it, or its log is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
+    total = recipe.load(Recipe, folder / "recipe.yaml").training.train_iters
+    records = _records(folder / LOG)
+    status, over = _status(folder)
+    checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
+    written = None if checkpoint is None else (folder / "checkpoints" / checkpoint_folder.LATEST).stat().st_mtime
+    return RunState(
+        folder=folder,
+        total=total,
+        status=status,
+        over=over,
+        train=[record for record in records if record["kind"] == "train"],
+        validation=[record for record in records if record["kind"] == "validation"],
+        events=[record for record in records if record["kind"] not in ("train", "validation")],
+        checkpoint=checkpoint,
+        checkpoint_age=None if written is None else time.time() - written,
+    )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    records = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: not a record of a run's log") from None
+    return records
+
+
+def _status(folder: Path) -> tuple[str, bool]:
+    """Return what the run does, in words, and whether that is the end of it."""
+    if (folder / manifest.NAME).is_file():
+        return "finished", True
+    if (folder / STOPPED).is_file():
+        return f"stopped early ({json.loads((folder / STOPPED).read_text(encoding='utf-8'))['reason']})", True
+    signs = [folder / LOG, *(folder / "heartbeats").glob("rank_*.json")]
+    last = max((path.stat().st_mtime for path in signs if path.exists()), default=None)
+    if last is None:
+        return "starting", False
+    age = time.time() - last
+    return ("under way", False) if age < SILENT_SECONDS else (f"no sign of life for {age / 60:,.0f} minutes", False)

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Fine-tuning on one GPU: sbatch slurm/finetune.sh RECIPE.yaml [key=value …]
+#SBATCH --job-name=galen-finetune
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=128G
+#SBATCH --time=12:00:00
+#SBATCH --signal=B:USR2@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+# shellcheck source=slurm/galen.sh
+source "${GALEN_HOME:-$SLURM_SUBMIT_DIR}/slurm/galen.sh"
+galen_run "$GALEN_HOME/finetune/train.py" "$@"

@@ -1,0 +1,152 @@
+# shellcheck shell=bash
+# What the scripts of this folder share; sourced by them, never run. What needs deciding is decided in Python.
+#
+# GALEN_HOME  the repository; by default the folder that sbatch was called in
+# GALEN_SITE  the site's settings; by default slurm/site.sh, see slurm/site.example.sh
+set -euo pipefail
+shopt -s inherit_errexit
+
+GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
+GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
+GALEN_CHECK_DISK=() GALEN_SRUN=() GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=()
+# shellcheck source=slurm/site.example.sh
+if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
+export PYTHONPATH="$GALEN_HOME${PYTHONPATH:+:$PYTHONPATH}"
+
+galen_say() { printf 'galen %s: %s\n' "$(date +%T)" "$*" >&2; }
+
+# Sets GALEN_PROGRAM, what stands before a Python program, and what srun needs for it, by the kind of container.
+galen_container() {
+  local python=${GALEN_PYTHON:-python3} mounts="$GALEN_HOME,$PWD${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
+  case ${GALEN_CONTAINER:-none} in
+    none)
+      if [[ -z ${GALEN_PYTHON:-} && -x $GALEN_HOME/.venv/bin/python ]]; then python=$GALEN_HOME/.venv/bin/python; fi
+      GALEN_PROGRAM=("$python") ;;
+    pyxis)
+      mounts=$(sed -E 's/([^,:]+)(,|$)/\1:\1\2/g' <<<"$mounts")  # Pyxis wants SOURCE:TARGET
+      GALEN_SRUN+=(--container-image="$GALEN_IMAGE" --container-mounts="$mounts" --container-workdir="$PWD")
+      GALEN_PROGRAM=("$python") ;;
+    apptainer)
+      GALEN_PROGRAM=(apptainer exec --nv --bind "$mounts" --pwd "$PWD" "$GALEN_IMAGE" "$python") ;;
+    *)
+      galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: choose none, pyxis or apptainer"
+      exit 2 ;;
+  esac
+}
+galen_container
+
+# Sets GALEN_STEP to the command for a step: SRUN OPTIONS… -- PROGRAM…; each process learns its place as from torchrun.
+galen_step() {
+  GALEN_STEP=(srun --cpu-bind=none "${GALEN_SRUN[@]}")
+  while [[ $1 != -- ]]; do GALEN_STEP+=("$1"); shift; done
+  shift
+  # shellcheck disable=SC2016  # to be expanded on the nodes
+  GALEN_STEP+=(bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS; exec "$@"' galen)
+  GALEN_STEP+=("${GALEN_PROGRAM[@]}" "$@")
+}
+
+# Runs a Python program once, on the first node.
+galen_once() { srun --nodes=1 --ntasks=1 --overlap --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@"; }
+
+# Sets MASTER_ADDR and MASTER_PORT. Node names need not resolve: the address is the one at which Slurm itself reaches the node.
+galen_address() {
+  local first record
+  read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+  record=$(scontrol --oneliner show node "$first")
+  [[ $record =~ NodeAddr=([^ ]+) ]]
+  export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+}
+
+# Runs GALEN_STEP and passes the time-limit signal on to it. Sets GALEN_CODE to its exit code, GALEN_SIGNALLED when the signal came.
+galen_wait() {
+  local step
+  GALEN_SIGNALLED='' GALEN_CODE=0
+  "${GALEN_STEP[@]}" &
+  step=$!
+  trap 'GALEN_SIGNALLED=1; galen_say "the time limit is near, stopping at a checkpoint"; kill -USR2 "$step" || true' USR2
+  while wait "$step" || true; kill -0 "$step" 2>/dev/null; do :; done  # a signal ends the wait, not the step
+  wait "$step" || GALEN_CODE=$?
+  trap '' USR2
+}
+
+# Puts this job back into the queue, from now on without the nodes named in $1 (a,b). Does not return.
+galen_requeue() {
+  local record left_out=''
+  if [[ $(squeue --noheader --format=%T --job "$SLURM_JOB_ID") != RUNNING ]]; then
+    galen_say "not queued again, since the job is being ended from outside"
+    exit 1
+  fi
+  record=$(scontrol --oneliner show job "$SLURM_JOB_ID")
+  if [[ $record =~ ExcNodeList=([^ ]+) && ${BASH_REMATCH[1]} != "(null)" ]]; then left_out=${BASH_REMATCH[1]},; fi
+  galen_say "queueing this job again${1:+, without $1}"
+  trap '' TERM  # the requeue ends this script, and the update comes behind it
+  scontrol requeue "$SLURM_JOB_ID"
+  if [[ -n ${1:-} ]]; then scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$left_out$1"; fi
+  exit 0
+}
+
+# Checks all nodes of the job. With a bad one among them the job is queued again without it.
+galen_check_nodes() {
+  local reports bad disk options=() nodes=() rank
+  for disk in "${GALEN_CHECK_DISK[@]}"; do options+=(--disk "$disk"); done
+  mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+  reports=$(  # a step for each node: one that cannot even start a program ends no other's
+    for rank in "${!nodes[@]}"; do
+      RANK=$rank WORLD_SIZE=${#nodes[@]} timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" \
+        srun --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" \
+        -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}" &
+    done
+    wait
+  )
+  bad=$(galen_once -m megatron_ext.node_check judge --min-bandwidth "${GALEN_CHECK_BANDWIDTH:-0}" "${nodes[@]}" <<<"$reports")
+  if [[ -n $bad ]]; then galen_requeue "$bad"; fi
+}
+
+# Pretrains over all processes of the job until the last step of the recipe: RECIPE.yaml [LAYOUT.yaml] [key=value …].
+galen_pretrain() {
+  if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then
+    galen_say "which recipe? sbatch slurm/pretrain_70b.sh RECIPE.yaml [LAYOUT.yaml] [key=value …]"
+    exit 2
+  fi
+  galen_address
+  galen_check_nodes
+  # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75
+  galen_step --wait=120 -- -m megatron_ext.pretrain "$@"
+  galen_wait
+  if [[ $GALEN_CODE == 0 ]]; then exit 0; fi
+  if galen_once -m megatron_ext.restart "$@" --exit-code "$GALEN_CODE"; then galen_requeue; fi
+  exit "$GALEN_CODE"
+}
+
+# Runs a Python program that goes on where it stopped when it is started again; at the time limit it is.
+galen_run() {
+  GALEN_STEP=(srun --nodes=1 --ntasks=1 --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@")  # alone: no place to tell
+  galen_wait
+  if [[ -n $GALEN_SIGNALLED && $GALEN_CODE != 0 && ${SLURM_RESTART_COUNT:-0} -lt ${GALEN_MAX_RESTARTS:-20} ]]; then galen_requeue; fi
+  exit "$GALEN_CODE"
+}
+
+# Tokenises the share of this task of a job array, or, with GALEN_MERGE=N, joins N shares. Takes what preprocess.py takes.
+galen_preprocess() {
+  local shards=${GALEN_SHARDS:-${SLURM_ARRAY_TASK_COUNT:-1}} prefix='' last='' argument shares=() share
+  for argument; do
+    case $last=$argument in --output-prefix=*) prefix=$argument ;; *=--output-prefix=*) prefix=${argument#*=} ;; esac
+    last=$argument
+  done
+  if [[ -n ${GALEN_MERGE:-} ]]; then
+    for ((share = 0; share < GALEN_MERGE; share++)); do
+      shares+=("$(printf '%s_%05d-of-%05d' "$prefix" "$share" "$GALEN_MERGE")")
+    done
+    galen_run "$GALEN_HOME/data_prep/merge_indexed.py" --input "${shares[@]}" --output-prefix "$prefix"
+  fi
+  if ((${SLURM_ARRAY_TASK_MAX:-0} >= shards)); then
+    galen_say "the array must begin at 0: sbatch --array=0-7 slurm/preprocess.sh …; for single tasks of it set GALEN_SHARDS=8"
+    exit 2
+  fi
+  if ((shards > 1 && ${SLURM_ARRAY_TASK_ID:-0} == 0 && ${SLURM_RESTART_COUNT:-0} == 0)) && [[ -z ${GALEN_CHAINED:-} ]]; then
+    sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
+      --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"
+  fi
+  galen_run "$GALEN_HOME/data_prep/preprocess.py" --workers "${SLURM_CPUS_PER_TASK:-1}" \
+    --shards "$shards" --shard "${SLURM_ARRAY_TASK_ID:-0}" "$@"
+}

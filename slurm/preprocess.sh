@@ -1,0 +1,17 @@
+#!/bin/bash
+# Tokenisation by a job array, each task its share, then one job that joins them; takes what data_prep/preprocess.py takes:
+#   sbatch --array=0-31 slurm/preprocess.sh --input corpus/train --output-prefix tokens/train --tokenizer-model MODEL --append-eod
+#SBATCH --job-name=galen-preprocess
+#SBATCH --array=0-7
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
+#SBATCH --time=12:00:00
+#SBATCH --signal=B:USR2@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%A_%a.log
+# shellcheck source=slurm/galen.sh
+source "${GALEN_HOME:-$SLURM_SUBMIT_DIR}/slurm/galen.sh"
+galen_preprocess "$@"

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Pretraining of a 70B model on 16 nodes of 8 GPUs, until the recipe's last step; from the repository's root:
+#   sbatch slurm/pretrain_70b.sh examples/pretrain/meditron_70b.yaml output=/data/run [LAYOUT.yaml] [key=value …]
+#SBATCH --job-name=galen-pretrain-70b
+#SBATCH --nodes=16
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR2@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+# shellcheck source=slurm/galen.sh
+source "${GALEN_HOME:-$SLURM_SUBMIT_DIR}/slurm/galen.sh"
+galen_pretrain "$@"

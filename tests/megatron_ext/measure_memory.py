@@ -1,0 +1,143 @@
+"""Measures what two processes allocate under several layouts, beside what the planner says; prints a line of JSON for each.
+
+Weights, gradients and optimizer state are the bytes of their tensors. Activations are the bytes that autograd holds for the
+backward pass at the fullest moment of a step, each storage once, without the weights.
+"""
+
+import dataclasses
+import json
+import sys
+
+import torch
+from megatron.core import parallel_state
+
+from megatron_ext import layout, memory_model, optimization, platforms
+from megatron_ext.architecture import Architecture
+from megatron_ext.global_batch import GlobalBatch
+from megatron_ext.pretrain import build_pieces
+from megatron_ext.recipe import Data, Model, Optimizer, Parallel, Recipe, Training
+
+SHAPE = Architecture(
+    family="llama",
+    num_layers=4,
+    hidden_size=128,
+    ffn_hidden_size=320,
+    num_attention_heads=4,
+    num_query_groups=2,
+    kv_channels=32,
+    vocab_size=500,
+    max_position_embeddings=256,
+    rotary_base=10000.0,
+    layernorm_epsilon=1e-5,
+    share_embeddings_and_output_weights=False,
+)
+LAYOUTS = {
+    "DP2": {},
+    "TP2": {"tensor_model_parallel_size": 2},
+    "TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    "PP2": {"pipeline_model_parallel_size": 2},
+    "PP2 VP2": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
+    "PP2 uneven": {"pipeline_model_parallel_size": 2, "num_layers_in_first_pipeline_stage": 3},
+    "DP2 recompute": {"recompute_granularity": "full"},
+    "TP2 SP bf16": {"tensor_model_parallel_size": 2, "sequence_parallel": True, "precision": "bf16"},
+}
+_TRAINING = ("recompute_granularity", "precision")
+
+
+def recipe(options):
+    training = {name: value for name, value in options.items() if name in _TRAINING}
+    parallel = {name: value for name, value in options.items() if name not in _TRAINING}
+    return Recipe(
+        output="unused",
+        model=Model(checkpoint="unused"),
+        data=Data(train=["unused"], validation=["unused"], seq_length=128),
+        training=Training(**{"train_iters": 1, "micro_batch_size": 2, "global_batch_size": 16, "precision": "fp32", **training}),
+        optimizer=Optimizer(lr=1e-3),
+        parallel=Parallel(**parallel),
+    )
+
+
+class Held:
+    """Counts the bytes of storages that autograd holds, and their most."""
+
+    def __init__(self, apart):
+        self.apart, self.holders, self.now, self.most = apart, {}, 0, 0
+
+    def pack(self, tensor):
+        return Holder(self, tensor)
+
+    def add(self, storage):
+        key = storage.data_ptr()
+        if key not in self.apart:
+            self.holders[key] = self.holders.get(key, 0) + 1
+            if self.holders[key] == 1:
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+
+    def remove(self, key, size):
+        if key not in self.apart:
+            self.holders[key] -= 1
+            if self.holders[key] == 0:
+                self.now -= size
+
+
+class Holder:
+    def __init__(self, held, tensor):
+        self.held, self.tensor = held, tensor
+        storage = tensor.untyped_storage()
+        self.key, self.size = storage.data_ptr(), storage.nbytes()
+        held.add(storage)
+
+    def __del__(self):
+        self.held.remove(self.key, self.size)
+
+
+def batches(run):
+    while True:
+        shape = (run.training.micro_batch_size, run.data.seq_length)
+        tokens = torch.randint(0, SHAPE.vocab_size, shape)
+        positions = torch.arange(shape[1]).expand(shape).contiguous()
+        yield {"tokens": tokens, "labels": tokens.clone(), "loss_mask": torch.ones(shape), "position_ids": positions}
+
+
+def measure(run):
+    platform = platforms.current()
+    layout.initialize(run.parallel, run.training.seed)
+    model = optimization.wrap_model(build_pieces(platform, SHAPE, run), run)
+    optimizer = optimization.build_optimizer(model, run)
+    parameters = [weight for piece in model for weight in piece.parameters()]
+    held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
+    with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
+        GlobalBatch(platform, run, model, -2).run(batches(run), memory_model.micro_batches(run, 2), [])
+    optimizer.prepare_grads()
+    state = [tensor for part in optimizer.chained_optimizers for one in part.optimizer.state.values() for tensor in one.values()]
+    copies = [weight for part in optimizer.chained_optimizers for group in part.optimizer.param_groups for weight in group["params"]]
+    copies = [] if run.training.precision == "fp32" else copies  # in fp32 they are the weights themselves
+    stage = parallel_state.get_pipeline_model_parallel_rank()
+    planned = memory_model.stage_memory(SHAPE, run, 2, stage, fused=False)
+    measured = {
+        "parameters": sum(weight.numel() for weight in parameters),
+        "weights": size(parameters),
+        "gradients": size([weight.main_grad for weight in parameters]),
+        "optimizer": size([tensor for tensor in (*state, *copies) if tensor.numel() > 1]),
+        "activations": held.most,
+    }
+    parallel_state.destroy_model_parallel()
+    return {"stage": stage, "measured": measured, "planned": dataclasses.asdict(planned), "softmax": softmax(run)}
+
+
+def softmax(run):
+    return memory_model.logits_bytes(SHAPE, run)["softmax"]
+
+
+def size(tensors):
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+if __name__ == "__main__":
+    platforms.current().init_distributed()
+    for name, options in LAYOUTS.items():
+        line = json.dumps({"layout": name, "rank": torch.distributed.get_rank(), **measure(recipe(options))})
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    platforms.current().leave_distributed()

@@ -1,0 +1,102 @@
+"""Watching a run: the state that its folder tells, as lines, on a terminal, as a page."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+import time
+from xml.etree import ElementTree
+
+import pytest
+
+from megatron_ext import monitor, run_state
+from tests.conftest import ROOT, command, run
+from tests.megatron_ext.conftest import RECIPE
+
+
+def record(step, **changed):
+    figures = {"kind": "train", "step": step, "loss": 5 - step / 10, "lr": 1e-3, "grad_norm": 2.0, "tokens": 256 * step}
+    return figures | {"tokens_per_second": 1000.0, "mfu": None, "skipped_steps": 0, "elapsed": 0.5 * step, **changed}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 6", "train_iters: 40")
+    )
+    records = [record(step) for step in range(1, 30)] + [record(30, skipped_steps=2, mfu=0.45)]
+    records.insert(10, {"kind": "validation", "step": 10, "loss": 4.2, "tokens": 512})
+    records.append({"kind": "skipped", "step": 29, "reason": "loss"})
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records) + '{"kind": "tra')
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "iter_0000020").mkdir(parents=True)
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("20\n")
+    return tmp_path
+
+
+def test_what_a_folder_tells(folder):
+    state = run_state.read(folder)
+    assert (state.step, state.total, state.skipped, state.checkpoint, state.mfu) == (30, 40, 2, 20, 0.45)
+    assert state.loss == pytest.approx(5 - 20.5 / 10)  # the mean of steps 11 to 30
+    assert state.seconds_left == pytest.approx(5.0)  # ten steps of half a second
+    assert (state.status, state.over) == ("under way", False)
+    assert [event["kind"] for event in state.events] == ["skipped"]
+
+
+def test_how_it_ended(folder):
+    os.utime(folder / "log.jsonl", (time.time() - 7200, time.time() - 7200))
+    assert run_state.read(folder).status == "no sign of life for 120 minutes"
+    (folder / "stopped.json").write_text('{"reason": "SIGUSR2", "iteration": 30, "exit_code": 75}')
+    assert (run_state.read(folder).status, run_state.read(folder).over) == ("stopped early (SIGUSR2)", True)
+    (folder / "manifest.json").write_text("{}")
+    assert run_state.read(folder).status == "finished"
+
+
+def test_lines_follow_the_run_until_it_is_over(folder):
+    started = subprocess.Popen(
+        command("-m", "megatron_ext.monitor", folder, "--every", "0.05"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    first = started.stdout.readline()
+    assert first.startswith("step 30/40 | status under way | loss 2.9500 (last 2.0000) | grad norm 2.000")
+    assert "MFU 45.0%" in first and "time left 00:05" in first and "skipped steps 2" in first and "last checkpoint step 20" in first
+    text = (folder / "log.jsonl").read_text()
+    (folder / "log.jsonl").write_text(text[: text.rfind("\n") + 1] + json.dumps(record(40)) + "\n")
+    (folder / "manifest.json").write_text("{}")
+    rest = started.stdout.read().splitlines()
+    assert rest[-1].startswith("step 40/40 | status finished")
+    assert started.wait() == 0
+
+
+def test_on_a_terminal(folder):
+    own, theirs = pty.openpty()
+    words = command("-m", "megatron_ext.monitor", folder, "--once")
+    started = subprocess.Popen(words, cwd=ROOT, stdout=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while part := os.read(own, 4096):
+            written += part
+    assert started.wait() == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
+    assert "step 30 of 40" in shown and "grad norm" in shown and "█" in shown
+
+
+def test_the_page(folder, tmp_path):
+    page = tmp_path / "loss.html"
+    run("-m", "megatron_ext.monitor", folder, "--html", page)
+    text = page.read_text()
+    drawing = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    lines = [one for one in drawing.iter("{http://www.w3.org/2000/svg}g") if one.get("id", "").startswith("line2d")]
+    assert len(lines) > 5  # ticks and curves
+    assert "30 of 40" in text and "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<rdf:RDF.*?</rdf:RDF>', "", text, flags=re.S)
+
+
+def test_a_folder_that_holds_no_run(tmp_path):
+    done = run("-m", "megatron_ext.monitor", tmp_path, check=False)
+    assert done.returncode == 1 and "recipe.yaml is missing" in done.stderr
+
+
+def test_curve():
+    assert monitor.curve([1.0, 2.0, 3.0, float("nan")], 60) == "▁▅█▁"

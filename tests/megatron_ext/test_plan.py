@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from megatron_ext import plan
+from tests.conftest import ROOT
+from tests.megatron_ext.conftest import RECIPE
+
+ARCHITECTURE = ROOT / "examples/pretrain/architectures/meditron_70b.json"
+
+
+@pytest.fixture
+def call(tmp_path, capsys):
+    def call(*words):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(RECIPE.format(output=tmp_path / "run", checkpoint="nowhere", data="nowhere"))
+        large = ["data.seq_length=4096", "training.global_batch_size=512", "training.micro_batch_size=1", "training.precision=bf16"]
+        assert plan.main([str(file), f"model.architecture={ARCHITECTURE}", *large, *words]) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_a_layout_that_does_not_fit_and_ones_that_do(call):
+    found = json.loads(call("--gpus", "64", "--gpu", "h100-80gb", "--json"))
+    assert not found["recipe"]["fits"]
+    assert found["recipe"]["stages"][0]["weights"] == 2 * found["recipe"]["stages"][0]["parameters"]
+    assert found["best"] and all(one["fits"] and one["memory"] < 80 * 2**30 for one in found["best"])
+    times = [one["step_seconds"] for one in found["best"]]
+    assert times == sorted(times)
+    for one in found["best"]:
+        assert one["step_seconds"] == pytest.approx(sum(one["step_parts"].values()))
+
+
+def test_the_best_layout_is_taken_on_the_command_line(call):
+    best = json.loads(call("--gpus", "64", "--json"))["best"][0]
+    again = json.loads(call("--gpus", "64", "--json", *best["layout"]))["recipe"]
+    assert again == best
+
+
+def test_the_table(call):
+    text = call("--gpus", "64")
+    assert "68.98B parameters" in text and "DOES NOT FIT into 79.6 GiB" in text
+    assert "Fastest layouts that fit" in text
+
+
+def test_an_impossible_layout_says_why(call):
+    text = call("--gpus", "63", "parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true")
+    assert "not possible: 63 processes cannot be divided" in text
+    assert "No layout fits on 63" in text
+
+
+def test_fp8_needs_a_gpu_that_has_it(call):
+    assert "multiplies no FP8" in call("--gpus", "64", "--gpu", "a100-80gb", "training.fp8_format=hybrid")

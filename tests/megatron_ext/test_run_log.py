@@ -1,0 +1,91 @@
+import json
+import os
+import struct
+import time
+
+import pytest
+
+from galen.errors import UsageError
+from megatron_ext.run_log import RunLog, check_wandb
+
+RECORD = {"loss": 2.5, "lr": 1e-3, "grad_norm": 1.5, "tokens": 256, "tokens_per_second": 10.0, "mfu": None, "elapsed": 1.0}
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "galen-tests")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def history(file):
+    """Return what a run told Weights & Biases, from the file of its offline mode."""
+    from wandb.proto import wandb_internal_pb2
+
+    found, runs, ended = [], set(), False
+    for data in log_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            found.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
+        if record.WhichOneof("record_type") == "run":
+            runs.add(record.run.run_id)
+        ended |= record.WhichOneof("record_type") == "exit"
+    return found, runs, ended
+
+
+def wait_for_end(file):
+    """Return the same once it is all written: another process of Weights & Biases does that."""
+    deadline = time.monotonic() + 120
+    while not (told := history(file))[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return told[:2]
+
+
+def log_records(data):
+    """Yield the records of a file in LevelDB's log format, which begins here with seven bytes of its own."""
+    place, part = 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:  # the rest of a block is padding
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        part += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield part
+            part = b""
+
+
+def test_weights_and_biases_offline(tmp_path, offline):
+    """Two starts of a run: both tell the same run at Weights & Biases, steps and validations with their names."""
+    pytest.importorskip("wandb")
+    (tmp_path / "recipe.yaml").write_text("output: x\n")
+    for done in (0, 1):
+        log = RunLog(tmp_path, done, 3)
+        log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
+        log.validation(done + 1, 2.25, 64)
+        log.close()
+    told = [wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))]
+    lines = [line for lines, _ in told for line in lines]
+    assert sorted((line["step"], line["train/loss"]) for line in lines if "train/loss" in line) == [(1, 2.5), (2, 1.5)]
+    assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]
+    runs = set().union(*(runs for _, runs in told))
+    assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
+
+
+def test_wanted_and_not_installed(monkeypatch, offline):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="wandb is not installed"):
+        check_wandb()
+
+
+def test_not_wanted(tmp_path):
+    assert "WANDB_PROJECT" not in os.environ
+    check_wandb()
+    log = RunLog(tmp_path, 0, 1)
+    log.train({"step": 1, **RECORD})
+    log.close()
+    assert not (tmp_path / "wandb").exists() and list((tmp_path / "tensorboard").iterdir())

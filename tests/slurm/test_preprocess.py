@@ -1,0 +1,31 @@
+"""`slurm/preprocess.sh`: a job array and its merge give the bytes of one run."""
+
+import json
+
+from tests.conftest import TEXTS, run
+
+
+def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
+    corpus, output = tmp_path / "two words", tmp_path / "the output"
+    corpus.mkdir()
+    for part in range(3):
+        lines = [json.dumps({"text": f"{number}. {TEXTS[number % 4]}"}) for number in range(part, 40 + part)]
+        (corpus / f"part {part}.jsonl").write_text("\n".join(lines) + "\n")
+    options = ["--input", corpus, "--tokenizer-model", tiny_tokenizer, "--append-eod"]
+    run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
+    array = cluster.sbatch(
+        *("--array=0-2", "--cpus-per-task=1", "--mem=1G", f"--output={tmp_path}/log-%A_%a"),
+        *("slurm/preprocess.sh", *options, "--output-prefix", output / "joined"),
+        **site,
+    )
+
+    def told():
+        return "\n".join(path.read_text() for path in sorted(tmp_path.glob("log-*")))
+
+    cluster.wait(array, told)
+    merged = [line for line in told().splitlines() if line.startswith("Submitted batch job")]
+    assert len(merged) == 1, told()
+    assert cluster.wait(int(merged[0].split()[-1]), told)["JobState"] == "COMPLETED", told()
+    for ending in ("bin", "idx"):
+        expected = (tmp_path / f"alone_text_document.{ending}").read_bytes()
+        assert (output / f"joined_text_document.{ending}").read_bytes() == expected
