@@ -50,6 +50,14 @@ class TransformersBackend:
             raise DataError(f"{adapter or folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         self.network = network.to(self.device).eval()
 
+    @classmethod
+    def of_network(cls, network: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":
+        """Return a backend around a network that is loaded already, as in training; it is left in evaluation mode."""
+        backend = cls.__new__(cls)
+        backend.network, backend.tokenizer, backend.device = network.eval(), tokenizer, device
+        backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
+        return backend
+
     def log_likelihoods(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:

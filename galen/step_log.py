@@ -39,10 +39,11 @@ class StepLog:
             parts.append(f"MFU {record['mfu']:.1%}")
         self._say(step, *parts, f"{tqdm.format_interval(left)} left")
 
-    def validation(self, step: int, loss: float, tokens: int) -> None:
-        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens."""
-        self._write({"kind": "validation", "step": step, "loss": loss, "tokens": tokens})
-        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens")
+    def validation(self, step: int, loss: float, tokens: int, accuracy: float | None = None) -> None:
+        """Record a validation after `step` steps: mean loss per token in nats over `tokens` tokens, accuracy where it was measured."""
+        measured = {} if accuracy is None else {"accuracy": accuracy}
+        self._write({"kind": "validation", "step": step, "loss": loss, "tokens": tokens, **measured})
+        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *(f"accuracy {value:.1%}" for value in measured.values()))
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
