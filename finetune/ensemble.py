@@ -64,10 +64,8 @@ def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     logs = [_items(path) for path in paths]
     combined = []
     for id_, item in logs[0].items():
-        others = [log.get(id_) for log in logs]
-        if any(
-            other is None or other["logprobs"].keys() != item["logprobs"].keys() or other["answer"] != item["answer"] for other in others
-        ):
+        others = [log[id_] for log in logs if id_ in log and _same(log[id_], item)]
+        if len(others) < len(logs):
             raise DataError(f"task {task}: the question {id_!r} is not the same in all of {', '.join(map(str, paths))}")
         probability = {letter: sum(math.exp(other["logprobs"][letter]) for other in others) / len(logs) for letter in item["logprobs"]}
         prediction = max(probability, key=lambda letter: probability[letter])
@@ -79,6 +77,10 @@ def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
             f"task {task}: the models were scored on {', '.join(str(len(log)) for log in logs)} questions; score them on the same"
         )
     return combined
+
+
+def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return bool(first["logprobs"].keys() == second["logprobs"].keys() and first["answer"] == second["answer"])
 
 
 def _items(path: Path) -> dict[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ def test_a_finished_merge_says_so_and_the_manifest_names_the_models(models, tmp_
 
 
 def test_other_vocabularies_are_refused(models, tmp_path):
-    base, first, second = models
+    _, first, second = models
     tokenizer = AutoTokenizer.from_pretrained(second)
     tokenizer.add_tokens(["[bib_ref]"])
     other = tmp_path / "other"
