@@ -86,5 +86,5 @@ def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, mon
         with pytest.raises(UsageError, match="awq needs a GPU"):
             quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(UsageError, match="gptq needs texts .* --calibration"):
+    with pytest.raises(UsageError, match=r"gptq needs texts .* --calibration"):
         quantize.main(["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out")])
