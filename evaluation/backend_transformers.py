@@ -1,21 +1,39 @@
-"""Log-likelihoods of continuations with `transformers`, many at a time.
+"""Log-likelihoods, next tokens and generated answers with `transformers`, many at a time.
 
-A prompt is computed once for all its continuations. Their first tokens are read from its last position; where continuations
-have more tokens, these follow in a second pass on top of the prompts' cached keys and values. Prompts are batched by length
-and padded on the left, so that logits over the vocabulary are computed for one position of each.
+The tokens that all prompts begin with (instruction, demonstrations) are computed once, and a prompt once for all its
+continuations. Their first tokens are read from its last position; where continuations have more tokens, these follow in a
+second pass on top of the prompts' cached keys and values. Prompts are batched by length and padded on the left, so that
+logits over the vocabulary are computed for one position of each.
 """
 
+import copy
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evaluation import model_folder
-from evaluation.encoding import Request
+from evaluation import generation, model_folder
+from evaluation.encoding import GenerationRequest, Request
 from galen.errors import DataError
+
+SHORTEST_PREFIX = 16
+"""Tokens that prompts must share before it pays to compute them apart."""
+Part = tuple[int, int]
+"""This process' number, and how many there are."""
+WHOLE: Part = (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The beginning that all prompts of a call share, computed once."""
+
+    length: int
+    cache: Any
+    """Keys and values of a single row, or None when nothing is shared."""
 
 
 class TransformersBackend:
@@ -59,47 +77,118 @@ class TransformersBackend:
         return backend
 
     def log_likelihoods(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = ()
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield, batch by batch, a request's place in `requests` and the log-likelihoods (nats) of its continuations.
 
         The longest requests come first: memory peaks early, and time left is over- rather than underestimated.
         `max_batch_tokens` bounds requests × longest input; a single longer one is a batch of its own. Batches that hold
         only `done` places are left out; the others are the same batches as without it, and so give the same bits.
+        Of several processes each takes its `part` of the batches.
         """
-        order = sorted(range(len(requests)), key=lambda place: (-requests[place].input_length, place))
-        for batch in batches(order, [request.input_length for request in requests], max_batch_tokens):
-            if all(place in done for place in batch):
-                continue
-            yield list(zip(batch, self._score([requests[place] for place in batch]), strict=True))
+        for batch, scores in self._scores(requests, max_batch_tokens, done, part):
+            yield [(place, values) for place, (values, _) in zip(batch, scores, strict=True)]
+
+    def next_tokens(
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+    ) -> Iterator[list[tuple[int, list[float], int]]]:
+        """Yield as `log_likelihoods`, and with it the token that the model holds likeliest after the prompt, of its whole vocabulary."""
+        for batch, scores in self._scores(requests, max_batch_tokens, done, part):
+            yield [(place, values, top) for place, (values, top) in zip(batch, scores, strict=True)]
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+    ) -> Iterator[list[tuple[int, list[str]]]]:
+        """Yield, batch by batch, a request's place and its answers, one a branch.
+
+        `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed once for all its branches.
+        """
+        prefix = self._prefix([request.prompt for request in requests])
+        for batch in chosen(requests, prefix.length, max_batch_tokens, done, part):
+            yield list(zip(batch, generation.run(self, [requests[place] for place in batch], prefix), strict=True))
+
+    def _scores(
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
+    ) -> Iterator[tuple[list[int], list[tuple[list[float], int]]]]:
+        prefix = self._prefix([request.prompt for request in requests])
+        for batch in chosen(requests, prefix.length, max_batch_tokens, done, part):
+            yield batch, self._score([requests[place] for place in batch], prefix)
 
     @torch.inference_mode()
-    def _score(self, requests: list[Request]) -> list[list[float]]:
-        """Return the log-likelihoods of all continuations of the requests of one batch."""
+    def _score(self, requests: list[Request], prefix: Prefix) -> list[tuple[list[float], int]]:
+        """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
         rows = [(index, option) for index, request in enumerate(requests) for option in range(len(request.continuations))]
         longer = [row for row in rows if len(_continuation(requests, row)) > 1]
-        tokens_ps, mask_ps = _padded([request.prompt for request in requests], left=True)  # p: prompts, s: positions, v: vocabulary
-        output = self._forward(tokens_ps, mask_ps, (mask_ps.cumsum(1) - 1).clamp(min=0), use_cache=bool(longer), logits_to_keep=1)
-        first_pv = output.logits[:, -1].float().log_softmax(-1)
-        values = {row: float(first_pv[row[0], _continuation(requests, row)[0]]) for row in rows}
+        output, mask_ps = self.read_prompts([request.prompt for request in requests], prefix, use_cache=bool(longer))
+        first_pv = output.logits[:, -1].float().log_softmax(-1)  # p: prompts, v: vocabulary
+        firsts = torch.tensor([_continuation(requests, row)[0] for row in rows], device=first_pv.device)
+        of_row = torch.tensor([index for index, _ in rows], device=first_pv.device)
+        values = dict(zip(rows, first_pv[of_row, firsts].tolist(), strict=True))
+        tops = first_pv.argmax(-1).tolist()
         if longer:
             of_prompt = torch.tensor([index for index, _ in longer])
             output.past_key_values.batch_select_indices(of_prompt.to(self.device))
-            tokens_rs, own_mask_rs = _padded([_continuation(requests, row)[:-1] for row in longer], left=False)  # r: rows
+            tokens_rs, own_mask_rs = padded([_continuation(requests, row)[:-1] for row in longer], left=False)  # r: rows, s: positions
             mask_rs = torch.cat([mask_ps[of_prompt], own_mask_rs], dim=1)
             positions_rs = mask_ps[of_prompt].sum(1, keepdim=True) + torch.arange(tokens_rs.shape[1])
-            logits_rsv = self._forward(tokens_rs, mask_rs, positions_rs, use_cache=True, past_key_values=output.past_key_values).logits
+            logits_rsv = self.forward(tokens_rs, mask_rs, positions_rs, use_cache=True, past_key_values=output.past_key_values).logits
             for row, logits_sv in zip(longer, logits_rsv, strict=True):
                 values[row] += _sum_of_log_probabilities(logits_sv, _continuation(requests, row)[1:])
-        return [[values[index, option] for option in range(len(request.continuations))] for index, request in enumerate(requests)]
+        return [
+            ([values[index, option] for option in range(len(request.continuations))], tops[index]) for index, request in enumerate(requests)
+        ]
 
-    def _forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
+    @torch.inference_mode()
+    def _prefix(self, prompts: Sequence[list[int]]) -> Prefix:
+        """Return the tokens that all prompts begin with, computed once; none where they are few or the model's window may lose them."""
+        length = common_length(prompts)
+        window = getattr(self.network.config, "sliding_window", None)
+        if length < SHORTEST_PREFIX or len(prompts) < 2 or (window and window < (self.context_length or 0)):
+            return Prefix(0, None)
+        tokens_1s = torch.tensor([prompts[0][:length]])
+        output = self.forward(tokens_1s, torch.ones_like(tokens_1s), torch.arange(length)[None], use_cache=True, logits_to_keep=1)
+        return Prefix(length, output.past_key_values)
+
+    def read_prompts(self, prompts: list[list[int]], prefix: Prefix, use_cache: bool) -> tuple[Any, Tensor]:
+        """Return the model's output at the last position of each prompt, and the mask (prompts, positions) of what it read."""
+        tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
+        options: dict[str, Any] = {}
+        if prefix.cache is not None:
+            mask_ps = torch.cat([torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1)
+            cache = copy.deepcopy(prefix.cache)
+            cache.batch_repeat_interleave(len(prompts))
+            options["past_key_values"] = cache
+        positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
+        use_cache = use_cache or prefix.cache is not None
+        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=use_cache, logits_to_keep=1, **options), mask_ps
+
+    def forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
+        """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
         return self.network(
             input_ids=tokens_rs.to(self.device),
             attention_mask=mask_rs.to(self.device),
             position_ids=positions_rs.to(self.device),
             **options,
         )
+
+
+def chosen(requests: Sequence[Any], prefix: int, max_tokens: int, done: Collection[int], part: Part) -> Iterator[list[int]]:
+    """Yield the batches that this process computes: longest requests first, batches of `done` places left out, every n-th of n parts."""
+    lengths = [max(request.input_length - prefix, 1) for request in requests]
+    order = sorted(range(len(requests)), key=lambda place: (-lengths[place], place))
+    rank, parts = part
+    for number, batch in enumerate(batches(order, lengths, max_tokens)):
+        if number % parts == rank and not all(place in done for place in batch):
+            yield batch
+
+
+def common_length(prompts: Sequence[list[int]]) -> int:
+    """Return how many tokens all prompts begin with; at least one token of each is left over."""
+    if not prompts:
+        return 0
+    low, high = min(prompts), max(prompts)  # of lists in order, these two differ earliest
+    shortest = min(map(len, prompts)) - 1
+    return next((place for place in range(shortest) if low[place] != high[place]), max(shortest, 0))
 
 
 def batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -134,7 +223,7 @@ def _continuation(requests: list[Request], row: tuple[int, int]) -> list[int]:
     return requests[row[0]].continuations[row[1]]
 
 
-def _padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
+def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
     """Return tokens and mask (1 for a token, 0 for padding) as rows of equal length."""
     longest = max(map(len, rows))
     tokens_rs = torch.zeros((len(rows), longest), dtype=torch.long)

@@ -16,6 +16,8 @@ class Document:
 
     id: str
     text: str
+    source: str = ""
+    """Where it comes from, where its metadata say so; perplexity is given by source too."""
 
 
 def files(folder: str | Path) -> list[Path]:
@@ -56,4 +58,7 @@ def read(folder: str | Path, limit: int | None = None) -> list[Document]:
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Document]]:
     for path in paths:
         for where, record in jsonl.records(path):
-            yield where, Document(id=jsonl.text(record, "id", where), text=jsonl.text(record, "text", where))
+            metadata = record.get("metadata")
+            source = metadata.get("source") if isinstance(metadata, dict) else None
+            found = Document(jsonl.text(record, "id", where), jsonl.text(record, "text", where), source if isinstance(source, str) else "")
+            yield where, found

@@ -1,5 +1,6 @@
 """Token ids of what is scored: a prompt with its continuations, or a document. Tokenisation as in lm-evaluation-harness."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,24 @@ class Request:
     def input_length(self) -> int:
         """How many tokens the longest input has: the prompt and all but the last token of the longest continuation."""
         return len(self.prompt) + max(map(len, self.continuations)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A prompt to be answered in words."""
+
+    prompt: list[int]
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    """Strings that end an answer."""
+    temperature: float
+    seeds: tuple[str, ...]
+    """One a branch: what its random numbers are drawn from; with temperature 0 only their number counts."""
+
+    @property
+    def input_length(self) -> int:
+        """Tokens that the request takes up: all branches, each with the longest answer."""
+        return (len(self.prompt) + self.max_new_tokens) * len(self.seeds)
 
 
 def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -42,6 +61,33 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> Request:
     """Return the request for all options of a question, in their order."""
     pairs = [encode_pair(tokenizer, prompt.text, continuation) for continuation in prompt.continuations.values()]
     return Request(pairs[0][0], [continuation for _, continuation in pairs])
+
+
+def encode_letters(tokenizer: Any, prompt: Prompt, tokens: Mapping[str, list[int]]) -> tuple[Request, list[str]]:
+    """Return the request for the token after a prompt, and the option's letter that each of its continuations stands for.
+
+    Args:
+        tokenizer: the model's.
+        prompt: its text is encoded as it is, with spaces and line breaks at its end.
+        tokens: text of a token without spaces around it to its ids, from `tokens_by_text`.
+
+    Raises:
+        DataError: no token of the vocabulary is one of the answers.
+    """
+    pairs = [(token, letter) for letter, text in prompt.continuations.items() for token in tokens.get(text.strip(), [])]
+    lacking = set(prompt.continuations) - {letter for _, letter in pairs}
+    if lacking:
+        raise DataError(f"the vocabulary has no token for the answers {', '.join(prompt.continuations[key] for key in sorted(lacking))!r}")
+    return Request(tokenizer.encode(prompt.text), [[token] for token, _ in pairs]), [letter for _, letter in pairs]
+
+
+def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
+    """Return, for each text, the ids of all tokens that are this text, with or without a space before or after."""
+    found: dict[str, list[int]] = {text: [] for text in texts}
+    for token, text in enumerate(tokenizer.batch_decode([[token] for token in range(len(tokenizer))])):
+        if text.strip() in found:
+            found[text.strip()].append(token)
+    return found
 
 
 def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request, int]:

@@ -1,5 +1,6 @@
 """Scored items on disk, one JSON line each, written as they come: what a killed run has scored is not scored again."""
 
+import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,30 +11,43 @@ import orjson
 from galen.errors import DataError
 
 
+def parts(path: Path) -> list[Path]:
+    """Return the files of a task's items: of the first process, and of others where there were several."""
+    return [file for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))] if file.exists()]
+
+
 class ItemLog:
     """The items of one task, appended to a JSONL file and flushed batch by batch.
 
-    Opening drops a half line at the end, which a kill leaves behind.
+    Of several processes each but the first has a file of its own, TASK.rankN.jsonl; what stands in the files of others is
+    known at opening and after `refresh`. Opening drops a half line at the end, which a kill leaves behind.
 
     Raises:
         DataError: a whole line of the file is not an item.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, rank: int = 0) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """The file of the first process."""
+        own = self.path.with_name(f"{self.path.stem}.rank{rank}.jsonl") if rank else self.path
+        own.parent.mkdir(parents=True, exist_ok=True)
         self.items: dict[str, dict[str, Any]] = {}
-        self._file = self.path.open("a+b")
+        self._file = own.open("a+b")
         self._file.seek(0)
         content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        self._file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                item = orjson.loads(line)
-                self.items[item["id"]] = item
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                raise DataError(f"{self.path}, line {number}: not a scored item; remove the folder and score again") from None
+        self._file.truncate(content.rfind(b"\n") + 1)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what all processes have written so far; a half line at the end of another's file is being written."""
+        for path in parts(self.path):
+            content = path.read_bytes()
+            for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+                try:
+                    item = orjson.loads(line)
+                    self.items.setdefault(item["id"], item)
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    raise DataError(f"{path}, line {number}: not a scored item; remove the folder and score again") from None
 
     def append(self, items: Iterable[Mapping[str, Any]]) -> int:
         """Write the items that are not there yet, hand them to the operating system, and return how many they were."""

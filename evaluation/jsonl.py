@@ -42,6 +42,11 @@ def text(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
+def dump(record: dict[str, Any]) -> str:
+    """Return a record as one line of JSON."""
+    return orjson.dumps(record).decode()
+
+
 def shown(value: Any) -> str:
     """Return a value as an error message shows it."""
     return "missing" if value is None else f"{value!r:.60}"

@@ -1,6 +1,6 @@
 """Scores with 95 % intervals: accuracy, perplexity, and paired differences between two models on the same items."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,21 @@ def accuracy(correct: ArrayLike) -> Estimate:
     return Estimate(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
 
 
+def mean(values: ArrayLike) -> Estimate:
+    """Return a mean over items with a percentile bootstrap interval over items."""
+    array = _floats(values)
+    return Estimate(float(array.mean()), *_middle(_resampled(array.size, lambda drawn: array[drawn].mean(axis=1))))
+
+
+def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
+    """Return the mean of the groups' means, each group with the same weight, with a bootstrap interval over the items of each group."""
+    array = _floats(values)
+    parts = [array[list(places)] for places in groups]
+    means = [_resampled(part.size, lambda drawn, part=part: part[drawn].mean(axis=1), seed) for seed, part in enumerate(parts, start=SEED)]
+    resampled = np.mean(means, axis=0)
+    return Estimate(float(np.mean([part.mean() for part in parts])), *_middle(resampled))
+
+
 def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
     """Return exp(sum nll / sum tokens) over documents, with a percentile bootstrap interval over documents.
 
@@ -53,30 +68,37 @@ def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
 def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """Return the second model's accuracy minus the first's on the same items in the same order, paired bootstrap over items."""
     differences = _floats(second) - _floats(first)
-    means = differences[_draws(differences.size)].mean(axis=1)
-    return Estimate(float(differences.mean()), *_middle(means))
+    return mean(differences)
 
 
 def perplexity_difference(first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike) -> Estimate:
     """Return the second model's perplexity minus the first's on the same documents in the same order, paired bootstrap."""
     first, second, count = _floats(first_nll), _floats(second_nll), _floats(tokens)
-    drawn = _draws(count.size)
-    total = count[drawn].sum(axis=1)
-    resampled = np.exp(second[drawn].sum(axis=1) / total) - np.exp(first[drawn].sum(axis=1) / total)
+
+    def difference(drawn: NDArray[np.int64]) -> Floats:
+        total = count[drawn].sum(axis=1)
+        return np.exp(second[drawn].sum(axis=1) / total) - np.exp(first[drawn].sum(axis=1) / total)
+
+    resampled = _resampled(count.size, difference)
     value = np.exp(second.sum() / count.sum()) - np.exp(first.sum() / count.sum())
     return Estimate(float(value), *_middle(resampled))
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike, then: Callable[[Floats], Floats]) -> Estimate:
     top, bottom = _floats(numerator), _floats(denominator)
-    drawn = _draws(top.size)
-    resampled = then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
+    resampled = _resampled(top.size, lambda drawn: then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1)))
     return Estimate(float(then(top.sum() / bottom.sum())), *_middle(resampled))
 
 
-def _draws(items: int) -> NDArray[np.int64]:
-    """Return `RESAMPLES` draws with replacement of item places, one a row; the same for every model with as many items."""
-    return np.random.default_rng(SEED).integers(0, items, (RESAMPLES, items))
+def _resampled(items: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED) -> Floats:
+    """Return a statistic over `RESAMPLES` draws with replacement of item places, the same draws for any model with as many items.
+
+    `statistic` gets places (draws, items) and returns one value a draw. Draws come in blocks, so that memory stays small.
+    """
+    source = np.random.default_rng(seed)
+    block = max(min(RESAMPLES, 4_000_000 // items), 1)
+    sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
+    return np.concatenate([statistic(source.integers(0, items, (size, items))) for size in sizes])
 
 
 def _middle(resampled: Floats) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from evaluation import item_log
 from evaluation.metrics import Estimate
 from galen import manifest
 from galen.errors import DataError
@@ -147,18 +148,31 @@ def read_times(path: Path) -> list[tuple[str, float]]:
 
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
     estimates = {metric: Estimate(**estimate) for metric, estimate in summary["metrics"].items()}
-    path = folder / "items" / f"{name}.jsonl"
     if summary["kind"] not in _ITEM_KEYS:
         raise DataError(f"{folder / 'results.json'}: task {name!r} is of the unknown kind {summary['kind']!r}")
-    items = {}
-    for number, item in _read_lines(path):
-        for key in _ITEM_KEYS[summary["kind"]]:
-            if key not in item:
-                raise DataError(f"{path}, line {number}: not a scored item: the key {key!r} is missing")
-        items[item["id"]] = item
+    first, *others = [folder / "items" / (f"{name}@{run}.jsonl" if run else f"{name}.jsonl") for run in summary.get("runs") or [""]]
+    items = _items(first, summary["kind"])
+    for other in others:  # an item's `correct` is its mean over the runs
+        for id_, item in _items(other, summary["kind"]).items():
+            items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
+    if others:
+        items = {id_: {**item, "correct": item["correct"] / (len(others) + 1)} for id_, item in items.items()}
+    path = first
     if len(items) != summary["items"]:
         raise DataError(f"{path} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
     return TaskScores(summary["kind"], estimates, items, summary.get("chance"))
+
+
+def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the items of a run by their id, from the files of all processes that wrote them."""
+    items = {}
+    for file in item_log.parts(path) or [path]:
+        for number, item in _read_lines(file):
+            for key in _ITEM_KEYS[kind]:
+                if key not in item:
+                    raise DataError(f"{file}, line {number}: not a scored item: the key {key!r} is missing")
+            items[item["id"]] = item
+    return items
 
 
 def _read_json(path: Path, hint: str = "") -> dict[str, Any]:

@@ -1,28 +1,44 @@
-"""From a task and its items to scored items and metrics. Knows no model: a backend gives log-likelihoods."""
+"""From a task and its items to scored items. Knows no model: a backend replies to requests."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from evaluation import document, encoding, metrics, prompts, question
+from evaluation import choice, document, encoding, jsonl
+from evaluation.choice import Item, Job
 from evaluation.item_log import ItemLog
-from evaluation.task import MultipleChoiceTask, PerplexityTask, Task
+from evaluation.protocol import Protocol as ScoringProtocol
+from evaluation.question_sets import rows
+from evaluation.task import PerplexityTask, Task
+from galen.atomic import write_text
 from galen.errors import DataError
 from galen.progress import Progress
 
-Item = dict[str, Any]
+Part = tuple[int, int]
 
 
 class Backend(Protocol):
-    """What scores: a tokenizer, and log-likelihoods of continuations batch by batch (see `TransformersBackend`)."""
+    """What scores: a tokenizer, and replies to requests batch by batch, each with its request's place (see `TransformersBackend`)."""
 
     tokenizer: Any
     context_length: int | None
 
     def log_likelihoods(
-        self, requests: Sequence[encoding.Request], max_batch_tokens: int, done: Collection[int] = ()
+        self, requests: Sequence[encoding.Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's place and its continuations' log-likelihoods."""
+        ...
+
+    def next_tokens(
+        self, requests: Sequence[encoding.Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+    ) -> Iterator[list[tuple[int, list[float], int]]]:
+        """Yield the same, and the likeliest token of the vocabulary."""
+        ...
+
+    def generate(
+        self, requests: Sequence[encoding.GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+    ) -> Iterator[list[tuple[int, list[str]]]]:
+        """Yield each request's place and its answers."""
         ...
 
 
@@ -34,95 +50,85 @@ def input_files(task: Task, data: Path) -> list[Path]:
     """
     if isinstance(task, PerplexityTask):
         return document.files(data / task.documents)
-    path = data / task.file
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; the task reads its questions from there (a path below --data)")
-    return [path]
+    found = rows.files(task.source(data, task.file))
+    found += [data / task.ids] if task.ids else []
+    found += rows.files(task.source(data, task.demonstrations)) if task.demonstrations else []
+    return list(dict.fromkeys(found))
 
 
-def read_items(task: Task, data: Path, limit: int | None) -> list[question.Question] | list[document.Document]:
+def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
     """Read a task's questions or documents, at most `limit`."""
-    if isinstance(task, MultipleChoiceTask):
-        return question.read(data / task.file)[:limit]
+    if not isinstance(task, PerplexityTask):
+        return task.questions(data)[:limit]
     limits = [number for number in (task.max_documents, limit) if number is not None]
     return document.read(data / task.documents, min(limits, default=None))
 
 
-def score(name: str, task: Task, items: Sequence[Any], protocol: str, backend: Backend, log: ItemLog, max_batch_tokens: int) -> None:
-    """Score all items that `log` lacks, appending each batch as it comes."""
+def runs(task: Task, protocol: ScoringProtocol) -> list[int]:
+    """Return the runs of a task: one, or one for each set of demonstrations."""
+    return [0] if isinstance(task, PerplexityTask) else list(protocol.runs)
+
+
+def log_path(output: Path, name: str, run: int, of: Sequence[int]) -> Path:
+    """Return where the items of a task's run stand: the run is part of the name where there are several."""
+    return output / "items" / (f"{name}@{run}.jsonl" if len(of) > 1 else f"{name}.jsonl")
+
+
+def score(
+    name: str,
+    task: Task,
+    data: Path,
+    items: Sequence[Any],
+    protocol: ScoringProtocol,
+    run: int,
+    backend: Backend,
+    log: ItemLog,
+    max_batch_tokens: int,
+    part: Part = (0, 1),
+) -> None:
+    """Score all items that `log` lacks and that are this process' part, appending each batch as it comes."""
     wanted = {item.id for item in items}
     strangers = [id_ for id_ in log.items if id_ not in wanted]
     if strangers:
         raise DataError(f"{log.path} holds items that the task has not, for example {strangers[0]!r}; choose another --output")
     done = {place for place, item in enumerate(items) if item.id in log.items}
-    requests, build = _prepare(name, task, items, protocol, backend)
-    with Progress(name, total=len(items) - len(done), unit="items") as progress:
-        for batch in backend.log_likelihoods(requests, max_batch_tokens, done):
-            scored = [build(place, likelihoods) for place, likelihoods in batch]
-            progress.update(log.append(scored))
-
-
-def _prepare(
-    name: str, task: Task, items: Sequence[Any], protocol: str, backend: Backend
-) -> tuple[list[encoding.Request], Callable[[int, list[float]], Item]]:
-    """Return the requests of all items, and the function that makes a scored item from a place and its log-likelihoods."""
-    length = backend.context_length
     if isinstance(task, PerplexityTask):
-        if length is not None and task.max_tokens > length:
-            raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
-        encoded = [encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items]
-        requests = [request for request, _ in encoded]
-        sizes = [size for _, size in encoded]
-        return requests, lambda place, values: perplexity_item(items[place], requests[place], sizes[place], _finite(values, name))
-    form = prompts.form(protocol)
-    requests = [encoding.encode_prompt(backend.tokenizer, form(item)) for item in items]
-    if length is not None:
-        too_long = sum(request.input_length > length for request in requests)
-        if too_long:
-            print(f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length} tokens; their beginning is cut")
-        requests = [encoding.cut(request, length) for request in requests]
-    return requests, lambda place, values: choice_item(items[place], _finite(values, name))
+        work = _perplexity_job(name, task, items, backend)
+    else:
+        work = choice.job(name, task, data, list(items), protocol, run, backend)
+        _record_prompts(log.path, items, work, part)
+    replies = getattr(backend, work.method)(work.requests, max_batch_tokens, done, part)
+    with Progress(log.path.stem, total=(len(items) - len(done)) / part[1], unit="items") as progress:
+        for batch in replies:
+            progress.update(log.append([work.build(*reply) for reply in batch]))
+
+
+def _record_prompts(path: Path, items: Sequence[Any], work: Job, part: Part) -> None:
+    """Write what the model reads for each item beside the items, once: OUTPUT/prompts/TASK.jsonl."""
+    target = path.parent.parent / "prompts" / path.name
+    if part[0] == 0 and not target.exists():
+        lines = [jsonl.dump({"id": item.id, "prompt": prompt}) for item, prompt in zip(items, work.prompts, strict=True)]
+        write_text(target, "\n".join(lines) + "\n")
+
+
+def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[document.Document], backend: Backend) -> Job:
+    length = backend.context_length
+    if length is not None and task.max_tokens > length:
+        raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
+    encoded = [encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items]
+    requests = [request for request, _ in encoded]
+
+    def build(place: int, values: list[float]) -> Item:
+        return perplexity_item(items[place], requests[place], encoded[place][1], values)
+
+    return Job("log_likelihoods", requests, build, [])
 
 
 def perplexity_item(item: document.Document, request: encoding.Request, size: int, values: list[float]) -> Item:
-    """Return `{"id", "nll" (nats), "tokens", "bytes"}`."""
-    return {"id": item.id, "nll": -values[0], "tokens": len(request.continuations[0]), "bytes": size}
-
-
-def choice_item(item: question.Question, values: list[float]) -> Item:
-    """Return `{"id", "answer", "prediction", "correct", "logprobs"}`; of options with the same likelihood the first is predicted."""
-    logprobs = dict(zip(item.options, values, strict=True))
-    prediction = max(logprobs, key=lambda letter: logprobs[letter])
-    return {
-        "id": item.id,
-        "answer": item.answer,
-        "prediction": prediction,
-        "correct": prediction == item.answer,
-        "logprobs": logprobs,
-    }
-
-
-def summarise(task: Task, items: Sequence[Item]) -> dict[str, Any]:
-    """Return a task's entry of `results.json`: kind, number of items, metrics with 95 % intervals, totals."""
-    if isinstance(task, PerplexityTask):
-        nll, tokens, size = ([item[key] for item in items] for key in ("nll", "tokens", "bytes"))
-        estimates = {"perplexity": metrics.perplexity(nll, tokens), "bits_per_byte": metrics.bits_per_byte(nll, size)}
-        extra = {"tokens": sum(tokens), "bytes": sum(size), "interval": "95 %, bootstrap over documents"}
-    else:
-        estimates = {"accuracy": metrics.accuracy([item["correct"] for item in items])}
-        chance = sum(1 / len(item["logprobs"]) for item in items) / len(items)
-        extra = {"chance": chance, "interval": "95 %, Wilson"}
-    return {
-        "kind": task.kind,
-        "items": len(items),
-        "metrics": {name: estimate.as_dict() for name, estimate in estimates.items()},
-        **extra,
-    }
-
-
-def _finite(values: list[float], name: str) -> list[float]:
-    if not all(abs(value) < float("inf") for value in values):  # also false for NaN
+    """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the source where the document names one."""
+    if not abs(values[0]) < float("inf"):
         raise DataError(
-            f"task {name}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32"
+            f"document {item.id}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32"
         )
-    return values
+    found = {"id": item.id, "nll": -values[0], "tokens": len(request.continuations[0]), "bytes": size}
+    return found | ({"subject": item.source} if item.source else {})

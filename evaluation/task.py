@@ -8,6 +8,9 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from evaluation import question_sets
+from evaluation.question import Question
+from evaluation.question_sets import rows
 from galen import recipe
 from galen.errors import UsageError
 
@@ -21,7 +24,32 @@ class MultipleChoiceTask:
     kind: Literal["multiple_choice"]
     """What is measured."""
     file: str
-    """Questions as JSONL, a path below --data."""
+    """Questions: a file or folder below --data, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
+    reader: str = "galen"
+    """Layout of the file, a key of `evaluation.question_sets.READERS`."""
+    ids: str | None = None
+    """File with the ids of the questions to score, below --data; null: all."""
+    subjects: list[str] | None = None
+    """Score only questions with these subjects; null: all."""
+    demonstrations: str | None = None
+    """Where few-shot protocols take demonstrations from (the training set), as `file`."""
+
+    def __post_init__(self) -> None:
+        if self.reader not in question_sets.READERS:
+            raise ValueError(f"reader must be one of {', '.join(question_sets.READERS)}, not {self.reader!r}")
+
+    def source(self, data: Path, name: str) -> str | Path:
+        """Return where `name`, one of the task's files, is."""
+        return name if name.startswith(rows.HUB) else data / name
+
+    def questions(self, data: Path) -> list[Question]:
+        """Read the questions to score.
+
+        Raises:
+            DataError: they are not there, or a record is wrong.
+        """
+        found = question_sets.read(self.reader, self.source(data, self.file))
+        return question_sets.select(found, data / self.ids if self.ids else None, self.subjects)
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)

@@ -29,8 +29,8 @@ SEVERAL = Question("4", "", "Lesquelles ?", {"A": "x", "B": "y", "C": "z"}, "A,C
 MEDQA_SYSTEM = (
     "You are a medical doctor taking the US Medical Licensing Examination. You need to demonstrate your understanding of basic and "
     "clinical science, medical knowledge, and mechanisms underlying health, disease, patient care, and modes of therapy. Show your "
-    "ability to apply the knowledge essential for medical practice. For the following multiple-choice question, select one correct answer from A to E. Base "
-    "your answer on the current and standard practices referenced in medical guidelines."
+    "ability to apply the knowledge essential for medical practice. For the following multiple-choice question, select one correct "
+    "answer from A to E. Base your answer on the current and standard practices referenced in medical guidelines."
 )
 PUBMEDQA_SYSTEM = (
     "As an expert doctor in clinical science and medical knowledge, can you tell me if the following statement is correct? Answer yes, no, "

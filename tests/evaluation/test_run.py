@@ -27,7 +27,15 @@ def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, ti
     assert run.main([*arguments, "--name", "tiny"]) == 0
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
     assert results["model"] == {"name": "tiny", "path": str(tiny_llama), "adapter": None}
-    assert results["protocol"] == "lm_eval" and set(results) == {"model", "protocol", "tasks", "versions", "created"}
+    assert results["protocol"] == "lm_eval" and set(results) == {
+        "model",
+        "protocol",
+        "settings",
+        "tasks",
+        "device",
+        "versions",
+        "created",
+    }
     choice, perplexity = results["tasks"]["mesh_topics"], results["tasks"]["pubmed_perplexity"]
     assert (choice["kind"], choice["items"], choice["chance"]) == ("multiple_choice", 9, 0.25)
     assert (perplexity["kind"], perplexity["items"]) == ("perplexity", 7)

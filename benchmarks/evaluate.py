@@ -1,0 +1,106 @@
+"""Questions a second of Galen and of lm-evaluation-harness on the same questions, model, precision and batch, in one process.
+
+    python benchmarks/evaluate.py --model MODEL --questions data/pubmedqa/ori_pqal.json --reader pubmedqa --limit 100
+    python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu --protocol lm_eval --shots 5
+
+Both get the same prompts and continuations and give the log-likelihood of each; the predictions are compared too. The harness runs
+with its own `batch_size`; Galen's batches hold at most as many tokens as one of its batches of the longest prompts. Loading the
+model is not counted, tokenising is. Each side runs `--repeats` times in turn; the best time of each counts.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from evaluation import encoding, prompts, question_sets
+from evaluation.forms.form import Prompt
+from galen import cli, manifest
+from galen.errors import UsageError
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        raise UsageError("the peer is missing: pip install 'lm-eval>=0.4.9'") from None
+    import torch
+
+    from evaluation.backend_transformers import TransformersBackend
+
+    torch.set_num_threads(arguments.threads)
+    questions = question_sets.read(arguments.reader, arguments.questions)
+    form = prompts.form(arguments.protocol)
+    shots = questions[: arguments.shots]
+    put = [form(item, shots) for item in questions[arguments.shots :][: arguments.limit]]
+    harness = HFLM(pretrained=str(arguments.model), device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch)
+    ours = TransformersBackend(arguments.model, dtype=arguments.dtype, device=arguments.device)
+
+    seconds: dict[str, list[float]] = {"galen": [], "lm_eval": []}
+    found: dict[str, list[list[float]]] = {}
+    for _ in range(arguments.repeats):
+        for name, score in (("galen", lambda: _ours(ours, put, arguments.batch)), ("lm_eval", lambda: _theirs(harness, put))):
+            started = time.perf_counter()
+            found[name] = score()
+            seconds[name].append(time.perf_counter() - started)
+            print(f"{name}: {len(put) / seconds[name][-1]:.2f} questions/s", flush=True)
+    choices = {name: [max(range(len(row)), key=lambda place, row=row: row[place]) for row in rows] for name, rows in found.items()}
+    same = sum(a == b for a, b in zip(choices["galen"], choices["lm_eval"], strict=True))
+    apart = max(
+        abs(a - b) for ours_, theirs in zip(found["galen"], found["lm_eval"], strict=True) for a, b in zip(ours_, theirs, strict=True)
+    )
+    rates = {name: len(put) / min(times) for name, times in seconds.items()}
+    result = {
+        "questions": len(put),
+        "protocol": arguments.protocol,
+        "shots": arguments.shots,
+        "batch": arguments.batch,
+        "dtype": arguments.dtype,
+        "questions_per_second": rates,
+        "ratio": rates["galen"] / rates["lm_eval"],
+        "same_predictions": same,
+        "largest_difference_nats": apart,
+        "versions": manifest.versions(),
+    }
+    print(json.dumps(result, indent=1))
+
+
+def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
+    requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in put]
+    if backend.context_length:
+        requests = [encoding.cut(request, backend.context_length) for request in requests]
+    tokens = batch * max(request.input_length for request in requests)
+    return [values for _, values in sorted(pair for part in backend.log_likelihoods(requests, tokens) for pair in part)]
+
+
+def _theirs(harness: Any, put: list[Prompt]) -> list[list[float]]:
+    from lm_eval.api.instance import Instance
+
+    pairs = [(prompt.text, continuation) for prompt in put for continuation in prompt.continuations.values()]
+    requests = [Instance("loglikelihood", {}, pair, place) for place, pair in enumerate(pairs)]
+    values = iter(harness.loglikelihood(requests, disable_tqdm=True))
+    return [[next(values)[0] for _ in prompt.continuations] for prompt in put]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
+    parser.add_argument("--questions", required=True, metavar="FILE", help="a published question set")
+    parser.add_argument("--reader", required=True, help=f"its layout: {', '.join(question_sets.READERS)}")
+    parser.add_argument("--protocol", default="lm_eval", help="lm_eval or lm_eval_continuation (default: lm_eval)")
+    parser.add_argument("--shots", type=int, default=0, metavar="K", help="the first K questions are demonstrations (default: 0)")
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="questions (default: 100)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="rows in a batch (default: 8)")
+    parser.add_argument("--dtype", default="float32", help="precision of the weights (default: float32)")
+    parser.add_argument("--device", default="cpu", help="for example cuda:0 (default: cpu)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="runs of each side, in turn (default: 1)")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

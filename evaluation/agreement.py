@@ -1,0 +1,117 @@
+"""Which automatic metric agrees best with human judges: Kendall's τ of each metric with the mean human rating, with intervals.
+
+    python evaluation/agreement.py --scores rationales.jsonl --ratings sheet.csv
+
+The scores come from evaluation/rationales.py, the ratings from the sheet that it wrote, filled in: one column `id`, one column a judge
+whose name begins with `judge`. Items without a rating are left out. The table has τ with its 95 % interval (bootstrap over items) and
+how often, over the resamples, the metric is the best; the judges' agreement with each other stands below it.
+"""
+
+import argparse
+import csv
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import jsonl
+from evaluation.metrics import SEED, Estimate
+from evaluation.significance import kendall_tau
+from galen import cli
+from galen.errors import DataError
+
+RESAMPLES = 1000
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scores", type=Path, required=True, metavar="FILE", help="metrics of each item, from evaluation/rationales.py")
+    parser.add_argument("--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in")
+    options = parser.parse_args(argv)
+    judges = read_ratings(options.ratings)
+    scores = read_scores(options.scores)
+    ids = [id_ for id_ in scores if any(id_ in ratings for ratings in judges.values())]
+    if len(ids) < 3:
+        raise DataError(f"{options.ratings}: {len(ids)} items have both a rating and scores; at least 3 are needed")
+    human = [float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings])) for id_ in ids]
+    found = compare({metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human)
+    print(f"{len(ids)} items, {len(judges)} judges")
+    print(f"{'metric':<12} {'tau':>7}  95 % interval      best in")
+    for metric, (tau, best) in sorted(found.items(), key=lambda entry: -entry[1][0].value):
+        print(f"{metric:<12} {tau.value:7.3f}  {tau.low:6.3f} to {tau.high:6.3f}  {best:7.1%}")
+    for first, second in itertools.combinations(judges, 2):
+        common = [id_ for id_ in judges[first] if id_ in judges[second]]
+        if len(common) > 2:
+            tau = kendall_tau([judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common])
+            print(f"{first} with {second}: tau {tau:.3f} on {len(common)} items")
+
+
+def compare(metrics: Mapping[str, Sequence[float]], human: Sequence[float]) -> dict[str, tuple[Estimate, float]]:
+    """Return, for each metric, τ-b with the human ratings and the share of resamples in which it is the highest of all metrics."""
+    source = np.random.default_rng(SEED)
+    values, ratings = {name: np.asarray(scores, float) for name, scores in metrics.items()}, np.asarray(human, float)
+    taus: dict[str, list[float]] = {name: [] for name in metrics}
+    for _ in range(RESAMPLES):
+        drawn = source.integers(0, ratings.size, ratings.size)
+        for name in values:
+            tau = kendall_tau(values[name][drawn], ratings[drawn])
+            taus[name].append(-1.0 if math.isnan(tau) else tau)
+    best = np.argmax(np.array([taus[name] for name in metrics]), axis=0)
+    return {
+        name: (
+            Estimate(kendall_tau(values[name], ratings), *map(float, np.quantile(taus[name], [0.025, 0.975]))),
+            float((best == place).mean()),
+        )
+        for place, name in enumerate(metrics)
+    }
+
+
+def read_scores(path: Path) -> dict[str, dict[str, float]]:
+    """Read `{"id", "metrics": {name: value}}` records.
+
+    Raises:
+        DataError: a record is wrong, or has other metrics than the first.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for where, record in jsonl.records(path):
+        metrics = record.get("metrics")
+        if not isinstance(metrics, dict) or not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
+            raise DataError(f"{where}: key 'metrics' must hold numbers, not {jsonl.shown(metrics)}")
+        first = next(iter(found.values()), metrics)
+        if first.keys() != metrics.keys():
+            raise DataError(f"{where}: has the metrics {', '.join(metrics)}, earlier records have {', '.join(first)}")
+        found[jsonl.text(record, "id", where)] = metrics
+    return found
+
+
+def read_ratings(path: Path) -> dict[str, dict[str, float]]:
+    """Read the ratings of each judge by item from a filled-in sheet; empty cells are left out.
+
+    Raises:
+        DataError: the sheet has no column `id` or no judge, or a rating is no number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    names = [name for name in (rows[0] if rows else {}) if name and name.startswith("judge")]
+    if not names or "id" not in rows[0]:
+        raise DataError(f"{path}: a column 'id' and a column 'judge…' for each judge are wanted")
+    judges: dict[str, dict[str, float]] = {name: {} for name in names}
+    for number, row in enumerate(rows, start=2):
+        for name in names:
+            cell = (row[name] or "").strip().replace(",", ".")
+            if cell:
+                try:
+                    judges[name][row["id"]] = float(cell)
+                except ValueError:
+                    raise DataError(f"{path}, line {number}: column {name!r} must be a number, not {cell!r}") from None
+    return {name: ratings for name, ratings in judges.items() if ratings}
+
+
+if __name__ == "__main__":
+    cli.run(main)

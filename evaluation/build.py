@@ -1,0 +1,179 @@
+"""Build benchmarks with a language model: rationales for questions with known answers, and translations of questions.
+
+    python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json --output headqa_rationales.jsonl \\
+        --endpoint http://localhost:8000/v1 --endpoint-model NAME --check checks.csv
+    python evaluation/build.py translate --to French --reader medqa --questions data/medqa/test.jsonl --output medqa_fr.jsonl \\
+        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+
+The output has Galen's own layout (`reader: galen`) with the provenance of each item: model, instruction, tries. A rationale is kept
+when another request, which sees question and rationale but not the answer, comes to the right answer; a translation when it has the
+same options, numbers and placeholders. What fails all its tries stands in OUTPUT.rejected.jsonl with the reason. Each item is written
+when it is done: started again after a kill, the command goes on.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evaluation import answer_reading, question_sets
+from evaluation.chat_endpoint import ChatEndpoint
+from evaluation.forms.form import lines
+from evaluation.item_log import ItemLog
+from evaluation.question import Question
+from evaluation.question_sets.multilingual import LANGUAGES
+from galen import cli
+from galen.atomic import write_text
+from galen.errors import UsageError
+from galen.progress import Progress
+
+EXPLAIN = (
+    "Here is a medical examination question with its correct answer. Explain in {language}, step by step and in at most 200 words, "
+    "why this answer is right and the other options are not. Do not mention that the answer was given.\n\n{question}\n\n"
+    "Correct answer: {answer}"
+)
+SOLVE = (
+    "Answer the medical question with the help of the explanation alone. Reply with one line: The answer is: X, where X is the letter, or "
+    "the letters with commas.\n\n{question}\n\nExplanation:\n{rationale}"
+)
+TRANSLATE = (
+    "Translate this medical examination question to {language}. Keep option letters, numbers, units and everything in braces as they are. "
+    'Reply with JSON only: {{"context": …, "question": …, "options": {{letter: text}}}}.\n\n{record}'
+)
+Attempt = Callable[[Question, int], "tuple[Question | None, str]"]
+"""Makes an item, or says why not, on its n-th try."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    options = _parser().parse_args(argv)
+    if options.tries < 1:
+        raise UsageError("--tries must be at least 1")
+    questions = question_sets.read(options.reader, options.questions)[: options.limit]
+    endpoint = ChatEndpoint(options.endpoint, options.endpoint_model)
+    if options.what == "translate":
+        if options.to not in LANGUAGES:
+            raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
+        attempt: Attempt = lambda item, number: translated(item, options.to, endpoint, number)  # noqa: E731
+        instruction = TRANSLATE
+    else:
+        attempt = lambda item, number: explained(item, endpoint, number)  # noqa: E731
+        instruction = EXPLAIN + SOLVE
+    provenance = {"model": options.endpoint_model, "instruction": hashlib.sha256(instruction.encode()).hexdigest()[:16]}
+    kept = _build(questions, attempt, options.tries, options.output, provenance)
+    if options.check:
+        write_text(options.check, check_sheet(questions, kept))
+        print(f"sheet for the human check: {options.check}")
+    print(f"{len(kept)} of {len(questions)} items in {options.output}")
+
+
+def explained(item: Question, endpoint: ChatEndpoint, number: int) -> tuple[Question | None, str]:
+    """Return the question with a rationale from which its answer can be found again, or the reason why not."""
+    names = {code: name for name, code in LANGUAGES.items()}
+    shown = _shown(item)
+    message = EXPLAIN.format(language=names.get(item.language, "English"), question=shown, answer=item.answer)
+    rationale = endpoint.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
+    if not rationale:
+        return None, "empty rationale"
+    found = answer_reading.read(endpoint.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
+    if found is None or frozenset(found) != item.answers:
+        return None, f"the rationale leads to {','.join(found) if found else 'no answer'}, not to {item.answer}"
+    return dataclasses.replace(item, rationale=rationale), ""
+
+
+def translated(item: Question, language: str, endpoint: ChatEndpoint, number: int) -> tuple[Question | None, str]:
+    """Return the question in another language with the same options, numbers and placeholders, or the reason why not."""
+    record = {"context": item.context, "question": item.question, "options": item.options}
+    message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
+    reply = endpoint.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=4096)
+    try:
+        found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
+        texts = [found["context"], found["question"], *found["options"].values()]
+    except (ValueError, KeyError, AttributeError):
+        return None, "the reply is not the JSON that was asked for"
+    if not all(isinstance(text, str) for text in texts) or not found["question"].strip():
+        return None, "a text is missing"
+    if list(found["options"]) != list(item.options) or not all(text.strip() for text in found["options"].values()):
+        return None, f"the options are {', '.join(found['options'])}, not {', '.join(item.options)}"
+    for before, after in zip([item.context, item.question, *item.options.values()], texts, strict=True):
+        if bool(before.strip()) != bool(after.strip()):
+            return None, "a text is missing"
+        if _numbers(before) != _numbers(after):
+            return None, f"the numbers differ: {sorted(_numbers(before))} became {sorted(_numbers(after))}"
+        if _placeholders(before) != _placeholders(after):
+            return None, "the placeholders differ"
+    return dataclasses.replace(
+        item, context=found["context"], question=found["question"], options=found["options"], language=LANGUAGES[language], rationale=""
+    ), ""
+
+
+def check_sheet(questions: list[Question], kept: dict[str, dict[str, Any]]) -> str:
+    """Return a CSV sheet for the human check: what was made beside what it was made from, and empty columns for verdict and remark."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["id", "original", "made", "rationale", "passed", "remark"])
+    for item in questions:
+        if item.id in kept:
+            record = kept[item.id]
+            made = Question(item.id, record["context"], record["question"], record["options"], record["answer"])
+            writer.writerow([item.id, _shown(item), _shown(made), record["rationale"], "", ""])
+    return text.getvalue()
+
+
+def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path, provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
+    with ItemLog(output) as kept, ItemLog(rejected) as refused, Progress("build", total=len(questions), unit="items") as progress:
+        for item in questions:
+            if item.id not in kept.items and item.id not in refused.items:
+                reasons = []
+                for number in range(tries):
+                    found, reason = attempt(item, number)
+                    if found is not None:
+                        made = {**provenance, "tries": number + 1, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                        kept.append([{**dataclasses.asdict(found), "provenance": made}])
+                        break
+                    reasons.append(reason)
+                else:
+                    refused.append([{"id": item.id, "reasons": reasons, "provenance": provenance}])
+            progress.update()
+        return dict(kept.items)
+
+
+def _shown(item: Question) -> str:
+    return "\n".join(filter(None, [item.context, item.question, lines(item)]))
+
+
+def _numbers(text: str) -> Counter[str]:
+    """Return the numbers of a text; decimal commas count as points, and separators of thousands are left out."""
+    return Counter(re.sub(r"[ \u202f](?=\d{3})", "", found).replace(",", ".") for found in re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def _placeholders(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\{[^{}]*\}", text))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["rationales", "translate"], help="what to build")
+    parser.add_argument("--reader", required=True, help=f"layout of the questions: {', '.join(question_sets.READERS)}")
+    parser.add_argument("--questions", required=True, metavar="FILE", help="where the questions are: file, folder, or hub:…")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL in Galen's own layout")
+    parser.add_argument("--endpoint", required=True, metavar="URL", help="OpenAI-compatible endpoint, for example http://localhost:8000/v1")
+    parser.add_argument("--endpoint-model", required=True, metavar="NAME", help="the model to ask")
+    parser.add_argument("--to", default="", metavar="LANGUAGE", help=f"with translate: one of {', '.join(LANGUAGES)}")
+    parser.add_argument("--tries", type=int, default=3, metavar="N", help="tries for an item before it is rejected (default: 3)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="write a sheet for the human check")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

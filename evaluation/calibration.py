@@ -1,0 +1,45 @@
+"""Does a model know what it knows: expected calibration error, Brier score, and the bins of a reliability diagram."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+BINS = 10
+
+
+def probabilities(logprobs: Mapping[str, float]) -> dict[str, float]:
+    """Return the options' probabilities, made to sum to one."""
+    values = np.array(list(logprobs.values()))
+    shares = np.exp(values - values.max())
+    return dict(zip(logprobs, (shares / shares.sum()).tolist(), strict=True))
+
+
+def calibration(items: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[str, Any]:
+    """Return the calibration of items with `logprobs` and a single right `answer`; questions with several are left out.
+
+    Expected calibration error: over equal-width bins of the likeliest option's probability, the mean of |accuracy - mean confidence|
+    weighted by items (Naeini et al. 2015, AAAI). Brier score: mean over items of the sum over options of (probability - 1 if right)²
+    (Brier 1950, Mon. Weather Rev. 78:1), from 0 to 2.
+
+    Returns:
+        `ece`, `brier`, and `bins` with `low`, `high`, `items`, `confidence`, `accuracy`; empty bins are left out.
+    """
+    single = [item for item in items if item["answer"] in item["logprobs"]]
+    if not single:
+        return {"ece": None, "brier": None, "bins": []}
+    shares = [probabilities(item["logprobs"]) for item in single]
+    likeliest = [max(share, key=lambda letter: share[letter]) for share in shares]
+    confidence = np.array([share[letter] for share, letter in zip(shares, likeliest, strict=True)])
+    right = np.array([letter == item["answer"] for letter, item in zip(likeliest, single, strict=True)], dtype=float)
+    brier = [sum((p - (letter == item["answer"])) ** 2 for letter, p in share.items()) for share, item in zip(shares, single, strict=True)]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    found = []
+    for number in range(bins):
+        inside = place == number
+        if inside.any():
+            mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
+            count = int(inside.sum())
+            found.append({"low": number / bins, "high": (number + 1) / bins, "items": count, "confidence": mean, "accuracy": accuracy})
+    ece = sum(entry["items"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found) / len(single)
+    return {"ece": float(ece), "brier": float(np.mean(brier)), "bins": found}

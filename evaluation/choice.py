@@ -1,0 +1,162 @@
+"""Multiple choice: from questions and a protocol to what is asked of a model, and from what it gives to scored items."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation import answer_reading, demonstrations, encoding
+from evaluation.forms.form import Prompt
+from evaluation.protocol import Protocol
+from evaluation.question import Question
+from evaluation.task import MultipleChoiceTask
+from galen.errors import DataError
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of a model for one task in one run, and how its replies become items."""
+
+    method: str
+    """Method of the backend that replies."""
+    requests: list[Any]
+    build: Callable[..., Item]
+    """`build(place, *reply)` gives the scored item of the question at a place."""
+    prompts: list[str]
+    """The text of each prompt, for the record."""
+
+
+def job(name: str, task: MultipleChoiceTask, data: Path, questions: list[Question], protocol: Protocol, run: int, backend: Any) -> Job:
+    """Return the job of one run: demonstrations chosen, prompts written and encoded.
+
+    Raises:
+        UsageError, DataError: demonstrations are missing, or the tokenizer has no tokens for an answer.
+    """
+    shots = demonstrations.choose(name, task, data, protocol, run, questions)
+    put = protocol.put()
+    prompts = [put(item, shots.get(item.subject, shots[""])) for item in questions]
+    texts = [prompt.text for prompt in prompts]
+    if protocol.scoring == "generation":
+        return Job("generate", *_generation(name, questions, prompts, protocol, run, backend), texts)
+    if protocol.scoring == "letter":
+        return Job("next_tokens", *_letters(name, questions, prompts, backend), texts)
+    requests = _cut(name, [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts], backend.context_length)
+    return Job(
+        "log_likelihoods", requests, lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values), texts
+    )
+
+
+def likelihood_item(item: Question, prompt: Prompt, protocol: Protocol, values: list[float]) -> Item:
+    """Return the item of a question whose options' continuations have these log-likelihoods (nats); the first of equals is predicted."""
+    logprobs = dict(zip(item.options, _finite(values, item), strict=True))
+    sizes = {letter: len(text.removeprefix(" ").encode()) or 1 for letter, text in prompt.continuations.items()}
+    prediction = max(logprobs, key=lambda letter: logprobs[letter])
+    per_byte = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
+    chosen = per_byte if protocol.per_byte else prediction
+    found = _item(item, chosen) | {"logprobs": logprobs}
+    if len(set(sizes.values())) > 1:
+        found |= {"correct_per_byte": per_byte == item.answer}
+    return found
+
+
+def letter_item(item: Question, letters: Sequence[str], values: list[float], top: int, tokens: list[int], shown: str) -> Item:
+    """Return the item of a question by its next token: the published rule is that the top token of the vocabulary be the answer.
+
+    Args:
+        item: the question.
+        letters: the option that each value stands for; an option's value is that of its likeliest token.
+        values: log-probability of each token.
+        top: the likeliest token of the vocabulary.
+        tokens: the token of each value.
+        shown: the likeliest token as text.
+    """
+    logprobs: dict[str, float] = {}
+    for letter, value in zip(letters, _finite(values, item), strict=True):
+        logprobs[letter] = max(value, logprobs.get(letter, value))
+    logprobs = {letter: logprobs[letter] for letter in item.options}
+    likeliest = max(logprobs, key=lambda letter: logprobs[letter])
+    read = next((letter for token, letter in zip(tokens, letters, strict=True) if token == top), None)
+    return _item(item, read) | {"logprobs": logprobs, "top": shown, "argmax": likeliest, "correct_argmax": likeliest == item.answer}
+
+
+def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> Item:
+    """Return the item of a question by what the model wrote, one text a branch; the majority of the readable ones counts."""
+    readings = [answer_reading.read(_answer_part(text), item.options) for text in outputs]
+    prediction = answer_reading.majority(readings)
+    found = _item(item, ",".join(prediction) if prediction else None)
+    found |= {"outputs": outputs, "readings": [",".join(reading) if reading else None for reading in readings]}
+    if protocol.legacy:
+        strict = [answer_reading.LEGACY[protocol.legacy](text, item.options) for text in outputs]
+        legacy = answer_reading.majority(strict)
+        found |= {"legacy": ",".join(legacy) if legacy else None, "correct_legacy": legacy is not None and ",".join(legacy) == item.answer}
+    if item.rationale_checked:
+        found |= {"rationale": item.rationale}
+    return found
+
+
+def _answer_part(text: str) -> str:
+    """Return what follows the last `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text."""
+    return text.rsplit("###Answer:", 1)[1] if "###Answer:" in text else text
+
+
+def _item(item: Question, prediction: str | None) -> Item:
+    found: Item = {"id": item.id, "answer": item.answer, "prediction": prediction, "correct": prediction == item.answer}
+    found |= {key: value for key in ("subject", "language") if (value := getattr(item, key)) not in ("", "en")}
+    if "," in item.answer:
+        chosen = frozenset(prediction.split(",")) if prediction else frozenset()
+        found["credit"] = len(chosen & item.answers) / len(chosen | item.answers)
+    return found
+
+
+def _letters(
+    name: str, questions: list[Question], prompts: list[Prompt], backend: Any
+) -> tuple[list[encoding.Request], Callable[..., Item]]:
+    texts = {text.strip() for prompt in prompts for text in prompt.continuations.values()}
+    tokens = encoding.tokens_by_text(backend.tokenizer, texts)
+    pairs = [encoding.encode_letters(backend.tokenizer, prompt, tokens) for prompt in prompts]
+    requests = _cut(name, [request for request, _ in pairs], backend.context_length)
+
+    def build(place: int, values: list[float], top: int) -> Item:
+        ids = [continuation[0] for continuation in requests[place].continuations]
+        return letter_item(questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top]))
+
+    return requests, build
+
+
+def _generation(
+    name: str, questions: list[Question], prompts: list[Prompt], protocol: Protocol, run: int, backend: Any
+) -> tuple[list[encoding.GenerationRequest], Callable[..., Item]]:
+    length, requests, cut = backend.context_length, [], 0
+    for item, prompt in zip(questions, prompts, strict=True):
+        ids = backend.tokenizer.encode(prompt.text)
+        longest = protocol.max_new_tokens
+        if length is not None:
+            # as much of the answer as fits; a prompt that leaves less than a quarter of it loses its beginning
+            room = max(min(longest, length // 4), 1)
+            cut += len(ids) > length - room
+            ids = ids[-(length - room) :]
+            longest = min(longest, length - len(ids))
+        seeds = tuple(f"{run}\n{item.id}\n{branch}" for branch in range(protocol.branches))
+        requests.append(encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds))
+    if cut:
+        print(f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length} tokens; their beginning is cut")
+    return requests, lambda place, outputs: generation_item(questions[place], protocol, outputs)
+
+
+def _cut(name: str, requests: list[encoding.Request], length: int | None) -> list[encoding.Request]:
+    if length is None:
+        return requests
+    too_long = sum(request.input_length > length for request in requests)
+    if too_long:
+        print(f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length} tokens; their beginning is cut")
+    return [encoding.cut(request, length) for request in requests]
+
+
+def _finite(values: list[float], item: Question) -> list[float]:
+    if not all(abs(value) < float("inf") for value in values):  # also false for NaN
+        raise DataError(
+            f"question {item.id}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32"
+        )
+    return values

@@ -1,0 +1,38 @@
+"""Which items the training corpus holds, from an index that decontamination wrote."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from evaluation import jsonl
+from galen.errors import DataError, UsageError
+
+Contaminated = Mapping[str, frozenset[str]]
+"""Task to ids of its items; under "" ids of any task."""
+
+
+def read(path: Path, share: float) -> Contaminated:
+    """Read `{"id", "share", "task"}` records: the share, from 0 to 1, of an item's n-grams that the corpus holds; `task` may be left out.
+
+    Args:
+        path: JSON Lines, plain or gzip-compressed.
+        share: items from this share on count as contaminated.
+
+    Raises:
+        UsageError: `share` is not above 0 and at most 1.
+        DataError: the file is missing or a record is wrong.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"--contamination-share must be above 0 and at most 1, not {share}")
+    found: dict[str, set[str]] = {"": set()}
+    for where, record in jsonl.records(path):
+        value = record.get("share")
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise DataError(f"{where}: key 'share' must be a number from 0 to 1, not {jsonl.shown(value)}")
+        if value >= share:
+            found.setdefault(str(record.get("task") or ""), set()).add(jsonl.text(record, "id", where))
+    return {task: frozenset(ids) for task, ids in found.items()}
+
+
+def of_task(contaminated: Contaminated | None, task: str) -> frozenset[str] | None:
+    """Return the ids that count for a task, or None when contamination was not looked at."""
+    return None if contaminated is None else contaminated[""] | contaminated.get(task, frozenset())

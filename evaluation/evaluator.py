@@ -1,0 +1,159 @@
+"""One model scored on all tasks: items, then results and manifest, by one process or by several that share the work."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation import contamination, output_folder, scoring, summary
+from evaluation.item_log import ItemLog, parts
+from evaluation.protocol import Protocol
+from evaluation.task import MultipleChoiceTask, Task
+from galen import manifest
+from galen.atomic import write_text
+from galen.errors import DataError
+
+RESULTS = "results.json"
+_WAIT = 2.0
+_PATIENCE = 3600.0
+"""Seconds between two looks at the other processes' items, and without a new one before giving up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What one model is scored on, and how."""
+
+    model: Path
+    output: Path
+    name: str
+    adapter: Path | None
+    protocol_name: str
+    protocol: Protocol
+    tasks: dict[str, Task]
+    data: Path
+    limit: int | None
+    max_batch_tokens: int | None
+    dtype: str | None
+    device: str | None
+    contaminated: contamination.Contaminated | None
+    configuration: dict[str, Any]
+    files: list[Path]
+
+
+def claim(plan: Plan, rank: int) -> None:
+    """Bind the output folder; processes but the first wait until the first has done it."""
+    waited = 0.0
+    while rank and not (plan.output / output_folder.NAME).exists():
+        time.sleep(_WAIT)
+        waited += _WAIT
+        if waited > _PATIENCE:
+            raise DataError(f"the first process did not make {plan.output}")
+    output_folder.claim(plan.output, plan.configuration)
+
+
+def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int = 0, of: int = 1) -> dict[str, Any] | None:
+    """Score what is missing and return the results; processes but the first return None when their part is done."""
+    path = plan.output / RESULTS
+    if path.exists() and (plan.output / manifest.NAME).exists():
+        if rank:
+            return None
+        print(f"{plan.output} is already scored with this configuration; nothing to do")
+        results = json.loads(path.read_text(encoding="utf-8"))
+        return _write_results(plan, items, results["device"], 0.0) if plan.contaminated is not None else results
+    print(f"loading the model {plan.model} …", flush=True)
+    from evaluation.backend_transformers import TransformersBackend
+
+    started = time.monotonic()
+    backend = TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
+    print(f"{plan.model} on {backend.device} in {backend.dtype}, loaded in {time.monotonic() - started:.0f} s", flush=True)
+    max_batch_tokens = plan.max_batch_tokens or (16384 if backend.device.type == "cuda" else 1024)
+    for name, task in plan.tasks.items():
+        runs = scoring.runs(task, plan.protocol)
+        written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
+        limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
+        for run in runs:
+            with ItemLog(scoring.log_path(plan.output, name, run, runs), rank) as log:
+                scoring.score(name, task, plan.data, items[name], plan.protocol, run, backend, log, limit, (rank, of))
+    if rank:
+        return None
+    if of > 1:
+        _wait_for_others(plan, items)
+    return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
+
+
+def _wait_for_others(plan: Plan, items: dict[str, list[Any]]) -> None:
+    """Return when all items of all runs are there; the other processes write them."""
+    last, since = -1, time.monotonic()
+    wanted = sum(len(items[name]) * len(scoring.runs(task, plan.protocol)) for name, task in plan.tasks.items())
+    while True:
+        there = sum(len(_items(plan, name, run)) for name, task in plan.tasks.items() for run in scoring.runs(task, plan.protocol))
+        if there >= wanted:
+            return
+        if there > last:
+            last, since = there, time.monotonic()
+        if time.monotonic() - since > _PATIENCE:
+            raise DataError(f"{wanted - there} of {wanted} items are missing: another process has ended; start the same command again")
+        time.sleep(_WAIT)
+
+
+def _items(plan: Plan, name: str, run: int) -> dict[str, Any]:
+    path = scoring.log_path(plan.output, name, run, scoring.runs(plan.tasks[name], plan.protocol))
+    if not parts(path):
+        return {}
+    with ItemLog(path) as log:
+        return log.items
+
+
+def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float) -> dict[str, Any]:
+    summaries = {}
+    for name, task in plan.tasks.items():
+        runs = scoring.runs(task, plan.protocol)
+        by_run = [[log[item.id] for item in items[name]] for log in (_items(plan, name, run) for run in runs)]
+        chance = sum(1 / len(item.options) for item in items[name]) if isinstance(task, MultipleChoiceTask) else 0.0
+        summaries[name] = summary.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
+    results = {
+        "model": {"name": plan.name, "path": str(plan.model), "adapter": str(plan.adapter) if plan.adapter else None},
+        "protocol": plan.protocol_name,
+        "settings": plan.configuration["settings"],
+        "tasks": summaries,
+        "device": device,
+        "versions": manifest.versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_text(plan.output / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    logs = [
+        path
+        for name, task in plan.tasks.items()
+        for run in scoring.runs(task, plan.protocol)
+        for path in parts(scoring.log_path(plan.output, name, run, scoring.runs(task, plan.protocol)))
+    ]
+    manifest.write(
+        plan.output / manifest.NAME,
+        stage="evaluate",
+        inputs=plan.files,
+        config={**plan.configuration, **device},
+        outputs=[plan.output / RESULTS, *logs],
+        counts={"items": {name: len(items[name]) for name in plan.tasks}},
+        seconds=round(seconds, 1),
+    )
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the results as plain text, one line a metric."""
+    rows = [("task", "items", "metric", "value", "95 % interval")]
+    for name, entry in results["tasks"].items():
+        for metric, estimate in entry["metrics"].items():
+            interval = f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+            if metric == "accuracy" and entry.get("chance") is not None:
+                interval += f"  (chance {entry['chance']:.4g})"
+            if metric == "accuracy" and "sd" in entry:
+                interval += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
+            rows.append((name, str(entry["items"]), metric, f"{estimate['value']:.4g}", interval))
+        if "clean" in entry:
+            kept = f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g}  ({entry['contaminated']} contaminated items left out)"
+            rows.append((name, str(entry["clean"]["items"]), "clean", f"{entry['clean']['value']:.4g}", kept))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([results["model"]["name"], *lines])

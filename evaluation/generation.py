@@ -1,0 +1,94 @@
+"""Writing answers token by token with a `TransformersBackend`, a batch at a time, each row until it ends by itself."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.encoding import GenerationRequest
+
+if TYPE_CHECKING:
+    from evaluation.backend_transformers import Prefix, TransformersBackend
+
+_LOOK_BACK = 12
+"""Tokens in which a stop string is looked for after each step; the longest is three signs long."""
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
+
+
+@torch.inference_mode()
+def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefix: "Prefix") -> list[list[str]]:
+    """Return the answers of the requests of one batch, one a branch.
+
+    Random numbers belong to a branch and its step, not to the batch, so that the same branch draws the same ones in any batch.
+    """
+    output, mask_ps = backend.read_prompts([request.prompt for request in requests], prefix, use_cache=True)
+    of_row = [index for index, request in enumerate(requests) for _ in request.seeds]
+    sources = [_random(seed) for request in requests for seed in request.seeds]
+    written: list[list[int]] = [[] for _ in of_row]
+    ends = end_tokens(backend)
+
+    cache, select = output.past_key_values, torch.tensor(of_row)
+    cache.batch_select_indices(select.to(backend.device))
+    logits_rv, mask_rs = output.logits[select.to(backend.device), -1], mask_ps[select]  # r: rows still written, v: vocabulary
+    active = list(range(len(of_row)))
+    while True:
+        chosen = _choose(logits_rv, [requests[of_row[row]].temperature for row in active], [sources[row] for row in active])
+        for row, token in zip(active, chosen, strict=True):
+            written[row].append(token)
+        kept = [place for place, row in enumerate(active) if not _finished(backend.tokenizer, written[row], requests[of_row[row]], ends)]
+        if not kept:
+            break
+        if len(kept) < len(active):
+            select = torch.tensor(kept)
+            cache.batch_select_indices(select.to(backend.device))
+            mask_rs = mask_rs[select]
+        active = [active[place] for place in kept]
+        mask_rs = torch.cat([mask_rs, torch.ones((len(active), 1), dtype=torch.long)], dim=1)
+        tokens_r1 = torch.tensor([[written[row][-1]] for row in active])
+        logits_rv = backend.forward(tokens_r1, mask_rs, mask_rs.sum(1, keepdim=True) - 1, use_cache=True, past_key_values=cache).logits[
+            :, -1
+        ]
+    texts = [_text(backend.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
+    return [[text for text, owner in zip(texts, of_row, strict=True) if owner == index] for index in range(len(requests))]
+
+
+def end_tokens(backend: "TransformersBackend") -> frozenset[int]:
+    """Return the ids that end an answer: the model's own end tokens and the tokenizer's, and those of the usual chat forms."""
+    configured = getattr(getattr(backend.network, "generation_config", None), "eos_token_id", None)
+    found = set(configured if isinstance(configured, list) else [configured])
+    found.add(backend.tokenizer.eos_token_id)
+    vocabulary = backend.tokenizer.get_vocab()
+    found |= {vocabulary[text] for text in _ENDS if text in vocabulary}
+    return frozenset(token for token in found if token is not None)
+
+
+def _random(seed: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16]))
+
+
+def _choose(logits_rv: Tensor, temperatures: list[float], sources: list[np.random.Generator]) -> list[int]:
+    """Return a token for each row: the likeliest at temperature 0, else drawn by one uniform number from the whole distribution."""
+    if not any(temperatures):
+        return logits_rv.argmax(-1).tolist()
+    scale_r1 = torch.tensor(temperatures, dtype=torch.float64, device=logits_rv.device)[:, None]
+    cumulated_rv = (logits_rv.double() / scale_r1).softmax(-1).cumsum(-1)
+    drawn_r1 = torch.tensor([[source.random()] for source in sources], dtype=torch.float64, device=logits_rv.device)
+    chosen_r1 = torch.searchsorted(cumulated_rv, drawn_r1 * cumulated_rv[:, -1:], right=True)
+    return chosen_r1[:, 0].clamp(max=logits_rv.shape[-1] - 1).tolist()
+
+
+def _finished(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]) -> bool:
+    if ids[-1] in ends or len(ids) >= request.max_new_tokens:
+        return True
+    tail = tokenizer.decode(ids[-_LOOK_BACK:]) if request.stop else ""
+    return any(stop in tail for stop in request.stop)
+
+
+def _text(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]) -> str:
+    """Return the answer as text, cut before its end token and before the first stop string."""
+    text = tokenizer.decode(ids[:-1] if ids[-1] in ends else ids, skip_special_tokens=False)
+    for stop in request.stop:
+        text = text.split(stop)[0]
+    return text

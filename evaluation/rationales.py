@@ -1,0 +1,132 @@
+"""Judge the rationales that a model wrote: BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
+
+    python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --encoder ENCODER
+    python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --sheet sheet.csv --judges 3 \\
+        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+
+RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only items whose reference rationale a human has
+checked are compared, as in the paper. Each item is written when it is done: started again after a kill, the command goes on. The sheet
+shows question, reference and rationale without the model's name; evaluation/agreement.py reads it when it is filled in.
+"""
+
+import argparse
+import csv
+import io
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from evaluation import jsonl, text_metrics
+from evaluation.chat_endpoint import ChatEndpoint
+from evaluation.item_log import ItemLog, parts
+from galen import cli
+from galen.atomic import write_text
+from galen.errors import DataError, UsageError
+from galen.progress import Progress
+
+JUDGE = (
+    "Rate how well the candidate rationale explains the answer to a medical question, compared with the reference rationale: 1 (wrong or "
+    "no explanation) to 5 (as correct and complete as the reference). Judge medical correctness first, then completeness; ignore style "
+    "and length.\n\nQuestion:\n{prompt}\n\nReference rationale:\n{reference}\n\nCandidate rationale:\n{candidate}\n\n"
+    "Reply with one line: Rating: N"
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    options = _parser().parse_args(argv)
+    if (options.endpoint is None) != (options.endpoint_model is None):
+        raise UsageError("--endpoint and --endpoint-model go together")
+    endpoint = ChatEndpoint(options.endpoint, options.endpoint_model) if options.endpoint else None
+    items = read_items(options.run, options.task)
+    encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
+    with ItemLog(options.output) as log, Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress:
+        for item in items:
+            if item["id"] not in log.items:
+                progress.update(log.append([score(item, encoder, endpoint)]))
+        records = [log.items[item["id"]] for item in items]
+    if options.sheet:
+        write_text(options.sheet, sheet(items, options.judges))
+        print(f"sheet: {options.sheet}")
+    for language, group in _by_language(items, records).items():
+        hypotheses, references = [item["candidate"] for item, _ in group], [item["rationale"] for item, _ in group]
+        print(f"{language}: {len(group)} rationales, BLEU-1 {text_metrics.bleu1(hypotheses, references, language):.2f}", end="")
+        for name in group[0][1]["metrics"]:
+            if name != "bleu1":
+                print(f", {name} {sum(record['metrics'][name] for _, record in group) / len(group):.2f}", end="")
+        print()
+
+
+def read_items(run: Path, task: str) -> list[dict[str, Any]]:
+    """Return the items of a run that have a checked reference, with the question as it was put and the rationale that was written.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = run / "items" / f"{task}.jsonl"
+    asked = {record["id"]: record["prompt"] for _, record in jsonl.records(run / "prompts" / f"{task}.jsonl")}
+    found = []
+    for file in parts(path) or [path]:
+        for _, item in jsonl.records(file):
+            if "rationale" in item and item.get("outputs"):
+                candidate = item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
+                found.append({**item, "candidate": candidate, "prompt": asked[item["id"]], "language": item.get("language", "en")})
+    if not found:
+        raise DataError(f"{path} holds no item with a checked reference rationale; score MMedBench with --protocol mmedbench_rationale")
+    return sorted(found, key=lambda item: item["id"])
+
+
+def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, endpoint: ChatEndpoint | None) -> dict[str, Any]:
+    """Return `{"id", "metrics"}` of one rationale, and what the judge said."""
+    candidate, reference, language = item["candidate"], item["rationale"], item["language"]
+    metrics = {
+        "bleu1": text_metrics.bleu1([candidate], [reference], language),
+        "rouge1": text_metrics.rouge1(candidate, reference, language),
+    }
+    if encoder:
+        metrics["bertscore"] = encoder.f1(candidate, reference)
+    record: dict[str, Any] = {"id": item["id"], "metrics": metrics}
+    if endpoint:
+        said = endpoint.ask(JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate), max_tokens=64)
+        rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(r"\W*([1-5])\W*", said)
+        if rating is None:
+            raise DataError(f"item {item['id']}: the judge gives no rating from 1 to 5, but {said[:100]!r}")
+        metrics["judge"] = float(rating[1])
+        record |= {"said": said, "judge": endpoint.model}
+    return record
+
+
+def sheet(items: list[dict[str, Any]], judges: int) -> str:
+    """Return a CSV sheet with a column for each judge, to be filled with ratings from 1 to 5."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["id", "question", "reference", "rationale", *(f"judge{number}" for number in range(1, judges + 1))])
+    for item in items:
+        writer.writerow([item["id"], item["prompt"], item["rationale"], item["candidate"], *[""] * judges])
+    return text.getvalue()
+
+
+def _by_language(items: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    groups = defaultdict(list)
+    for item, record in zip(items, records, strict=True):
+        groups[item["language"]].append((item, record))
+    return dict(sorted(groups.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
+    parser.add_argument("--task", required=True, metavar="NAME", help="the task whose rationales are judged")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL")
+    parser.add_argument("--encoder", type=Path, metavar="DIR", help="Hugging Face encoder for BERTScore (default: BERTScore is left out)")
+    parser.add_argument("--encoder-layer", type=int, metavar="N", help="hidden states to compare (default: the last)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges")
+    parser.add_argument("--judges", type=int, default=2, metavar="N", help="columns for judges in the sheet (default: 2)")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint of a judge, for example http://localhost:8000/v1")
+    parser.add_argument("--endpoint-model", metavar="NAME", help="the judge's model")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,122 @@
+"""From scored items to a task's entry in `results.json`."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation import calibration, metrics
+from evaluation.metrics import Estimate
+from evaluation.task import PerplexityTask, Task
+
+Item = dict[str, Any]
+
+_MEASURES: dict[str, Callable[[Item], float]] = {
+    "accuracy_argmax": lambda item: item["correct_argmax"],
+    "accuracy_per_byte": lambda item: item["correct_per_byte"],
+    "accuracy_legacy": lambda item: item["correct_legacy"],
+}
+"""Metric to the value of an item that it is the mean of; a metric whose key the items lack is left out."""
+
+
+def summarise(
+    task: Task, by_run: Sequence[Sequence[Item]], runs: Sequence[int], chance: float, contaminated: Collection[str] | None
+) -> Item:
+    """Return a task's entry of `results.json`: kind, number of items, metrics with 95 % intervals, and what the kind has besides.
+
+    Args:
+        task: its specification.
+        by_run: items of each run, in the same order in each.
+        runs: names of the runs.
+        chance: for multiple choice, how many questions guessing a single option gets right.
+        contaminated: ids of items that the training corpus holds, or None when this was not looked at.
+    """
+    if isinstance(task, PerplexityTask):
+        entry = _perplexity(by_run[0])
+    else:
+        entry = _choice(by_run, runs)
+        entry["chance"] = chance / len(by_run[0])
+    if contaminated is not None:
+        entry |= _clean(task, by_run, contaminated)
+    return {"kind": task.kind, "items": len(by_run[0]), **entry}
+
+
+def _perplexity(items: Sequence[Item]) -> Item:
+    nll, tokens, size = ([item[key] for item in items] for key in ("nll", "tokens", "bytes"))
+    estimates = {"perplexity": metrics.perplexity(nll, tokens), "bits_per_byte": metrics.bits_per_byte(nll, size)}
+    entry: Item = {"metrics": _plain(estimates), "tokens": sum(tokens), "bytes": sum(size), "interval": "95 %, bootstrap over documents"}
+    groups = _groups(items, "subject")
+    if groups:
+        entry["by_subject"] = {
+            name: {"items": len(places), **metrics.perplexity([nll[n] for n in places], [tokens[n] for n in places]).as_dict()}
+            for name, places in groups.items()
+        }
+    return entry
+
+
+def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
+    first = by_run[0]
+    correct = _mean_over_runs(by_run, lambda item: item["correct"])
+    single = len(by_run) == 1
+    estimates = {"accuracy": metrics.accuracy(correct) if single else metrics.mean(correct)}
+    for name, value in _MEASURES.items():
+        if all(_has(value, item) for item in first):
+            estimates[name] = metrics.mean(_mean_over_runs(by_run, value))
+    if any("credit" in item for item in first):
+        estimates["partial_credit"] = metrics.mean(_mean_over_runs(by_run, lambda item: item.get("credit", item["correct"])))
+    if any("top" in item or "outputs" in item for item in first):
+        estimates["unreadable"] = metrics.mean(_mean_over_runs(by_run, lambda item: item["prediction"] is None))
+    entry: Item = {"interval": "95 %, Wilson" if single else "95 %, bootstrap over questions"}
+    for key in ("subject", "language"):
+        groups = _groups(first, key)
+        if groups:
+            shares = {
+                name: metrics.accuracy(correct[places]) if single else metrics.mean(correct[places]) for name, places in groups.items()
+            }
+            entry[f"by_{key}"] = {name: {"items": len(groups[name]), **share.as_dict()} for name, share in shares.items()}
+            estimates[f"macro_by_{key}"] = metrics.macro_mean(correct, list(groups.values()))
+    if all("logprobs" in item for item in first):
+        entry["calibration"] = calibration.calibration([item for items in by_run for item in items])
+    if not single:
+        of_runs = [float(np.mean([item["correct"] for item in items])) for items in by_run]
+        entry |= {"runs": dict(zip(map(str, runs), of_runs, strict=True)), "sd": float(np.std(of_runs, ddof=1))}
+    return {"metrics": _plain(estimates), **entry}
+
+
+def _clean(task: Task, by_run: Sequence[Sequence[Item]], contaminated: Collection[str]) -> Item:
+    """Return the number of contaminated items and the main metric on the others."""
+    clean = [[item for item in items if item["id"] not in contaminated] for items in by_run]
+    entry: Item = {"contaminated": len(by_run[0]) - len(clean[0])}
+    if clean[0] and isinstance(task, PerplexityTask):
+        estimate = metrics.perplexity([item["nll"] for item in clean[0]], [item["tokens"] for item in clean[0]])
+        entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
+    elif clean[0]:
+        correct = _mean_over_runs(clean, lambda item: item["correct"])
+        estimate = metrics.accuracy(correct) if len(clean) == 1 else metrics.mean(correct)
+        entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
+    return entry
+
+
+def _mean_over_runs(by_run: Sequence[Sequence[Item]], value: Callable[[Item], float]) -> metrics.Floats:
+    return np.mean([[float(value(item)) for item in items] for items in by_run], axis=0)
+
+
+def _has(value: Callable[[Item], float], item: Item) -> bool:
+    try:
+        value(item)
+    except KeyError:
+        return False
+    return True
+
+
+def _groups(items: Sequence[Item], key: str) -> dict[str, list[int]]:
+    """Return the places of the items by subject or language, where there are several."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        places[item.get(key, "en" if key == "language" else "other")].append(place)
+    return dict(sorted(places.items())) if len(places) > 1 else {}
+
+
+def _plain(estimates: dict[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}

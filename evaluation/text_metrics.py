@@ -1,0 +1,113 @@
+"""How near a written text is to a reference: BLEU-1 and ROUGE-1 by sacrebleu and rouge-score, BERTScore with a local encoder.
+
+Words are those of the language: of Chinese by rjieba (jieba's words), of Japanese by SudachiPy's shortest units, of the others
+letters and digits together and signs apart, in lower case. An empty text scores 0.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from galen.errors import DataError, UsageError
+
+_EXTRA = "pip install 'galen[evaluation]'"
+
+
+def words(text: str, language: str) -> list[str]:
+    """Return the words of a text.
+
+    Args:
+        text: any text.
+        language: ISO 639-1 code.
+
+    Raises:
+        UsageError: the language's tokenizer is not installed.
+    """
+    return [word for word in _cutter(language)(text.lower()) if not word.isspace()]
+
+
+def bleu1(hypotheses: Sequence[str], references: Sequence[str], language: str) -> float:
+    """Return the corpus' BLEU-1, 0 to 100: clipped precision of single words times the brevity penalty (Papineni et al. 2002)."""
+    sacrebleu = _imported("sacrebleu")
+    cut = [[" ".join(words(text, language)) for text in texts] for texts in (hypotheses, references)]
+    metric = sacrebleu.metrics.BLEU(max_ngram_order=1, tokenize="none", smooth_method="none", force=True)
+    return float(metric.corpus_score(cut[0], [cut[1]]).score)
+
+
+def rouge1(hypothesis: str, reference: str, language: str) -> float:
+    """Return ROUGE-1 F1 of one text, 0 to 100 (Lin 2004)."""
+    scorer = _imported("rouge_score.rouge_scorer").RougeScorer(["rouge1"], tokenizer=_Words(language))
+    return 100 * float(scorer.score(reference, hypothesis)["rouge1"].fmeasure)
+
+
+class BertScore:
+    """BERTScore F1 (Zhang et al. 2020, ICLR) with an encoder from a local folder, without idf weights or rescaling.
+
+    Args:
+        folder: a Hugging Face encoder, for example of bert-base-multilingual-cased.
+        layer: whose hidden states are compared; None takes the last. bert-score's choice for that model is layer 9.
+
+    Raises:
+        DataError: the folder holds no encoder.
+    """
+
+    def __init__(self, folder: str | Path, layer: int | None = None) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+            self._encoder = AutoModel.from_pretrained(folder).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{folder} cannot be loaded as an encoder: {' '.join(str(error).split())[:300]}") from error
+        self._layer = -1 if layer is None else layer
+
+    def f1(self, hypothesis: str, reference: str) -> float:
+        """Return the score of one text, usually 0 to 100: each token with its most similar one on the other side, by cosine."""
+        ours, theirs = self._vectors(hypothesis), self._vectors(reference)
+        if not len(ours) or not len(theirs):
+            return 0.0
+        similarity = ours @ theirs.T
+        precision, recall = similarity.max(1).values.mean(), similarity.max(0).values.mean()
+        return float(100 * 2 * precision * recall / (precision + recall))
+
+    def _vectors(self, text: str) -> Any:
+        import torch
+
+        encoded = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=512, return_special_tokens_mask=True)
+        special = encoded.pop("special_tokens_mask")[0].bool()
+        with torch.no_grad():
+            states = self._encoder(**encoded, output_hidden_states=True).hidden_states[self._layer][0]
+        return torch.nn.functional.normalize(states[~special], dim=-1)
+
+
+class _Words:
+    """What rouge-score asks of a tokenizer."""
+
+    def __init__(self, language: str) -> None:
+        self._language = language
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text, self._language)
+
+
+@functools.cache
+def _cutter(language: str) -> Callable[[str], list[str]]:
+    if language == "zh":
+        rjieba = _imported("rjieba")
+        return lambda text: rjieba.cut(text)
+    if language == "ja":
+        sudachi = _imported("sudachipy")
+        tokenizer = sudachi.Dictionary(dict="small").create(sudachi.SplitMode.A)
+        return lambda text: [piece.surface() for piece in tokenizer.tokenize(text)]
+    return re.compile(r"\w+|[^\w\s]").findall
+
+
+def _imported(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UsageError(f"the package {name.split('.')[0]} is missing: {_EXTRA}") from None

@@ -1,0 +1,97 @@
+"""Next tokens and written answers against Hugging Face's own `generate`, one prompt at a time."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evaluation import encoding
+from evaluation.backend_transformers import TransformersBackend, common_length
+from evaluation.encoding import GenerationRequest, Request
+from evaluation.prompts import Prompt
+
+SHARED = "The patients received aspirin for twelve weeks, and the dose was halved. "
+PROMPTS = [SHARED + end for end in ("Heart", "Liver failure in adults", "A", "血圧 was lowered by 5 %", "Kidney and sodium")]
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_llama):
+    return TransformersBackend(tiny_llama, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_llama):
+    return AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+
+
+def requests(backend, temperature=0.0, branches=1, stop=(), length=24):
+    return [
+        GenerationRequest(backend.tokenizer.encode(text), length, stop, temperature, tuple(f"{text}\n{n}" for n in range(branches)))
+        for text in PROMPTS
+    ]
+
+
+def answers(backend, found, max_batch_tokens=10_000):
+    return [texts for _, texts in sorted(pair for batch in backend.generate(found, max_batch_tokens) for pair in batch)]
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
+def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, max_batch_tokens):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    assert common_length([request.prompt for request in requests(backend)]) > 16  # the shared beginning is computed apart
+    for text, [found] in zip(PROMPTS, answers(backend, requests(backend), max_batch_tokens), strict=True):
+        ids = torch.tensor([tokenizer.encode(text)])
+        whole = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0)
+        new = whole[0, ids.shape[1] :].tolist()
+        assert found == tokenizer.decode(new[:-1] if new[-1] == 0 else new)
+
+
+def test_a_stop_string_ends_the_answer_and_is_cut_off(backend):
+    [[whole], *_] = answers(backend, requests(backend))
+    stop = whole[3:5]
+    [[found], *_] = answers(backend, requests(backend, stop=(stop,)))
+    assert found == whole[: whole.index(stop)]
+
+
+def test_branches_differ_and_do_not_depend_on_the_batch(backend):
+    together = answers(backend, requests(backend, temperature=0.8, branches=4))
+    alone = answers(backend, requests(backend, temperature=0.8, branches=4), max_batch_tokens=1)
+    assert together == alone
+    assert all(len(set(texts)) > 1 for texts in together)
+
+
+def test_sampling_follows_the_distribution(backend, reference):
+    prompt = backend.tokenizer.encode(PROMPTS[0])
+    request = GenerationRequest(prompt, 1, (), 0.8, tuple(map(str, range(2000))))
+    [[(_, texts)]] = list(backend.generate([request], 10**6))
+    with torch.no_grad():
+        probabilities = (reference(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
+    likeliest = int(probabilities.argmax())
+    share = texts.count(backend.tokenizer.decode([likeliest])) / 2000
+    assert share == pytest.approx(float(probabilities[likeliest]), abs=4 * (0.25 / 2000) ** 0.5)
+
+
+def test_next_tokens_with_a_shared_beginning(backend, reference):
+    found = [Request(backend.tokenizer.encode(text), [[5], [77], [130, 9]]) for text in PROMPTS]
+    for batch in backend.next_tokens(found, 200):
+        for place, values, top in batch:
+            with torch.no_grad():
+                logits = reference(torch.tensor([[*found[place].prompt, 130]])).logits[0].log_softmax(-1)
+            last = len(found[place].prompt) - 1
+            expected = [logits[last, 5].item(), logits[last, 77].item(), (logits[last, 130] + logits[last + 1, 9]).item()]
+            assert values == pytest.approx(expected, abs=1e-5)
+            assert top == int(logits[last].argmax())
+
+
+def test_several_processes_share_the_batches(backend):
+    found = [Request([2 + n] * (3 + n), [[5]]) for n in range(12)]
+    parts = [[place for batch in backend.log_likelihoods(found, 30, part=(rank, 3)) for place, _ in batch] for rank in range(3)]
+    assert sorted(place for part in parts for place in part) == list(range(12))
+    assert all(parts)
+
+
+def test_letters_have_all_tokens_of_their_text(backend):
+    tokens = encoding.tokens_by_text(backend.tokenizer, {"A", "yes"})
+    assert {backend.tokenizer.decode([token]).strip() for token in tokens["A"]} == {"A"}
+    request, letters = encoding.encode_letters(backend.tokenizer, Prompt("Answer:(", {"A": "A", "B": " B"}), {"A": [7, 9], "B": [8]})
+    assert (request.continuations, letters) == ([[7], [9], [8]], ["A", "A", "B"])
+    assert request.prompt == backend.tokenizer.encode("Answer:(")

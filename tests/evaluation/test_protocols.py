@@ -1,0 +1,169 @@
+"""Protocols from the command line to results on a tiny model."""
+
+import json
+import shutil
+
+import pytest
+
+from evaluation import choice, demonstrations, question_sets, run, task
+from evaluation.protocol import PROTOCOLS, Protocol, protocol
+from evaluation.question import Question
+from galen.errors import DataError, UsageError
+from tests.conftest import run as run_command
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, count in (("test", 8), ("train", 12)):
+        with (folder / f"{name}.jsonl").open("w") as file:
+            for n in range(count):
+                options = {"A": "Heart", "B": "Liver", "C": "Rats", "D": "Salt"}
+                record = {
+                    "question": f"Which {name} organ, {n}?",
+                    "options": options,
+                    "answer_idx": "ABCD"[n % 4],
+                    "meta_info": f"step{n % 2}",
+                }
+                file.write(json.dumps(record) + "\n")
+    (folder / "medqa.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: train.jsonl\n")
+    return folder
+
+
+@pytest.fixture
+def arguments(tiny_llama, data, tmp_path):
+    return [
+        *("--model", str(tiny_llama), "--tasks", str(data / "medqa.yaml"), "--data", str(data), "--output", str(tmp_path / "scores")),
+        *("--device", "cpu"),
+    ]
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())["tasks"]["medqa"]
+
+
+def lines_of(folder, name):
+    return {item["id"]: item for item in map(json.loads, (folder / name).read_text().splitlines())}
+
+
+def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
+    assert run.main([*arguments, "--protocol", "biomistral", "--shots", "1"]) == 0
+    entry, scores = results_of(tmp_path / "scores"), tmp_path / "scores"
+    assert list(entry["runs"]) == ["1", "2", "3"] and entry["sd"] >= 0
+    prompts = [lines_of(scores, f"prompts/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
+    shown = [{item["prompt"].split("**Question:**")[1] for item in by_id.values()} for by_id in prompts]
+    assert all(len(demonstration) == 1 for demonstration in shown)  # the same for every question of a run
+    assert len(set().union(*shown)) > 1  # and not in every run
+    items = [lines_of(scores, f"items/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
+    mean = sum(item["correct"] for by_id in items for item in by_id.values()) / 24
+    assert entry["metrics"]["accuracy"]["value"] == pytest.approx(mean)
+    assert set(entry["by_subject"]) == {"step0", "step1"}
+    unreadable = sum(item["prediction"] is None for by_id in items for item in by_id.values()) / 24
+    assert entry["metrics"]["unreadable"]["value"] == pytest.approx(unreadable)
+    for item in items[0].values():
+        assert item["argmax"] == max(item["logprobs"], key=item["logprobs"].get)
+        assert item["prediction"] in (None, item["argmax"])
+
+
+def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path):
+    options = [*arguments, "--protocol", "meditron_sc_cot", "--branches", "3", "--max-new-tokens", "12", "--max-batch-tokens", "300"]
+    run.main(options)
+    scores = tmp_path / "scores"
+    log = scores / "items" / "medqa.jsonl"
+    whole, entry = log.read_bytes(), results_of(scores)
+    assert {len(item["outputs"]) for item in lines_of(scores, "items/medqa.jsonl").values()} == {3}
+    assert {"accuracy", "accuracy_legacy", "unreadable"} <= set(entry["metrics"])
+    for name in ("results.json", "manifest.json"):
+        (scores / name).unlink()
+    log.write_bytes(whole[: len(whole) // 2])
+    run.main(options)
+    assert lines_of(scores, "items/medqa.jsonl") == {item["id"]: item for item in map(json.loads, whole.splitlines())}
+    assert results_of(scores) == entry
+
+
+@pytest.mark.multiprocess
+def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_llama, other)
+    alone = [*arguments, "--protocol", "lm_eval", "--max-batch-tokens", "300"]
+    run.main(alone)
+    single = results_of(tmp_path / "scores")
+    together = [*alone, "--model", str(tiny_llama), str(other), "--output", str(tmp_path / "many"), "--processes", "2"]
+    run_command("evaluation/run.py", *together)
+    for name in (tiny_llama.name, "other"):
+        assert results_of(tmp_path / "many" / name) == single
+        logs = sorted(path.name for path in (tmp_path / "many" / name / "items").iterdir())
+        assert logs == ["medqa.jsonl", "medqa.rank1.jsonl"]
+
+
+def test_contaminated_items_are_set_apart(arguments, tmp_path):
+    index = tmp_path / "index.jsonl"
+    index.write_text('{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share": 1, "task": "other"}\n')
+    run.main(arguments)
+    assert "clean" not in results_of(tmp_path / "scores")
+    run.main([*arguments, "--contamination", str(index)])  # the scores are there; only the results are written anew
+    entry = results_of(tmp_path / "scores")
+    assert (entry["contaminated"], entry["clean"]["items"]) == (1, 7)
+    items = lines_of(tmp_path / "scores", "items/medqa.jsonl")
+    clean = [item["correct"] for id_, item in items.items() if id_ != "test:1"]
+    assert entry["clean"]["value"] == pytest.approx(sum(clean) / 7)
+    index.write_text('{"id": "test:1", "share": 7}\n')
+    with pytest.raises(DataError, match=r"index\.jsonl, line 1: key 'share' must be a number from 0 to 1, not 7"):
+        run.main([*arguments, "--contamination", str(index)])
+
+
+def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
+    specification = task.load(str(data / "medqa.yaml"))[1]
+    questions = specification.questions(data)
+    chosen = demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)[""]
+    lines = (data / "train.jsonl").read_text().splitlines()
+    (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
+    again = demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)[""]
+    assert len(chosen) == 3
+    same = question_sets.read("medqa", data / "train.jsonl")
+    assert {item.question for item in again} <= {item.question for item in same}
+    (data / "train.jsonl").write_text((data / "test.jsonl").read_text())
+    with pytest.raises(DataError, match=r"3 demonstrations are wanted, train\.jsonl holds 0 that are not scored"):
+        demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)
+
+
+def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
+    (data / "bare.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\n")
+    for options, message in [
+        (["--protocol", "meditron", "--tasks", str(data / "bare.yaml")], "has no key 'demonstrations'"),
+        (["--protocol", "lm_eval", "--branches", "3"], "--branches is for protocols that generate"),
+        (["--protocol", "mmedbench", "--shots", "2"], "no place for demonstrations"),
+        (["--protocol", "meditron_cot", "--branches", "3"], "all branches would be the same"),
+        (["--protocol", "meditrn"], r"unknown protocol 'meditrn'; did you mean 'meditron'\?"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            run.main([*arguments, *options])
+
+
+def test_letter_items_by_top_token_and_by_argmax():
+    question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
+    item = choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the")
+    assert (item["prediction"], item["correct"], item["argmax"], item["top"]) == (None, False, "A", " the")
+    assert item["logprobs"] == {"A": -1.5, "B": -2.0}
+    item = choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B")
+    assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
+
+
+def test_sets_of_answers_exact_and_partial():
+    question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
+    item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
+    assert (item["prediction"], item["correct"], item["credit"], item["correct_legacy"], item["language"]) == ("A,C", True, 1.0, True, "fr")
+    item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
+    assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == ("A,B", False, pytest.approx(1 / 3), None)
+
+
+def test_option_texts_are_compared_per_byte():
+    from evaluation.forms.form import Prompt
+
+    question = Question("1", "", "?", {"A": "no", "B": "a longer option"}, "B")
+    prompt = Prompt("", {"A": " no", "B": " a longer option"})
+    item = choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0])
+    assert (item["prediction"], item["correct"]) == ("B", True)
+    item = choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0])
+    assert (item["prediction"], item["correct"], item["correct_per_byte"]) == ("A", False, True)

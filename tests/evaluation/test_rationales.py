@@ -1,0 +1,205 @@
+"""Text metrics, the judge and the builders against a local server that speaks the OpenAI protocol."""
+
+import csv
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from evaluation import build, rationales, text_metrics
+from galen.errors import DataError, UsageError
+
+for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
+    pytest.importorskip(package, reason="in the extra `evaluation`")
+
+
+@pytest.fixture
+def server():
+    """A server whose `reply` is a function from a message to an answer; `asked` holds all messages."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            message = body["messages"][0]["content"]
+            server.asked.append(message)
+            answer = server.reply(message)
+            self.send_response(answer if isinstance(answer, int) else 200)
+            self.end_headers()
+            if not isinstance(answer, int):
+                self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.url = [], f"http://127.0.0.1:{server.server_port}/v1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def test_true_bleu_1_and_rouge_1():
+    """ "the cat sat" against "the cat is here": precision 2/3, brevity penalty exp(1 - 4/3); ROUGE-1 recall 2/4."""
+    assert text_metrics.bleu1(["the cat sat"], ["the cat is here"], "en") == pytest.approx(100 * 2 / 3 * 2.718281828 ** (1 - 4 / 3))
+    assert text_metrics.rouge1("the cat sat", "the cat is here", "en") == pytest.approx(100 * 2 * (2 / 3) * 0.5 / (2 / 3 + 0.5))
+    assert text_metrics.bleu1([""], ["the cat"], "en") == 0
+    assert text_metrics.rouge1("", "the cat", "en") == 0
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "words"),
+    [
+        ("zh", "患者有高血压。", ["患者", "有", "高血压", "。"]),
+        ("ja", "患者は高血圧です。", ["患者", "は", "高", "血圧", "です", "。"]),
+        ("fr", "L'hypertension artérielle.", ["l", "'", "hypertension", "artérielle", "."]),
+        ("ru", "Артериальная гипертензия", ["артериальная", "гипертензия"]),
+    ],
+)
+def test_words_of_a_language(language, text, words):
+    assert text_metrics.words(text, language) == words
+    assert text_metrics.bleu1([text], [text], language) == pytest.approx(100)
+
+
+def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
+    import torch
+    from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    BertModel(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny_tokenizer / name).read_bytes())
+    metric = text_metrics.BertScore(tmp_path)
+    one, other = "the heart of rats", "aspirin in adults"
+    assert metric.f1(one, one) == pytest.approx(100, abs=1e-3)
+    encoder, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        a, b = (encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0] for text in (one, other))
+    best = [[torch.cosine_similarity(x, y, dim=0).item() for y in b] for x in a]
+    precision = sum(max(row) for row in best) / len(a)
+    recall = sum(max(row[place] for row in best) for place in range(len(b))) / len(b)
+    assert metric.f1(one, other) == pytest.approx(100 * 2 * precision * recall / (precision + recall), abs=1e-3)
+
+
+@pytest.fixture
+def scores(tmp_path):
+    folder = tmp_path / "scores"
+    for name in ("items", "prompts"):
+        (folder / name).mkdir(parents=True)
+    with (folder / "items" / "fr.jsonl").open("w") as items, (folder / "prompts" / "fr.jsonl").open("w") as prompts:
+        for n in range(4):
+            output = f"###Rationale: Parce que {n}.\n###Answer: OPTION A IS CORRECT."
+            item = {"id": str(n), "language": "fr", "outputs": [output], "rationale": f"Parce que {n} est juste."}
+            items.write(json.dumps(item if n else {**item, "rationale": ""} | {"rationale": "x"}) + "\n")
+            prompts.write(json.dumps({"id": str(n), "prompt": f"Question {n} ?"}) + "\n")
+    return folder
+
+
+def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
+    server.reply = lambda message: "Rating: 4" if "Parce que 2" in message else "I say: Rating: **2**"
+    output, sheet = tmp_path / "out.jsonl", tmp_path / "sheet.csv"
+    arguments = [
+        str(scores),
+        "--task",
+        "fr",
+        "--output",
+        str(output),
+        "--sheet",
+        str(sheet),
+        "--endpoint",
+        server.url,
+        "--endpoint-model",
+        "m",
+    ]
+    rationales.main(arguments)
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {record["id"]: record["metrics"]["judge"] for record in found} == {"0": 2, "1": 2, "2": 4, "3": 2}
+    assert "fr: 4 rationales, BLEU-1" in capsys.readouterr().out
+    assert [row["rationale"] for row in csv.DictReader(sheet.open())][1] == "Parce que 1."
+    output.write_text("".join(json.dumps(record) + "\n" for record in found[:2]) + '{"id": "2"')
+    server.asked.clear()
+    rationales.main(arguments)
+    assert len(server.asked) == 2  # what was judged is not judged again
+    assert [json.loads(line) for line in output.read_text().splitlines()] == found
+
+
+def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
+    arguments = [str(scores), "--task", "fr", "--output", str(tmp_path / "o.jsonl"), "--endpoint", server.url, "--endpoint-model", "m"]
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    answers = iter([503, 429, "Rating: 3", "3", "3", "3"])
+    server.reply = lambda _: next(answers)
+    rationales.main(arguments)
+    server.reply = lambda _: 401
+    with pytest.raises(DataError, match="refuses with 401"):
+        rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
+    server.reply = lambda _: "Excellent!"
+    with pytest.raises(DataError, match="gives no rating from 1 to 5, but 'Excellent!'"):
+        rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
+    with pytest.raises(UsageError, match="is no address of an endpoint"):
+        rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"])
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    records = [
+        {"id": str(n), "question": f"Give {n} mg of {{drug}}?", "options": {"A": "1,5 mg", "B": "Salt"}, "answer": "AB"[n % 2]}
+        for n in range(4)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp_path):
+    tries = Counter()
+
+    def reply(message):
+        if "Correct answer:" in message:
+            number = message.split("Give ")[1][0]
+            tries[number] += 1
+            return f"Because {number}, {tries[number]}."
+        number = message.split("Give ")[1][0]
+        right = "AB"[int(number) % 2]
+        wrong = number == "3" or (number == "1" and tries[number] == 1)  # 1 comes right at the second try, 3 never
+        return f"The answer is: {'BA'[int(number) % 2] if wrong else right}"
+
+    server.reply = reply
+    output, sheet = tmp_path / "out.jsonl", tmp_path / "check.csv"
+    arguments = ["rationales", "--reader", "galen", "--questions", str(questions), "--output", str(output)]
+    arguments += ["--endpoint", server.url, "--endpoint-model", "m", "--check", str(sheet)]
+    build.main(arguments)
+    kept = {record["id"]: record for record in map(json.loads, output.read_text().splitlines())}
+    assert set(kept) == {"0", "1", "2"}
+    assert (kept["1"]["rationale"], kept["1"]["provenance"]["tries"], kept["1"]["provenance"]["model"]) == ("Because 1, 2.", 2, "m")
+    [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
+    assert refused["reasons"] == ["the rationale leads to A, not to B"] * 3
+    assert [row["rationale"] for row in csv.DictReader(sheet.open())] == ["Because 0, 1.", "Because 1, 2.", "Because 2, 1."]
+    server.asked.clear()
+    build.main(arguments)
+    assert not server.asked
+
+
+def test_translations_keep_options_numbers_and_placeholders(questions, server, tmp_path):
+    def reply(message):
+        record = json.loads(message[message.index('{"context"', message.index("text}}.")) :])
+        number = record["question"].split()[1]
+        options = {"A": "1.5 mg", "B": "Sel"}
+        question = f"Donner {number} mg de {{drug}} ?"
+        return {
+            "0": json.dumps({"context": "", "question": question, "options": options}),
+            "1": json.dumps({"context": "", "question": question.replace("1", "7"), "options": options}),
+            "2": json.dumps({"context": "", "question": "Donner 2 mg ?", "options": options}),
+            "3": json.dumps({"context": "", "question": question, "options": {"A": "x"}}),
+        }[number]
+
+    server.reply = reply
+    output = tmp_path / "fr.jsonl"
+    arguments = ["translate", "--to", "French", "--reader", "galen", "--questions", str(questions), "--output", str(output)]
+    build.main([*arguments, "--endpoint", server.url, "--endpoint-model", "m", "--tries", "1"])
+    [kept] = map(json.loads, output.read_text().splitlines())
+    assert (kept["id"], kept["question"], kept["options"]["B"], kept["language"]) == ("0", "Donner 0 mg de {drug} ?", "Sel", "fr")
+    refused = {record["id"]: record["reasons"][0] for record in map(json.loads, (tmp_path / "fr.rejected.jsonl").read_text().splitlines())}
+    assert refused["1"].startswith("the numbers differ") and refused["2"] == "the placeholders differ"
+    assert refused["3"] == "the options are A, not A, B"
