@@ -36,13 +36,15 @@ def write(folders: Sequence[Path], output: Path) -> str:
     tasks, inputs = {}, [folder / "results.json" for folder in folders]
     with atomic_folder(output) as temporary:
         for name in names:
-            paths = [folder / "items" / f"{name}.jsonl" for folder in folders]
-            items = combine(name, paths)
-            with ItemLog(temporary / "items" / f"{name}.jsonl") as log:
-                log.append(items)
-            accuracy = metrics.accuracy([item["correct"] for item in items])
-            tasks[name] = {**results[0]["tasks"][name], "metrics": {"accuracy": accuracy.as_dict()}}
-            inputs += paths
+            runs = results[0]["tasks"][name].get("runs") or []
+            by_run = []
+            for file in [f"{name}@{run}.jsonl" for run in runs] or [f"{name}.jsonl"]:
+                paths = [folder / "items" / file for folder in folders]
+                by_run.append(combine(name, paths))
+                with ItemLog(temporary / "items" / file) as log:
+                    log.append(by_run[-1])
+                inputs += paths
+            tasks[name] = _summary(results[0]["tasks"][name], by_run)
         name = " + ".join(result["model"]["name"] for result in results)
         model = {"name": name, "path": ", ".join(str(result["model"]["path"]) for result in results), "adapter": None}
         whole = {**results[0], "model": model, "tasks": tasks, "versions": manifest.versions()}
@@ -55,6 +57,14 @@ def write(folders: Sequence[Path], output: Path) -> str:
     return "\n".join(_line(name, task) for name, task in tasks.items())
 
 
+def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return a task's entry in the results: the accuracy, with several runs of each question's mean over them."""
+    correct = [sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)]
+    accuracy = metrics.accuracy(correct) if len(by_run) == 1 else metrics.mean(correct)
+    kept: dict[str, Any] = {key: task[key] for key in ("kind", "items", "chance", "interval", "runs") if key in task}
+    return {**kept, "metrics": {"accuracy": accuracy.as_dict()}}
+
+
 def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the ensemble's items of a task: of each letter the log of the models' mean probability, and the likeliest letter.
 
@@ -62,6 +72,8 @@ def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
         DataError: the models were scored on different questions or options.
     """
     logs = [_items(path) for path in paths]
+    if any("logprobs" not in item for log in logs for item in log.values()):
+        raise DataError(f"task {task}: the protocol has written answers; only letters' probabilities can be added up")
     combined = []
     for id_, item in logs[0].items():
         others = [log[id_] for log in logs if id_ in log and _same(log[id_], item)]

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from evaluation import encoding, metrics, prompts, scoring
+from evaluation import metrics
 from evaluation.backend_transformers import TransformersBackend, default_dtype
 from evaluation.question import Question
+from finetune.validation_accuracy import correct
 from galen.errors import DataError
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
@@ -46,12 +47,12 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
         network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
         network.eval()
         prompt_rate, new_rate = _speed(network, device)
-        correct = _answers(network, tokenizer, device, questions, protocol)
+        answers = correct(TransformersBackend.of_network(network, tokenizer, device), [(item, protocol) for item in questions])
     except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise DataError(f"{folder} does not run on this machine ({device}): {' '.join(str(error).split())[:300]}") from error
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else network.get_memory_footprint()
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Measurement(size, memory, prompt_rate, new_rate, correct)
+    return Measurement(size, memory, prompt_rate, new_rate, answers)
 
 
 @torch.inference_mode()
@@ -73,18 +74,6 @@ def _speed(network: Any, device: torch.device) -> tuple[float, float]:
         seconds.append(time.perf_counter() - start)
     reading, writing = seconds[0], max(seconds[1] - seconds[0], 1e-9)
     return PROMPT_TOKENS / reading, NEW_TOKENS / writing
-
-
-def _answers(network: Any, tokenizer: Any, device: torch.device, questions: Sequence[Question], protocol: str) -> list[int]:
-    """Return for each question whether the likeliest option is right, as `evaluation/run.py` scores it."""
-    form = prompts.form(protocol)
-    requests = [encoding.encode_prompt(tokenizer, form(item)) for item in questions]
-    backend = TransformersBackend.of_network(network, tokenizer, device)
-    correct = [0] * len(questions)
-    for batch in backend.log_likelihoods(requests, 16384 if device.type == "cuda" else 1024):
-        for place, values in batch:
-            correct[place] = int(scoring.choice_item(questions[place], values)["correct"])
-    return correct
 
 
 def table(measured: dict[str, Measurement]) -> str:

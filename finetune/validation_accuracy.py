@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from evaluation import encoding, metrics, prompts, scoring
+from evaluation import choice, encoding, prompts
 from evaluation.backend_transformers import TransformersBackend
+from evaluation.protocol import Protocol
 from evaluation.question import Question
 from finetune.sample import Item
 
@@ -25,8 +26,7 @@ class ValidationAccuracy:
 
     def __init__(self, items: Sequence[Item], tokenizer: Any, options: Any) -> None:
         self.options, self.tokenizer = options, tokenizer
-        self.questions = [item.record for item in items if isinstance(item.record, Question)]
-        self.requests = [encoding.encode_prompt(tokenizer, prompts.form(item.form)(item.record)) for item in items]
+        self.questions = [(item.record, item.form) for item in items if isinstance(item.record, Question)]
 
     @staticmethod
     def can_score(item: Item) -> bool:
@@ -40,13 +40,21 @@ class ValidationAccuracy:
         """Return `{"eval_accuracy"}` of the network as it is."""
         shares = 1 if self.options.fsdp else self.options.world_size  # with FSDP all processes compute each batch together
         share = self.options.process_index if shares > 1 else 0
-        places = list(range(share, len(self.questions), shares))
         backend = TransformersBackend.of_network(network, self.tokenizer, self.options.device)
-        correct = 0
-        for batch in backend.log_likelihoods([self.requests[place] for place in places], MAX_BATCH_TOKENS[self.options.device.type]):
-            correct += sum(scoring.choice_item(self.questions[places[place]], values)["correct"] for place, values in batch)
-        total = torch.tensor(correct, device=self.options.device)
+        right = sum(correct(backend, self.questions[share::shares]))
+        total = torch.tensor(right, device=self.options.device)
         if shares > 1:
             torch.distributed.all_reduce(total)
-        right = int(total)
-        return {"eval_accuracy": metrics.accuracy([1] * right + [0] * (len(self.questions) - right)).value}
+        return {"eval_accuracy": int(total) / len(self.questions)}
+
+
+def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]]) -> list[int]:
+    """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it."""
+    prompted = [prompts.form(form)(item) for item, form in questions]
+    requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
+    found = [0] * len(questions)
+    for batch in backend.log_likelihoods(requests, MAX_BATCH_TOKENS[backend.device.type]) if requests else ():
+        for place, values in batch:
+            item, form = questions[place]
+            found[place] = int(choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
+    return found
