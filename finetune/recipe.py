@@ -112,6 +112,8 @@ class Training:
     """Samples (rows, with data.packing) computed at once by each process."""
     gradient_accumulation: Count = 1
     """Micro-batches of each process in one optimizer step."""
+    bf16: bool = False
+    """Compute in bfloat16 while weights (model.dtype: float32) and optimizer stay as they are: for training all weights on GPUs."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     fsdp: bool = False

@@ -114,6 +114,7 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
         per_device_train_batch_size=training.micro_batch_size,
         per_device_eval_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
+        bf16=training.bf16,
         gradient_checkpointing=training.gradient_checkpointing,
         max_steps=steps,
         learning_rate=training.learning_rate,

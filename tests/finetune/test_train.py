@@ -145,6 +145,19 @@ def test_the_demo_recipe_is_valid(tmp_path):
 
 def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
     train.main([str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"])
+    train.main(
+        [
+            str(recipe_file),
+            "lora=null",
+            "training.learning_rate=1e-3",
+            "training.max_steps=2",
+            "training.bf16=true",
+            f"output={tmp_path / 'b'}",
+        ]
+    )
+    whole, half = ([record["loss"] for record in log_of(tmp_path / name)] for name in ("run", "b"))
+    assert half == pytest.approx(whole, rel=0.02) and half != whole
+    assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "b" / "model" / "model.safetensors").values())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     original = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert not torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
