@@ -58,7 +58,7 @@ class RunLog(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any) -> None:
         """Record one validation; its time is not counted as the next step's."""
         self._last = time.monotonic()
-        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"], metrics.get("eval_accuracy"))
+        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"], accuracy=metrics.get("eval_accuracy"))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The time a checkpoint takes is not counted as the next step's."""

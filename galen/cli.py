@@ -37,6 +37,9 @@ def _speaks() -> bool:
     return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+_OVERRIDES = "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose keys replace the recipe's"
+
+
 def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
     """Return a parser for `RECIPE.yaml [key=value …]` whose help lists every key, its default and its meaning."""
     parser = argparse.ArgumentParser(
@@ -45,5 +48,5 @@ def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the recipe; dots descend: a.b=1, a.0.b=1")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     return parser

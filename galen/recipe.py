@@ -30,7 +30,10 @@ Location = tuple[str | int, ...]
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Read the YAML file `path`, apply `overrides` (`a.b=value`, the value in YAML) and validate.
+    """Read the YAML file `path`, apply `overrides` in their order and validate.
+
+    An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`), whose keys replace those
+    that are there: a layout of GPUs, for example, beside the recipe of a model.
 
     Raises:
         UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
@@ -38,7 +41,12 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
     tree, lines = _read_yaml(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        origin[_apply_override(tree, override)] = f"override {override!r}"
+        if "=" not in override and override.endswith((".yaml", ".yml")):
+            layer, lines = _read_yaml(Path(override))
+            _merge(tree, layer)
+            origin |= {key: f"{override}, line {line}" for key, line in lines.items()}
+        else:
+            origin[_apply_override(tree, override)] = f"override {override!r}"
     try:
         return TypeAdapter(recipe_class).validate_python(tree)
     except ValidationError as error:
@@ -104,6 +112,15 @@ def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
             yield from _key_lines(value, (*prefix, index))
 
 
+def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Replace values of `tree` by those of `layer`; sections are merged, lists replaced."""
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> Location:
     """Set one `a.b.0.c=value` in the tree and return its location."""
     key, separator, text = override.partition("=")
@@ -154,9 +171,9 @@ def _is_type_tag(recipe_class: type, part: Any) -> bool:
 def _fields_at(recipe_class: type, location: Location) -> list[str]:
     current: type | None = recipe_class
     for part in location:
-        if isinstance(part, str) and current is not None:
-            annotation = current.__pydantic_fields__[part].annotation  # type: ignore[attr-defined]
-            current = next(_sections(annotation), None)
+        fields = getattr(current, "__pydantic_fields__", {})
+        if part in fields:  # else it is a place in a list, or a key of a dict of sections
+            current = next(_sections(fields[part].annotation), None)
     return [field.name for field in dataclasses.fields(current)] if current is not None else []  # type: ignore[arg-type]
 
 

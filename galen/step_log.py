@@ -39,11 +39,33 @@ class StepLog:
             parts.append(f"MFU {record['mfu']:.1%}")
         self._say(step, *parts, f"{tqdm.format_interval(left)} left")
 
-    def validation(self, step: int, loss: float, tokens: int, accuracy: float | None = None) -> None:
-        """Record a validation after `step` steps: mean loss per token in nats over `tokens` tokens, accuracy where it was measured."""
-        measured = {} if accuracy is None else {"accuracy": accuracy}
-        self._write({"kind": "validation", "step": step, "loss": loss, "tokens": tokens, **measured})
-        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *(f"accuracy {value:.1%}" for value in measured.values()))
+    def validation(
+        self, step: int, loss: float, tokens: int, sources: dict[str, float] | None = None, accuracy: float | None = None
+    ) -> None:
+        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens; with what else was measured.
+
+        Args:
+            step: optimizer steps done.
+            loss: mean loss per token in nats.
+            tokens: how many tokens it is the mean of.
+            sources: the loss of each source.
+            accuracy: share of questions answered rightly.
+        """
+        record: dict[str, Any] = {"kind": "validation", "step": step, "loss": loss, "tokens": tokens}
+        self._write(record | ({"sources": sources} if sources else {}) | ({} if accuracy is None else {"accuracy": accuracy}))
+        parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
+        parts += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
+        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *parts)
+
+    def event(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        """Record something out of the ordinary, and say it."""
+        self._write({"kind": kind, "step": step, **record})
+        self._say(step, kind.replace("_", " "), *(f"{name} {value}" for name, value in record.items() if value not in (None, [])))
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: the run goes on from there another way."""
+        self.records = [record for record in _read(self.path) if record["step"] <= step]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.recipe import STRICT
+from megatron_ext import checkpoint_folder
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
@@ -107,13 +108,13 @@ class Architecture:
         write_text(Path(folder) / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
-def read(folder: str | Path) -> Architecture:
-    """Read the architecture beside the weights of a checkpoint.
+def read(place: str | Path) -> Architecture:
+    """Read an architecture: the file beside the weights of a checkpoint's iteration, or a JSON file by its own name.
 
     Raises:
         DataError: the file is missing or does not describe a model.
     """
-    path = Path(folder) / NAME
+    path = Path(place) if str(place).endswith(".json") else Path(place) / NAME
     try:
         return TypeAdapter(Architecture).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -122,3 +123,31 @@ def read(folder: str | Path) -> Architecture:
         ) from None
     except (ValueError, ValidationError) as error:
         raise DataError(f"{path} does not describe a model: {error}") from None
+
+
+def of_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
+    """Return a recipe's architecture: that of its checkpoint, or, before there is one, the file that describes it.
+
+    Args:
+        checkpoint: `model.checkpoint` of a recipe; it need not exist where `described` is given.
+        described: `model.architecture` of a recipe.
+
+    Raises:
+        DataError: neither can be read, or the two differ.
+    """
+    if described is None or checkpoint_folder.latest_iteration(checkpoint) is not None:
+        found = read(checkpoint_folder.newest(checkpoint))
+        if described is not None:
+            _check_same(found, checkpoint, read(described), described)
+        return found
+    return read(described)
+
+
+def _check_same(found: Architecture, checkpoint: str | Path, expected: Architecture, described: str | Path) -> None:
+    differences = [
+        f"{field.name}: {getattr(found, field.name)} in the checkpoint, {getattr(expected, field.name)} described"
+        for field in dataclasses.fields(Architecture)
+        if getattr(found, field.name) != getattr(expected, field.name)
+    ]
+    if differences:
+        raise DataError(f"{checkpoint} is not the model that model.architecture = {described} describes ({'; '.join(differences)})")

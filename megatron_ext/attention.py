@@ -1,10 +1,13 @@
 """Causal attention on PyTorch's fused kernel, in the place of Megatron's unfused one."""
 
 import functools
+import itertools
 from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -12,7 +15,11 @@ from torch import Tensor
 
 
 class FusedCausalAttention(MegatronModule):
-    """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention, with grouped key/value heads and sliding window."""
+    """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
+
+    With grouped key/value heads, sliding window, documents packed in a sequence, and context parallelism, for which each process
+    gathers the keys and values of the whole sequence (as in Llama 3, arXiv 2407.21783, section 3.3.2).
+    """
 
     def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, attention_type: str, **_: Any) -> None:
         super().__init__(config=config)
@@ -22,24 +29,50 @@ class FusedCausalAttention(MegatronModule):
         self.dropout = config.attention_dropout
         self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
+        self.context_parallel = config.context_parallel_size > 1
         if config.num_query_groups is not None and config.num_query_groups < parallel_state.get_tensor_model_parallel_world_size():
             raise ValueError("fewer key/value groups than tensor-parallel ranks")
 
     def forward(
         self,
-        query_sbhd: Tensor,
-        key_sbhd: Tensor,
-        value_sbhd: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         attention_mask: Tensor | None,
         attn_mask_type: AttnMaskType | None = None,
         attention_bias: Tensor | None = None,
-        packed_seq_params: Any = None,
+        packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """Return the context, [sequence, batch, heads x head size]. `attention_mask` must be None: the mask is causal."""
-        assert attention_mask is None and attention_bias is None and packed_seq_params is None
+        """Return the context, [sequence, batch, heads x head size], or [tokens, heads x head size] when documents are packed.
+
+        Args:
+            query: [sequence, batch, heads, head size], or [tokens, heads, head size].
+            key: the same, with fewer heads.
+            value: like key.
+            attention_mask: must be None, the mask is causal.
+            attention_bias: must be None.
+            attn_mask_type: not used.
+            packed_seq_params: where the documents begin; a token attends to its own only.
+        """
+        assert attention_mask is None and attention_bias is None
+        if packed_seq_params is not None:
+            bounds = packed_seq_params.cu_seqlens_q.tolist()
+            pieces = [
+                self._attend(*(tensor[start:end].unsqueeze(1) for tensor in (query, key, value))).squeeze(1)
+                for start, end in itertools.pairwise(bounds)
+            ]
+            return torch.cat(pieces)
+        if not self.context_parallel:
+            return self._attend(query, key, value)
+        group = parallel_state.get_context_parallel_group()
+        key, value = (gather_from_sequence_parallel_region(tensor, group=group) for tensor in (key, value))
+        return self._attend(query, key, value, _context_parallel_mask(query.size(0), group.rank(), group.size(), query.device))
+
+    def _attend(self, query_sbhd: Tensor, key_sbhd: Tensor, value_sbhd: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = (tensor.permute(1, 2, 0, 3) for tensor in (query_sbhd, key_sbhd, value_sbhd))  # b h s d
         length = query.size(2)
-        mask = None if self.window is None or length <= self.window else _window_mask(length, self.window, query.device)
+        if mask is None and self.window is not None and length > self.window:
+            mask = _window_mask(length, self.window, query.device)
         context_bhsd = torch.nn.functional.scaled_dot_product_attention(
             query,
             key,
@@ -58,3 +91,20 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
     """Return [sequence, sequence], true where a token may look: itself and the `window` - 1 tokens before it."""
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)
+
+
+@functools.lru_cache(maxsize=2)
+def _context_parallel_mask(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
+    """Return [length, length x ranks], true where a token of this process may look at a token of all of them, in rank order."""
+    positions = [context_parallel_positions(length * ranks, other, ranks, device) for other in range(ranks)]
+    return positions[rank][:, None] >= torch.cat(positions)[None, :]
+
+
+def context_parallel_positions(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
+    """Return the positions of a sequence that a context-parallel process holds.
+
+    The sequence is cut into twice as many pieces as processes; each holds one from the front and the one that mirrors it, so
+    that causal attention is as much work for all. Transformer Engine and Megatron's rotary embedding count on this order.
+    """
+    pieces = torch.arange(length, device=device).view(2 * ranks, -1)
+    return torch.cat([pieces[rank], pieces[2 * ranks - 1 - rank]])

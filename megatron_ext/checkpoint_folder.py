@@ -1,7 +1,8 @@
 """Where things are in a Megatron checkpoint folder. No torch here.
 
 DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
-DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json
+DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json,
+                                        manifest.json with the size and hash of each
 DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
 """
 
@@ -55,22 +56,48 @@ def newest(checkpoint: str | Path) -> Path:
     return folder
 
 
-@contextmanager
-def new_iteration(checkpoint: str | Path, iteration: int, writer: bool = True) -> Iterator[Path]:
-    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it.
-
-    All ranks enter with the same arguments, one of them as `writer`, and must have met (a barrier) before they leave.
-    """
+def partial_folder(checkpoint: str | Path, iteration: int) -> Path:
+    """Return the folder of an iteration that is being written."""
     final = iteration_folder(checkpoint, iteration)
-    temporary = final.with_name(f".{final.name}.partial")
-    yield temporary
-    if writer:
-        shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
-        temporary.replace(final)
-        write_text(Path(checkpoint) / LATEST, f"{iteration}\n")
+    return final.with_name(f".{final.name}.partial")
 
 
-def prune(checkpoint: str | Path, keep: int) -> None:
-    """Remove all but the newest `keep` iterations."""
+def publish(checkpoint: str | Path, iteration: int) -> None:
+    """Give an iteration that is whole its name, and move the tracker to it."""
+    final = iteration_folder(checkpoint, iteration)
+    shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
+    partial_folder(checkpoint, iteration).replace(final)
+    set_latest(checkpoint, iteration)
+
+
+@contextmanager
+def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
+    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it."""
+    yield partial_folder(checkpoint, iteration)
+    publish(checkpoint, iteration)
+
+
+def complete_iterations(checkpoint: str | Path, newest: int) -> list[int]:
+    """Return the iterations up to `newest` that are there, in their order."""
+    found = [int(folder.name[5:]) for folder in Path(checkpoint).glob("iter_*") if folder.name[5:].isdigit()]
+    return sorted(iteration for iteration in found if iteration <= newest)
+
+
+def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
+    """Move the tracker to an iteration; None for no iteration."""
+    tracker = Path(checkpoint) / LATEST
+    if iteration is None:
+        tracker.unlink(missing_ok=True)
+    else:
+        write_text(tracker, f"{iteration}\n")
+
+
+def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
+    """Remove all but the newest `keep` iterations and, where `every` is given, the multiples of it."""
     for folder in sorted(Path(checkpoint).glob("iter_*"))[:-keep]:
-        shutil.rmtree(folder)
+        if every is None or int(folder.name[5:]) % every:
+            doomed = folder.with_name(f".{folder.name}.removed")  # a kill while it is removed must not leave half a checkpoint
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+    for left in Path(checkpoint).glob(".iter_*.removed"):
+        shutil.rmtree(left, ignore_errors=True)

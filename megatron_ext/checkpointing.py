@@ -1,9 +1,9 @@
-"""Saves and restores everything that a run needs to go on: weights, optimizer, schedule, progress, random states."""
+"""What a run needs to go on, saved by `checkpoint_writer` and restored here: weights, optimizer, schedule, progress, random states."""
 
 import dataclasses
 import json
 import random
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder, layout
-from megatron_ext.architecture import Architecture
-from megatron_ext.dist_checkpoint import load_sharded, save_sharded
+from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.model import LanguageModel
 
 STATE = "training_state.json"
@@ -33,82 +31,91 @@ class Progress:
 
     iteration: int = 0
     consumed_samples: int = 0
+    """Samples of the steps so far; the place in the schedules of batch size and learning rate."""
+    left_out_samples: int = 0
+    """Samples that no step took, because the loss had a spike in them."""
     consumed_tokens: int = 0
     """Tokens that took part in the loss."""
+    skipped_steps: int = 0
+    """Steps without an update, and steps undone after a spike of the loss."""
+    recent_losses: list[float] = dataclasses.field(default_factory=list)
+    """What the next loss is compared with, to tell a spike."""
     seconds: float = 0.0
     """Time spent training, over all restarts."""
 
+    @property
+    def position(self) -> int:
+        """The next sample of the data."""
+        return self.consumed_samples + self.left_out_samples
 
-def load_weights(model: LanguageModel, checkpoint: str | Path) -> None:
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What a checkpoint holds, this process's part of it."""
+
+    model: list[DistributedDataParallel]
+    """Its pieces: one, or several under an interleaved pipeline."""
+    optimizer: MegatronOptimizer
+    scheduler: OptimizerParamScheduler
+
+
+def load_weights(model: LanguageModel | list[LanguageModel], checkpoint: str | Path) -> None:
     """Fill the model's weights, and nothing else, from the newest iteration of a checkpoint (collective)."""
     load_weights_from(model, checkpoint_folder.newest(checkpoint))
 
 
-def load_weights_from(model: LanguageModel, folder: str | Path) -> None:
+def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | Path) -> None:
     """Fill the model's weights, and nothing else, from the folder of one iteration (collective)."""
-    weights = _without_extra_state(model.sharded_state_dict(metadata=dict(_METADATA)))
-    model.load_state_dict(load_sharded(weights, folder), strict=False)
+    pieces = model if isinstance(model, list) else [model]
+    loaded = load_sharded({name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}, folder)
+    for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
+        piece.load_state_dict(loaded[name], strict=False)
 
 
-def save(
-    checkpoint: str | Path,
-    progress: Progress,
-    architecture: Architecture,
-    model: DistributedDataParallel,
-    optimizer: MegatronOptimizer,
-    scheduler: OptimizerParamScheduler,
-    keep: int,
-) -> None:
-    """Write a checkpoint of the run under its iteration's name, whole or not at all (collective)."""
-    rank = torch.distributed.get_rank()
-    with checkpoint_folder.new_iteration(checkpoint, progress.iteration, writer=rank == 0) as folder:
-        if rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind
-            folder.mkdir(parents=True)
-        torch.distributed.barrier()
-        save_sharded(_sharded_state(model, optimizer, loading=False), folder)
-        if rank == 0:
-            architecture.write(folder)
-            state = {"progress": dataclasses.asdict(progress), "scheduler": scheduler.state_dict(), "layout": layout.sizes()}
-            write_text(folder / STATE, json.dumps(state, indent=1) + "\n")
-        torch.distributed.barrier()
-    if rank == 0:
-        checkpoint_folder.prune(checkpoint, keep)
-    torch.distributed.barrier()
-
-
-def load(
-    checkpoint: str | Path, model: DistributedDataParallel, optimizer: MegatronOptimizer, scheduler: OptimizerParamScheduler
-) -> Progress:
-    """Restore a run from the newest iteration of its checkpoint and return how far it was (collective).
+def load(folder: Path, run: Run) -> Progress:
+    """Restore a run from the folder of one iteration and return how far it was (collective).
 
     The layout may have changed since; random states are restored only into the layout that saved them.
 
     Raises:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
-    folder = checkpoint_folder.newest(checkpoint)
     try:
         saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot go on from {folder}: {STATE}: {error}") from None
     same_layout = saved["layout"] == layout.sizes()
     with torch.no_grad():
-        state = load_sharded(_sharded_state(model, optimizer, loading=True, with_random=same_layout), folder)
-        model.module.load_state_dict(state["model"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
+        state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
+        for name, piece in zip(_sharded_names(run.model), run.model, strict=True):
+            piece.module.load_state_dict(state[name], strict=False)
+        run.optimizer.load_state_dict(state["optimizer"])
+    run.scheduler.num_steps = 0  # loading adds to it
+    run.scheduler.load_state_dict(saved["scheduler"])
     if same_layout:
         _restore_random(state["random"])
     return Progress(**saved["progress"])
 
 
-def _sharded_state(model: DistributedDataParallel, optimizer: MegatronOptimizer, loading: bool, with_random: bool = True) -> dict[str, Any]:
-    weights = model.module.sharded_state_dict(metadata=dict(_METADATA))
-    state = {"model": weights, "optimizer": optimizer.sharded_state_dict(weights, is_loading=loading, metadata=dict(_METADATA))}
+def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str, Any]:
+    """Return what a checkpoint holds of this process, each tensor with its place in the whole."""
+    weights = _sharded_weights([piece.module for piece in run.model])
+    optimizer = run.optimizer.sharded_state_dict(
+        weights if len(run.model) > 1 else weights["model"], is_loading=loading, metadata=dict(_METADATA)
+    )
+    state = {**weights, "optimizer": optimizer}
     if with_random:
         state["random"] = _sharded_random()
     return state
+
+
+def _sharded_names(pieces: Sequence[Any]) -> list[str]:
+    return ["model"] if len(pieces) == 1 else [f"model{number}" for number in range(len(pieces))]
+
+
+def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
+    """Return the sharded weights of each piece; in the files their names are those of the whole model, whatever the pieces."""
+    return {name: piece.sharded_state_dict(metadata=dict(_METADATA)) for name, piece in zip(_sharded_names(pieces), pieces, strict=True)}
 
 
 def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with the CPU. It changes `torch.cuda` for the whole process, so only the entry p
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,6 +72,21 @@ class _Stream:
     wait_event = record_event = synchronize = wait_stream
 
 
+class HostEvent:
+    """A mark in the work of a device that does one thing after another: the process's own clock."""
+
+    def record(self) -> None:
+        """Set the mark here."""
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Return at once: all work is done when a call returns."""
+
+    def elapsed_time(self, later: "HostEvent") -> float:
+        """Return the milliseconds from this mark to a later one."""
+        return 1000 * (later.time - self.time)
+
+
 def install() -> None:
     """Answer Megatron's CUDA calls with the CPU, in this process, from now on. Calling it again changes nothing."""
     if isinstance(megatron_random._CUDA_RNG_STATE_TRACKER, CpuRngStatesTracker):
@@ -84,6 +100,8 @@ def install() -> None:
     cuda.current_stream = cuda.default_stream = lambda *_, **__: _Stream()
     cuda.stream = lambda _: contextlib.nullcontext()
     cuda.nvtx.range_push = cuda.nvtx.range_pop = lambda *_, **__: None
+    megatron_random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+    megatron_random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
     megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
     megatron_random.initialize_rng_tracker = lambda *_, **__: None

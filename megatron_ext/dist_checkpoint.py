@@ -4,17 +4,30 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from megatron.core import dist_checkpointing
+from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
 
 from galen.errors import DataError
 from megatron_ext import safe_pickle
 
+_OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
+
 
 def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
-    """Write a sharded state dictionary into the empty folder `folder`, every rank its part (collective)."""
-    options = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
-    dist_checkpointing.save(state, str(folder), **options)
+    """Write a sharded state dictionary into the empty folder `folder`, every rank its part, replicas shared out (collective)."""
+    dist_checkpointing.save(state, str(folder), _shared_out(), **_OPTIONS)
+
+
+def start_saving_sharded(state: dict[str, Any], folder: str | Path) -> Any:
+    """Prepare the same for a process of its own; return the request that Megatron's AsyncCallsQueue takes (collective)."""
+    return dist_checkpointing.save(state, str(folder), _shared_out(), async_sharded_save=True, **_OPTIONS)
+
+
+def _shared_out() -> FullyParallelSaveStrategyWrapper:
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    return FullyParallelSaveStrategyWrapper(get_default_save_sharded_strategy(), group)
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
@@ -39,6 +52,5 @@ def tensors_metadata(folder: str | Path) -> dict[str, Any]:
 def _check_readable(folder: Path) -> None:
     """Refuse what this version cannot read, and pickles that hold what no checkpoint holds: Megatron would run them."""
     safe_pickle.check_checkpoint(folder)
-    old_reader = "async_strategy" not in inspect.signature(dist_checkpointing.save).parameters
-    if old_reader and not (folder / "common.pt").is_file():
+    if not _OPTIONS and not (folder / "common.pt").is_file():
         raise DataError(f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)")

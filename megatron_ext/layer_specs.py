@@ -20,8 +20,8 @@ class RMSNorm(torch.nn.RMSNorm):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
 
-def decoder_spec(platform: Platform, config: TransformerConfig) -> ModuleSpec | TransformerBlockSubmodules:
-    """Return the specification of this pipeline stage's layers: Transformer Engine's or PyTorch's."""
+def decoder_spec(platform: Platform, config: TransformerConfig, vp_stage: int | None = None) -> ModuleSpec | TransformerBlockSubmodules:
+    """Return the specification of the layers of this pipeline stage, or of its piece `vp_stage`: Transformer Engine's or PyTorch's."""
     if platform.transformer_engine:
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
     layer = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
@@ -31,5 +31,5 @@ def decoder_spec(platform: Platform, config: TransformerConfig) -> ModuleSpec | 
     attention.core_attention = FusedCausalAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    layers = get_num_layers_to_build(config)
+    layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)

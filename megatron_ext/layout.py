@@ -7,16 +7,19 @@ import numpy
 import torch
 from megatron.core import parallel_state, tensor_parallel
 
-from megatron_ext.recipe import Parallel, Recipe
+from megatron_ext.recipe import Parallel, Recipe, Training
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def initialize(parallel: Parallel, seed: int) -> None:
+def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> None:
     """Divide the processes into Megatron's groups and seed every generator (collective)."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
+        context_parallel_size=parallel.context_parallel_size,
+        distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type]  # a timedelta takes fractions too
     )
     # Stages draw different numbers, replicas of one stage the same, as in Megatron-LM.
     stage_seed = seed + 100 * parallel_state.get_pipeline_model_parallel_rank()
@@ -27,11 +30,11 @@ def initialize(parallel: Parallel, seed: int) -> None:
 
 
 def sizes() -> list[int]:
-    """Return tensor, pipeline and data parallel sizes."""
+    """Return tensor, pipeline and data parallel sizes, the context-parallel processes counted among the last."""
     return [
         parallel_state.get_tensor_model_parallel_world_size(),
         parallel_state.get_pipeline_model_parallel_world_size(),
-        parallel_state.get_data_parallel_world_size(),
+        parallel_state.get_data_parallel_world_size(with_context_parallel=True),
     ]
 
 
@@ -40,19 +43,19 @@ def ranks() -> list[int]:
     return [
         parallel_state.get_tensor_model_parallel_rank(),
         parallel_state.get_pipeline_model_parallel_rank(),
-        parallel_state.get_data_parallel_rank(),
+        parallel_state.get_data_parallel_rank(with_context_parallel=True),
     ]
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's TransformerConfig that a recipe decides."""
-    dtype = _DTYPES[recipe.training.precision]
-    options: dict[str, Any] = {
-        "tensor_model_parallel_size": recipe.parallel.tensor_model_parallel_size,
-        "pipeline_model_parallel_size": recipe.parallel.pipeline_model_parallel_size,
-        "num_layers_in_first_pipeline_stage": recipe.parallel.num_layers_in_first_pipeline_stage,
-        "num_layers_in_last_pipeline_stage": recipe.parallel.num_layers_in_last_pipeline_stage,
-        "sequence_parallel": recipe.parallel.sequence_parallel,
+    parallel, training = recipe.parallel, recipe.training
+    dtype = _DTYPES[training.precision]
+    names: tuple[str, ...] = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size")
+    names += ("num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage", "sequence_parallel")
+    names += ("context_parallel_size", "tp_comm_overlap")
+    options: dict[str, Any] = {name: getattr(parallel, name) for name in names}
+    options |= {
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "bf16": dtype is torch.bfloat16,
@@ -60,8 +63,34 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
         # Needed though a checkpoint overwrites the weights: without it the core's layers do not mark their weights as
         # tensor-parallel, and the norm of the gradient misses those of all ranks but the first.
         "perform_initialization": True,
-        "recompute_granularity": recipe.training.recompute_granularity,
+        "cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
+        "recompute_granularity": training.recompute_granularity,
     }
-    if recipe.training.recompute_granularity == "full":
-        options |= {"recompute_method": "uniform", "recompute_num_layers": 1}
+    if parallel.virtual_pipeline_model_parallel_size:
+        # Without these two an interleaved pipeline of two stages mixes up what it receives, and its gradients are silently wrong.
+        options |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
+    return options | _recompute_options(training) | _fp8_options(training)
+
+
+def _recompute_options(training: Training) -> dict[str, Any]:
+    if training.recompute_granularity == "full":
+        return {"recompute_method": training.recompute_method or "uniform", "recompute_num_layers": training.recompute_num_layers or 1}
+    if training.recompute_granularity == "selective":
+        return {"recompute_modules": training.recompute_modules or ["core_attn"]}
+    return {}
+
+
+def _fp8_options(training: Training) -> dict[str, Any]:
+    if training.fp8_format is None:
+        return {}
+    options: dict[str, Any] = {
+        "fp8": training.fp8_format,
+        "fp8_recipe": training.fp8_recipe,
+        "fp8_param": training.fp8_param_gather,
+        "first_last_layers_bf16": training.first_last_layers_bf16,
+        "num_layers_at_start_in_bf16": training.num_layers_at_start_in_bf16,
+        "num_layers_at_end_in_bf16": training.num_layers_at_end_in_bf16,
+    }
+    if training.fp8_recipe == "delayed":
+        options |= {"fp8_amax_history_len": training.fp8_amax_history_len, "fp8_amax_compute_algo": training.fp8_amax_compute_algo}
     return options

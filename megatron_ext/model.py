@@ -35,28 +35,32 @@ class LanguageModel(GPTModel):
         return super().compute_language_model_loss(labels, logits)
 
 
-def build_model(platform: Platform, architecture: Architecture, seq_length: int, **options: Any) -> LanguageModel:
+def build_model(
+    platform: Platform, architecture: Architecture, seq_length: int, vp_stage: int | None = None, **options: Any
+) -> LanguageModel:
     """Return this rank's part of the model, on its device, not yet wrapped for data parallelism.
 
     Args:
         platform: what the process runs on.
         architecture: shape of the whole model.
         seq_length: longest sequence that will be seen.
+        vp_stage: which piece of this pipeline stage, under an interleaved pipeline.
         options: further fields of Megatron's TransformerConfig: parallel sizes, precision, recompute.
     """
     config = architecture.transformer_config(**platform.model_options, **options)
     model = LanguageModel(
         true_vocab_size=architecture.vocab_size,
         config=config,
-        transformer_layer_spec=decoder_spec(platform, config),
+        transformer_layer_spec=decoder_spec(platform, config, vp_stage),
         vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
         max_sequence_length=seq_length,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
         share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
         position_embedding_type="rope",
         rotary_base=architecture.rotary_base,
         rope_scaling=architecture.rope_scaling_factor is not None,
         rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
+        vp_stage=vp_stage,
     )
     return model.to(platform.device)

@@ -1,54 +1,82 @@
 """Wraps the model for data parallelism and builds Megatron's distributed AdamW and its learning-rate schedule."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
+from megatron_ext.batch_schedule import BatchSchedule
 from megatron_ext.model import LanguageModel
 from megatron_ext.recipe import Recipe
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.uint8}  # Megatron's names and types
 
-def wrap_model(model: LanguageModel, recipe: Recipe) -> DistributedDataParallel:
-    """Return the model in Megatron's data-parallel wrapper, gradients in fp32 and sharded over the replicas."""
-    config = DistributedDataParallelConfig(
-        grad_reduce_in_fp32=True,
+
+def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
+    """Return how gradients are reduced and weights gathered."""
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=recipe.optimizer.main_grads_dtype == "fp32",
         overlap_grad_reduce=recipe.parallel.overlap_grad_reduce,
         overlap_param_gather=recipe.parallel.overlap_param_gather,
         use_distributed_optimizer=True,
+        fp8_param_gather=recipe.training.fp8_param_gather,
     )
-    return DistributedDataParallel(config=model.config, ddp_config=config, module=model)
 
 
-def build_optimizer(model: DistributedDataParallel, recipe: Recipe) -> MegatronOptimizer:
+def optimizer_options(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of Megatron's OptimizerConfig that a recipe decides."""
+    options = recipe.optimizer
+    names: tuple[str, ...] = (
+        "lr",
+        "min_lr",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_eps",
+        "clip_grad",
+        "use_precision_aware_optimizer",
+    )
+    names += ("optimizer_cpu_offload", "overlap_cpu_optimizer_d2h_h2d")
+    types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
+    bf16 = recipe.training.precision == "bf16"
+    return {
+        "optimizer": "adam",
+        "bf16": bf16,
+        "params_dtype": torch.bfloat16 if bf16 else torch.float32,
+        "use_distributed_optimizer": True,
+        "overlap_param_gather": recipe.parallel.overlap_param_gather,
+        "fp8_recipe": recipe.training.fp8_recipe if recipe.training.fp8_format else None,
+        "optimizer_offload_fraction": options.optimizer_offload_fraction if options.optimizer_cpu_offload else 0.0,
+        **{name: getattr(options, name) for name in names},
+        **{name: _DTYPES[getattr(options, name)] for name in types},
+    }
+
+
+def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[DistributedDataParallel]:
+    """Return the pieces of the model in Megatron's data-parallel wrapper, gradients sharded over the replicas."""
+    config = data_parallel_config(recipe)
+    return [
+        # with an interleaved pipeline the other pieces' gradients come early enough to go in one bucket, as in Megatron-LM
+        DistributedDataParallel(config=piece.config, ddp_config=config, module=piece, disable_bucketing=number > 0)
+        for number, piece in enumerate(model)
+    ]
+
+
+def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
     """Return the distributed optimizer, its state allocated, and hook it into the pipeline schedule.
 
     The model's gradients are summed over the tokens of the whole global batch and divided by their number once.
     """
-    options = recipe.optimizer
-    optimizer = get_megatron_optimizer(
-        OptimizerConfig(
-            optimizer="adam",
-            lr=options.lr,
-            min_lr=options.min_lr,
-            weight_decay=options.weight_decay,
-            adam_beta1=options.adam_beta1,
-            adam_beta2=options.adam_beta2,
-            adam_eps=options.adam_eps,
-            clip_grad=options.clip_grad,
-            bf16=recipe.training.precision == "bf16",
-            params_dtype=model.config.params_dtype,
-            use_distributed_optimizer=True,
-            overlap_param_gather=recipe.parallel.overlap_param_gather,
-        ),
-        [model],
-    )
-    model.config.finalize_model_grads_func = finalize_model_grads
-    model.config.grad_scale_func = optimizer.scale_loss
-    if recipe.parallel.overlap_grad_reduce:
-        model.config.no_sync_func = model.no_sync
-    if recipe.parallel.overlap_param_gather:
-        model.config.param_sync_func = model.start_param_sync
+    optimizer = get_megatron_optimizer(OptimizerConfig(**optimizer_options(recipe)), list(model))
+    for piece in model:
+        piece.config.finalize_model_grads_func = finalize_model_grads
+        piece.config.grad_scale_func = optimizer.scale_loss
+        if recipe.parallel.overlap_grad_reduce:
+            no_sync = [other.no_sync for other in model]
+            piece.config.no_sync_func = no_sync if len(model) > 1 else no_sync[0]
     _allocate_state(optimizer)
     return optimizer
 
@@ -74,17 +102,21 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:
     """Return the schedule; its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its place."""
     options, training = recipe.optimizer, recipe.training
-    samples = training.global_batch_size
+    samples = BatchSchedule(training).samples_after
+    decay = options.lr_decay_iters or training.train_iters
+    fall = None if options.lr_wsd_decay_iters is None else samples(decay) - samples(decay - options.lr_wsd_decay_iters)
     return OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,
         max_lr=options.lr,
         min_lr=options.min_lr,
-        lr_warmup_steps=options.lr_warmup_iters * samples,
-        lr_decay_steps=training.train_iters * samples,
+        lr_warmup_steps=samples(options.lr_warmup_iters),
+        lr_decay_steps=samples(decay),
         lr_decay_style=options.lr_decay_style,
         start_wd=options.weight_decay,
         end_wd=options.weight_decay,
-        wd_incr_steps=training.train_iters * samples,
+        wd_incr_steps=samples(training.train_iters),
         wd_incr_style="constant",
+        wsd_decay_steps=fall,
+        lr_wsd_decay_style=options.lr_wsd_decay_style if fall else None,
     )

@@ -8,9 +8,16 @@ import datetime
 import functools
 import importlib.util
 import os
+import platform
+import resource
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+
+from galen.errors import UsageError
+from megatron_ext.recipe import Recipe
 
 # Dense bf16 tensor-core peak in FLOP/s by device name, from NVIDIA's data sheets; the base of MFU.
 PEAK_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
@@ -57,6 +64,70 @@ class Platform:
             return None
         name = torch.cuda.get_device_name(self.device)
         return next((peak for kind, peak in PEAK_BF16_FLOPS.items() if kind in name), None)
+
+    @property
+    def device_name(self) -> str:
+        """Return the kind of device, as its maker calls it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor() or platform.machine()
+
+    @property
+    def peak_memory(self) -> int:
+        """Return the most bytes that this process has had allocated: the device's memory, on the CPU the process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @property
+    def new_event(self) -> Callable[[], Any]:
+        """What makes a mark in the device's work: record(), synchronize(), elapsed_time(later) in milliseconds."""
+        if self.device.type == "cuda":
+            return partial(torch.cuda.Event, enable_timing=True)
+        from megatron_ext.cpu_platform import HostEvent
+
+        return HostEvent
+
+    def check(self, run: Recipe) -> None:
+        """Refuse what this platform has no kernels for.
+
+        Raises:
+            UsageError: names the keys and what they need.
+        """
+        training, optimizer = run.training, run.optimizer
+        engine = {
+            "training.fp8_format": training.fp8_format is not None,
+            "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
+            "optimizer.use_precision_aware_optimizer": optimizer.use_precision_aware_optimizer,
+        }
+        missing = [f"{key} needs Transformer Engine" for key, wanted in engine.items() if wanted and not self.transformer_engine]
+        device = {
+            "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
+            "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
+        }
+        missing += [f"{key} needs a GPU" for key, wanted in device.items() if wanted and self.device.type != "cuda"]
+        if training.fp8_format and self.transformer_engine:
+            capability = torch.cuda.get_device_capability(self.device)
+            if capability < (8, 9):
+                missing.append("training.fp8_format needs a GPU of the Ada, Hopper or a later generation")
+            elif training.fp8_recipe == "blockwise" and capability[0] != 9:
+                missing.append("training.fp8_recipe: blockwise needs Hopper GPUs")
+            elif training.fp8_recipe == "mxfp8" and capability[0] < 10:
+                missing.append("training.fp8_recipe: mxfp8 needs Blackwell GPUs (take tensorwise or blockwise on Hopper)")
+        if missing:
+            raise UsageError(f"{'; '.join(missing)}; this run is on {self.name}")
+
+    def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
+        """Allocate Transformer Engine's communication buffers for overlap with tensor parallelism, where the recipe wants it."""
+        if not run.parallel.tp_comm_overlap:
+            return
+        from transformer_engine.pytorch.module.base import initialize_ub
+
+        tokens = run.data.seq_length * run.training.micro_batch_size // run.parallel.context_parallel_size
+        initialize_ub(
+            shape=[tokens, hidden_size],
+            tp_size=run.parallel.tensor_model_parallel_size,
+            use_fp8=run.training.fp8_format is not None,
+            bootstrap_backend="nccl",
+        )
 
     def init_distributed(self, timeout_minutes: float = 10) -> None:
         """Join the process group that torchrun describes in the environment; alone, make a group of one."""

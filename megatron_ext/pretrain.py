@@ -6,6 +6,7 @@ Started again after a kill, the same command goes on from the last checkpoint in
 """
 
 import dataclasses
+import json
 import os
 import shutil
 import sys
@@ -18,48 +19,67 @@ from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
 # What may differ when a run goes on: how it is spread and watched, not what it computes.
 _MAY_CHANGE = {"parallel", "training.micro_batch_size", "training.save_interval", "training.keep_checkpoints", "training.log_interval"}
-_MAY_CHANGE |= {"training.eval_interval", "training.recompute_granularity", "data.num_workers"}
+_MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_every", "training.async_save", "training.manual_gc_interval"}
+_MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
+_MAY_CHANGE |= {"model.architecture", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
+_MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
+_MAY_CHANGE |= {"resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     arguments = parser.parse_args(argv)
-    pretrain(recipe.load(Recipe, arguments.recipe, arguments.overrides))
-    return None
+    return pretrain(recipe.load(Recipe, arguments.recipe, arguments.overrides))
 
 
-def pretrain(run: Recipe) -> None:
-    """Train as the recipe says.
+def pretrain(run: Recipe) -> int:
+    """Train as the recipe says; return the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
 
     Raises:
-        UsageError: the layout is impossible.
+        UsageError: the layout is impossible, or the platform lacks what the recipe asks for.
         DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds another run.
     """
     output = Path(run.output)
+    stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
     weights = checkpoint_folder.newest(run.model.checkpoint)
-    architecture = architectures.read(weights)
+    architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
-        return _say(f"{output} is finished already; nothing to do")
+        _say(f"{output} is finished already; nothing to do")
+        return 0
 
-    from megatron_ext import tokenised_data  # the heavy imports begin here
+    from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
 
     vocabulary = tokenised_data.check(
-        [*run.data.train, *run.data.validation], architecture, Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json"
+        [*run.data.train_prefixes, *run.data.validation_prefixes],
+        architecture,
+        Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json",
     )
-    if run.data.eod_mask_loss and vocabulary.eod < 0:
-        raise DataError("data.eod_mask_loss needs to know the end-of-document token: tokenise with data_prep/preprocess.py --append-eod")
-    trainer = _prepare(run, architecture, vocabulary)
-    trainer.run()
+    for key in ("eod_mask_loss", "reset_attention_mask"):
+        if getattr(run.data, key) and vocabulary.eod < 0:
+            raise DataError(f"data.{key} needs to know the end-of-document token: tokenise with data_prep/preprocess.py --append-eod")
+    platforms.current().check(run)
+    trainer = _prepare(run, architecture, vocabulary, stop)
+    reason = trainer.run()
     if trainer.log:
-        _finish(run, weights, trainer.progress)
+        _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, stop)
     trainer.platform.leave_distributed()
+    return 0 if reason is None else EXIT_CODE
+
+
+def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) -> None:
+    """Leave word why the run stopped; a trigger file was obeyed and goes."""
+    record = {"reason": reason, "iteration": progress.iteration, "exit_code": EXIT_CODE}
+    write_text(Path(run.output) / STOPPED, json.dumps(record) + "\n")
+    stop.trigger_file.unlink(missing_ok=True)
+    _say(f"stopped after step {progress.iteration} ({reason}), checkpoint written; start the same command again to go on")
 
 
 def _check_same_run(output: Path, run: Recipe) -> None:
@@ -86,51 +106,73 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any) -> Any:
+def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any, stop: StopRequests) -> Any:
     """Join the process group, build everything and restore it to where the run stands; return the trainer."""
     import torch
 
     from megatron_ext import checkpointing, layout, optimization, platforms, tokenised_data
-    from megatron_ext.model import build_model
     from megatron_ext.run_log import RunLog
     from megatron_ext.training import Trainer
 
     output = Path(run.output)
-    checkpoints = output / "checkpoints"
     platform = platforms.current()
-    platform.init_distributed()
-    layout.initialize(run.parallel, run.training.seed)
+    timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
+    platform.init_distributed(timeout)
+    layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     if first:
         _start_folder(run)
     torch.distributed.barrier()
-    model = build_model(platform, architecture, run.data.seq_length, **layout.model_options(run))
-    resumed = checkpoint_folder.latest_iteration(checkpoints) is not None
-    if not resumed:
+    platform.start_tp_overlap(run, architecture.hidden_size)
+    checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
+    model = build_pieces(platform, architecture, run)
+    if checkpoint is None:
         checkpointing.load_weights(model, run.model.checkpoint)
     wrapped = optimization.wrap_model(model, run)
     optimizer = optimization.build_optimizer(wrapped, run)
-    scheduler = optimization.build_scheduler(optimizer, run)
-    progress = checkpointing.load(checkpoints, wrapped, optimizer, scheduler) if resumed else checkpointing.Progress()
-    train, validation = tokenised_data.build(run, vocabulary, output / "data_cache")
+    state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
+    progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
+    data = tokenised_data.build(run, vocabulary, output / "data_cache")
     log = RunLog(output, progress.iteration, run.training.train_iters) if first else None
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())
         _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")
-        if resumed:
+        if checkpoint is not None:
             _say(f"going on after step {progress.iteration}")
     return Trainer(
         platform=platform,
         recipe=run,
         architecture=architecture,
-        model=wrapped,
-        optimizer=optimizer,
-        scheduler=scheduler,
+        run=state,
         progress=progress,
-        train=train,
-        validation=validation,
+        data=data,
+        eod=vocabulary.eod,
+        stop=stop,
         log=log,
     )
+
+
+def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
+    """Return this process's pieces of the model: one, or several under an interleaved pipeline."""
+    from megatron_ext import layout
+    from megatron_ext.model import build_model
+
+    count = run.parallel.virtual_pipeline_model_parallel_size
+    options = layout.model_options(run)
+    numbers = range(count) if count else [None]
+    return [build_model(platform, architecture, run.data.seq_length, vp_stage=number, **options) for number in numbers]
+
+
+def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
+    """Return the newest undamaged checkpoint of the run, or None when it has not written one yet (collective)."""
+    from megatron_ext import checkpoint_integrity
+
+    folder, damages = checkpoint_integrity.newest_whole(checkpoints)
+    for damage in damages if first else []:
+        _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
+    if damages and folder is None:
+        raise DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+    return folder
 
 
 def _start_folder(run: Recipe) -> None:
@@ -140,6 +182,7 @@ def _start_folder(run: Recipe) -> None:
     source, target = Path(run.model.checkpoint) / checkpoint_folder.HF, output / "checkpoints" / checkpoint_folder.HF
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
+    (output / STOPPED).unlink(missing_ok=True)
     write_text(output / RECIPE, recipe.dump(run))
 
 
@@ -150,7 +193,7 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
     manifest.write(
         output / manifest.NAME,
         stage="pretrain",
-        inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in (*run.data.train, *run.data.validation))],
+        inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in (*run.data.train_prefixes, *run.data.validation_prefixes))],
         config=recipe.to_dict(run),
         outputs=[output / "log.jsonl", *sorted(path for path in checkpoint.iterdir() if path.is_file())],
         counts=dataclasses.asdict(progress),

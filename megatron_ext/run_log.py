@@ -16,14 +16,26 @@ class RunLog(StepLog):
     """
 
     def __init__(self, folder: Path, done: int, total: int) -> None:
+        super().__init__(folder / "log.jsonl", done, total)
+        self._folder = folder
+        self._open_board(done)
+
+    def _open_board(self, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        super().__init__(folder / "log.jsonl", done, total)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1)
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: the run goes on from there another way."""
+        super().rewind(step)
+        self._board.close()
+        self._open_board(step)
 
     def _write(self, record: dict[str, Any]) -> None:
         super()._write(record)
         for name, value in record.items():
-            if name not in ("kind", "step") and value is not None:
+            if name not in ("kind", "step") and isinstance(value, int | float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        for name, value in (record.get("sources") or {}).items():
+            self._board.add_scalar(f"{record['kind']}/loss of {name}", value, record["step"])
         self._board.flush()

@@ -2,18 +2,20 @@
 
 import dataclasses
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
-import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.architecture import Architecture
+from megatron_ext.batch_schedule import BatchSchedule
+from megatron_ext.blend import Blend, BlendedSamples
 from megatron_ext.recipe import Recipe
 
 _HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document boundaries
@@ -51,6 +53,13 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
     return Vocabulary(vocab_size=architecture.vocab_size, eod=next(iter(ends.values())))
 
 
+def token_count(prefix: str) -> int:
+    """Return the number of tokens that the index of a pair of files speaks of."""
+    with Path(f"{prefix}.idx").open("rb") as file:
+        sequences = _HEADER.unpack(file.read(_HEADER.size))[3]
+        return int(numpy.fromfile(file, numpy.int32, sequences).sum(dtype=numpy.int64))
+
+
 def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
     """Check one pair of files and return the id of its end-of-document token (`_NO_EOD` when nothing tells it)."""
     index, binary = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
@@ -64,7 +73,7 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
             raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
         if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
             raise DataError(f"{index} is cut off or altered; tokenise again")
-        tokens = int(numpy.fromfile(file, numpy.int32, sequences).sum(dtype=numpy.int64))
+    tokens = token_count(prefix)
     if tokens == 0:
         raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
     if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
@@ -94,47 +103,73 @@ def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Archi
     return end.get("id", _NO_EOD)
 
 
-def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> tuple[Any, Any]:
-    """Return the training and validation datasets (collective: rank 0 writes the index cache, the others read it)."""
-    training = recipe.training
-    sizes = [training.train_iters * training.global_batch_size, training.eval_iters * training.global_batch_size, 0]
-    config = GPTDatasetConfig(
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """What a run reads."""
+
+    train: Any
+    """Sample n of the run is train[n]."""
+    validation: dict[str, Any]
+    """A dataset for each source that has one; the only one without sources is called "validation"."""
+    weights: dict[str, float]
+    """How much each validation counts in the loss of all."""
+
+
+def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> Datasets:
+    """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it)."""
+    data, training = recipe.data, recipe.training
+    count = samples_needed(recipe)
+    config = partial(
+        GPTDatasetConfig,
         random_seed=training.seed,
-        sequence_length=recipe.data.seq_length,
-        blend_per_split=[(recipe.data.train, None), (recipe.data.validation, None) if training.eval_iters else None, None],
+        sequence_length=data.seq_length,
         path_to_cache=str(cache),
         tokenizer=vocabulary,  # type: ignore[arg-type]
-        reset_position_ids=False,
-        reset_attention_mask=False,
-        eod_mask_loss=recipe.data.eod_mask_loss,
+        reset_position_ids=False,  # positions are rotary, so that only the mask makes a difference
+        reset_attention_mask=False,  # documents are kept apart by `batches.pack_documents`, without a mask in memory
+        eod_mask_loss=data.eod_mask_loss,
         create_attention_mask=False,  # causal masks are built into the attention kernels
     )
-    train, validation, _ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
-    return train, validation
+    if data.sources:
+        blend = Blend(_phases(recipe, count))
+        sources = {name: _one(config, data.sources[name].train, blend.counts[name], 0) for name in blend.names if blend.counts[name]}
+        train: Any = BlendedSamples(blend, sources)
+    else:
+        train = _one(config, data.train, count, 0)
+    files = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
+    evaluated = training.eval_iters * training.global_batch_size
+    validation = {name: _one(config, prefixes, evaluated, 1) for name, prefixes in files.items()} if evaluated else {}
+    weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
+    return Datasets(train=train, validation=validation, weights=weights)
 
 
-class BatchSampler:
-    """Yields this data-parallel rank's micro-batches of sample indices, from a given number of consumed samples on.
+def samples_needed(recipe: Recipe) -> int:
+    """Return the samples that a run may read: those of its steps, and those that it may leave out after a spike of the loss."""
+    spare = recipe.resilience.max_skipped_steps if recipe.resilience.loss_spike_threshold is not None else 0
+    return BatchSchedule(recipe.training).samples_after(recipe.training.train_iters) + spare * recipe.training.global_batch_size
 
-    Sample n of the run is the same whatever the number of ranks and the micro-batch size.
+
+def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
+    """Return the number of samples and the weights of each phase; what a run leaves out counts to the phase that it is in."""
+    schedule = BatchSchedule(recipe.training)
+    weights = [
+        {name: source.weight for name, source in recipe.data.sources.items() if source.weight},
+        *(phase.weights for phase in recipe.data.phases),
+    ]
+    bounds = [0, *(schedule.samples_after(phase.start_step) for phase in recipe.data.phases), count]
+    return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
+
+
+def _one(config: Callable[..., GPTDatasetConfig], prefixes: list[str], samples: int, split: int) -> Any:
+    """Return a dataset of `samples` samples (split 0 is for training, 1 for validation); several files count by their tokens.
+
+    Megatron's own blend without weights ends after one pass over the files.
     """
-
-    def __init__(self, *, total: int, consumed: int, micro_batch_size: int, rank: int, ranks: int) -> None:
-        self.total, self.consumed = total, consumed
-        self.micro_batch_size, self.rank, self.ranks = micro_batch_size, rank, ranks
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield lists of `micro_batch_size` indices."""
-        step = self.micro_batch_size * self.ranks
-        for start in range(self.consumed, self.total - step + 1, step):
-            first = start + self.rank * self.micro_batch_size
-            yield list(range(first, first + self.micro_batch_size))
-
-
-def loader(dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
-    return iter(
-        torch.utils.data.DataLoader(
-            dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, persistent_workers=num_workers > 0
-        )
-    )
+    if len(prefixes) > 1:
+        blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
+        return BlendedSamples(blend, {name: _one(config, [name], count, split) for name, count in blend.counts.items() if count})
+    blends: list[Any] = [None, None, None]
+    blends[split] = (prefixes, None)
+    sizes = [0, 0, 0]
+    sizes[split] = samples
+    return BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config(blend_per_split=blends)).build()[split]

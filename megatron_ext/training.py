@@ -1,26 +1,30 @@
-"""The training loop: forward and backward through the pipeline, one optimizer step, validation, checkpoint."""
+"""The training loop: one optimizer step after the other, validation, checkpoint, and what to do when a step goes wrong."""
 
+import dataclasses
+import gc
+import math
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.distributed import DistributedDataParallel
-from megatron.core.optimizer import MegatronOptimizer
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
-from megatron.core.pipeline_parallel import get_forward_backward_func
-from torch import Tensor
 
 from galen.errors import DataError
-from megatron_ext import checkpointing, tokenised_data
+from megatron_ext import batches, checkpoint_integrity, checkpointing
 from megatron_ext.architecture import Architecture
-from megatron_ext.checkpointing import Progress
+from megatron_ext.batch_schedule import BatchSchedule
+from megatron_ext.checkpoint_writer import CheckpointWriter
+from megatron_ext.checkpointing import Progress, Run
+from megatron_ext.global_batch import Batches, GlobalBatch, Outcome, samples_not_finite
+from megatron_ext.loss_guard import LossGuard
 from megatron_ext.platforms import Platform
 from megatron_ext.recipe import Recipe
 from megatron_ext.run_log import RunLog
+from megatron_ext.stop_requests import StopRequests
+from megatron_ext.stragglers import StragglerReport
+from megatron_ext.tokenised_data import Datasets
+from megatron_ext.watchdog import Watchdog
 
 
 class Trainer:
@@ -30,8 +34,11 @@ class Trainer:
         platform: what the process runs on.
         recipe: the run's configuration.
         architecture: the model's shape.
-        model, optimizer, scheduler: this rank's part, restored to `progress`.
-        train, validation: datasets; validation may be None.
+        run: this process's model, optimizer and schedule, restored to `progress`.
+        progress: how far the run is.
+        data: what is read.
+        eod: id of the end-of-document token.
+        stop: reasons to stop early.
         log: rank 0's log, None on the others.
     """
 
@@ -41,76 +48,155 @@ class Trainer:
         platform: Platform,
         recipe: Recipe,
         architecture: Architecture,
-        model: DistributedDataParallel,
-        optimizer: MegatronOptimizer,
-        scheduler: OptimizerParamScheduler,
+        run: Run,
         progress: Progress,
-        train: Any,
-        validation: Any,
+        data: Datasets,
+        eod: int,
+        stop: StopRequests,
         log: RunLog | None,
     ) -> None:
-        self.platform, self.recipe, self.architecture = platform, recipe, architecture
-        self.model, self.optimizer, self.scheduler, self.progress = model, optimizer, scheduler, progress
-        self.train_data, self.validation_data, self.log = train, validation, log
-        self.micro_batches = recipe.training.global_batch_size // (
-            recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size()
-        )
-        self._schedule = get_forward_backward_func()
+        self.platform, self.recipe, self.architecture, self.state = platform, recipe, architecture, run
+        self.progress, self.data, self.stop, self.log = progress, data, stop, log
+        self.rank, self.checkpoints = torch.distributed.get_rank(), Path(recipe.output) / "checkpoints"
+        self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
+        self.schedule = BatchSchedule(recipe.training)
+        self.batch = GlobalBatch(platform, recipe, run.model, eod)
+        limit = 60 * recipe.resilience.distributed_timeout_minutes
+        self.watchdog = Watchdog(Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit)
+        self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
+        self._start_from(progress)
 
-    def run(self) -> None:
-        """Train to the recipe's last step, with validations and checkpoints on the way."""
-        options, progress = self.recipe.training, self.progress
-        batches = self._batches(self.train_data, progress.consumed_samples, options.train_iters)
-        if progress.iteration == 0:
+    def _start_from(self, progress: Progress) -> None:
+        resilience = self.recipe.resilience
+        self.progress = progress
+        self.guard = LossGuard(resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses)
+        self.batches = self._batches(self.data.train, progress.position)
+
+    def run(self) -> str | None:
+        """Train to the recipe's last step, with validations and checkpoints on the way.
+
+        Returns:
+            Why the run stopped early, its checkpoint written; None when it is finished.
+
+        Raises:
+            DataError: too many steps went wrong.
+        """
+        options, reason = self.recipe.training, None
+        if options.manual_gc_interval:
+            gc.disable()  # a collection on one process would make all others wait
+        if self.progress.iteration == 0:
             self._validate()
-        while progress.iteration < options.train_iters:
-            self._step(batches)
-            last = progress.iteration == options.train_iters
-            if last or progress.iteration % options.eval_interval == 0:
+        while self.progress.iteration < options.train_iters and reason is None:
+            reason = self.stop.reason(self._step())
+            step, last = self.progress.iteration, self.progress.iteration == options.train_iters
+            if last or step % options.eval_interval == 0:
                 self._validate()
-            if last or progress.iteration % options.save_interval == 0:
+            if last or reason or step % options.save_interval == 0:
                 self.save()
+            self._look_around(step)
+        self.watchdog.enter(self.progress.iteration, "checkpoint")
+        self.writer.finish(wait=True)
+        self.watchdog.close()
+        return reason if self.progress.iteration < options.train_iters else None
 
     def save(self) -> None:
         """Write a checkpoint of the present state."""
-        checkpointing.save(
-            Path(self.recipe.output) / "checkpoints",
-            self.progress,
-            self.architecture,
-            self.model,
-            self.optimizer,
-            self.scheduler,
-            self.recipe.training.keep_checkpoints,
-        )
+        self.watchdog.enter(self.progress.iteration, "checkpoint")
+        self.progress.recent_losses = self.guard.recent
+        self.writer.save(self.progress, self.state)
 
-    def _step(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        options, progress = self.recipe.training, self.progress
-        start = time.monotonic()
-        self.model.train()
-        self.model.zero_grad_buffer()
-        self.optimizer.zero_grad()
-        loss_sum, tokens = self._forward_backward(batches, forward_only=False)
-        self.scheduler.step(options.global_batch_size)  # before the step: the first has a rate above 0, the last min_lr
-        _, grad_norm, _ = self.optimizer.step()
+    def _step(self) -> list[float]:
+        """Take one step, or find that it must not be taken; return the sums of the processes' requests to stop."""
+        progress, start = self.progress, time.monotonic()
+        self.watchdog.enter(progress.iteration, "forward and backward")
+        for piece in self.state.model:
+            piece.train()
+            piece.zero_grad_buffer()
+        optimizer = self.state.optimizer
+        optimizer.zero_grad()
+        size = self.schedule.size(progress.consumed_samples)
+        outcome = self.batch.run(self.batches, self._micro_batches(size), self.stop.flags(look_at_file=self.rank == 0))
+        self.watchdog.enter(progress.iteration, "optimizer step")
+        optimizer.prepare_grads()
+        norm = float(optimizer.get_grad_norm())
+        if (median := self.guard.spike(outcome.loss)) is not None and self._go_back(outcome, size, median):
+            return outcome.flags
+        self.state.scheduler.step(size)  # before the step: the first has a rate above 0, the last min_lr
+        if math.isfinite(outcome.loss) and math.isfinite(norm) and median is None:
+            optimizer.step()
+            self.guard.accept(outcome.loss)
+        else:
+            self._leave_out(outcome, norm, size, median)
         seconds = time.monotonic() - start
         progress.iteration += 1
-        progress.consumed_samples += options.global_batch_size
-        progress.consumed_tokens += tokens
+        progress.consumed_samples += size
+        progress.consumed_tokens += outcome.tokens
         progress.seconds += seconds
-        if self.log and progress.iteration % options.log_interval == 0:
-            rate = options.global_batch_size * self.recipe.data.seq_length / seconds
-            figures = {
+        self._log_step(outcome, norm, size, seconds)
+        return outcome.flags
+
+    def _leave_out(self, outcome: Outcome, norm: float, size: int, median: float | None) -> None:
+        """Count a step whose update would have done harm, and say which samples caused it."""
+        first = self.progress.position
+        culprits = samples_not_finite(outcome, first, self.recipe.training.micro_batch_size)
+        what = "loss" if not math.isfinite(outcome.loss) else "gradient" if not math.isfinite(norm) else "spike of the loss"
+        record = {"reason": what, "first_sample": first, "samples": size, "not_finite": culprits}
+        self._count_skipped(1, f"{what} of step {self.progress.iteration + 1} (samples {culprits or f'{first} to {first + size - 1}'})")
+        if self.log:
+            self.log.event("skipped", self.progress.iteration + 1, record)
+
+    def _go_back(self, outcome: Outcome, size: int, median: float) -> bool:
+        """Return to the last checkpoint and leave out the data from there to here; False when there is no checkpoint yet."""
+        self.watchdog.enter(self.progress.iteration, "checkpoint")
+        before, end = self.progress, self.progress.position + size
+        self.writer.finish(wait=True)
+        folder, _ = checkpoint_integrity.newest_whole(self.checkpoints)
+        if folder is None:
+            return False
+        progress = checkpointing.load(folder, self.state)
+        window = {"loss": outcome.loss, "median": median, "from_step": before.iteration + 1, "to_step": progress.iteration}
+        window |= {"first_sample": progress.position, "samples": end - progress.position}
+        undone = before.iteration + 1 - progress.iteration
+        skipped = before.skipped_steps
+        progress.left_out_samples = end - progress.consumed_samples
+        self._start_from(dataclasses.replace(progress, skipped_steps=skipped, seconds=before.seconds))
+        if self.log:
+            self.log.rewind(progress.iteration)
+            self.log.event("rolled_back", progress.iteration, window)
+        self._count_skipped(undone, f"spike of the loss at step {window['from_step']}: {outcome.loss:.3f}, median {median:.3f}")
+        return True
+
+    def _count_skipped(self, steps: int, last: str) -> None:
+        self.progress.skipped_steps += steps
+        allowed = self.recipe.resilience.max_skipped_steps
+        if self.progress.skipped_steps > allowed:
+            self.watchdog.close()
+            raise DataError(
+                f"{self.progress.skipped_steps} steps were left out, more than resilience.max_skipped_steps = {allowed}; the last: {last}. "
+                "If log.jsonl names the same samples again and again, look at them; if the gradient's norm grew before, lower optimizer.lr "
+                "or lengthen the warm-up; if one rank or node stands out, check its hardware"
+            )
+
+    def _log_step(self, outcome: Outcome, norm: float, size: int, seconds: float) -> None:
+        progress = self.progress
+        if not self.log or progress.iteration % self.recipe.training.log_interval:
+            return
+        rate = size * self.recipe.data.seq_length / seconds
+        self.log.train(
+            {
                 "step": progress.iteration,
-                "loss": loss_sum / tokens,
-                "lr": self.optimizer.param_groups[0]["lr"],
-                "grad_norm": float(grad_norm),
+                "loss": outcome.loss,
+                "lr": self.state.optimizer.param_groups[0]["lr"],
+                "grad_norm": norm,
+                "global_batch_size": size,
                 "consumed_samples": progress.consumed_samples,
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
                 "mfu": self._mfu(rate),
+                "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
             }
-            self.log.train(figures)
+        )
 
     def _mfu(self, tokens_per_second: float) -> float | None:
         """Return the share of the devices' peak bf16 rate that the model's own FLOPs take, where the peak is known."""
@@ -119,66 +205,53 @@ class Trainer:
         needed = tokens_per_second * self.architecture.flops_per_token(self.recipe.data.seq_length)
         return needed / (self.platform.peak_flops * torch.distributed.get_world_size())
 
+    def _look_around(self, step: int) -> None:
+        """Collect garbage, compare the processes' speed, each at its interval, and see whether a checkpoint has been written."""
+        self.writer.finish(wait=False)
+        options, every = self.recipe.training, self.recipe.resilience.straggler_interval
+        if options.manual_gc_interval and step % options.manual_gc_interval == 0:
+            gc.collect()
+        if every and step % every == 0:
+            slow = self.stragglers.slow(self.batch.timer.take() / every, self.platform.device)
+            if slow and self.log:
+                self.log.event("slow_ranks", step, {"ranks": slow})
+
     @torch.no_grad()
     def _validate(self) -> None:
-        """Measure the loss over the same validation batches each time."""
-        options = self.recipe.training
-        if self.validation_data is None:
+        """Measure the loss of each source over the same validation batches each time."""
+        if not self.data.validation:
             return
-        self.model.eval()
-        batches = self._batches(self.validation_data, 0, options.eval_iters)
-        sums = [self._forward_backward(batches, forward_only=True) for _ in range(options.eval_iters)]
-        loss_sum, tokens = (sum(part) for part in zip(*sums, strict=True))
+        self.watchdog.enter(self.progress.iteration, "validation")
+        self.batch.timer.take()
+        for piece in self.state.model:
+            piece.eval()
+        losses, tokens = {}, 0
+        for name, dataset in self.data.validation.items():
+            losses[name], counted = self._loss_over(dataset)
+            tokens += counted
+        self.batch.timer.take()
         if self.log:
-            self.log.validation(self.progress.iteration, loss_sum / tokens, int(tokens))
+            share = sum(self.data.weights.values())
+            mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
+            self.log.validation(self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None)
 
-    def _batches(self, dataset: Any, consumed: int, iterations: int) -> Iterator[dict[str, Tensor]]:
+    def _loss_over(self, dataset: Any) -> tuple[float, int]:
+        """Return the mean loss over a validation dataset and its number of tokens."""
         options = self.recipe.training
-        sampler = tokenised_data.BatchSampler(
-            total=iterations * options.global_batch_size,
-            consumed=consumed,
-            micro_batch_size=options.micro_batch_size,
+        source, micro_batches = self._batches(dataset, 0), self._micro_batches(options.global_batch_size)
+        outcomes = [self.batch.run(source, micro_batches, [], forward_only=True) for _ in range(options.eval_iters)]
+        tokens = sum(outcome.tokens for outcome in outcomes)
+        return sum(outcome.loss * outcome.tokens for outcome in outcomes) / tokens, tokens
+
+    def _micro_batches(self, size: int) -> int:
+        return size // (self.recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size())
+
+    def _batches(self, dataset: Any, first: int) -> Batches:
+        sampler = batches.BatchSampler(
+            total=len(dataset),
+            consumed=first,
+            micro_batch_size=self.recipe.training.micro_batch_size,
             rank=parallel_state.get_data_parallel_rank(),
             ranks=parallel_state.get_data_parallel_world_size(),
         )
-        return tokenised_data.loader(dataset, sampler, self.recipe.data.num_workers, pin_memory=self.platform.pin_memory)
-
-    def _forward_backward(self, batches: Iterator[dict[str, Tensor]], forward_only: bool) -> tuple[float, int]:
-        """Run one global batch through the pipeline; return the sum of its losses and its number of tokens, over all ranks."""
-        options = self.recipe.training
-        reports = self._schedule(
-            forward_step_func=self._forward_step,
-            data_iterator=batches,
-            model=[self.model],
-            num_microbatches=self.micro_batches,
-            seq_length=self.recipe.data.seq_length,
-            micro_batch_size=options.micro_batch_size,
-            forward_only=forward_only,
-        )
-        total = torch.zeros(2, dtype=torch.float64, device=self.platform.device)
-        if parallel_state.get_tensor_model_parallel_rank() == 0:  # the others hold the same figures
-            for report in reports:  # empty on all but the last pipeline stage
-                total += report["sums"]
-        torch.distributed.all_reduce(total)
-        loss_sum, tokens = total.tolist()
-        if tokens == 0:
-            raise DataError("a whole batch has no token to learn from: every label is masked; check data.eod_mask_loss and the data")
-        return loss_sum, int(tokens)
-
-    def _forward_step(self, batches: Iterator[dict[str, Tensor]], model: DistributedDataParallel) -> tuple[Tensor, Callable]:
-        """Run one micro-batch through this stage; return its output and the function that makes a loss of the last one's."""
-        batch = {name: tensor.to(self.platform.device, non_blocking=True) for name, tensor in next(batches).items()}
-        output = model(batch["tokens"], batch["position_ids"], None, labels=batch["labels"])
-        return output, partial(_loss, batch["loss_mask"])
-
-
-def _loss(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the summed loss, the number of tokens in it, and both for the report (Megatron's per-token convention).
-
-    Args:
-        loss_mask: [batch, sequence], 1 where a label counts.
-        losses: [batch, sequence], cross entropy in nats.
-    """
-    loss = (losses.float() * loss_mask).sum()
-    tokens = loss_mask.sum()
-    return loss, tokens.to(torch.int), {"sums": torch.stack([loss.detach(), tokens]).double()}
+        return batches.loader(dataset, sampler, self.recipe.data.num_workers, pin_memory=self.platform.pin_memory)

@@ -1,10 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
 import pytest
 
-from tests.conftest import run
+from tests.conftest import ROOT, run
 
 RECIPE = """
 output: {output}
@@ -51,6 +54,58 @@ def pretrain(tmp_path_factory, checkpoint, data):
         recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
         done = run(*launcher(processes), "megatron_ext.pretrain", recipe, *overrides, check=check)
         return output if check else done
+
+    return pretrain
+
+
+class Started:
+    """A run under way: the ids of its processes; `wait` returns their exit codes and what they wrote."""
+
+    def __init__(self, server: subprocess.Popen, pids: list[int], written: Path) -> None:
+        self.server, self.pids, self.written = server, pids, written
+
+    def wait(self) -> tuple[list[int], str]:
+        return json.loads(self.server.stdout.readline()), self.written.read_text()
+
+
+@pytest.fixture(scope="session")
+def start_forked(tmp_path_factory):
+    """Start a run over forked processes, which begin at once, from a recipe and overrides."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.megatron_ext.fork_server"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout.readline() == '["ready"]\n'
+
+    def start(processes: int, *argv: object) -> Started:
+        written = tmp_path_factory.mktemp("output") / "output.txt"
+        request = {"argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return Started(server, json.loads(server.stdout.readline()), written)
+
+    yield start
+    server.stdin.close()
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
+    """Run pretraining over forked processes; return its run folder, or with check=False exit codes and output."""
+
+    def pretrain(processes: int, *overrides: str, output: Path | None = None, recipe: str = RECIPE, check: bool = True):
+        output = output or tmp_path_factory.mktemp("run")
+        output.mkdir(parents=True, exist_ok=True)
+        given = output / "given.yaml"
+        given.write_text(recipe.format(output=output, checkpoint=checkpoint, data=data))
+        codes, written = start_forked(processes, given, *overrides).wait()
+        if check:
+            assert codes == [0] * processes, written[-6000:]
+        return output if check else (codes, written)
 
     return pretrain
 

@@ -38,3 +38,16 @@ def test_the_loss_curve_does_not_notice(tmp_path, pretrain):
         assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
         assert after["consumed_samples"] == before["consumed_samples"]
     assert log(changing, "validation")[-1]["loss"] == pytest.approx(log(undisturbed, "validation")[-1]["loss"], rel=1e-6)
+
+
+@pytest.mark.multiprocess
+def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked):
+    at_once = pretrain_forked(2, *STEPS, output=tmp_path / "at_once")
+    aside = pretrain_forked(2, *STEPS, "training.async_save=true", output=tmp_path / "aside")
+    names = [sorted(path.name for path in (run / "checkpoints").glob("iter_*")) for run in (at_once, aside)]
+    assert names[0] == names[1] == [f"iter_000000{step}" for step in (2, 4, 6, 8)]
+    rewind(aside, 4)
+    pretrain_forked(2, *STEPS, "training.async_save=true", output=aside)
+    assert [(r["step"], r["loss"], r["grad_norm"]) for r in log(aside, "train")] == [
+        (r["step"], r["loss"], r["grad_norm"]) for r in log(at_once, "train")
+    ]

@@ -9,20 +9,28 @@ LAYOUTS = {
     "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
     "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
     "DP2 with overlap": (2, ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]),
+    "PP2, interleaved": (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2"]),
+    "CP2": (2, ["parallel.context_parallel_size=2"]),
+    "full recompute": (1, ["training.recompute_granularity=full", "training.recompute_num_layers=2"]),
+    "selective recompute": (1, ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,core_attn]"]),
+    "TP2 x CP2 with sequence parallelism": (
+        4,
+        ["parallel.tensor_model_parallel_size=2", "parallel.context_parallel_size=2", "parallel.sequence_parallel=true"],
+    ),
     "TP2 x PP2": (4, ["parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"]),
 }
 
 
 @pytest.fixture(scope="module")
-def alone(pretrain):
-    return pretrain(1)
+def alone(pretrain_forked):
+    return pretrain_forked(1)
 
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_same_losses_as_one_process(pretrain, alone, name):
+def test_same_losses_as_one_process(pretrain_forked, alone, name):
     processes, overrides = LAYOUTS[name]
-    output = pretrain(processes, *overrides)
+    output = pretrain_forked(processes, *overrides)
     for expected, found in zip(log(alone, "train"), log(output, "train"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
@@ -39,6 +47,6 @@ def test_training_lowers_the_loss(alone):
 
 
 @pytest.mark.multiprocess
-def test_bf16_stays_near_fp32(pretrain, alone):
-    for expected, found in zip(log(alone, "train"), log(pretrain(1, "training.precision=bf16"), "train"), strict=True):
+def test_bf16_stays_near_fp32(pretrain_forked, alone):
+    for expected, found in zip(log(alone, "train"), log(pretrain_forked(1, "training.precision=bf16"), "train"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=0.01)

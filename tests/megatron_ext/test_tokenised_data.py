@@ -7,7 +7,8 @@ from galen import manifest
 from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
-from megatron_ext.tokenised_data import BatchSampler, check
+from megatron_ext.batches import BatchSampler
+from megatron_ext.tokenised_data import check
 from tests.conftest import run
 
 

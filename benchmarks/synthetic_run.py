@@ -1,0 +1,114 @@
+"""A training run on random weights and made-up text, from the parts of `megatron_ext`, without files: for measuring."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+
+from galen.recipe import load
+from megatron_ext import layout, optimization, platforms
+from megatron_ext.architecture import Architecture
+from megatron_ext.global_batch import Batches, GlobalBatch
+from megatron_ext.pretrain import build_pieces
+from megatron_ext.recipe import Recipe, check_layout
+
+SPEEDS = 8  # sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What one step gave."""
+
+    loss: float
+    grad_norm: float
+    seconds: float
+
+
+class SyntheticRun:
+    """A run over all processes that torchrun started, or over one.
+
+    Args:
+        recipe: a YAML file of the run; its data and checkpoint are not read.
+        overrides: replace its keys.
+        architecture: the model.
+        weights: a file of initial weights; made by the first run that names it, so that others begin with the same.
+    """
+
+    def __init__(self, recipe: Path, overrides: list[str], architecture: Architecture, weights: Path | None = None) -> None:
+        self.recipe, self.architecture = load(Recipe, recipe, overrides), architecture
+        self.platform = platforms.current()
+        self.platform.check(self.recipe)
+        self.platform.init_distributed()
+        check_layout(self.recipe, architecture, torch.distributed.get_world_size())
+        layout.initialize(self.recipe.parallel, self.recipe.training.seed)
+        self.platform.start_tp_overlap(self.recipe, architecture.hidden_size)
+        pieces = build_pieces(self.platform, architecture, self.recipe)
+        if weights is not None:
+            _share_weights(pieces[0], weights)
+        self.model = optimization.wrap_model(pieces, self.recipe)
+        self.optimizer = optimization.build_optimizer(self.model, self.recipe)
+        self.scheduler = optimization.build_scheduler(self.optimizer, self.recipe)
+        self.batch = GlobalBatch(self.platform, self.recipe, self.model, eod=0)
+        self._batches = self._make_batches()
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in a global batch."""
+        return self.recipe.training.global_batch_size * self.recipe.data.seq_length
+
+    def step(self) -> Step:
+        """Take an optimizer step (collective)."""
+        training = self.recipe.training
+        start = time.perf_counter()
+        for piece in self.model:
+            piece.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        replicas = parallel_state.get_data_parallel_world_size()
+        outcome = self.batch.run(self._batches, training.global_batch_size // (training.micro_batch_size * replicas), [])
+        self.scheduler.step(training.global_batch_size)
+        _, norm, _ = self.optimizer.step()
+        torch.cuda.synchronize()
+        return Step(outcome.loss, float(norm), time.perf_counter() - start)
+
+    def _make_batches(self) -> Batches:
+        rank, size = parallel_state.get_data_parallel_rank(), self.recipe.training.micro_batch_size
+        for number in itertools.count():
+            yield self._rows(range((number * 1000 + rank) * size, (number * 1000 + rank + 1) * size))
+
+    def _rows(self, numbers: range) -> dict[str, torch.Tensor]:
+        length = self.recipe.data.seq_length
+        rows = []
+        for number in numbers:
+            generator = torch.Generator().manual_seed(number)
+            first = int(torch.randint(self.architecture.vocab_size, (1,), generator=generator))
+            rows.append((first + torch.arange(length + 1) * (1 + number % SPEEDS)) % self.architecture.vocab_size)
+        whole = torch.stack(rows)
+        return {
+            "tokens": whole[:, :-1].contiguous(),
+            "labels": whole[:, 1:].contiguous(),
+            "loss_mask": torch.ones(len(rows), length),
+            "position_ids": torch.arange(length).repeat(len(rows), 1),
+        }
+
+
+def _share_weights(model: Any, path: Path) -> None:
+    """Fill the weights from a file, or write the file."""
+    names = dict(model.named_parameters())
+    if not path.exists():
+        torch.save({name: weight.detach().float().cpu() for name, weight in names.items()}, path)
+        return
+    stored = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        for name, weight in names.items():
+            weight.copy_(stored[name])
+
+
+def steps(run: SyntheticRun, count: int) -> Iterator[Step]:
+    """Yield `count` steps."""
+    for _ in range(count):
+        yield run.step()

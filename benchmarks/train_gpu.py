@@ -1,0 +1,149 @@
+"""Speed of training on this machine's GPUs: tokens/s, model TFLOP/s, MFU, and what takes the time.
+
+    python benchmarks/train_gpu.py --model llama_3_8b --precision fp8 --output benchmarks/results/llama_3_8b_fp8.json
+    torchrun --nproc-per-node 8 benchmarks/train_gpu.py --model llama_3_8b --precision bf16 training.global_batch_size=128
+
+Random weights, made-up text, sequence 8,192 and micro-batch 1 unless keys say otherwise. The median step after the warm-up counts.
+MFU is against the dense bf16 peak of the GPUs, also in FP8. On one 80 GB GPU the 8B model does not fit with its optimizer: --layers
+cuts it, and the figures are those of the cut model. `make gpu-check` runs this for the 1B and the 8B.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from galen import cli, manifest  # noqa: E402
+from galen.atomic import write_text  # noqa: E402
+from galen.errors import UsageError  # noqa: E402
+
+LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
+ONE_B: dict[str, Any] = {
+    "num_layers": 16,
+    "hidden_size": 2048,
+    "ffn_hidden_size": 8192,
+    "kv_channels": 64,
+}  # the shape of Llama 3.2 1B, output untied
+TINY = ROOT / "examples/pretrain/architectures/tiny.json"
+PRECISIONS = {
+    "fp32": ["training.precision=fp32"],
+    "bf16": ["training.precision=bf16"],
+    "fp8": ["training.precision=bf16", "training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"],
+}
+# What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16 gradients.
+LEAN = [
+    *("optimizer.use_precision_aware_optimizer=true", "optimizer.main_grads_dtype=bf16"),
+    *("optimizer.exp_avg_dtype=bf16", "optimizer.exp_avg_sq_dtype=bf16"),
+]
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run the command."""
+    arguments = _parser().parse_args(argv)
+    shape = architecture(arguments.model, arguments.layers)
+    from synthetic_run import SyntheticRun, steps
+
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = write_recipe(Path(folder), arguments.model)
+        run = SyntheticRun(recipe, [*PRECISIONS[arguments.precision], *(LEAN if arguments.lean else []), *arguments.overrides], shape)
+    taken = list(steps(run, arguments.warm_up + arguments.steps))
+    seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
+    import torch
+
+    gpus = torch.distributed.get_world_size()
+    rate = run.tokens_per_step / seconds / gpus
+    flops = rate * shape.flops_per_token(run.recipe.data.seq_length)
+    result: dict[str, Any] = {
+        "command": shlex.join(sys.argv),
+        "device": run.platform.device_name,
+        "gpus": gpus,
+        "model": dataclasses.asdict(shape) | {"parameters": shape.parameters},
+        "precision": arguments.precision,
+        "seconds_per_step": seconds,
+        "tokens_per_second_per_gpu": rate,
+        "model_tflops_per_gpu": flops / 1e12,
+        "mfu": None if run.platform.peak_flops is None else flops / run.platform.peak_flops,
+        "peak_memory_gib": run.platform.peak_memory / 2**30,
+        "losses": [step.loss for step in taken],
+        "versions": manifest.versions(),
+    }
+    if arguments.profile:
+        result["slowest"] = profile(run)
+    if torch.distributed.get_rank() == 0:
+        print(json.dumps(result, indent=1))
+        if arguments.output:
+            write_text(arguments.output, json.dumps(result, indent=1) + "\n")
+    run.platform.leave_distributed()
+    return None
+
+
+def architecture(model: str, layers: int | None) -> Any:
+    """Return the shape of the model, cut to `layers` where they are given."""
+    from megatron_ext import architecture as architectures
+
+    shape = architectures.read(TINY if model == "tiny" else LLAMA_3_8B)
+    if model == "llama_1b":
+        shape = dataclasses.replace(shape, **ONE_B)
+    if layers is not None:
+        if not 1 <= layers <= shape.num_layers:
+            raise UsageError(f"--layers must be between 1 and {shape.num_layers}")
+        shape = dataclasses.replace(shape, num_layers=layers)
+    return shape
+
+
+def write_recipe(folder: Path, model: str) -> Path:
+    """Write the recipe that the overrides change and return its path."""
+    tiny = model == "tiny"
+    recipe = {
+        "output": str(folder),
+        "model": {"checkpoint": "none"},
+        "data": {"train": ["none"], "seq_length": 32 if tiny else 8192},
+        "training": {"train_iters": 1000, "global_batch_size": 8, "eval_iters": 0, "cross_entropy_loss_fusion": not tiny},
+        "optimizer": {"lr": 1e-4, "lr_warmup_iters": 10},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(recipe), encoding="utf-8")
+    return path
+
+
+def profile(run: Any) -> list[dict[str, Any]]:
+    """Return the operations that take most of a step's time, the device's where there is one."""
+    import torch
+
+    with torch.profiler.profile() as profiler:
+        run.step()
+    averages = profiler.key_averages()
+    device = any(entry.self_device_time_total for entry in averages)
+    name = "self_device_time_total" if device else "self_cpu_time_total"
+    total = sum(getattr(entry, name) for entry in averages)
+    slowest = sorted(averages, key=lambda entry: -getattr(entry, name))[:20]
+    return [
+        {"operation": entry.key, "calls": entry.count, "milliseconds": getattr(entry, name) / 1000, "share": getattr(entry, name) / total}
+        for entry in slowest
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["llama_3_8b", "llama_1b", "tiny"], default="llama_3_8b", help="tiny is for CPUs")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default bf16")
+    parser.add_argument("--layers", type=int, help="cut the model to so many layers")
+    parser.add_argument("--lean", action="store_true", help="bf16 gradients and optimizer state (Transformer Engine)")
+    parser.add_argument("--warm-up", type=int, default=5, help="steps before the timed ones (default 5)")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps (default 20)")
+    parser.add_argument("--profile", action="store_true", help="also list the slowest operations of a step")
+    parser.add_argument("--output", type=Path, help="write the result here too")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,67 @@
+"""From a dataset to what a process computes on: which samples, and which part of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.packed_seq_params import PackedSeqParams
+from torch import Tensor
+
+from megatron_ext.attention import context_parallel_positions
+
+
+class BatchSampler:
+    """Yields this data-parallel rank's micro-batches of sample indices, from a given number of consumed samples on.
+
+    Sample n of the run is the same whatever the number of ranks and the micro-batch size.
+    """
+
+    def __init__(self, *, total: int, consumed: int, micro_batch_size: int, rank: int, ranks: int) -> None:
+        self.total, self.consumed = total, consumed
+        self.micro_batch_size, self.rank, self.ranks = micro_batch_size, rank, ranks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield lists of `micro_batch_size` indices."""
+        step = self.micro_batch_size * self.ranks
+        for start in range(self.consumed, self.total - step + 1, step):
+            first = start + self.rank * self.micro_batch_size
+            yield list(range(first, first + self.micro_batch_size))
+
+
+def loader(dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
+    """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
+    return iter(
+        torch.utils.data.DataLoader(
+            dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, persistent_workers=num_workers > 0
+        )
+    )
+
+
+def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of each sequence, [micro batch, sequence / processes], that this context-parallel process holds."""
+    ranks = parallel_state.get_context_parallel_world_size()
+    if ranks == 1:
+        return batch
+    positions = context_parallel_positions(
+        batch["tokens"].size(1), parallel_state.get_context_parallel_rank(), ranks, batch["tokens"].device
+    )
+    return {name: tensor[:, positions] for name, tensor in batch.items()}
+
+
+def pack_documents(batch: dict[str, Tensor], eod: int, device: torch.device) -> tuple[dict[str, Tensor], PackedSeqParams]:
+    """Return the batch as one row of tokens, [1, micro batch x sequence], and where its documents begin.
+
+    Args:
+        batch: tensors [micro batch, sequence] on the CPU.
+        eod: id of the end-of-document token, the last of its document.
+        device: where the boundaries are wanted.
+    """
+    tokens = batch["tokens"]
+    ends = tokens == eod
+    ends[:, -1] = True  # a row of the batch ends a document too
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int32), ends.flatten().nonzero().flatten().to(torch.int32) + 1])
+    longest = int(bounds.diff().max())
+    bounds = bounds.to(device, non_blocking=True)
+    packed = PackedSeqParams(qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=longest, max_seqlen_kv=longest)
+    return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}, packed

@@ -1,0 +1,86 @@
+"""Finds checkpoints that are cut off or altered: sizes and SHA-256 of all files stand in the iteration's manifest.json.
+
+Reading is shared among the processes, so that it takes as long as reading the checkpoint once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galen import manifest
+from galen.errors import DataError
+from megatron_ext import checkpoint_folder
+
+STAGE = "checkpoint"
+
+
+def seal(folder: Path, iteration: int, layout: list[int]) -> None:
+    """Write the manifest of a complete iteration (collective); each process hashes the files that it wrote."""
+    rank = torch.distributed.get_rank()
+    own = f"__{rank}_"
+    records = [manifest.describe_file(path) for path in sorted(folder.iterdir()) if path.name.startswith(own)]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, records)
+    if rank == 0:
+        others = [path for path in sorted(folder.iterdir()) if not path.name.startswith("__")]
+        outputs = [record for part in everyone for record in part] + others
+        manifest.write(
+            folder / manifest.NAME, stage=STAGE, inputs=[], config={"layout": layout}, outputs=outputs, counts={"iteration": iteration}
+        )
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with an iteration, or None (collective: each process reads its share of the files).
+
+    An iteration without a manifest, as another tool may have written it, is only looked at by the reader itself.
+    """
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(found, _damage_of_share(folder, rank, ranks))
+    return next((what for what in found if what), None)
+
+
+def _damage_of_share(folder: Path, rank: int, ranks: int) -> str | None:
+    if not (folder / manifest.NAME).is_file():
+        return None
+    try:
+        records = manifest.read(folder, STAGE)["outputs"]
+    except DataError as error:
+        return str(error)
+    for record in records[rank::ranks]:
+        path = folder / record["path"]
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != record["bytes"]:
+            return f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
+        if manifest.sha256(path) != record["sha256"]:
+            return f"{path} was altered: its content is not what was written"
+    return None
+
+
+def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest undamaged iteration of a run, if any, and what is wrong with those after it (collective).
+
+    A damaged iteration is renamed to `damaged_iter_…`, so that nothing takes it for a whole one.
+    """
+    first = torch.distributed.get_rank() == 0
+    reports: list[str] = []
+    latest: list[Any] = [checkpoint_folder.latest_iteration(checkpoint) if first else None]
+    torch.distributed.broadcast_object_list(latest, src=0)
+    candidates: list[Any] = (
+        [None if latest[0] is None else checkpoint_folder.complete_iterations(checkpoint, latest[0])] if first else [None]
+    )
+    torch.distributed.broadcast_object_list(candidates, src=0)
+    for iteration in reversed(candidates[0] or []):
+        folder = checkpoint_folder.iteration_folder(checkpoint, iteration)
+        wrong = damage(folder)
+        if wrong is None:
+            return folder, reports
+        reports.append(wrong)
+        if first:
+            folder.rename(folder.with_name(f"damaged_{folder.name}"))
+            older = [other for other in candidates[0] if other < iteration]
+            checkpoint_folder.set_latest(checkpoint, older[-1] if older else None)
+        torch.distributed.barrier()
+    return None, reports

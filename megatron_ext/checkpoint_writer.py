@@ -1,0 +1,71 @@
+"""Writes a run's checkpoints, whole or not at all; if wanted in a process of its own while training goes on."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
+
+from galen.atomic import write_text
+from megatron_ext import checkpoint_folder, checkpoint_integrity, checkpointing, layout
+from megatron_ext.architecture import Architecture
+from megatron_ext.checkpointing import Progress, Run
+from megatron_ext.dist_checkpoint import save_sharded, start_saving_sharded
+from megatron_ext.recipe import Training
+
+
+class CheckpointWriter:
+    """All its methods are collective.
+
+    Args:
+        checkpoint: the folder of all iterations.
+        architecture: the model's shape, written beside the weights.
+        training: its async_save, keep_checkpoints and keep_every.
+    """
+
+    def __init__(self, checkpoint: Path, architecture: Architecture, training: Training) -> None:
+        self.checkpoint, self.architecture, self.training = checkpoint, architecture, training
+        self.first = torch.distributed.get_rank() == 0
+        self._queue = AsyncCallsQueue()
+        self._pending: int | None = None
+
+    def save(self, progress: Progress, run: Run) -> None:
+        """Write a checkpoint under its iteration's name; with `async_save`, begin to, after the one before is finished."""
+        self.finish(wait=True)
+        iteration = progress.iteration
+        folder = checkpoint_folder.partial_folder(self.checkpoint, iteration)
+        if self.first:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind
+            folder.mkdir(parents=True)
+        torch.distributed.barrier()
+        state = checkpointing.sharded_state(run, loading=False)
+        if self.training.async_save:
+            self._queue.schedule_async_request(start_saving_sharded(state, folder))
+        else:
+            save_sharded(state, folder)
+        if self.first:
+            self.architecture.write(folder)
+            written = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": layout.sizes()}
+            write_text(folder / checkpointing.STATE, json.dumps(written, indent=1) + "\n")
+        self._pending = iteration
+        if not self.training.async_save:
+            self._publish()
+
+    def finish(self, wait: bool) -> None:
+        """Give a checkpoint that is being written its name once it is whole; `wait` for that, or look whether it is."""
+        if self._pending is not None and self._queue.maybe_finalize_async_calls(blocking=wait):
+            self._publish()
+
+    def _publish(self) -> None:
+        assert self._pending is not None
+        folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending)
+        torch.distributed.barrier()
+        checkpoint_integrity.seal(folder, self._pending, layout.sizes())
+        torch.distributed.barrier()
+        if self.first:
+            checkpoint_folder.publish(self.checkpoint, self._pending)
+            checkpoint_folder.prune(self.checkpoint, self.training.keep_checkpoints, self.training.keep_every)
+        torch.distributed.barrier()
+        self._pending = None

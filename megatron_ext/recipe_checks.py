@@ -1,0 +1,246 @@
+"""The checks that Megatron-LM makes in its argument parser and Megatron Core does not, each with what to change.
+
+Those of the recipe alone raise ValueError, which names the file and the line on its way; those that also need the model and the
+number of processes raise UsageError.
+"""
+
+from typing import TYPE_CHECKING
+
+from galen.errors import UsageError
+from megatron_ext.architecture import Architecture
+from megatron_ext.batch_schedule import BatchSchedule
+from megatron_ext.recipe_sections import Data, Optimizer, Parallel, Training
+
+if TYPE_CHECKING:
+    from megatron_ext.recipe import Recipe
+
+
+def check_data(data: Data, training: Training) -> None:
+    """Check that there is something to read, and that later blends name sources that exist."""
+    if bool(data.train) == bool(data.sources):
+        raise ValueError("data needs either data.train (with data.validation) or data.sources, and not both")
+    if data.sources and data.validation:
+        raise ValueError("with data.sources, validation files stand in data.sources.NAME.validation")
+    if training.eval_iters and not data.validation_prefixes:
+        raise ValueError("there are no validation files; name some, or set training.eval_iters to 0")
+    for kind in ("train", "validation") if data.sources and training.eval_iters else ("train",) if data.sources else ():
+        if not any(source.weight for source in data.sources.values() if getattr(source, kind)):
+            raise ValueError(f"data.sources: all sources with {kind} files have the weight 0")
+    before = 0
+    for number, phase in enumerate(data.phases):
+        where = f"data.phases.{number}"
+        if unknown := sorted(set(phase.weights) - set(data.sources)):
+            raise ValueError(f"{where}.weights names {unknown[0]!r}, which is not in data.sources ({', '.join(data.sources) or 'none'})")
+        if not phase.weights or min(phase.weights.values()) <= 0:
+            raise ValueError(f"{where}.weights must be above 0; leave a source out that is not wanted any more")
+        if phase.start_step <= before:
+            raise ValueError(f"{where}.start_step ({phase.start_step}) must be more than the one before it ({before})")
+        if phase.start_step >= training.train_iters:
+            raise ValueError(f"{where}.start_step ({phase.start_step}) must be less than training.train_iters ({training.train_iters})")
+        before = phase.start_step
+
+
+def check_parallel(parallel: Parallel) -> None:
+    """Check which ways of spreading need which others."""
+    if parallel.sequence_parallel and parallel.tensor_model_parallel_size == 1:
+        raise ValueError("parallel.sequence_parallel needs parallel.tensor_model_parallel_size of at least 2; set it to false")
+    if parallel.tp_comm_overlap and not parallel.sequence_parallel:
+        raise ValueError("parallel.tp_comm_overlap needs parallel.sequence_parallel; set it to true, or tp_comm_overlap to false")
+    if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
+        raise ValueError("parallel.overlap_param_gather needs parallel.overlap_grad_reduce; set both to true")
+    if parallel.virtual_pipeline_model_parallel_size and parallel.pipeline_model_parallel_size == 1:
+        raise ValueError("parallel.virtual_pipeline_model_parallel_size needs parallel.pipeline_model_parallel_size of at least 2")
+
+
+def check_precision(training: Training, optimizer: Optimizer) -> None:
+    """Check FP8, recompute and the optimizer's types."""
+    if training.fp8_format is None:
+        for name in ("fp8_param_gather", "first_last_layers_bf16"):
+            if getattr(training, name):
+                raise ValueError(f"training.{name} needs training.fp8_format (hybrid or e4m3)")
+    elif training.precision != "bf16":
+        raise ValueError("training.fp8_format needs training.precision: bf16, for what is not computed in FP8")
+    if training.fp8_param_gather and training.fp8_recipe == "mxfp8":
+        raise ValueError("training.fp8_param_gather with fp8_recipe: mxfp8 is not supported here yet; set it to false")
+    if training.fp8_format and training.fp8_recipe == "delayed":
+        if training.first_last_layers_bf16:
+            raise ValueError("training.first_last_layers_bf16 does not go with fp8_recipe: delayed; take tensorwise or blockwise")
+        if "layernorm" in (training.recompute_modules or []):
+            raise ValueError("recomputing layernorm does not go with fp8_recipe: delayed; take tensorwise or blockwise")
+    if training.recompute_granularity != "full" and (training.recompute_method or training.recompute_num_layers):
+        raise ValueError("training.recompute_method and recompute_num_layers need training.recompute_granularity: full")
+    if training.recompute_granularity != "selective" and training.recompute_modules:
+        raise ValueError("training.recompute_modules needs training.recompute_granularity: selective")
+    types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
+    changed = [name for name in types if getattr(optimizer, name) != "fp32"]
+    if changed and not optimizer.use_precision_aware_optimizer:
+        raise ValueError(f"optimizer.{changed[0]} needs optimizer.use_precision_aware_optimizer")
+    if optimizer.use_precision_aware_optimizer and training.precision != "bf16":
+        raise ValueError("optimizer.use_precision_aware_optimizer needs training.precision: bf16")
+    if optimizer.overlap_cpu_optimizer_d2h_h2d and not optimizer.optimizer_cpu_offload:
+        raise ValueError("optimizer.overlap_cpu_optimizer_d2h_h2d needs optimizer.optimizer_cpu_offload")
+
+
+def check_batches(training: Training) -> None:
+    """Check that the ramp of the batch size ends at the batch size."""
+    if training.rampup_batch_size is None:
+        return
+    start, increment, samples = training.rampup_batch_size
+    if min(start, increment, samples) < 1 or start >= training.global_batch_size:
+        raise ValueError(
+            f"training.rampup_batch_size = [start, increment, samples] = {list(training.rampup_batch_size)}: all must be at least 1, "
+            f"and start less than training.global_batch_size ({training.global_batch_size})"
+        )
+    if (training.global_batch_size - start) % increment:
+        raise ValueError(
+            f"training.rampup_batch_size: from {start} by {increment} one does not get to training.global_batch_size "
+            f"({training.global_batch_size}); the difference must be a multiple of the increment"
+        )
+
+
+def check_schedule(optimizer: Optimizer, training: Training) -> None:
+    """Check that warm-up, decay and end of the learning rate come one after the other."""
+    decay = optimizer.lr_decay_iters or training.train_iters
+    if optimizer.lr_warmup_iters >= decay:
+        name = "training.train_iters" if optimizer.lr_decay_iters is None else "optimizer.lr_decay_iters"
+        raise ValueError(f"optimizer.lr_warmup_iters ({optimizer.lr_warmup_iters}) must be less than {name} ({decay})")
+    if optimizer.min_lr > optimizer.lr:
+        raise ValueError(f"optimizer.min_lr ({optimizer.min_lr}) must not exceed optimizer.lr ({optimizer.lr})")
+    if (optimizer.lr_decay_style == "WSD") != (optimizer.lr_wsd_decay_iters is not None):
+        raise ValueError("optimizer.lr_decay_style: WSD and optimizer.lr_wsd_decay_iters need each other")
+    if optimizer.lr_wsd_decay_iters and optimizer.lr_warmup_iters + optimizer.lr_wsd_decay_iters > decay:
+        raise ValueError(
+            f"optimizer.lr_warmup_iters + lr_wsd_decay_iters ({optimizer.lr_warmup_iters} + {optimizer.lr_wsd_decay_iters}) "
+            f"are more than the {decay} steps of the schedule"
+        )
+
+
+def check_layout(recipe: "Recipe", architecture: Architecture, world_size: int) -> int:
+    """Check that the model and the batch can be spread over `world_size` processes; return the data-parallel size.
+
+    Raises:
+        UsageError: they cannot; says which numbers do not divide and what would.
+    """
+    parallel, training = recipe.parallel, recipe.training
+    tensor, pipeline, context = (
+        parallel.tensor_model_parallel_size,
+        parallel.pipeline_model_parallel_size,
+        parallel.context_parallel_size,
+    )
+    _check_width(recipe, architecture)
+    _check_stages(parallel, architecture.num_layers)
+    model = tensor * pipeline * context
+    if world_size % model:
+        raise UsageError(
+            f"{world_size} processes cannot be divided into models of {tensor} x {pipeline} x {context} (tensor x pipeline x context); "
+            f"start a multiple of {model} with torchrun, or change parallel"
+        )
+    data = world_size // model
+    for batch in BatchSchedule(training).sizes:
+        if batch % (training.micro_batch_size * data):
+            which = "training.global_batch_size" if batch == training.global_batch_size else "training.rampup_batch_size: the batch size"
+            raise UsageError(
+                f"{which} = {batch} is no multiple of micro_batch_size x data-parallel size = {training.micro_batch_size} x {data}"
+            )
+        micro_batches = batch // (training.micro_batch_size * data)
+        if parallel.virtual_pipeline_model_parallel_size and micro_batches % pipeline:
+            raise UsageError(
+                f"an interleaved pipeline needs micro-batches in multiples of its {pipeline} stages; "
+                f"a batch of {batch} gives {micro_batches} to each of {data} replicas; change training.global_batch_size "
+                "or micro_batch_size, or set parallel.virtual_pipeline_model_parallel_size to null"
+            )
+    length, positions = recipe.data.seq_length, architecture.max_position_embeddings
+    if length > positions:
+        raise UsageError(f"data.seq_length = {length} is longer than the {positions} positions of the model")
+    _check_recompute(recipe, architecture.num_layers)
+    return data
+
+
+def _check_width(recipe: "Recipe", architecture: Architecture) -> None:
+    """Check that heads, columns and tokens can be divided among the processes that share a layer."""
+    parallel, length = recipe.parallel, recipe.data.seq_length
+    tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
+    rules = [
+        (architecture.num_attention_heads, "attention heads", tensor, "tensor_model_parallel_size"),
+        (architecture.num_query_groups, "key/value heads", tensor, "tensor_model_parallel_size"),
+        (architecture.ffn_hidden_size, "columns of the MLP", tensor, "tensor_model_parallel_size"),
+    ]
+    for number, what, size, name in rules:
+        if number % size:
+            raise UsageError(f"the model's {number} {what} cannot be divided by parallel.{name} = {size}; possible: {_divisors(number)}")
+    sequence = tensor if parallel.sequence_parallel else 1
+    if length % sequence:
+        raise UsageError(
+            f"{length} tokens in a sequence (data.seq_length) cannot be divided by parallel.tensor_model_parallel_size = {tensor}, "
+            f"as sequence_parallel does; possible: {_divisors(length)}"
+        )
+    if context > 1 and length % (2 * context * sequence):
+        raise UsageError(
+            f"{length} tokens in a sequence (data.seq_length) cannot be divided by 2 x parallel.context_parallel_size"
+            f"{' x tensor_model_parallel_size' if sequence > 1 else ''} = {2 * context * sequence}: each process takes two equal pieces"
+        )
+    if context > 1 and recipe.data.reset_attention_mask:
+        raise UsageError("data.reset_attention_mask does not go with parallel.context_parallel_size above 1 yet; set one of the two back")
+    if context > 1 and architecture.window_size is not None and length > architecture.window_size:
+        raise UsageError(
+            f"the model's sliding window of {architecture.window_size} tokens does not go with parallel.context_parallel_size above 1; "
+            "set it to 1, or data.seq_length to at most the window"
+        )
+
+
+def _check_recompute(recipe: "Recipe", layers: int) -> None:
+    """Check that recompute and bf16 layers do not ask for more layers than a stage has."""
+    training, stages = recipe.training, recipe.parallel.pipeline_model_parallel_size
+    most = layers // stages
+    wanted = {"recompute_num_layers": training.recompute_num_layers or 0}
+    if training.first_last_layers_bf16:
+        wanted |= {name: getattr(training, name) for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16")}
+    for name, number in wanted.items():
+        if number > most:
+            raise UsageError(f"training.{name} = {number} is more than the {most} layers of a pipeline stage")
+
+
+def check_division(architecture: Architecture, tensor: int, pipeline: int) -> None:
+    """Check that a model can be divided among `tensor` x `pipeline` processes.
+
+    Raises:
+        UsageError: it cannot; says which number does not divide and what would.
+    """
+    for number, what, size, name in (
+        (architecture.num_attention_heads, "attention heads", tensor, "tensor"),
+        (architecture.num_query_groups, "key/value heads", tensor, "tensor"),
+        (architecture.ffn_hidden_size, "columns of the MLP", tensor, "tensor"),
+        (architecture.num_layers, "layers", pipeline, "pipeline"),
+    ):
+        if number % size:
+            raise UsageError(f"the model's {number} {what} cannot be divided by {name}-parallel size {size}; possible: {_divisors(number)}")
+
+
+def _check_stages(parallel: Parallel, layers: int) -> None:
+    """Check that the layers can be divided among the pipeline's stages."""
+    stages = parallel.pipeline_model_parallel_size
+    given = [n for n in (parallel.num_layers_in_first_pipeline_stage, parallel.num_layers_in_last_pipeline_stage) if n is not None]
+    if given and stages == 1:
+        raise UsageError("parallel.num_layers_in_first/last_pipeline_stage needs pipeline_model_parallel_size of at least 2")
+    if not given and layers % stages:
+        raise UsageError(
+            f"the model's {layers} layers cannot be divided by parallel.pipeline_model_parallel_size = {stages}; "
+            f"possible: {_divisors(layers)}, or give num_layers_in_first_pipeline_stage and num_layers_in_last_pipeline_stage"
+        )
+    pieces = parallel.virtual_pipeline_model_parallel_size or 1
+    rest, others = layers - sum(given), stages - len(given)
+    if rest < others or (others == 0 and rest) or (others and rest % others):
+        raise UsageError(
+            f"with {' and '.join(map(str, given))} of the model's {layers} layers in the first or last stage, "
+            f"{rest} are left for {others} other stages, which cannot be"
+        )
+    for number in [*given, rest // others if others else pieces]:
+        if number % pieces:
+            raise UsageError(
+                f"a pipeline stage's {number} layers cannot be divided by parallel.virtual_pipeline_model_parallel_size = {pieces}; "
+                f"possible: {_divisors(number)}"
+            )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, min(number, 64) + 1) if number % n == 0)

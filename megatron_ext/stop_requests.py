@@ -1,0 +1,44 @@
+"""Reasons to stop a run early with a checkpoint: a signal, a time limit, a file that appears."""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not finished, start again
+STOPPED = "stopped.json"
+_PROCESS_START = time.monotonic()
+
+
+class StopRequests:
+    """What this process was asked. The processes of a run agree on it by summing `flags`.
+
+    Args:
+        exit_duration_in_mins: minutes after the start of the process, or None.
+        trigger_file: a file whose appearance asks to stop.
+    """
+
+    reasons = ("SIGTERM", "SIGUSR2", "time limit", "trigger file")
+
+    def __init__(self, exit_duration_in_mins: float | None, trigger_file: Path) -> None:
+        self.limit = None if exit_duration_in_mins is None else _PROCESS_START + 60 * exit_duration_in_mins
+        self.trigger_file = trigger_file
+        self._signals: set[str] = set()
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signals.add(signal.Signals(number).name)
+
+    def flags(self, look_at_file: bool) -> list[float]:
+        """Return 1.0 for each of `reasons` that holds here; one process looks at the file for all."""
+        return [
+            float("SIGTERM" in self._signals),
+            float("SIGUSR2" in self._signals),
+            float(self.limit is not None and time.monotonic() > self.limit),
+            float(look_at_file and self.trigger_file.exists()),
+        ]
+
+    def reason(self, summed: list[float]) -> str | None:
+        """Return the first reason that holds on any process, given the sum of their flags."""
+        return next((reason for reason, flag in zip(self.reasons, summed, strict=True) if flag), None)

@@ -1,0 +1,80 @@
+"""Finds the process that is slower than the others that do the same work."""
+
+import socket
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+
+from megatron_ext.platforms import Platform
+
+
+class WorkTimer:
+    """Adds up the time that this process computes, not the time that it waits for others.
+
+    Args:
+        platform: its events are the clock.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self._event = platform.new_event
+        self._spans: list[tuple[Any, Any]] = []
+
+    def start(self) -> None:
+        """Begin a span of work."""
+        self._begun = self._event()
+        self._begun.record()
+
+    def stop(self) -> None:
+        """End it."""
+        ended = self._event()
+        ended.record()
+        self._spans.append((self._begun, ended))
+
+    def take(self) -> float:
+        """Return the seconds since the last call, and begin anew."""
+        if self._spans:
+            self._spans[-1][1].synchronize()
+        seconds = sum(begun.elapsed_time(ended) for begun, ended in self._spans) / 1000
+        self._spans = []
+        return seconds
+
+
+class StragglerReport:
+    """Compares the processes of a run now and then. All its methods are collective.
+
+    Args:
+        ratio: a process is slow that needs this many times the median of those that hold the same layers.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+        place = (socket.gethostname(), parallel_state.get_pipeline_model_parallel_rank())
+        self.places: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(self.places, place)
+
+    def slow(self, seconds: float, device: torch.device) -> list[dict[str, Any]]:
+        """Return `{rank, host, seconds, median}` of each slow process, given the seconds that this one worked."""
+        own = torch.tensor([seconds], dtype=torch.float64, device=device)
+        gathered = torch.empty(len(self.places), dtype=torch.float64, device=device)
+        torch.distributed.all_gather_into_tensor(gathered, own)
+        return find_slow(gathered.tolist(), self.places, self.ratio)
+
+
+def find_slow(seconds: Sequence[float], places: Sequence[tuple[str, int]], ratio: float) -> list[dict[str, Any]]:
+    """Return the processes that need more than `ratio` times the median of their pipeline stage.
+
+    Args:
+        seconds: of each process.
+        places: host and pipeline stage of each process.
+        ratio: how much is slow.
+    """
+    found = []
+    for rank, (time, (host, stage)) in enumerate(zip(seconds, places, strict=True)):
+        peers = [other for other, (_, at) in zip(seconds, places, strict=True) if at == stage]
+        median = statistics.median_low(peers)  # of two processes the slow one must not be part of the measure
+        if time > ratio * median:
+            found.append({"rank": rank, "host": host, "seconds": round(time, 3), "median": round(median, 3)})
+    return found

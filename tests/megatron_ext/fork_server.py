@@ -1,0 +1,82 @@
+"""Starts training processes within milliseconds: it has imported torch and Megatron already, and forks.
+
+A line of JSON on standard input, `{"argv", "processes", "output"}`, starts a run of `megatron_ext.pretrain` over that many processes
+whose output goes to the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a
+second line holds their exit codes.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+
+def main():
+    from megatron_ext import checkpointing, optimization, platforms, pretrain, run_log, tokenised_data, training  # noqa: F401
+
+    answer(["ready"])
+    for line in sys.stdin:
+        request = json.loads(line)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        pids = [start(request, rank, port) for rank in range(request["processes"])]
+        answer(pids)
+        answer(wait(pids))
+
+
+def answer(message):
+    print(json.dumps(message), flush=True)
+
+
+def start(request, rank, port):
+    pid = os.fork()
+    if pid:
+        return pid
+    file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"])}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    from galen import cli
+    from megatron_ext import pretrain
+
+    code = 1
+    try:
+        cli.run(lambda: pretrain.main(request["argv"]))
+    except SystemExit as done:
+        code = done.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def wait(pids):
+    codes = {}
+    while len(codes) < len(pids):
+        pid, status = os.wait()
+        codes[pid] = os.waitstatus_to_exitcode(status)
+        if codes[pid] not in (0, 75):
+            others = [other for other in pids if other not in codes]
+            threading.Thread(target=end, args=(others, codes), daemon=True).start()
+    return [codes[pid] for pid in pids]
+
+
+def end(pids, codes, grace=5):
+    """Give processes time to end by themselves, then end them."""
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and any(pid not in codes for pid in pids):
+        time.sleep(0.01)
+    for pid in pids:
+        if pid not in codes:
+            os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Blends, their change at a step and the batch ramp: a run that is stopped and goes on otherwise reads the same samples."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.megatron_ext.conftest import log
+
+RECIPE = """
+output: {output}
+model: {{checkpoint: {checkpoint}}}
+data:
+  seq_length: 32
+  num_workers: 0
+  sources:
+    counting:
+      train: [{data}/train_text_document, {data}/validation_text_document]
+      validation: [{data}/validation_text_document]
+      weight: 3
+    other: {{train: [{data}/other_text_document], validation: [{data}/other_text_document], weight: 1}}
+  phases: [{{start_step: 5, weights: {{other: 1}}}}]
+training:
+  {{train_iters: 9, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12], precision: fp32,
+    eval_interval: 9, eval_iters: 2, save_interval: 100}}
+optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def other(data):
+    for end in ("bin", "idx"):
+        shutil.copy(data / f"train_text_document.{end}", data / f"other_text_document.{end}")
+
+
+@pytest.mark.multiprocess
+def test_stopped_and_continued_under_another_layout(tmp_path, pretrain_forked, other):
+    whole = pretrain_forked(1, output=tmp_path / "whole", recipe=RECIPE)
+    steps = log(whole, "train")
+    assert [record["global_batch_size"] for record in steps] == [4, 4, 4, 8, 8, 8, 8, 8, 8]
+    assert [record["consumed_samples"] for record in steps] == [4, 8, 12, 20, 28, 36, 44, 52, 60]
+    validation = log(whole, "validation")[-1]
+    assert validation["loss"] == pytest.approx(0.75 * validation["sources"]["counting"] + 0.25 * validation["sources"]["other"])
+
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    layouts = [
+        (1, ["training.micro_batch_size=4"]),
+        (2, ["training.micro_batch_size=1"]),
+        (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2", "training.micro_batch_size=2"]),
+    ]
+    for stops, (processes, layout) in enumerate(layouts):
+        (parts / "stop").touch()  # each start takes one step, then finds the file
+        codes, written = pretrain_forked(processes, *layout, output=parts, recipe=RECIPE, check=False)
+        assert codes == [75] * processes, written[-3000:]
+        assert json.loads((parts / "stopped.json").read_text()) == {"reason": "trigger file", "iteration": stops + 1, "exit_code": 75}
+        assert not (parts / "stop").exists()
+    pretrain_forked(1, output=parts, recipe=RECIPE)
+    assert not (parts / "stopped.json").exists()
+    for expected, found in zip(steps, log(parts, "train"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert found["consumed_samples"] == expected["consumed_samples"]
+        assert found["lr"] == expected["lr"]

@@ -1,0 +1,64 @@
+"""A checkpoint that is cut off or altered is found when a run goes on, and the one before it is taken."""
+
+import shutil
+
+import pytest
+
+from megatron_ext import checkpoint_folder
+from tests.megatron_ext.conftest import log
+from tests.megatron_ext.test_layout_change import rewind
+
+STEPS = ["training.keep_checkpoints=3", "training.save_interval=2"]
+
+
+def cut(folder):
+    path = next(folder.glob("__0_*.distcp"))
+    path.write_bytes(path.read_bytes()[:-100])
+    return f"{path} has "
+
+
+def alter(folder):
+    path = next(folder.glob("__1_*.distcp"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return f"{path} was altered"
+
+
+def lose(folder):
+    (folder / ".metadata").unlink()
+    return f"{folder / '.metadata'} is missing"
+
+
+@pytest.mark.multiprocess
+def test_the_one_before_is_taken(tmp_path, pretrain_forked):
+    undisturbed = pretrain_forked(2, *STEPS, output=tmp_path / "undisturbed")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(undisturbed, damaged)
+    rewind(damaged, 6)
+    first, second = (damaged / "checkpoints" / f"iter_000000{step}" for step in (6, 4))
+    messages = [cut(first), alter(second)]
+    codes, written = pretrain_forked(2, *STEPS, f"output={damaged}", output=damaged, check=False)
+    assert codes == [0, 0], written[-3000:]
+    assert all(message in written for message in messages)
+    assert "going on after step 2" in written
+    assert (damaged / "checkpoints/damaged_iter_0000006").is_dir()
+    assert [(r["step"], r["loss"]) for r in log(damaged, "train")] == [(r["step"], r["loss"]) for r in log(undisturbed, "train")]
+
+    rewind(damaged, 6)
+    for folder in list((damaged / "checkpoints").glob("damaged_*")):
+        shutil.rmtree(folder)
+    messages = [lose(folder) for folder in (damaged / "checkpoints").glob("iter_*")]
+    codes, written = pretrain_forked(2, *STEPS, f"output={damaged}", output=damaged, check=False)
+    assert codes == [1, 1] and "Traceback" not in written
+    assert "all checkpoints in" in written and all(message in written for message in messages)
+
+
+def test_what_is_kept(tmp_path):
+    for iteration in range(10, 100, 10):
+        checkpoint_folder.iteration_folder(tmp_path, iteration).mkdir()
+    (tmp_path / ".iter_0000005.removed").mkdir()
+    checkpoint_folder.prune(tmp_path, keep=2, every=30)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [f"iter_00000{n}" for n in (30, 60, 80, 90)]
+    checkpoint_folder.prune(tmp_path, keep=1)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["iter_0000090"]

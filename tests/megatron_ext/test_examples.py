@@ -1,0 +1,62 @@
+"""Every published recipe fits its model under every layout, and its options arrive in Megatron's configuration."""
+
+import pytest
+import torch
+
+from galen.recipe import load
+from megatron_ext import architecture as architectures
+from megatron_ext import layout, optimization
+from megatron_ext.recipe import Recipe, check_layout
+from tests.conftest import ROOT
+
+EXAMPLES = ROOT / "examples/pretrain"
+SIZES = {
+    "meditron_7b": ("7b", 6_738_554_880),  # Llama-2-7B has 6,738,415,616 with 32,000 tokens; 17 more tokens, twice 4,096 wide
+    "meditron_70b": ("70b", 68_976_926_720),  # Llama-2-70B has 68,976,648,192
+    "mmedlm2_7b": ("7b", 7_737_708_544),
+    "mmedlm2_1_8b": ("2b", 1_889_110_016),
+    "mmed_llama3_8b": ("7b", 8_030_261_248),
+    "mmed_llama3_70b": ("70b", 70_553_706_496),
+    "biomistral_7b": ("7b", 7_241_740_288),
+}
+GPUS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
+PAIRS = [
+    (model, f"{size}_{gpu}", count)
+    for model, (size, _) in SIZES.items()
+    for gpu in ("h100_bf16", "h100_fp8", "a100_bf16", "h200_bf16")
+    for count in GPUS[size]
+]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def load_pair(model, spread):
+    return load(Recipe, EXAMPLES / f"{model}.yaml", [str(EXAMPLES / f"layouts/{spread}.yaml")])
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_the_architectures_are_the_published_models(model):
+    recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
+    assert architectures.of_model(recipe.model.checkpoint, recipe.model.architecture).parameters == SIZES[model][1]
+
+
+@pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
+def test_every_layout_fits(model, spread, gpus):
+    recipe = load_pair(model, spread)
+    shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
+    check_layout(recipe, shape, gpus)
+    config = shape.transformer_config(**layout.model_options(recipe))
+    assert config.tensor_model_parallel_size == recipe.parallel.tensor_model_parallel_size
+    assert config.virtual_pipeline_model_parallel_size == recipe.parallel.virtual_pipeline_model_parallel_size
+    assert config.params_dtype == torch.bfloat16
+    if spread.endswith("fp8"):
+        assert (config.fp8, config.fp8_recipe, config.fp8_param, config.first_last_layers_bf16) == ("hybrid", "tensorwise", True, True)
+    assert optimization.data_parallel_config(recipe).fp8_param_gather == spread.endswith("fp8")
+
+
+def test_every_file_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIZES, "tiny"}
+    assert {path.stem for path in (EXAMPLES / "layouts").glob("*.yaml")} == {spread for _, spread, _ in PAIRS}
