@@ -46,9 +46,9 @@ def tokenizer_folder(request, tmp_path_factory):
     return SMOLLM2
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder):
-    """Each tokenizer, with the marks of chats as tokens."""
+    """Each tokenizer, with the marks of chats as tokens; tests that need a chat template install it."""
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(tokenizer_folder)
