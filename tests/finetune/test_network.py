@@ -5,6 +5,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.backend_transformers import TransformersBackend
 from finetune import network
 from finetune.recipe import Lora, Model
 
@@ -57,6 +58,10 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(tokens).logits, wanted)
+    backend = TransformersBackend(folder, tmp_path / "adapter")  # as evaluation/run.py --adapter
+    assert backend.tokenizer.convert_tokens_to_ids(MARKS) == new
+    with torch.no_grad():
+        torch.testing.assert_close(backend.network(tokens).logits, wanted)
     network.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
