@@ -65,10 +65,23 @@ class TransformersBackend:
             if adapter is not None:
                 from peft import PeftModel
 
-                network = PeftModel.from_pretrained(network, model_folder.check_adapter(adapter))
+                place = model_folder.check_adapter(adapter)
+                if (place / "tokenizer.json").is_file():  # with an adapter that was trained with new tokens, their rows come too
+                    self.tokenizer = AutoTokenizer.from_pretrained(place)
+                if len(self.tokenizer) > network.get_input_embeddings().weight.shape[0]:
+                    network.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+                network = PeftModel.from_pretrained(network, place)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(f"{adapter or folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         self.network = network.to(self.device).eval()
+
+    @classmethod
+    def of_network(cls, network: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":
+        """Return a backend around a network that is loaded already, as in training; it is left in evaluation mode."""
+        backend = cls.__new__(cls)
+        backend.network, backend.tokenizer, backend.device = network.eval(), tokenizer, device
+        backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
+        return backend
 
     def log_likelihoods(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE

@@ -1,28 +1,32 @@
-"""Batches of samples. Padded on the left, so that the answers end all rows and logits are needed at the last positions only."""
+"""Batches: samples padded on the left, so that the answers end all rows and logits are needed at the last positions only; or
+several samples packed into a row, each seeing itself alone.
+"""
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from finetune.sample import IGNORED, Sample
+from finetune.sample import BLANK, IGNORED, Sample
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the model's keyword arguments for a batch.
 
-    `labels` covers the last `logits_to_keep` positions only: one more than the longest answer, since a token is predicted
-    one position before. So labels[:, 0] is always ignored, and every answer token has its logits.
+    `labels` covers the last `logits_to_keep` positions only: one more than the longest stretch from a sample's first answer token to
+    its end, since a token is predicted one position before. So labels[:, 0] is always ignored, and every answer token has its logits.
     """
     longest = max(len(sample) for sample in samples)
-    keep = max(len(sample.answer) for sample in samples) + 1
+    answers = [len(sample) - sample.first_label for sample in samples if sample is not BLANK]
+    keep = min(max(answers, default=0) + 1, longest)
     tokens_bs = torch.zeros((len(samples), longest), dtype=torch.long)  # b: samples, s: positions
     mask_bs = torch.zeros_like(tokens_bs)
     labels_bs = torch.full_like(tokens_bs, IGNORED)
     for row, sample in enumerate(samples):
         start = longest - len(sample)
-        tokens_bs[row, start:] = torch.tensor(sample.prompt + sample.answer)
+        tokens_bs[row, start:] = torch.tensor(sample.tokens)
         mask_bs[row, start:] = 1
         labels_bs[row, start:] = torch.tensor(sample.labels)
     return {
@@ -32,6 +36,43 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "labels": labels_bs[:, -keep:],
         "logits_to_keep": keep,
     }
+
+
+def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
+    """Return the samples in rows of at most `max_length` tokens: the longest first, each into the row with most room (or a new one).
+
+    Deterministic; close to the fewest rows as long as samples are much shorter than a row.
+    """
+    room: list[tuple[int, int]] = []  # tokens used (the least on top of the heap), row
+    rows: list[list[Sample]] = []
+    for sample in sorted(samples, key=len, reverse=True):
+        if room and room[0][0] + len(sample) <= max_length:
+            used, row = heapq.heappop(room)
+        else:
+            used, row = 0, len(rows)
+            rows.append([])
+        rows[row].append(sample)
+        heapq.heappush(room, (used + len(sample), row))
+    return rows
+
+
+def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+    """Return the model's keyword arguments for a batch of packed rows.
+
+    Positions begin at 0 with each sample, and there is no attention mask: from that, `transformers` (`masking_utils`) makes a
+    block-diagonal one, so that no token sees another sample. What fills a row up counts as one more sample, without labels.
+    """
+    lengths = [sum(map(len, row)) for row in rows]
+    longest = max(lengths)
+    tokens_bs = torch.zeros((len(rows), longest), dtype=torch.long)
+    positions_bs = torch.zeros_like(tokens_bs)
+    labels_bs = torch.full_like(tokens_bs, IGNORED)
+    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        tokens_bs[number, :length] = torch.tensor([token for sample in row for token in sample.tokens])
+        labels_bs[number, :length] = torch.tensor([label for sample in row for label in sample.labels])
+        sizes = [*map(len, row), longest - length]
+        positions_bs[number] = torch.cat([torch.arange(size) for size in sizes])
+    return {"input_ids": tokens_bs, "position_ids": positions_bs, "labels": labels_bs}
 
 
 def loss_sum(logits_bkv: Tensor, labels_bk: Tensor) -> Tensor:

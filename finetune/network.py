@@ -1,5 +1,8 @@
-"""The model that is trained: loaded from its folder, with a low-rank adapter or all weights free."""
+"""The model that is trained: loaded from its folder, its vocabulary extended, with a low-rank adapter or all weights free."""
 
+import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +13,106 @@ from galen.errors import DataError, UsageError
 
 
 def load(model: Model) -> tuple[Any, Any]:
-    """Return network and tokenizer of a Hugging Face folder.
+    """Return network and tokenizer of a Hugging Face folder, the network quantised where the recipe says so.
 
     Raises:
         DataError: `transformers` cannot load it.
+        UsageError: quantization is asked for and its package is missing.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    dtype = getattr(torch, model.dtype)
+    options: dict[str, Any] = {}
+    if model.quantization is not None:
+        options["quantization_config"] = _bitsandbytes(model.quantization, dtype)
+        if torch.cuda.is_available():
+            options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.path)
-        network = AutoModelForCausalLM.from_pretrained(model.path, dtype=getattr(torch, model.dtype))
+        network = AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{model.path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # else a validation would re-pack 4-bit weights, rounded, under training's feet
+            module.support_avx512bf16_for_cpu = False
     network.config.use_cache = False  # a cache of keys and values only costs memory in training
     return network, tokenizer
 
 
-def add_lora(network: Any, lora: Lora) -> Any:
-    """Return the network with a fresh adapter; only the adapter's weights are trained. The adapter starts as no change.
+def _bitsandbytes(kind: str, dtype: torch.dtype) -> Any:
+    """Return the quantization of QLoRA (Dettmers et al., arXiv 2305.14314), or of LLM.int8 (arXiv 2208.07339)."""
+    from transformers import BitsAndBytesConfig
+
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise UsageError("model.quantization needs bitsandbytes: pip install 'galen[qlora]'") from None
+    if kind == "8bit":
+        warnings.filterwarnings("ignore", message="MatMul8bitLt")
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+
+
+def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Add the tokens that the vocabulary lacks; return their ids. Their rows begin as the mean of all other rows.
+
+    The embedding only grows where it has no rows to spare: many models are padded.
+    """
+    known = tokenizer.get_vocab()
+    new = [token for token in dict.fromkeys(tokens) if token not in known]
+    if not new:
+        return []
+    before = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    ids = tokenizer.convert_tokens_to_ids(new)
+    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for layer in (network.get_input_embeddings(), network.get_output_embeddings()):
+            layer.weight[ids] = layer.weight[:before].float().mean(0).to(layer.weight.dtype)
+    return ids
+
+
+def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False) -> Any:
+    """Return the network with a fresh adapter; only the adapter's weights, and the rows of new tokens, are trained.
+
+    The adapter starts as no change.
 
     Raises:
         UsageError: a target module is not in the network; names those that are.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     linear = sorted({name.rsplit(".", 1)[-1] for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)})
     if isinstance(lora.target_modules, list):
         unknown = [name for name in lora.target_modules if name not in linear]
         if unknown:
             raise UsageError(f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has {', '.join(linear)}")
+    if getattr(network, "is_quantized", False):
+        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=checkpointing)
+    elif checkpointing:
+        network.enable_input_require_grads()
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        trainable_token_indices={name: list(new_tokens) for name in _vocabulary_layers(network)} if new_tokens else None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(network, config)
+    adapted = get_peft_model(network, config)
+    for name, parameter in adapted.named_parameters():
+        if "trainable_tokens_delta" in name:
+            parameter.data = parameter.data.float()  # as the adapter's other weights
+    return adapted
+
+
+def _vocabulary_layers(network: Any) -> list[str]:
+    """Return the names of the embedding and, where it has weights of its own, of the output layer."""
+    layers = [network.get_input_embeddings()]
+    if network.get_output_embeddings().weight is not layers[0].weight:
+        layers.append(network.get_output_embeddings())
+    return [name for name, module in network.named_modules() if any(module is layer for layer in layers)]
 
 
 def trainable(network: torch.nn.Module) -> int:
@@ -54,7 +120,43 @@ def trainable(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def save(network: Any, tokenizer: Any, folder: Path) -> None:
-    """Save the adapter (or without one the model) and the tokenizer to a folder."""
-    network.save_pretrained(folder)
+def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Save the adapter (or without one the model) and the tokenizer to a folder; `weights` where they were gathered already."""
+    from peft import PeftModel
+
+    options: dict[str, Any] = {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
+    network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
+
+
+def merge(model: Model, adapter: Path, folder: Path, chat: bool = False) -> None:
+    """Add an adapter into the unquantised weights of its base model and save the result, for conversations with `chat`.
+
+    Raises:
+        DataError: they do not belong together.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    network = AutoModelForCausalLM.from_pretrained(model.path, dtype=getattr(torch, model.dtype))
+    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    try:
+        merged = PeftModel.from_pretrained(network, adapter).merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{adapter} does not fit {model.path}: {' '.join(str(error).split())[:300]}") from error
+    if chat:
+        set_end_of_answer(merged, tokenizer)
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def set_end_of_answer(network: Any, tokenizer: Any) -> None:
+    """Let generation stop at the mark that ends an answer of the tokenizer's chat template, too."""
+    from finetune import chat
+
+    end = chat.end_of_answer(tokenizer)
+    there = network.generation_config.eos_token_id
+    known = there if isinstance(there, list) else [there] if there is not None else []
+    network.generation_config.eos_token_id = [*known, *([] if end in known else [end])]

@@ -1,5 +1,6 @@
 """The fine-tuning recipe: every key of RECIPE.yaml, its default and its meaning."""
 
+import dataclasses
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,22 +20,54 @@ class Model:
     """Hugging Face model folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights that are loaded; LoRA's own weights are always float32."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """QLoRA: the linear layers stay frozen in 4 bit (NF4, double quantization) or 8 bit (LLM.int8) of bitsandbytes."""
+    add_tokens: list[str] = dataclasses.field(default_factory=list)
+    """Tokens to add to the vocabulary where it lacks them. Their embedding rows are trained too, in full and with LoRA."""
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Source:
+    """A published question set, where it is more than a JSONL file."""
+
+    set: str = "galen"
+    """Its layout, a name of evaluation/question_sets."""
+    source: str
+    """File, folder, or hub:OWNER/NAME[:CONFIGURATION]:SPLIT."""
+    forms: list[str] | None = None
+    """Prompt forms, a sample for each question and form; null: data.protocol."""
+    ids: str | None = None
+    """File of the ids to take (JSON list or object)."""
+    not_ids: str | None = None
+    """File of the ids to leave out, as PubMedQA's test ids."""
+    subjects: list[str] | None = None
+    """Subjects to take."""
+
+
+Sources = str | list[str | Source] | None
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Data:
     """What it is trained on."""
 
-    train: str | list[str]
-    """File or files of multiple-choice questions (JSONL)."""
-    validation: str | list[str] | None = None
+    train: str | list[str | Source]
+    """JSONL file or files of questions, {"prompt", "completion"}, or {"messages": [{"role", "content"}]}; or published sets as
+    {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
+    validation: str | list[str | Source] | None = None
     """The same for validation."""
     validation_share: Share = 0.0
-    """Without validation files: share of the training questions kept for validation, chosen by a hash of their ids."""
+    """Without validation files: share of the training records kept for validation, chosen by a hash of their ids."""
+    test_sets: list[str | Source] = dataclasses.field(default_factory=list)
+    """What the model will be tested on: training records that are also there, or share 13 words in a row with it, are left out."""
     protocol: str = "lm_eval"
-    """Prompt form, one of evaluation/prompts.py."""
+    """Prompt form of questions, one of evaluation/prompts.py."""
+    chat_template: str | None = None
+    """Template for conversations, written into the tokenizer: a name from finetune/chat_templates/ or a .jinja file; null: its own."""
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Longest sample in tokens; the context of longer ones is cut at its end."""
+    """Longest sample in tokens. Of longer ones a context is cut at its end, a prompt at its beginning, old messages go."""
+    packing: bool = False
+    """Put several samples into one row of at most max_length tokens, none seeing another."""
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
@@ -55,6 +88,8 @@ class Lora:
     """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """Names of the linear layers that get an adapter, or "all-linear": all but the output layer."""
+    merge: bool = False
+    """Also write RUN/model, the model with the adapter added into its weights (into those before quantization)."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -64,7 +99,9 @@ class Training:
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up: to 0 along a cosine or a line, or constant."""
+    """Learning rate after the warm-up: to the final one along a cosine or a line, or constant."""
+    final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the end of a cosine."""
     warmup_ratio: Share = 0.03
     """Share of the steps in which the learning rate rises from 0."""
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -72,9 +109,15 @@ class Training:
     max_steps: Count | None = None
     """Number of optimizer steps."""
     micro_batch_size: Count = 8
-    """Samples computed at once."""
+    """Samples (rows, with data.packing) computed at once by each process."""
     gradient_accumulation: Count = 1
-    """Micro-batches in one optimizer step."""
+    """Micro-batches of each process in one optimizer step."""
+    bf16: bool = False
+    """Compute in bfloat16 while weights (model.dtype: float32) and optimizer stay as they are: for training all weights on GPUs."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    fsdp: bool = False
+    """Spread weights, gradients and optimizer over the GPUs (FSDP) instead of keeping copies (DDP)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -85,11 +128,24 @@ class Training:
     """Steps between checkpoints; the last two are kept."""
     validation_interval: Count = 100
     """Steps between validations; there is one before the first step and one after the last."""
+    select_best: Literal["accuracy", "loss"] | None = None
+    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss."""
+    early_stopping: Count | None = None
+    """Stop after so many validations without a better one; needs select_best."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give either epochs or max_steps")
+        if self.early_stopping is not None and self.select_best is None:
+            raise ValueError("early_stopping needs select_best: accuracy or loss")
+        if self.select_best is not None and self.save_interval % self.validation_interval:
+            raise ValueError(
+                f"with select_best, save_interval ({self.save_interval}) must be a multiple of validation_interval "
+                f"({self.validation_interval}): only what is saved can be chosen"
+            )
+        if self.final_learning_rate and self.schedule != "cosine":
+            raise ValueError("final_learning_rate goes with schedule: cosine")
         return self
 
 
@@ -107,3 +163,11 @@ class Recipe:
     """How it is trained."""
     output: str
     """Run folder: log.jsonl, checkpoints/, and adapter/ (or model/ without LoRA) at the end."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.model.quantization is not None and self.lora is None:
+            raise ValueError("model.quantization needs lora: quantised weights cannot be trained themselves")
+        if self.training.select_best is not None and self.data.validation is None and not self.data.validation_share:
+            raise ValueError("training.select_best needs data.validation or data.validation_share")
+        return self

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ class RunLog(TrainerCallback):
         path: the log file.
         done: steps that a checkpoint already holds; later lines, left by a run killed after it, are removed.
         total: steps of the whole run.
-        samples: number of training samples.
-        micro_batch_size: samples in a micro-batch, to count those that are consumed.
+        consumed: tells how many samples have been trained on after a number of steps.
     """
 
-    def __init__(self, path: Path, done: int, total: int, samples: int, micro_batch_size: int) -> None:
-        self.samples, self.micro_batch_size = samples, micro_batch_size
+    def __init__(self, path: Path, done: int, total: int, consumed: Callable[[int], int]) -> None:
+        self._consumed = consumed
         self._log = StepLog(path, done, total)
         last = next((record for record in reversed(self._log.records) if record["kind"] == "train"), {"elapsed": 0.0, "tokens": 0})
         self._before, self._tokens = last["elapsed"], last["tokens"]
@@ -46,7 +46,7 @@ class RunLog(TrainerCallback):
             "loss": loss,
             "lr": logs["learning_rate"],
             "grad_norm": logs["grad_norm"],
-            "consumed_samples": self._consumed(state),
+            "consumed_samples": self._consumed(step),
             "tokens": state.num_input_tokens_seen,
             "tokens_per_second": tokens / seconds,
             "elapsed": self._before + now - self._start,
@@ -58,14 +58,8 @@ class RunLog(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any) -> None:
         """Record one validation; its time is not counted as the next step's."""
         self._last = time.monotonic()
-        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"])
+        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"], accuracy=metrics.get("eval_accuracy"))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The time a checkpoint takes is not counted as the next step's."""
         self._last = time.monotonic()
-
-    def _consumed(self, state: TrainerState) -> int:
-        """Return the samples consumed: whole epochs, and the micro-batches of the present one (its last may be smaller)."""
-        micro_batches = math.ceil(self.samples / self.micro_batch_size)
-        epochs, rest = divmod(round(state.epoch * micro_batches), micro_batches)
-        return epochs * self.samples + min(rest * self.micro_batch_size, self.samples)

@@ -1,4 +1,4 @@
-"""Training samples: token ids of prompt and right answer, with the loss on the answer alone."""
+"""Training samples: token ids of a record as the model reads it, with the loss on the answer alone."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,8 @@ from typing import Any
 
 from evaluation import encoding, prompts
 from evaluation.question import Question
+from finetune import chat
+from finetune.record import Conversation, Pair, Record
 from galen.errors import DataError
 
 IGNORED = -100
@@ -14,69 +16,90 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One question as the model is trained on it."""
+class Item:
+    """A record and the form (one of evaluation/prompts.py) that it is put in where it is a question."""
 
-    prompt: list[int]
-    answer: list[int]
-    """Ids of what is to be answered, at least one."""
+    record: Record
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record as the model is trained on it."""
+
+    tokens: list[int]
+    labels: list[int]
+    """One label a token: the token itself in an answer, `IGNORED` elsewhere. The first is always ignored, some other never."""
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.tokens)
+
+    @staticmethod
+    def of(prompt: list[int], answer: list[int]) -> "Sample":
+        """Return the sample of a prompt and one answer behind it."""
+        return Sample(prompt + answer, [IGNORED] * len(prompt) + answer)
 
     @property
-    def labels(self) -> list[int]:
-        """One label a token: the token itself in the answer, `IGNORED` in the prompt."""
-        return [IGNORED] * len(self.prompt) + self.answer
+    def first_label(self) -> int:
+        """Place of the first token in the loss."""
+        return next((place for place, label in enumerate(self.labels) if label != IGNORED), len(self))
 
 
-def encode(questions: Sequence[Question], tokenizer: Any, protocol: str, max_length: int) -> tuple[list[Sample], int]:
-    """Return a sample for each question, and how many had their context cut to fit.
+BLANK = Sample([0], [IGNORED])
+"""Nothing to learn: fills up the last batch of an epoch."""
+
+
+def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list[Sample], int]:
+    """Return a sample for each item, and how many were cut to fit. Each has at least one token in the loss.
+
+    A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses its oldest messages but for a
+    system message. What is to be answered is only cut, at its end, where it alone leaves no room.
 
     Raises:
-        UsageError: unknown protocol.
-        DataError: some questions are longer than `max_length` even without context.
+        UsageError: unknown form.
+        DataError: some records have no room for one token of an answer; names how many.
     """
-    form = prompts.form(protocol)
     samples, hopeless, cut = [], [], 0
-    for question in questions:
-        sample = _sample(question, tokenizer, form)
-        if len(sample) > max_length:
-            cut += 1
-            shorter = _fitted(question, tokenizer, form, len(sample) - max_length, max_length)
-            if shorter is None:
-                hopeless.append(question.id)
-                continue
-            sample = shorter
-        samples.append(sample)
+    for item in items:
+        match record := item.record:
+            case Pair():
+                sample = _pair(record, tokenizer, max_length)
+            case Conversation():
+                sample = _conversation(record, tokenizer, max_length)
+            case _:
+                sample = _question(record, tokenizer, item.form, max_length)
+        if sample is None:
+            hopeless.append(record.id)
+            continue
+        cut += sample[1]
+        samples.append(sample[0])
     if hopeless:
         raise DataError(
-            f"{len(hopeless)} of {len(questions)} questions are longer than data.max_length = {max_length} tokens even without "
-            f"their context, for example {hopeless[0]!r}; raise data.max_length"
+            f"{len(hopeless)} of {len(items)} questions are longer than data.max_length = {max_length} tokens even without "
+            f"what may be cut, for example {hopeless[0]!r}; raise data.max_length"
         )
     return samples, cut
 
 
-def split(questions: Iterable[Question], share: float) -> tuple[list[Question], list[Question]]:
-    """Return training and validation questions; a hash of the id alone decides, so that the split outlasts any reordering."""
-    train: list[Question] = []
-    validation: list[Question] = []
-    for question in questions:
-        place = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:8]) / 2**64
-        (validation if place < share else train).append(question)
+def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
+    """Return training and validation items; a hash of the id alone decides, so that the split outlasts any reordering."""
+    train: list[Item] = []
+    validation: list[Item] = []
+    for item in items:
+        place = int.from_bytes(hashlib.sha256(item.record.id.encode()).digest()[:8]) / 2**64
+        (validation if place < share else train).append(item)
     return train, validation
 
 
-def _sample(question: Question, tokenizer: Any, form: prompts.Form) -> Sample:
-    prompt = form(question)
-    return Sample(*encoding.encode_pair(tokenizer, prompt.text, prompt.continuations[question.answer]))
+def _question(question: Question, tokenizer: Any, form: str, max_length: int) -> tuple[Sample, bool] | None:
+    """Return the sample, and whether its context was cut: at its end, between words.
 
-
-def _fitted(question: Question, tokenizer: Any, form: prompts.Form, excess: int, max_length: int) -> Sample | None:
-    """Return the sample with the context cut at its end, between words, or None when not even the bare question fits.
-
-    Cutting may change the tokens at the seam, so the first guess, to leave away `excess` tokens, is checked and mended.
+    Cutting may change the tokens at the seam, so the first guess, to leave away what is too much, is checked and mended.
     """
+    sample = _whole_question(question, tokenizer, form)
+    excess = len(sample) - max_length
+    if excess <= 0:
+        return sample, False
     ends = [end for _, end in tokenizer(question.context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
     kept = len(ends)
     while kept > 0 and excess > 0:
@@ -84,8 +107,98 @@ def _fitted(question: Question, tokenizer: Any, form: prompts.Form, excess: int,
         context = question.context[: ends[kept - 1]] if kept else ""
         if question.context[len(context) : len(context) + 1].strip():  # the cut goes through a word
             context = context[: context.rfind(" ") + 1]
-        sample = _sample(replace(question, context=context.rstrip()), tokenizer, form)
+        sample = _whole_question(replace(question, context=context.rstrip()), tokenizer, form)
         excess = len(sample) - max_length
         if excess <= 0:
-            return sample
+            return sample, True
     return None
+
+
+def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
+    """Return the sample of a question, its answer closed by what ends it when a model writes it: a chat's mark, or the end of sequence.
+
+    Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/` does it for that.
+    """
+    prompt = prompts.form(form)(question)
+    if form in prompts.PROTOCOLS:
+        return Sample.of(*encoding.encode_pair(tokenizer, prompt.text, prompt.target))
+    if prompt.text.startswith("<|im_start|>"):
+        return _joined(tokenizer, prompt.text, prompt.target + "<|im_end|>")
+    return _ended(_joined(tokenizer, prompt.text, prompt.target), tokenizer)
+
+
+def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
+    """Return the sample, its completion closed by the end-of-sequence token, and whether it was cut."""
+    sample = _ended(_joined(tokenizer, pair.prompt, pair.completion), tokenizer)
+    excess = len(sample) - max_length
+    if excess <= 0:
+        return sample, False
+    first = len(_beginning(tokenizer))
+    spare = min(excess, max(sample.first_label - first - 1, 0))  # at least one token of the prompt stays, to predict from
+    tokens, labels = (part[:first] + part[first + spare :] for part in (sample.tokens, sample.labels))
+    return _shortened(Sample(tokens, labels), max_length)
+
+
+def _conversation(conversation: Conversation, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
+    """Return the sample of as many of the last messages as fit, beginning with a user's, and whether any was cut."""
+    messages = conversation.messages
+    system = messages[:1] if messages[0]["role"] == "system" else ()
+    starts = [number for number, message in enumerate(messages) if message["role"] == "user"] or [len(system)]
+    for start in (len(system), *(number for number in starts if number > len(system))):
+        sample = _labelled(tokenizer, *chat.answers(tokenizer, [*system, *messages[start:]]))
+        if len(sample) <= max_length:
+            return sample, start > len(system)
+    return _shortened(sample, max_length)
+
+
+def _shortened(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:
+    """Return the sample cut at its end, or None when no token of an answer is left."""
+    if sample.first_label >= max_length:
+        return None
+    return Sample(sample.tokens[:max_length], sample.labels[:max_length]), True
+
+
+def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
+    """Return the sample of a prompt and the answer behind it. The prompt has the tokens that it has alone, as when a model answers it.
+
+    Spaces at its end go to the answer: most vocabularies have tokens that begin with one.
+    """
+    stripped = prompt.rstrip(" ")
+    answer = prompt[len(stripped) :] + answer
+    before, whole = (tokenizer.encode(text, add_special_tokens=False, verbose=False) for text in (stripped, stripped + answer))
+    behind = whole[len(before) :]
+    if whole[: len(before)] != before:  # the prompt's last characters would go into one token with the answer's first
+        line, both = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
+        behind = both[len(line) :] if both[: len(line)] == line else tokenizer.encode(answer, add_special_tokens=False)
+    if not before or not behind:
+        raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {stripped[-40:]!r}")
+    return Sample.of(_beginning(tokenizer) + before, behind)
+
+
+def _beginning(tokenizer: Any) -> list[int]:
+    """Return the ids that the tokenizer puts before a text: BOS or nothing."""
+    return [tokenizer.bos_token_id] if tokenizer.encode("x")[0] == tokenizer.bos_token_id else []
+
+
+def _ended(sample: Sample, tokenizer: Any) -> Sample:
+    """Return the sample with the end-of-sequence token as the last to be learnt, where the tokenizer has one."""
+    end = tokenizer.eos_token_id
+    return sample if end is None else Sample([*sample.tokens, end], [*sample.labels, end])
+
+
+def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample:
+    """Return the sample of a text in which the tokens that hold a character of `spans` are in the loss.
+
+    Raises:
+        DataError: no span has a token.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    labels, place = [IGNORED] * len(encoded["input_ids"]), 0
+    for number, (token, (start, end)) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+        while place < len(spans) and start >= spans[place][1]:
+            place += 1
+        if place < len(spans) and end > spans[place][0] and end > start and number > 0:
+            labels[number] = token
+    if all(label == IGNORED for label in labels):
+        raise DataError(f"this tokenizer gives no token for the answer at the end of {text[-60:]!r}")
+    return Sample(encoded["input_ids"], labels)

@@ -2,121 +2,168 @@
 
 import json
 import math
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
-from finetune.batch import collate, loss_sum
+from finetune.batch import collate, collate_packed, loss_sum
+from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
-from finetune.run_log import RunLog
-from finetune.sample import IGNORED, Sample
+from finetune.sample import IGNORED
+from galen.errors import UsageError
 
-
-class Samples(Dataset[Sample]):
-    """Samples as PyTorch's data loader wants them."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, place: int) -> Sample:
-        return self.samples[place]
+Accuracy = Callable[[Any], dict[str, float]]
 
 
 class AnswerTrainer(Trainer):
-    """A Trainer whose losses are means over answer tokens, however these fall into micro-batches."""
+    """A Trainer whose losses are means over answer tokens, however these fall into micro-batches and processes.
+
+    Args:
+        network: what is trained.
+        order: training rows, in the order of training.
+        validation: validation rows.
+        options: see `arguments`.
+        accuracy: measures the network's accuracy with each validation (`eval_accuracy` and its interval), or None.
+        callbacks: what else listens.
+    """
 
     def __init__(
-        self, network: Any, train: Sequence[Sample], validation: Sequence[Sample], options: TrainingArguments, log: RunLog
+        self,
+        network: Any,
+        order: EpochOrder,
+        validation: Sequence[Row],
+        options: TrainingArguments,
+        accuracy: Accuracy | None,
+        callbacks: list[TrainerCallback],
     ) -> None:
+        self.order, self.accuracy = order, accuracy
+        self._collate = collate_packed if isinstance(order.rows[0], list) else collate
         super().__init__(
             model=network,
             args=options,
-            data_collator=collate,
-            train_dataset=Samples(train),
-            eval_dataset=Samples(validation),
+            data_collator=self._collate,
+            train_dataset=Rows(order.rows),
+            eval_dataset=Rows(validation),
             compute_loss_func=_mean_loss,
-            callbacks=[log],
+            callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
         self._validated: tuple[int, dict[str, float]] | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        """Return the order of training; the Trainer's own would hang on the number of processes."""
+        return self.order
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the mean loss of all validation answer tokens. Draws no random numbers, so that training goes on as without it."""
         if self._validated is not None and self._validated[0] == self.state.global_step:
             return self._validated[1]  # the last step is validated by its number and as the last
-        network, samples = self.model, self.eval_dataset.samples
+        network, size = self.model_wrapped if self.is_fsdp_enabled else self.model, self.args.per_device_eval_batch_size
         network.eval()
-        total, tokens = 0.0, 0
-        for start in range(0, len(samples), self.args.per_device_eval_batch_size):
-            batch = self._prepare_inputs(collate(samples[start : start + self.args.per_device_eval_batch_size]))
+        data, total = self.eval_dataset, torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        stride = size * self.args.world_size
+        for start in range(0, len(data), stride):  # every process has as many batches: some at the end may be blank
+            first = start + self.args.process_index * size
+            batch = self._prepare_inputs(self._collate([data[place] for place in range(first, first + size)]))
             labels = batch.pop("labels")
-            total += loss_sum(network(**batch).logits, labels).item()
-            tokens += int((labels != IGNORED).sum())
+            total += torch.stack([loss_sum(network(**batch).logits, labels), (labels != IGNORED).sum()]).double()
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(total)
+        metrics = {"eval_loss": (total[0] / total[1]).item(), "eval_tokens": int(total[1])}
+        if self.accuracy is not None:
+            metrics |= self.accuracy(network)
         network.train()
-        metrics = {"eval_loss": total / tokens, "eval_tokens": tokens}
         self._validated = (self.state.global_step, metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
-def total_steps(training: Training, samples: int) -> int:
+def global_batch(training: Training) -> int:
+    """Return the rows in an optimizer step over all processes that torchrun started."""
+    return training.micro_batch_size * training.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def total_steps(training: Training, order: EpochOrder) -> int:
     """Return the number of optimizer steps: as given, or for the epochs (an epoch's last step may be smaller)."""
     if training.max_steps is not None:
         return training.max_steps
     assert training.epochs is not None  # the recipe has one of the two
-    per_epoch = math.ceil(math.ceil(samples / training.micro_batch_size) / training.gradient_accumulation)
-    return max(math.ceil(training.epochs * per_epoch), 1)
+    return max(math.ceil(training.epochs * order.steps), 1)
 
 
 def arguments(training: Training, folder: Path, steps: int, validate: bool, resumed: bool) -> TrainingArguments:
-    """Return the Trainer's options for a recipe; checkpoints go to `folder`."""
-    return TrainingArguments(
+    """Return the Trainer's options for a recipe; checkpoints go to `folder`.
+
+    Raises:
+        UsageError: FSDP is asked for without GPUs or with one process.
+    """
+    if training.fsdp and not (torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        raise UsageError("training.fsdp needs several GPUs, a process for each: start with torchrun --nproc-per-node N; or set it to false")
+    cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
+    cpu = not torch.cuda.is_available()
+    options = TrainingArguments(
         output_dir=str(folder),
+        use_cpu=cpu,
+        ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         per_device_train_batch_size=training.micro_batch_size,
         per_device_eval_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
+        bf16=training.bf16,
+        gradient_checkpointing=training.gradient_checkpointing,
         max_steps=steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if training.schedule == "constant" else training.schedule,
+        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": cosine}.get(training.schedule, training.schedule),
+        lr_scheduler_kwargs={"min_lr": training.final_learning_rate} if training.final_learning_rate else {},
         warmup_steps=math.ceil(training.warmup_ratio * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         seed=training.seed,
         data_seed=training.seed,
+        fsdp="full_shard auto_wrap" if training.fsdp else None,
+        fsdp_config={"version": 2, "state_dict_type": "FULL_STATE_DICT"} if training.fsdp else None,
+        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=training.save_interval,
         save_total_limit=2,
         eval_strategy="steps" if validate else "no",
         eval_steps=training.validation_interval,
         eval_on_start=validate and not resumed,
+        load_best_model_at_end=training.select_best is not None,
+        metric_for_best_model=f"eval_{training.select_best}" if training.select_best else None,
+        greater_is_better=training.select_best == "accuracy" if training.select_best else None,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a NaN must be seen, not averaged away
         include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=not cpu,
         disable_tqdm=True,
         report_to="none",
     )
+    options._n_gpu = min(options.n_gpu, 1)  # a single process takes a single GPU: no DataParallel
+    return options
+
+
+def early_stopping(training: Training) -> list[TrainerCallback]:
+    """Return what ends a run early, if the recipe wants it."""
+    return [EarlyStoppingCallback(training.early_stopping)] if training.early_stopping is not None else []
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint, and remove those that a kill left half-written."""
+    """Return the newest whole checkpoint; the first process removes those that a kill left half-written."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
             whole.append(path)
         except (OSError, ValueError):
-            shutil.rmtree(path)
+            if os.environ.get("RANK", "0") == "0":
+                shutil.rmtree(path, ignore_errors=True)
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 

@@ -39,11 +39,22 @@ class StepLog:
             parts.append(f"MFU {record['mfu']:.1%}")
         self._say(step, *parts, f"{tqdm.format_interval(left)} left")
 
-    def validation(self, step: int, loss: float, tokens: int, sources: dict[str, float] | None = None) -> None:
-        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens; that of each source too."""
-        record = {"kind": "validation", "step": step, "loss": loss, "tokens": tokens}
-        self._write(record | ({"sources": sources} if sources else {}))
+    def validation(
+        self, step: int, loss: float, tokens: int, sources: dict[str, float] | None = None, accuracy: float | None = None
+    ) -> None:
+        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens; with what else was measured.
+
+        Args:
+            step: optimizer steps done.
+            loss: mean loss per token in nats.
+            tokens: how many tokens it is the mean of.
+            sources: the loss of each source.
+            accuracy: share of questions answered rightly.
+        """
+        record: dict[str, Any] = {"kind": "validation", "step": step, "loss": loss, "tokens": tokens}
+        self._write(record | ({"sources": sources} if sources else {}) | ({} if accuracy is None else {"accuracy": accuracy}))
         parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
+        parts += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
         self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *parts)
 
     def event(self, kind: str, step: int, record: dict[str, Any]) -> None:

@@ -58,11 +58,13 @@ def pretrain(run: Recipe) -> int:
         return 0
 
     from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
+    from megatron_ext.instruction_data import role_prefix
 
+    prefixes = [*run.data.train_prefixes, *run.data.validation_prefixes]
     vocabulary = tokenised_data.check(
-        [*run.data.train_prefixes, *run.data.validation_prefixes],
+        prefixes + [role_prefix(prefix) for prefix in prefixes if run.data.instruction],
         architecture,
-        Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json",
+        _tokenizer(run),
     )
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0:
@@ -75,6 +77,10 @@ def pretrain(run: Recipe) -> int:
         trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
+
+
+def _tokenizer(run: Recipe) -> Path:
+    return Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json"
 
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) -> None:
@@ -135,7 +141,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     optimizer = optimization.build_optimizer(wrapped, run)
     state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
     progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
-    data = tokenised_data.build(run, vocabulary, output / "data_cache")
+    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run))
     log = RunLog(output, progress.iteration, run.training.train_iters) if first else None
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())

@@ -85,6 +85,9 @@ class Data:
     """Later blends of the sources, each {start_step, weights}; a source goes on where it was, nothing comes twice."""
     seq_length: int = Field(default=2048, ge=1)
     """Tokens in a sequence."""
+    instruction: bool = False
+    """The files are conversations (preprocess.py --instruction): learn the answers alone. A sequence holds one of them, with
+    reset_attention_mask as many as fit."""
     reset_attention_mask: bool = False
     """Let a token attend to its own document only (and count positions from the document's start)."""
     eod_mask_loss: bool = False

@@ -17,6 +17,7 @@ from galen.errors import DataError
 from megatron_ext.architecture import Architecture
 from megatron_ext.batch_schedule import BatchSchedule
 from megatron_ext.blend import Blend, BlendedSamples
+from megatron_ext.instruction_data import Conversations, InstructionSamples
 from megatron_ext.recipe import Recipe
 
 _HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document boundaries
@@ -141,7 +142,7 @@ class Datasets:
     """How much each validation counts in the loss of all."""
 
 
-def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> Datasets:
+def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) -> Datasets:
     """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it)."""
     data, training = recipe.data, recipe.training
     count = samples_needed(recipe)
@@ -156,15 +157,16 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> Datasets:
         eod_mask_loss=data.eod_mask_loss,
         create_attention_mask=False,  # causal masks are built into the attention kernels
     )
+    one = partial(_conversations, recipe, tokenizer) if data.instruction else partial(_one, config)
     if data.sources:
         blend = Blend(_phases(recipe, count))
-        sources = {name: _one(config, data.sources[name].train, blend.counts[name], 0) for name in blend.names if blend.counts[name]}
+        sources = {name: one(data.sources[name].train, blend.counts[name], 0) for name in blend.names if blend.counts[name]}
         train: Any = BlendedSamples(blend, sources)
     else:
-        train = _one(config, data.train, count, 0)
+        train = one(data.train, count, 0)
     files = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
     evaluated = training.eval_iters * training.global_batch_size
-    validation = {name: _one(config, prefixes, evaluated, 1) for name, prefixes in files.items()} if evaluated else {}
+    validation = {name: one(prefixes, evaluated, 1) for name, prefixes in files.items()} if evaluated else {}
     weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
     return Datasets(train=train, validation=validation, weights=weights)
 
@@ -184,6 +186,17 @@ def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
     ]
     bounds = [0, *(schedule.samples_after(phase.start_step) for phase in recipe.data.phases), count]
     return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
+
+
+def _conversations(recipe: Recipe, tokenizer: Path, prefixes: list[str], samples: int, split: int) -> Any:
+    """Return a dataset of `samples` sequences of conversations; several files count by their tokens."""
+    data = recipe.data
+    if len(prefixes) > 1:
+        blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
+        parts = {name: _conversations(recipe, tokenizer, [name], count, split) for name, count in blend.counts.items() if count}
+        return BlendedSamples(blend, parts)
+    conversations = Conversations(prefixes[0], tokenizer, data.seq_length)
+    return InstructionSamples(conversations, samples, data.seq_length, data.reset_attention_mask, recipe.training.seed)
 
 
 def _one(config: Callable[..., GPTDatasetConfig], prefixes: list[str], samples: int, split: int) -> Any:

@@ -1,9 +1,65 @@
 """A tiny random Llama, and questions that can be learned: the answer is always the option named in the context."""
 
+import importlib.util
 import json
 import random
+import shutil
+from pathlib import Path
 
 import pytest
+
+from tests.conftest import TEXTS
+
+MARKS = ["<|im_start|>", "<|im_end|>"]
+SMOLLM2 = Path.home() / ".cache" / "galen" / "SmolLM2-135M-Instruct"  # where `make demo` puts it
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_folder(tmp_path_factory):
+    """A folder with a SentencePiece tokenizer like Llama's: a space before the text, bytes for what it does not know, BOS."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 20), model_prefix=str(folder / "tokenizer"), vocab_size=400, model_type="bpe",
+        byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    return _llama_tokenizer(folder)
+
+
+@pytest.fixture(scope="session", params=["byte-level", "sentencepiece", "mistral", "smollm2"])
+def tokenizer_folder(request, tmp_path_factory):
+    """A tokenizer of each kind; the real ones of Mistral and SmolLM2 where they are on this machine."""
+    if request.param == "byte-level":
+        return request.getfixturevalue("tiny_tokenizer")
+    if request.param == "sentencepiece":
+        return request.getfixturevalue("sentencepiece_folder")
+    if request.param == "mistral":
+        package = importlib.util.find_spec("mistral_common")
+        if package is None:
+            pytest.skip("mistral-common is not installed")
+        folder = tmp_path_factory.mktemp("mistral")
+        shutil.copy(Path(package.origin).parent / "data" / "tokenizer.model.v1", folder / "tokenizer.model")
+        return _llama_tokenizer(folder)
+    if not SMOLLM2.is_dir():
+        pytest.skip("SmolLM2 is not here; make demo fetches it")
+    return SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder):
+    """Each tokenizer, with the marks of chats as tokens; tests that need a chat template install it."""
+    from transformers import AutoTokenizer
+
+    made = AutoTokenizer.from_pretrained(tokenizer_folder)
+    made.add_special_tokens({"additional_special_tokens": [mark for mark in MARKS if mark not in made.get_vocab()]})
+    return made
+
+
+def _llama_tokenizer(folder):
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(scope="session")

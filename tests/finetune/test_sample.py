@@ -1,15 +1,18 @@
+from dataclasses import replace
+
 import pytest
 from transformers import AutoTokenizer
 
 from evaluation import encoding, prompts, question
 from evaluation.question import Question
 from finetune import sample
-from finetune.sample import IGNORED
+from finetune.record import Pair
+from finetune.sample import IGNORED, Item
 from galen.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_llama):
+def tiny(tiny_llama):
     return AutoTokenizer.from_pretrained(tiny_llama)
 
 
@@ -18,52 +21,101 @@ QUESTION = Question(
 )
 
 
+def answer(made):
+    return [label for label in made.labels if label != IGNORED]
+
+
+def ids(items):
+    return {item.record.id for item in items}
+
+
 @pytest.mark.parametrize("protocol", sorted(prompts.PROTOCOLS))
-def test_the_loss_is_on_the_answer_token_by_token(tokenizer, protocol):
-    (made,), cut = sample.encode([QUESTION], tokenizer, protocol, 200)
+def test_the_loss_is_on_the_answer_token_by_token(tiny, protocol):
+    (made,), cut = sample.encode([Item(QUESTION, protocol)], tiny, 200)
     prompt = prompts.form(protocol)(QUESTION)
     target = prompt.continuations["B"]
-    ids = tokenizer.encode(prompt.text + target)
-    assert made.prompt + made.answer == ids and cut == 0
-    spans = tokenizer(prompt.text + target, return_offsets_mapping=True)["offset_mapping"]
+    ids = tiny.encode(prompt.text + target)
+    assert made.tokens == ids and cut == 0
+    spans = tiny(prompt.text + target, return_offsets_mapping=True)["offset_mapping"]
     for label, token, (start, _) in zip(made.labels, ids, spans, strict=True):
         assert label == (token if start >= len(prompt.text) else IGNORED)
-    assert tokenizer.decode([label for label in made.labels if label != IGNORED]) == target
+    assert tiny.decode([label for label in made.labels if label != IGNORED]) == target
 
 
 @pytest.mark.parametrize("protocol", sorted(prompts.PROTOCOLS))
-def test_training_and_test_read_the_same_tokens(tokenizer, protocol):
-    (made,), _ = sample.encode([QUESTION], tokenizer, protocol, 200)
-    request = encoding.encode_prompt(tokenizer, prompts.form(protocol)(QUESTION))
-    assert made.prompt == request.prompt
-    assert made.answer == request.continuations[1]
+def test_training_and_test_read_the_same_tokens(tiny, protocol):
+    (made,), _ = sample.encode([Item(QUESTION, protocol)], tiny, 200)
+    request = encoding.encode_prompt(tiny, prompts.form(protocol)(QUESTION))
+    assert made.tokens == request.prompt + request.continuations[1]
+    assert made.first_label == len(request.prompt)
 
 
-def test_a_long_context_is_cut_at_its_end_and_the_answer_stays(tokenizer):
-    (whole,), _ = sample.encode([QUESTION], tokenizer, "lm_eval", 500)
-    (made,), cut = sample.encode([QUESTION], tokenizer, "lm_eval", len(whole) - 4)
-    assert cut == 1 and made.answer == whole.answer
+def test_a_long_context_is_cut_at_its_end_and_the_answer_stays(tiny):
+    (whole,), _ = sample.encode([Item(QUESTION, "lm_eval")], tiny, 500)
+    (made,), cut = sample.encode([Item(QUESTION, "lm_eval")], tiny, len(whole) - 4)
+    assert cut == 1 and answer(made) == answer(whole)
     assert len(whole) - 30 < len(made) <= len(whole) - 4
-    text = tokenizer.decode(made.prompt)
+    text = tiny.decode(made.tokens[: made.first_label])
     assert text.startswith("30 adults took") and "every day." not in text
     assert text.endswith("\n\nQuestion: What?\nA. Aspirin\nB. Heparin\nAnswer:")
 
 
-def test_the_context_goes_altogether_where_none_fits(tokenizer):
+def test_the_context_goes_altogether_where_none_fits(tiny):
     bare = Question(id="1", context="", question="What?", options=QUESTION.options, answer="B")
-    (expected,), _ = sample.encode([bare], tokenizer, "lm_eval", 500)
-    assert sample.encode([QUESTION], tokenizer, "lm_eval", len(expected)) == ([expected], 1)
+    (expected,), _ = sample.encode([Item(bare, "lm_eval")], tiny, 500)
+    assert sample.encode([Item(QUESTION, "lm_eval")], tiny, len(expected)) == ([expected], 1)
 
 
-def test_questions_that_never_fit_are_counted_and_named(tokenizer):
+def test_questions_that_never_fit_are_counted_and_named(tiny):
     with pytest.raises(DataError, match=r"1 of 1 questions are longer than data\.max_length = 10 .*'1'"):
-        sample.encode([QUESTION], tokenizer, "lm_eval", 10)
+        sample.encode([Item(QUESTION, "lm_eval")], tiny, 10)
 
 
 def test_split_hangs_on_the_id_alone(question_file):
     questions = question.read(question_file)
-    train, validation = sample.split(questions, 0.25)
-    assert {item.id for item in train} | {item.id for item in validation} == {item.id for item in questions}
+    items = [Item(found, "lm_eval") for found in questions]
+    train, validation = sample.split(items, 0.25)
+    assert ids(train) | ids(validation) == ids(items)
     assert 3 <= len(validation) <= 18
-    _, reversed_validation = sample.split(reversed(questions), 0.25)
-    assert {item.id for item in reversed_validation} == {item.id for item in validation}
+    _, reversed_validation = sample.split(reversed(items), 0.25)
+    assert ids(reversed_validation) == ids(validation)
+
+
+WORDY = replace(QUESTION, rationale="Heparin  was taken, as is said.")
+
+
+@pytest.mark.parametrize("form", sorted(prompts.FORMS))
+def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, form):
+    """Built here from the form's two texts: the tokens of the prompt as an evaluator encodes it, then the target and what ends it."""
+    (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
+    prompt = prompts.form(form)(WORDY)
+    learnt = tokenizer.decode([label for label in made.labels if label != IGNORED])
+    end = "" if form in prompts.PROTOCOLS else "<|im_end|>" if form.startswith("meditron_chat") else tokenizer.eos_token
+    assert learnt.lstrip() == prompt.target.lstrip() + end
+    assert all(label in (IGNORED, token) for label, token in zip(made.labels, made.tokens, strict=True))
+    assert made.labels[made.first_label :].count(IGNORED) == 0  # nothing behind the answer's first token is left out
+    assert made.tokens[: made.first_label] == tokenizer.encode(prompt.text.rstrip() if form in prompts.PROTOCOLS else prompt.text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"), [("Yes or no?", " yes"), ("Yes or no? ", "yes"), ("Write:", ":::"), ("Eins\n", "\nzwei")]
+)
+def test_a_completion_is_learnt_whole_with_its_end(tokenizer, prompt, completion):
+    (made,), _ = sample.encode([Item(Pair("1", prompt, completion), "lm_eval")], tokenizer, 1000)
+    assert made.tokens[: made.first_label] == tokenizer.encode(prompt.rstrip(" "))
+    learnt = tokenizer.decode(made.labels[made.first_label :])
+    assert learnt.lstrip(" ") == completion.lstrip(" ") + tokenizer.eos_token
+    text = tokenizer.decode(made.tokens, skip_special_tokens=True)
+    assert text.replace(" ", "") == (prompt + completion).replace(" ", "")
+
+
+def test_a_long_prompt_loses_its_beginning_but_for_bos(tokenizer):
+    pair = Pair("1", "one two three four five six", " seven")
+    (whole,), _ = sample.encode([Item(pair, "lm_eval")], tokenizer, 1000)
+    for length in range(4, len(whole)):
+        (made,), cut = sample.encode([Item(pair, "lm_eval")], tokenizer, length)
+        assert len(made) <= length and cut == 1 and made.first_label < len(made)
+        if whole.tokens[0] == tokenizer.bos_token_id and tokenizer.encode("x")[0] == tokenizer.bos_token_id:
+            assert made.tokens[0] == tokenizer.bos_token_id
+        spared = answer(whole)[: len(answer(made))]
+        assert answer(made) == spared  # only ever cut at its end

@@ -7,16 +7,19 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune import train
+from evaluation import question
+from evaluation import run as evaluate
+from finetune import sample, train
 from galen.errors import DataError, UsageError
-from tests.conftest import command
+from tests.conftest import command, run
 
 ROOT_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
@@ -142,6 +145,19 @@ def test_the_demo_recipe_is_valid(tmp_path):
 
 def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
     train.main([str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"])
+    train.main(
+        [
+            str(recipe_file),
+            "lora=null",
+            "training.learning_rate=1e-3",
+            "training.max_steps=2",
+            "training.bf16=true",
+            f"output={tmp_path / 'b'}",
+        ]
+    )
+    whole, half = ([record["loss"] for record in log_of(tmp_path / name)] for name in ("run", "b"))
+    assert half == pytest.approx(whole, rel=0.02) and half != whole
+    assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "b" / "model" / "model.safetensors").values())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     original = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert not torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
@@ -170,3 +186,92 @@ def test_help_is_quick_and_lists_the_keys():
     text = subprocess.run(command("finetune/train.py", "--help"), capture_output=True, text=True, check=True).stdout
     assert "gradient_accumulation" in text and "mesh_topics_lora.yaml" in text
     assert time.monotonic() - started < 20
+
+
+def test_the_best_checkpoint_by_accuracy_is_kept_and_the_run_ends_early(recipe_file, tmp_path):
+    options = ["training.select_best=accuracy", "training.early_stopping=2", "training.validation_interval=2", "training.save_interval=2"]
+    train.main([str(recipe_file), *options, "training.max_steps=40", "lora.dropout=0", "lora.merge=true"])
+    records = [record for record in log_of(tmp_path / "run") if record["kind"] == "validation" and record["step"]]
+    accuracies = {record["step"]: record["accuracy"] for record in records}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    best = manifest["counts"]["best_step"]
+    assert accuracies[best] == max(accuracies.values()) and manifest["counts"]["steps"] == max(accuracies) == best + 4 < 40
+    folder = tmp_path / "run" / "checkpoints" / f"checkpoint-{best}"
+    kept, saved = (load_file(place / "adapter_model.safetensors") for place in (tmp_path / "run" / "adapter", folder))
+    assert all(torch.equal(kept[name], saved[name]) for name in saved)
+    # the same accuracy by evaluation/'s own command, on the merged model
+    source = Path(manifest["config"]["data"]["train"])
+    _, held_out = sample.split([sample.Item(found, "lm_eval") for found in question.read(source)], 0.2)
+    ids = {item.record.id for item in held_out}
+    lines = [line for line in source.read_text().splitlines() if json.loads(line)["id"] in ids]
+    (tmp_path / "held_out.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "held_out.yaml").write_text("kind: multiple_choice\nfile: held_out.jsonl\n")
+    place = ["--tasks", tmp_path / "held_out.yaml", "--data", tmp_path, "--output", tmp_path / "s"]
+    evaluate.main([str(argument) for argument in ("--model", tmp_path / "run" / "model", *place)])
+    scored = json.loads((tmp_path / "s" / "results.json").read_text())["tasks"]["held_out"]["metrics"]["accuracy"]["value"]
+    assert scored == accuracies[best]
+
+
+def test_conversations_train_with_packing_and_new_tokens(recipe_file, tmp_path, question_file):
+    """Two answers to learn in each conversation; the template, the marks' rows and the end of answers are in the merged model."""
+    with (tmp_path / "chats.jsonl").open("w") as file:
+        for number in range(24):
+            said = [("user", f"Which drug {number}?"), ("assistant", "Aspirin."), ("user", "Dose?"), ("assistant", "10 mg")]
+            file.write(json.dumps({"messages": [{"role": role, "content": content} for role, content in said]}) + "\n")
+    options = [f"data.train={tmp_path / 'chats.jsonl'}", "data.chat_template=meditron", "data.packing=true", "lora.merge=true"]
+    train.main([str(recipe_file), *options, "model.add_tokens=['<|im_start|>','<|im_end|>']", "training.max_steps=30", "lora.dropout=0"])
+    losses = [record["loss"] for record in log_of(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[-1] < 0.2 * losses[0]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Which drug 3?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    written = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(written) == "Aspirin.<|im_end|>"
+
+
+def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_path):
+    """A step over all samples, at learning rate about 0: the same loss and gradient norm in rows of one and of several samples."""
+    common = [str(recipe_file), "training.learning_rate=1e-12", "training.max_steps=1", "lora.dropout=0", "data.validation_share=0"]
+    train.main([*common, "training.micro_batch_size=40", "training.gradient_accumulation=1", f"output={tmp_path / 'plain'}"])
+    train.main([*common, "data.packing=true", "data.max_length=300", "training.micro_batch_size=40", f"output={tmp_path / 'packed'}"])
+    (plain,), (packed,) = log_of(tmp_path / "plain"), log_of(tmp_path / "packed")
+    assert packed["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
+    assert packed["consumed_samples"] == plain["consumed_samples"] == 40
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.early_stopping=1"], "early_stopping needs select_best"),
+        (["training.select_best=loss"], "must be a multiple of validation_interval"),
+        (["model.quantization=4bit", "lora=null"], "model.quantization needs lora"),
+        (["training.fsdp=true"], "training.fsdp needs several GPUs"),
+        (["data.chat_template=meditrom"], "did you mean 'meditron'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(recipe_file, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        train.main([str(recipe_file), *overrides])
+
+
+@pytest.mark.multiprocess
+def test_two_processes_train_as_one(recipe_file, tmp_path):
+    """One global batch of 6, by one process and by two: the same losses and weights, also in an epoch's last, smaller step."""
+    best = ["training.select_best=accuracy", "training.save_interval=6"]
+    common = [recipe_file, *best, "lora.dropout=0", "training.max_steps=8", "training.micro_batch_size=3"]
+    run("finetune/train.py", *common, f"output={tmp_path / 'one'}")
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "finetune/train.py"]
+    run(*two, *common, "training.gradient_accumulation=1", f"output={tmp_path / 'two'}")
+    first, second = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    assert [record["step"] for record in first] == [record["step"] for record in second] and len(first) == 11
+    for one, both in zip(first, second, strict=True):
+        assert both["loss"] == pytest.approx(one["loss"], rel=2e-4)
+        assert both.get("tokens") == one.get("tokens") and both.get("consumed_samples") == one.get("consumed_samples")
+        assert both.get("accuracy") == one.get("accuracy")
+    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=0, atol=2e-3)

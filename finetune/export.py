@@ -1,0 +1,83 @@
+"""Put a fine-tuned model into a folder of its own, with a model card; on request upload that folder.
+
+    python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --scores scores/tuned --corpus corpus
+    python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --push OWNER/NAME
+
+DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer, README.md (the card) and
+manifest.json. Nothing leaves this machine without --push, which needs a token of the Hugging Face hub in the usual place.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from finetune import model_card
+from galen import cli, manifest
+from galen.atomic import atomic_folder
+from galen.errors import DataError, UsageError
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Export, and upload when asked."""
+    arguments = _parser().parse_args(argv)
+    if arguments.push is not None and arguments.push.count("/") != 1:
+        raise UsageError(f"--push: write OWNER/NAME, not {arguments.push!r}")
+    run = manifest.read(arguments.run, "finetune")
+    source = next((arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()), None)
+    if source is None:
+        raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
+    card = model_card.card(run, arguments.scores, arguments.corpus, arguments.name, arguments.license)
+    with atomic_folder(arguments.output) as temporary:
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copy2(path, temporary / path.name)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        written = sorted(path for path in temporary.iterdir() if path.is_file())
+        inputs = [
+            *(source / path.name for path in written if path.name != "README.md"),
+            *(path / "results.json" for path in arguments.scores),
+        ]
+        config = {"run": str(arguments.run), "name": arguments.name, "license": arguments.license}
+        manifest.write(
+            temporary / manifest.NAME, stage="export", inputs=inputs, config=config, outputs=written, counts={"files": len(written)}
+        )
+    print(f"done: {arguments.output}")
+    if arguments.push is not None:
+        _push(arguments.output, arguments.push)
+        print(f"uploaded to {arguments.push}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the exported model")
+    parser.add_argument("--name", required=True, help="the model's name in its card")
+    parser.add_argument("--license", required=True, help="its licence (SPDX); the base model's and the data's bind it")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="DIR", help="folders of evaluation/run.py")
+    parser.add_argument("--corpus", type=Path, nargs="*", default=[], metavar="DIR", help="curated corpora that the base was pretrained on")
+    parser.add_argument(
+        "--push", metavar="OWNER/NAME", help="upload the folder to this repository of the Hugging Face hub, private when new"
+    )
+    return parser
+
+
+def _push(folder: Path, repository: str) -> None:
+    """Upload a folder to the hub.
+
+    Raises:
+        DataError: the hub refuses or cannot be reached; the exported folder stays.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, private=True, exist_ok=True)
+        hub.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model, tokenizer and card")
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        raise DataError(f"{folder} is written, but was not uploaded: {' '.join(str(error).split())[:300]}") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,95 @@
+"""What a model costs and what it knows, measured on this machine: bytes, memory, speed, accuracy."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation import metrics
+from evaluation.backend_transformers import TransformersBackend, default_dtype
+from evaluation.question import Question
+from finetune.validation_accuracy import correct
+from galen.errors import DataError
+
+PROMPT_TOKENS, NEW_TOKENS = 256, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One model's figures."""
+
+    bytes_on_disk: int
+    bytes_in_memory: int
+    """On a GPU the peak while it worked, on a CPU its weights after the work."""
+    prompt_tokens_per_second: float
+    """Tokens of a prompt of 256 read in a second."""
+    new_tokens_per_second: float
+    """Tokens written in a second after it, one sequence."""
+    correct: list[int]
+    """1 for each question answered rightly, else 0; empty without questions."""
+
+
+def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measurement:
+    """Load a folder with `transformers` and measure it.
+
+    Raises:
+        DataError: it does not load, or does not run on this machine.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    placed = {"device_map": {"": device}} if device.type == "cuda" else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
+        network.eval()
+        prompt_rate, new_rate = _speed(network, device)
+        answers = correct(TransformersBackend.of_network(network, tokenizer, device), [(item, protocol) for item in questions])
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+        raise DataError(f"{folder} does not run on this machine ({device}): {' '.join(str(error).split())[:300]}") from error
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else network.get_memory_footprint()
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return Measurement(size, memory, prompt_rate, new_rate, answers)
+
+
+@torch.inference_mode()
+def _speed(network: Any, device: torch.device) -> tuple[float, float]:
+    """Return tokens a second in reading and in writing; the first reading, which prepares kernels, is not timed."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    tokens = torch.randint(0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).to(device)
+    network(tokens)
+    seconds = []
+    for extra in (0, NEW_TOKENS):
+        start = time.perf_counter()
+        if extra:
+            network.generate(tokens, max_new_tokens=extra, min_new_tokens=extra, do_sample=False, pad_token_id=0)
+        else:
+            network(tokens)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    reading, writing = seconds[0], max(seconds[1] - seconds[0], 1e-9)
+    return PROMPT_TOKENS / reading, NEW_TOKENS / writing
+
+
+def table(measured: dict[str, Measurement]) -> str:
+    """Return a Markdown table, each model beside the first; differences of accuracy in points with paired 95 % intervals."""
+    names = list(measured)
+    first = measured[names[0]]
+    lines = ["| | disk MB | memory MB | prompt tokens/s | new tokens/s | accuracy | against the first, points |", "|---" * 7 + "|"]
+    for name, found in measured.items():
+        accuracy = difference = ""
+        if found.correct:
+            estimate = metrics.accuracy(found.correct)
+            accuracy = f"{estimate.value:.1%} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+        if found.correct and found is not first:
+            change = metrics.accuracy_difference(first.correct, found.correct)
+            difference = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+        sizes = f"{found.bytes_on_disk / 1e6:,.1f} | {found.bytes_in_memory / 1e6:,.1f}"
+        rates = f"{found.prompt_tokens_per_second:,.0f} | {found.new_tokens_per_second:,.1f}"
+        lines.append(f"| {name} | {sizes} | {rates} | {accuracy} | {difference} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,68 @@
+"""Merge models into one: SLERP, TIES, DARE-TIES, linear, and whatever else mergekit knows; or add up the answers of several.
+
+    python finetune/merge.py examples/merge/biomistral_slerp.yaml output=MERGED
+    python finetune/merge.py examples/merge/ensemble.yaml ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
+
+The first kind of recipe holds mergekit's own configuration and writes a model folder. The second adds the letters' probabilities of
+models that evaluation/run.py has scored on the same questions, and writes scores for evaluation/report.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from finetune import ensemble, merging
+from galen import cli, manifest, recipe
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class Ensemble:
+    """Models whose answers are added up."""
+
+    scores: list[str]
+    """Folders that evaluation/run.py wrote, one a model, two or more."""
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class Recipe:
+    """A merge of weights, or an ensemble of answers."""
+
+    output: str
+    """Folder of the result."""
+    mergekit: dict[str, Any] | None = None
+    """mergekit's configuration (merge_method, models or slices, base_model, parameters, dtype); models are local folders."""
+    ensemble: Ensemble | None = None
+    """Instead: models whose answers are added up."""
+    seed: int = 1234
+    """Seed of DARE's random masks."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Recipe":
+        if (self.mergekit is None) == (self.ensemble is None):
+            raise ValueError("give either mergekit or ensemble")
+        return self
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Merge as the recipe says."""
+    parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
+    options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    output = Path(options.output)
+    if options.ensemble is not None:
+        print(ensemble.write([Path(folder) for folder in options.ensemble.scores], output))
+        return 0
+    assert options.mergekit is not None  # the recipe has one of the two
+    configuration = merging.check(options.mergekit)
+    config = {key: value for key, value in recipe.to_dict(options).items() if key != "output"}
+    if (output / manifest.NAME).exists() and manifest.read(output, "merge")["config"] == config:
+        print(f"{output} is merged already")
+        return 0
+    merging.merge(configuration, options.seed, config, output)
+    print(f"done: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

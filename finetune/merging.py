@@ -1,0 +1,96 @@
+"""One merge of models by mergekit: its configuration checked first, its result checked last."""
+
+from pathlib import Path
+from typing import Any
+
+from evaluation import model_folder
+from galen import manifest
+from galen.atomic import atomic_folder
+from galen.errors import DataError, UsageError
+
+
+def check(configuration: dict[str, Any]) -> Any:
+    """Return mergekit's configuration when mergekit takes it and all its models are here, with one vocabulary.
+
+    Raises:
+        UsageError: mergekit is not installed, refuses the configuration, or a model is missing.
+        DataError: a folder is no model, or the models' vocabularies differ and no tokenizer is named.
+    """
+    try:
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge_methods.registry import registered_methods
+    except ImportError:
+        raise UsageError("merging needs mergekit: pip install 'galen[merge]'") from None
+    try:
+        checked = MergeConfiguration.model_validate(configuration)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"mergekit refuses its configuration: {' '.join(str(error).split())[:400]}") from None
+    known = sorted(method.spec.name for method in registered_methods())
+    if checked.merge_method not in known:
+        raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(known)}")
+    folders = models(checked)
+    vocabularies = {folder: _vocabulary(model_folder.check_model(folder)) for folder in folders}
+    if checked.tokenizer is None and checked.tokenizer_source is None:
+        for folder in folders[1:]:
+            if vocabularies[folder] != vocabularies[folders[0]]:
+                raise DataError(
+                    f"{folders[0]} and {folder} have different vocabularies, so that rows of their embeddings do not belong "
+                    "together; say how to join them with mergekit.tokenizer_source (base, union, or a model)"
+                )
+    return checked
+
+
+def models(configuration: Any) -> list[Path]:
+    """Return the folders of all models that a configuration names, the base first."""
+    found = configuration.referenced_models()
+    base = [configuration.base_model] if configuration.base_model is not None else []
+    paths = [reference.model.path for reference in (*base, *found)]
+    return [Path(path) for path in dict.fromkeys(paths)]
+
+
+def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -> None:
+    """Merge, check that every weight is a number, and write the folder with its manifest.
+
+    Raises:
+        DataError: mergekit cannot merge these models, or the result is damaged.
+    """
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
+    with atomic_folder(output) as temporary:
+        options = MergeOptions(random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False)
+        try:
+            run_merge(configuration, str(temporary), options)
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+            raise DataError(f"mergekit cannot merge these models: {' '.join(str(error).split())[:400]}") from error
+        counts = _check_weights(temporary)
+        model_folder.check_model(temporary)
+        inputs = [folder / name for folder in models(configuration) for name in model_folder.hashes(folder)]
+        written = sorted(path for path in temporary.iterdir() if path.is_file())
+        manifest.write(temporary / manifest.NAME, stage="merge", inputs=inputs, config=config, outputs=written, counts=counts)
+
+
+def _check_weights(folder: Path) -> dict[str, int]:
+    """Return how many tensors and weights a folder holds.
+
+    Raises:
+        DataError: a weight is not a number.
+    """
+    import torch
+    from safetensors import safe_open
+
+    tensors = weights = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                tensor = file.get_tensor(name)
+                if not torch.isfinite(tensor).all():
+                    raise DataError(f"the merged weight {name} holds values that are not numbers")
+                tensors, weights = tensors + 1, weights + tensor.numel()
+    return {"tensors": tensors, "weights": weights}
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder).get_vocab()

@@ -1,0 +1,135 @@
+"""The model card: what a model was made from and how, what it scored, what it is for. Every figure comes from a manifest."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from galen import manifest
+from galen.errors import DataError
+
+CAUTION = (
+    "This model is for research. It was not reviewed or approved for use on patients, and it makes mistakes: it states false things with "
+    "confidence, knows nothing newer than its training texts, and may repeat their biases. Nothing it writes is medical advice. Do not "
+    "use it to diagnose, to treat, or to decide about a person's care; a qualified person has to check whatever is taken from it."
+)
+
+
+def card(run: Mapping[str, Any], scores: Sequence[Path], corpora: Sequence[Path], name: str, licence: str) -> str:
+    """Return a model card in Markdown with the front matter that Hugging Face reads.
+
+    Args:
+        run: manifest of the fine-tuning run.
+        scores: folders of evaluation/run.py.
+        corpora: folders or manifests of data_prep/curate.py, what the base was further pretrained on.
+        name: the model's name.
+        licence: SPDX identifier of the model's licence.
+
+    Raises:
+        DataError: a manifest or results file is missing or damaged.
+    """
+    base = run["config"]["model"]["path"]
+    front = [
+        "---",
+        f"license: {licence.lower()}",
+        "library_name: transformers",
+        f"base_model: {Path(base).name}",
+        "tags:",
+        "- medical",
+        "---",
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {name}",
+        f"## Intended use and caution\n\n{CAUTION}",
+        f"## How it was made\n\n{_training(run)}",
+        f"## Fine-tuning data\n\n{_questions(run)}",
+        f"## Pretraining corpora\n\n{_corpora(corpora)}",
+        f"## Scores\n\n{_scores(scores)}",
+        f"## Contamination\n\n{_contamination(run, scores)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training(run: Mapping[str, Any]) -> str:
+    config, counts = run["config"], run["counts"]
+    lora, training = config["lora"], config["training"]
+    how = "all weights"
+    if lora:
+        how = f"a low-rank adapter (r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, on {lora['target_modules']})"
+    bits = f", the base in {config['model']['quantization']} meanwhile" if config["model"].get("quantization") else ""
+    batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts.get("processes", 1)
+    rows = {
+        "base model": config["model"]["path"],
+        "trained": f"{how}{bits}; {counts['trained_weights']:,} weights",
+        "steps": f"{counts['steps']:,}" + (f", the weights of step {counts['best_step']:,} kept" if counts.get("best_step") else ""),
+        "samples in a step": f"{batch}",
+        "tokens": f"{counts['tokens']:,}",
+        "learning rate": f"{training['learning_rate']}, {training['schedule']}, warm-up {training['warmup_ratio']:.0%} of the steps",
+        "weight decay": f"{training['weight_decay']}",
+        "longest sample": f"{config['data']['max_length']} tokens",
+        "loss": "on the answers' tokens alone",
+        "seed": f"{training['seed']}",
+        "made with": ", ".join(f"{package} {version}" for package, version in run["versions"].items()),
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _questions(run: Mapping[str, Any]) -> str:
+    data, samples = run["config"]["data"], run["counts"]["samples"]
+    lines = []
+    for source in [data["train"]] if isinstance(data["train"], str) else data["train"]:
+        if isinstance(source, str):
+            lines.append(f"- `{Path(source).name}`, form {data['protocol']}")
+        else:
+            lines.append(f"- {source['set']} (`{Path(source['source']).name}`), forms {', '.join(source['forms'] or [data['protocol']])}")
+    return "\n".join([*lines, "", f"{samples['train']:,} samples for training, {samples['validation']:,} for validation."])
+
+
+def _corpora(corpora: Sequence[Path]) -> str:
+    if not corpora:
+        return "None given: the base model was taken as it was."
+    rows: list[tuple[str, int, str]] = []
+    for folder in corpora:
+        record = manifest.read(folder, "curate")
+        licences = {item.get("source"): item.get("licence") for item in record["inputs"]}
+        sources = record["counts"].get("sources") or {Path(folder).name: {"kept": record["counts"]["kept"]}}
+        rows += [(name, counts["kept"], licences.get(name) or "each document's own") for name, counts in sources.items()]
+    total = sum(kept for _, kept, _ in rows) or 1
+    lines = [f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows]
+    return "\n".join(["| source | documents | share | licence |", "|---|---|---|---|", *lines])
+
+
+def _scores(folders: Sequence[Path]) -> str:
+    lines = []
+    for results in map(_results, folders):
+        for task, summary in results["tasks"].items():
+            for metric, found in summary["metrics"].items():
+                interval = f"[{found['low']:.4g}, {found['high']:.4g}]"
+                row = (results["model"]["name"], task, results["protocol"], metric, f"{found['value']:.4g}", interval, summary["items"])
+                lines.append(f"| {' | '.join(map(str, row))} |")
+    if not lines:
+        return "Not scored."
+    return "\n".join(["| model | task | protocol | metric | value | 95 % interval | items |", "|---" * 7 + "|", *lines])
+
+
+def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
+    left_out, tests = run["counts"]["records"]["left_out_as_in_test_sets"], run["config"]["data"].get("test_sets")
+    lines = ["Fine-tuning data were not compared with test sets."]
+    if tests:
+        lines = [f"{left_out:,} training records were left out, since they share 13 words in a row, or all, with a test question."]
+    for results in map(_results, folders):
+        for task, summary in results["tasks"].items():
+            if "contaminated" in summary:
+                clean = summary.get("clean")
+                rest = f"; on the others {clean['value']:.4g} [{clean['low']:.4g}, {clean['high']:.4g}]" if clean else ""
+                lines.append(f"{task}: {summary['contaminated']:,} of {summary['items']:,} items stand in the pretraining corpus{rest}.")
+    return "\n\n".join(dict.fromkeys(lines))
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    path = folder / "results.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); was the model scored to its end by evaluation/run.py?") from None

@@ -1,0 +1,69 @@
+"""The order of samples in training, the same for any number of processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from finetune.sample import BLANK, Sample
+
+Row = Sample | list[Sample]
+"""What takes one row of a batch: a sample, or several packed ones."""
+
+
+class Rows(Dataset[Row]):
+    """Rows as PyTorch's data loader wants them; behind the last stand blank ones, which fill up an epoch's last step."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self._blank: Row = [BLANK] if rows and isinstance(rows[0], list) else BLANK
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Row:
+        return self.rows[place] if place < len(self.rows) else self._blank
+
+
+class EpochOrder(Sampler[int]):
+    """Places of rows, shuffled anew for each epoch and filled up with blank ones to whole steps.
+
+    A step's rows depend on the seed and the global batch alone, not on how many processes share it.
+
+    Args:
+        rows: all rows.
+        global_batch: rows in an optimizer step over all processes.
+        seed: decides the order.
+    """
+
+    def __init__(self, rows: Sequence[Row], global_batch: int, seed: int) -> None:
+        self.rows, self.global_batch, self.seed = rows, global_batch, seed
+        self.steps = -(-len(rows) // global_batch)
+        """Optimizer steps in an epoch."""
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps * self.global_batch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the places of an epoch."""
+        yield from self._shuffled(self._epoch)
+        yield from range(len(self.rows), len(self))
+
+    def consumed(self, step: int) -> int:
+        """Return how many samples have been trained on after `step` steps."""
+        epochs, steps = divmod(step, self.steps)
+        begun = (_samples(self.rows[place]) for place in self._shuffled(epochs)[: steps * self.global_batch])
+        return epochs * sum(map(_samples, self.rows)) + sum(begun)
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        return torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+
+
+def _samples(row: Any) -> int:
+    return len(row) if isinstance(row, list) else 1

@@ -1,0 +1,121 @@
+"""Ways to store a model in fewer bits. Each writes a folder that `transformers` loads as any other."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from galen.errors import DataError, UsageError
+
+Write = Callable[[Path, Path, Sequence[list[int]]], None]
+"""`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
+
+
+def bitsandbytes(bits: int) -> Write:
+    """Return the writer of bitsandbytes' 8 bit (LLM.int8) or 4 bit (NF4 with double quantization). Needs no calibration."""
+
+    def write(model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        dtype = torch.bfloat16
+        config = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if bits == 8
+            else BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+            )
+        )
+        AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=dtype).save_pretrained(output)
+
+    return write
+
+
+def llmcompressor(name: str) -> Write:
+    """Return the writer of a method of llmcompressor; files in the compressed-tensors format, which vLLM reads, too."""
+
+    def write(model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+        from datasets import Dataset
+        from llmcompressor import oneshot
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+        rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
+        longest = max(map(len, calibration), default=0)
+        try:
+            oneshot(
+                model=network,
+                dataset=rows if len(rows) else None,
+                recipe=_recipe(name),
+                max_seq_length=longest,
+                num_calibration_samples=len(rows),
+                processor=AutoTokenizer.from_pretrained(model),
+                log_dir=None,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
+        network.save_pretrained(output, save_compressed=True)
+
+    return write
+
+
+def _recipe(name: str) -> list[Any]:
+    """Return llmcompressor's modifiers: 4 bit with groups of 128 weights as BioMistral's AWQ models, or 8 bit a channel."""
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    layers: dict[str, Any] = {"targets": "Linear", "ignore": ["lm_head"]}
+    if name == "awq":
+        from llmcompressor.modifiers.transform.awq import AWQModifier
+
+        return [AWQModifier(duo_scaling="both"), QuantizationModifier(scheme="W4A16_ASYM", **layers)]
+    if name == "gptq":
+        return [GPTQModifier(scheme="W4A16", **layers)]
+    return [QuantizationModifier(scheme="W8A16", **layers)]
+
+
+METHODS: dict[str, tuple[Write, str, bool]] = {
+    "awq": (llmcompressor("awq"), "llmcompressor", True),
+    "gptq": (llmcompressor("gptq"), "llmcompressor", True),
+    "int8": (llmcompressor("int8"), "llmcompressor", False),
+    "bnb4": (bitsandbytes(4), "bitsandbytes", False),
+    "bnb8": (bitsandbytes(8), "bitsandbytes", False),
+}
+"""Method to its writer, the package it needs, and whether it needs calibration texts."""
+
+
+def check(methods: Sequence[str], calibrated: bool) -> None:
+    """Check that methods are known, their packages are here, and calibration texts where one needs them.
+
+    Raises:
+        UsageError: something is missing; says what to install or give.
+    """
+    import importlib.util
+
+    for name in methods:
+        if name not in METHODS:
+            raise UsageError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+        _, package, calibration = METHODS[name]
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"{name} needs {package}: pip install 'galen[quantize]', best into an environment of its own (llmcompressor takes "
+                "only some versions of transformers); the folders it writes load anywhere with compressed-tensors"
+            )
+        if name == "awq" and not torch.cuda.is_available():
+            raise UsageError("awq needs a GPU: llmcompressor keeps its activations in memory pinned for one; gptq runs on a CPU, too")
+        if calibration and not calibrated:
+            raise UsageError(f"{name} needs texts to measure activations on: give --calibration FILE")
+
+
+def write(method: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+    """Write the model quantised by one method, with its tokenizer.
+
+    Raises:
+        DataError: the method cannot quantise this model.
+    """
+    from transformers import AutoTokenizer
+
+    METHODS[method][0](model, output, calibration)
+    AutoTokenizer.from_pretrained(model).save_pretrained(output)

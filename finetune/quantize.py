@@ -1,0 +1,136 @@
+"""Store a model in fewer bits, and measure at once what that costs and saves.
+
+    python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl --output QUANTISED
+    python finetune/quantize.py --model MODEL --methods awq,gptq,int8 --calibration train.jsonl --questions test.jsonl --output QUANTISED
+
+awq and gptq: 4 bit in groups of 128; int8: 8 bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
+bitsandbytes). Each writes QUANTISED/METHOD, which transformers loads. QUANTISED/table.md has size, memory, speed and accuracy beside
+the model itself, all measured on this machine. A method that is there already is not made again.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from evaluation import model_folder, prompts, question
+from evaluation.question import Question
+from galen import cli, manifest
+from galen.atomic import atomic_folder, write_text
+from galen.errors import UsageError
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Quantise and measure as the command line asks."""
+    arguments = _parser().parse_args(argv)
+    methods = list(dict.fromkeys(filter(None, (part.strip() for part in arguments.methods.split(",")))))
+    if not methods:
+        raise UsageError("--methods names no method")
+    model = model_folder.check_model(arguments.model)
+    prompts.form(arguments.protocol)
+    from finetune import measurement, quantization
+
+    quantization.check(methods, arguments.calibration is not None)
+    questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
+    texts = _texts(arguments.calibration) if arguments.calibration else []
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    from evaluation.backend_transformers import quiet
+
+    quiet()
+    config = {"model": model_folder.hashes(model), "samples": arguments.samples, "max_length": arguments.max_length}
+    measured = {"as it is": _measured(model, arguments.output / "as_it_is.json", questions, arguments, config)}
+    for method in methods:
+        folder = arguments.output / method
+        if not (folder / manifest.NAME).exists() or manifest.read(folder, "quantize")["config"] != {**config, "method": method}:
+            _say(f"{method}: quantising …")
+            _quantise(method, model, folder, _calibration(model, texts, arguments), {**config, "method": method}, arguments)
+        measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, {**config, "method": method})
+    write_text(arguments.output / "table.md", measurement.table(measured))
+    print(measurement.table(measured), end="")
+    print(f"written to {arguments.output / 'table.md'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
+    parser.add_argument("--methods", required=True, metavar="A,B", help="awq, gptq, int8, bnb4, bnb8")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder for each method, and table.md")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help='texts for awq and gptq: JSONL with "text", or training records')
+    parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration texts to take (default: 128)")
+    parser.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of each calibration text (default: 512)")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="multiple-choice questions for the accuracy, JSONL")
+    parser.add_argument("--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)")
+    parser.add_argument("--limit", type=int, metavar="N", help="take only the first N questions")
+    return parser
+
+
+def _quantise(
+    method: str, model: Path, folder: Path, calibration: list[list[int]], config: dict[str, Any], arguments: argparse.Namespace
+) -> None:
+    from finetune import quantization
+
+    with atomic_folder(folder) as temporary:
+        quantization.write(method, model, temporary, calibration)
+        inputs = [*(model / name for name in config["model"]), *([arguments.calibration] if calibration else [])]
+        written = sorted(path for path in temporary.iterdir() if path.is_file())
+        counts = {"calibration_texts": len(calibration), "calibration_tokens": sum(map(len, calibration))}
+        manifest.write(temporary / manifest.NAME, stage="quantize", inputs=inputs, config=config, outputs=written, counts=counts)
+
+
+def _measured(folder: Path, path: Path, questions: list[Question], arguments: argparse.Namespace, config: dict[str, Any]) -> Any:
+    """Return a folder's figures: those that stand in `path` already, if they were taken on the same, or new ones."""
+    from finetune.measurement import Measurement, measure
+
+    key = {**config, "questions": [item.id for item in questions], "protocol": arguments.protocol}
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["config"] == key:
+            return Measurement(**stored["measured"])
+    _say(f"{folder}: measuring …")
+    found = measure(folder, questions, arguments.protocol)
+    write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
+    return found
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the texts of a JSONL file: its key `text`, or what its training records ask and answer."""
+    from evaluation import jsonl
+    from finetune import record
+
+    first = next(iter(jsonl.records(path)), None)
+    if first is not None and "text" in first[1]:
+        return [jsonl.text(line, "text", where) for where, line in jsonl.records(path)]
+    return [_whole(found) for found in record.read(path)]
+
+
+def _whole(found: Any) -> str:
+    from finetune.record import Conversation, Pair
+
+    match found:
+        case Pair():
+            return found.prompt + found.completion
+        case Conversation():
+            return "\n".join(message["content"] for message in found.messages)
+    prompt = prompts.form("lm_eval")(found)
+    return prompt.text + prompt.target
+
+
+def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -> list[list[int]]:
+    """Return texts spread evenly over the file as token ids."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    step = max(len(texts) // arguments.samples, 1)
+    chosen = texts[::step][: arguments.samples]
+    return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,98 @@
+"""Supervised records other than questions: prompt and completion, or a conversation; and reading any of them from JSONL."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation import jsonl, question
+from evaluation.question import Question
+from galen.errors import DataError
+
+ROLES = {"human": "user", "prompter": "user", "question": "user", "gpt": "assistant", "answer": "assistant"}
+"""Other names of roles, as `data_prep/preprocess.py --instruction` knows them; chat templates know system, user and assistant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A text and what is to be written after it."""
+
+    id: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages in turn; the model is to write those of the assistant."""
+
+    id: str
+    messages: tuple[Mapping[str, str], ...]
+    """`{"role": system | user | assistant, "content": text}`."""
+
+
+Record = Question | Pair | Conversation
+
+
+def read(path: str | Path) -> list[Record]:
+    """Read a JSONL file of `{"messages": [{"role", "content"}]}`, of `{"prompt", "completion"}`, or of questions.
+
+    The first record's keys tell which; a file holds one kind. Records without an `id` get one from their content, so that a
+    split by id never parts two copies.
+
+    Raises:
+        DataError: the file is missing or empty, or a record is wrong; names file, line and key.
+    """
+    first = next(iter(jsonl.records(path)), None)
+    if first is None:
+        raise DataError(f"{path} holds no records")
+    make: Callable[[dict[str, Any], str], Record]
+    if "messages" in first[1]:
+        make = _conversation
+    elif "prompt" in first[1] and "completion" in first[1]:
+        make = _pair
+    else:
+        return list(question.read(path))
+    return [make(record, where) for where, record in jsonl.records(path)]
+
+
+def text_of(record: Record) -> str:
+    """Return what a record asks: the question with its context, the prompt, or all that is not the assistant's."""
+    match record:
+        case Pair():
+            return record.prompt
+        case Conversation():
+            return "\n".join(message["content"] for message in record.messages if message["role"] != "assistant")
+    return f"{record.context}\n{record.question}"
+
+
+def _pair(record: dict[str, Any], where: str) -> Pair:
+    prompt, completion = jsonl.text(record, "prompt", where), jsonl.text(record, "completion", where)
+    return Pair(_id(record, where, [prompt, completion]), prompt, completion)
+
+
+def _conversation(record: dict[str, Any], where: str) -> Conversation:
+    messages = record.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: key 'messages' must be a list of messages, not {jsonl.shown(messages)}")
+    checked = []
+    for number, message in enumerate(messages):
+        place = f"{where}, message {number + 1}"
+        if not isinstance(message, dict):
+            raise DataError(f"{place}: a message must be an object with 'role' and 'content', not {jsonl.shown(message)}")
+        role = jsonl.text(message, "role", place)
+        role = ROLES.get(role, role)
+        if role not in ("system", "user", "assistant"):
+            raise DataError(f"{place}: key 'role' is {role!r}; known: system, user, assistant ({', '.join(ROLES)} mean the same)")
+        checked.append({"role": role, "content": jsonl.text(message, "content", place)})
+    if checked[-1]["role"] != "assistant":
+        raise DataError(f"{where}: the last message must be the assistant's, or there is nothing to learn after it")
+    return Conversation(_id(record, where, checked), tuple(checked))
+
+
+def _id(record: dict[str, Any], where: str, content: Any) -> str:
+    if "id" in record:
+        return jsonl.text(record, "id", where)
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]

@@ -1,0 +1,136 @@
+"""One fine-tuning run, from the loaded model to the saved result, on one process or on each of several."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from evaluation.backend_transformers import quiet
+from finetune import chat, network, sample, trainer
+from finetune.batch import pack
+from finetune.order import EpochOrder, Row
+from finetune.recipe import Recipe
+from finetune.record import Conversation
+from finetune.run_log import RunLog
+from finetune.sample import Sample
+from finetune.training_data import TrainingData
+from finetune.validation_accuracy import ValidationAccuracy
+from galen import recipe
+from galen.atomic import atomic_folder, write_text
+from galen.errors import UsageError
+
+
+def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any]:
+    """Train, put the result under its final name, and return counts for the manifest.
+
+    Raises:
+        UsageError, DataError: model, data and recipe do not fit.
+    """
+    _say("loading the model …")
+    quiet()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of kernels that it would like, even where it is not used
+    transformers.set_seed(options.training.seed)
+    started = time.monotonic()
+    checkpoints = folder / "checkpoints"
+    model, tokenizer, new_tokens = _model(options, data)
+    train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
+    held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
+    order = EpochOrder(_rows(options, train), trainer.global_batch(options.training), options.training.seed)
+    _say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
+    _say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
+
+    last = trainer.last_checkpoint(checkpoints)
+    done = int(last.name.rsplit("-", 1)[1]) if last else 0
+    if last:
+        _say(f"going on from {last}")
+    steps = trainer.total_steps(options.training, order)
+    arguments = trainer.arguments(options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None)
+    callbacks = trainer.early_stopping(options.training)
+    if _first():
+        write_text(folder / "recipe.yaml", recipe.dump(options))
+        callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
+    accuracy = _accuracy(options, data, tokenizer, arguments)
+    loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks)
+    loop.train(resume_from_checkpoint=str(last) if last else None)
+    _save(options, loop, tokenizer, folder, result)
+    return {
+        "samples": {"train": len(train), "validation": len(held_out), "cut": cut, "rows": len(order.rows)},
+        "steps": loop.state.global_step,
+        "best_step": _best_step(loop),
+        "tokens": loop.state.num_input_tokens_seen,
+        "trained_weights": network.trainable(model),
+        "new_tokens": len(new_tokens),
+        "processes": arguments.world_size,
+        "seconds_since_start": round(time.monotonic() - started, 1),
+    }
+
+
+def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
+    """Return the network ready for training, its tokenizer, and the ids of added tokens."""
+    model, tokenizer = network.load(options.model)
+    new_tokens = network.add_tokens(model, tokenizer, options.model.add_tokens)
+    items = (*data.train, *data.validation)
+    if options.data.chat_template is not None or any(isinstance(item.record, Conversation) for item in items):
+        template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
+        chat.install(tokenizer, template)
+        if options.lora is None:
+            network.set_end_of_answer(model, tokenizer)
+    if options.lora is not None:
+        model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
+    return model, tokenizer, new_tokens
+
+
+def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:
+    return list(pack(samples, options.data.max_length)) if options.data.packing else list(samples)
+
+
+def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any) -> ValidationAccuracy | None:
+    """Return what measures accuracy with each validation, where the best checkpoint is chosen by it.
+
+    Raises:
+        UsageError: no validation question can be scored by likelihood.
+    """
+    if options.training.select_best != "accuracy":
+        return None
+    items = [item for item in data.validation if ValidationAccuracy.can_score(item)]
+    if not items:
+        raise UsageError(
+            "training.select_best: accuracy needs validation questions with one right option, in a form without a rationale; "
+            "write loss, or change data.validation"
+        )
+    return ValidationAccuracy(items, tokenizer, arguments)
+
+
+def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: Path, result: Path) -> None:
+    """Write the result, and with `lora.merge` the merged model. All processes take part, the first writes."""
+    weights = loop.accelerator.get_state_dict(loop.model_wrapped) if loop.is_fsdp_enabled else None
+    if _first():
+        shutil.rmtree(result, ignore_errors=True)  # whole, but of a run killed before it wrote its manifest
+        with atomic_folder(result) as temporary:
+            network.save(loop.model, tokenizer, temporary, weights)
+        if options.lora is not None and options.lora.merge:
+            shutil.rmtree(folder / "model", ignore_errors=True)
+            with atomic_folder(folder / "model") as temporary:
+                network.merge(options.model, result, temporary, chat=options.data.chat_template is not None)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def _best_step(loop: trainer.AnswerTrainer) -> int | None:
+    best = loop.state.best_model_checkpoint
+    return int(best.rsplit("-", 1)[1]) if best else None
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    if _first():
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+"""From a recipe's `data` section to the records of training and validation, each with the form it is put in."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation import prompts, question_sets
+from evaluation.question import Question
+from evaluation.question_sets import rows
+from finetune import record, sample
+from finetune.overlap import Overlap
+from finetune.recipe import Data, Source
+from finetune.sample import Item
+from galen.errors import DataError
+
+NEEDS_RATIONALE = {"meditron_cot", "meditron_chat_cot", "mmedbench_rationale"}
+"""Forms whose answer begins with a rationale: questions without one are not taught in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What is trained and validated on."""
+
+    train: list[Item]
+    validation: list[Item]
+    files: list[Path]
+    """All files read."""
+    in_test_sets: list[str]
+    """Ids of the training records that were left out, since a test set holds them."""
+    without_rationale: int
+    """Questions that were left out of a form that needs a rationale."""
+
+
+def read(data: Data) -> TrainingData:
+    """Read all records of a recipe.
+
+    Raises:
+        UsageError: there is no such question set or form.
+        DataError: a file is bad, the same record stands in training and validation, or nothing is left.
+    """
+    prompts.form(data.protocol)
+    parts = [_as_sources(part) for part in (data.train, data.validation, data.test_sets)]
+    for source in (source for part in parts for source in part if isinstance(source, Source)):
+        question_sets.reader(source.set)
+        for name in source.forms or []:
+            prompts.form(name)
+    train, validation = ([item for source in part for item in _items(source, data.protocol)] for part in parts[:2])
+    _check_apart(train, validation)
+    tests = [item.record for source in parts[2] for item in _items(source, data.protocol)]
+    overlap = Overlap(tests)
+    shared = [item.record.id for item in train if tests and item.record in overlap]
+    train = [item for item in train if item.record.id not in set(shared)]
+    whole = len(train) + len(validation)
+    train, validation = ([item for item in part if not _lacks_rationale(item)] for part in (train, validation))
+    lacking = whole - len(train) - len(validation)
+    if data.validation_share:
+        train, validation = sample.split(train, data.validation_share)
+        for name, items in (("training", train), ("validation", validation)):
+            if not items:
+                raise DataError(f"data.validation_share = {data.validation_share} leaves no question for {name}")
+    if not train:
+        raise DataError(f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no rationale")
+    files = [path for part in parts for source in part for path in _files(source)]
+    return TrainingData(train, validation, list(dict.fromkeys(files)), list(dict.fromkeys(shared)), lacking)
+
+
+def _as_sources(given: str | Sequence[str | Source] | None) -> list[str | Source]:
+    return [given] if isinstance(given, str) else list(given or [])
+
+
+def _items(source: str | Source, protocol: str) -> Iterator[Item]:
+    """Yield the records of a file or a published set, with each form that they are put in."""
+    if isinstance(source, str):
+        yield from (Item(found, protocol) for found in record.read(source))
+        return
+    questions = question_sets.read(source.set, source.source)
+    questions = question_sets.select(questions, Path(source.ids) if source.ids else None, source.subjects)
+    if source.not_ids is not None:
+        left_out = {item.id for item in question_sets.select(questions, Path(source.not_ids))}
+        questions = [item for item in questions if item.id not in left_out]
+    for found in questions:
+        named = found if source.set == "galen" else dataclasses.replace(found, id=f"{source.set}/{found.id}")
+        for form in source.forms or [protocol]:
+            yield Item(named, form)
+
+
+def _lacks_rationale(item: Item) -> bool:
+    return item.form in NEEDS_RATIONALE and isinstance(item.record, Question) and not item.record.rationale.strip()
+
+
+def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
+    """Check that no record comes twice; copies of prompts and conversations within training are the user's weighting."""
+    both = {item.record.id for item in train} & {item.record.id for item in validation}
+    if both:
+        raise DataError(f"the question {min(both)!r} stands in two files; training and validation must share none")
+    seen: set[tuple[str, str]] = set()
+    for item in train:
+        key = (item.record.id, item.form)
+        if key in seen and isinstance(item.record, Question):
+            raise DataError(f"the question {item.record.id!r} stands in two files; training and validation must share none")
+        seen.add(key)
+
+
+def _files(source: str | Source) -> list[Path]:
+    if isinstance(source, str):
+        return [Path(source)]
+    extra = [Path(name) for name in (source.ids, source.not_ids) if name is not None]
+    return [*rows.files(source.source), *extra]

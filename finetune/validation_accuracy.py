@@ -1,0 +1,60 @@
+"""Accuracy of the network in training on validation questions, by the scoring of `evaluation/`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from evaluation import choice, encoding, prompts
+from evaluation.backend_transformers import TransformersBackend
+from evaluation.protocol import Protocol
+from evaluation.question import Question
+from finetune.sample import Item
+
+MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Padded tokens that are scored at once, as `evaluation/run.py` takes them."""
+
+
+class ValidationAccuracy:
+    """Scores validation questions as `evaluation/run.py` would, each process its share.
+
+    Args:
+        items: questions that `can_score`.
+        tokenizer: the model's.
+        options: the Trainer's, which know device and processes.
+    """
+
+    def __init__(self, items: Sequence[Item], tokenizer: Any, options: Any) -> None:
+        self.options, self.tokenizer = options, tokenizer
+        self.questions = [(item.record, item.form) for item in items if isinstance(item.record, Question)]
+
+    @staticmethod
+    def can_score(item: Item) -> bool:
+        """Say whether likelihoods of the options answer this item: a question whose answer is one letter or word, without rationale."""
+        if not isinstance(item.record, Question) or len(item.record.answers) != 1:
+            return False
+        prompt = prompts.form(item.form)(item.record)
+        return prompt.target == prompt.continuations[item.record.answer]
+
+    def __call__(self, network: Any) -> dict[str, float]:
+        """Return `{"eval_accuracy"}` of the network as it is."""
+        shares = 1 if self.options.fsdp else self.options.world_size  # with FSDP all processes compute each batch together
+        share = self.options.process_index if shares > 1 else 0
+        backend = TransformersBackend.of_network(network, self.tokenizer, self.options.device)
+        right = sum(correct(backend, self.questions[share::shares]))
+        total = torch.tensor(right, device=self.options.device)
+        if shares > 1:
+            torch.distributed.all_reduce(total)
+        return {"eval_accuracy": int(total) / len(self.questions)}
+
+
+def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]]) -> list[int]:
+    """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it."""
+    prompted = [prompts.form(form)(item) for item, form in questions]
+    requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
+    found = [0] * len(questions)
+    for batch in backend.log_likelihoods(requests, MAX_BATCH_TOKENS[backend.device.type]) if requests else ():
+        for place, values in batch:
+            item, form = questions[place]
+            found[place] = int(choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
+    return found

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from finetune import quantize
+from finetune.measurement import Measurement, table
+from galen.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def model(make_llama):
+    """Sizes that 4-bit groups of 128 divide; large steps between weights, so that 8 bit is near and 4 bit less near."""
+    return make_llama(num_hidden_layers=2, hidden_size=128, intermediate_size=256, max_position_embeddings=512)
+
+
+def distance(model, folder):
+    """Return how far a folder's probabilities are from the model's: the largest difference of any."""
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        first, second = (
+            AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()(tokens).logits.softmax(-1) for place in (model, folder)
+        )
+    return (first - second).abs().max().item()
+
+
+def check_methods(model, question_file, output, capsys, four, eight):
+    """Quantise by two methods, and check folders, closeness, sizes, table, and that a second run measures nothing anew."""
+    arguments = ["--model", model, "--methods", f"{four},{eight}", "--questions", question_file, "--limit", 8, "--output", output]
+    arguments = [str(argument) for argument in [*arguments, "--calibration", question_file, "--samples", 16, "--max-length", 64]]
+    assert quantize.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert (output / "table.md").read_text() in printed
+    far, near = distance(model, output / four), distance(model, output / eight)
+    assert 0 < near < far < 0.9
+    sizes = [json.loads((output / f"{name}.json").read_text())["measured"]["bytes_on_disk"] for name in ("as_it_is", eight, four)]
+    assert sizes[0] > sizes[1] > sizes[2]
+    stamp = (output / four / "model.safetensors").stat().st_mtime_ns
+    assert quantize.main(arguments) == 0
+    assert capsys.readouterr().out == printed  # the same figures, taken from where they stand
+    assert (output / four / "model.safetensors").stat().st_mtime_ns == stamp
+    manifest = json.loads((output / four / "manifest.json").read_text())
+    assert manifest["stage"] == "quantize" and "model.safetensors" in {record["path"] for record in manifest["outputs"]}
+
+
+def test_bitsandbytes_in_four_and_eight_bit(model, question_file, tmp_path, capsys):
+    pytest.importorskip("bitsandbytes")
+    check_methods(model, question_file, tmp_path / "out", capsys, "bnb4", "bnb8")
+
+
+@pytest.mark.parametrize(
+    "four", ["gptq", pytest.param("awq", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+)
+def test_llmcompressor_in_four_and_eight_bit(model, question_file, tmp_path, capsys, four):
+    pytest.importorskip("llmcompressor")
+    check_methods(model, question_file, tmp_path / "out", capsys, four, "int8")
+
+
+def test_the_table_pairs_accuracies_with_the_first_model():
+    first = Measurement(270_000_000, 540_000_000, 1000.0, 20.0, [1] * 30 + [0] * 10)
+    second = Measurement(90_000_000, 140_000_000, 500.0, 10.0, [1] * 28 + [0] * 12)
+    lines = table({"as it is": first, "awq": second}).splitlines()
+    assert lines[2].startswith("| as it is | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
+    assert lines[3].startswith("| awq | 90.0 | 140.0 | 500 | 10.0 | 70.0% [54.6, 81.9] | -5.0 [")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [("awq5", "unknown method 'awq5'; known: awq, gptq"), (",", "names no method"), ("bnb4,bnb2", "unknown method 'bnb2'")],
+)
+def test_mistakes_are_told(model, tmp_path, methods, message):
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(UsageError, match=message):
+        quantize.main(["--model", str(model), "--methods", methods, "--output", str(tmp_path / "out")])
+
+
+def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="awq needs llmcompressor: pip install"):
+        quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+        with pytest.raises(UsageError, match="awq needs a GPU"):
+            quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(UsageError, match=r"gptq needs texts .* --calibration"):
+        quantize.main(["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out")])

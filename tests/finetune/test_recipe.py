@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from evaluation import prompts, question_sets
+from finetune import chat
+from finetune.recipe import Recipe, Source
+from galen import recipe
+
+EXAMPLES = sorted(Path("examples/finetune").glob("*.yaml"))
+
+PUBLISHED = {
+    "meditron_medqa": {
+        "epochs": 3,
+        "learning_rate": 2e-5,
+        "final_learning_rate": 2e-6,
+        "warmup_ratio": 0.1,
+        "weight_decay": 0.1,
+        "batch": 64,
+    },
+    "mmedbench_full": {"epochs": 5, "learning_rate": 1e-6, "warmup_ratio": 0.03, "weight_decay": 0.0, "batch": 128},
+    "mmedbench_lora": {"epochs": 3, "learning_rate": 2e-5, "batch": 128},
+    "biomistral_qlora": {"epochs": 6, "learning_rate": 2e-5, "batch": 8 * 8},
+}  # on eight processes
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_recipes_are_valid_and_name_what_exists(path):
+    options = recipe.load(Recipe, path)
+    for source in [*([] if isinstance(options.data.train, str) else options.data.train), *options.data.test_sets]:
+        if isinstance(source, Source):
+            question_sets.reader(source.set)
+            assert all(prompts.form(form) for form in source.forms or [options.data.protocol])
+    if options.data.chat_template is not None:
+        chat.read_template(options.data.chat_template)
+    assert recipe.load(Recipe, path, ["training.seed=7"]).training.seed == 7
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_settings_are_the_published_ones(name):
+    training = recipe.load(Recipe, Path(f"examples/finetune/{name}.yaml")).training
+    wanted = dict(PUBLISHED[name])
+    assert training.micro_batch_size * training.gradient_accumulation * 8 == wanted.pop("batch")
+    assert {key: getattr(training, key) for key in wanted} == wanted

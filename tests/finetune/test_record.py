@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from evaluation.question import Question
+from finetune import record
+from finetune.record import Conversation, Pair
+from galen.errors import DataError
+
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(item) + "\n" for item in records))
+    return path
+
+
+def test_the_keys_tell_the_kind(tmp_path, question_file):
+    pairs = record.read(write(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c"}))
+    assert [type(item) for item in pairs] == [Pair, Pair] and pairs[0].id == pairs[1].id  # copies are never parted by a split
+    messages = [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]
+    (conversation,) = record.read(write(tmp_path / "b.jsonl", {"messages": messages, "id": "7"}))
+    assert conversation == Conversation("7", ({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
+    assert isinstance(record.read(question_file)[0], Question)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prompt": "p", "completion": ""}, r"a\.jsonl, line 2: key 'completion' must be a text"),
+        ({"prompt": "p"}, r"line 2: key 'completion' must be a text, not missing"),
+    ],
+)
+def test_wrong_pairs_are_told(tmp_path, wrong, message):
+    with pytest.raises(DataError, match=message):
+        record.read(write(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"}, wrong))
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "must be a list of messages"),
+        ([{"role": "doctor", "content": "a"}], "message 1: key 'role' is 'doctor'; known: system, user, assistant"),
+        ([{"role": "user", "content": "a"}], "the last message must be the assistant's"),
+        (["a"], "message 1: a message must be an object"),
+    ],
+)
+def test_wrong_conversations_are_told(tmp_path, messages, message):
+    with pytest.raises(DataError, match=message):
+        record.read(write(tmp_path / "a.jsonl", {"messages": messages}))
+
+
+def test_an_empty_file_is_told(tmp_path):
+    with pytest.raises(DataError, match="holds no records"):
+        record.read(write(tmp_path / "a.jsonl"))

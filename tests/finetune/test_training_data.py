@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from finetune import training_data
+from finetune.recipe import Data, Source
+from galen.errors import DataError, UsageError
+
+
+@pytest.fixture
+def mmedbench(tmp_path):
+    """Four English questions in MMedBench's layout, the last without a rationale."""
+    path = tmp_path / "English.jsonl"
+    with path.open("w") as file:
+        for number in range(4):
+            record = {
+                "question": f"What is it in case {number}?",
+                "options": {"A": "a", "B": "b", "C": "c", "D": "d", "E": "e"},
+                "answer_idx": "B",
+                "rationale": "Because." if number < 3 else "",
+                "human_checked": True,
+                "human_check_passed": True,
+            }
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
+def test_each_question_comes_in_each_form(mmedbench):
+    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    data = training_data.read(Data(train=[source]))
+    assert [item.form for item in data.train].count("mmedbench") == 4
+    assert [item.form for item in data.train].count("mmedbench_rationale") == 3 and data.without_rationale == 1
+    assert data.files == [mmedbench]
+
+
+def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
+    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    data = training_data.read(Data(train=[source], validation_share=0.5))
+    assert not {item.record.id for item in data.train} & {item.record.id for item in data.validation}
+
+
+def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": {"A": "a", "B": "b"}, "answer": "A"}) + "\n")
+    data = training_data.read(Data(train=[Source(set="mmedbench", source=str(mmedbench))], test_sets=[str(test)]))
+    assert len(data.train) == 3 and data.in_test_sets == ["mmedbench/English:3"]
+    assert test in data.files
+
+
+def test_ids_can_be_left_out(question_file, tmp_path):
+    (tmp_path / "ids.json").write_text(json.dumps({"q1": "", "q3": ""}))
+    data = training_data.read(Data(train=[Source(source=str(question_file), not_ids=str(tmp_path / "ids.json"))]))
+    assert len(data.train) == 38 and {"q1", "q3"}.isdisjoint(item.record.id for item in data.train)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (Source(set="mmedbank", source="x"), UsageError, "did you mean 'mmedbench'"),
+        (Source(source="x", forms=["mmedbenchs"]), UsageError, "did you mean 'mmedbench'"),
+        ("missing.jsonl", DataError, "there is no file missing.jsonl"),
+    ],
+)
+def test_mistakes_are_told(source, error, message):
+    with pytest.raises(error, match=message):
+        training_data.read(Data(train=[source]))
+
+
+def test_training_and_validation_share_nothing(question_file):
+    with pytest.raises(DataError, match="stands in two files"):
+        training_data.read(Data(train=str(question_file), validation=str(question_file)))

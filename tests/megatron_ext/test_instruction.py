@@ -1,0 +1,141 @@
+"""Conversations in megatron_ext and in finetune/: the same batch and weights give the same loss, on the answers alone."""
+
+import json
+import shutil
+
+import numpy
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune import chat, sample
+from finetune.batch import collate, loss_sum
+from finetune.record import Conversation
+from finetune.sample import IGNORED, Item
+from galen.errors import DataError
+from tests.conftest import TEXTS, run
+from tests.megatron_ext.conftest import log
+
+LENGTH = 96
+
+
+@pytest.fixture(scope="module")
+def model(make_llama):
+    """A tiny Llama with the marks of chats in its vocabulary."""
+    folder = make_llama(vocab_size=302, tie_word_embeddings=False, num_hidden_layers=2)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def megatron(model, tmp_path_factory):
+    """The same as a Megatron checkpoint."""
+    checkpoint = tmp_path_factory.mktemp("chats") / "checkpoint"
+    run("checkpoints_convert/hf_to_megatron.py", "--hf", model, "--output", checkpoint)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def talks():
+    """Conversations of one or two answers, short enough for a sequence."""
+    made = []
+    for number in range(8):
+        messages = [
+            {"role": "question", "content": f"{TEXTS[number % 4][:20]} {number}?"},
+            {"role": "answer", "content": TEXTS[number % 4][:9]},
+        ]
+        made.append(messages + ([{"role": "question", "content": "And?"}, {"role": "answer", "content": "No."}] if number % 2 else []))
+    return made
+
+
+@pytest.fixture(scope="module")
+def chats(model, talks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conversations")
+    (folder / "a.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in talks))
+    place = ["--input", folder / "a.jsonl", "--output-prefix", folder / "p", "--tokenizer-model", model]
+    run("data_prep/preprocess.py", *place, "--instruction", "--append-eod")
+    return folder / "p_text_document"
+
+
+@pytest.fixture(scope="module")
+def samples(model, talks):
+    """The same conversations as finetune/ reads them."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    chat.install(tokenizer, chat.read_template("meditron"))
+    names = {"question": "user", "answer": "assistant"}
+    items = [Item(Conversation(str(n), tuple({**part, "role": names[part["role"]]} for part in talk)), "") for n, talk in enumerate(talks)]
+    made, cut = sample.encode(items, tokenizer, LENGTH)
+    assert cut == 0
+    return made
+
+
+def test_both_paths_learn_the_same_tokens(model, chats, samples):
+    from megatron_ext.instruction_data import Conversations
+
+    conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
+    for place, made in enumerate(samples):
+        tokens, learnt = conversations.tokens(place), conversations.learnt(place)
+        assert tokens.tolist() == [*made.tokens, 0]  # the end-of-document token is there, and not learnt
+        assert learnt.tolist() == [*(label != IGNORED for label in made.labels), False]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(model, chats, packed):
+    from megatron_ext.instruction_data import Conversations, InstructionSamples
+
+    conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
+    dataset = InstructionSamples(conversations, 8, LENGTH, packed, seed=1)
+    seen = [place for row in dataset._rows for place in row]
+    assert sorted(seen[:8]) == list(range(8)) and len(dataset) == 8
+    assert packed == any(len(row) > 1 for row in dataset._rows)
+    for row in dataset:
+        assert torch.equal(row["labels"][:-1], row["tokens"][1:]) and row["loss_mask"][-1] == 0
+    learnt = sum(int(row["loss_mask"].sum()) for row in dataset)
+    assert packed or learnt == sum(int(conversations.learnt(place).sum()) for place in range(8))
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("packed", ["false", "true"])
+def test_both_paths_have_the_same_loss(pretrain_forked, model, megatron, chats, samples, packed):
+    """Eight conversations in a step, in sequences of their own or packed: the mean over all answer tokens, as finetune/ has it.
+
+    Packed, some come twice to fill the step: the loss is then compared on the rows that Megatron read.
+    """
+    from megatron_ext.instruction_data import Conversations, InstructionSamples
+
+    conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
+    rows = InstructionSamples(conversations, 8, LENGTH, packed == "true", seed=1234)._rows
+    batch = collate([samples[place] for row in rows for place in row])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
+    expected = loss_sum(logits, labels).item() / int((labels != IGNORED).sum())
+    output = pretrain_forked(
+        1, f"model.checkpoint={megatron}", f"data.train=[{chats}]", f"data.validation=[{chats}]", "data.instruction=true",
+        f"data.seq_length={LENGTH}", f"data.reset_attention_mask={packed}", "training.train_iters=1", "training.eval_iters=1",
+        "optimizer.lr_warmup_iters=0",
+    )  # fmt: skip
+    (step,) = log(output, "train")
+    assert step["loss"] == pytest.approx(expected, rel=1e-6)
+    assert log(output, "validation")[0]["loss"] == pytest.approx(expected, rel=1e-6)
+    assert log(output, "validation")[0]["tokens"] == int((labels != IGNORED).sum())
+
+
+def test_files_of_another_kind_are_refused(model, chats, tmp_path):
+    from megatron_ext.instruction_data import Conversations
+
+    with pytest.raises(DataError, match="does not end with _text_document"):
+        Conversations(str(tmp_path / "x"), model / "tokenizer.json", LENGTH)
+    with pytest.raises(DataError, match=r"no conversation has an answer within data\.seq_length = 4 tokens"):
+        Conversations(str(chats), model / "tokenizer.json", 4)
+    for path in chats.parent.glob("p_*"):
+        shutil.copy(path, tmp_path / path.name)
+    manifest = json.loads((tmp_path / "p_manifest.json").read_text())
+    manifest["config"]["message"] = "<|im_start|>[{role}]\n{content}<|im_end|>\n"
+    (tmp_path / "p_manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="it cannot be told where answers begin"):
+        Conversations(str(tmp_path / "p_text_document"), model / "tokenizer.json", LENGTH)
+    assert numpy.all(Conversations(str(chats), model / "tokenizer.json", LENGTH).sizes < LENGTH)
