@@ -97,6 +97,3 @@ def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint
     assert max(record["loss"] for record in steps[20:]) < 2 * event["median"]
     state = json.loads((output / "checkpoints/iter_0000026/training_state.json").read_text())["progress"]
     assert state["left_out_samples"] == 40
-    unguarded = pretrain_forked(2, recipe=given)
-    assert [r["loss"] for r in log(unguarded, "train")[:16]] == [r["loss"] for r in steps[:16]]
-    assert log(unguarded, "train")[20]["loss"] == pytest.approx(event["loss"])
