@@ -1,15 +1,19 @@
 """One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
 
 import inspect
+from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
 
 from galen.errors import DataError
+from galen.worker import follow_parent
 from megatron_ext import safe_pickle
 from megatron_ext.stop_requests import held_back
 
@@ -19,13 +23,23 @@ _OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if "async_strategy" in in
 def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
     """Write a sharded state dictionary into the empty folder `folder`, every rank its part, replicas shared out (collective)."""
     with held_back():
+        _collect_results()
         dist_checkpointing.save(state, str(folder), _shared_out(), **_OPTIONS)
 
 
 def start_saving_sharded(state: dict[str, Any], folder: str | Path) -> Any:
     """Prepare the same for a process of its own; return the request that Megatron's AsyncCallsQueue takes (collective)."""
     with held_back():
+        _collect_results()
         return dist_checkpointing.save(state, str(folder), _shared_out(), async_sharded_save=True, **_OPTIONS)
+
+
+def _collect_results() -> None:
+    """Start the process that collects what writers report in the core's place: the core's outlives a killed trainer, ours ends with it."""
+    if filesystem_async._results_queue is None:
+        manager = SyncManager(ctx=get_context("spawn"))
+        manager.start(initializer=follow_parent)
+        filesystem_async._results_queue = manager.Queue()
 
 
 def _shared_out() -> FullyParallelSaveStrategyWrapper:

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -55,17 +56,19 @@ def await_moment(kind, output, seeded):
 def test_twenty_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, checkpoint, data):
     layout = ["parallel.pipeline_model_parallel_size=2"]
     undisturbed = pretrain_forked(2, *OVERRIDES, *layout, output=tmp_path / "undisturbed")
-    killed, seeded = tmp_path / "killed", random.Random(0)
+    killed, seeded, children = tmp_path / "killed", random.Random(0), []
     killed.mkdir()
     (killed / "given.yaml").write_text(RECIPE.format(output=killed, checkpoint=checkpoint, data=data))
     for number in range(KILLS):
         started = start_forked(2, killed / "given.yaml", *OVERRIDES, *layout)
         await_moment(MOMENTS[number % len(MOMENTS)], killed, seeded)
         assert not (killed / "manifest.json").exists(), "the run finished before all kills were done"
+        children += [child for pid in started.pids for child in psutil.Process(pid).children(recursive=True)]
         for pid in seeded.choice([started.pids, started.pids[:1], started.pids[1:]]):
             os.kill(pid, signal.SIGKILL)
         codes, written = started.wait()
         assert -signal.SIGKILL in codes, written[-3000:]
+    assert not psutil.wait_procs(children, timeout=300)[1], "processes outlive the one that started them"
     codes, written = start_forked(2, killed / "given.yaml", *OVERRIDES, *layout).wait()
     assert codes == [0, 0], written[-3000:]
     expected, found = weights(undisturbed, tmp_path / "a"), weights(killed, tmp_path / "b")

@@ -45,7 +45,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start):
     assert (output / "checkpoints" / f"iter_{stopped['iteration']:07d}" / "manifest.json").is_file()
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
-    assert slow and all(record["rank"] in (0, 1) and record["seconds"] > record["median"] > 0 for record in slow)
+    assert slow and all(record["rank"] in (0, 1) and record["seconds"] >= record["median"] > 0 for record in slow)
 
 
 @pytest.mark.multiprocess
