@@ -31,15 +31,22 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
     """Yield the fields of all items of JSONL files, folders or globs; an option or passage of a list is a field of its own.
 
     Raises:
-        DataError: a line is no JSON object, or a file has none of the fields at all.
+        DataError: a path holds no file, a line is no JSON object, or a file has none of the fields at all.
     """
-    for path in (file for given in paths for file in find_files(given, (".jsonl", ".json"))):
+    for path in _files(paths):
         found = False
         for item in _pieces(path, fields):
             found = True
             yield item
         if not found:
             raise DataError(f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in decontaminate.fields")
+
+
+def _files(paths: Sequence[str]) -> list[Path]:
+    try:
+        return [file for given in paths for file in find_files(given, (".jsonl", ".json"))]
+    except DataError as error:
+        raise DataError(f"step decontaminate, key against: {error}; put the evaluation items there, one JSON object a line") from None
 
 
 def _pieces(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
