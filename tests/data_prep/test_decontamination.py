@@ -104,7 +104,7 @@ def test_items(questions, tmp_path):
     questions.write_text("{broken\n")
     with pytest.raises(DataError, match="line 1: not JSON"):
         list(read_items([str(questions)], ["question"]))
-    with pytest.raises(DataError, match="key against: .*nowhere does not exist"):
+    with pytest.raises(DataError, match=r"key against: .*nowhere does not exist"):
         list(read_items([str(tmp_path / "nowhere")], ["question"]))
 
 
