@@ -41,8 +41,8 @@ def check(configuration: dict[str, Any]) -> Any:
 
 
 def models(configuration: Any) -> list[Path]:
-    """Return the folders of all models that a configuration names, the base first."""
-    found = configuration.referenced_models()
+    """Return the folders of all models that a configuration names, the base first, then by name."""
+    found = sorted(configuration.referenced_models(), key=lambda reference: reference.model.path)  # mergekit gives them in any order
     base = [configuration.base_model] if configuration.base_model is not None else []
     paths = [reference.model.path for reference in (*base, *found)]
     return [Path(path) for path in dict.fromkeys(paths)]

@@ -82,6 +82,15 @@ def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path)
     assert results_of(scores) == entry
 
 
+def equal_to_rounding(found, expected):
+    """Compare results whose last bits depend on how many threads a process has."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(equal_to_rounding(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(equal_to_rounding, found, expected))
+    return found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
+
+
 @pytest.mark.multiprocess
 def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama, tmp_path):
     other = tmp_path / "other"
@@ -92,7 +101,7 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
     together = [*alone, "--model", str(tiny_llama), str(other), "--output", str(tmp_path / "many"), "--processes", "2"]
     run_command("evaluation/run.py", *together)
     for name in (tiny_llama.name, "other"):
-        assert results_of(tmp_path / "many" / name) == single
+        assert equal_to_rounding(results_of(tmp_path / "many" / name), single)
         logs = sorted(path.name for path in (tmp_path / "many" / name / "items").iterdir())
         assert logs == ["medqa.jsonl", "medqa.rank1.jsonl"]
 
