@@ -1,11 +1,15 @@
 """A Hugging Face model folder or adapter folder, looked at without torch: is it one, and which exactly."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from galen import manifest
 from galen.errors import DataError, UsageError
+
+# peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DTYPES = ("float32", "bfloat16", "float16")
 """Precisions that a model can be loaded in."""
