@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation import metrics
 from evaluation.item_log import ItemLog
+from finetune.scores import read_results
 from galen import manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError
@@ -26,7 +27,7 @@ def write(folders: Sequence[Path], output: Path) -> str:
     """
     if len(folders) < 2:
         raise UsageError("ensemble.scores: an ensemble needs the scores of two models or more")
-    results = [_results(folder) for folder in folders]
+    results = [read_results(folder) for folder in folders]
     names = [name for name, task in results[0]["tasks"].items() if task["kind"] == "multiple_choice"]
     if not names:
         raise DataError(f"{folders[0]} has no multiple-choice task; only letters' probabilities can be added up")
@@ -100,14 +101,6 @@ def _items(path: Path) -> dict[str, dict[str, Any]]:
         raise DataError(f"there is no file {path}; score the model on this task, too")
     with ItemLog(path) as log:
         return log.items
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); was the model scored to its end by evaluation/run.py?") from None
 
 
 def _line(name: str, task: dict[str, Any]) -> str:

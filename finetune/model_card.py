@@ -1,12 +1,11 @@
 """The model card: what a model was made from and how, what it scored, what it is for. Every figure comes from a manifest."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.scores import read_results
 from galen import manifest
-from galen.errors import DataError
 
 CAUTION = (
     "This model is for research. It was not reviewed or approved for use on patients, and it makes mistakes: it states false things with "
@@ -102,7 +101,7 @@ def _corpora(corpora: Sequence[Path]) -> str:
 
 def _scores(folders: Sequence[Path]) -> str:
     lines = []
-    for results in map(_results, folders):
+    for results in map(read_results, folders):
         for task, summary in results["tasks"].items():
             for metric, found in summary["metrics"].items():
                 interval = f"[{found['low']:.4g}, {found['high']:.4g}]"
@@ -118,18 +117,10 @@ def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
         lines = [f"{left_out:,} training records were left out, since they share 13 words in a row, or all, with a test question."]
-    for results in map(_results, folders):
+    for results in map(read_results, folders):
         for task, summary in results["tasks"].items():
             if "contaminated" in summary:
                 clean = summary.get("clean")
                 rest = f"; on the others {clean['value']:.4g} [{clean['low']:.4g}, {clean['high']:.4g}]" if clean else ""
                 lines.append(f"{task}: {summary['contaminated']:,} of {summary['items']:,} items stand in the pretraining corpus{rest}.")
     return "\n\n".join(dict.fromkeys(lines))
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); was the model scored to its end by evaluation/run.py?") from None

@@ -102,6 +102,16 @@ class SourceReader(BaseDiskReader):
         metadata["licence"] = metadata["licence"] or self.options.licence
         return Document(text=text, id=identifier, metadata=metadata)
 
+    def read_whole(self, filepath: str) -> bytes | None:
+        """Return a file's content, or None when it is longer than a record may be and therefore quarantined."""
+        limit = self.options.max_record_bytes
+        with self.open(filepath) as stream:
+            data = stream.read(limit + 1)
+        if len(data) <= limit:
+            return data
+        self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        return None
+
     def content_id(self, filepath: str, content: str | bytes) -> str:
         """Return an identifier for a document that has none: its file's name and a hash of its content, the same on every machine."""
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content

@@ -26,11 +26,8 @@ class PdfReader(SourceReader):
 
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yield the document of one file."""
-        limit = self.options.max_record_bytes
-        with self.open(filepath) as stream:
-            data = stream.read(limit + 1)
-        if len(data) > limit:
-            self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        data = self.read_whole(filepath)
+        if data is None:
             return
         document = self.from_data(data, filepath, self.content_id(filepath, data), "whole file")
         if document is not None:

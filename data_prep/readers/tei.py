@@ -30,11 +30,8 @@ class TeiReader(SourceReader):
 
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yield the document of one file."""
-        limit = self.options.max_record_bytes
-        with self.open(filepath) as stream:
-            data = stream.read(limit + 1)
-        if len(data) > limit:
-            self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        data = self.read_whole(filepath)
+        if data is None:
             return
         # no DTD and no entity is loaded or expanded: files come from outside
         parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True)

@@ -21,11 +21,8 @@ class HtmlReader(SourceReader):
 
     def read_file(self, filepath: str) -> Iterator[Document]:
         """Yield the document of one file."""
-        limit = self.options.max_record_bytes
-        with self.open(filepath) as stream:
-            data = stream.read(limit + 1)
-        if len(data) > limit:
-            self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        data = self.read_whole(filepath)
+        if data is None:
             return
         document = page_document(self, data, filepath, self.content_id(filepath, data), self.options.content)
         if document is not None:
