@@ -1,11 +1,13 @@
 """Questions a second of Galen and of lm-evaluation-harness on the same questions, model, precision and batch, in one process.
 
-    python benchmarks/evaluate.py --model MODEL --questions data/pubmedqa/ori_pqal.json --reader pubmedqa --limit 100
+    python benchmarks/evaluate.py --model MODEL --questions pubmedqa/ori_pqal.json --ids pubmedqa/test_ground_truth.json \\
+        --reader pubmedqa --limit 500 --part 25 --items pubmedqa.jsonl
     python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu --protocol lm_eval --shots 5
 
 Both get the same prompts and continuations and give the log-likelihood of each; the predictions are compared too. The harness runs
 with its own `batch_size`; Galen's batches hold at most as many tokens as one of its batches of the longest prompts. Loading the
-model is not counted, tokenising is. Each side runs `--repeats` times in turn; the best time of each counts.
+model and a first batch are not counted, tokenising is. The sides take turns, part by part, so that another load of the machine meets
+both; a run with --items that was stopped goes on there.
 """
 
 import argparse
@@ -34,26 +36,40 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(arguments.threads)
     questions = question_sets.read(arguments.reader, arguments.questions)
+    if arguments.ids is not None:
+        questions = question_sets.select(questions, arguments.ids)
     form = prompts.form(arguments.protocol)
     shots = questions[: arguments.shots]
-    put = [form(item, shots) for item in questions[arguments.shots :][: arguments.limit]]
+    asked = questions[arguments.shots :][: arguments.limit]
+    put, ids = [form(item, shots) for item in asked], [item.id for item in asked]
     harness = HFLM(pretrained=str(arguments.model), device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch)
     ours = TransformersBackend(arguments.model, dtype=arguments.dtype, device=arguments.device)
 
-    seconds: dict[str, list[float]] = {"galen": [], "lm_eval": []}
-    found: dict[str, list[list[float]]] = {}
-    for _ in range(arguments.repeats):
-        for name, score in (("galen", lambda: _ours(ours, put, arguments.batch)), ("lm_eval", lambda: _theirs(harness, put))):
+    for side, score in ((ours, _ours), (harness, _theirs)):
+        score(side, put[: arguments.batch], arguments.batch)  # memory and threads are ready from here on
+    parts = _read(arguments.items)
+    size = arguments.part or len(put)
+    for start in range(sum(len(part["questions"]) for part in parts), len(put), size):
+        part: dict[str, Any] = {"questions": ids[start : start + size], "seconds": {}}
+        for name, side, score in (("galen", ours, _ours), ("lm_eval", harness, _theirs)):
             started = time.perf_counter()
-            found[name] = score()
-            seconds[name].append(time.perf_counter() - started)
-            print(f"{name}: {len(put) / seconds[name][-1]:.2f} questions/s", flush=True)
+            part[name] = score(side, put[start : start + size], arguments.batch)
+            part["seconds"][name] = time.perf_counter() - started
+        parts.append(part)
+        if arguments.items:
+            with arguments.items.open("a") as file:
+                file.write(json.dumps(part) + "\n")
+        shown = ", ".join(f"{name} {len(part['questions']) / took:.2f}/s" for name, took in part["seconds"].items())
+        print(f"{start + len(part['questions'])} of {len(put)} questions; {shown}", flush=True)
+    names = ("galen", "lm_eval")
+    found = {name: [values for part in parts for values in part[name]] for name in names}
+    seconds = {name: sum(part["seconds"][name] for part in parts) for name in names}
     choices = {name: [row.index(max(row)) for row in rows] for name, rows in found.items()}
     same = sum(a == b for a, b in zip(choices["galen"], choices["lm_eval"], strict=True))
     apart = max(
         abs(a - b) for ours_, theirs in zip(found["galen"], found["lm_eval"], strict=True) for a, b in zip(ours_, theirs, strict=True)
     )
-    rates = {name: len(put) / min(times) for name, times in seconds.items()}
+    rates = {name: len(put) / took for name, took in seconds.items()}
     result = {
         "questions": len(put),
         "protocol": arguments.protocol,
@@ -69,6 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps(result, indent=1))
 
 
+def _read(path: Path | None) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
 def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in put]
     if backend.context_length:
@@ -77,7 +97,7 @@ def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
     return [values for _, values in sorted(pair for part in backend.log_likelihoods(requests, tokens) for pair in part)]
 
 
-def _theirs(harness: Any, put: list[Prompt]) -> list[list[float]]:
+def _theirs(harness: Any, put: list[Prompt], _batch: int) -> list[list[float]]:
     from lm_eval.api.instance import Instance
 
     pairs = [(prompt.text, continuation) for prompt in put for continuation in prompt.continuations.values()]
@@ -90,15 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
     parser.add_argument("--questions", required=True, metavar="FILE", help="a published question set")
+    parser.add_argument("--ids", type=Path, metavar="FILE", help="only the questions with these ids, for example test_ground_truth.json")
     parser.add_argument("--reader", required=True, help=f"its layout: {', '.join(question_sets.READERS)}")
     parser.add_argument("--protocol", default="lm_eval", help="lm_eval or lm_eval_continuation (default: lm_eval)")
     parser.add_argument("--shots", type=int, default=0, metavar="K", help="the first K questions are demonstrations (default: 0)")
+    parser.add_argument("--items", type=Path, metavar="FILE", help="JSONL of all log-likelihoods and times, a part a line")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="questions (default: 100)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="rows in a batch (default: 8)")
     parser.add_argument("--dtype", default="float32", help="precision of the weights (default: float32)")
     parser.add_argument("--device", default="cpu", help="for example cuda:0 (default: cpu)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
-    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="runs of each side, in turn (default: 1)")
+    parser.add_argument("--part", type=int, metavar="N", help="questions that each side scores in turn (default: all)")
     return parser
 
 

@@ -1,14 +1,14 @@
 """Log-likelihoods, next tokens and generated answers with `transformers`, many at a time.
 
-The tokens that all prompts begin with (instruction, demonstrations) are computed once, and a prompt once for all its
-continuations. Their first tokens are read from its last position; where continuations have more tokens, these follow in a
-second pass on top of the prompts' cached keys and values. Prompts are batched by length and padded on the left, so that
-logits over the vocabulary are computed for one position of each.
+Tokens that prompts begin with in common (instruction, demonstrations) are computed once, and a prompt once for all its
+continuations, in one pass: see `evaluation.token_trees`. Logits over the vocabulary are computed only where they are read.
+For generation, prompts are batched by length and padded on the left.
 """
 
 import copy
+import functools
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation import generation, model_folder
+from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.encoding import GenerationRequest, Request
+from evaluation.token_trees import TokenTree
 from galen.errors import DataError
 
-SHORTEST_PREFIX = 16
-"""Tokens that prompts must share before it pays to compute them apart."""
 Part = tuple[int, int]
 """This process' number, and how many there are."""
 WHOLE: Part = (0, 1)
-Row = tuple[int, int]
-"""A request's place in its batch, and one of its continuations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The beginning that all prompts of a call share, computed once."""
+    """The beginning that the prompts of a group share, computed once."""
 
     length: int
     cache: Any
@@ -88,8 +85,8 @@ class TransformersBackend:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield, batch by batch, a request's place in `requests` and the log-likelihoods (nats) of its continuations.
 
-        The longest requests come first: memory peaks early, and time left is over- rather than underestimated.
-        `max_batch_tokens` bounds requests × longest input; a single longer one is a batch of its own. Batches that hold
+        Among those with a common beginning the longest come first: memory peaks early, and time left is over- rather than
+        underestimated. `max_batch_tokens` bounds the tokens of a batch; a single longer request is a batch of its own. Batches that hold
         only `done` places are left out; the others are the same batches as without it, and so give the same bits.
         Of several processes each takes its `part` of the batches.
         """
@@ -110,52 +107,108 @@ class TransformersBackend:
 
         `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed once for all its branches.
         """
-        prefix = self._prefix([request.prompt for request in requests])
-        for batch in chosen(requests, prefix.length, max_batch_tokens, done, part):
-            yield list(zip(batch, generation.run(self, [requests[place] for place in batch], prefix), strict=True))
+        lengths = [request.input_length for request in requests]
+        groups = self._groups([request.prompt for request in requests], max(lengths, default=0))
+        sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
+        prefixes = self._prefixes(requests, groups)
+        for group, batch in chosen([places for _, places in groups], sizes, max_batch_tokens, done, part):
+            yield list(zip(batch, generation.run(self, [requests[place] for place in batch], prefixes(group)), strict=True))
 
     def _scores(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
     ) -> Iterator[tuple[list[int], list[tuple[list[float], int]]]]:
-        prefix = self._prefix([request.prompt for request in requests])
-        for batch in chosen(requests, prefix.length, max_batch_tokens, done, part):
-            yield batch, self._score([requests[place] for place in batch], prefix)
+        longest = max((request.input_length for request in requests), default=0)
+        groups = self._groups([request.prompt for request in requests], longest)
+        shared_by_place = {place: shared for shared, places in groups for place in places}
+        trees = [token_trees.tree(item.prompt[shared_by_place[place] :], item.continuations) for place, item in enumerate(requests)]
+        branching = self._can_branch(longest)
+        sizes = {place: len(item.tokens) if branching else requests[place].input_length for place, item in enumerate(trees)}
+        prefixes = self._prefixes(requests, groups)
+        for group, batch in chosen([places for _, places in groups], sizes, max_batch_tokens, done, part):
+            if branching:
+                yield batch, self._score([requests[place] for place in batch], [trees[place] for place in batch], prefixes(group))
+            else:
+                yield batch, self._score_apart([requests[place] for place in batch])
 
     @torch.inference_mode()
-    def _score(self, requests: list[Request], prefix: Prefix) -> list[tuple[list[float], int]]:
+    def _score(self, requests: list[Request], trees: list[TokenTree], prefix: Prefix) -> list[tuple[list[float], int]]:
         """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
-        rows = [(index, option) for index, request in enumerate(requests) for option in range(len(request.continuations))]
-        longer = [row for row in rows if len(_continuation(requests, row)) > 1]
-        output, mask_ps = self.read_prompts([request.prompt for request in requests], prefix, use_cache=bool(longer))
-        first_pv = output.logits[:, -1].float().log_softmax(-1)  # p: prompts, v: vocabulary
-        firsts = torch.tensor([_continuation(requests, row)[0] for row in rows], device=first_pv.device)
-        of_row = torch.tensor([index for index, _ in rows], device=first_pv.device)
-        values = dict(zip(rows, first_pv[of_row, firsts].tolist(), strict=True))
-        tops = first_pv.argmax(-1).tolist()
-        for group in groups_by_length(longer, [len(_continuation(requests, row)) for row in longer]):
-            of_prompt = torch.tensor([index for index, _ in group])
-            cache = copy.deepcopy(output.past_key_values)
-            cache.batch_select_indices(of_prompt.to(self.device))
-            tokens_rs, own_mask_rs = padded([_continuation(requests, row)[:-1] for row in group], left=False)  # r: rows, s: positions
-            mask_rs = torch.cat([mask_ps[of_prompt], own_mask_rs], dim=1)
-            positions_rs = mask_ps[of_prompt].sum(1, keepdim=True) + torch.arange(tokens_rs.shape[1])
-            logits_rsv = self.forward(tokens_rs, mask_rs, positions_rs, use_cache=True, past_key_values=cache).logits
-            for row, logits_sv in zip(group, logits_rsv, strict=True):
-                values[row] += _sum_of_log_probabilities(logits_sv, _continuation(requests, row)[1:])
+        rows = token_trees.pack(trees, prefix.length, self.network.dtype)
+        options: dict[str, Any] = {"use_cache": False}
+        if prefix.cache is not None:
+            cache = copy.deepcopy(prefix.cache)
+            cache.batch_repeat_interleave(len(rows.tokens_rs))
+            options = {"use_cache": True, "past_key_values": cache}
+        reads = [[[start + at for at in read] for read in item.reads] for item, start in zip(trees, rows.starts, strict=True)]
+        return self._read(requests, reads, rows.tokens_rs, rows.mask_r1st, rows.positions_rs, options)
+
+    @torch.inference_mode()
+    def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:
+        """Return the same with a row for each continuation: for models whose attention is more than a mask."""
+        inputs = [request.prompt + continuation[:-1] for request in requests for continuation in request.continuations]
+        tokens_rs, mask_rs = padded(inputs, left=False)
+        width, row, reads = tokens_rs.shape[1], 0, []
+        for request in requests:
+            starts = range(row * width + len(request.prompt) - 1, tokens_rs.numel(), width)
+            reads.append([list(range(start, start + len(item))) for start, item in zip(starts, request.continuations, strict=False)])
+            row += len(request.continuations)
+        positions_rs = torch.arange(tokens_rs.shape[1]).expand_as(tokens_rs)
+        return self._read(requests, reads, tokens_rs, mask_rs, positions_rs, {"use_cache": False})
+
+    def _read(
+        self, requests: list[Request], reads: list[list[list[int]]], tokens_rs: Tensor, mask: Tensor, positions_rs: Tensor, options: Any
+    ) -> list[tuple[list[float], int]]:
+        """Run the model and return log-likelihoods and top tokens; `reads` has the places, rows end to end, that predict each token."""
+        places = sorted({place for request in reads for read in request for place in read})
+        index = torch.tensor(places, device=self.device)
+        head = self.network.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[index][None],))  # logits only where they are read
+        try:
+            logits_nv = self.forward(tokens_rs, mask, positions_rs, **options).logits[0]
+        finally:
+            hook.remove()
+        number = {place: n for n, place in enumerate(places)}
+        rows = [number[place] for request in reads for read in request for place in read]
+        tokens = [token for request in requests for continuation in request.continuations for token in continuation]
+        chosen_k = logits_nv[torch.tensor(rows, device=self.device), torch.tensor(tokens, device=self.device)].double()
+        sums_n = torch.cat([part_nv.float().logsumexp(-1) for part_nv in logits_nv.split(1024)]).double()
+        values = iter((chosen_k - sums_n[torch.tensor(rows, device=self.device)]).tolist())
+        tops = logits_nv[torch.tensor([number[request[0][0]] for request in reads], device=self.device)].argmax(-1).tolist()
         return [
-            ([values[index, option] for option in range(len(request.continuations))], tops[index]) for index, request in enumerate(requests)
+            ([sum(next(values) for _ in continuation) for continuation in request.continuations], top)
+            for request, top in zip(requests, tops, strict=True)
         ]
 
-    @torch.inference_mode()
-    def _prefix(self, prompts: Sequence[list[int]]) -> Prefix:
-        """Return the tokens that all prompts begin with, computed once; none where they are few or the model's window may lose them."""
-        length = common_length(prompts)
-        window = getattr(self.network.config, "sliding_window", None)
-        if length < SHORTEST_PREFIX or len(prompts) < 2 or (window and window < (self.context_length or 0)):
-            return Prefix(0, None)
-        tokens_1s = torch.tensor([prompts[0][:length]])
-        output = self.forward(tokens_1s, torch.ones_like(tokens_1s), torch.arange(length)[None], use_cache=True, logits_to_keep=1)
-        return Prefix(length, output.past_key_values)
+    def _can_branch(self, longest: int) -> bool:
+        """Return whether a mask decides all that tokens of inputs up to `longest` see: not so with recurrent layers or a shorter window."""
+        config = self.network.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None)
+        return (
+            config._attn_implementation in ("sdpa", "eager")
+            and kinds <= {"full_attention", "sliding_attention"}
+            and not getattr(self.network, "_is_stateful", False)
+            and not (window and window < longest)
+        )
+
+    def _groups(self, prompts: Sequence[list[int]], longest: int) -> list[tuple[int, list[int]]]:
+        return shared_beginnings.groups(prompts) if self._can_branch(longest) else [(0, list(range(len(prompts))))]
+
+    def _prefixes(self, requests: Sequence[Any], groups: Sequence[tuple[int, list[int]]]) -> Callable[[int], Prefix]:
+        """Return a function that gives the shared beginning of a group; the last one asked for is kept."""
+
+        @functools.lru_cache(maxsize=1)
+        @torch.inference_mode()
+        def prefix(group: int) -> Prefix:
+            length, places = groups[group]
+            if not length:
+                return Prefix(0, None)
+            tokens_1s = torch.tensor([requests[places[0]].prompt[:length]])
+            positions_1s = torch.arange(length)[None]
+            output = self.forward(tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1)
+            return Prefix(length, output.past_key_values)
+
+        return prefix
 
     def read_prompts(self, prompts: list[list[int]], prefix: Prefix, use_cache: bool) -> tuple[Any, Tensor]:
         """Return the model's output at the last position of each prompt, and the mask (prompts, positions) of what it read."""
@@ -180,26 +233,22 @@ class TransformersBackend:
         )
 
 
-def chosen(requests: Sequence[Any], prefix: int, max_tokens: int, done: Collection[int], part: Part) -> Iterator[list[int]]:
-    """Yield the batches that this process computes: longest requests first, batches of `done` places left out, every n-th of n parts."""
-    lengths = [max(request.input_length - prefix, 1) for request in requests]
-    order = sorted(range(len(requests)), key=lambda place: (-lengths[place], place))
+def chosen(
+    groups: Sequence[Sequence[int]], sizes: Mapping[int, int], max_tokens: int, done: Collection[int], part: Part
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield the batches that this process computes, with their group's number: every n-th of n parts, those of `done` places left out.
+
+    Groups follow one another; in each the longest requests come first.
+    """
     rank, parts = part
-    for number, batch in enumerate(batches(order, lengths, max_tokens)):
+    ordered = [sorted(places, key=lambda place: (-sizes[place], place)) for places in groups]
+    everything = ((group, batch) for group, order in enumerate(ordered) for batch in batches(order, sizes, max_tokens))
+    for number, (group, batch) in enumerate(everything):
         if number % parts == rank and not all(place in done for place in batch):
-            yield batch
+            yield group, batch
 
 
-def common_length(prompts: Sequence[list[int]]) -> int:
-    """Return how many tokens all prompts begin with; at least one token of each is left over."""
-    if not prompts:
-        return 0
-    low, high = min(prompts), max(prompts)  # of lists in order, these two differ earliest
-    shortest = min(map(len, prompts)) - 1
-    return next((place for place in range(shortest) if low[place] != high[place]), max(shortest, 0))
-
-
-def batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+def batches(order: Sequence[int], lengths: Mapping[int, int], max_tokens: int) -> Iterator[list[int]]:
     """Cut `order` into runs in which count × longest length stays within `max_tokens`, each of at least one."""
     batch: list[int] = []
     longest = 0
@@ -211,18 +260,6 @@ def batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int) -> It
         batch.append(place)
     if batch:
         yield batch
-
-
-def groups_by_length(rows: Sequence[Row], lengths: Sequence[int]) -> list[list[Row]]:
-    """Part rows so that in each group the shortest is at least 0.6 of the longest: little is computed for padding."""
-    groups: list[list[Row]] = []
-    longest = 0.0
-    for length, row in sorted(zip(lengths, rows, strict=True), reverse=True):
-        if not groups or length < 0.6 * longest:
-            groups.append([])
-            longest = length
-        groups[-1].append(row)
-    return groups
 
 
 def default_dtype(device: str) -> str:
@@ -239,10 +276,6 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _continuation(requests: list[Request], row: tuple[int, int]) -> list[int]:
-    return requests[row[0]].continuations[row[1]]
-
-
 def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
     """Return tokens and mask (1 for a token, 0 for padding) as rows of equal length."""
     longest = max(map(len, rows))
@@ -253,10 +286,3 @@ def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
         tokens_rs[index, start : start + len(row)] = torch.tensor(row)
         mask_rs[index, start : start + len(row)] = 1
     return tokens_rs, mask_rs
-
-
-def _sum_of_log_probabilities(logits_sv: Tensor, tokens: list[int]) -> float:
-    """Return the log-probability of `tokens`, the first of which is read from the first position."""
-    logits_sv = logits_sv[: len(tokens)].float()
-    chosen_s = logits_sv.gather(1, torch.tensor(tokens, device=logits_sv.device)[:, None])[:, 0]
-    return float((chosen_s.double() - logits_sv.logsumexp(-1).double()).sum())

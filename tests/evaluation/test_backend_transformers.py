@@ -105,7 +105,7 @@ def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
 
 
 def test_batches_keep_the_bound_and_lose_nothing():
-    lengths = [9, 7, 7, 3, 3, 3, 1]
+    lengths = dict(enumerate([9, 7, 7, 3, 3, 3, 1]))
     found = list(batches(range(7), lengths, 14))
     assert [place for batch in found for place in batch] == list(range(7))
     assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14 for batch in found)
@@ -128,3 +128,24 @@ def test_folders_that_are_no_models(tiny_llama, tmp_path):
         TransformersBackend(tmp_path)
     with pytest.raises(DataError, match="is not a PEFT adapter"):
         TransformersBackend(tiny_llama, adapter=tiny_llama)
+
+
+def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokenizer):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2)
+    model = MistralForCausalLM(config).eval()
+    backend = TransformersBackend.of_network(model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu"))
+    requests = [Request(list(range(5, 30 + n)), [[7], [8, 9, 10], [8, 9]]) for n in range(5)]
+    for batch in backend.next_tokens(requests, 200):
+        for place, values, top in batch:
+            for continuation, value in zip(requests[place].continuations, values, strict=True):
+                ids = requests[place].prompt + continuation
+                with torch.no_grad():
+                    logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+                start = len(requests[place].prompt)
+                expected = sum(logits[n - 1, ids[n]].item() for n in range(start, len(ids)))
+                assert value == pytest.approx(expected, abs=1e-5)
+                assert top == int(logits[start - 1].argmax())

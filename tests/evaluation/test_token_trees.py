@@ -1,0 +1,39 @@
+"""Trees of tokens: what is shared is there once, every token sees its own branch and nothing else."""
+
+import random
+
+import torch
+
+from evaluation import token_trees
+
+CONTINUATIONS = [[5, 6, 7], [5, 6, 8, 9], [5, 3], [4], [5, 6, 8, 2]]
+
+
+def test_a_common_beginning_of_continuations_is_one_branch():
+    tree = token_trees.tree([1, 2], CONTINUATIONS)
+    assert tree.tokens == [1, 2, 5, 6, 8]  # the last token of a continuation is only predicted
+    assert tree.depths == [0, 1, 2, 3, 4]
+    assert tree.reads == [[1, 2, 3], [1, 2, 3, 4], [1, 2], [1], [1, 2, 3, 4]]
+
+
+def test_every_token_sees_the_shared_beginning_and_its_own_branch():
+    draw = random.Random(0)
+    trees = [
+        token_trees.tree(
+            [draw.randrange(9) for _ in range(draw.randrange(1, 40))],
+            [[draw.randrange(3) for _ in range(draw.randrange(1, 7))] for _ in range(5)],
+        )
+        for _ in range(30)
+    ]
+    rows = token_trees.pack(trees, 3, torch.float32)
+    width = rows.tokens_rs.shape[1]
+    for tree, start in zip(trees, rows.starts, strict=True):
+        row, column = divmod(start, width)
+        for read in tree.reads:
+            branch = [*range(read[0] + 1), *read[1:]]
+            last = branch[-1]
+            assert rows.positions_rs[row, column + last] == 3 + len(branch) - 1
+            seen = (rows.mask_r1st[row, 0, column + last] == 0).nonzero()[:, 0].tolist()
+            assert seen == [0, 1, 2, *(3 + column + place for place in branch)]
+    own = sum(len(tree.tokens) for tree in trees)
+    assert own <= rows.tokens_rs.numel() < 1.25 * own
