@@ -7,6 +7,7 @@ For generation, prompts are batched by length and padded on the left.
 
 import copy
 import functools
+import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class TransformersBackend:
         model: a Hugging Face folder.
         adapter: a PEFT adapter's folder on top of it, or None.
         dtype: float32, bfloat16 or float16, or None for float32 on the CPU and bfloat16 on CUDA.
-        device: for example "cpu" or "cuda:1"; None takes CUDA when there is one.
+        device: for example "cpu" or "cuda:1"; None takes the GPU of this process' number on its machine, or the CPU without any.
 
     Raises:
         UsageError, DataError: a folder is missing or does not hold what it should.
@@ -53,7 +54,7 @@ class TransformersBackend:
 
         quiet()
         folder = model_folder.check_model(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
         try:
@@ -79,6 +80,11 @@ class TransformersBackend:
         backend.network, backend.tokenizer, backend.device = network.eval(), tokenizer, device
         backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
         return backend
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch where nothing else is said."""
+        return 16384 if self.device.type == "cuda" else 1024
 
     def log_likelihoods(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
@@ -260,6 +266,12 @@ def batches(order: Sequence[int], lengths: Mapping[int, int], max_tokens: int) -
         batch.append(place)
     if batch:
         yield batch
+
+
+def default_device(gpus: int) -> str:
+    """Return the device of this process among `gpus`: several on a machine, as started by `--processes`, torchrun or Slurm, share them."""
+    local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return f"cuda:{local % gpus}" if gpus else "cpu"
 
 
 def default_dtype(device: str) -> str:

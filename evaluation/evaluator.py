@@ -37,6 +37,8 @@ class Plan:
     max_batch_tokens: int | None
     dtype: str | None
     device: str | None
+    backend: str
+    tensor_parallel: int
     contaminated: contamination.Contaminated | None
     configuration: dict[str, Any]
     files: list[Path]
@@ -66,12 +68,10 @@ def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int, of: int, check:
         results = json.loads(path.read_text(encoding="utf-8"))
         return _write_results(plan, items, results["device"], 0.0) if plan.contaminated is not None else results
     print(f"loading the model {plan.model} …", flush=True)
-    from evaluation.backend_transformers import TransformersBackend
-
     started = time.monotonic()
-    backend = TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
+    backend = _backend(plan)
     print(f"{plan.model} on {backend.device} in {backend.dtype}, loaded in {time.monotonic() - started:.0f} s", flush=True)
-    max_batch_tokens = plan.max_batch_tokens or (16384 if backend.device.type == "cuda" else 1024)
+    max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
     for name, task in plan.tasks.items():
         runs = scoring.runs(task, plan.protocol)
         written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
@@ -84,6 +84,16 @@ def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int, of: int, check:
     if of > 1:
         _wait_for_others(plan, items, check)
     return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
+
+
+def _backend(plan: Plan) -> Any:
+    if plan.backend == "vllm":
+        from evaluation.backend_vllm import VllmBackend
+
+        return VllmBackend(plan.model, plan.adapter, plan.dtype, plan.tensor_parallel)
+    from evaluation.backend_transformers import TransformersBackend
+
+    return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
 
 
 def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Writing answers token by token with a `TransformersBackend`, a batch at a time, each row until it ends by itself."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefi
     of_row = [index for index, request in enumerate(requests) for _ in request.seeds]
     sources = [_random(seed) for request in requests for seed in request.seeds]
     written: list[list[int]] = [[] for _ in of_row]
-    ends = end_tokens(backend)
+    ends = end_tokens(backend.tokenizer, getattr(getattr(backend.network, "generation_config", None), "eos_token_id", None))
 
     cache, select = output.past_key_values, torch.tensor(of_row)
     cache.batch_select_indices(select.to(backend.device))
@@ -50,17 +51,15 @@ def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefi
         logits_rv = backend.forward(tokens_r1, mask_rs, mask_rs.sum(1, keepdim=True) - 1, use_cache=True, past_key_values=cache).logits[
             :, -1
         ]
-    texts = [_text(backend.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
+    texts = [text(backend.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
     return [[text for text, owner in zip(texts, of_row, strict=True) if owner == index] for index in range(len(requests))]
 
 
-def end_tokens(backend: "TransformersBackend") -> frozenset[int]:
+def end_tokens(tokenizer: Any, configured: int | Iterable[int] | None) -> frozenset[int]:
     """Return the ids that end an answer: the model's own end tokens and the tokenizer's, and those of the usual chat forms."""
-    configured = getattr(getattr(backend.network, "generation_config", None), "eos_token_id", None)
-    found = set(configured if isinstance(configured, list) else [configured])
-    found.add(backend.tokenizer.eos_token_id)
-    vocabulary = backend.tokenizer.get_vocab()
-    found |= {vocabulary[text] for text in _ENDS if text in vocabulary}
+    found = set(configured) if isinstance(configured, Iterable) else {configured}
+    vocabulary = tokenizer.get_vocab()
+    found |= {tokenizer.eos_token_id} | {vocabulary[text] for text in _ENDS if text in vocabulary}
     return frozenset(token for token in found if token is not None)
 
 
@@ -86,9 +85,9 @@ def _finished(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: 
     return any(stop in tail for stop in request.stop)
 
 
-def _text(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]) -> str:
+def text(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]) -> str:
     """Return the answer as text, cut before its end token and before the first stop string."""
-    text = tokenizer.decode(ids[:-1] if ids[-1] in ends else ids, skip_special_tokens=False)
+    found = tokenizer.decode(ids[:-1] if ids[-1] in ends else ids, skip_special_tokens=False)
     for stop in request.stop:
-        text = text.split(stop)[0]
-    return text
+        found = found.split(stop)[0]
+    return found

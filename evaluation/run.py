@@ -11,10 +11,11 @@ On Slurm, `srun` with several tasks shares the work between them.
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,13 @@ def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
         branches=arguments.branches,
         max_new_tokens=arguments.max_new_tokens,
     )
-    tasks = _tasks(arguments.tasks)
-    for name in ("limit", "max_batch_tokens", "processes"):
+    tasks = _tasks(arguments.tasks, arguments.demonstrations)
+    for name in ("limit", "max_batch_tokens", "processes", "tensor_parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     for name, task_ in tasks.items():
         demonstrations.check(name, task_, settings)
+    _check_backend(arguments)
     models = _models(arguments, rank)
     for _, model in models:
         model_folder.check_model(model)
@@ -89,12 +91,26 @@ def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
             max_batch_tokens=arguments.max_batch_tokens,
             dtype=arguments.dtype,
             device=arguments.device,
+            backend=arguments.backend,
+            tensor_parallel=arguments.tensor_parallel,
             contaminated=contaminated,
             configuration=_configuration(arguments, model, name, settings, tasks, files),
             files=[path for paths in files.values() for path in paths],
         )
         for model, output, name in _outputs(arguments, models)
     ]
+
+
+def _check_backend(arguments: argparse.Namespace) -> None:
+    if arguments.backend != "vllm" and arguments.tensor_parallel > 1:
+        raise UsageError("--tensor-parallel goes with --backend vllm")
+    if arguments.backend == "vllm":
+        if len(arguments.model) > 1 or arguments.iterations:
+            raise UsageError("--backend vllm scores one model a call: vLLM does not give a GPU's memory back before it ends")
+        if arguments.processes > 1 or arguments.device:
+            raise UsageError("--backend vllm chooses its GPUs itself: leave out --processes and --device, and see --tensor-parallel")
+        if importlib.util.find_spec("vllm") is None:
+            raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
     parser.add_argument("--tasks", required=True, metavar="A,B", help="names from evaluation/tasks/, or paths of task files")
     parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
+    parser.add_argument(
+        "--demonstrations", type=Path, metavar="FILE", help="questions in Galen's layout to show, in order, in place of the task's"
+    )
     parser.add_argument("--shots", type=int, metavar="K", help="demonstrations before each question (default: the protocol's)")
     parser.add_argument(
         "--seeds", type=_integers, metavar="N,N", help="seeds of the demonstrations, one run each (default: the protocol's)"
@@ -122,12 +141,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contamination-share", type=float, default=0.5, metavar="X", help="an item counts from this share on (default: 0.5)"
     )
+    parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers", help="what computes (default: transformers)")
+    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share the model, with vllm (default: 1)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes on this machine, one GPU each (default: 1)")
     parser.add_argument(
         "--max-batch-tokens",
         type=int,
         metavar="N",
-        help="padded tokens in a batch (default: 1024, on CUDA 16384; eight times as much where answers are written)",
+        help="padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as much where answers are written)",
     )
     parser.add_argument(
         "--dtype", choices=model_folder.DTYPES, help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)"
@@ -140,13 +161,17 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _tasks(names: str) -> dict[str, task.Task]:
+def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
     tasks: dict[str, task.Task] = {}
     for part in filter(None, (part.strip() for part in names.split(","))):
         name, specification = task.load(part)
         if name in tasks:
             raise UsageError(f"--tasks names {name!r} twice")
+        if shown is not None and isinstance(specification, task.MultipleChoiceTask):
+            specification = replace(specification, frozen_demonstrations=str(shown.resolve()))
         tasks[name] = specification
+    if shown is not None and not shown.is_file():
+        raise UsageError(f"--demonstrations: there is no file {shown}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
@@ -193,6 +218,7 @@ def _configuration(
         "protocol": arguments.protocol,
         "settings": asdict(settings),
         "dtype": arguments.dtype,
+        "backend": arguments.backend,
         "limit": arguments.limit,
         "tasks": {
             name: {**recipe.to_dict(specification), "files": {path.name: manifest.sha256(path) for path in files[name]}}

@@ -52,7 +52,10 @@ def input_files(task: Task, data: Path) -> list[Path]:
         return document.files(data / task.documents)
     found = rows.files(task.source(data, task.file))
     found += [data / task.ids] if task.ids else []
-    found += rows.files(task.source(data, task.demonstrations)) if task.demonstrations else []
+    if task.frozen_demonstrations:
+        found.append(data / task.frozen_demonstrations)
+    elif task.demonstrations:
+        found += rows.files(task.source(data, task.demonstrations))
     return list(dict.fromkeys(found))
 
 
@@ -66,7 +69,9 @@ def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
 
 def runs(task: Task, protocol: ScoringProtocol) -> list[int]:
     """Return the runs of a task: one, or one for each set of demonstrations."""
-    return [0] if isinstance(task, PerplexityTask) else list(protocol.runs)
+    if isinstance(task, PerplexityTask):
+        return [0]
+    return list(protocol.runs[:1] if task.frozen_demonstrations else protocol.runs)  # runs with the same demonstrations would be the same
 
 
 def log_path(output: Path, name: str, run: int, of: Sequence[int]) -> Path:

@@ -33,6 +33,8 @@ class MultipleChoiceTask:
     """Score only questions with these subjects; null: all."""
     demonstrations: str | None = None
     """Where few-shot protocols take demonstrations from (the training set), as `file`."""
+    frozen_demonstrations: str | None = None
+    """In place of `demonstrations`: a file in Galen's layout whose first questions stand before every question, in its order."""
 
     def __post_init__(self) -> None:
         if self.reader not in question_sets.READERS:

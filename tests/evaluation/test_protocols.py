@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from evaluation import choice, demonstrations, question_sets, run, task
+from evaluation import choice, demonstrations, question, question_sets, run, task
+from evaluation.forms import meditron
 from evaluation.protocol import PROTOCOLS, Protocol, protocol
 from evaluation.question import Question
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
 from tests.conftest import run as run_command
 
 
@@ -64,6 +66,28 @@ def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
     for item in items[0].values():
         assert item["argmax"] == max(item["logprobs"], key=item["logprobs"].get)
         assert item["prediction"] in (None, item["argmax"])
+
+
+def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_path):
+    own = ROOT / "evaluation" / "worked_examples" / "chain_of_thought.jsonl"
+    options = ["--demonstrations", str(own), "--protocol", "meditron_cot", "--max-new-tokens", "2", "--limit", "2"]
+    run.main([*arguments, *options, "--shots", "3", "--seeds", "1,2"])
+    [path] = (tmp_path / "scores" / "prompts").iterdir()  # two seeds would be the same run twice
+    shown = question.read(own)[:3]
+    parts = [f"{meditron.block(item)}\n{item.rationale.rstrip('.')}.\nThe answer is: {item.answer} ###\n\n" for item in shown]
+    for item in map(json.loads, path.read_text().splitlines()):
+        assert "".join(parts) in item["prompt"]
+        assert item["prompt"].endswith("D. Salt\nLet's think step by step.")
+    with pytest.raises(DataError, match=r"9 demonstrations with a rationale are wanted, .*chain_of_thought\.jsonl holds 5 for it"):
+        run.main([*arguments, *options, "--shots", "9", "--output", str(tmp_path / "more")])
+
+
+def test_shipped_worked_examples_suit_their_benchmarks():
+    found = question.read(ROOT / "evaluation" / "worked_examples" / "chain_of_thought.jsonl")
+    assert [item.question_set for item in found] == [""] * 5 + ["pubmedqa"] * 3
+    assert all(item.rationale and item.context for item in found[5:]) and all(item.rationale for item in found)
+    assert {item.options[item.answer] for item in found[5:]} == {"yes", "no", "maybe"}
+    assert len({item.answer for item in found[:5]}) == 4  # not always the same letter
 
 
 def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path):

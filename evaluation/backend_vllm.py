@@ -1,0 +1,168 @@
+"""Log-likelihoods, next tokens and generated answers with vLLM (`pip install 'galen[vllm]'`), which batches by itself.
+
+A continuation of one token is scored as the only token that the model may write after the prompt, with the probability that it had
+among all; vLLM keeps the prompt's keys and values for the other options. Of longer ones vLLM gives the log-probabilities as of a part
+of the prompt, and computes each from its beginning.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation import generation, model_folder
+from evaluation.backend_transformers import Part, chosen
+from evaluation.encoding import GenerationRequest, Request
+from galen.errors import DataError, UsageError
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What `max_lora_rank` may be."""
+Input = tuple[list[int], dict[str, Any]]
+"""Token ids, and the arguments of `vllm.SamplingParams` for them."""
+
+
+class VllmBackend:
+    """A model in vLLM, on as many GPUs as `tensor_parallel`; its methods are those of `TransformersBackend`.
+
+    Args:
+        model: a Hugging Face folder.
+        adapter: a PEFT adapter's folder on top of it, or None; one that brings tokens of its own must be merged first.
+        dtype: float32, bfloat16 or float16, or None for the type of the weights.
+        tensor_parallel: GPUs that share the model.
+
+    Raises:
+        UsageError: vLLM is not installed, or cannot take the adapter.
+        DataError: a folder is missing or does not hold what it should.
+    """
+
+    batch_tokens = 1 << 18
+    """vLLM makes its own batches of what it is given at once; after this many tokens items are written."""
+
+    def __init__(
+        self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, tensor_parallel: int = 1, **options: Any
+    ) -> None:
+        try:
+            import vllm
+        except ImportError:
+            raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'") from None
+        folder = model_folder.check_model(model)
+        if adapter is not None:
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank(model_folder.check_adapter(adapter))}
+        try:
+            self.engine = vllm.LLM(
+                str(folder), dtype=dtype or "auto", tensor_parallel_size=tensor_parallel, logprobs_mode="raw_logprobs", **options
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"vLLM cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
+        self.tokenizer = self.engine.get_tokenizer()
+        if adapter is not None and (Path(adapter) / "tokenizer.json").is_file():
+            check_vocabulary(Path(adapter), len(self.tokenizer))
+        configuration = self.engine.llm_engine.model_config
+        self.device, self.dtype = "vllm", str(configuration.dtype).removeprefix("torch.")
+        self.context_length: int | None = configuration.max_model_len - 2  # the last token of a continuation, and the one written after it
+        self._adapter = None
+        if adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            self._adapter = LoRARequest("adapter", 1, str(adapter))
+        ends = self.engine.get_default_sampling_params().stop_token_ids or []
+        self._ends = generation.end_tokens(self.tokenizer, ends)
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Yield each request's place and the log-likelihoods (nats) of its continuations."""
+        sizes = {place: sum(len(request.prompt) + len(item) for item in request.continuations) for place, request in enumerate(requests)}
+        for _, batch in chosen([range(len(requests))], sizes, max_batch_tokens, done, part):
+            pairs = [(place, item) for place in batch for item in requests[place].continuations]
+            outputs = self._ask([scored(requests[place].prompt, item) for place, item in pairs])
+            values = iter(
+                [likelihood(output, len(requests[place].prompt), item) for (place, item), output in zip(pairs, outputs, strict=True)]
+            )
+            yield [(place, [next(values) for _ in requests[place].continuations]) for place in batch]
+
+    def next_tokens(
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+    ) -> Iterator[list[tuple[int, list[float], int]]]:
+        """Yield the same, and the likeliest token of the whole vocabulary after the prompt."""
+        for batch in self.log_likelihoods(requests, max_batch_tokens, done, part):
+            outputs = self._ask([(requests[place].prompt, _GREEDY) for place, _ in batch])
+            yield [(place, values, output.outputs[0].token_ids[0]) for (place, values), output in zip(batch, outputs, strict=True)]
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+    ) -> Iterator[list[tuple[int, list[str]]]]:
+        """Yield each request's place and its answers, one a branch."""
+        sizes = {place: request.input_length for place, request in enumerate(requests)}
+        for _, batch in chosen([range(len(requests))], sizes, max_batch_tokens, done, part):
+            outputs = iter(self._ask([item for place in batch for item in written(requests[place], self._ends)]))
+            yield [
+                (place, [self._text(next(outputs).outputs[0].token_ids, requests[place]) for _ in requests[place].seeds]) for place in batch
+            ]
+
+    def _text(self, ids: Sequence[int], request: GenerationRequest) -> str:
+        return generation.text(self.tokenizer, list(ids), request, self._ends)
+
+    def _ask(self, inputs: Sequence[Input]) -> list[Any]:
+        from vllm import SamplingParams
+
+        prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
+        return self.engine.generate(
+            prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False, lora_request=self._adapter
+        )
+
+
+_GREEDY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+
+
+def scored(prompt: list[int], continuation: list[int]) -> Input:
+    """Return what vLLM is asked for the log-likelihood of a continuation."""
+    if len(continuation) == 1:
+        return prompt, _GREEDY | {"logprobs": 0, "allowed_token_ids": list(continuation)}
+    return prompt + continuation, _GREEDY | {"prompt_logprobs": 0}
+
+
+def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> float:
+    """Return the log-likelihood (nats) of a continuation from vLLM's reply to `scored`."""
+    if len(continuation) == 1:
+        return float(output.outputs[0].logprobs[0][continuation[0]].logprob)
+    given = output.prompt_logprobs[prompt_length:]
+    return sum(float(by_token[token].logprob) for by_token, token in zip(given, continuation, strict=True))
+
+
+def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
+    """Return what vLLM is asked for the answers to a prompt, one for each branch with a seed of its own."""
+    parameters = {"max_tokens": request.max_new_tokens, "temperature": request.temperature, "stop_token_ids": sorted(ends)}
+    if request.stop:
+        parameters["stop"] = list(request.stop)
+    seeds = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6]) for seed in request.seeds]
+    return [(request.prompt, parameters | {"seed": seed}) for seed in seeds]
+
+
+def lora_rank(adapter: Path) -> int:
+    """Return the smallest `max_lora_rank` that an adapter fits.
+
+    Raises:
+        UsageError: it has a higher rank than vLLM takes.
+    """
+    configuration = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([configuration.get("r", 8), *configuration.get("rank_pattern", {}).values()])
+    if rank > _RANKS[-1]:
+        raise UsageError(f"{adapter}: vLLM takes adapters up to rank {_RANKS[-1]}, this one has {rank}; merge it first (finetune/merge.py)")
+    return next(allowed for allowed in _RANKS if allowed >= rank)
+
+
+def check_vocabulary(adapter: Path, size: int) -> None:
+    """Check that an adapter was trained with the tokens of its base model.
+
+    Raises:
+        UsageError: it has tokens of its own, whose rows vLLM cannot add.
+    """
+    from transformers import AutoTokenizer
+
+    own = len(AutoTokenizer.from_pretrained(adapter))
+    if own != size:
+        raise UsageError(
+            f"{adapter} has {own} tokens, its base model {size}: vLLM cannot add them; merge the adapter first (finetune/merge.py)"
+        )

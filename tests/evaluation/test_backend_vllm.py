@@ -1,0 +1,91 @@
+"""What vLLM is asked, and how its replies are read; where vLLM is installed (no test dependency), against transformers."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from evaluation import backend_vllm, run
+from evaluation.encoding import GenerationRequest, Request
+from galen.errors import UsageError
+
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+
+
+def logprob(value):
+    return SimpleNamespace(logprob=value)
+
+
+def test_a_single_token_is_asked_for_after_the_prompt_and_more_as_part_of_it():
+    ids, parameters = backend_vllm.scored([1, 2, 3], [7])
+    assert ids == [1, 2, 3] and parameters["allowed_token_ids"] == [7] and parameters["max_tokens"] == 1
+    reply = SimpleNamespace(outputs=[SimpleNamespace(logprobs=[{7: logprob(-0.5)}])])
+    assert backend_vllm.likelihood(reply, 3, [7]) == -0.5
+    ids, parameters = backend_vllm.scored([1, 2, 3], [7, 8])
+    assert ids == [1, 2, 3, 7, 8] and parameters["prompt_logprobs"] == 0
+    reply = SimpleNamespace(prompt_logprobs=[None, {2: logprob(-9)}, {3: logprob(-9)}, {7: logprob(-0.5), 4: logprob(0)}, {8: logprob(-2)}])
+    assert backend_vllm.likelihood(reply, 3, [7, 8]) == -2.5
+
+
+def test_each_branch_has_a_seed_of_its_own_that_stays():
+    request = GenerationRequest([1, 2], 9, ("###",), 0.8, ("a", "b"))
+    first, second = backend_vllm.written(request, {5, 0})
+    assert first[1] | {"seed": None} == {"max_tokens": 9, "temperature": 0.8, "stop": ["###"], "stop_token_ids": [0, 5], "seed": None}
+    assert first[1]["seed"] != second[1]["seed"]
+    assert backend_vllm.written(request, {5, 0}) == [first, second]
+
+
+def test_the_rank_of_an_adapter(tmp_path):
+    for rank, expected in ((4, 8), (16, 16), (20, 32)):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        assert backend_vllm.lora_rank(tmp_path) == expected
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "rank_pattern": {"q_proj": 1024}}))
+    with pytest.raises(UsageError, match="up to rank 512, this one has 1024"):
+        backend_vllm.lora_rank(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backend", "vllm", "--processes", "2"], "leave out --processes and --device"),
+        (["--backend", "vllm", "--iterations", "1,2"], "one model a call"),
+        (["--tensor-parallel", "2"], "goes with --backend vllm"),
+        pytest.param(
+            ["--backend", "vllm"],
+            r"pip install 'galen\[vllm\]'",
+            marks=pytest.mark.skipif(bool(importlib.util.find_spec("vllm")), reason="vLLM is installed"),
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        run.main(
+            ["--model", str(tiny_llama), "--tasks", "mesh_topics", "--data", str(data), "--output", str(tmp_path / "scores"), *options]
+        )
+
+
+@needs_vllm
+def test_the_same_answers_as_with_transformers(make_llama, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from evaluation.backend_transformers import TransformersBackend
+
+    model = make_llama(num_hidden_layers=2, hidden_size=128, max_position_embeddings=256, initializer_range=0.1)
+    network = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    torch.manual_seed(0)
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    network.save_pretrained(tmp_path / "adapter")
+    ours = TransformersBackend(model, tmp_path / "adapter", device="cpu")
+    theirs = backend_vllm.VllmBackend(model, tmp_path / "adapter", "float32", enforce_eager=True)
+    requests = [Request([9 + n] * 3 + list(range(20, 40 + n)), [[5], [77, 9], [77, 130, 4]]) for n in range(4)]
+    expected, found = ({place: rest for batch in side.next_tokens(requests, 10**6) for place, *rest in batch} for side in (ours, theirs))
+    for place, (values, top) in expected.items():
+        assert found[place][0] == pytest.approx(values, abs=1e-3)
+        assert found[place][1] == top
+    prompts = [GenerationRequest(request.prompt, 12, (), 0.0, ("a",)) for request in requests]
+    assert sorted(next(iter(theirs.generate(prompts, 10**6)))) == sorted(next(iter(ours.generate(prompts, 10**6))))
