@@ -3,7 +3,7 @@
     python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json --output headqa_rationales.jsonl \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME --check checks.csv
     python evaluation/build.py translate --to French --reader medqa --questions data/medqa/test.jsonl --output medqa_fr.jsonl \\
-        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+        --local-model DIR
 
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model, instruction, tries. A rationale is kept
 when another request, which sees question and rationale but not the answer, comes to the right answer; a translation when it has the
@@ -24,10 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation import answer_reading, question_sets
-from evaluation.chat_endpoint import ChatEndpoint
+from evaluation import answer_reading, local_chat, question_sets
 from evaluation.forms.form import lines
 from evaluation.item_log import ItemLog
+from evaluation.local_chat import Chat
 from evaluation.question import Question
 from evaluation.question_sets.multilingual import LANGUAGES
 from galen import cli
@@ -58,16 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     if options.tries < 1:
         raise UsageError("--tries must be at least 1")
     questions = question_sets.read(options.reader, options.questions)[: options.limit]
-    endpoint = ChatEndpoint(options.endpoint, options.endpoint_model)
+    if options.what == "translate" and options.to not in LANGUAGES:
+        raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
+    chat = local_chat.chosen(options)
+    if chat is None:
+        raise UsageError("who is to be asked? Give --endpoint and --endpoint-model, or --local-model")
     if options.what == "translate":
-        if options.to not in LANGUAGES:
-            raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
-        attempt: Attempt = lambda item, number: translated(item, options.to, endpoint, number)  # noqa: E731
+        attempt: Attempt = lambda item, number: translated(item, options.to, chat, number)  # noqa: E731
         instruction = TRANSLATE
     else:
-        attempt = lambda item, number: explained(item, endpoint, number)  # noqa: E731
+        attempt = lambda item, number: explained(item, chat, number)  # noqa: E731
         instruction = EXPLAIN + SOLVE
-    provenance = {"model": options.endpoint_model, "instruction": hashlib.sha256(instruction.encode()).hexdigest()[:16]}
+    provenance = {"model": chat.model, "instruction": hashlib.sha256(instruction.encode()).hexdigest()[:16]}
     kept = _build(questions, attempt, options.tries, options.output, provenance)
     if options.check:
         write_text(options.check, check_sheet(questions, kept))
@@ -75,25 +77,25 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(kept)} of {len(questions)} items in {options.output}")
 
 
-def explained(item: Question, endpoint: ChatEndpoint, number: int) -> tuple[Question | None, str]:
+def explained(item: Question, chat: Chat, number: int) -> tuple[Question | None, str]:
     """Return the question with a rationale from which its answer can be found again, or the reason why not."""
     names = {code: name for name, code in LANGUAGES.items()}
     shown = _shown(item)
     message = EXPLAIN.format(language=names.get(item.language, "English"), question=shown, answer=item.answer)
-    rationale = endpoint.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
+    rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_reading.read(endpoint.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
+    found = answer_reading.read(chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
     if found is None or frozenset(found) != item.answers:
         return None, f"the rationale leads to {','.join(found) if found else 'no answer'}, not to {item.answer}"
     return dataclasses.replace(item, rationale=rationale), ""
 
 
-def translated(item: Question, language: str, endpoint: ChatEndpoint, number: int) -> tuple[Question | None, str]:
+def translated(item: Question, language: str, chat: Chat, number: int) -> tuple[Question | None, str]:
     """Return the question in another language with the same options, numbers and placeholders, or the reason why not."""
     record = {"context": item.context, "question": item.question, "options": item.options}
     message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
-    reply = endpoint.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=4096)
+    reply = chat.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=4096)
     try:
         found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
         texts = [found["context"], found["question"], *found["options"].values()]
@@ -166,8 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reader", required=True, help=f"layout of the questions: {', '.join(question_sets.READERS)}")
     parser.add_argument("--questions", required=True, metavar="FILE", help="where the questions are: file, folder, or hub:…")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL in Galen's own layout")
-    parser.add_argument("--endpoint", required=True, metavar="URL", help="OpenAI-compatible endpoint, for example http://localhost:8000/v1")
-    parser.add_argument("--endpoint-model", required=True, metavar="NAME", help="the model to ask")
+    local_chat.add_options(parser, "the model")
     parser.add_argument("--to", default="", metavar="LANGUAGE", help=f"with translate: one of {', '.join(LANGUAGES)}")
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="tries for an item before it is rejected (default: 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")

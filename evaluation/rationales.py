@@ -17,12 +17,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import jsonl, text_metrics
-from evaluation.chat_endpoint import ChatEndpoint
+from evaluation import jsonl, local_chat, text_metrics
 from evaluation.item_log import ItemLog, parts
+from evaluation.local_chat import Chat
 from galen import cli
 from galen.atomic import write_text
-from galen.errors import DataError, UsageError
+from galen.errors import DataError
 from galen.progress import Progress
 
 JUDGE = (
@@ -36,15 +36,13 @@ JUDGE = (
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(argv)
-    if (options.endpoint is None) != (options.endpoint_model is None):
-        raise UsageError("--endpoint and --endpoint-model go together")
-    endpoint = ChatEndpoint(options.endpoint, options.endpoint_model) if options.endpoint else None
     items = read_items(options.run, options.task)
+    judge = local_chat.chosen(options)
     encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
     with ItemLog(options.output) as log, Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress:
         for item in items:
             if item["id"] not in log.items:
-                progress.update(log.append([score(item, encoder, endpoint)]))
+                progress.update(log.append([score(item, encoder, judge)]))
         records = [log.items[item["id"]] for item in items]
     if options.sheet:
         write_text(options.sheet, sheet(items, options.judges))
@@ -77,7 +75,7 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda item: item["id"])
 
 
-def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, endpoint: ChatEndpoint | None) -> dict[str, Any]:
+def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None) -> dict[str, Any]:
     """Return `{"id", "metrics"}` of one rationale, and what the judge said."""
     candidate, reference, language = item["candidate"], item["rationale"], item["language"]
     metrics = {
@@ -87,13 +85,13 @@ def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, endpoint
     if encoder:
         metrics["bertscore"] = encoder.f1(candidate, reference)
     record: dict[str, Any] = {"id": item["id"], "metrics": metrics}
-    if endpoint:
-        said = endpoint.ask(JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate), max_tokens=64)
+    if judge:
+        said = judge.ask(JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate), max_tokens=64)
         rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(r"\W*([1-5])\W*", said)
         if rating is None:
             raise DataError(f"item {item['id']}: the judge gives no rating from 1 to 5, but {said[:100]!r}")
         metrics["judge"] = float(rating[1])
-        record |= {"said": said, "judge": endpoint.model}
+        record |= {"said": said, "judge": judge.model}
     return record
 
 
@@ -123,8 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder-layer", type=int, metavar="N", help="hidden states to compare (default: the last)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges")
     parser.add_argument("--judges", type=int, default=2, metavar="N", help="columns for judges in the sheet (default: 2)")
-    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint of a judge, for example http://localhost:8000/v1")
-    parser.add_argument("--endpoint-model", metavar="NAME", help="the judge's model")
+    local_chat.add_options(parser, "a judge")
     return parser
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from evaluation import build, rationales, text_metrics
+from evaluation import build, local_chat, rationales, text_metrics
 from galen.errors import DataError, UsageError
 
 for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
@@ -203,3 +203,23 @@ def test_translations_keep_options_numbers_and_placeholders(questions, server, t
     refused = {record["id"]: record["reasons"][0] for record in map(json.loads, (tmp_path / "fr.rejected.jsonl").read_text().splitlines())}
     assert refused["1"].startswith("the numbers differ") and refused["2"] == "the placeholders differ"
     assert refused["3"] == "the options are A, not A, B"
+
+
+def test_a_local_model_takes_the_place_of_an_endpoint(questions, tiny_llama, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    output = tmp_path / "out.jsonl"
+    arguments = ["rationales", "--reader", "galen", "--questions", str(questions), "--output", str(output), "--limit", "1", "--tries", "1"]
+    build.main([*arguments, "--local-model", str(tiny_llama)])  # a random model explains nothing
+    [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
+    assert refused["provenance"]["model"].startswith(f"{tiny_llama.name} (files ")
+    for wrong, message in [([], "who is to be asked"), (["--endpoint", "http://x", "--endpoint-model", "m"], "give one of them")]:
+        with pytest.raises(UsageError, match=message):
+            build.main([*arguments, *(["--local-model", str(tiny_llama)] if wrong else []), *wrong])
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_llama), AutoModelForCausalLM.from_pretrained(tiny_llama)
+    ids = tokenizer("Give 5 mg", return_tensors="pt").input_ids
+    whole = model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=8, do_sample=False, pad_token_id=0)[
+        0, ids.shape[1] :
+    ]
+    expected = tokenizer.decode(whole[:-1] if whole[-1] == 0 else whole)
+    assert local_chat.LocalChat(tiny_llama).ask("Give 5 mg", max_tokens=8) == expected

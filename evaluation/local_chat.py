@@ -1,0 +1,77 @@
+"""A local model asked one message at a time, in place of an endpoint: slower than a server, but nothing has to be started."""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from evaluation import model_folder
+from evaluation.chat_endpoint import ChatEndpoint
+from evaluation.encoding import GenerationRequest
+from galen.errors import UsageError
+
+
+class Chat(Protocol):
+    """Whom judge and builders ask."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, for the record."""
+        ...
+
+    def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
+        """Return the model's answer to a message."""
+        ...
+
+
+class LocalChat:
+    """A Hugging Face folder; messages are put in the tokenizer's chat template, or as they are where it has none.
+
+    Args:
+        folder: the model.
+
+    Raises:
+        UsageError, DataError: the folder is missing or holds no model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from evaluation.backend_transformers import TransformersBackend
+
+        self._backend = TransformersBackend(folder)
+        digest = hashlib.sha256(repr(sorted(model_folder.hashes(folder).items())).encode()).hexdigest()
+        self.model = f"{folder.resolve().name} (files {digest[:16]})"
+
+    def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
+        """Return the model's answer. A message that leaves no room for it within the model's context is cut at its beginning."""
+        tokenizer, length = self._backend.tokenizer, self._backend.context_length
+        if tokenizer.chat_template:
+            message = tokenizer.apply_chat_template([{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False)
+        ids = tokenizer.encode(message, add_special_tokens=not tokenizer.chat_template)
+        if length is not None:
+            max_tokens = min(max_tokens, max(length // 2, 1))
+            ids = ids[-(length - max_tokens) :]
+        request = GenerationRequest(ids, max_tokens, (), temperature, (str(seed),))
+        [[(_, [text])]] = self._backend.generate([request], max_batch_tokens=1)
+        return text
+
+
+def add_options(parser: argparse.ArgumentParser, whom: str) -> None:
+    """Add the options that say who is asked."""
+    parser.add_argument("--endpoint", metavar="URL", help=f"OpenAI-compatible endpoint of {whom}, for example http://localhost:8000/v1")
+    parser.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
+    parser.add_argument("--local-model", type=Path, metavar="DIR", help=f"Hugging Face folder of {whom}, in place of an endpoint")
+
+
+def chosen(options: argparse.Namespace) -> Chat | None:
+    """Return whom the command line names, or None.
+
+    Raises:
+        UsageError: half an endpoint is named, or two models.
+    """
+    if (options.endpoint is None) != (options.endpoint_model is None):
+        raise UsageError("--endpoint and --endpoint-model go together")
+    if options.endpoint and options.local_model:
+        raise UsageError("--local-model takes the place of --endpoint; give one of them")
+    if options.local_model:
+        return LocalChat(options.local_model)
+    return ChatEndpoint(options.endpoint, options.endpoint_model) if options.endpoint else None
