@@ -139,14 +139,18 @@ class TransformersBackend:
     @torch.inference_mode()
     def _score(self, requests: list[Request], trees: list[TokenTree], prefix: Prefix) -> list[tuple[list[float], int]]:
         """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
-        rows = token_trees.pack(trees, prefix.length, self.network.dtype)
+        rows = token_trees.pack(trees, prefix.length)
+        mask = rows.sees_r1st
+        if self.network.config.get_text_config()._attn_implementation == "eager":  # adds its mask; the other kernels take truth values
+            dtype = self.network.dtype
+            mask = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
         options: dict[str, Any] = {"use_cache": False}
         if prefix.cache is not None:
             cache = copy.deepcopy(prefix.cache)
             cache.batch_repeat_interleave(len(rows.tokens_rs))
             options = {"use_cache": True, "past_key_values": cache}
         reads = [[[start + at for at in read] for read in item.reads] for item, start in zip(trees, rows.starts, strict=True)]
-        return self._read(requests, reads, rows.tokens_rs, rows.mask_r1st, rows.positions_rs, options)
+        return self._read(requests, reads, rows.tokens_rs, mask, rows.positions_rs, options)
 
     @torch.inference_mode()
     def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROW_TOKENS = 512
+ROW_TOKENS = 128
 """Rows are about this wide where trees are shorter: keys of a shared beginning are copied once a row, attention grows with the width."""
 
 
@@ -57,13 +57,13 @@ class Rows:
 
     tokens_rs: Tensor
     positions_rs: Tensor
-    mask_r1st: Tensor
-    """Which tokens t (those of the shared beginning first) each token sees: 0, or the lowest number of the type."""
+    sees_r1st: Tensor
+    """Whether each token s sees each token t, those of the shared beginning first."""
     starts: list[int]
     """Where each tree begins when the rows are laid end to end."""
 
 
-def pack(trees: Sequence[TokenTree], prefix: int, dtype: torch.dtype) -> Rows:
+def pack(trees: Sequence[TokenTree], prefix: int) -> Rows:
     """Return the trees in rows, after a shared beginning of `prefix` tokens that all of them see.
 
     Rows are filled first-fit, longest trees first. Padding sees only itself.
@@ -90,8 +90,7 @@ def pack(trees: Sequence[TokenTree], prefix: int, dtype: torch.dtype) -> Rows:
         positions_rs[row, column:end] = torch.tensor(item.depths) + prefix
         _see_ancestors(sees_rst[row, column:end, column:end], item.runs)
     sees_rst = torch.cat([torch.ones((len(filled), width, prefix), dtype=torch.bool), sees_rst], dim=2)
-    mask_rst = torch.zeros(sees_rst.shape, dtype=dtype).masked_fill_(~sees_rst, torch.finfo(dtype).min)
-    return Rows(tokens_rs, positions_rs, mask_rst[:, None], starts)
+    return Rows(tokens_rs, positions_rs, sees_rst[:, None], starts)
 
 
 def _see_ancestors(sees_tt: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:

@@ -19,6 +19,7 @@ _PACKAGES = (
     "megatron-core",
     "transformer-engine",
     "transformers",
+    "vllm",
     "peft",
     "datatrove",
     "py3langid",

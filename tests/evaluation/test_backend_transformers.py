@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import encoding, prompts, question
-from evaluation.backend_transformers import TransformersBackend, batches, default_dtype
+from evaluation.backend_transformers import TransformersBackend, batches, default_device, default_dtype
 from evaluation.encoding import Request
 from evaluation.prompts import Prompt
 from galen.errors import DataError, UsageError
@@ -48,8 +48,9 @@ def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tok
         assert max(expected) - min(expected) > 0.01  # the reference can tell the options apart
 
 
-@pytest.mark.parametrize("max_batch_tokens", [1, 200, 100_000])
-def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max_batch_tokens):
+@pytest.mark.parametrize(("max_batch_tokens", "attention"), [(1, "sdpa"), (200, "sdpa"), (100_000, "sdpa"), (200, "eager")])
+def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max_batch_tokens, attention, monkeypatch):
+    monkeypatch.setattr(backend.network.config, "_attn_implementation", attention)
     forms = [
         Prompt("The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}),
         Prompt("Question: which heading? The organ was the", {"A": " B", "B": " Liver", "C": " Liver failure"}),
@@ -110,6 +111,16 @@ def test_batches_keep_the_bound_and_lose_nothing():
     assert [place for batch in found for place in batch] == list(range(7))
     assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14 for batch in found)
     assert found[:2] == [[0], [1, 2]]
+
+
+def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
+    for variable in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(variable, raising=False)
+    assert (default_device(0), default_device(4)) == ("cpu", "cuda:0")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    assert (default_device(4), default_device(1)) == ("cuda:1", "cuda:0")  # a job step may show each task its own GPU alone
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert default_device(4) == "cuda:3"
 
 
 def test_default_dtype():

@@ -2,8 +2,6 @@
 
 import random
 
-import torch
-
 from evaluation import token_trees
 
 CONTINUATIONS = [[5, 6, 7], [5, 6, 8, 9], [5, 3], [4], [5, 6, 8, 2]]
@@ -25,7 +23,7 @@ def test_every_token_sees_the_shared_beginning_and_its_own_branch():
         )
         for _ in range(30)
     ]
-    rows = token_trees.pack(trees, 3, torch.float32)
+    rows = token_trees.pack(trees, 3)
     width = rows.tokens_rs.shape[1]
     for tree, start in zip(trees, rows.starts, strict=True):
         row, column = divmod(start, width)
@@ -33,7 +31,7 @@ def test_every_token_sees_the_shared_beginning_and_its_own_branch():
             branch = [*range(read[0] + 1), *read[1:]]
             last = branch[-1]
             assert rows.positions_rs[row, column + last] == 3 + len(branch) - 1
-            seen = (rows.mask_r1st[row, 0, column + last] == 0).nonzero()[:, 0].tolist()
+            seen = rows.sees_r1st[row, 0, column + last].nonzero()[:, 0].tolist()
             assert seen == [0, 1, 2, *(3 + column + place for place in branch)]
     own = sum(len(tree.tokens) for tree in trees)
     assert own <= rows.tokens_rs.numel() < 1.25 * own
