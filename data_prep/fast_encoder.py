@@ -6,6 +6,7 @@ most words have been seen before. Either is compared with the reference on diffi
 start, and on a document now and then while it works.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,11 @@ Ids = np.ndarray[Any, Any]
 MEMORY = 256 << 20
 """Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""
 
-MEMORY_OF_ALL = 1 << 30
-"""The same for all processes together."""
+MEMORY_OF_ALL = 640 << 20
+"""The same for all processes together, but at least `LEAST_MEMORY` for each."""
+
+LEAST_MEMORY = 64 << 20
+"""With less, gigatoken, which takes half a second to forget, would forget too often."""
 
 WORD_BYTES = 512
 """Bytes of memory of a remembered word, in Python's objects."""
@@ -200,7 +204,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str =
     reasons: list[str] = []
     texts = [*PROBES, *_added_probes(tokenizer), *sample]
     expected = reference.encode(texts)
-    for name, make in _candidates(tokenizer, min(MEMORY, MEMORY_OF_ALL // processes)):
+    for name, make in _candidates(tokenizer, max(min(MEMORY, MEMORY_OF_ALL // processes), LEAST_MEMORY)):
         if wanted not in ("auto", name):
             continue
         try:
@@ -265,8 +269,9 @@ def _complete_bytes(form: str, vocab_size: int) -> str:
 
 
 def _resident() -> int:
-    """Return how many bytes of memory this process holds."""
+    """Return how many bytes of memory this process holds, what it shares with others or maps of files left out."""
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+        resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

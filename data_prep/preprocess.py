@@ -41,6 +41,8 @@ from galen.errors import DataError
 from galen.progress import Progress
 
 BLOCK_BYTES = 2 << 20
+BLOCK_BYTES_OF_ALL = 16 << 20
+"""Of all workers' blocks: with more than 8 workers the blocks are smaller, so that the memory for them does not grow."""
 SAVE_SECONDS = 5.0
 EXAMPLES = 20
 
@@ -151,7 +153,7 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, stdin: An
     sizes = [part.size for part in task.parts]
     tokens = [0.0, time.monotonic()]
     with _Pool(task, arguments.workers) as pool:
-        blocks = read_blocks(task.parts, BLOCK_BYTES, task.keys, state.part, state.offset, stdin.update)
+        blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, stdin.update)
         saved = time.monotonic()
         with Progress("tokenise", total=sum(sizes) or None, unit="B", scale=True) as progress:
             for block, result in pool.run(blocks):
@@ -233,7 +235,8 @@ class _Pool:
 
     def __init__(self, task: Task, workers: int) -> None:
         self._ahead = 2 * workers + 2
-        task.buffers = self._buffers = SharedIds(self._ahead + 1, 2 * BLOCK_BYTES, task.dtype)
+        self.block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES_OF_ALL // workers, 1 << 18))
+        task.buffers = self._buffers = SharedIds(self._ahead + 1, 2 * self.block_bytes, task.dtype)
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, what is shared
         self._pool = ProcessPoolExecutor(workers, get_context("fork"), prepare, (task,))
