@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -42,11 +43,12 @@ class PartHashes:
 
 def _hash(parts: Sequence[Part], pipe: Connection) -> None:
     follow_parent()
-    for part in parts:
-        try:
-            pipe.send((part, _record(part)))
-        except OSError as error:
-            pipe.send((part, f"{part.path} cannot be read: {error.strerror}"))
+    with ThreadPoolExecutor(1) as sender:  # a pipe holds some hundred records; the hashing goes on while nobody takes them
+        for part in parts:
+            try:
+                sender.submit(pipe.send, (part, _record(part)))
+            except OSError as error:
+                sender.submit(pipe.send, (part, f"{part.path} cannot be read: {error.strerror}"))
 
 
 def _record(part: Part) -> dict[str, Any]:
