@@ -3,6 +3,7 @@
 A block of a plain file is only a range of bytes: the process that works on it reads it. All else is unpacked here, in order.
 """
 
+import bisect
 import bz2
 import io
 import sys
@@ -67,6 +68,8 @@ def is_plain(path: Path) -> bool:
 def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
     """Return the parts of each shard: neighbours in the input, about equal in bytes; only plain files are cut, at ends of lines.
 
+    If all are packed files or tables, each shard gets at least one if there are enough.
+
     Raises:
         UsageError: some shard would be empty.
     """
@@ -77,20 +80,25 @@ def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
     sizes = [path.stat().st_size for path in files]
     bounds = [sum(sizes) * shard // shards for shard in range(shards + 1)]
     result: list[list[Part]] = [[] for _ in range(shards)]
-    before = 0
-    for path, size in zip(files, sizes, strict=True):
-        for shard in range(shards):
-            low, high = max(bounds[shard] - before, 0), min(bounds[shard + 1] - before, size)
-            if is_plain(path):
+    before, last, cuttable = 0, -1, any(map(is_plain, files))
+    for number, (path, size) in enumerate(zip(files, sizes, strict=True)):
+        if is_plain(path):
+            for shard in range(shards):
+                low, high = max(bounds[shard] - before, 0), min(bounds[shard + 1] - before, size)
                 start, end = _line_start(path, low, size), _line_start(path, high, size)
                 if low < high and start < end:
                     result[shard].append(Part(path, start, end))
-            elif bounds[shard] <= before < bounds[shard + 1]:
-                result[shard].append(Part(path))
+        else:
+            middle = bisect.bisect_right(bounds, before + size // 2, hi=shards) - 1
+            # of uncut files, no shard may be passed over, and each one behind this needs a file
+            last = middle if cuttable else min(max(middle, shards - len(files) + number), last + 1)
+            result[last].append(Part(path))
         before += size
     filled = sum(map(bool, result))
     if filled < shards:
-        raise UsageError(f"--shards {shards}: the input fills only {filled} of them (packed files and tables are not cut); ask for fewer")
+        packed = sum(not is_plain(path) for path in files)
+        why = f"{packed} of the {len(files)} files are packed or tables, which are not cut" if packed else "the lines are too long for that"
+        raise UsageError(f"--shards {shards}: the input fills only {filled} of them ({why}); ask for fewer, or unpack the files")
     return result
 
 
@@ -129,14 +137,14 @@ def read_range(path: Path, start: int, end: int) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
-            data = bytearray()
-            while len(data) < end - start and (piece := file.read(end - start - len(data))):
+            data = file.read(end - start)
+            while len(data) < end - start and (piece := file.read(end - start - len(data))):  # what one call gives is limited
                 data += piece
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) < end - start:
         raise DataError(f"{path} became shorter while it was read")
-    return bytes(data)
+    return data
 
 
 def line_number(part: Part, offset: int) -> int:

@@ -6,6 +6,7 @@ most words have been seen before. Either is compared with the reference on diffi
 start, and on a document now and then while it works.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,17 @@ from data_prep.text_tokenizer import HuggingFaceTokenizer, SentencePieceTokenize
 
 Ids = np.ndarray[Any, Any]
 
-MEMORY_GROWTH = 256 << 20
-"""Bytes by which a process may grow before an engine forgets the words it remembers; gigatoken 0.10 has no bound of its own."""
+MEMORY = 256 << 20
+"""Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""
 
-WORDS = 500_000
-"""Words that are remembered at a time."""
+MEMORY_OF_ALL = 640 << 20
+"""The same for all processes together, but at least `LEAST_MEMORY` for each."""
+
+LEAST_MEMORY = 64 << 20
+"""With less, gigatoken, which takes half a second to forget, would forget too often."""
+
+WORD_BYTES = 512
+"""Bytes of memory of a remembered word, in Python's objects."""
 
 PROBES = (
     *("", " ", "  ", "   three spaces", "a  b   c    d", " end ", "two spaces  ", "\n\n x \t y", "\r\n a\r", "a \n b", "tab\t\ttab"),
@@ -82,7 +89,8 @@ class GigatokenEngine:
 
     name = "gigatoken"
 
-    def __init__(self, tokenizer: TextTokenizer, avoid_added: bool = False) -> None:
+    def __init__(self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = MEMORY) -> None:
+        self._memory = memory
         self._reference = ReferenceEngine(tokenizer)
         self._splitter: Any = getattr(tokenizer, "splitter", None)
         self._special = {token: np.array([identifier], dtype=np.uint32) for token, identifier in tokenizer.special.items()}
@@ -102,7 +110,7 @@ class GigatokenEngine:
     def encode(self, texts: Sequence[str]) -> Iterator[Ids]:
         """Return the ids of each text, one after the other, so that they need not be held."""
         self._calls += 1
-        if self._calls % 64 == 0 and _resident() > self._resident + MEMORY_GROWTH:
+        if self._calls % 8 == 0 and _resident() > self._resident + self._memory:
             self._load()
         encode = self._encode if self._splitter is None else self._encode_split
         if self._avoid is None and self._beyond is None:
@@ -139,7 +147,7 @@ class WordsEngine:
 
     name = "words"
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer, memory: int = MEMORY) -> None:
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise ValueError("this is no SentencePiece model")
         self._processor, self._special = tokenizer.processor, tokenizer.special
@@ -149,6 +157,7 @@ class WordsEngine:
             raise ValueError("its vocabulary has pieces that go from one word on to the next")
         self._space = self._processor.piece_to_id("▁")
         self._memory: dict[str, list[int]] = {}
+        self._most = memory // WORD_BYTES
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text."""
@@ -172,7 +181,7 @@ class WordsEngine:
             if ids is None:
                 # the model puts a space before each text: give it the word without its first one
                 ids = self._processor.encode(word[1:]) if len(word) > 1 else [self._space]
-                if len(memory) >= WORDS:
+                if len(memory) >= self._most:
                     memory.clear()
                 if len(word) < 100:
                     memory[word] = ids
@@ -183,10 +192,11 @@ class WordsEngine:
 _WORD = re.compile("▁+[^▁]*")
 
 
-def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto") -> tuple[Engine, str | None]:
+def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1) -> tuple[Engine, str | None]:
     """Return the fastest engine that gives the reference's ids on difficult strings and on `sample`, and why it is no faster one.
 
-    `wanted` is "auto", or the only engine to try. The second value is None when the first choice stood.
+    `wanted` is "auto", or the only engine to try; `processes` is how many will use a copy of it and share the memory for words.
+    The second value is None when the first choice stood.
     """
     reference = ReferenceEngine(tokenizer)
     if wanted == "reference":
@@ -194,7 +204,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str =
     reasons: list[str] = []
     texts = [*PROBES, *_added_probes(tokenizer), *sample]
     expected = reference.encode(texts)
-    for name, make in _candidates(tokenizer):
+    for name, make in _candidates(tokenizer, max(min(MEMORY, MEMORY_OF_ALL // processes), LEAST_MEMORY)):
         if wanted not in ("auto", name):
             continue
         try:
@@ -209,12 +219,12 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str =
     return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this kind"
 
 
-def _candidates(tokenizer: TextTokenizer) -> Iterator[tuple[str, Any]]:
-    yield "gigatoken", lambda: GigatokenEngine(tokenizer)
+def _candidates(tokenizer: TextTokenizer, memory: int) -> Iterator[tuple[str, Any]]:
+    yield "gigatoken", lambda: GigatokenEngine(tokenizer, memory=memory)
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        yield "gigatoken", lambda: GigatokenEngine(tokenizer, avoid_added=True)
+        yield "gigatoken", lambda: GigatokenEngine(tokenizer, avoid_added=True, memory=memory)
     else:
-        yield "words", lambda: WordsEngine(tokenizer)
+        yield "words", lambda: WordsEngine(tokenizer, memory)
 
 
 def _difference(engine: Engine, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
@@ -259,8 +269,9 @@ def _complete_bytes(form: str, vocab_size: int) -> str:
 
 
 def _resident() -> int:
-    """Return how many bytes of memory this process holds."""
+    """Return how many bytes of memory this process holds, what it shares with others or maps of files left out."""
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+        resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

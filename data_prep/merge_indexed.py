@@ -16,8 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.indexed_file import IndexedFile, write_document_ends, write_header, write_offsets
 from data_prep.resume import finished
+from data_prep.token_stats import pack_used, unpack_used
 from galen import cli, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError
@@ -93,7 +96,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
             base = ending.removesuffix(".idx")
             merge([prefix + base for prefix in prefixes], output + base, replace=True)
             outputs += [Path(f"{output}{base}.bin"), Path(f"{output}{base}.idx")]
-    counts = _add_counts([found["counts"] for found in manifests])
+    counts = _add_counts([found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"])
     manifest.write(
         goal, stage="preprocess", inputs=inputs, config=config, outputs=outputs, counts=counts, tokenizer=manifests[0]["tokenizer"]
     )
@@ -167,8 +170,8 @@ def _comparable(value: dict[str, Any]) -> dict[str, Any]:
     return {name: content for name, content in value.items() if name != "path"}
 
 
-def _add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the counts of sets behind each other. Ids that no set uses cannot be known from counts: that number is left out."""
+def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:
+    """Return the counts of sets behind each other; the number of ids that none uses only if all sets say which they use."""
     outputs: dict[str, Any] = {}
     for found in counts:
         for name, one in found["outputs"].items():
@@ -179,8 +182,12 @@ def _add_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 total["longest"], total["longest_document"] = one["longest"], total["documents"] + one["longest_document"]
             for key in ("documents", "sequences", "tokens", "unknown"):
                 total[key] += one[key]
-    for total in outputs.values():
+    for name, total in outputs.items():
         total["unknown_rate"] = total["unknown"] / max(total["tokens"], 1)
+        packed = [found["outputs"][name].get("ids_used") for found in counts]
+        if all(packed):  # sets of earlier versions lack it
+            used = np.logical_or.reduce([unpack_used(text, vocab_size) for text in packed])
+            total |= {"ids_never_used": int((~used).sum()), "ids_used": pack_used(used)}
     skipped: dict[str, int] = {}
     for found in counts:
         for reason, number in found["skipped"].items():

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
@@ -29,7 +29,9 @@ from data_prep.blocks import ENDINGS, STDIN, Block, Part, line_number, read_bloc
 from data_prep.fast_encoder import choose_engine
 from data_prep.indexed_file import id_type
 from data_prep.inputs import find_files
+from data_prep.part_hashes import PartHashes
 from data_prep.resume import finished
+from data_prep.shared_ids import SharedIds, take
 from data_prep.text_tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.token_job import TokenJob
 from data_prep.token_stats import id_counts, write_page
@@ -39,6 +41,8 @@ from galen.errors import DataError
 from galen.progress import Progress
 
 BLOCK_BYTES = 2 << 20
+BLOCK_BYTES_OF_ALL = 16 << 20
+"""Of all workers' blocks: with more than 8 workers the blocks are smaller, so that the memory for them does not grow."""
 SAVE_SECONDS = 5.0
 EXAMPLES = 20
 
@@ -49,7 +53,10 @@ def main(argv: list[str] | None = None) -> int | None:
     arguments = token_options.parser(__doc__).parse_args(argv)
     token_options.check(arguments)
     files = _input_files(arguments.input)
-    shares = share_out(files, arguments.shards)
+    shares = dict(enumerate(share_out(files, arguments.shards)))
+    if arguments.shard is not None:
+        shares = {arguments.shard: shares[arguments.shard]}
+    hashes = PartHashes([part for parts in shares.values() for part in parts])
     special = read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
     tokenizer = load_tokenizer(arguments.tokenizer_model, special)
     bos = token_options.mark(
@@ -69,36 +76,40 @@ def main(argv: list[str] | None = None) -> int | None:
     config = token_options.config(arguments, fingerprint, bos, eod)
     shape = token_options.shape(arguments, bos, eod)
     names = ["text", "role"] if arguments.instruction else arguments.json_keys
-    for shard, parts in enumerate(shares):
-        if arguments.shard not in (None, shard):
-            continue
+    for shard, parts in shares.items():
         prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
         job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
-        if not _is_finished(job, parts, config):
+        if not _is_finished(job, parts, config, hashes):
             task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, None)  # type: ignore[arg-type]
-            _run(job, task, config, contract, arguments, start)
+            _run(job, task, config, contract, arguments, hashes, start)
         start = time.monotonic()
     return 0
 
 
 def _run(
-    job: TokenJob, task: Task, config: Mapping[str, Any], contract: Mapping[str, Any], arguments: argparse.Namespace, start: float
+    job: TokenJob,
+    task: Task,
+    config: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    hashes: PartHashes,
+    start: float,
 ) -> None:
     """Do one job from where it stands to its manifest."""
-    with job.working([_mark_of(part) for part in task.parts], config), ThreadPoolExecutor(1) as hashing:
+    with job.working([_mark_of(part) for part in task.parts], config):
         if STDIN in [part.path for part in task.parts]:
             job.state = job._fresh()  # what came through a pipe is gone: begin again
-        task.engine, task.lock = _engine(task, arguments.engine), job.lock
+        task.engine, task.lock = _engine(task, arguments.engine, arguments.workers), job.lock
         before = job.state.bytes, sum(output.tokens for output in job.state.outputs.values())
         stdin = hashlib.sha256()
         try:
-            first, records = tokenise(job, task, arguments, hashing, stdin, start)
+            first = tokenise(job, task, arguments, stdin, start)
             _finish(job, task, arguments.stats)
             counts = _counts(job, task.tokenizer)
             outputs: list[Any] = []
             for output in job.outputs.values():
                 outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
-            inputs = [record.result() if record else _stdin_record(stdin) for record in records]
+            inputs = [_stdin_record(stdin) if part.path == STDIN else hashes.record(part) for part in task.parts]
             manifest.write(
                 job.manifest,
                 stage="preprocess",
@@ -123,12 +134,15 @@ def _run(
     print(f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine {task.engine.name}")
 
 
-def tokenise(
-    job: TokenJob, task: Task, arguments: argparse.Namespace, hashing: ThreadPoolExecutor, stdin: Any, start: float
-) -> tuple[float, list[Future[dict[str, Any]] | None]]:
-    """Encode the task's parts into the working files of `job`, from where it stopped.
+def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, stdin: Any, start: float) -> float:
+    """Encode the task's parts into the working files of `job`, from where it stopped; return the seconds from `start` to the first ids.
 
-    Returns the seconds from `start` to the first ids, and the input's records for the manifest (None for standard input).
+    Args:
+        job: its outputs and state.
+        task: what is encoded, and how.
+        arguments: the command's.
+        stdin: takes the bytes of standard input, to hash them.
+        start: when the command began.
 
     Raises:
         DataError: a line is not a record with text under the key (and none may be skipped), or there is no document at all.
@@ -139,8 +153,7 @@ def tokenise(
     sizes = [part.size for part in task.parts]
     tokens = [0.0, time.monotonic()]
     with _Pool(task, arguments.workers) as pool:
-        records = [None if part.path == STDIN else hashing.submit(_part_record, part) for part in task.parts]
-        blocks = read_blocks(task.parts, BLOCK_BYTES, task.keys, state.part, state.offset, stdin.update)
+        blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, stdin.update)
         saved = time.monotonic()
         with Progress("tokenise", total=sum(sizes) or None, unit="B", scale=True) as progress:
             for block, result in pool.run(blocks):
@@ -162,7 +175,7 @@ def tokenise(
         output.writer.close()
     if not any(output.documents for output in state.outputs.values()):
         raise DataError(f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}")
-    return first or 0.0, records
+    return first or 0.0
 
 
 def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | None, on_bad: str) -> None:
@@ -221,7 +234,9 @@ class _Pool:
     """Worker processes, forked from this one before it starts threads, so that they share the loaded tokenizer."""
 
     def __init__(self, task: Task, workers: int) -> None:
-        self._workers = workers
+        self._ahead = 2 * workers + 2
+        self.block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES_OF_ALL // workers, 1 << 18))
+        task.buffers = self._buffers = SharedIds(self._ahead + 1, 2 * self.block_bytes, task.dtype)
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, what is shared
         self._pool = ProcessPoolExecutor(workers, get_context("fork"), prepare, (task,))
@@ -235,23 +250,29 @@ class _Pool:
         gc.unfreeze()
 
     def run(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Result]]:
-        """Yield each block and what came of it, in order, while the processes work a few blocks ahead."""
-        waiting: deque[tuple[Block, Future[Result]]] = deque()
+        """Yield each block and what came of it, in order, while the processes work a few blocks ahead.
+
+        A result's ids lie in a shared buffer: they are good until the next one is asked for.
+        """
+        waiting: deque[tuple[Block, int, Future[Result]]] = deque()
         try:
-            for block in blocks:
-                future = self._pool.submit(work, block)
-                waiting.append((replace(block, data=None), future))
-                if len(waiting) > 2 * self._workers + 2:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
+            for number, block in enumerate(blocks):
+                buffer = number % (self._ahead + 1)
+                waiting.append((replace(block, data=None), buffer, self._pool.submit(work, block, buffer)))
+                if len(waiting) > self._ahead:
+                    yield self._result(*waiting.popleft())
             while waiting:
-                done, future = waiting.popleft()
-                yield done, future.result()
+                yield self._result(*waiting.popleft())
         except BrokenProcessPool:
             raise DataError("a worker ended before its time, perhaps for lack of memory: try fewer --workers") from None
 
+    def _result(self, block: Block, buffer: int, future: Future[Result]) -> tuple[Block, Result]:
+        result = future.result()
+        take(result.outputs, result.shared, self._buffers.buffer(buffer))
+        return block, result
 
-def _engine(task: Task, wanted: str) -> Any:
+
+def _engine(task: Task, wanted: str, workers: int) -> Any:
     """Choose how to encode, on a sample of the input; say so if it is not the fastest way."""
     texts: list[str] = []
     if wanted != "reference":
@@ -264,7 +285,7 @@ def _engine(task: Task, wanted: str) -> Any:
                 with contextlib.suppress(DataError):  # will be told in its place
                     block = next(_sample_blocks(task, place * len(task.parts) // 4, skip), None)
                     texts += sample_texts(task.parts, task.keys, task.shape.message is not None, [block] if block else [])
-    engine, why = choose_engine(task.tokenizer, texts[:256], wanted)
+    engine, why = choose_engine(task.tokenizer, texts[:256], wanted, workers)
     if why is not None:
         slow = "encoding with the tokenizer itself, which is slow" if engine.name == "reference" else f"encoding with {engine.name}"
         print(f"{slow}: {why}", file=sys.stderr)
@@ -286,10 +307,10 @@ def _input_files(given: Sequence[str]) -> list[Path]:
     return [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
 
 
-def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any]) -> bool:
+def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes) -> bool:
     if not job.manifest.exists() or any(part.path == STDIN for part in parts):
         return False
-    found = finished(job.manifest, "preprocess", [_part_record(part) for part in parts], config)
+    found = finished(job.manifest, "preprocess", [hashes.record(part) for part in parts], config)
     if found is None:
         return False
     names = ", ".join(str(output.bin) for output in job.outputs.values())
@@ -303,19 +324,6 @@ def _mark_of(part: Part) -> dict[str, Any]:
         return {"path": "-"}
     found = part.path.stat()
     return {"path": str(part.path), "bytes": found.st_size, "changed": found.st_mtime_ns, "start": part.start, "end": part.end}
-
-
-def _part_record(part: Part) -> dict[str, Any]:
-    """Return a part's record for the manifest, with the SHA-256 of its bytes."""
-    if part.end is None:
-        return manifest.describe_file(part.path)
-    digest, left = hashlib.sha256(), part.size
-    with part.path.open("rb") as file:
-        file.seek(part.start)
-        while left and (data := file.read(min(left, 1 << 20))):
-            digest.update(data)
-            left -= len(data)
-    return {"path": str(part.path), "bytes": part.size, "start": part.start, "end": part.end, "sha256": digest.hexdigest()}
 
 
 def _stdin_record(digest: Any) -> dict[str, Any]:

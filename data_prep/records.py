@@ -56,17 +56,21 @@ def _parse_lines(data: bytes, key: str) -> Records:
     """Do what `parse` does, in a shorter way while lines are right."""
     result = Records([[]])
     texts, numbers, loads = result.fields[0], result.numbers, orjson.loads
-    for number, line in enumerate(data.split(b"\n")):
+    view, end, nul = memoryview(data), -1, b"\\u0000" in data  # lines are not copied
+    for number in range(data.count(b"\n") + 1):
+        start, end = end + 1, data.find(b"\n", end + 1)
+        line = view[start : end if end >= 0 else None]
         try:
             text = loads(line)[key]
-            if type(text) is str and "\0" not in text:  # a lone surrogate does not get through orjson
+            if type(text) is str and not (nul and "\0" in text):  # a lone surrogate or a bare NUL does not get through orjson
                 texts.append(text)
                 numbers.append(number)
                 continue
         except (ValueError, TypeError, KeyError, IndexError):
             pass
-        if line.strip():
-            other = _parse([(number, line)], [key], _check_text)
+        whole = bytes(line)
+        if whole.strip():
+            other = _parse([(number, whole)], [key], _check_text)
             texts += other.fields[0]
             numbers += other.numbers
             result.bad += other.bad

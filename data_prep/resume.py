@@ -23,10 +23,11 @@ def finished(
         return None
     found = manifest.read(manifest_path, stage=stage)
     advice = "remove that output or choose another one"
-    for key in sorted(config.keys() | found["config"].keys()):
-        if config.get(key) != found["config"].get(key):
-            was, now = found["config"].get(key), config.get(key)
-            raise DataError(f"{manifest_path} is of a run with {key} = {was!r}, now it is {now!r}; {advice}")
+    then = found["config"]
+    changes = [key for key in sorted(config.keys() | then.keys()) if config.get(key) != then.get(key)]
+    if changes:
+        what = ", ".join(f"{key} = {then.get(key)!r} (now {config.get(key)!r})" for key in changes)
+        raise DataError(f"{manifest_path} is of a run with {what}; {advice}")
     if _identity(inputs) != _identity(found["inputs"]):
         changed = [name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))] or ["their order"]
         raise DataError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")

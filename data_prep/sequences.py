@@ -46,38 +46,52 @@ class Documents:
     """Number of sequences of each document."""
 
 
-def build(values: Sequence[Any], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> list[Documents]:
-    """Return the documents of a key's values; of conversations, their text and then their roles. `dtype` is that of the ids."""
+def build(values: Sequence[Any], encode: Encode, shape: Shape, dtype: np.dtype[Any], room: Ids | None = None) -> list[Documents]:
+    """Return the documents of a key's values; of conversations, their text and then their roles.
+
+    Args:
+        values: texts, or lists of messages.
+        encode: gives the ids of texts.
+        shape: what is made of a document's ids.
+        dtype: of the ids.
+        room: an array of this type in which the ids may be put, if they fit.
+    """
     if shape.message is not None:
         return _conversations(values, encode, shape, dtype)
     if shape.sentences is not None:
         return [_sentences([shape.sentences.split(text) for text in values], encode, shape, dtype)]
     if shape.window is not None:
         return [_windowed(values, encode, shape, dtype)]
-    return [_plain(values, encode, shape, dtype)]
+    return [_plain(values, encode, shape, room if room is not None and len(room) else np.empty(1024, dtype=dtype))]
 
 
-def _plain(values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
-    """Make each text a document of one sequence; the ids go straight into one array, since this is what most time goes into."""
-    front, back = (np.concatenate([np.zeros(0, dtype=np.uint32), *marks]) for marks in _marks(shape))
-    before, extra = len(front), len(front) + len(back)
-    buffer, end, sizes = np.empty(sum(map(len, values)) // 2 + 1024, dtype=dtype), 0, []
+def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> Documents:
+    """Make each text a document of one sequence; the ids go straight into one array, since this is what most time goes into.
+
+    That array is `buffer`, or a new one of its type if they do not fit.
+    """
+    before, after = (0 if mark is None else 1 for mark in (shape.bos, shape.eod))
+    end, sizes, room = 0, [], len(buffer)
     for ids in encode(values):
         size = len(ids)
+        sizes.append(size)
         if not size:
-            sizes.append(0)
             continue
-        start, end = end, end + size + extra
-        if end > len(buffer):
-            grown = np.empty(2 * end, dtype=dtype)
+        start, end = end, end + before + size + after
+        if end > room:
+            room = 2 * end
+            grown = np.empty(room, dtype=buffer.dtype)
             grown[:start] = buffer[:start]
             buffer = grown
-        buffer[start + before : start + before + size] = ids
-        if extra:
-            buffer[start : start + before], buffer[start + before + size : end] = front, back
-        sizes.append(size + extra)
-    lengths = np.array(sizes, dtype=np.int32)
-    return Documents(buffer[:end], lengths[lengths > 0], (lengths > 0).astype(np.int32))
+        buffer[start + before : end - after] = ids
+    filled = np.array(sizes, dtype=np.int32) > 0
+    lengths = np.array(sizes, dtype=np.int32)[filled] + np.int32(before + after)
+    ends = np.cumsum(lengths)
+    if shape.bos is not None:
+        buffer[ends - lengths] = shape.bos
+    if shape.eod is not None:
+        buffer[ends - 1] = shape.eod
+    return Documents(buffer[:end], lengths, filled.astype(np.int32))
 
 
 def _documents(sequences: Sequence[Ids], counts: Sequence[int], dtype: np.dtype[Any]) -> Documents:

@@ -102,7 +102,7 @@ class HuggingFaceTokenizer:
         self._tokenizer.no_padding()
         if special:
             self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = _ids_in_use(self._tokenizer)
         self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) or 0 for token in special}
         config = path.with_name("tokenizer_config.json")
         self.default_bos, self.default_eod = (_named_token(config, name) for name in ("bos_token", "eos_token"))
@@ -218,6 +218,14 @@ class SentencePieceTokenizer:
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         return self.processor.encode(texts, add_bos=False, add_eos=False, num_threads=1)
+
+
+def _ids_in_use(tokenizer: Any) -> int:
+    """Return one more than the highest id; the whole vocabulary, which is slow to fetch, is asked for only if it has gaps."""
+    size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+    if None not in map(tokenizer.id_to_token, range(size)):
+        return size
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
 def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:

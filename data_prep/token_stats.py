@@ -1,8 +1,10 @@
 """What is known of a token file: hash, how often each id occurs, a page with pictures."""
 
+import base64
 import hashlib
 import html
 import io
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,27 @@ class Tally:
 
 
 def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return what the manifest says of a file's ids: how many are unknown, and how many of the vocabulary are never used."""
+    """Return what the manifest says of a file's ids: how many are unknown, how many of the vocabulary are never used, and which are."""
     total = int(tally.counts.sum())
     unknown = 0 if tokenizer.unknown is None else int(tally.counts[tokenizer.unknown])
-    return {"unknown": unknown, "unknown_rate": unknown / total if total else 0.0, "ids_never_used": int((tally.counts == 0).sum())}
+    used = tally.counts > 0
+    return {
+        "unknown": unknown,
+        "unknown_rate": unknown / total if total else 0.0,
+        "ids_never_used": int((~used).sum()),
+        "ids_used": pack_used(used),
+    }
+
+
+def pack_used(used: np.ndarray[Any, Any]) -> str:
+    """Return which ids are used (a boolean for each of the vocabulary) as text: bits, the lowest id first, by zlib, in base64."""
+    return base64.b64encode(zlib.compress(np.packbits(used, bitorder="little").tobytes(), 9)).decode("ascii")
+
+
+def unpack_used(text: str, vocab_size: int) -> np.ndarray[Any, Any]:
+    """Return what `pack_used` packed, a boolean for each id."""
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
+    return np.unpackbits(bits, count=vocab_size, bitorder="little").astype(bool)
 
 
 def write_page(path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tally], tokenizer: TextTokenizer) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from data_prep.blocks import Block, Part, read_range
 from data_prep.fast_encoder import Engine
 from data_prep.records import Bad, parse
-from data_prep.sequences import Documents, Shape, build
+from data_prep.sequences import Documents, Ids, Shape, build
+from data_prep.shared_ids import SharedIds, put
 from data_prep.text_tokenizer import TextTokenizer
 from galen.worker import follow_parent
 
@@ -26,6 +27,9 @@ class Result:
     """What came of a block."""
 
     outputs: list[Documents] = field(default_factory=list)
+    shared: list[int | None] = field(default_factory=list)
+    """For each output, how many of its ids lie in the block's shared buffer; None: they are in the output itself."""
+
     numbers: list[int] = field(default_factory=list)
     """Line or row of the block of each document."""
 
@@ -47,6 +51,9 @@ class Task:
     dtype: np.dtype[Any]
     tokenizer: TextTokenizer
     engine: Engine
+    buffers: SharedIds | None = None
+    """Where the ids of blocks go."""
+
     lock: Any = None
     """The job's lock file: a worker must not hold it when the command is gone."""
 
@@ -63,25 +70,29 @@ def prepare(task: Task) -> None:
     follow_parent()
 
 
-def work(block: Block) -> Result:
-    """Encode the records of a block; empty lines are passed over, bad ones told.
+def work(block: Block, buffer: int) -> Result:
+    """Encode the records of a block; empty lines are passed over, bad ones told. The ids go into the shared buffer of this number.
 
     Raises:
         DataError: the block's file cannot be read.
     """
     assert _task is not None, "prepare first"
-    return encode_block(block, _task)
+    assert _task.buffers is not None, "prepare with buffers"
+    room = _task.buffers.buffer(buffer)
+    result = encode_block(block, _task, room)
+    result.shared = put(result.outputs, room)
+    return result
 
 
-def encode_block(block: Block, task: Task) -> Result:
-    """Encode the records of a block."""
+def encode_block(block: Block, task: Task, room: Ids | None = None) -> Result:
+    """Encode the records of a block; ids of the first key may come to lie in `room`."""
     data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
     records = parse(data, task.keys, chat=task.shape.message is not None)
     result = Result(numbers=records.numbers, bad=records.bad)
     sizes = [[_size(value) for value in values] for values in records.fields]
     result.text_bytes = sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
     for values in records.fields:
-        result.outputs += build(values, task.engine.encode, task.shape, task.dtype)
+        result.outputs += build(values, task.engine.encode, task.shape, task.dtype, None if result.outputs else room)
     result.differs = _audit(block, records.fields, task)
     return result
 

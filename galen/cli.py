@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from galen.errors import GalenError
-from galen.recipe import describe
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -42,6 +41,8 @@ _OVERRIDES = "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a
 
 def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
     """Return a parser for `RECIPE.yaml [key=value …]` whose help lists every key, its default and its meaning."""
+    from galen.recipe import describe  # pydantic takes a tenth of a second, which commands without a recipe need not wait for
+
     parser = argparse.ArgumentParser(
         description=description,
         epilog="keys of the recipe:\n" + describe(recipe_class),

@@ -111,3 +111,9 @@ def test_a_conversation_with_the_tokens_around_each_message(tmp_path, model):
     parts = [[347, *processor.encode(f"{one['role']}\n{one['content']}"), 348, *processor.encode("\n")] for one in talk]
     assert sequences(tmp_path / "p_text_document")[0] == [parts[0] + parts[1]]
     assert sequences(tmp_path / "p_role_document")[0] == [[1] * len(parts[0]) + [2] * len(parts[1])]
+
+
+def test_size_of_a_vocabulary_with_gaps(tmp_path):
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 7}, "merges": ["a b"]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    assert load_tokenizer(tmp_path).vocab_size == 8

@@ -1,0 +1,54 @@
+"""Memory that the workers share with the process that writes: ids go through it, since a pipe would copy them several times."""
+
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_prep.sequences import Documents
+
+Ids = np.ndarray[Any, Any]
+
+
+class SharedIds:
+    """Buffers of equal size for the ids of one block each; made before the workers are forked.
+
+    Args:
+        count: number of buffers.
+        size: bytes of each; a page takes memory only once it has been written to.
+        dtype: of the ids.
+    """
+
+    def __init__(self, count: int, size: int, dtype: np.dtype[Any]) -> None:
+        self._memory = np.frombuffer(mmap.mmap(-1, count * size), dtype=dtype)
+        self._length = size // dtype.itemsize
+
+    def buffer(self, number: int) -> Ids:
+        """Return one of the buffers."""
+        return self._memory[number * self._length : (number + 1) * self._length]
+
+
+def put(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
+    """Move the ids of a block's outputs into `buffer`, one behind the other; return how many of each lie there.
+
+    Ids that do not fit stay where they are, and None stands for them.
+    """
+    counts: list[int | None] = []
+    for output in documents:
+        count = len(output.ids)
+        if count > len(buffer):
+            counts.append(None)
+            continue
+        if not np.may_share_memory(output.ids, buffer):  # else they were made there
+            buffer[:count] = output.ids
+        output.ids, buffer = buffer[:0].copy(), buffer[count:]
+        counts.append(count)
+    return counts
+
+
+def take(documents: Sequence[Documents], counts: Sequence[int | None], buffer: Ids) -> None:
+    """Give the outputs of a block the ids that `put` moved, as views of `buffer`."""
+    for output, count in zip(documents, counts, strict=True):
+        if count is not None:
+            output.ids, buffer = buffer[:count], buffer[count:]

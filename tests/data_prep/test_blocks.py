@@ -1,0 +1,38 @@
+import pytest
+
+from data_prep.blocks import share_out
+from galen.errors import UsageError
+
+
+def files(folder, **sizes):
+    paths = []
+    for name, size in sizes.items():
+        path = folder / name.replace("_", ".")
+        path.write_bytes(b"123456789\n" * (size // 10))
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards", "expected"), [((10, 10, 1000), 3, [1, 1, 1]), ((1000, 10), 2, [1, 1]), ((10,) * 9, 3, [3, 3, 3])]
+)
+def test_packed_files_fill_all_shards(tmp_path, sizes, shards, expected):
+    paths = files(tmp_path, **{f"{n}_gz": size for n, size in enumerate(sizes)})
+    shares = share_out(paths, shards)
+    assert [len(share) for share in shares] == expected
+    assert [part.path for share in shares for part in share] == paths
+
+
+def test_plain_and_packed_files_keep_their_order(tmp_path):
+    paths = files(tmp_path, a_gz=10, b_gz=10, c_jsonl=1000, d_gz=500, e_jsonl=300)
+    for shards in (2, 3, 5, 7):
+        parts = [part for share in share_out(paths, shards) for part in share]
+        places = [(paths.index(part.path), part.start) for part in parts]
+        assert places == sorted(places)
+        for path in paths:
+            assert sum(part.size for part in parts if part.path == path) == path.stat().st_size
+
+
+def test_more_shards_than_packed_files(tmp_path):
+    with pytest.raises(UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"):
+        share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
