@@ -67,7 +67,9 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     """Return for each step how to run it, and its peer where datatrove has one with the same work."""
     words: WordTokenizer = Words()
     steps: Any = STEPS
-    quality = {name: value for name, value in vars(Quality()).items() if name in Quality.__dataclass_fields__ and name != "step"}
+    quality = {
+        name: value for name, value in vars(Quality()).items() if name in Quality.__dataclass_fields__ and name not in ("step", "sources")
+    }
     contaminated: Any = STEPS["decontaminate"](against=[items], fields=["question", "options", "context"], action="report")
     contaminated.prepare(folder / "decontaminate")
     context = Context(folder / "near", ["a"], lambda *_: None)

@@ -81,15 +81,21 @@ class QualityFilter(GopherQualityFilter):
 
 
 class RepetitionFilter(GopherRepetitionFilter):
-    """datatrove's repetition filter over the words of any language."""
+    """datatrove's repetition filter over the words of any language.
+
+    In scripts without spaces each character counts as a word, and a word of the rules as two of them: five characters in a row, a turn of
+    phrase as a rule, say nothing of repetition.
+    """
 
     name = "repetition"
 
     def __init__(self, dup_line_frac: float | None = 0.3, dup_para_frac: float | None = 0.3, top_ngram_factor: float = 1.0) -> None:
         top = tuple((n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16)))
         super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, top_n_grams=top, language=Words())
+        self._lengths = {scale: [tuple((scale * n, share) for n, share in grams) for grams in (top, self.dup_n_grams)] for scale in (1, 2)}
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
+        self.top_n_grams, self.dup_n_grams = self._lengths[2 if doc.metadata.get("text_language") in _UNSPACED else 1]
         result = super().filter(doc)
         return result if result is True else (False, str(result[1]).replace("_", " "))
