@@ -186,7 +186,7 @@ class Pii:
 
 @dataclass(kw_only=True, config=STRICT)
 class SentenceDuplicates:
-    """Cut lines that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
+    """Cut lines, or sentences, that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
 
     step: Literal["repeated_lines"] = "repeated_lines"
     max_documents: int = Field(default=10, ge=1)
@@ -194,6 +194,9 @@ class SentenceDuplicates:
 
     min_words: int = Field(default=4, ge=1)
     """Shorter lines, such as headings, stay."""
+
+    unit: Literal["line", "sentence"] = "line"
+    """What is compared: whole lines, or the sentences in them (by sentencex, in the language that language_id noted, else English)."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -22,7 +22,7 @@ from data_prep.dedup.clusters import clusters_of
 from data_prep.words import Words
 from galen.atomic import atomic_file
 
-_NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
+NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
 _MULTIPLIER = 0x9E3779B97F4A7C15
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,7 @@ class _Signatures(MinhashDedupSignature):
                 bands.append((np.array(self.get_signature(shingles), dtype=np.uint64) * powers).sum(axis=1, dtype=np.uint64))
             yield document
         signed = np.array(bands, dtype=np.uint64).reshape(-1, self.config.num_buckets).T
-        for folder, rows in (("signatures", np.ascontiguousarray(signed)), ("notes", np.array(notes, dtype=_NOTE))):
+        for folder, rows in (("signatures", np.ascontiguousarray(signed)), ("notes", np.array(notes, dtype=NOTE))):
             with atomic_file(f"{self.folder}/{folder}/{rank:05d}.npy") as path, path.open("wb") as file:
                 np.save(file, rows)
 

@@ -5,8 +5,8 @@ length of the term, by the characters of the text. The number of different terms
 abstracts, need fewer in proportion, and at least two. The lists are in data_prep/keywords, one term a line; they leave out words that are
 everyday language, on which a football report would score as high as an abstract.
 
-Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems (Arabic: light10),
-so that "Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
+Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems (Arabic: light10), so
+that "Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
 """
 
 import math

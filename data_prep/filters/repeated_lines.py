@@ -1,7 +1,8 @@
-"""Boilerplate: lines that stand in many documents are cut out of all but the first."""
+"""Boilerplate: lines, or sentences, that stand in many documents are cut out of all but the first."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from datatrove.data import Document
@@ -10,13 +11,24 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.corpus_step import Context, CorpusStep
 from data_prep.hashing import stable_hash
+from data_prep.sentences import SentenceSplitter
 from data_prep.words import count_words, plain_words
 from galen.atomic import atomic_file
 
+Unit = Literal["line", "sentence"]
 _FIRST = "first.npy"
 _CUT = np.dtype([("line", "<u8"), ("task", "<u4")])
 _FOUND = np.dtype([("line", "<u8"), ("documents", "<u4"), ("task", "<u4")])
 _RANGES = 64
+
+
+def pieces_of(document: Document, unit: Unit) -> list[list[str]]:
+    """Return for each line of a document its pieces, which joined are the line: the line itself, or its sentences."""
+    lines = document.text.split("\n")
+    if unit == "line":
+        return [[line] for line in lines]
+    splitter = SentenceSplitter(document.metadata.get("text_language", "en"), keep_newlines=True)
+    return [splitter.split(line) for line in lines]
 
 
 def line_hash(line: str) -> int:
@@ -30,15 +42,16 @@ class _LineNotes(PipelineStep):
     type = "NOTES"
     name = "lines"
 
-    def __init__(self, folder: str, min_words: int) -> None:
+    def __init__(self, folder: str, min_words: int, unit: Unit) -> None:
         super().__init__()
-        self.folder, self.min_words = folder, min_words
+        self.folder, self.min_words, self.unit = folder, min_words, unit
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents unchanged."""
         hashes: list[int] = []
         for document in data:
-            hashes += {line_hash(line) for line in document.text.splitlines() if count_words(line) >= self.min_words}
+            pieces = (piece for line in pieces_of(document, self.unit) for piece in line)
+            hashes += {line_hash(piece) for piece in pieces if count_words(piece) >= self.min_words}
             yield document
         values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
         for name, rows in (("lines", values), ("documents", counts.astype(np.uint32))):
@@ -81,7 +94,7 @@ class _LineCounts(PipelineStep):
 
 
 class RepeatedLines(CorpusStep):
-    """Cuts lines of at least `min_words` words that stand in more than `max_documents` documents; the first document keeps them.
+    """Cuts lines, or sentences, of at least `min_words` words that stand in more than `max_documents` documents; the first keeps them.
 
     Lines are counted in 64 tasks, each for a range of the hashes. Memory of each: about 70 bytes for each of its lines, a 64th of all
     (benchmarks/curate.py). Documents left empty are dropped.
@@ -89,12 +102,12 @@ class RepeatedLines(CorpusStep):
 
     name = "repeated_lines"
 
-    def __init__(self, max_documents: int = 10, min_words: int = 4) -> None:
-        self.max_documents, self.min_words = max_documents, min_words
+    def __init__(self, max_documents: int = 10, min_words: int = 4, unit: Unit = "line") -> None:
+        self.max_documents, self.min_words, self.unit = max_documents, min_words, unit
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Hashes of lines."""
-        return [_LineNotes(str(context.folder / "notes"), self.min_words)]
+        return [_LineNotes(str(context.folder / "notes"), self.min_words, self.unit)]
 
     def decide(self, context: Context) -> None:
         """Find the lines, and the first task that has each."""
@@ -108,15 +121,15 @@ class RepeatedLines(CorpusStep):
 
     def apply(self, context: Context) -> PipelineStep:
         """Cut them."""
-        return _LineCutter(str(context.folder / "verdicts" / _FIRST), self.min_words)
+        return _LineCutter(str(context.folder / "verdicts" / _FIRST), self.min_words, self.unit)
 
 
 class _LineCutter(BaseFilter):
     name = RepeatedLines.name
 
-    def __init__(self, path: str, min_words: int) -> None:
+    def __init__(self, path: str, min_words: int, unit: Unit) -> None:
         super().__init__()
-        self.path, self.min_words = path, min_words
+        self.path, self.min_words, self.unit = path, min_words, unit
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents with something left."""
@@ -126,16 +139,18 @@ class _LineCutter(BaseFilter):
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Cut one document."""
-        kept, cut = [], 0
-        for line in doc.text.split("\n"):
-            if count_words(line) >= self.min_words and (key := line_hash(line)) in self._cut:
-                if key not in self._keep_once:
-                    cut += 1
-                    continue
-                self._keep_once.discard(key)
-            kept.append(line)
-        if cut:
+        """Cut one document; a line of which nothing is left goes with its end."""
+        lines = pieces_of(doc, self.unit)
+        kept = [[piece for piece in line if self._stays(piece)] for line in lines]
+        if kept != lines:
             self.stat_update("changed_documents")
-            doc.text = "\n".join(kept).strip()
+            left = ("".join(new).rstrip() for new, old in zip(kept, lines, strict=True) if new or not old)
+            doc.text = "\n".join(left).strip()
         return bool(doc.text) or (False, "nothing else")
+
+    def _stays(self, piece: str) -> bool:
+        if count_words(piece) < self.min_words or (key := line_hash(piece)) not in self._cut:
+            return True
+        once = key in self._keep_once
+        self._keep_once.discard(key)
+        return once

@@ -83,6 +83,16 @@ def test_quality_keeps_figures_and_drops_rubbish():
     assert RepetitionFilter().filter(document(STORY)) is True
 
 
+def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
+    """Eight different things said with the same ending; by single characters more than 15 % of the text would be repeated."""
+    things = ["貧血", "発熱", "頭痛の増悪", "下肢の浮腫", "呼吸困難", "体重の減少", "皮膚の発疹", "視力の低下"]
+    text = "".join(f"{thing}を認めることがある。" for thing in things)
+    assert RepetitionFilter().filter(document(text, text_language="ja"))[0] is False
+    prose = "".join(f"{thing}が続くときには、{n}週以内に{things[n - 3]}の検査を受ける。" for n, thing in enumerate(things))
+    assert RepetitionFilter(top_ngram_factor=2).filter(document(prose, text_language="ja")) is True
+    assert RepetitionFilter(top_ngram_factor=2).filter(document(prose, text_language="en"))[0] is False
+
+
 def test_personal_data():
     changed = document("Write to jane.doe@hospital.org or call +41 21 693 11 11; ratio +1 2 of 8.8.8.8 at 10^5.")
     assert PiiFormatter(phones=True).filter(changed) is True
@@ -164,6 +174,14 @@ def test_repeated_lines_are_cut_after_the_first(corpus):
     texts = [record["text"] for record in read_records(folder / "train")]
     assert sum(notice in text for text in texts) == 1
     assert [text.split("\n")[0] for text in texts] == [other(n) for n in range(6)]
+
+
+def test_repeated_sentences_are_cut_out_of_their_lines(corpus):
+    notice = "This text does not replace your doctor."
+    records = [{"id": str(n), "text": f"# Head\n\n{other(n)} ends. {notice} It is told here."} for n in range(6)]
+    folder = corpus("[{step: repeated_lines, max_documents: 3, unit: sentence}]", a=records)
+    texts = [record["text"] for record in read_records(folder / "train")]
+    assert texts == [f"# Head\n\n{other(n)} ends. {notice if n == 0 else ''}{' ' if n == 0 else ''}It is told here." for n in range(6)]
 
 
 def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_path):
