@@ -7,8 +7,8 @@
     git clone --bare https://github.com/UniversalDependencies/UD_Arabic-PUD clones/UD_Arabic-PUD     # news, Wikipedia; and so on
     python benchmarks/medical_texts.py --clones clones --output texts
 
-writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>_<treebank>.txt. The repositories' licences allow research (E3C: per
-document, CC licences; TICO-19: CC0; treebanks: CC BY-SA); nothing of them is part of Galen.
+writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories' licences allow research (E3C: Creative
+Commons, by document; TICO-19: CC0; treebanks: CC BY-SA); nothing of them is part of Galen.
 """
 
 import argparse

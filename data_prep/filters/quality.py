@@ -25,6 +25,7 @@ STOP_WORDS = {
 }
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)+")  # "12.5" is one word
 _UNSPACED = ("zh", "ja", "th", "ko")
+_DUPLICATED = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)]  # Gopher's: length of a sequence, share of the text
 
 
 class QualityFilter(GopherQualityFilter):
@@ -90,9 +91,9 @@ class RepetitionFilter(GopherRepetitionFilter):
     name = "repetition"
 
     def __init__(self, dup_line_frac: float | None = 0.3, dup_para_frac: float | None = 0.3, top_ngram_factor: float = 1.0) -> None:
-        top = tuple((n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16)))
-        super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, top_n_grams=top, language=Words())
-        self._lengths = {scale: [tuple((scale * n, share) for n, share in grams) for grams in (top, self.dup_n_grams)] for scale in (1, 2)}
+        top = [(n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16))]
+        super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, language=Words())
+        self._lengths = {scale: [tuple((scale * n, share) for n, share in rule) for rule in (top, _DUPLICATED)] for scale in (1, 2)}
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
