@@ -102,7 +102,7 @@ class _Pairs(PipelineStep):
 class NearDuplicates(CorpusStep):
     """Keeps one document of each cluster of near-duplicates and lists the clusters in `duplicates.jsonl` of the corpus.
 
-    Memory while it decides: a byte a document, and some hundred for each document in a cluster (benchmarks/curate.py).
+    Memory: 47 bytes a document with 2 % of them in clusters, of which each takes some hundred (benchmarks/curate_memory.py).
     """
 
     name = "near_duplicate"

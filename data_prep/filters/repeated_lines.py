@@ -96,8 +96,8 @@ class _LineCounts(PipelineStep):
 class RepeatedLines(CorpusStep):
     """Cuts lines, or sentences, of at least `min_words` words that stand in more than `max_documents` documents; the first keeps them.
 
-    Lines are counted in 64 tasks, each for a range of the hashes. Memory of each: about 70 bytes for each of its lines, a 64th of all
-    (benchmarks/curate.py). Documents left empty are dropped.
+    Lines are counted in 64 tasks, each for a range of the hashes. Memory: 22 bytes a document of 16 such lines
+    (benchmarks/curate_memory.py). Documents left empty are dropped.
     """
 
     name = "repeated_lines"

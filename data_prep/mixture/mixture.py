@@ -23,7 +23,7 @@ class Mixture(CorpusStep):
     """Gives each document its number of copies by weights, up-sampling, caps and replay, in this order.
 
     A copy more or less is decided by a hash of the seed and the identifier, so documents come and go without changing the others,
-    except through caps and replay. Memory while it decides: benchmarks/curate.py.
+    except through caps and replay. Memory: about 70 bytes a document, while it decides (benchmarks/curate_memory.py).
     """
 
     name = "mixture"
