@@ -93,10 +93,12 @@ class RepetitionFilter(GopherRepetitionFilter):
     def __init__(self, dup_line_frac: float | None = 0.3, dup_para_frac: float | None = 0.3, top_ngram_factor: float = 1.0) -> None:
         top = [(n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16))]
         super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, language=Words())
-        self._lengths = {scale: [tuple((scale * n, share) for n, share in rule) for rule in (top, _DUPLICATED)] for scale in (1, 2)}
+        # datatrove measures the most frequent sequence with spaces between its words, which these scripts do not have
+        unspaced = [(2 * n, share * (4 * n - 1) / (2 * n)) for n, share in top]
+        self._rules = {False: (tuple(top), tuple(_DUPLICATED)), True: (tuple(unspaced), tuple((2 * n, share) for n, share in _DUPLICATED))}
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        self.top_n_grams, self.dup_n_grams = self._lengths[2 if doc.metadata.get("text_language") in _UNSPACED else 1]
+        self.top_n_grams, self.dup_n_grams = self._rules[doc.metadata.get("text_language") in _UNSPACED]
         result = super().filter(doc)
         return result if result is True else (False, str(result[1]).replace("_", " "))
