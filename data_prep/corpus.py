@@ -20,6 +20,7 @@ from data_prep.readers.sources import SourceFiles
 from data_prep.recipe import SPLITS, CorpusRecipe
 from data_prep.registry import STEPS
 from data_prep.shuffle import shuffle
+from data_prep.some_sources import SomeSources
 from data_prep.stage import Executors, Stages, cut
 from data_prep.statistics_step import Statistics, merge_statistics
 from data_prep.token_count import token_counter
@@ -34,7 +35,9 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
     made = []
     for settings in recipe.steps:
         values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "step"}
-        made.append(STEPS[settings.step](**values))
+        sources = values.pop("sources", None)
+        step = STEPS[settings.step](**values)
+        made.append(step if sources is None else SomeSources(step, sources))
     return made
 
 

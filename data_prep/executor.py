@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import threading
 from abc import abstractmethod
 from collections import Counter
@@ -66,6 +67,12 @@ class TaskExecutor(PipelineExecutor):
             DataError: from a step, or when the system ended a task.
         """
 
+    def run_task(self, rank: int) -> None:
+        """Run one task in this process, with as many open files as the system allows: the shuffle deals to thousands."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self._run_for_rank(rank)
+
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""
         steps = json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8"))
@@ -104,7 +111,7 @@ class LocalExecutor(TaskExecutor):
         context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])  # workers start at once
         with ProcessPoolExecutor(min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)) as pool:
             try:
-                running = {pool.submit(self._run_for_rank, rank) for rank in ranks}
+                running = {pool.submit(self.run_task, rank) for rank in ranks}
                 while running:
                     done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     poll()

@@ -22,7 +22,7 @@ def check_ray() -> None:
 def _run_task(executor: TaskExecutor, rank: int) -> str | None:
     """On a worker: run one task; returns the message of a user's mistake."""
     try:
-        executor._run_for_rank(rank)
+        executor.run_task(rank)
     except GalenError as error:
         return str(error)
     return None

@@ -16,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 class Source:
     """One kind of raw files."""
 
-    reader: Literal["medline", "jats", "s2orc", "tei", "guidelines", "records", "html", "warc", "pdf"]
+    reader: Literal["medline", "jats", "s2orc", "tei", "guidelines", "records", "text", "html", "warc", "pdf"]
     """How to read them: docs/sources.md lists formats and endings. records: JSONL or Parquet as on the Hugging Face hub."""
 
     path: str
@@ -107,7 +107,7 @@ class CorpusRecipe:
             used: set[str] = set()
             if isinstance(step, Mixture):
                 used = {*step.weights, *step.max_tokens, *step.replay, *((step.upsample and step.upsample.sources) or ())}
-            used |= set(getattr(step, "prefer", ()))
+            used |= {*getattr(step, "prefer", ()), *(getattr(step, "sources", None) or ())}
             if unknown := used - set(names):
                 raise ValueError(f"the step {step.step} names {', '.join(sorted(unknown))}; the sources are {', '.join(names)}")
         return self

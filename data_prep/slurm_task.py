@@ -16,7 +16,7 @@ def main(folder: Path, size: int) -> int:
     job = int(os.environ["SLURM_ARRAY_TASK_ID"])
     for rank in json.loads((folder / "ranks.json").read_text())[job * size : (job + 1) * size]:
         try:
-            executor._run_for_rank(rank)
+            executor.run_task(rank)
         except GalenError as error:
             write_text(folder / "errors" / f"{rank:05d}", str(error))
             return 1

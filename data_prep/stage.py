@@ -15,6 +15,7 @@ from data_prep.corpus_step import Context, CorpusStep, PreparedFilter
 from data_prep.dropped import DropWriter
 from data_prep.executor import TaskExecutor
 from data_prep.readers.part import PartReader
+from data_prep.some_sources import SomeSources
 from data_prep.writer import RecordWriter
 from galen.atomic import write_text
 from galen.progress import Progress
@@ -127,8 +128,11 @@ class Stages:
         return Context(self.folder / f"{number}-{step.name}", self.sources, run)
 
     def _watch(self, steps: Sequence[PipelineStep], number: int) -> None:
-        """Give each filter a writer for what it drops."""
+        """Give each filter a writer for what it drops, and one of some sources those of the tasks."""
         for place, step in enumerate(steps):
+            if isinstance(step, SomeSources):
+                step.of_task = self.sources
+                step = step.step
             if isinstance(step, BaseFilter):
                 step.exclusion_writer = DropWriter(str(step.name), self.folder / "samples", f"{number}-{place}", self.everything)
 

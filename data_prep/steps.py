@@ -12,6 +12,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(kw_only=True, config=STRICT)
+class OfSources:
+    """A step that can be limited to some sources."""
+
+    sources: list[str] | None = None
+    """Names of the sources whose documents go through this step, the others pass it by; null: all."""
+
+
+@dataclass(kw_only=True, config=STRICT)
 class Abstract:
     """Drop documents without text and, if `required`, those that are only a title."""
 
@@ -37,7 +45,7 @@ class Retraction:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Copyright:
+class Copyright(OfSources):
     """Drop abstracts by their copyright line."""
 
     step: Literal["copyright"] = "copyright"
@@ -47,7 +55,7 @@ class Copyright:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Licence:
+class Licence(OfSources):
     """Keep documents by the licence of their article."""
 
     step: Literal["licence"] = "licence"
@@ -59,7 +67,7 @@ class Licence:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class LanguageId:
+class LanguageId(OfSources):
     """Identify the language of the text, paragraph by paragraph; drop what is in another or not clear."""
 
     step: Literal["language_id"] = "language_id"
@@ -74,7 +82,7 @@ class LanguageId:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Medical:
+class Medical(OfSources):
     """Keep documents with enough different medical terms that fill enough of the text (MMedLM's rule). Needs language_id before."""
 
     step: Literal["medical"] = "medical"
@@ -108,7 +116,7 @@ class AnimalOnly:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Length:
+class Length(OfSources):
     """Drop documents by the number of their words (for Chinese and Japanese: half the characters)."""
 
     step: Literal["length"] = "length"
@@ -120,7 +128,7 @@ class Length:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Quality:
+class Quality(OfSources):
     """Gopher's quality rules by datatrove, set so that clinical prose stays; null switches a rule off."""
 
     step: Literal["quality"] = "quality"
@@ -147,7 +155,7 @@ class Quality:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Repetition:
+class Repetition(OfSources):
     """Gopher's repetition rules by datatrove: repeated lines, paragraphs and word sequences."""
 
     step: Literal["repetition"] = "repetition"
@@ -178,7 +186,7 @@ class Pii:
 
 @dataclass(kw_only=True, config=STRICT)
 class SentenceDuplicates:
-    """Cut lines that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
+    """Cut lines, or sentences, that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
 
     step: Literal["repeated_lines"] = "repeated_lines"
     max_documents: int = Field(default=10, ge=1)
@@ -186,6 +194,9 @@ class SentenceDuplicates:
 
     min_words: int = Field(default=4, ge=1)
     """Shorter lines, such as headings, stay."""
+
+    unit: Literal["line", "sentence"] = "line"
+    """What is compared: whole lines, or the sentences in them (by sentencex, in the language that language_id noted, else English)."""
 
 
 @dataclass(kw_only=True, config=STRICT)

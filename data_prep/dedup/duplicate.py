@@ -49,7 +49,7 @@ def find_duplicates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Duplicates(CorpusStep):
-    """Drops exact duplicates. Memory: 16 bytes a document, 80 while it decides (benchmarks/curate.py)."""
+    """Drops exact duplicates. Memory: 16 bytes a document, 80 while it decides (benchmarks/curate_memory.py)."""
 
     name = "duplicate"
 

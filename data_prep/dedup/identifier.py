@@ -50,7 +50,7 @@ class Identifier(CorpusStep):
     """Keeps of the documents that share an identifier the one of the best source, of one source the longest, of equal ones the first.
 
     Documents are joined through any key: one with PMID and DOI joins a second with that PMID and a third with that DOI.
-    Memory: about 70 bytes a document, while it decides (benchmarks/curate.py).
+    Memory: about 60 bytes a document, while it decides (benchmarks/curate_memory.py).
     """
 
     name = "identifier"

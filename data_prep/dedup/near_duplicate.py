@@ -1,12 +1,11 @@
-"""Near-duplicates by MinHash: datatrove's signatures and pairs, and a choice among the documents of a cluster that is written down here.
+"""Near-duplicates by MinHash: datatrove's signatures, pairs by sorting, and a choice among the documents of a cluster.
 
-datatrove's own third step keeps the document that its union of sets happens to end at. Here pairs are joined to clusters, and of each the
-longest text stays, or the first; this hangs on the documents and their order alone, not on workers.
+datatrove's own second step opens a file for each task at once, thousands for a large corpus, and its third keeps the document that its
+union of sets happens to end at. Here each band of the signatures is sorted by itself; pairs are joined to clusters, and of each the longest
+text stays, or the first; this hangs on the documents and their order alone, not on workers.
 """
 
-import contextlib
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,20 +13,26 @@ from typing import Any, Literal
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets, MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import TextNormConfig
 
-from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, load_notes, save_verdicts
+from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, save_verdicts
 from data_prep.dedup.clusters import clusters_of
 from data_prep.words import Words
 from galen.atomic import atomic_file
 
-_NOTE = np.dtype([("length", "<u4"), ("id", "S64")])
+NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
+_MULTIPLIER = 0x9E3779B97F4A7C15
+Array = np.ndarray[Any, Any]
 
 
 class _Signatures(MinhashDedupSignature):
-    """datatrove's signatures, over words that need no spaCy, passing the documents on; also notes their lengths and identifiers."""
+    """datatrove's signatures, over words that need no spaCy, passing the documents on; also notes their lengths and identifiers.
+
+    Writes `signatures/<rank>.npy`, uint64 of shape (bands, documents with a signature): one hash of the hashes of each band. Two bands that
+    differ have the same with a probability of 2^-64.
+    """
 
     name = "minhash"
 
@@ -36,35 +41,68 @@ class _Signatures(MinhashDedupSignature):
         self.folder = folder
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield the documents unchanged; the signatures are on disk, sorted, when the last one is taken."""
-        notes: list[tuple[int, bytes]] = []
-        paths = [Path(f"{self.folder}/signatures/bucket_{bucket:03d}/{rank:05d}.minhash.sig") for bucket in range(self.config.num_buckets)]
-        pattern = f"<{self.config.hashes_per_bucket}{self.config.hash_config.struct_format}I"
-        with contextlib.ExitStack() as stack:
-            for path in paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            files = [stack.enter_context(path.open("wb")) for path in paths]
-            for number, document in enumerate(data):
-                notes.append((len(document.text), document.id.encode()[:64]))
-                shingles = self.get_shingles(document.text)
-                if shingles.size:
-                    for file, part in zip(files, self.get_signature(shingles), strict=True):
-                        file.write(struct.pack(pattern, *part, number))
-                yield document
-        for path in paths:  # datatrove merges sorted files
-            row = np.dtype([(f"hash{n}", "<u8") for n in range(self.config.hashes_per_bucket)] + [("document", "<u4")])
-            rows = np.fromfile(path, dtype=row)
-            rows.sort(order=row.names)
-            with atomic_file(path) as sorted_path:
-                rows.tofile(sorted_path)
-        with atomic_file(f"{self.folder}/notes/{rank:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, np.array(notes, dtype=_NOTE))
+        """Yield the documents unchanged; the signatures are on disk when the last one is taken."""
+        powers = np.array([pow(_MULTIPLIER, power, 2**64) for power in range(self.config.hashes_per_bucket)], dtype=np.uint64)
+        notes: list[tuple[int, bytes, bool]] = []
+        bands: list[Array] = []
+        for document in data:
+            shingles = self.get_shingles(document.text)
+            notes.append((len(document.text), document.id.encode()[:64], bool(shingles.size)))
+            if shingles.size:
+                bands.append((np.array(self.get_signature(shingles), dtype=np.uint64) * powers).sum(axis=1, dtype=np.uint64))
+            yield document
+        signed = np.array(bands, dtype=np.uint64).reshape(-1, self.config.num_buckets).T
+        for folder, rows in (("signatures", np.ascontiguousarray(signed)), ("notes", np.array(notes, dtype=NOTE))):
+            with atomic_file(f"{self.folder}/{folder}/{rank:05d}.npy") as path, path.open("wb") as file:
+                np.save(file, rows)
+
+
+class _Notes:
+    """The notes of all tasks on disk; documents are numbered over all tasks."""
+
+    def __init__(self, folder: Path, tasks: int) -> None:
+        self.parts = [np.load(folder / f"{task:05d}.npy", mmap_mode="r", allow_pickle=False) for task in range(tasks)]
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __getitem__(self, number: int) -> Any:
+        task = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return self.parts[task][number - self.starts[task]]
+
+
+class _Pairs(PipelineStep):
+    """Task `rank` sorts that band of all documents and writes neighbours that are equal to `pairs/<rank>.npy`, shape (pairs, 2).
+
+    Memory: about 40 bytes a document.
+    """
+
+    type = "DEDUP"
+    name = "pairs"
+
+    def __init__(self, folder: str, tasks: int) -> None:
+        super().__init__()
+        self.folder, self.tasks = Path(folder), tasks
+
+    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write the pairs of this band."""
+        bands, numbers, start = [], [], 0
+        for task in range(self.tasks):
+            bands.append(np.array(np.load(self.folder / f"signatures/{task:05d}.npy", mmap_mode="r", allow_pickle=False)[rank]))
+            signed = np.load(self.folder / f"notes/{task:05d}.npy", mmap_mode="r", allow_pickle=False)["signed"]
+            numbers.append((start + np.flatnonzero(signed)).astype(np.uint32))
+            start += len(signed)
+        band, number = np.concatenate(bands), np.concatenate(numbers)
+        order = np.argsort(band, kind="stable")  # of equal ones the documents stay in order
+        band, number = band[order], number[order]
+        same = np.flatnonzero(band[1:] == band[:-1])
+        with atomic_file(self.folder / f"pairs/{rank:05d}.npy") as path, path.open("wb") as file:
+            np.save(file, np.stack([number[same], number[same + 1]], axis=1))
+        yield from ()
 
 
 class NearDuplicates(CorpusStep):
     """Keeps one document of each cluster of near-duplicates and lists the clusters in `duplicates.jsonl` of the corpus.
 
-    Memory while it decides: 150 bytes a document, 100 for each pair found, and some hundred for each document in a cluster.
+    Memory: 47 bytes a document with 2 % of them in clusters, of which each takes some hundred (benchmarks/curate_memory.py).
     """
 
     name = "near_duplicate"
@@ -88,30 +126,28 @@ class NearDuplicates(CorpusStep):
         return [_Signatures(str(context.folder), self.config)]
 
     def decide(self, context: Context) -> None:
-        """Find pairs, one task for each bucket; then clusters, and the document of each that stays."""
-        pairs_of = MinhashDedupBuckets(str(context.folder / "signatures"), str(context.folder / "pairs"), config=self.config)
-        context.run("pairs", [pairs_of], self.config.num_buckets)
-        notes = load_notes(context.folder / "notes", context.tasks)
-        starts = np.cumsum([0, *map(len, notes)])
-        length = np.concatenate([rows["length"] for rows in notes]).astype(np.int64)
-        names = np.concatenate([rows["id"] for rows in notes])
-        verdicts, sizes = np.zeros(len(length), dtype=np.uint8), []
+        """Find pairs, one task for each band; then clusters, and the document of each that stays."""
+        context.run("pairs", [_Pairs(str(context.folder), context.tasks)], self.config.num_buckets)
+        notes = _Notes(context.folder / "notes", context.tasks)
+        verdicts, sizes = np.zeros(notes.starts[-1], dtype=np.uint8), []
         with atomic_file(context.folder / "publish/duplicates.jsonl") as path, path.open("w", encoding="utf-8") as file:
-            for members in clusters_of(self._pairs(context.folder / "pairs", starts)):
-                best = members[0] if self.keep == "first" else max(members, key=lambda member: (length[member], -member))
+            for members in clusters_of(self._pairs(context.folder / "pairs")):
+                best = members[0] if self.keep == "first" else max(members, key=lambda member: (notes[member]["length"], -member))
                 sizes.append(len(members))
                 verdicts[[member for member in members if member != best]] = 1
-                record = {"kept": names[best].decode(), "dropped": [names[member].decode() for member in members if member != best]}
-                file.write(json.dumps(record) + "\n")
-        save_verdicts(context.folder / "verdicts", verdicts, notes)
+                others = [notes[member]["id"].decode(errors="replace") for member in members if member != best]
+                file.write(json.dumps({"kept": notes[best]["id"].decode(errors="replace"), "dropped": others}) + "\n")
+        save_verdicts(context.folder / "verdicts", verdicts, notes.parts)
         histogram = {int(size): sizes.count(size) for size in sorted(set(sizes))}
         context.report.update(clusters=len(sizes), documents=sum(sizes), sizes=histogram)
 
-    def _pairs(self, folder: Path, starts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the pairs of documents, numbered over all tasks."""
-        rows = [np.fromfile(path, dtype="<u4").reshape(-1, 4).astype(np.int64) for path in sorted(folder.glob("*.dups"))]
-        joined = np.concatenate(rows) if rows else np.empty((0, 4), np.int64)
-        return np.unique(np.stack([starts[joined[:, 0]] + joined[:, 1], starts[joined[:, 2]] + joined[:, 3]], axis=1), axis=0)
+    def _pairs(self, folder: Path) -> Array:
+        """Return the different pairs of all bands, shape (pairs, 2)."""
+        found: Array = np.empty(0, dtype=np.uint64)
+        for band in range(self.config.num_buckets):
+            pairs = np.load(folder / f"{band:05d}.npy", allow_pickle=False).astype(np.uint64)
+            found = np.union1d(found, pairs[:, 0] << np.uint64(32) | pairs[:, 1])
+        return np.stack([found >> np.uint64(32), found & np.uint64(2**32 - 1)], axis=1).astype(np.int64)
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""

@@ -5,8 +5,8 @@ length of the term, by the characters of the text. The number of different terms
 abstracts, need fewer in proportion, and at least two. The lists are in data_prep/keywords, one term a line; they leave out words that are
 everyday language, on which a football report would score as high as an abstract.
 
-Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems, so that
-"Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
+Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems (Arabic: light10), so
+that "Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
 """
 
 import math
@@ -19,13 +19,14 @@ from typing import Any, Literal
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
+from data_prep.filters.arabic_stemmer import ArabicStemmer
 from data_prep.words import count_words, plain
 from data_prep.words import words_of as split_words
 from galen.errors import UsageError
 
 KEYWORDS = Path(__file__).parents[1] / "keywords"
 _STEMMERS = {
-    "ar": "arabic",
+    "ar": "light10",
     "de": "german",
     "en": "english",
     "es": "spanish",
@@ -73,7 +74,7 @@ class TermMatcher:
         if not self.substrings:
             import snowballstemmer
 
-            self._stemmer = snowballstemmer.stemmer(_STEMMERS[language])
+            self._stemmer: Any = ArabicStemmer() if language == "ar" else snowballstemmer.stemmer(_STEMMERS[language])
         forms = {self._form(term): len(term) for term in terms}  # terms with one stem count as one
         self._lengths = list(forms.values())
         self._automaton: Any = ahocorasick_rs.AhoCorasick(list(forms))

@@ -25,6 +25,7 @@ STOP_WORDS = {
 }
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)+")  # "12.5" is one word
 _UNSPACED = ("zh", "ja", "th", "ko")
+_DUPLICATED = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)]  # Gopher's: length of a sequence, share of the text
 
 
 class QualityFilter(GopherQualityFilter):
@@ -81,15 +82,23 @@ class QualityFilter(GopherQualityFilter):
 
 
 class RepetitionFilter(GopherRepetitionFilter):
-    """datatrove's repetition filter over the words of any language."""
+    """datatrove's repetition filter over the words of any language.
+
+    In scripts without spaces each character counts as a word, and a word of the rules as two of them: five characters in a row, a turn of
+    phrase as a rule, say nothing of repetition.
+    """
 
     name = "repetition"
 
     def __init__(self, dup_line_frac: float | None = 0.3, dup_para_frac: float | None = 0.3, top_ngram_factor: float = 1.0) -> None:
-        top = tuple((n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16)))
-        super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, top_n_grams=top, language=Words())
+        top = [(n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16))]
+        super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, language=Words())
+        # datatrove measures the most frequent sequence with spaces between its words, which these scripts do not have
+        unspaced = [(2 * n, share * (4 * n - 1) / (2 * n)) for n, share in top]
+        self._rules = {False: (tuple(top), tuple(_DUPLICATED)), True: (tuple(unspaced), tuple((2 * n, share) for n, share in _DUPLICATED))}
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
+        self.top_n_grams, self.dup_n_grams = self._rules[doc.metadata.get("text_language") in _UNSPACED]
         result = super().filter(doc)
         return result if result is True else (False, str(result[1]).replace("_", " "))

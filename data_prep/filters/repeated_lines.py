@@ -1,7 +1,8 @@
-"""Boilerplate: lines that stand in many documents are cut out of all but the first."""
+"""Boilerplate: lines, or sentences, that stand in many documents are cut out of all but the first."""
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from datatrove.data import Document
@@ -10,19 +11,24 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.corpus_step import Context, CorpusStep
 from data_prep.hashing import stable_hash
+from data_prep.sentences import SentenceSplitter
 from data_prep.words import count_words, plain_words
 from galen.atomic import atomic_file
 
+Unit = Literal["line", "sentence"]
 _FIRST = "first.npy"
-_COUNT = np.dtype([("line", "<u8"), ("documents", "<u4")])
 _CUT = np.dtype([("line", "<u8"), ("task", "<u4")])
+_FOUND = np.dtype([("line", "<u8"), ("documents", "<u4"), ("task", "<u4")])
+_RANGES = 64
 
 
-def _rows(kind: np.dtype[Any], lines: np.ndarray[Any, Any], numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return rows of a line's hash and a number."""
-    rows = np.empty(len(lines), dtype=kind)
-    rows["line"], rows[kind.names[1]] = lines, numbers  # type: ignore[index]
-    return rows
+def pieces_of(document: Document, unit: Unit) -> list[list[str]]:
+    """Return for each line of a document its pieces, which joined are the line: the line itself, or its sentences."""
+    lines = document.text.split("\n")
+    if unit == "line":
+        return [[line] for line in lines]
+    splitter = SentenceSplitter(document.metadata.get("text_language", "en"), keep_newlines=True)
+    return [splitter.split(line) for line in lines]
 
 
 def line_hash(line: str) -> int:
@@ -31,66 +37,99 @@ def line_hash(line: str) -> int:
 
 
 class _LineNotes(PipelineStep):
-    """Passes documents on and writes `<rank>.npy`: the sorted hashes of the different long lines of each document."""
+    """Passes documents on and writes the sorted hashes of their long lines (`lines/`) and in how many documents each is (`documents/`)."""
 
     type = "NOTES"
     name = "lines"
 
-    def __init__(self, folder: str, min_words: int) -> None:
+    def __init__(self, folder: str, min_words: int, unit: Unit) -> None:
         super().__init__()
-        self.folder, self.min_words = folder, min_words
+        self.folder, self.min_words, self.unit = folder, min_words, unit
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents unchanged."""
         hashes: list[int] = []
         for document in data:
-            hashes += {line_hash(line) for line in document.text.splitlines() if count_words(line) >= self.min_words}
+            pieces = (piece for line in pieces_of(document, self.unit) for piece in line)
+            hashes += {line_hash(piece) for piece in pieces if count_words(piece) >= self.min_words}
             yield document
-        with atomic_file(f"{self.folder}/{rank:05d}.npy") as path, path.open("wb") as file:
-            values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
-            np.save(file, _rows(_COUNT, values, counts))
+        values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
+        for name, rows in (("lines", values), ("documents", counts.astype(np.uint32))):
+            with atomic_file(f"{self.folder}/{name}/{rank:05d}.npy") as path, path.open("wb") as file:
+                np.save(file, rows)
+
+
+class _LineCounts(PipelineStep):
+    """Task `rank` counts the lines of one range of the hashes and writes those of more than `most` documents to `counts/<rank>.npy`."""
+
+    type = "DEDUP"
+    name = "count"
+
+    def __init__(self, folder: str, tasks: int, most: int) -> None:
+        super().__init__()
+        self.folder, self.tasks, self.most = Path(folder), tasks, most
+
+    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Write the lines of this range."""
+        size = 2**64 // _RANGES
+        parts = []
+        for task in range(self.tasks):
+            lines, documents = (
+                np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r", allow_pickle=False) for name in ("lines", "documents")
+            )
+            first = int(np.searchsorted(lines, np.uint64(rank * size)))
+            last = int(np.searchsorted(lines, np.uint64((rank + 1) * size - 1), side="right"))
+            part = np.empty(last - first, dtype=_FOUND)
+            part["line"], part["documents"], part["task"] = lines[first:last], documents[first:last], task
+            parts.append(part)
+        found = np.concatenate(parts)
+        found = found[np.argsort(found["line"], kind="stable")]  # of one line the tasks stay in order
+        starts = np.flatnonzero(np.diff(found["line"], prepend=~found["line"][:1]))
+        totals = np.add.reduceat(found["documents"], starts) if len(starts) else found["documents"]
+        kept = found[starts]
+        kept["documents"] = totals
+        with atomic_file(self.folder / f"counts/{rank:05d}.npy") as path, path.open("wb") as file:
+            np.save(file, kept[totals > self.most])
+        yield from ()
 
 
 class RepeatedLines(CorpusStep):
-    """Cuts lines of at least `min_words` words that stand in more than `max_documents` documents; the first document keeps them.
+    """Cuts lines, or sentences, of at least `min_words` words that stand in more than `max_documents` documents; the first keeps them.
 
-    Memory: 12 bytes for each different long line of the corpus, while it decides. Documents left empty are dropped.
+    Lines are counted in 64 tasks, each for a range of the hashes. Memory: 22 bytes a document of 16 such lines
+    (benchmarks/curate_memory.py). Documents left empty are dropped.
     """
 
     name = "repeated_lines"
 
-    def __init__(self, max_documents: int = 10, min_words: int = 4) -> None:
-        self.max_documents, self.min_words = max_documents, min_words
+    def __init__(self, max_documents: int = 10, min_words: int = 4, unit: Unit = "line") -> None:
+        self.max_documents, self.min_words, self.unit = max_documents, min_words, unit
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Hashes of lines."""
-        return [_LineNotes(str(context.folder / "notes"), self.min_words)]
+        return [_LineNotes(str(context.folder / "notes"), self.min_words, self.unit)]
 
     def decide(self, context: Context) -> None:
         """Find the lines, and the first task that has each."""
-        parts = [np.load(context.folder / f"notes/{task:05d}.npy") for task in range(context.tasks)]
-        lines = np.concatenate([part["line"] for part in parts])
-        values, places = np.unique(lines, return_inverse=True)
-        totals = np.bincount(places, weights=np.concatenate([part["documents"] for part in parts]), minlength=len(values))
-        tasks = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        first = np.full(len(values), context.tasks)
-        np.minimum.at(first, places, tasks)
-        wanted = totals > self.max_documents
+        context.run("count", [_LineCounts(str(context.folder), context.tasks, self.max_documents)], _RANGES)
         with atomic_file(context.folder / "verdicts" / _FIRST) as path, path.open("wb") as file:
-            np.save(file, _rows(_CUT, values[wanted], first[wanted]))
-        context.report.update(lines=int(wanted.sum()), occurrences=int(totals[wanted].sum()))
+            found = np.concatenate([np.load(context.folder / f"counts/{part:05d}.npy") for part in range(_RANGES)])
+            cut = np.empty(len(found), dtype=_CUT)
+            cut["line"], cut["task"] = found["line"], found["task"]
+            np.save(file, cut)
+        context.report.update(lines=len(found), occurrences=int(found["documents"].sum()))
 
     def apply(self, context: Context) -> PipelineStep:
         """Cut them."""
-        return _LineCutter(str(context.folder / "verdicts" / _FIRST), self.min_words)
+        return _LineCutter(str(context.folder / "verdicts" / _FIRST), self.min_words, self.unit)
 
 
 class _LineCutter(BaseFilter):
     name = RepeatedLines.name
 
-    def __init__(self, path: str, min_words: int) -> None:
+    def __init__(self, path: str, min_words: int, unit: Unit) -> None:
         super().__init__()
-        self.path, self.min_words = path, min_words
+        self.path, self.min_words, self.unit = path, min_words, unit
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents with something left."""
@@ -100,16 +139,18 @@ class _LineCutter(BaseFilter):
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Cut one document."""
-        kept, cut = [], 0
-        for line in doc.text.split("\n"):
-            if count_words(line) >= self.min_words and (key := line_hash(line)) in self._cut:
-                if key not in self._keep_once:
-                    cut += 1
-                    continue
-                self._keep_once.discard(key)
-            kept.append(line)
-        if cut:
+        """Cut one document; a line of which nothing is left goes with its end."""
+        lines = pieces_of(doc, self.unit)
+        kept = [[piece for piece in line if self._stays(piece)] for line in lines]
+        if kept != lines:
             self.stat_update("changed_documents")
-            doc.text = "\n".join(kept).strip()
+            left = ("".join(new).rstrip() for new, old in zip(kept, lines, strict=True) if new or not old)
+            doc.text = "\n".join(left).strip()
         return bool(doc.text) or (False, "nothing else")
+
+    def _stays(self, piece: str) -> bool:
+        if count_words(piece) < self.min_words or (key := line_hash(piece)) not in self._cut:
+            return True
+        once = key in self._keep_once
+        self._keep_once.discard(key)
+        return once

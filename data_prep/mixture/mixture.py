@@ -23,7 +23,7 @@ class Mixture(CorpusStep):
     """Gives each document its number of copies by weights, up-sampling, caps and replay, in this order.
 
     A copy more or less is decided by a hash of the seed and the identifier, so documents come and go without changing the others,
-    except through caps and replay. Memory: about 150 bytes a document, while it decides.
+    except through caps and replay. Memory: about 70 bytes a document, while it decides (benchmarks/curate_memory.py).
     """
 
     name = "mixture"
@@ -54,25 +54,28 @@ class Mixture(CorpusStep):
         """Decide for each source, replay last."""
         notes = load_notes(context.folder / "notes", context.tasks)
         rows = np.concatenate(notes)
-        source = np.repeat(np.array(context.sources, dtype=object), [len(part) for part in notes])
-        wanted = np.array([self.weights.get(name, 1.0) for name in source], dtype=np.float64)
+        names = list(dict.fromkeys(context.sources))
+        source = np.repeat(np.array([names.index(name) for name in context.sources], dtype=np.uint16), [len(part) for part in notes])
+        wanted = np.array([self.weights.get(name, 1.0) for name in names])[source]
         if self.upsample:
-            wanted *= 1 + self.upsample.factor * self._score(rows, source)
-        copies = round_by_chance(wanted, rows["place"]).astype(np.int64)
+            wanted *= 1 + self.upsample.factor * self._score(rows, source, names)
+        copies = round_by_chance(wanted, rows["place"]).astype(np.uint16)
         for name, most in self.max_tokens.items():
-            cap(copies, source == name, rows, most)
-        others = int((copies * rows["tokens"])[~np.isin(source.astype(str), list(self.replay))].sum())
+            cap(copies, source == names.index(name), rows, most)
+        tokens = {name: _tokens(copies, source == n, rows) for n, name in enumerate(names)}
+        others = sum(count for name, count in tokens.items() if name not in self.replay)
         for name, share in self.replay.items():
-            cap(copies, source == name, rows, round(others * share / (1 - sum(self.replay.values()))))
+            cap(copies, source == names.index(name), rows, round(others * share / (1 - sum(self.replay.values()))))
+            tokens[name] = _tokens(copies, source == names.index(name), rows)
         save_verdicts(context.folder / "verdicts", np.minimum(copies, _MOST).astype(np.uint8), notes)
-        tokens = {name: int((copies * rows["tokens"])[source == name].sum()) for name in dict.fromkeys(context.sources)}
         context.report.update(tokens=tokens, copies={str(n): int((copies == n).sum()) for n in np.unique(copies)})
 
-    def _score(self, rows: Array, source: Array) -> Array:
+    def _score(self, rows: Array, source: Array, names: list[str]) -> Array:
         """Return the points with those for citations a year: +1 in the upper quarter, +0.5 in the middle half."""
         assert self.upsample is not None
         points, citations = rows["points"].astype(np.float64), rows["citations"]
-        taking_part = rows["typed"] if self.upsample.sources is None else np.isin(source.astype(str), self.upsample.sources)
+        named = self.upsample.sources
+        taking_part = rows["typed"] if named is None else np.isin(source, [names.index(name) for name in named])
         if len(known := citations[~np.isnan(citations) & taking_part]):
             low, high = np.quantile(known, [0.25, 0.75])
             quarter = np.where(citations > high, 1.0, np.where(citations > low, 0.5, 0.0))
@@ -82,6 +85,11 @@ class Mixture(CorpusStep):
     def apply(self, context: Context) -> PipelineStep:
         """Drop those without a copy, mark the others."""
         return _Copies(self.name, str(context.folder / "verdicts"), [])
+
+
+def _tokens(copies: Array, those: Array, rows: Array) -> int:
+    """Return the tokens of a source's copies."""
+    return int((copies[those].astype(np.int64) * rows["tokens"][those]).sum())
 
 
 def round_by_chance(wanted: Array, place: Array) -> Array:
@@ -94,7 +102,7 @@ def cap(copies: Array, those: Array, rows: Array, most: int) -> None:
     """Set copies to 0 for the documents of a source, in the order of their places, from the first that would go over `most` tokens."""
     members = np.flatnonzero(those & (copies > 0))
     members = members[np.argsort(rows["place"][members], kind="stable")]
-    total = np.cumsum(copies[members] * rows["tokens"][members].astype(np.int64))
+    total = np.cumsum(copies[members].astype(np.int64) * rows["tokens"][members])
     copies[members[total > most]] = 0
 
 

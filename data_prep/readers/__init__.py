@@ -8,6 +8,7 @@ from data_prep.readers.pdf import PdfReader
 from data_prep.readers.records import RecordsReader
 from data_prep.readers.s2orc import S2orcReader
 from data_prep.readers.tei import TeiReader
+from data_prep.readers.text import TextReader
 from data_prep.readers.warc import WarcReader
 from data_prep.readers.web_page import HtmlReader
 
@@ -18,6 +19,7 @@ READERS: dict[str, type[SourceReader]] = {
     "tei": TeiReader,
     "guidelines": GuidelinesReader,
     "records": RecordsReader,
+    "text": TextReader,
     "html": HtmlReader,
     "warc": WarcReader,
     "pdf": PdfReader,

@@ -12,10 +12,9 @@ import lxml.html
 from lxml import etree
 
 from data_prep.readers.forms import heading, table_rows
-from data_prep.readers.jats_text import tag_of
 from data_prep.readers.markup import MATHML, clean, math, superscript
+from data_prep.readers.xml_tree import Element, tag_of
 
-Element = etree._Element
 _LEFT_OUT = {"script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video", "audio", "canvas", "select",
              "textarea", "input", "object", "head", "dialog", "picture"}  # fmt: skip
 _BLOCKS = {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "li", "table", "pre",

@@ -8,9 +8,10 @@ from datatrove.data import Document
 from lxml import etree
 
 from data_prep.readers.base import SourceReader
-from data_prep.readers.jats_text import Element, JatsText, tag_of
+from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import MATHML, plain_text
+from data_prep.readers.xml_tree import Element, parse_xml, strip_namespace, tag_of
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
@@ -73,14 +74,12 @@ class JatsReader(SourceReader):
         if size > limit or len(data) > limit:
             self.quarantine(filepath, position, "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
             return
-        # no DTD and no entity is loaded or expanded: files come from outside
-        parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True)
         try:
-            root = etree.fromstring(data, parser)
+            root = parse_xml(data)
         except etree.XMLSyntaxError as error:
             self.quarantine(filepath, f"{position}, line {error.lineno}", "broken XML", error.msg, data)
             return
-        _strip_namespace(root)
+        _strip_default_namespace(root)
         articles = [root] if root.tag == "article" else root.findall("article")
         if not articles:
             self.quarantine(filepath, position, "not JATS", f"the root element is <{tag_of(root)}>, not <article>", data)
@@ -186,9 +185,8 @@ def _date(meta: Element) -> str | None:
     return min(dates, key=lambda date: (date[:4], -len(date), date)) if dates else None
 
 
-def _strip_namespace(root: Element) -> None:
+def _strip_default_namespace(root: Element) -> None:
     """Take the default namespace off the elements, as newer files have one and older have none."""
     namespace = root.nsmap.get(None)
     if namespace and not namespace.startswith(MATHML[1:-1]):
-        for element in root.iter(f"{{{namespace}}}*"):
-            element.tag = etree.QName(element).localname
+        strip_namespace(root, namespace)

@@ -15,8 +15,7 @@ from lxml import etree
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.markup import MATHML, clean, math, superscript
 from data_prep.readers.options import ReaderOptions
-
-Element = etree._Element
+from data_prep.readers.xml_tree import Element, inline_text, tag_of
 
 _FLOATS = {
     "fig",
@@ -36,11 +35,6 @@ _LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "lon
 _PRINTED_NOTES = {"fn", "table-fn", "author-notes"}
 _TEX = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 _PLACE = re.compile("\ue001(\\d+)\ue002")
-
-
-def tag_of(element: Element) -> str:
-    """Return the element's name without namespace; "" for comments and processing instructions."""
-    return etree.QName(element).localname if isinstance(element.tag, str) else ""
 
 
 class JatsText:
@@ -217,7 +211,7 @@ class JatsText:
         """Write a paragraph with the blocks inside it, then the floats that stood in it or that it is the first to refer to."""
         outer = self._flow, self._behind
         self._flow, self._behind = [], []
-        text, flow, behind = self._inline(element), self._flow, self._behind
+        text, flow, behind = inline_text(element, self._one), self._flow, self._behind
         self._flow, self._behind = outer
         for number, part in enumerate(_PLACE.split(text)):
             if number % 2:
@@ -232,12 +226,6 @@ class JatsText:
 
     def _paragraph_text(self, element: Element) -> str:
         return " ".join(" ".join(self._captured(lambda: self._paragraph(element, 1))).split())
-
-    def _inline(self, element: Element) -> str:
-        text = element.text or ""
-        for child in element:
-            text += self._one(child, text) + (child.tail or "")
-        return text
 
     def _one(self, child: Element, before: str) -> str:
         """Return the inline text of one child that stands behind the text `before`."""
@@ -260,11 +248,11 @@ class JatsText:
             return self._sup(child, before)
         if tag == "break":
             return " "
-        inner = self._inline(child)
+        inner = inline_text(child, self._one)
         return inner if inner.strip() or tag not in ("ext-link", "uri") else child.get("{http://www.w3.org/1999/xlink}href") or ""
 
     def _sup(self, element: Element, before: str) -> str:
-        raised = self._inline(element)
+        raised = inline_text(element, self._one)
         kinds = {xref.get("ref-type") for xref in element.iter("xref")}
         if not kinds & ({"bibr"} | _PRINTED_NOTES):
             return superscript(raised, before)
@@ -274,7 +262,7 @@ class JatsText:
         return f" {raised}" if before[-1:].strip() and before[-1:] not in "([" else raised
 
     def _xref(self, element: Element) -> str:
-        marker, names = self._inline(element), (element.get("rid") or "").split()
+        marker, names = inline_text(element, self._one), (element.get("rid") or "").split()
         kind = element.get("ref-type")
         if kind == "bibr" or (kind is None and any(name in self.works for name in names)):
             return self.forms.citation(marker, [self.works[name] for name in names if name in self.works])

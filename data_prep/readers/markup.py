@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from lxml import etree
 
+from data_prep.readers.xml_tree import inline_text, tag_of
+
 _NUMBER = re.compile(r"[-−–+]?\d+([.,/]\d+)?")
 _ESCAPED = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);")
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -21,19 +23,12 @@ MATHML = "{http://www.w3.org/1998/Math/MathML}"
 
 def plain_text(element: etree._Element) -> str:
     """Return all text inside an element on one line, markup turned into plain characters."""
-    return clean(_inside(element))
+    return clean(inline_text(element, _one))
 
 
 def clean(text: str) -> str:
     """Return text with entities that were escaped twice as characters and with single spaces."""
     return " ".join(_ESCAPED.sub(lambda found: html.unescape(found[0]), text).split())
-
-
-def _inside(element: etree._Element) -> str:
-    text = element.text or ""
-    for child in element:
-        text += _one(child, text) + (child.tail or "")
-    return text
 
 
 def _one(child: etree._Element, before: str) -> str:
@@ -44,7 +39,8 @@ def _one(child: etree._Element, before: str) -> str:
         return ""
     if child.tag.startswith(MATHML):
         return math(child)
-    return superscript(_inside(child), before) if child.tag == "sup" else _inside(child)
+    inner = inline_text(child, _one)
+    return superscript(inner, before) if child.tag == "sup" else inner
 
 
 def superscript(raised: str, before: str) -> str:
@@ -55,7 +51,7 @@ def superscript(raised: str, before: str) -> str:
 
 def math(element: etree._Element) -> str:
     """Return a MathML element as one line of plain characters."""
-    kind = etree.QName(element).localname
+    kind = tag_of(element)
     if kind == "semantics":  # the formula, then the same again in other notations
         return math(next(_elements(element)))
     parts = [math(child) for child in _elements(element)]

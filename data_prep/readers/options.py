@@ -26,8 +26,9 @@ class ReaderOptions:
     text_key: str = "text"
     """Key of the text in JSONL and Parquet records (reader records)."""
 
-    id_key: str = "id"
-    """Key of the identifier in them; a record without one gets FILE/NUMBER."""
+    id_key: str | None = "id"
+    """Key of the identifier in them, which must be unique in the whole corpus; null, or a record without one: the file's name with a
+    hash of the text."""
 
     language: str | None = None
     """Language of documents that state none, as two or three letters."""

@@ -106,7 +106,7 @@ class RecordsReader(JsonReader):
         if len(text) > self.options.max_record_bytes:  # a row of Parquet, whose length shows only here
             raise ValueError(f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
         text.encode()  # a lone surrogate is a ValueError
-        identifier = record.pop(self.options.id_key, None)
+        identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = record.pop("metadata", None) or record.pop("meta", None)
         inner = _object(inner)
         known = {key: value for key, value in {**record, **inner}.items() if key != "source"}

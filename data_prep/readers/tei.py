@@ -8,11 +8,10 @@ from lxml import etree
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
-from data_prep.readers.jats_text import tag_of
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean, superscript
+from data_prep.readers.xml_tree import Element, inline_text, parse_xml, strip_namespace, tag_of
 
-Element = etree._Element
 _TEI = "{http://www.tei-c.org/ns/1.0}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -33,18 +32,15 @@ class TeiReader(SourceReader):
         data = self.read_whole(filepath)
         if data is None:
             return
-        # no DTD and no entity is loaded or expanded: files come from outside
-        parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True)
         try:
-            root = etree.fromstring(data, parser)
+            root = parse_xml(data)
         except etree.XMLSyntaxError as error:
             self.quarantine(filepath, f"line {error.lineno}", "broken XML", error.msg, data)
             return
         if root.tag != f"{_TEI}TEI":
             self.quarantine(filepath, "whole file", "not TEI", f"the root element is <{tag_of(root)}>, not <TEI>", data)
             return
-        for element in root.iter(f"{_TEI}*"):
-            element.tag = etree.QName(element).localname
+        strip_namespace(root, _TEI[1:-1])
         try:
             document = self._document(root, data, filepath)
         except RecursionError:
@@ -86,7 +82,7 @@ class TeiText:
 
     def line(self, element: Element | None) -> str:
         """Return an element's text on one line."""
-        return "" if element is None else tidy(clean(self._inline(element)))
+        return "" if element is None else tidy(clean(inline_text(element, self._one)))
 
     def write(self, element: Element, depth: int) -> None:
         """Add the blocks of an element's children; `depth` counts the divisions around them."""
@@ -147,17 +143,11 @@ class TeiText:
             body = table_rows([[self.line(cell) for cell in row.iterfind("cell")] for row in table.iterfind("row")])
         self._add(self.forms.floating("table" if element.get("type") == "table" else "fig", label, caption, body))
 
-    def _inline(self, element: Element) -> str:
-        text = element.text or ""
-        for child in element:
-            text += self._one(child, text) + (child.tail or "")
-        return text
-
     def _one(self, child: Element, before: str) -> str:
         tag = tag_of(child)
         if not tag or tag == "graphic":
             return ""
-        inner = self._inline(child)
+        inner = inline_text(child, self._one)
         if tag == "ref":
             target = (child.get("target") or "").removeprefix("#")
             if child.get("type") == "bibr":

@@ -18,6 +18,13 @@ def test_punctuation_and_inflection_do_not_hide_a_term():
     assert TermMatcher("en", ["heart failure", "failure"]).find("Heart-failure.")[0] == 2
 
 
+def test_arabic_words_meet_with_and_without_the_article():
+    matcher = TermMatcher("ar", ["فيروس", "مستشفى", "علاجي"])
+    assert matcher.find("الفيروس وفيروسات والفيروسات")[0] == 1
+    assert matcher.find("للمستشفيات العلاجية")[0] == 2
+    assert matcher.find("وفي كل عام")[0] == 0
+
+
 def test_whole_words_only_but_substrings_without_spaces():
     assert TermMatcher("en", ["graft"]).find("grafting graftonite craft")[0] == 1
     assert TermMatcher("en", ["rat"]).find("a rate, a grate, a democrat") == (0, 0)

@@ -69,7 +69,7 @@ def test_length_counts_chinese_too():
 
 def test_quality_keeps_figures_and_drops_rubbish():
     quality = QualityFilter(
-        **{key: value for key, value in vars(Quality()).items() if key in Quality.__dataclass_fields__ and key != "step"}
+        **{key: value for key, value in vars(Quality()).items() if key in Quality.__dataclass_fields__ and key not in ("step", "sources")}
     )
     assert quality.filter(document(STORY)) is True
     figures = (
@@ -81,6 +81,19 @@ def test_quality_keeps_figures_and_drops_rubbish():
     assert quality.filter(document("重症肺炎患者在医院接受了两周的治疗。", text_language="zh")) is True
     assert RepetitionFilter().filter(document("The same line again.\n" * 10))[0] is False
     assert RepetitionFilter().filter(document(STORY)) is True
+
+
+def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
+    """Six different statements of about 23 characters with the same ending: its sequences of five characters are not repeated text."""
+    prose = (
+        "高血圧では腎臓の働きが数年で低下することがある。糖尿病は目の血管にも大きな負担がかかることがある。"
+        "薬を飲み忘れた翌朝に血圧が急に上がることがある。食塩を控えれば検査の数値が改善することがある。"
+        "激しい運動の後は息苦しさを覚えることがある。眠れない夜が続くと頭が痛くなることがある。"
+    )
+    repetition = RepetitionFilter(top_ngram_factor=2)
+    assert repetition.filter(document(prose, text_language="ja")) is True
+    assert repetition.filter(document(prose, text_language="en")) == (False, "duplicated 5 n grams")
+    assert repetition.filter(document("重症の肺炎で入院した。" * 9, text_language="ja"))[0] is False
 
 
 def test_personal_data():
@@ -164,6 +177,14 @@ def test_repeated_lines_are_cut_after_the_first(corpus):
     texts = [record["text"] for record in read_records(folder / "train")]
     assert sum(notice in text for text in texts) == 1
     assert [text.split("\n")[0] for text in texts] == [other(n) for n in range(6)]
+
+
+def test_repeated_sentences_are_cut_out_of_their_lines(corpus):
+    notice = "This text does not replace your doctor."
+    records = [{"id": str(n), "text": f"# Head\n\n{other(n)} ends. {notice} Case {n} is told."} for n in range(6)]
+    folder = corpus("[{step: repeated_lines, max_documents: 3, unit: sentence}]", a=records)
+    texts = [record["text"] for record in read_records(folder / "train")]
+    assert texts == [f"# Head\n\n{other(n)} ends. {notice if n == 0 else ''}{' ' if n == 0 else ''}Case {n} is told." for n in range(6)]
 
 
 def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_path):

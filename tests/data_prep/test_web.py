@@ -89,6 +89,11 @@ def test_html_files(tmp_path):
     assert stats(reader) == {"total": 3, "dropped_empty page": 1, "dropped_quarantined, too long": 1}
 
 
+def test_a_bare_sign_before_a_word_is_no_error():
+    _, text = page_text(parse(b"<html><body><main><p>One pill <penic, twice a day</p><p>and rest.</p></main></body></html>"), "main")
+    assert text == "One pill\n\nand rest."
+
+
 def write_warc(path, answers, fields=None):
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter

@@ -1,0 +1,127 @@
+"""Texts in many languages for benchmarks/medical_filter.py, out of Git repositories that hold them; one document a line.
+
+    git clone --bare https://github.com/hltfbk/E3C-Corpus clones/E3C-Corpus           # clinical cases: en, es, fr, it
+    git clone --bare https://github.com/tico-19/tico-19.github.io clones/tico-19      # texts on COVID-19: ar, es, fr, pt, ru, zh
+    git clone --bare https://github.com/jungokasai/IgakuQA clones/IgakuQA             # Japanese medical licensing examinations
+    git clone --bare https://github.com/pavel-blinov/RuMedBench clones/RuMedBench     # Russian medical prose
+    git clone --bare https://github.com/UniversalDependencies/UD_Arabic-PUD clones/UD_Arabic-PUD     # news, Wikipedia; and so on
+    python benchmarks/medical_texts.py --clones clones --output texts
+
+writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories' licences allow research (E3C: Creative
+Commons, by document; TICO-19: CC0; treebanks: CC BY-SA); nothing of them is part of Galen.
+"""
+
+import argparse
+import io
+import json
+import re
+import subprocess
+import xml.etree.ElementTree as ET  # of files that the user has chosen
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+E3C = {"English": "en", "Spanish": "es", "French": "fr", "Italian": "it"}
+TICO = {"ar": "ar", "es-LA": "es", "fr": "fr", "pt-BR": "pt", "ru": "ru", "zh": "zh"}
+TREEBANKS = {
+    "ar": ["UD_Arabic-PUD"],
+    "de": ["UD_German-GSD", "UD_German-PUD"],
+    "es": ["UD_Spanish-PUD"],
+    "fr": ["UD_French-GSD", "UD_French-PUD"],
+    "it": ["UD_Italian-ISDT", "UD_Italian-PUD"],
+    "ja": ["UD_Japanese-GSD"],
+    "pt": ["UD_Portuguese-GSD"],
+    "ru": ["UD_Russian-GSD", "UD_Russian-Taiga"],
+    "zh": ["UD_Chinese-GSDSimp"],
+}
+_TOGETHER = 10
+"""Sentences of a document, where a corpus has only sentences."""
+
+
+def files(clone: Path, pattern: str) -> Iterator[bytes]:
+    """Yield the content of the files of a clone's newest commit whose path fits a regular expression; those that it lacks are left out."""
+    git = ["git", "--git-dir", str(clone)]
+    names = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in names:
+        if re.fullmatch(pattern, name):
+            shown = subprocess.run([*git, "show", f"HEAD:{name}"], capture_output=True)
+            if shown.returncode == 0:
+                yield shown.stdout
+
+
+def together(sentences: list[str], language: str) -> list[str]:
+    """Return documents of neighbouring sentences."""
+    space = "" if language in ("zh", "ja") else " "
+    return [space.join(sentences[n : n + _TOGETHER]) for n in range(0, len(sentences) - _TOGETHER // 2 + 1, _TOGETHER)]
+
+
+def e3c(clone: Path, language: str) -> list[str]:
+    """Return the clinical cases of E3C's first two layers."""
+    return [str(json.loads(data)["text"]) for data in files(clone, rf"data_collection/{language}/layer[12]/.*\.json")]
+
+
+def tico(clone: Path, language: str) -> list[str]:
+    """Return the abstracts and Wikipedia articles of TICO-19, in pieces."""
+    (packed,) = files(clone, rf"data/TM/all\.en-{language}\.tmx\.zip")
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".tmx") and not name.startswith("__MACOSX"))
+        root = ET.fromstring(archive.read(name))
+    articles: dict[str, list[str]] = {}
+    for unit in root.iter("tu"):
+        article = (unit.get("tuid") or "").partition(":")[0]
+        if article.startswith(("PubMed", "Wikipedia_")):
+            articles.setdefault(article, []).append("".join(list(unit.iter("seg"))[1].itertext()))
+    return [text for sentences in articles.values() for text in together(sentences, language)]
+
+
+def igaku(clone: Path) -> list[str]:
+    """Return the questions of IgakuQA with their choices, five together."""
+    texts = []
+    for data in files(clone, r"data/\d+/\d+-\w\.jsonl"):
+        questions = [json.loads(line) for line in data.decode().splitlines()]
+        said = [" ".join([question["problem_text"], *question["choices"]]) for question in questions]
+        texts += [" ".join(said[n : n + 5]) for n in range(0, len(said), 5)]
+    return texts
+
+
+def danet(clone: Path) -> list[str]:
+    """Return the contexts of RuMedDaNet, three together."""
+    found: dict[str, None] = {}
+    for data in files(clone, r"data/RuMedDaNet/(train|dev|test)_v1\.jsonl"):
+        found |= dict.fromkeys(json.loads(line)["context"] for line in data.decode().splitlines())
+    contexts = list(found)
+    return [" ".join(contexts[n : n + 3]) for n in range(0, len(contexts), 3)]
+
+
+def treebank(clone: Path, language: str) -> list[str]:
+    """Return the sentences of a treebank, some together."""
+    data = b"\n".join(files(clone, r"[^/]*\.conllu")).decode()
+    return together(re.findall(r"^# text = (.*)$", data, re.MULTILINE), language)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clones", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    clones: Path = arguments.clones
+
+    def write(name: str, texts: list[str]) -> None:
+        lines = [" ".join(text.split()) + "\n" for text in texts if text.strip()]
+        (arguments.output / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+        print(f"{name}: {len(lines):,} documents of {sum(map(len, lines)) // max(1, len(lines)):,} characters")
+
+    for name, language in E3C.items():
+        write(f"medical_{language}_e3c", e3c(clones / "E3C-Corpus", name))
+    for name, language in TICO.items():
+        write(f"medical_{language}_tico", tico(clones / "tico-19", name))
+    write("medical_ja_igaku", igaku(clones / "IgakuQA"))
+    write("medical_ru_danet", danet(clones / "RuMedBench"))
+    for language, banks in TREEBANKS.items():
+        write(f"everyday_{language}", [text for bank in banks for text in treebank(clones / bank, language)])
+
+
+if __name__ == "__main__":
+    main()

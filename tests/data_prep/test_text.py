@@ -1,0 +1,45 @@
+import zipfile
+
+import pytest
+
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.text import TextReader
+from galen.errors import DataError
+
+
+def read(path, **options):
+    reader = TextReader(str(path.parent), ReaderOptions(**options))
+    bad = []
+    reader.on_bad = bad.append
+    return list(reader.read_file(path.name)), bad, {key: stat.total for key, stat in reader.stats.stats.items()}
+
+
+def test_members_of_a_zip_archive(tmp_path):
+    path = tmp_path / "French.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("French/sites/", b"")
+        archive.writestr("French/sites/1.txt", "Âge <5 ans et [Na+].\n".encode())
+        archive.writestr("French/sites/2.txt", "Fièvre".encode("latin-1"))
+        archive.writestr("French/sites/3.txt", b" \n")
+        archive.writestr("French/sites/4.txt", b"x" * 2000)
+        archive.writestr("French/sites/5.json", b"{}")
+        archive.writestr("__MACOSX/French/sites/._1.txt", b"\0")
+    (document,), bad, stats = read(path, max_record_bytes=1024, language="fr")
+    assert document.text == "Âge <5 ans et [Na+]."
+    assert document.id.startswith("French/sites/1.txt@French.zip:")
+    assert document.metadata["language"] == ["fre"]
+    assert [(record.position, record.reason) for record in bad] == [
+        ("member French/sites/2.txt", "not UTF-8"),
+        ("member French/sites/4.txt", "too long"),
+    ]
+    assert stats == {"total": 4, "dropped_no text": 1, "dropped_quarantined, not UTF-8": 1, "dropped_quarantined, too long": 1}
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"French\.zip is not a whole ZIP archive"):
+        read(path)
+
+
+def test_a_single_file(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffÉtude.\n\nFin.\n".encode())
+    (document,), _, _ = read(tmp_path / "a.txt")
+    assert document.text == "Étude.\n\nFin."
+    assert document.id.startswith("a.txt:")
