@@ -89,7 +89,7 @@ def _stage(architecture: Architecture, recipe: Recipe, kind: GpuKind, stage: int
     rate = GEMM_FP8 * kind.fp8_flops if training.fp8_format and kind.fp8_flops else GEMM_BF16 * kind.bf16_flops
     products = layers * again * multiplied / rate
     attention = layers * again * attended / (ATTENTION * kind.bf16_flops)
-    whole = dataclasses.replace(recipe, training=dataclasses.replace(training, recompute_granularity=None))
+    whole = memory_model.without_recompute(recipe)
     traffic = layers * again * PASSES * sum(memory_model.layer_activations(shape, whole).values())
     if stage == parallel.pipeline_model_parallel_size - 1:
         rows = shape.padded_vocab_size(tensor) / tensor
