@@ -55,4 +55,5 @@ class Recipe:
         recipe_checks.check_parallel(self.parallel)
         recipe_checks.check_precision(self.training, self.optimizer)
         recipe_checks.check_batches(self.training)
+        recipe_checks.check_intervals(self.training)
         recipe_checks.check_schedule(self.optimizer, self.training)
