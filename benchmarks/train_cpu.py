@@ -2,14 +2,16 @@
 
     python benchmarks/train_cpu.py --size 20m --sequence 512 --micro-batch 2 --accumulation 2 --precision fp32 --steps 8
 
-A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random tokens. The two take turns, --rounds
-times, so that another load on the machine meets both. Tokens per second of a step: the median over all steps but each process's first
-two, optimizer included, start-up excluded. Figures of a busy machine move; quote the ratio.
+A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random tokens.
+The two take turns, --rounds times, so that another load on the machine meets both. A run's figure is the median over its steps but the
+first --warm-up, optimizer included, start-up excluded; a round's ratio is that of its two runs. --output keeps everything.
 """
 
 import argparse
 import json
 import os
+import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,14 +23,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from galen import cli  # noqa: E402
+from galen import cli, manifest  # noqa: E402
+from galen.atomic import write_text  # noqa: E402
 
 SIZES = {  # hidden size, MLP, layers, heads, key/value heads, vocabulary
     "20m": (256, 768, 8, 8, 4, 32000),
     "60m": (448, 1216, 16, 7, 7, 32000),
     "135m": (576, 1536, 30, 9, 3, 49152),
 }
-WARM_UP = 2
 SEED = 1234
 
 
@@ -46,13 +48,25 @@ def main(argv: list[str] | None = None) -> int | None:
         for number in range(arguments.rounds):
             for name, measure in (("galen", galen), ("trainer", trainer)):
                 rates, losses[name] = measure(work, number, arguments)
-                figures[name] += rates
-                print(f"{name}: {statistics.median(rates):,.0f} tokens/s, first loss {losses[name]:.4f}", file=sys.stderr, flush=True)
-    result: dict[str, Any] = {"options": vars(arguments), "threads": threads(), "first_loss": losses}
-    medians = {name: statistics.median(rates) for name, rates in figures.items()}
-    result |= {"tokens_per_second": medians, "ratio": medians["galen"] / medians["trainer"]}
-    print(json.dumps(result, indent=1))
+                figures[name].append(statistics.median(rates))
+                print(f"{name}: {figures[name][-1]:,.0f} tokens/s, first loss {losses[name]:.4f}", file=sys.stderr, flush=True)
+    ratios = [ours / theirs for ours, theirs in zip(figures["galen"], figures["trainer"], strict=True)]
+    result: dict[str, Any] = {"command": shlex.join(sys.argv), "options": vars(arguments), "threads": threads(), "first_loss": losses}
+    result |= {"tokens_per_second": figures, "ratios": ratios, "ratio": statistics.median(ratios), "versions": manifest.versions()}
+    result["processor"] = processor()
+    text = json.dumps(result, indent=1, default=str)
+    print(text)
+    if arguments.output:
+        write_text(arguments.output, text + "\n")
     return None
+
+
+def processor() -> str:
+    """Return the processor's name and the extensions that bf16 and fp32 products use."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    extensions = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in known.get("flags", "").split()]
+    return " ".join([known.get("model name", platform.machine()), *extensions])
 
 
 def prepare(work: Path, arguments: argparse.Namespace) -> None:
@@ -109,15 +123,15 @@ def galen(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[
     (work / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     run("-m", "megatron_ext.pretrain", work / "recipe.yaml")
     steps = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [step["tokens_per_second"] for step in steps[WARM_UP:]], steps[0]["loss"]
+    return [step["tokens_per_second"] for step in steps[arguments.warm_up :]], steps[0]["loss"]
 
 
 def trainer(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[float], float]:
     """Train with Hugging Face's Trainer in a process of its own; return the same."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if name != "trainer"]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if name not in ("trainer", "output")]
     run(__file__, "--trainer", work, *options)
     found = json.loads((work / "trainer.json").read_text(encoding="utf-8"))
-    return found["rates"][WARM_UP:], found["loss"]
+    return found["rates"][arguments.warm_up :], found["loss"]
 
 
 def train_with_trainer(work: Path, arguments: argparse.Namespace) -> None:
@@ -183,9 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequence", type=int, default=512, help="tokens in a sequence (default 512)")
     parser.add_argument("--micro-batch", type=int, default=2, help="sequences in a forward pass (default 2)")
     parser.add_argument("--accumulation", type=int, default=2, help="forward passes in a step (default 2)")
-    parser.add_argument("--steps", type=int, default=8, help="steps of each run, the first two not timed (default 8)")
+    parser.add_argument("--steps", type=int, default=8, help="steps of each run (default 8)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps of each run that are not timed (default 2)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each (default 2)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of weights and products (default fp32)")
+    parser.add_argument("--output", type=Path, help="write the result here too")
     parser.add_argument("--trainer", help=argparse.SUPPRESS)
     return parser
 

@@ -87,6 +87,14 @@ class HostEvent:
         return 1000 * (later.time - self.time)
 
 
+class _NoFp8:
+    """What Megatron asks about FP8."""
+
+    @staticmethod
+    def is_fp8_enabled() -> bool:
+        return False
+
+
 def install() -> None:
     """Answer Megatron's CUDA calls with the CPU, in this process, from now on. Calling it again changes nothing."""
     if isinstance(megatron_random._CUDA_RNG_STATE_TRACKER, CpuRngStatesTracker):
@@ -105,6 +113,7 @@ def install() -> None:
     megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
     megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
+    _recompute_without_transformer_engine()
     _load_adam_step()
     CudaOnCpu().__enter__()
 
@@ -134,3 +143,10 @@ def _load_adam_step() -> None:
         original(self, model_param, tensors)
 
     optimizer_class._set_main_param_and_optimizer_states = set_states
+
+
+def _recompute_without_transformer_engine() -> None:
+    """Let Megatron recompute a norm: it takes every such recompute for one in FP8, for which it calls Transformer Engine."""
+    if not hasattr(megatron_random, "FP8GlobalStateManager"):
+        megatron_random.FP8GlobalStateManager = _NoFp8
+        megatron_random.activation_recompute_forward = megatron_random.fp8_autocast = lambda **_: contextlib.nullcontext()

@@ -11,7 +11,7 @@ from megatron_ext.architecture import Architecture
 from megatron_ext.gpu_kinds import GpuKind
 from megatron_ext.memory_model import StageMemory
 from megatron_ext.recipe import Recipe, check_layout
-from megatron_ext.throughput_model import StepTime, Volumes
+from megatron_ext.throughput_model import SHARES, Shares, StepTime, Volumes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Estimate:
     """To the recipe's last step."""
 
 
-def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> Estimate:
+def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, shares: Shares = SHARES) -> Estimate:
     """Return what a run over `gpus` GPUs would need and reach.
 
     Raises:
@@ -43,7 +43,7 @@ def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKin
         raise UsageError("training.fp8_format: this kind of GPU multiplies no FP8; plan with training.fp8_format=null")
     stages = memory_model.all_stages(architecture, recipe, gpus)
     memory = max(stage.total for stage in stages) + memory_model.RESERVE
-    step = throughput_model.step_time(architecture, recipe, gpus, kind)
+    step = throughput_model.step_time(architecture, recipe, gpus, kind, shares)
     length = recipe.data.seq_length
     rate = recipe.training.global_batch_size * length / step.total / gpus
     return Estimate(

@@ -7,6 +7,7 @@ positions, grouped-query fused attention and a gated MLP, without dropout.
 
 import dataclasses
 import math
+from typing import Any
 
 from megatron_ext.architecture import Architecture
 from megatron_ext.recipe import Recipe
@@ -27,9 +28,9 @@ class StageMemory:
     gradients: float
     optimizer: float
     activations: float
-    """At the fullest moment of the pipeline schedule."""
+    """At the fullest moment of a step."""
     logits: float
-    """Of one micro-batch, and what the loss makes of them; last stage only."""
+    """Of one micro-batch, and what the loss makes of them, where they are there at that moment; last stage only."""
 
     @property
     def total(self) -> float:
@@ -79,6 +80,12 @@ def data_parallel_size(recipe: Recipe, gpus: int) -> int:
 def micro_batches(recipe: Recipe, gpus: int) -> int:
     """Return the micro-batches of one replica in a step."""
     return recipe.training.global_batch_size // (recipe.training.micro_batch_size * data_parallel_size(recipe, gpus))
+
+
+def without_recompute(recipe: Recipe) -> Recipe:
+    """Return the recipe with all activations kept."""
+    nothing: dict[str, Any] = dict.fromkeys(("recompute_granularity", "recompute_modules", "recompute_method", "recompute_num_layers"))
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **nothing))
 
 
 def layer_activations(architecture: Architecture, recipe: Recipe, fused: bool = True) -> dict[str, float]:
@@ -155,13 +162,7 @@ def stage_memory(architecture: Architecture, recipe: Recipe, gpus: int, stage: i
     state = _BYTES[options.exp_avg_dtype] + _BYTES[options.exp_avg_sq_dtype]
     state += 0 if training.precision == "fp32" else _BYTES[options.main_params_dtype]  # fp32 weights are their own copy
     on_device = 1 - options.optimizer_offload_fraction if options.optimizer_cpu_offload else 1
-    batches = micro_batches(recipe, gpus)
-    activations = _kept_activations(architecture, recipe, fused, layers[stage], layers_in_flight(recipe, layers, stage, batches))
-    last = stage == parallel.pipeline_model_parallel_size - 1
-    if last:  # the final norm's and the output layer's inputs
-        rows = recipe.data.seq_length / parallel.context_parallel_size * training.micro_batch_size
-        rows /= parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
-        activations += rows * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
+    activations, logits = max(moments(architecture, recipe, gpus, stage, fused), key=sum)
     return StageMemory(
         layers=layers[stage],
         parameters=parameters,
@@ -169,23 +170,52 @@ def stage_memory(architecture: Architecture, recipe: Recipe, gpus: int, stage: i
         gradients=_BYTES[options.main_grads_dtype] * parameters,
         optimizer=on_device * state * math.ceil(parameters / shards),
         activations=activations,
-        logits=sum(logits_bytes(architecture, recipe).values()) if last else 0.0,
+        logits=logits,
     )
 
 
-def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, layers: int, in_flight: float) -> float:
-    """Return the bytes that a stage of `layers` layers keeps, of which `in_flight` are held at once, recompute considered."""
-    training = recipe.training
+def moments(architecture: Architecture, recipe: Recipe, gpus: int, stage: int, fused: bool = True) -> list[tuple[float, float]]:
+    """Return the moments of a step that can be the fullest on a stage, each with its bytes of activations and of logits.
+
+    One is the loss (on other stages than the last, the end of the forward passes in flight); with recompute the other is the
+    backward pass of what is computed again, when the logits are gone.
+    """
+    parallel, training = recipe.parallel, recipe.training
+    layers = stage_layers(recipe, architecture.num_layers)
+    in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
+    kept, again = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
+    found = [(kept, 0.0)]
+    if stage == parallel.pipeline_model_parallel_size - 1:  # the final norm's and the output layer's inputs
+        rows = recipe.data.seq_length / parallel.context_parallel_size * training.micro_batch_size
+        rows /= parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
+        size = _BYTES[training.precision]
+        final = rows * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
+        found = [(kept + final, sum(logits_bytes(architecture, recipe).values()))]
+    return [*found, (kept + again, 0.0)]
+
+
+def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, layers: int, in_flight: float) -> tuple[float, float]:
+    """Return the bytes that a stage of `layers` layers keeps, and what there is more when the backward pass computes some again.
+
+    Args:
+        architecture: the model.
+        recipe: what it recomputes.
+        fused: as for `layer_activations`.
+        layers: of the stage.
+        in_flight: layers whose activations are held at once, one counted for each micro-batch.
+    """
+    training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
     kept = sum(layer_activations(architecture, recipe, fused).values())
-    if training.recompute_granularity != "full":
-        return in_flight * kept
-    all_kept = dataclasses.replace(recipe, training=dataclasses.replace(training, recompute_granularity=None))
-    whole = sum(layer_activations(architecture, all_kept, fused).values())
+    whole = sum(layer_activations(architecture, without_recompute(recipe), fused).values())
+    if training.recompute_granularity != "full":  # selective: one layer's modules at a time, nothing without
+        return in_flight * kept, whole - kept
     number = training.recompute_num_layers or 1
-    if training.recompute_method == "block":  # the first `number` layers of the stage
-        share = min(number / layers, 1)
-        return in_flight * (share * kept + (1 - share) * whole) + whole - kept
-    return in_flight / number * kept + number * whole - kept  # the group whose backward pass runs is whole
+    shared = kept if fused or training.precision == "fp32" else 0.0  # PyTorch's norm keeps a float32 copy of a layer's input besides
+    if training.recompute_method == "block":  # the first `number` layers of each piece, one at a time, when the others are gone
+        piece = layers // pieces
+        rest = max(piece - number, 0)
+        return in_flight * ((piece - rest) * kept + rest * whole) / piece, whole - shared - rest * whole
+    return in_flight / number * kept, number * whole - shared  # the group whose backward pass runs is whole
 
 
 def all_stages(architecture: Architecture, recipe: Recipe, gpus: int) -> list[StageMemory]:

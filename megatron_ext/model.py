@@ -8,6 +8,7 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from megatron_ext.architecture import Architecture
+from megatron_ext.cross_entropy import BlockwiseCrossEntropy
 from megatron_ext.layer_specs import decoder_spec
 from megatron_ext.platforms import Platform
 
@@ -19,8 +20,9 @@ class LanguageModel(GPTModel):
     softmax, so that its loss depends on the layout; here they get no probability, as in the Hugging Face model.
     """
 
-    def __init__(self, *, true_vocab_size: int, **options: Any) -> None:
+    def __init__(self, *, true_vocab_size: int, blockwise_loss: bool, **options: Any) -> None:
         super().__init__(**options)
+        self.blockwise_loss = blockwise_loss
         rows = self.vocab_size // parallel_state.get_tensor_model_parallel_world_size()
         first = rows * parallel_state.get_tensor_model_parallel_rank()
         self.true_rows = min(max(true_vocab_size - first, 0), rows)
@@ -29,6 +31,10 @@ class LanguageModel(GPTModel):
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Return the cross entropy per token, [batch, sequence], of `logits` [sequence, batch, vocabulary part]."""
+        if self.blockwise_loss:
+            group, flat = parallel_state.get_tensor_model_parallel_group(), labels.t().flatten()
+            losses = BlockwiseCrossEntropy.apply(logits.flatten(0, 1), flat, self.true_rows, group)
+            return losses.view(logits.shape[:2]).t().contiguous()
         if self.padded:
             padding = torch.arange(logits.size(-1), device=logits.device) >= self.true_rows
             logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
@@ -50,6 +56,7 @@ def build_model(
     config = architecture.transformer_config(**platform.model_options, **options)
     model = LanguageModel(
         true_vocab_size=architecture.vocab_size,
+        blockwise_loss=platform.blockwise_loss,
         config=config,
         transformer_layer_spec=decoder_spec(platform, config, vp_stage),
         vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),

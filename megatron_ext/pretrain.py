@@ -17,9 +17,8 @@ from galen import cli, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder
+from megatron_ext import checkpoint_folder, weights_and_biases
 from megatron_ext.recipe import Recipe, check_layout
-from megatron_ext.run_log import check_wandb
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
@@ -29,7 +28,7 @@ _MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_eve
 _MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
 _MAY_CHANGE |= {"model.architecture", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
 _MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
-_MAY_CHANGE |= {"resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
+_MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +47,7 @@ def pretrain(run: Recipe) -> int:
     """
     output = Path(run.output)
     stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
-    check_wandb()
+    weights_and_biases.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
     architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
@@ -131,6 +130,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     first = torch.distributed.get_rank() == 0
     if first:
         _start_folder(run)
+    wandb_run = weights_and_biases.start(run.wandb, output) if first else None
     torch.distributed.barrier()
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
@@ -142,7 +142,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
     progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
     data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run))
-    log = RunLog(output, progress.iteration, run.training.train_iters) if first else None
+    log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())
         _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")

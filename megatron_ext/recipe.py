@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from galen.recipe import STRICT
 from megatron_ext import recipe_checks
 from megatron_ext.recipe_checks import check_division, check_layout
-from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Phase, Resilience, Source, Training
+from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Phase, Resilience, Source, Training, Wandb
 
 __all__ = [
     "Data",
@@ -22,6 +22,7 @@ __all__ = [
     "Resilience",
     "Source",
     "Training",
+    "Wandb",
     "check_division",
     "check_layout",
 ]
@@ -45,6 +46,8 @@ class Recipe:
     """How the model is spread."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """What a run does when it must stop, and when something goes wrong."""
+    wandb: Wandb | None = None
+    """Weights & Biases, where the figures also go; null for none."""
 
     def __post_init__(self) -> None:
         """Check what concerns several keys."""
@@ -52,4 +55,5 @@ class Recipe:
         recipe_checks.check_parallel(self.parallel)
         recipe_checks.check_precision(self.training, self.optimizer)
         recipe_checks.check_batches(self.training)
+        recipe_checks.check_intervals(self.training)
         recipe_checks.check_schedule(self.optimizer, self.training)

@@ -77,6 +77,10 @@ def check_precision(training: Training, optimizer: Optimizer) -> None:
         raise ValueError(f"optimizer.{changed[0]} needs optimizer.use_precision_aware_optimizer")
     if optimizer.use_precision_aware_optimizer and training.precision != "bf16":
         raise ValueError("optimizer.use_precision_aware_optimizer needs training.precision: bf16")
+    if optimizer.optimizer_cpu_offload and not optimizer.use_precision_aware_optimizer:
+        raise ValueError("optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer; set it to true")
+    if optimizer.optimizer_cpu_offload and training.fp8_param_gather and training.fp8_recipe != "delayed":
+        raise ValueError("optimizer.optimizer_cpu_offload with training.fp8_param_gather needs training.fp8_recipe: delayed")
     if optimizer.overlap_cpu_optimizer_d2h_h2d and not optimizer.optimizer_cpu_offload:
         raise ValueError("optimizer.overlap_cpu_optimizer_d2h_h2d needs optimizer.optimizer_cpu_offload")
 
@@ -95,6 +99,14 @@ def check_batches(training: Training) -> None:
         raise ValueError(
             f"training.rampup_batch_size: from {start} by {increment} one does not get to training.global_batch_size "
             f"({training.global_batch_size}); the difference must be a multiple of the increment"
+        )
+
+
+def check_intervals(training: Training) -> None:
+    """Check that the checkpoints that are kept for ever are written at all."""
+    if training.keep_every is not None and training.keep_every % training.save_interval:
+        raise ValueError(
+            f"training.keep_every ({training.keep_every}) must be a multiple of training.save_interval ({training.save_interval})"
         )
 
 

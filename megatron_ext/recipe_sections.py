@@ -232,3 +232,21 @@ class Resilience:
     """A loss above this many times the median of the last ones goes back to the last checkpoint and leaves the window's data out."""
     loss_spike_window: int = Field(default=100, ge=2)
     """Losses that the median is taken of; no spike is seen before there are half as many."""
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Wandb:
+    """Weights & Biases (pip install 'galen[wandb]'); its key comes from WANDB_API_KEY or `wandb login`, never from a recipe."""
+
+    project: str = Field(min_length=1)
+    """Project there."""
+    entity: str | None = None
+    """User or team; the key's own when not given."""
+    name: str | None = None
+    """Name of the run; the run folder's when not given."""
+    group: str | None = None
+    """What runs are listed under together."""
+    tags: list[str] = Field(default_factory=list)
+    """Words to find the run by."""
+    mode: Literal["online", "offline"] | None = None
+    """offline keeps the figures in the run folder, to be sent later with `wandb sync`; WANDB_MODE decides when not given, else online."""

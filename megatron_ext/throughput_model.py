@@ -2,8 +2,9 @@
 
 Each stage's time for a micro-batch is that of its matrix products, its attention, its memory traffic and what of its
 communication nothing hides; the pipeline adds its bubble (Narayanan et al. 2021, arXiv 2104.04473, section 2.2), the step the
-reduction of gradients and the optimizer. Five shares, below, stand for what kernels reach of their peak. They were set so that the
-model comes near NVIDIA's published H100 figures for Llama 3 in FP8 and Megatron-LM's for bf16; docs/planning.md states the errors.
+reduction of gradients and the optimizer. Five shares stand for what kernels reach of their peak. They were set so that the
+model comes near NVIDIA's published H100 figures for Llama 3 in FP8 and Megatron-LM's for bf16; `benchmarks/planner_fit.py` fits them
+to all published figures but one and predicts that one, and docs/planning.md states the errors.
 """
 
 import dataclasses
@@ -13,15 +14,29 @@ from megatron_ext.architecture import Architecture
 from megatron_ext.gpu_kinds import GpuKind
 from megatron_ext.recipe import Recipe
 
-GEMM_BF16 = 0.58  # of the bf16 peak
-GEMM_FP8 = 0.58  # of the FP8 peak, casts and scaling included
-ATTENTION = 0.45  # of the bf16 peak, fused causal attention forward and backward
-BANDWIDTH = 0.8  # of the memory's, the network's and NVLink's
-HIDDEN = 0.75  # of communication that the layout overlaps with computation
 # Passes over the kept activations in norms, rotary positions, SwiGLU and residuals: written and read forward, read and
 # written backward, with as much again for gradients.
 PASSES = 6
 _OPTIMIZER_BYTES = 30  # per weight and step: read and write weight, two averages, gradient in float32, write bf16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shares:
+    """What is reached of the hardware's peaks."""
+
+    gemm_bf16: float = 0.58
+    """Matrix products, of the bf16 peak."""
+    gemm_fp8: float = 0.58
+    """The same of the FP8 peak, casts and scaling included."""
+    attention: float = 0.45
+    """Fused causal attention forward and backward, of the bf16 peak."""
+    bandwidth: float = 0.8
+    """Of the memory's, the network's and NVLink's."""
+    hidden: float = 0.75
+    """Of communication that the layout overlaps with computation."""
+
+
+SHARES = Shares()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,29 +69,29 @@ class StepTime:
         return sum(dataclasses.astuple(self))
 
 
-def step_time(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> StepTime:
+def step_time(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, shares: Shares = SHARES) -> StepTime:
     """Return the seconds of one optimizer step of the whole batch."""
     parallel = recipe.parallel
     batches = memory_model.micro_batches(recipe, gpus)
     stages, pieces = parallel.pipeline_model_parallel_size, parallel.virtual_pipeline_model_parallel_size or 1
-    parts = max((_stage(architecture, recipe, kind, stage) for stage in range(stages)), key=sum)
+    parts = max((_stage(architecture, recipe, kind, stage, shares) for stage in range(stages)), key=sum)
     products, attention, memory, communication = (batches * part for part in parts)
     sent = volumes(architecture, recipe, gpus)
-    communication += _exposed(sent.pipeline, kind.network, pieces > 1)
+    communication += _exposed(sent.pipeline, kind.network, pieces > 1, shares)
     parameters = max(memory_model.stage_parameters(architecture, recipe, stage) for stage in range(stages))
-    shards = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
+    replicas = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     return StepTime(
         products=products,
         attention=attention,
         memory=memory,
         communication=communication,
         bubble=sum(parts) * (stages - 1) / pieces,
-        reduction=_exposed(sent.data, _data_link(recipe, gpus, kind), parallel.overlap_grad_reduce),
-        optimizer=parameters / shards * _OPTIMIZER_BYTES / (BANDWIDTH * kind.memory_bandwidth),
+        reduction=_exposed(sent.data, _data_link(recipe, gpus, kind), parallel.overlap_grad_reduce, shares),
+        optimizer=parameters / replicas * _OPTIMIZER_BYTES / (shares.bandwidth * kind.memory_bandwidth),
     )
 
 
-def _stage(architecture: Architecture, recipe: Recipe, kind: GpuKind, stage: int) -> tuple[float, float, float, float]:
+def _stage(architecture: Architecture, recipe: Recipe, kind: GpuKind, stage: int, shares: Shares) -> tuple[float, float, float, float]:
     """Return a stage's seconds for one micro-batch: products, attention, memory traffic, communication that is not hidden."""
     shape, parallel, training = architecture, recipe.parallel, recipe.training
     layers = memory_model.stage_layers(recipe, shape.num_layers)[stage]
@@ -86,26 +101,26 @@ def _stage(architecture: Architecture, recipe: Recipe, kind: GpuKind, stage: int
     attended = 6 * shape.num_attention_heads * shape.kv_channels * recipe.data.seq_length * tokens / tensor
     width = 2 * shape.kv_channels * (shape.num_attention_heads + shape.num_query_groups) + 3 * shape.ffn_hidden_size
     multiplied = 6 * shape.hidden_size * width * tokens / tensor
-    rate = GEMM_FP8 * kind.fp8_flops if training.fp8_format and kind.fp8_flops else GEMM_BF16 * kind.bf16_flops
+    rate = shares.gemm_fp8 * kind.fp8_flops if training.fp8_format and kind.fp8_flops else shares.gemm_bf16 * kind.bf16_flops
     products = layers * again * multiplied / rate
-    attention = layers * again * attended / (ATTENTION * kind.bf16_flops)
-    whole = dataclasses.replace(recipe, training=dataclasses.replace(training, recompute_granularity=None))
+    attention = layers * again * attended / (shares.attention * kind.bf16_flops)
+    whole = memory_model.without_recompute(recipe)
     traffic = layers * again * PASSES * sum(memory_model.layer_activations(shape, whole).values())
     if stage == parallel.pipeline_model_parallel_size - 1:
         rows = shape.padded_vocab_size(tensor) / tensor
-        products += 6 * rows * shape.hidden_size * tokens / (GEMM_BF16 * kind.bf16_flops)
+        products += 6 * rows * shape.hidden_size * tokens / (shares.gemm_bf16 * kind.bf16_flops)
         traffic += 3 * sum(memory_model.logits_bytes(shape, recipe).values())
     sent = _layer_bytes(architecture, recipe)
     link = kind.nvlink if tensor <= kind.per_node else kind.network
-    communication = layers * again * _exposed(sent[0], link, parallel.tp_comm_overlap)
+    communication = layers * again * _exposed(sent[0], link, parallel.tp_comm_overlap, shares)
     ring = kind.nvlink if tensor * parallel.context_parallel_size <= kind.per_node else kind.network
-    communication += layers * again * _exposed(sent[1], ring, True)  # the ring's steps are computed on while it turns
-    return products, attention, traffic / (BANDWIDTH * kind.memory_bandwidth), communication
+    communication += layers * again * _exposed(sent[1], ring, True, shares)  # the ring's steps are computed on while it turns
+    return products, attention, traffic / (shares.bandwidth * kind.memory_bandwidth), communication
 
 
-def _exposed(size: float, link: float, overlapped: bool) -> float:
+def _exposed(size: float, link: float, overlapped: bool, shares: Shares) -> float:
     """Return the seconds of a transfer that nothing hides."""
-    return size / (BANDWIDTH * link) * (1 - HIDDEN if overlapped else 1)
+    return size / (shares.bandwidth * link) * (1 - shares.hidden if overlapped else 1)
 
 
 def _layer_bytes(architecture: Architecture, recipe: Recipe) -> tuple[float, float]:

@@ -31,6 +31,7 @@ SHAPE = Architecture(
     layernorm_epsilon=1e-5,
     share_embeddings_and_output_weights=False,
 )
+# The list of tensors that a layer keeps on a CPU was made by looking at these ...
 LAYOUTS = {
     "DP2": {},
     "TP2": {"tensor_model_parallel_size": 2},
@@ -38,10 +39,45 @@ LAYOUTS = {
     "PP2": {"pipeline_model_parallel_size": 2},
     "PP2 VP2": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
     "PP2 uneven": {"pipeline_model_parallel_size": 2, "num_layers_in_first_pipeline_stage": 3},
-    "DP2 recompute": {"recompute_granularity": "full"},
     "TP2 SP bf16": {"tensor_model_parallel_size": 2, "sequence_parallel": True, "precision": "bf16"},
 }
-_TRAINING = ("recompute_granularity", "precision")
+# ... and not at these.
+OTHER_SHAPE = dataclasses.replace(
+    SHAPE,
+    num_layers=6,
+    hidden_size=192,
+    ffn_hidden_size=768,
+    num_attention_heads=12,
+    num_query_groups=2,
+    kv_channels=24,
+    vocab_size=900,
+    share_embeddings_and_output_weights=True,
+)
+HELD_OUT = {
+    "other shape": {},
+    "other shape, PP2 VP3 bf16": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 3, "precision": "bf16"},
+    "other shape, TP2 SP, micro-batch 1": {"tensor_model_parallel_size": 2, "sequence_parallel": True, "micro_batch_size": 1},
+    "CP2": {"context_parallel_size": 2},
+    "full recompute": {"recompute_granularity": "full"},
+    "full recompute, groups of 2": {"recompute_granularity": "full", "recompute_num_layers": 2},
+    "full recompute, block of 3": {"recompute_granularity": "full", "recompute_method": "block", "recompute_num_layers": 3},
+    "full recompute, PP2 VP2 block of 1": {
+        "recompute_granularity": "full",
+        "recompute_method": "block",
+        "pipeline_model_parallel_size": 2,
+        "virtual_pipeline_model_parallel_size": 2,
+    },
+    "full recompute, PP2": {"recompute_granularity": "full", "pipeline_model_parallel_size": 2},
+    "full recompute, TP2 SP bf16": {
+        "recompute_granularity": "full",
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
+    "selective recompute, MLP": {"recompute_granularity": "selective", "recompute_modules": ["mlp"]},
+    "selective recompute, attention": {"recompute_granularity": "selective"},
+}
+_TRAINING = ("recompute_granularity", "recompute_num_layers", "recompute_method", "recompute_modules", "precision", "micro_batch_size")
 
 
 def recipe(options):
@@ -100,10 +136,10 @@ def batches(run):
         yield {"tokens": tokens, "labels": tokens.clone(), "loss_mask": torch.ones(shape), "position_ids": positions}
 
 
-def measure(run):
+def measure(run, shape):
     platform = platforms.current()
     layout.initialize(run.parallel, run.training.seed)
-    model = optimization.wrap_model(build_pieces(platform, SHAPE, run), run)
+    model = optimization.wrap_model(build_pieces(platform, shape, run), run)
     optimizer = optimization.build_optimizer(model, run)
     parameters = [weight for piece in model for weight in piece.parameters()]
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
@@ -114,7 +150,11 @@ def measure(run):
     copies = [weight for part in optimizer.chained_optimizers for group in part.optimizer.param_groups for weight in group["params"]]
     copies = [] if run.training.precision == "fp32" else copies  # in fp32 they are the weights themselves
     stage = parallel_state.get_pipeline_model_parallel_rank()
-    planned = memory_model.stage_memory(SHAPE, run, 2, stage, fused=False)
+    planned = memory_model.stage_memory(shape, run, 2, stage, fused=False)
+    # of what `logits` counts, autograd holds the logits themselves, and of each token two float32, an int64 and a bool
+    tokens = run.training.micro_batch_size * run.data.seq_length // run.parallel.context_parallel_size
+    kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
+    moments = memory_model.moments(shape, run, 2, stage, fused=False)
     measured = {
         "parameters": sum(weight.numel() for weight in parameters),
         "weights": size(parameters),
@@ -123,11 +163,8 @@ def measure(run):
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
-    return {"stage": stage, "measured": measured, "planned": dataclasses.asdict(planned), "softmax": softmax(run)}
-
-
-def softmax(run):
-    return memory_model.logits_bytes(SHAPE, run)["softmax"]
+    kept = max(activations + (kept_logits if logits else 0) for activations, logits in moments)
+    return {"stage": stage, "measured": measured, "planned": {**dataclasses.asdict(planned), "activations": kept}}
 
 
 def size(tensors):
@@ -136,8 +173,9 @@ def size(tensors):
 
 if __name__ == "__main__":
     platforms.current().init_distributed()
-    for name, options in LAYOUTS.items():
-        line = json.dumps({"layout": name, "rank": torch.distributed.get_rank(), **measure(recipe(options))})
+    for name, options in (LAYOUTS | HELD_OUT).items():
+        found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
+        line = json.dumps({"layout": name, "held_out": name in HELD_OUT, "rank": torch.distributed.get_rank(), **found})
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     platforms.current().leave_distributed()

@@ -64,10 +64,9 @@ def test_model_options(recipe, overrides, expected):
 
 
 def test_optimizer_options(recipe):
-    config = OptimizerConfig(
-        **optimization.optimizer_options(recipe("optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_offload_fraction=0.5"))
-    )
-    assert (config.optimizer_cpu_offload, config.optimizer_offload_fraction) == (True, 0.5)
+    offload = ["optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_offload_fraction=0.5"]
+    options = optimization.optimizer_options(recipe(*offload, "optimizer.use_precision_aware_optimizer=true"))
+    assert (options["optimizer_cpu_offload"], options["optimizer_offload_fraction"]) == (True, 0.5)
     small = recipe(
         *("optimizer.use_precision_aware_optimizer=true", "optimizer.main_grads_dtype=bf16", "optimizer.main_params_dtype=fp16"),
         *("optimizer.exp_avg_dtype=fp8", "optimizer.exp_avg_sq_dtype=bf16"),
@@ -94,7 +93,10 @@ def test_optimizer_options(recipe):
             "parallel.tp_comm_overlap needs",
         ),
         ("optimizer.use_precision_aware_optimizer=true", "optimizer.use_precision_aware_optimizer needs Transformer Engine"),
-        ("optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_cpu_offload needs a GPU"),
+        (
+            "optimizer.optimizer_cpu_offload=true optimizer.use_precision_aware_optimizer=true",
+            "optimizer.optimizer_cpu_offload needs a GPU",
+        ),
         ("training.cross_entropy_loss_fusion=true", "training.cross_entropy_loss_fusion needs a GPU"),
     ],
 )

@@ -6,6 +6,8 @@ import torch
 from galen.recipe import load
 from megatron_ext import architecture as architectures
 from megatron_ext import layout, optimization
+from megatron_ext.gpu_kinds import KINDS
+from megatron_ext.layout_search import estimate
 from megatron_ext.recipe import Recipe, check_layout
 from tests.conftest import ROOT
 
@@ -19,6 +21,7 @@ SIZES = {
     "mmed_llama3_70b": ("70b", 70_553_706_496),
     "biomistral_7b": ("7b", 7_241_740_288),
 }
+KIND = {"h100": KINDS["h100-80gb"], "a100": KINDS["a100-80gb"], "h200": KINDS["h200"]}
 GPUS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
 PAIRS = [
     (model, f"{size}_{gpu}", count)
@@ -48,6 +51,7 @@ def test_every_layout_fits(model, spread, gpus):
     recipe = load_pair(model, spread)
     shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
+    assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits  # into the memory of that GPU, as planned
     config = shape.transformer_config(**layout.model_options(recipe))
     assert config.tensor_model_parallel_size == recipe.parallel.tensor_model_parallel_size
     assert config.virtual_pipeline_model_parallel_size == recipe.parallel.virtual_pipeline_model_parallel_size

@@ -13,7 +13,7 @@ def measurements():
         "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.megatron_ext.measure_memory"
     )
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(found) == 16  # eight layouts, two ranks
+    assert len(found) == 38  # 19 layouts, two ranks
     return found
 
 
@@ -21,13 +21,14 @@ def measurements():
 def test_weights_gradients_and_optimizer_are_exact(measurements):
     for one in measurements:
         for name in ("parameters", "weights", "gradients", "optimizer"):
-            assert one["measured"][name] == one["planned"][name], (one["layout"], one["rank"], name)
+            # Megatron cuts the state among replicas at multiples of 64 weights, of 8 bytes each
+            slack = 512 if name == "optimizer" else 0
+            assert abs(one["measured"][name] - one["planned"][name]) <= slack, (one["layout"], one["rank"], name)
 
 
 @pytest.mark.multiprocess
 def test_activations(measurements):
+    """What autograd holds at the fullest moment, for the layouts that the model was made with and for others."""
     for one in measurements:
-        planned = one["planned"]["activations"] + (one["softmax"] if one["planned"]["logits"] else 0)
-        ratio = one["measured"]["activations"] / planned
-        # with full recompute the plan adds up the layer that is recomputed and the loss, which are not there at the same time
-        assert (0.75 < ratio < 1) if "recompute" in one["layout"] else ratio == pytest.approx(1, abs=0.002), (one["layout"], one["rank"])
+        ratio = one["measured"]["activations"] / one["planned"]["activations"]
+        assert ratio == pytest.approx(1, abs=0.02 if one["held_out"] else 0.002), (one["layout"], one["rank"])

@@ -12,7 +12,7 @@ LAYOUTS = {
     "PP2, interleaved": (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2"]),
     "CP2": (2, ["parallel.context_parallel_size=2"]),
     "full recompute": (1, ["training.recompute_granularity=full", "training.recompute_num_layers=2"]),
-    "selective recompute": (1, ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,core_attn]"]),
+    "selective recompute": (1, ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,core_attn,layernorm]"]),
     "TP2 x CP2 with sequence parallelism": (
         4,
         ["parallel.tensor_model_parallel_size=2", "parallel.context_parallel_size=2", "parallel.sequence_parallel=true"],

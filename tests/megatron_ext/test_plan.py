@@ -52,3 +52,17 @@ def test_an_impossible_layout_says_why(call):
 
 def test_fp8_needs_a_gpu_that_has_it(call):
     assert "multiplies no FP8" in call("--gpus", "64", "--gpu", "a100-80gb", "training.fp8_format=hybrid")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["training.recompute_granularity=full", "training.recompute_method=block", "training.recompute_num_layers=5"],
+        ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,layernorm]"],
+    ],
+)
+def test_recompute_saves_memory(call, words):
+    layout = ["--gpus", "64", "--best", "1", "--json", "parallel.tensor_model_parallel_size=8", "parallel.pipeline_model_parallel_size=8"]
+    without, found = json.loads(call(*layout))["recipe"], json.loads(call(*layout, *words))["recipe"]
+    assert found["memory"] < without["memory"]
+    assert found["stages"][0]["weights"] == without["stages"][0]["weights"]

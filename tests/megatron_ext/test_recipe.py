@@ -122,6 +122,13 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
         ("training.recompute_modules=[moe]", "'core_attn', 'layernorm' or 'mlp'"),
         ("optimizer.exp_avg_dtype=bf16", "needs optimizer.use_precision_aware_optimizer"),
         ("optimizer.use_precision_aware_optimizer=true training.precision=fp32", "needs training.precision: bf16"),
+        ("optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer"),
+        (
+            "optimizer.optimizer_cpu_offload=true optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid "
+            "training.fp8_recipe=tensorwise training.fp8_param_gather=true",
+            "needs training.fp8_recipe: delayed",
+        ),
+        ("training.keep_every=1500", "training.keep_every (1500) must be a multiple of training.save_interval (1000)"),
         ("optimizer.overlap_cpu_optimizer_d2h_h2d=true", "needs optimizer.optimizer_cpu_offload"),
         ("training.rampup_batch_size=[8,2,100]", "start less than training.global_batch_size (8)"),
         ("training.rampup_batch_size=[4,3,100]", "the difference must be a multiple of the increment"),

@@ -1,20 +1,21 @@
 import json
-import os
 import struct
 import time
 
 import pytest
 
 from galen.errors import UsageError
-from megatron_ext.run_log import RunLog, check_wandb
+from galen.recipe import load
+from megatron_ext import weights_and_biases
+from megatron_ext.recipe import Recipe, Wandb
+from megatron_ext.run_log import RunLog
+from tests.megatron_ext.test_recipe import TEXT
 
 RECORD = {"loss": 2.5, "lr": 1e-3, "grad_norm": 1.5, "tokens": 256, "tokens_per_second": 10.0, "mfu": None, "elapsed": 1.0}
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    monkeypatch.setenv("WANDB_PROJECT", "galen-tests")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.fixture(autouse=True)
+def silent(monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
@@ -59,12 +60,14 @@ def log_records(data):
             part = b""
 
 
-def test_weights_and_biases_offline(tmp_path, offline):
+def test_weights_and_biases_offline(tmp_path):
     """Two starts of a run: both tell the same run at Weights & Biases, steps and validations with their names."""
     pytest.importorskip("wandb")
     (tmp_path / "recipe.yaml").write_text("output: x\n")
     for done in (0, 1):
-        log = RunLog(tmp_path, done, 3)
+        run = weights_and_biases.start(Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path)
+        assert (run.project, run.name, run.tags) == ("galen-tests", "two starts", ("ci",))
+        log = RunLog(tmp_path, done, 3, run)
         log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
         log.validation(done + 1, 2.25, 64)
         log.close()
@@ -76,15 +79,39 @@ def test_weights_and_biases_offline(tmp_path, offline):
     assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
 
 
-def test_wanted_and_not_installed(monkeypatch, offline):
+def test_wanted_without_a_key(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "recipe.yaml").write_text("output: x\n")
+    with pytest.raises(UsageError, match="Set WANDB_API_KEY or run `wandb login`"):
+        weights_and_biases.start(Wandb(project="galen-tests", mode="online"), tmp_path)
+
+
+def test_wanted_and_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    weights_and_biases.check(None)
     with pytest.raises(UsageError, match="wandb is not installed"):
-        check_wandb()
+        weights_and_biases.check(Wandb(project="x"))
+
+
+def test_in_the_recipe(tmp_path):
+    (tmp_path / "r.yaml").write_text(TEXT)
+    assert load(Recipe, tmp_path / "r.yaml").wandb is None
+    found = load(Recipe, tmp_path / "r.yaml", ["wandb.project=p", "wandb.mode=offline"]).wandb
+    assert (found.project, found.mode) == ("p", "offline")
+    for override, message in [
+        ("wandb.name=x", "key 'wandb.project' is missing"),
+        ("wandb.projekt=x", "did you mean 'project'?"),
+        ("wandb={project: x, mode: shared}", "'online' or 'offline'"),
+    ]:
+        with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+            load(Recipe, tmp_path / "r.yaml", [override])
 
 
 def test_not_wanted(tmp_path):
-    assert "WANDB_PROJECT" not in os.environ
-    check_wandb()
+    assert weights_and_biases.start(None, tmp_path) is None
     log = RunLog(tmp_path, 0, 1)
     log.train({"step": 1, **RECORD})
     log.close()

@@ -1,0 +1,60 @@
+"""The figures of a run at Weights & Biases, where the recipe wants them there. Only rank 0 sends."""
+
+import importlib.util
+import uuid
+from pathlib import Path
+from typing import Any
+
+from galen.atomic import write_text
+from galen.errors import UsageError
+from megatron_ext.recipe_sections import Wandb
+
+RUN_ID = "wandb_id.txt"
+
+
+def check(options: Wandb | None) -> None:
+    """Check, before anything long begins, that the package is installed where it is wanted.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if options is not None and importlib.util.find_spec("wandb") is None:
+        raise UsageError("the recipe has a section wandb, and wandb is not installed: pip install 'galen[wandb]', or set wandb=null")
+
+
+def start(options: Wandb | None, folder: Path) -> Any:
+    """Return the run at Weights & Biases, the same one after every restart; None where it is not wanted.
+
+    Args:
+        options: the recipe's section.
+        folder: run folder; it holds recipe.yaml, and keeps the run's id and what is not sent yet.
+
+    Raises:
+        UsageError: there is no key, or the service cannot be reached.
+    """
+    if options is None:
+        return None
+    import wandb
+
+    file = folder / RUN_ID
+    if not file.is_file():
+        write_text(file, uuid.uuid4().hex + "\n")
+    try:
+        run = wandb.init(
+            project=options.project,
+            entity=options.entity,
+            name=options.name or folder.name,
+            group=options.group,
+            tags=options.tags,
+            mode=options.mode,
+            id=file.read_text(encoding="utf-8").strip(),
+            resume="allow",
+            dir=str(folder),
+            config={"recipe": (folder / "recipe.yaml").read_text(encoding="utf-8")},
+        )
+    except wandb.errors.Error as error:
+        raise UsageError(
+            f"Weights & Biases: {error}. Set WANDB_API_KEY or run `wandb login`; without a network wandb.mode=offline; or wandb=null"
+        ) from None
+    run.define_metric("*", step_metric="step")  # a run that goes on from a checkpoint logs some steps again
+    return run
