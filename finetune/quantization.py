@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,31 @@ def llmcompressor(name: str) -> Write:
         rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
         longest = max(map(len, calibration), default=0)
         try:
-            oneshot(
-                model=network,
-                dataset=rows if len(rows) else None,
-                recipe=_recipe(name),
-                max_seq_length=longest,
-                num_calibration_samples=len(rows),
-                processor=AutoTokenizer.from_pretrained(model),
-                log_dir=None,
-            )
+            with _memory():
+                oneshot(
+                    model=network,
+                    dataset=rows if len(rows) else None,
+                    recipe=_recipe(name),
+                    max_seq_length=longest,
+                    num_calibration_samples=len(rows),
+                    processor=AutoTokenizer.from_pretrained(model),
+                    log_dir=None,
+                )
         except (ValueError, RuntimeError) as error:
             raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
         network.save_pretrained(output, save_compressed=True)
 
     return write
+
+
+def _memory() -> AbstractContextManager[object]:
+    """Let llmcompressor's AWQ keep activations in plain memory where there is no accelerator to pin memory for."""
+    if torch.accelerator.is_available():
+        return nullcontext()
+    from compressed_tensors.utils import patch_attr
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    return patch_attr(IntermediatesCache, "pin_memory", lambda *_: None)
 
 
 def _recipe(name: str) -> list[Any]:
@@ -103,8 +115,6 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
                 f"{name} needs {package}: pip install 'galen[quantize]', best into an environment of its own (llmcompressor takes "
                 "only some versions of transformers); the folders it writes load anywhere with compressed-tensors"
             )
-        if name == "awq" and not torch.cuda.is_available():
-            raise UsageError("awq needs a GPU: llmcompressor keeps its activations in memory pinned for one; gptq runs on a CPU, too")
         if calibration and not calibrated:
             raise UsageError(f"{name} needs texts to measure activations on: give --calibration FILE")
 

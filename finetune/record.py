@@ -59,13 +59,13 @@ def read(path: str | Path) -> list[Record]:
 
 
 def text_of(record: Record) -> str:
-    """Return what a record asks: the question with its context, the prompt, or all that is not the assistant's."""
+    """Return what a record asks: the question with context and options, the prompt, or all that is not the assistant's."""
     match record:
         case Pair():
             return record.prompt
         case Conversation():
             return "\n".join(message["content"] for message in record.messages if message["role"] != "assistant")
-    return f"{record.context}\n{record.question}"
+    return "\n".join([record.context, record.question, *record.options.values()])
 
 
 def _pair(record: dict[str, Any], where: str) -> Pair:

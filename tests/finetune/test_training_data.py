@@ -41,9 +41,13 @@ def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
 
 def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
     test = tmp_path / "test.jsonl"
-    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": {"A": "a", "B": "b"}, "answer": "A"}) + "\n")
-    data = training_data.read(Data(train=[Source(set="mmedbench", source=str(mmedbench))], test_sets=[str(test)]))
-    assert len(data.train) == 3 and data.in_test_sets == ["mmedbench/English:3"]
+    options = {"A": "e", "B": "a", "C": "b", "D": "c", "E": "d"}
+    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": options, "answer": "A"}) + "\n")
+    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    data = training_data.read(Data(train=[source], test_sets=[str(test)]))
+    assert len(data.train) == 5 and {item.record.id for item in data.train} == {f"mmedbench/English:{n}" for n in (1, 2, 4)}
+    (found,) = data.in_test_sets
+    assert (found["document"], found["file"], found["item"]) == ("mmedbench/English:3", "test.jsonl", "x")
     assert test in data.files
 
 
