@@ -52,8 +52,8 @@ class Data:
     """What it is trained on."""
 
     train: str | list[str | Source]
-    """JSONL file or files of questions, {"prompt", "completion"}, or {"messages": [{"role", "content"}]}; or published sets as
-    {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
+    """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, or {"instruction", "input",
+    "output"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
     validation: str | list[str | Source] | None = None
     """The same for validation."""
     validation_share: Share = 0.0

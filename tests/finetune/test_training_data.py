@@ -51,6 +51,26 @@ def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
     assert test in data.files
 
 
+def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
+    """Its files have all corpora together, in one layout for training, validation and tests."""
+    corpora = ["MedQA", "MedQA-5_options", "PubMedQA"]
+    for split, numbers in (("train", range(6)), ("test", range(5, 7))):
+        records = [
+            {
+                "identifier": f"{split}-{number}", "corpus_name": corpora[number % 3], "context": None, "task_type": "MCQA",
+                "question": f"What is found in case {number} of this series of patients seen last year?",
+                "options": {"A": "x", "B": "y"}, "correct_answer_letter": "B", "classes": ["A", "B"],
+            }
+            for number in numbers
+        ]  # fmt: skip
+        (tmp_path / f"overall_{split}+prompt.json").write_text(json.dumps(records))
+    train = Source(set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"])
+    test = Source(set="biomistral", source=str(tmp_path / "overall_test+prompt.json"))
+    data = training_data.read(Data(train=[train], test_sets=[test], protocol="biomistral"))
+    assert [item.record.id for item in data.train] == ["biomistral/train-2"]
+    assert [finding["item"] for finding in data.in_test_sets] == ["biomistral/test-5"]
+
+
 def test_ids_can_be_left_out(question_file, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps({"q1": "", "q3": ""}))
     data = training_data.read(Data(train=[Source(source=str(question_file), not_ids=str(tmp_path / "ids.json"))]))
