@@ -74,7 +74,7 @@ def _memory() -> AbstractContextManager[object]:
 
 
 def _recipe(name: str) -> list[Any]:
-    """Return llmcompressor's modifiers: 4 bit with groups of 128 weights as BioMistral's AWQ models, or 8 bit a channel."""
+    """Return llmcompressor's modifiers: groups of 128 weights, 4 bit as BioMistral's AWQ models, or 8 bit."""
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 

@@ -49,9 +49,7 @@ def test_bitsandbytes_in_four_and_eight_bit(model, question_file, tmp_path, caps
     check_methods(model, question_file, tmp_path / "out", capsys, "bnb4", "bnb8")
 
 
-@pytest.mark.parametrize(
-    "four", ["gptq", pytest.param("awq", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
-)
+@pytest.mark.parametrize("four", ["gptq", "awq"])
 def test_llmcompressor_in_four_and_eight_bit(model, question_file, tmp_path, capsys, four):
     pytest.importorskip("llmcompressor")
     check_methods(model, question_file, tmp_path / "out", capsys, four, "int8")
@@ -81,10 +79,6 @@ def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="awq needs llmcompressor: pip install"):
         quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-        with pytest.raises(UsageError, match="awq needs a GPU"):
-            quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(UsageError, match=r"gptq needs texts .* --calibration"):
         quantize.main(["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out")])
