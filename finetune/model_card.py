@@ -116,7 +116,7 @@ def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
     left_out, tests = run["counts"]["records"]["left_out_as_in_test_sets"], run["config"]["data"].get("test_sets")
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
-        lines = [f"{left_out:,} training records were left out, since they share 13 words in a row, or all, with a test question."]
+        lines = [f"{left_out:,} training records were left out, since they hold a test question (13 words in a row, or all of it)."]
     for results in map(read_results, folders):
         for task, summary in results["tasks"].items():
             if "contaminated" in summary:

@@ -125,6 +125,8 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     from peft import PeftModel
 
     options: dict[str, Any] = {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
+    if weights is not None:  # gathered, tied weights are copies, which would be stored twice
+        weights = {name: weight for name, weight in weights.items() if name not in network.all_tied_weights_keys}
     network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from galen.errors import DataError, UsageError
 
 Write = Callable[[Path, Path, Sequence[list[int]]], None]
 """`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
+
+GROUP_SIZES = (128, 64, 32)
+"""Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
 
 
 def bitsandbytes(bits: int) -> Write:
@@ -45,15 +49,16 @@ def llmcompressor(name: str) -> Write:
         rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
         longest = max(map(len, calibration), default=0)
         try:
-            oneshot(
-                model=network,
-                dataset=rows if len(rows) else None,
-                recipe=_recipe(name),
-                max_seq_length=longest,
-                num_calibration_samples=len(rows),
-                processor=AutoTokenizer.from_pretrained(model),
-                log_dir=None,
-            )
+            with _memory():
+                oneshot(
+                    model=network,
+                    dataset=rows if len(rows) else None,
+                    recipe=_recipe(name, network),
+                    max_seq_length=longest,
+                    num_calibration_samples=len(rows),
+                    processor=AutoTokenizer.from_pretrained(model),
+                    log_dir=None,
+                )
         except (ValueError, RuntimeError) as error:
             raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
         network.save_pretrained(output, save_compressed=True)
@@ -61,19 +66,50 @@ def llmcompressor(name: str) -> Write:
     return write
 
 
-def _recipe(name: str) -> list[Any]:
-    """Return llmcompressor's modifiers: 4 bit with groups of 128 weights as BioMistral's AWQ models, or 8 bit a channel."""
+def _memory() -> AbstractContextManager[object]:
+    """Let llmcompressor's AWQ keep activations in plain memory where there is no accelerator to pin memory for."""
+    if torch.accelerator.is_available():
+        return nullcontext()
+    from compressed_tensors.utils import patch_attr
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    return patch_attr(IntermediatesCache, "pin_memory", lambda *_: None)
+
+
+def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
+    """Return llmcompressor's modifiers: 4 bit in groups of weights as BioMistral's AWQ models, or 8 bit a channel.
+
+    Raises:
+        DataError: no size of groups divides the model's layers.
+    """
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
-    layers: dict[str, Any] = {"targets": "Linear", "ignore": ["lm_head"]}
+    if name == "int8":
+        weights = QuantizationArgs(num_bits=8, symmetric=True, strategy="channel")
+    else:
+        weights = QuantizationArgs(num_bits=4, symmetric=name == "gptq", strategy="group", group_size=group_size(network))
+    layers = {"config_groups": {"linear": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
     if name == "awq":
         from llmcompressor.modifiers.transform.awq import AWQModifier
 
-        return [AWQModifier(duo_scaling="both"), QuantizationModifier(scheme="W4A16_ASYM", **layers)]
-    if name == "gptq":
-        return [GPTQModifier(scheme="W4A16", **layers)]
-    return [QuantizationModifier(scheme="W8A16", **layers)]
+        return [AWQModifier(duo_scaling="both"), QuantizationModifier(**layers)]
+    return [GPTQModifier(**layers) if name == "gptq" else QuantizationModifier(**layers)]
+
+
+def group_size(network: torch.nn.Module) -> int:
+    """Return how many weights share a scale in 4 bit: 128, or 64 or 32 where that does not divide the inputs of all layers.
+
+    Raises:
+        DataError: none of the three does.
+    """
+    layers = [module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    for size in GROUP_SIZES:
+        if all(layer.in_features % size == 0 for layer in layers):
+            return size
+    widths = sorted({layer.in_features for layer in layers})
+    raise DataError(f"4 bit goes by groups of 128, 64 or 32 weights, none of which divides all layers' inputs ({widths}); int8 does not")
 
 
 METHODS: dict[str, tuple[Write, str, bool]] = {
@@ -103,8 +139,6 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
                 f"{name} needs {package}: pip install 'galen[quantize]', best into an environment of its own (llmcompressor takes "
                 "only some versions of transformers); the folders it writes load anywhere with compressed-tensors"
             )
-        if name == "awq" and not torch.cuda.is_available():
-            raise UsageError("awq needs a GPU: llmcompressor keeps its activations in memory pinned for one; gptq runs on a CPU, too")
         if calibration and not calibrated:
             raise UsageError(f"{name} needs texts to measure activations on: give --calibration FILE")
 

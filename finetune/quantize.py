@@ -3,9 +3,10 @@
     python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl --output QUANTISED
     python finetune/quantize.py --model MODEL --methods awq,gptq,int8 --calibration train.jsonl --questions test.jsonl --output QUANTISED
 
-awq and gptq: 4 bit in groups of 128; int8: 8 bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
-bitsandbytes). Each writes QUANTISED/METHOD, which transformers loads. QUANTISED/table.md has size, memory, speed and accuracy beside
-the model itself, all measured on this machine. A method that is there already is not made again.
+awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8 bit a channel (all by
+llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by bitsandbytes). Each writes QUANTISED/METHOD, which transformers
+loads. QUANTISED/table.md has size, memory, speed and accuracy beside the model itself, all measured on this machine. A method that is
+there already is not made again.
 """
 
 import argparse

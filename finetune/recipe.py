@@ -52,14 +52,14 @@ class Data:
     """What it is trained on."""
 
     train: str | list[str | Source]
-    """JSONL file or files of questions, {"prompt", "completion"}, or {"messages": [{"role", "content"}]}; or published sets as
-    {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
+    """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, or {"instruction", "input",
+    "output"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
     validation: str | list[str | Source] | None = None
     """The same for validation."""
     validation_share: Share = 0.0
     """Without validation files: share of the training records kept for validation, chosen by a hash of their ids."""
     test_sets: list[str | Source] = dataclasses.field(default_factory=list)
-    """What the model will be tested on: training records that are also there, or share 13 words in a row with it, are left out."""
+    """What the model will be tested on: training records that hold its questions (data_prep/'s decontamination) are left out."""
     protocol: str = "lm_eval"
     """Prompt form of questions, one of evaluation/prompts.py."""
     chat_template: str | None = None
@@ -117,7 +117,7 @@ class Training:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Spread weights, gradients and optimizer over the GPUs (FSDP) instead of keeping copies (DDP)."""
+    """Spread weights, gradients and optimizer over the processes (FSDP2) instead of keeping copies (DDP)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

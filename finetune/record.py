@@ -39,8 +39,9 @@ Record = Question | Pair | Conversation
 def read(path: str | Path) -> list[Record]:
     """Read a JSONL file of `{"messages": [{"role", "content"}]}`, of `{"prompt", "completion"}`, or of questions.
 
-    The first record's keys tell which; a file holds one kind. Records without an `id` get one from their content, so that a
-    split by id never parts two copies.
+    Two more published layouts are read as a user's message and the assistant's: `{"question", "answer"}` without options, and
+    `{"instruction", "input", "output"}`, the input after a blank line where there is one. The first record's keys tell which; a file
+    holds one kind. Records without an `id` get one from their content, so that a split by id never parts two copies.
 
     Raises:
         DataError: the file is missing or empty, or a record is wrong; names file, line and key.
@@ -53,19 +54,23 @@ def read(path: str | Path) -> list[Record]:
         make = _conversation
     elif "prompt" in first[1] and "completion" in first[1]:
         make = _pair
+    elif {"instruction", "output"} <= first[1].keys():
+        make = _instruction
+    elif {"question", "answer"} <= first[1].keys() and "options" not in first[1]:
+        make = _asked
     else:
         return list(question.read(path))
     return [make(record, where) for where, record in jsonl.records(path)]
 
 
 def text_of(record: Record) -> str:
-    """Return what a record asks: the question with its context, the prompt, or all that is not the assistant's."""
+    """Return what a record asks: the question with context and options, the prompt, or all that is not the assistant's."""
     match record:
         case Pair():
             return record.prompt
         case Conversation():
             return "\n".join(message["content"] for message in record.messages if message["role"] != "assistant")
-    return f"{record.context}\n{record.question}"
+    return "\n".join([record.context, record.question, *record.options.values()])
 
 
 def _pair(record: dict[str, Any], where: str) -> Pair:
@@ -90,6 +95,22 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
     if checked[-1]["role"] != "assistant":
         raise DataError(f"{where}: the last message must be the assistant's, or there is nothing to learn after it")
     return Conversation(_id(record, where, checked), tuple(checked))
+
+
+def _instruction(record: dict[str, Any], where: str) -> Conversation:
+    asked, given = jsonl.text(record, "instruction", where), record.get("input") or ""
+    if not isinstance(given, str):
+        raise DataError(f"{where}: key 'input' must be a text, not {jsonl.shown(given)}")
+    return _exchange(record, where, f"{asked}\n\n{given}" if given.strip() else asked, jsonl.text(record, "output", where))
+
+
+def _asked(record: dict[str, Any], where: str) -> Conversation:
+    return _exchange(record, where, jsonl.text(record, "question", where), jsonl.text(record, "answer", where))
+
+
+def _exchange(record: dict[str, Any], where: str, asked: str, answer: str) -> Conversation:
+    messages = ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+    return Conversation(_id(record, where, messages), messages)
 
 
 def _id(record: dict[str, Any], where: str, content: Any) -> str:

@@ -8,6 +8,7 @@ RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill, 
 checkpoint, with the same result as if it had never stopped.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from finetune import chat, training_data
 from finetune.recipe import Recipe
 from finetune.training_data import TrainingData
 from galen import cli, manifest, recipe
+from galen.atomic import write_text
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -39,6 +41,9 @@ def main(argv: list[str] | None = None) -> int | None:
         if first:
             print(f"{run} is finished already; the result is in {result}")
         return 0
+    if first and options.data.test_sets:
+        lines = (json.dumps(finding, ensure_ascii=False) + "\n" for finding in data.in_test_sets)
+        write_text(run / "contamination.jsonl", "".join(lines))
     _say(f"{len(data.train):,} training and {len(data.validation):,} validation samples; {_left_out(data)}")
     from finetune import training
 
@@ -53,7 +58,7 @@ def _write_manifest(options: Recipe, model: Path, data: TrainingData, run: Path,
     results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
     weights = sorted(path for folder in results for path in folder.iterdir() if path.is_file())
     inputs = [*(model / name for name in model_folder.hashes(model)), *data.files]
-    outputs = [run / "log.jsonl", run / "recipe.yaml", *weights]
+    outputs = [run / "log.jsonl", run / "recipe.yaml", *([run / "contamination.jsonl"] if options.data.test_sets else []), *weights]
     counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
     manifest.write(
         run / manifest.NAME,
@@ -62,7 +67,6 @@ def _write_manifest(options: Recipe, model: Path, data: TrainingData, run: Path,
         config=recipe.to_dict(options),
         outputs=outputs,
         counts=counts,
-        in_test_sets=data.in_test_sets[:100],
     )
 
 

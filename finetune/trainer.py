@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
+from finetune import sharding
 from finetune.batch import collate, collate_packed, loss_sum
 from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
@@ -31,6 +32,8 @@ class AnswerTrainer(Trainer):
         accuracy: measures the network's accuracy with each validation (`eval_accuracy` and its interval), or None.
         callbacks: what else listens.
     """
+
+    is_fsdp_enabled: bool
 
     def __init__(
         self,
@@ -54,6 +57,13 @@ class AnswerTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self._validated: tuple[int, dict[str, float]] | None = None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator; with FSDP on CPUs it is told to shard, which accelerate does by itself on GPUs alone."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            self.is_fsdp_enabled = True
+            sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         """Return the order of training; the Trainer's own would hang on the number of processes."""
@@ -101,10 +111,10 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
     """Return the Trainer's options for a recipe; checkpoints go to `folder`.
 
     Raises:
-        UsageError: FSDP is asked for without GPUs or with one process.
+        UsageError: FSDP is asked for with one process.
     """
-    if training.fsdp and not (torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1):
-        raise UsageError("training.fsdp needs several GPUs, a process for each: start with torchrun --nproc-per-node N; or set it to false")
+    if training.fsdp and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise UsageError("training.fsdp needs several processes: start with torchrun --nproc-per-node N; or set it to false")
     cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
     cpu = not torch.cuda.is_available()
     options = TrainingArguments(

@@ -8,9 +8,10 @@ from pathlib import Path
 from evaluation import prompts, question_sets
 from evaluation.question import Question
 from evaluation.question_sets import rows
-from finetune import record, sample
-from finetune.overlap import Overlap
+from finetune import contamination, record, sample
+from finetune.contamination import Finding
 from finetune.recipe import Data, Source
+from finetune.record import Record
 from finetune.sample import Item
 from galen.errors import DataError
 
@@ -26,8 +27,8 @@ class TrainingData:
     validation: list[Item]
     files: list[Path]
     """All files read."""
-    in_test_sets: list[str]
-    """Ids of the training records that were left out, since a test set holds them."""
+    in_test_sets: list[Finding]
+    """The training records that were left out, since they hold a test question: one finding each."""
     without_rationale: int
     """Questions that were left out of a form that needs a rationale."""
 
@@ -47,10 +48,9 @@ def read(data: Data) -> TrainingData:
             prompts.form(name)
     train, validation = ([item for source in part for item in _items(source, data.protocol)] for part in parts[:2])
     _check_apart(train, validation)
-    tests = [item.record for source in parts[2] for item in _items(source, data.protocol)]
-    overlap = Overlap(tests)
-    shared = [item.record.id for item in train if tests and item.record in overlap]
-    train = [item for item in train if item.record.id not in set(shared)]
+    shared = _in_test_sets(train, parts[2], data.protocol)
+    held = {finding["document"] for finding in shared}
+    train = [item for item in train if item.record.id not in held]
     whole = len(train) + len(validation)
     train, validation = ([item for item in part if not _lacks_rationale(item)] for part in (train, validation))
     lacking = whole - len(train) - len(validation)
@@ -62,7 +62,7 @@ def read(data: Data) -> TrainingData:
     if not train:
         raise DataError(f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no rationale")
     files = [path for part in parts for source in part for path in _files(source)]
-    return TrainingData(train, validation, list(dict.fromkeys(files)), list(dict.fromkeys(shared)), lacking)
+    return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)
 
 
 def _as_sources(given: str | Sequence[str | Source] | None) -> list[str | Source]:
@@ -83,6 +83,18 @@ def _items(source: str | Source, protocol: str) -> Iterator[Item]:
         named = found if source.set == "galen" else dataclasses.replace(found, id=f"{source.set}/{found.id}")
         for form in source.forms or [protocol]:
             yield Item(named, form)
+
+
+def _in_test_sets(train: Sequence[Item], sources: Sequence[str | Source], protocol: str) -> list[Finding]:
+    """Return a finding for each training record that holds a test question; a record in several forms is looked at once."""
+    if not sources:
+        return []
+    tests: dict[str, list[Record]] = {}
+    for source in sources:
+        name = Path(source if isinstance(source, str) else source.source).name
+        tests.setdefault(name, []).extend(item.record for item in _items(source, protocol))
+    records = {item.record.id: item.record for item in train}
+    return contamination.find(list(records.values()), tests)
 
 
 def _lacks_rationale(item: Item) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TEXTS
+from tests.megatron_ext.conftest import starter
 
 MARKS = ["<|im_start|>", "<|im_end|>"]
 SMOLLM2 = Path.home() / ".cache" / "galen" / "SmolLM2-135M-Instruct"  # where `make demo` puts it
@@ -101,3 +102,9 @@ training:
 output: {tmp_path / "run"}
 """)
     return path
+
+
+@pytest.fixture(scope="session")
+def start_forked(tmp_path_factory):
+    """Start `finetune/train.py` over forked processes, which begin at once, from a recipe and overrides."""
+    yield from starter(tmp_path_factory, "finetune.train", "finetune.training", "peft")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from finetune import quantize
+from finetune import quantization, quantize
 from finetune.measurement import Measurement, table
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,19 @@ def test_bitsandbytes_in_four_and_eight_bit(model, question_file, tmp_path, caps
     check_methods(model, question_file, tmp_path / "out", capsys, "bnb4", "bnb8")
 
 
-@pytest.mark.parametrize(
-    "four", ["gptq", pytest.param("awq", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
-)
+@pytest.mark.parametrize("four", ["gptq", "awq"])
 def test_llmcompressor_in_four_and_eight_bit(model, question_file, tmp_path, capsys, four):
     pytest.importorskip("llmcompressor")
     check_methods(model, question_file, tmp_path / "out", capsys, four, "int8")
+
+
+@pytest.mark.parametrize(("width", "size"), [(256, 128), (576, 64), (96, 32)])
+def test_four_bit_goes_by_groups_that_divide_all_layers_but_the_last(width, size):
+    layers = {"up_proj": torch.nn.Linear(width, 384), "down_proj": torch.nn.Linear(384, width), "lm_head": torch.nn.Linear(7, 9)}
+    assert quantization.group_size(torch.nn.ModuleDict(layers)) == size
+    layers["up_proj"] = torch.nn.Linear(100, 384)
+    with pytest.raises(DataError, match=r"none of which divides all layers' inputs \(\[100, 384\]\)"):
+        quantization.group_size(torch.nn.ModuleDict(layers))
 
 
 def test_the_table_pairs_accuracies_with_the_first_model():
@@ -81,10 +88,6 @@ def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="awq needs llmcompressor: pip install"):
         quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-        with pytest.raises(UsageError, match="awq needs a GPU"):
-            quantize.main(["--model", str(model), "--methods", "awq", "--output", str(tmp_path / "out")])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(UsageError, match=r"gptq needs texts .* --calibration"):
         quantize.main(["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out")])

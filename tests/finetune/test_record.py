@@ -23,6 +23,19 @@ def test_the_keys_tell_the_kind(tmp_path, question_file):
 
 
 @pytest.mark.parametrize(
+    ("given", "asked", "said"),
+    [
+        ({"instruction": "Name it.", "input": "", "output": "Scurvy."}, "Name it.", "Scurvy."),
+        ({"instruction": "Name it.", "input": "Gums bleed.", "output": "Scurvy."}, "Name it.\n\nGums bleed.", "Scurvy."),
+        ({"question": "When to refer?", "answer": "At once."}, "When to refer?", "At once."),
+    ],
+)
+def test_questions_and_instructions_with_free_answers_are_conversations(tmp_path, given, asked, said):
+    (found,) = record.read(write(tmp_path / "a.jsonl", given))
+    assert found.messages == ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"prompt": "p", "completion": ""}, r"a\.jsonl, line 2: key 'completion' must be a text"),

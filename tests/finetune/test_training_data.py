@@ -41,10 +41,34 @@ def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
 
 def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
     test = tmp_path / "test.jsonl"
-    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": {"A": "a", "B": "b"}, "answer": "A"}) + "\n")
-    data = training_data.read(Data(train=[Source(set="mmedbench", source=str(mmedbench))], test_sets=[str(test)]))
-    assert len(data.train) == 3 and data.in_test_sets == ["mmedbench/English:3"]
+    options = {"A": "e", "B": "a", "C": "b", "D": "c", "E": "d"}
+    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": options, "answer": "A"}) + "\n")
+    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    data = training_data.read(Data(train=[source], test_sets=[str(test)]))
+    assert len(data.train) == 5 and {item.record.id for item in data.train} == {f"mmedbench/English:{n}" for n in (1, 2, 4)}
+    (found,) = data.in_test_sets
+    assert (found["document"], found["file"], found["item"]) == ("mmedbench/English:3", "test.jsonl", "x")
     assert test in data.files
+
+
+def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
+    """Its files have all corpora together, in one layout for training, validation and tests."""
+    corpora = ["MedQA", "MedQA-5_options", "PubMedQA"]
+    for split, numbers in (("train", range(6)), ("test", range(5, 7))):
+        records = [
+            {
+                "identifier": f"{split}-{number}", "corpus_name": corpora[number % 3], "context": None, "task_type": "MCQA",
+                "question": f"What is found in case {number} of this series of patients seen last year?",
+                "options": {"A": "x", "B": "y"}, "correct_answer_letter": "B", "classes": ["A", "B"],
+            }
+            for number in numbers
+        ]  # fmt: skip
+        (tmp_path / f"overall_{split}+prompt.json").write_text(json.dumps(records))
+    train = Source(set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"])
+    test = Source(set="biomistral", source=str(tmp_path / "overall_test+prompt.json"))
+    data = training_data.read(Data(train=[train], test_sets=[test], protocol="biomistral"))
+    assert [item.record.id for item in data.train] == ["biomistral/train-2"]
+    assert [finding["item"] for finding in data.in_test_sets] == ["biomistral/test-5"]
 
 
 def test_ids_can_be_left_out(question_file, tmp_path):

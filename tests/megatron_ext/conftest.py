@@ -71,8 +71,14 @@ class Started:
 @pytest.fixture(scope="session")
 def start_forked(tmp_path_factory):
     """Start a run over forked processes, which begin at once, from a recipe and overrides."""
+    names = ("pretrain", "checkpointing", "optimization", "platforms", "run_log", "tokenised_data", "training")
+    yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names))
+
+
+def starter(tmp_path_factory, *modules: str):
+    """Yield a function that starts a run of the first module's `main` over forked processes that have imported all of them."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.megatron_ext.fork_server"],
+        [sys.executable, "-m", "tests.megatron_ext.fork_server", *modules],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,

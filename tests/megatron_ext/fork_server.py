@@ -1,10 +1,13 @@
-"""Starts training processes within milliseconds: it has imported torch and Megatron already, and forks.
+"""Starts training processes within milliseconds: it has imported what they need already, and forks.
 
-A line of JSON on standard input, `{"argv", "processes", "output"}`, starts a run of `megatron_ext.pretrain` over that many processes
-whose output goes to the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a
-second line holds their exit codes.
+    python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import; the first one's `main` is run
+
+A line of JSON on standard input, `{"argv", "processes", "output"}`, starts a run over that many processes whose output goes to the
+file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a second line holds their exit
+codes.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -16,15 +19,14 @@ import traceback
 
 
 def main():
-    from megatron_ext import checkpointing, optimization, platforms, pretrain, run_log, tokenised_data, training  # noqa: F401
-
+    entry, *_ = [importlib.import_module(name) for name in sys.argv[1:]]
     answer(["ready"])
     for line in sys.stdin:
         request = json.loads(line)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        pids = [start(request, rank, port) for rank in range(request["processes"])]
+        pids = [start(entry, request, rank, port) for rank in range(request["processes"])]
         answer(pids)
         answer(wait(pids))
 
@@ -33,7 +35,7 @@ def answer(message):
     print(json.dumps(message), flush=True)
 
 
-def start(request, rank, port):
+def start(entry, request, rank, port):
     pid = os.fork()
     if pid:
         return pid
@@ -43,11 +45,10 @@ def start(request, rank, port):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"])}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from galen import cli
-    from megatron_ext import pretrain
 
     code = 1
     try:
-        cli.run(lambda: pretrain.main(request["argv"]))
+        cli.run(lambda: entry.main(request["argv"]))
     except SystemExit as done:
         code = done.code
     except BaseException:

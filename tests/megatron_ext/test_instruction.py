@@ -97,31 +97,69 @@ def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(mode
     assert packed or learnt == sum(int(conversations.learnt(place).sum()) for place in range(8))
 
 
-@pytest.mark.multiprocess
-@pytest.mark.parametrize("packed", ["false", "true"])
-def test_both_paths_have_the_same_loss(pretrain_forked, model, megatron, chats, samples, packed):
-    """Eight conversations in a step, in sequences of their own or packed: the mean over all answer tokens, as finetune/ has it.
+@pytest.fixture(scope="module")
+def learn(pretrain_forked, megatron, chats):
+    """Learn the conversations for two steps over some processes; return the run folder."""
 
-    Packed, some come twice to fill the step: the loss is then compared on the rows that Megatron read.
-    """
+    def learn(processes, *overrides):
+        files = [f"model.checkpoint={megatron}", f"data.train=[{chats}]", f"data.validation=[{chats}]", "data.instruction=true"]
+        steps = ["training.train_iters=2", "training.eval_interval=2", "training.eval_iters=1", "optimizer.lr_warmup_iters=0"]
+        return pretrain_forked(processes, *files, *steps, f"data.seq_length={LENGTH}", *overrides)
+
+    return learn
+
+
+@pytest.fixture(scope="module")
+def alone(learn):
+    """A run of one process, a conversation in a sequence."""
+    return learn(1)
+
+
+def expected_loss(model, chats, samples, packed):
+    """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are; packed, some come twice to fill it."""
     from megatron_ext.instruction_data import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
-    rows = InstructionSamples(conversations, 8, LENGTH, packed == "true", seed=1234)._rows
+    rows = InstructionSamples(conversations, 8, LENGTH, packed, seed=1234)._rows
     batch = collate([samples[place] for row in rows for place in row])
     labels = batch.pop("labels")
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    expected = loss_sum(logits, labels).item() / int((labels != IGNORED).sum())
-    output = pretrain_forked(
-        1, f"model.checkpoint={megatron}", f"data.train=[{chats}]", f"data.validation=[{chats}]", "data.instruction=true",
-        f"data.seq_length={LENGTH}", f"data.reset_attention_mask={packed}", "training.train_iters=1", "training.eval_iters=1",
-        "optimizer.lr_warmup_iters=0",
-    )  # fmt: skip
-    (step,) = log(output, "train")
-    assert step["loss"] == pytest.approx(expected, rel=1e-6)
-    assert log(output, "validation")[0]["loss"] == pytest.approx(expected, rel=1e-6)
-    assert log(output, "validation")[0]["tokens"] == int((labels != IGNORED).sum())
+    learnt = int((labels != IGNORED).sum())
+    return loss_sum(logits, labels).item() / learnt, learnt
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("packed", [False, True])
+def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, packed):
+    """Eight conversations in a step, in sequences of their own or packed: the mean over all answer tokens, as finetune/ has it."""
+    expected, learnt = expected_loss(model, chats, samples, packed)
+    output = learn(1, "data.reset_attention_mask=true") if packed else alone
+    before = log(output, "validation")[0]
+    assert log(output, "train")[0]["loss"] == pytest.approx(expected, rel=1e-6)
+    assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == learnt
+
+
+LAYOUTS = {
+    "tensor": ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],
+    "pipeline": ["parallel.pipeline_model_parallel_size=2"],
+    "context": ["parallel.context_parallel_size=2"],
+    "data": [],
+}
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, layout):
+    """Answers of uneven length fall on ranks unevenly: each token has the same weight all the same, before and after a step."""
+    output = learn(2, *LAYOUTS[layout])
+    for kind, count in (("train", 2), ("validation", 2)):
+        one, two = log(alone, kind), log(output, kind)
+        assert len(one) == len(two) == count
+        for expected, found in zip(one, two, strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+            assert found.get("grad_norm", 0) == pytest.approx(expected.get("grad_norm", 0), rel=1e-5)
+            assert found["tokens"] == expected["tokens"]
 
 
 def test_files_of_another_kind_are_refused(model, chats, tmp_path):

@@ -1,0 +1,70 @@
+"""Training records that hold test questions, found by the decontamination of `data_prep/` with its defaults.
+
+What a test record asks, a question with its context and options, is looked for in what a training record asks: by all its sequences
+of 13 words, or as a whole where it has fewer, down to 8. Sequences that stand in ten different test records, and common phrases, do
+not count. A record with the same words in another order, as where options were shuffled, counts too, however few they are.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from data_prep.decontamination.items import ItemField
+from data_prep.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
+from data_prep.decontamination.step import COMMON_PHRASES, find_matches
+from data_prep.steps import Decontaminate
+from finetune.record import Record, text_of
+from galen.progress import Progress
+
+Finding = dict[str, str | float | int]
+"""A match in the layout of `data_prep/`'s `contamination.jsonl`: document, file, item, field, ratio, span_words, span, action."""
+
+
+def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> list[Finding]:
+    """Return the best match of each training record that holds text of a test record, in the order of training.
+
+    Args:
+        training: records to look through.
+        tests: test records by the name of their file or set.
+    """
+    hasher = WordHasher()
+    fields = [ItemField(name, record.id, "asked", text_of(record)) for name, records in tests.items() for record in records]
+    index, whole = _index(fields), {_bag(hasher(normal_form(field.text))[0]): field for field in fields}
+    found = []
+    shown = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
+    with Progress("test questions in training", len(training), "records") if shown else nullcontext() as progress:
+        for record in training:
+            finding = _finding(record, index, hasher, whole)
+            if finding is not None:
+                found.append(finding)
+            if progress is not None:
+                progress.update()
+    return found
+
+
+def _index(fields: Sequence[ItemField]) -> Index:
+    settings = Decontaminate(against=["tests"])
+    lines = (line.partition("#")[0].strip() for line in COMMON_PHRASES.read_text(encoding="utf-8").splitlines())
+    return build_index(fields, settings.ngram, settings.min_words, settings.common_items, [line for line in lines if line])
+
+
+def _bag(words: Hashes) -> bytes:
+    """Return what texts of the same words in any order have in common."""
+    return np.sort(words).tobytes()
+
+
+def _finding(record: Record, index: Index, hasher: WordHasher, whole: Mapping[bytes, ItemField]) -> Finding | None:
+    text = normal_form(text_of(record))
+    words, spans = hasher(text)
+    if (same := whole.get(_bag(words))) is not None:
+        file, item, ratio, (first, behind) = same.file, same.item, 1.0, (0, len(words))
+    elif matches := find_matches(index, words):
+        best = max(matches, key=lambda match: match.ratio)
+        file, item, _, _ = index.fields[best.field]
+        ratio, (first, behind) = best.ratio, best.span
+    else:
+        return None
+    finding: Finding = {"document": record.id, "file": file, "item": item, "field": "asked", "ratio": round(ratio, 4)}
+    return finding | {"span_words": behind - first, "span": text[spans[first][0] : spans[behind - 1][1]], "action": "drop"}
