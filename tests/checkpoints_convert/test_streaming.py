@@ -78,12 +78,12 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
         there(model, checkpoint)
     original, written = step.run, []
 
-    def dies(self, path, written_to):
+    def dies(self, output, reader):
         if len(written) == 4:
-            path.write_bytes(b"half")
+            output.write(b"half")
             raise Killed
         written.append(self.file)
-        return original(self, path, written_to)
+        return original(self, output, reader)
 
     def convert():
         return there(model, checkpoint) if importing_now else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
@@ -94,7 +94,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
             convert()
     assert not (checkpoint / "iter_0000000" if importing_now else tmp_path / "back").exists()
     repeated = []
-    monkeypatch.setattr(step, "run", lambda self, path, to: (repeated.append(self.file), original(self, path, to))[1])
+    monkeypatch.setattr(step, "run", lambda self, output, reader: (repeated.append(self.file), original(self, output, reader))[1])
     convert()
     assert "going on after" in capsys.readouterr().err
     assert set(repeated) != set(written) | set(repeated)  # some were not written again
@@ -107,11 +107,11 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, mo
     other = make_model("qwen2", initializer_range=0.1)
     original, written = importing.WritePart.run, []
 
-    def dies(self, path, written_to):
+    def dies(self, output, reader):
         if len(written) == 3:
             raise Killed
         written.append(self.file)
-        return original(self, path, written_to)
+        return original(self, output, reader)
 
     with monkeypatch.context() as patch:
         patch.setattr(importing.WritePart, "run", dies)
