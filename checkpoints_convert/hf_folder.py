@@ -139,16 +139,27 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
     """Check that every id that the folder's tokenizer can give has a row in the embedding.
 
     Raises:
-        DataError: it has not; names both numbers.
+        DataError: it has not; names both numbers and what to run.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        return  # a folder without tokenizer is a model all the same
-    from tokenizers import Tokenizer
-
-    largest = max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
+    path, largest = _largest_id(Path(folder))
     if largest >= rows:
         raise DataError(
             f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size in config.json): "
-            "they belong to different models, or tokens were added without resizing the embedding"
+            "they belong to different models, or tokens were added without resizing the embedding; "
+            "put the model's own tokenizer there and add the tokens with hf_to_megatron.py --add-special-tokens FILE"
         )
+
+
+def _largest_id(folder: Path) -> tuple[Path, int]:
+    """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
+    if (path := folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        return path, max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
+    if (path := folder / "tokenizer.model").is_file():
+        from sentencepiece import SentencePieceProcessor
+
+        added = folder / "added_tokens.json"
+        ids = json.loads(added.read_text(encoding="utf-8")).values() if added.is_file() else ()
+        return path, max([SentencePieceProcessor(model_file=str(path)).vocab_size() - 1, *ids])
+    return path, -1

@@ -10,7 +10,7 @@ from threading import Condition
 from typing import Self
 
 _AT_ONCE = 16 * 2**20  # bytes; the interpreter is asked for twice in each
-_AHEAD = 2**30  # bytes by which the hashes may be ahead of the conversion
+_AHEAD = 2**30  # bytes; little enough to stay in the cache
 _BEHIND = 2**29  # bytes before the conversion's place that it may still want
 
 
@@ -26,6 +26,8 @@ class InputHashes:
         self._thread = ThreadPoolExecutor(1, "hash")
         self._moved = Condition()
         self._share, self._closed = 0.0, False
+        self.ahead = _AHEAD
+        """Bytes by which the hashes may be ahead of the conversion."""
         self.hashed = 0
         """Bytes so far."""
         self._cached: deque[tuple[int, Path, int]] = deque()
@@ -61,13 +63,13 @@ class InputHashes:
                 self.hashed += count
                 self._cached.append((self.hashed, path, file.tell()))
                 with self._moved:
-                    self._moved.wait_for(lambda: self._closed or self.hashed <= self._share * self._total + _AHEAD)
+                    self._moved.wait_for(lambda: self._closed or self.hashed <= self._share * self._total + self.ahead)
                 self._drop()
         return digest.hexdigest()
 
     def _drop(self) -> None:
-        """Take from the disk's cache what the conversion has passed."""
-        while self._cached and self._cached[0][0] <= self._share * self._total - _BEHIND:
+        """Take from the disk's cache what the conversion has passed, on systems that can."""
+        while hasattr(os, "posix_fadvise") and self._cached and self._cached[0][0] <= self._share * self._total - _BEHIND:
             _, path, end = self._cached.popleft()
             with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)

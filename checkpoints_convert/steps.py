@@ -75,6 +75,7 @@ def run_steps(
         if workers == 1 or len(missing) < 2:
             _alone(folder, missing, written)
         else:
+            inputs.ahead += workers * total_bytes // len(steps)  # of a file in another process, only its end is heard of
             _shared(folder, missing, workers, written)
         hashes = inputs.result()
     results = [_read_result(folder, step) for step in steps]
@@ -89,7 +90,7 @@ def _check_room(folder: Path, needed: int, missing: Sequence[Step]) -> None:
     begun = sum((folder / step.file).stat().st_size for step in missing if (folder / step.file).is_file())
     free = shutil.disk_usage(folder).free + begun
     if free < needed:
-        raise DataError(f"{folder.parent} has room for {free / 1e9:,.1f} GB, the conversion writes {needed / 1e9:,.1f} GB")
+        raise DataError(f"{folder.parent} has room for {free / 1e9:,.3f} GB, the conversion writes {needed / 1e9:,.3f} GB")
 
 
 def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:

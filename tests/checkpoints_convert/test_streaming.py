@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -158,3 +159,11 @@ def test_the_same_checkpoint_as_megatrons_own_writer(tmp_path, model):
         assert theirs.tensors[name].size == ours.tensors[name].size
         rows = ours.shape(name, layer)[0]
         assert theirs.rows(name, layer, 0, rows).equal(ours.rows(name, layer, 0, rows)), name
+
+
+def test_a_disk_without_room_is_told_before_the_work(tmp_path, model, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DataError, match=r"has room for 0\.000 GB, the conversion writes 0\.00"):
+        there(model, tmp_path / "megatron")
+    assert not list((tmp_path / "megatron").glob("iter_*"))
