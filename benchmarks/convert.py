@@ -3,13 +3,17 @@
     python benchmarks/convert.py --folder /scratch/convert --layers 8 32
 
 For each number of layers (32 is the shape of Llama-2-7B, 13.5 GB in bf16) it writes random weights, copies them with `cp`,
-imports them, exports them again, compares what came back, and removes everything. Needs about three times the model's
-bytes of disk. Peak memory is the largest resident set of the converter's process (VmHWM). The last lines extrapolate to
-70B: memory from the largest piece, time from the bytes.
+imports them, exports them again, copies them again, compares what came back, and removes everything. Needs about three
+times the model's bytes of disk. `cp` is the mean of the two copies: disks that are rented slow down when much is written.
+Each step begins with the inputs out of the disk's cache and ends when the outputs are on the disk (`sync`). "cp, hashes" is
+`cp` followed by `openssl dgst -sha256` of the copy and of the original, the hashes that a conversion writes into its manifest.
+Peak memory is the largest resident set of the converter's process (VmHWM), of all its processes with --workers. The last lines
+extrapolate to 70B from the first size and the last.
 """
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -40,9 +44,9 @@ def main() -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(json.dumps(rows[-1]), flush=True)
-    print("\n| model | cp | import | export | peak import | peak export |\n|---|---|---|---|---|---|")
+    print("\n| model | cp | cp, hashes | import | export | peak import | peak export |\n|---|---|---|---|---|---|---|")
     for row in rows:
-        speeds = [f"{row['bytes'] / row[step] / 1e6:,.0f} MB/s" for step in ("cp", "import", "export")]
+        speeds = [f"{row['bytes'] / row[step] / 1e6:,.0f} MB/s" for step in ("cp", "hashed", "import", "export")]
         peaks = [f"{row[f'{step}_peak'] / 2**30:.2f} GiB" for step in ("import", "export")]
         print(f"| {row['bytes'] / 1e9:.1f} GB | {' | '.join(speeds + peaks)} |")
     if len(rows) > 1:
@@ -59,12 +63,8 @@ def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
     make_model(folder / "hf", layers)
     size = sum(path.stat().st_size for path in (folder / "hf").glob("*.safetensors"))
-    forget(folder)
-    start = time.monotonic()
-    subprocess.run(["cp", "-r", folder / "hf", folder / "copy"], check=True)
-    os.sync()
-    row: dict[str, float] = {"layers": layers, "bytes": size, "cp": time.monotonic() - start}
-    shutil.rmtree(folder / "copy")
+    row: dict[str, float] = {"layers": layers, "bytes": size, "cp before": copy(folder)}
+    row["hashed"] = copy(folder, "openssl dgst -sha256 copy/*.safetensors hf/*.safetensors")
     for step, script, options in (
         ("import", "hf_to_megatron", ("--hf", folder / "hf", "--output", folder / "megatron")),
         ("export", "megatron_to_hf", ("--megatron", folder / "megatron", "--output", folder / "back")),
@@ -72,16 +72,30 @@ def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
         forget(folder)
         row[step], row[f"{step}_peak"] = run(ROOT / "checkpoints_convert" / f"{script}.py", *options, "--workers", workers)
         os.sync()
+        print(f"{step}: {row[step]:.1f} s", file=sys.stderr, flush=True)
         if step == "export":
             shutil.rmtree(folder / "megatron")
+    row["cp after"] = copy(folder)
+    row["cp"] = (row["cp before"] + row["cp after"]) / 2
     compare(folder / "hf", folder / "back")
     return row
+
+
+def copy(folder: Path, then: str = "true") -> float:
+    """Return the seconds of `cp` and what follows it; the copy is removed again."""
+    forget(folder)
+    start = time.monotonic()
+    subprocess.run(f"cp -r hf copy && sync && {then}", shell=True, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    seconds = time.monotonic() - start
+    shutil.rmtree(folder / "copy")
+    print(f"cp, {then.split()[0]}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    return seconds
 
 
 def make_model(folder: Path, layers: int) -> None:
     """Write a Llama folder with random weights, a file per 4 layers."""
     sys.path.insert(0, str(ROOT))
-    from checkpoints_convert.hf_folder import write_header
+    from checkpoints_convert.hf_folder import header
 
     folder.mkdir(parents=True)
     names = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
@@ -97,12 +111,11 @@ def make_model(folder: Path, layers: int) -> None:
     noise = torch.randint(-(2**15), 2**15, (FFN * HIDDEN,), dtype=torch.int16, generator=generator)
     for number, group in enumerate(groups):
         path = folder / f"model-{number:05d}.safetensors"
-        places = write_header(path, {name: (torch.bfloat16, size) for name, size in group.items()})
-        with path.open("rb+") as file:
-            for name, place in places.items():
-                file.seek(place.offset)
+        with path.open("wb") as file:
+            file.write(header({name: (torch.bfloat16, size) for name, size in group.items()}))
+            for name, size in group.items():
                 start = sum(name.encode()) * 8  # each tensor its own bytes
-                left = place.nbytes // 2
+                left = math.prod(size)
                 while left:
                     part = noise[start : start + left]
                     file.write(part.numpy().data)

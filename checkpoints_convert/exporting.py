@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,22 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import INDEX, check_vocabulary, copy_companions, write_header
+from checkpoints_convert.hf_folder import INDEX, check_vocabulary, copy_companions, header
 from checkpoints_convert.importing import DTYPES
-from checkpoints_convert.mappings import PADDING, hf_shapes
+from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.mappings import hf_shapes
+from checkpoints_convert.output_file import OutputFile
+from checkpoints_convert.read_ahead import Piece, ReadAhead
 from checkpoints_convert.shapes import VOCABULARY
 from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
-from checkpoints_convert.units import Unit, padded_shape, pieces, units
+from checkpoints_convert.units import Unit, hf_pieces, padded_shape, units
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
 from megatron_ext.architecture import Architecture
+from megatron_ext.checkpoint_folder import find_iteration as find_iteration
 from megatron_ext.torch_dist import TorchDist
 
 STAGE = "megatron_to_hf"
@@ -53,55 +57,34 @@ class WriteShard(Step):
     architecture: Architecture
     dtype: torch.dtype | None
 
-    def run(self, path: Path, written: Callable[[int], None]) -> dict[str, int]:
+    def run(self, output: OutputFile, reader: ReadAhead) -> dict[str, int]:
         """Write the file and return the size of each of its tensors in bytes."""
         source = TorchDist(self.folder)
-        room: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for unit in self.units:
             dtype = self.dtype or source.dtype(unit.megatron, unit.layer)
-            room |= {name: (dtype, size) for name, size in zip(unit.hf, hf_shapes(unit.mapping, self.architecture), strict=True)}
-        places = write_header(path, room)
-        buffer = bytearray()  # one for all pieces: memory that comes and goes would be fragmented
-        with path.open("rb+", buffering=0) as file:
-            for unit in self.units:
-                first = places[unit.hf[0]]
-                row_bytes = first.nbytes // first.shape[0]
-                for place, runs in pieces(unit, self.architecture, first.dtype):
-                    runs = [run for run in runs if run.tensor != PADDING]
-                    if not runs:
-                        continue
-                    stop = place + sum(run.stop - run.start for run in runs)
-                    rows, buffer = _stored_rows(source, unit, place, stop, buffer)
-                    data = rows.to(first.dtype).view(-1).view(torch.uint8).numpy().data
-                    done = 0
-                    for run in runs:
-                        size = (run.stop - run.start) * row_bytes
-                        file.seek(places[unit.hf[run.tensor]].offset + run.start * row_bytes)
-                        _write_all(file, data[done : done + size])
-                        done += size
-                written(places[unit.hf[-1]].offset + places[unit.hf[-1]].nbytes)
-        return {name: stored.nbytes for name, stored in places.items()}
+            tensors |= {name: (dtype, size) for name, size in zip(unit.hf, hf_shapes(unit.mapping, self.architecture), strict=True)}
+        output.write(header(tensors))
+        for rows in reader.read(piece for unit in self.units for piece in self._pieces(source, unit)):
+            output.write(rows.to(self.dtype or rows.dtype).view(-1).view(torch.uint8).numpy().data)
+        return {name: math.prod(size) * dtype.itemsize for name, (dtype, size) in tensors.items()}
+
+    def _pieces(self, source: TorchDist, unit: Unit) -> Iterator[Piece]:
+        """Yield the unit's Hugging Face tensors from the first row to the last, in the precision that they are stored in."""
+        dtype, width = source.dtype(unit.megatron, unit.layer), source.shape(unit.megatron, unit.layer)[1:]
+        for runs in hf_pieces(unit, self.architecture, dtype):
+
+            def fill(target: torch.Tensor, runs: list[tuple[int, int]] = runs) -> None:
+                place = 0
+                for start, stop in runs:
+                    source.read_into(target[place : place + stop - start], unit.megatron, unit.layer, start)
+                    place += stop - start
+
+            yield Piece((sum(stop - start for start, stop in runs), *width), dtype, fill)
 
 
-def _stored_rows(source: TorchDist, unit: Unit, start: int, stop: int, buffer: bytearray) -> tuple[torch.Tensor, bytearray]:
-    """Read these rows of a unit's Megatron tensor, in the precision that they are stored in, into `buffer`, or into a larger one."""
-    shape = (stop - start, *source.shape(unit.megatron, unit.layer)[1:])
-    dtype = source.dtype(unit.megatron, unit.layer)
-    if len(buffer) < math.prod(shape) * dtype.itemsize:
-        buffer = bytearray(math.prod(shape) * dtype.itemsize)
-    rows = torch.frombuffer(buffer, dtype=dtype, count=math.prod(shape)).view(shape)
-    source.read_into(rows, unit.megatron, unit.layer, start)
-    return rows, buffer
-
-
-def _write_all(file: Any, data: memoryview) -> None:
-    done = 0
-    while done < len(data):
-        done += file.write(data[done:])
-
-
-def convert(job: Export, output: Path, workers: int = 1) -> None:
-    """Write one iteration of a checkpoint as the Hugging Face folder `output`.
+def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) -> None:
+    """Write one iteration of a checkpoint, whose files are `inputs`, as the Hugging Face folder `output`.
 
     Raises:
         DataError: the checkpoint is incomplete or does not fit its configuration, or `output` holds something else.
@@ -111,7 +94,6 @@ def convert(job: Export, output: Path, workers: int = 1) -> None:
     family, architecture, config = _target(job, folder, companions)
     if companions.is_dir():
         check_vocabulary(companions, architecture.vocab_size)
-    inputs = [folder / ".metadata", *sorted(folder.glob("*.distcp"))]
     options = {
         "family": family.name,
         "iteration": int(folder.name.removeprefix("iter_")),
@@ -119,7 +101,7 @@ def convert(job: Export, output: Path, workers: int = 1) -> None:
         "max_shard_bytes": job.shard_bytes,
     }
     if output.exists():
-        if not done_before(output, STAGE, inputs, options):
+        if not done_before(output, STAGE, inputs.paths, options):
             raise DataError(f"{output} was exported from another checkpoint; remove it or choose another --output")
         print(f"{output} holds this checkpoint already; nothing to do", file=sys.stderr)
         return
@@ -127,10 +109,10 @@ def convert(job: Export, output: Path, workers: int = 1) -> None:
     check_tensors(source, family, architecture)
     steps = _shards(job, folder, source, family, architecture)
     temporary = output.with_name(f".{output.name}.partial")
-    if not plan_matches(temporary, inputs, options):
+    if not plan_matches(temporary, inputs.paths, options):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        plan_matches(temporary, inputs, options, write=True)
+        plan_matches(temporary, inputs.paths, options, write=True)
     total = sum(unit.nbytes(architecture, step.dtype or source.dtype(unit.megatron, unit.layer)) for step in steps for unit in step.units)
     results, hashes = run_steps("export", temporary, steps, workers, inputs, total)
     written = copy_companions(companions, temporary) if companions.is_dir() else []
@@ -141,27 +123,14 @@ def convert(job: Export, output: Path, workers: int = 1) -> None:
     manifest.write(
         temporary / manifest.NAME,
         stage=STAGE,
-        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
+        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs.paths],
         config=options,
         outputs=[manifest.describe_file(path, hashes.get(path)) for path in files],
         counts={"parameters": architecture.parameters},
-        input_times=[path.stat().st_mtime_ns for path in inputs],
+        input_times=[path.stat().st_mtime_ns for path in inputs.paths],
     )
     temporary.replace(output)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, from {folder}")
-
-
-def find_iteration(checkpoint: Path, iteration: int | None) -> Path:
-    """Return the folder of an iteration, the newest for None.
-
-    Raises:
-        DataError: there is none.
-    """
-    folder = checkpoint_folder.newest(checkpoint) if iteration is None else checkpoint_folder.iteration_folder(checkpoint, iteration)
-    if not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in checkpoint.glob("iter_*"))) or "none"
-        raise DataError(f"{folder} does not exist; iterations there: {there}")
-    return folder
 
 
 def _target(job: Export, folder: Path, companions: Path) -> tuple[Family, Architecture, dict[str, Any] | None]:
@@ -230,7 +199,11 @@ def _shards(job: Export, folder: Path, source: TorchDist, family: Family, archit
     dtype = DTYPES.get(job.dtype or "")
     shards: list[list[Unit]] = [[]]
     size = 0
-    for unit in (unit for part in units(family, architecture) for unit in part):
+
+    def place(unit: Unit) -> tuple[str, int]:
+        return source.place(unit.megatron, unit.layer)
+
+    for unit in (unit for part in units(family, architecture) for unit in sorted(part, key=place)):
         nbytes = unit.nbytes(architecture, dtype or source.dtype(unit.megatron, unit.layer))
         if size and size + nbytes > job.shard_bytes:
             shards.append([])

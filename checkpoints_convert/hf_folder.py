@@ -54,10 +54,9 @@ class Weights:
         """Return the names of all tensors."""
         return set(self.tensors)
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+    def place(self, name: str) -> tuple[str, int]:
+        """Return the file of a tensor and its first byte there; KeyError when there is none of that name."""
+        return str(self.tensors[name].path), self.tensors[name].offset
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor; KeyError when there is none of that name."""
@@ -106,21 +105,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def write_header(path: Path, tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, StoredTensor]:
-    """Create a safetensors file with room for these tensors, in this order, and return their places."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
+    """Return the first bytes of a safetensors file that holds these tensors, in this order; their own bytes follow."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in tensors.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format asks for aligned data
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    return {
-        name: StoredTensor(path, 8 + len(text) + header[name]["data_offsets"][0], dtype, shape) for name, (dtype, shape) in tensors.items()
-    }
+    return len(text).to_bytes(8, "little") + text
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
@@ -145,16 +139,27 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
     """Check that every id that the folder's tokenizer can give has a row in the embedding.
 
     Raises:
-        DataError: it has not; names both numbers.
+        DataError: it has not; names both numbers and what to run.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        return  # a folder without tokenizer is a model all the same
-    from tokenizers import Tokenizer
-
-    largest = max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
+    path, largest = _largest_id(Path(folder))
     if largest >= rows:
         raise DataError(
             f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size in config.json): "
-            "they belong to different models, or tokens were added without resizing the embedding"
+            "they belong to different models, or tokens were added without resizing the embedding; "
+            "put the model's own tokenizer there and add the tokens with hf_to_megatron.py --add-special-tokens FILE"
         )
+
+
+def _largest_id(folder: Path) -> tuple[Path, int]:
+    """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
+    if (path := folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        return path, max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
+    if (path := folder / "tokenizer.model").is_file():
+        from sentencepiece import SentencePieceProcessor
+
+        added = folder / "added_tokens.json"
+        ids = json.loads(added.read_text(encoding="utf-8")).values() if added.is_file() else ()
+        return path, max([SentencePieceProcessor(model_file=str(path)).vocab_size() - 1, *ids])
+    return path, -1

@@ -11,6 +11,7 @@ piece at a time: memory does not grow with the model. Killed and started again, 
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.input_hashes import InputHashes
 from galen import cli
 
 DTYPES = ("bf16", "fp16", "fp32")
@@ -44,20 +45,18 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.workers < 1 or arguments.tensor_model_parallel_size < 1:
         parser.error("--workers and --tensor-model-parallel-size must be at least 1")
 
-    from checkpoints_convert.importing import Import, convert
+    with InputHashes([arguments.hf / "config.json", *sorted(arguments.hf.glob("*.safetensors"))]) as inputs:
+        from checkpoints_convert.importing import Import, convert  # takes seconds, in which the hashes have begun
 
-    convert(
-        Import(
+        job = Import(
             hf=arguments.hf,
             dtype=arguments.dtype,
             special_tokens=arguments.add_special_tokens,
             new_rows=arguments.new_rows,
             seed=arguments.seed,
             tensor_parallel=arguments.tensor_model_parallel_size,
-        ),
-        arguments.output,
-        arguments.workers,
-    )
+        )
+        convert(job, arguments.output, inputs, arguments.workers)
     return None
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,13 @@ import torch
 from checkpoints_convert import bridge_config, families, vocabulary
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import Weights, check_vocabulary, copy_companions
+from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.mappings import Rows, height
+from checkpoints_convert.output_file import OutputFile
+from checkpoints_convert.read_ahead import Piece, ReadAhead
 from checkpoints_convert.shapes import extra_states
 from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
-from checkpoints_convert.units import CHUNK_BYTES, Unit, check_shapes, megatron_rows, padded_shape, pieces, units
+from checkpoints_convert.units import Unit, check_shapes, fill_megatron_rows, padded_shape, pieces, units
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -56,28 +59,30 @@ class WritePart(Step):
     dtype: torch.dtype | None
     tensor_parallel: int
 
-    def run(self, path: Path, written: Callable[[int], None]) -> list[dict[str, Any]]:
+    def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
+        parts = [(unit, *part) for unit in self.units for part in pieces(unit, self.architecture, self._dtype(unit), self.tensor_parallel)]
+        tensors = reader.read(self._piece(unit, runs) for unit, _, runs in parts)
         entries = []
-        buffer = bytearray(CHUNK_BYTES)
-        with path.open("wb") as stream:
-            for unit in self.units:
-                dtype = self.dtype or self.source.dtype(unit.hf[0])
-                size = padded_shape(unit, self.architecture, self.tensor_parallel)
-                for place, runs in pieces(unit, self.architecture, dtype, self.tensor_parallel):
-                    tensor = megatron_rows(unit, runs, self.source, dtype, buffer)
-                    offset: tuple[int, ...] = (place, *(0 for _ in size[1:]))
-                    whole = size
-                    if unit.layer is not None:
-                        tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *size)
-                    entries.append(torch_dist.write_entry(stream, self.file, unit.megatron, whole, offset, tensor))
-                    stream.flush()
-                    written(stream.tell())
+        for (unit, place, _), tensor in zip(parts, tensors, strict=True):
+            size = padded_shape(unit, self.architecture, self.tensor_parallel)
+            offset: tuple[int, ...] = (place, *(0 for _ in size[1:]))
+            whole = size
+            if unit.layer is not None:
+                tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *size)
+            entries.append(torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor))
         return [dataclasses.asdict(entry) for entry in entries]
 
+    def _dtype(self, unit: Unit) -> torch.dtype:
+        return self.dtype or self.source.dtype(unit.hf[0])
 
-def convert(job: Import, output: Path, workers: int = 1) -> None:
-    """Write the model that `job` names as iteration 0 of the Megatron checkpoint `output`.
+    def _piece(self, unit: Unit, runs: list[Rows]) -> Piece:
+        shape = (height(runs), *self.source.shape(unit.hf[0])[1:])
+        return Piece(shape, self._dtype(unit), lambda target: fill_megatron_rows(target, unit, runs, self.source))
+
+
+def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) -> None:
+    """Write the model that `job` names, whose files are `inputs`, as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
         DataError: the model cannot be converted, or `output` holds another one.
@@ -85,10 +90,9 @@ def convert(job: Import, output: Path, workers: int = 1) -> None:
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
     weights = Weights(job.hf)
-    inputs = [job.hf / "config.json", *weights.files]
     if checkpoint_folder.latest_iteration(output) is not None:
         folder = checkpoint_folder.iteration_folder(output, 0)
-        if not done_before(folder, STAGE, inputs, {"family": family.name, **job.options}):
+        if not done_before(folder, STAGE, inputs.paths, {"family": family.name, **job.options}):
             raise DataError(f"{output} holds a checkpoint made from another model; remove it or choose another --output")
         print(f"{output} holds this model already; nothing to do", file=sys.stderr)
         return
@@ -112,7 +116,7 @@ def _write(
     source: Any,
     extension: "vocabulary.Extension | None",
     output: Path,
-    inputs: list[Path],
+    inputs: InputHashes,
     workers: int,
 ) -> None:
     """Write what came with the model, then the iteration."""
@@ -144,7 +148,8 @@ def write_source(ranks: Any, family: Family, architecture: Architecture, tokeniz
         copy_companions(tokenizer, companions)
     companions.mkdir(exist_ok=True)
     write_text(companions / "config.json", json.dumps(family.config(architecture), indent=2) + "\n")
-    _write_iteration(ranks, family, architecture, output, ranks.files, {"family": family.name}, None, 1, workers)
+    with InputHashes(ranks.files) as inputs:
+        _write_iteration(ranks, family, architecture, output, inputs, {"family": family.name}, None, 1, workers)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")
 
 
@@ -153,23 +158,29 @@ def _write_iteration(
     family: Family,
     architecture: Architecture,
     output: Path,
-    inputs: list[Path],
+    inputs: InputHashes,
     config: dict[str, Any],
     dtype: torch.dtype | None,
     tensor_parallel: int,
     workers: int,
 ) -> None:
     """Write the iteration and its manifest; they appear together."""
+
+    def place(unit: Unit) -> tuple[str, int]:
+        return min(source.place(name) for name in unit.hf)
+
     steps = [
-        WritePart(f"__{number}_0.distcp", source, tuple(part), architecture, dtype, tensor_parallel)
+        WritePart(f"__{number}_0.distcp", source, tuple(sorted(part, key=place)), architecture, dtype, tensor_parallel)
         for number, part in enumerate(units(family, architecture))
     ]
+    steps.sort(key=lambda step: place(step.units[0]))  # the inputs are read from their first byte to their last, or nearly so
+    total = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for step in steps for unit in step.units)
     with checkpoint_folder.new_iteration(output, 0) as folder:
-        if not plan_matches(folder, inputs, config):
+        if not plan_matches(folder, inputs.paths, config):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            plan_matches(folder, inputs, config, write=True)
-        entries, hashes = run_steps("import", folder, steps, workers, inputs, source.nbytes)
+            plan_matches(folder, inputs.paths, config, write=True)
+        entries, hashes = run_steps("import", folder, steps, workers, inputs, total)
         written = dtype or source.dtype(family.shared[0].hf[0])
         common = common_state(architecture, tensor_parallel, written)
         torch_dist.finish(folder, [_entry(entry) for part in entries for entry in part], common, extra_states(architecture))
@@ -178,11 +189,11 @@ def _write_iteration(
         manifest.write(
             folder / manifest.NAME,
             stage=STAGE,
-            inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
+            inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs.paths],
             config=config,
             outputs=[manifest.describe_file(path, hashes.get(path)) for path in sorted(folder.iterdir()) if path.is_file()],
             counts={"parameters": architecture.parameters},
-            input_times=[path.stat().st_mtime_ns for path in inputs],
+            input_times=[path.stat().st_mtime_ns for path in inputs.paths],
         )
 
 

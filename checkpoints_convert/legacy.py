@@ -108,10 +108,10 @@ class Ranks:
             share_embeddings_and_output_weights=tied,
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all weights in bytes."""
-        return sum(stored.nbytes for stage in self.stages for rank in stage for stored in rank.values())
+    def place(self, name: str) -> tuple[str, int]:
+        """Return the file of a tensor's first part and its first byte there."""
+        part = self._parts(name)[0][0]
+        return str(part.path), part.offset
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor under Llama's name."""

@@ -10,7 +10,9 @@ copied a piece at a time: memory does not grow with the model. Killed and starte
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.input_hashes import InputHashes
 from galen import cli
+from megatron_ext.checkpoint_folder import find_iteration, weight_files
 
 DTYPES = ("bf16", "fp16", "fp32")
 SHARD_BYTES = 5 * 10**9  # transformers' own default
@@ -37,17 +39,19 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.workers < 1:
         parser.error("--workers must be at least 1")
 
-    from checkpoints_convert.exporting import Export, convert
+    folder = find_iteration(arguments.megatron, arguments.iteration)
+    with InputHashes([folder / ".metadata", *weight_files(folder)]) as inputs:
+        from checkpoints_convert.exporting import Export, convert  # takes seconds, in which the hashes have begun
 
-    job = Export(
-        megatron=arguments.megatron,
-        iteration=arguments.iteration,
-        hf=arguments.hf,
-        as_family=arguments.as_family,
-        dtype=arguments.dtype,
-        shard_bytes=int(arguments.max_shard_bytes or SHARD_BYTES),
-    )
-    convert(job, arguments.output, arguments.workers)
+        job = Export(
+            megatron=arguments.megatron,
+            iteration=arguments.iteration,
+            hf=arguments.hf,
+            as_family=arguments.as_family,
+            dtype=arguments.dtype,
+            shard_bytes=int(arguments.max_shard_bytes or SHARD_BYTES),
+        )
+        convert(job, arguments.output, inputs, arguments.workers)
     return None
 
 

@@ -1,26 +1,26 @@
 """Runs the steps of a conversion, each of which writes one file, and goes on where a killed run stopped."""
 
-import hashlib
 import json
-import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
+from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.output_file import OutputFile
+from checkpoints_convert.read_ahead import ReadAhead
 from galen import manifest
 from galen.atomic import write_text
+from galen.errors import DataError
 from galen.progress import Progress
 from galen.worker import follow_parent
 
 _PLAN = ".plan.json"
-_HASHED_AT_ONCE = 2**20  # bytes; fits the processor's cache
-_SYNCED_AT_ONCE = 2**28  # bytes; seldom enough not to wait for the disk, often enough to keep it busy
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,8 @@ class Step(ABC):
     """Its name in the output folder."""
 
     @abstractmethod
-    def run(self, path: Path, written: Callable[[int], None]) -> Any:
-        """Write the file at `path` and return what the end of the conversion needs to know of it, as JSON types.
-
-        `written` is told, on the way, up to which byte the file has its final content, so that it is hashed while it grows.
-        """
+    def run(self, output: OutputFile, reader: ReadAhead) -> Any:
+        """Write the file, what `reader` reads, and return what the end of the conversion needs to know of it, as JSON types."""
 
 
 def plan_matches(folder: Path, inputs: Sequence[Path], config: dict[str, Any], write: bool = False) -> bool:
@@ -53,35 +50,34 @@ def plan_matches(folder: Path, inputs: Sequence[Path], config: dict[str, Any], w
 
 
 def run_steps(
-    label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: Sequence[Path], total_bytes: int
+    label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: InputHashes, total_bytes: int
 ) -> tuple[list[Any], dict[Path, str]]:
     """Run the steps that no earlier run finished; return their results in order and the SHA-256 of inputs and outputs.
 
-    Inputs and outputs are hashed by threads beside the work, while they are in the disk's cache. When the work fails, the inputs'
-    hashes are given up; a file that is whole has been recorded, so that the next start keeps it.
+    When the work fails, a file that is whole has been recorded, so that the next start keeps it.
+
+    Raises:
+        DataError: the disk has not the room for what is missing.
     """
     done = [_read_result(folder, step) for step in steps]
-    with (
-        ThreadPoolExecutor(1) as hasher,
-        Progress(label, total=total_bytes, unit="B", scale=True) as progress,
-    ):
-        input_hashes = {path: hasher.submit(manifest.sha256, path) for path in inputs}
-        try:
-            for step, result in zip(steps, done, strict=True):
-                if result is not None:
-                    progress.update((folder / step.file).stat().st_size)
-            if any(done):
-                print(f"going on after {sum(result is not None for result in done)} of {len(steps)} files", file=sys.stderr)
-            missing = [step for step, result in zip(steps, done, strict=True) if result is None]
-            if workers == 1 or len(missing) < 2:
-                for step in missing:
-                    _write_and_record(folder, step, progress.update)
-            else:
-                _shared(folder, missing, workers, progress)
-        except BaseException:
-            hasher.shutdown(wait=False, cancel_futures=True)
-            raise
-        hashes = {path: future.result() for path, future in input_hashes.items()}
+    missing = [step for step, result in zip(steps, done, strict=True) if result is None]
+    kept = sum((folder / step.file).stat().st_size for step in steps if step not in missing)
+    _check_room(folder, total_bytes - kept, missing)
+    if kept:
+        print(f"going on after {len(steps) - len(missing)} of {len(steps)} files", file=sys.stderr)
+    with Progress(label, total=total_bytes, unit="B", scale=True) as progress:
+
+        def written(size: int) -> None:
+            progress.update(size)
+            inputs.advance(progress.done / total_bytes)
+
+        written(kept)
+        if workers == 1 or len(missing) < 2:
+            _alone(folder, missing, written)
+        else:
+            inputs.ahead += workers * total_bytes // len(steps)  # of a file in another process, only its end is heard of
+            _shared(folder, missing, workers, written)
+        hashes = inputs.result()
     results = [_read_result(folder, step) for step in steps]
     hashes |= {folder / step.file: result["sha256"] for step, result in zip(steps, results, strict=True)}
     (folder / _PLAN).unlink()
@@ -90,78 +86,57 @@ def run_steps(
     return [result["result"] for result in results], hashes
 
 
-def _shared(folder: Path, steps: Sequence[Step], workers: int, progress: Progress) -> None:
+def _check_room(folder: Path, needed: int, missing: Sequence[Step]) -> None:
+    begun = sum((folder / step.file).stat().st_size for step in missing if (folder / step.file).is_file())
+    free = shutil.disk_usage(folder).free + begun
+    if free < needed:
+        raise DataError(f"{folder.parent} has room for {free / 1e9:,.3f} GB, the conversion writes {needed / 1e9:,.3f} GB")
+
+
+def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:
+    """Do the steps here; a file comes to the disk and is recorded while the next one is begun."""
+    with ReadAhead() as reader, ThreadPoolExecutor(1, "finish") as finisher:
+        finishing: Future[None] | None = None
+        for step in steps:
+            finish = _write(folder, step, reader, written)
+            if finishing is not None:
+                finishing.result()
+            finishing = finisher.submit(finish)
+        if finishing is not None:
+            finishing.result()
+
+
+def _shared(folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]) -> None:
     """Let several processes do the steps; they end with this one, or they would write into the files of its next start."""
     with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent) as pool:
-        running = {pool.submit(_write_and_record, folder, step): step for step in steps}
+        running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()
-                    progress.update((folder / running.pop(future).file).stat().st_size)
+                    written((folder / running.pop(future).file).stat().st_size)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _write_and_record(folder: Path, step: Step, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Write a step's file and note that it is whole: after this a new start will not write it again."""
-    path = folder / step.file
-    path.touch()
-    with GrowingFile(path, progress) as growing:
-        result = step.run(path, growing.written)
-    write_text(_result_path(folder, step), json.dumps({"result": result, "sha256": growing.sha256}))
+def _unheard(_: int) -> None:
+    """Progress within a file, of which the process that started this one does not hear."""
 
 
-class GrowingFile:
-    """Hashes a file and brings it to the disk while it is being written, in a thread of its own.
+def _write(folder: Path, step: Step, reader: ReadAhead, written: Callable[[int], None]) -> Callable[[], None]:
+    """Write a step's file; return what is left to do: after it, a new start will not write the file again."""
+    output = OutputFile(folder / step.file, written)
+    try:
+        result = step.run(output, reader)
+    except BaseException:
+        output.abandon()
+        raise
 
-    Otherwise both would begin when all is written, and take as long again.
-    """
+    def finish() -> None:
+        write_text(_result_path(folder, step), json.dumps({"result": result, "sha256": output.close()}))
 
-    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
-        self.path = path
-        self.sha256 = ""
-        self._progress = progress
-        self._ends: SimpleQueue[int | None] = SimpleQueue()
-        self._thread = ThreadPoolExecutor(1)
-
-    def written(self, end: int) -> None:
-        """Say that the bytes before `end` will not change any more."""
-        self._ends.put(end)
-
-    def __enter__(self) -> "GrowingFile":
-        self._hash = self._thread.submit(self._follow)
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        self._ends.put(None)
-        try:
-            if failed is None:
-                self.sha256 = self._hash.result()
-        finally:
-            self._thread.shutdown()
-
-    def _follow(self) -> str:
-        digest = hashlib.sha256()
-        buffer = memoryview(bytearray(_HASHED_AT_ONCE))
-        with self.path.open("rb+", buffering=0) as file:
-            place = synced = 0
-            while (end := self._ends.get()) is not None:
-                start = place
-                while place < end:
-                    count = file.readinto(buffer[: min(end - place, len(buffer))])
-                    digest.update(buffer[:count])
-                    place += count
-                if place - synced >= _SYNCED_AT_ONCE:
-                    os.fdatasync(file.fileno())
-                    synced = place
-                self._progress(place - start)
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-                self._progress(count)
-            os.fsync(file.fileno())
-        return digest.hexdigest()
+    return finish
 
 
 def _result_path(folder: Path, step: Step) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from checkpoints_convert.family import Family
-from checkpoints_convert.mappings import PADDING, Mapping, Rows, chunks, hf_shapes
+from checkpoints_convert.mappings import PADDING, Mapping, Rows, chunks, height, hf_shapes
 from checkpoints_convert.shapes import VOCABULARY, shape
 from galen.errors import DataError
 from megatron_ext.architecture import Architecture
@@ -26,6 +26,9 @@ class Source(Protocol):
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the precision of a tensor."""
+
+    def place(self, name: str) -> tuple[str, int]:
+        """Return the file of a tensor and its first byte there."""
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows of a tensor from `start` on, in the precision of `target`."""
@@ -78,15 +81,8 @@ def pieces(unit: Unit, architecture: Architecture, dtype: torch.dtype, tensor_pa
     yield from chunks(rows, max(CHUNK_BYTES // row_bytes, 1))
 
 
-def megatron_rows(unit: Unit, runs: list[Rows], source: Source, dtype: torch.dtype, buffer: bytearray) -> Tensor:
-    """Read these rows of a unit's Megatron tensor from the Hugging Face tensors into `buffer`, which grows to hold them.
-
-    One buffer for all pieces: memory that comes and goes piece by piece would be fragmented and grow with the model.
-    """
-    width = source.shape(unit.hf[0])[1:]
-    numbers = sum(run.stop - run.start for run in runs) * math.prod(width)
-    buffer.extend(bytes(max(numbers * dtype.itemsize - len(buffer), 0)))
-    target = torch.frombuffer(buffer, dtype=dtype, count=numbers).view(-1, *width)
+def fill_megatron_rows(target: Tensor, unit: Unit, runs: list[Rows], source: Source) -> None:
+    """Read these rows of a unit's Megatron tensor from the Hugging Face tensors into `target`, in its precision."""
     place = 0
     for run in runs:
         stop = place + run.stop - run.start
@@ -95,7 +91,38 @@ def megatron_rows(unit: Unit, runs: list[Rows], source: Source, dtype: torch.dty
         else:
             source.read_into(target[place:stop], unit.hf[run.tensor], run.start)
         place = stop
+
+
+def megatron_rows(unit: Unit, runs: list[Rows], source: Source, dtype: torch.dtype, buffer: bytearray) -> Tensor:
+    """Return these rows of a unit's Megatron tensor, read into `buffer`, which grows to hold them.
+
+    One buffer for all pieces: memory that comes and goes piece by piece would be fragmented and grow with the model.
+    """
+    width = source.shape(unit.hf[0])[1:]
+    numbers = height(runs) * math.prod(width)
+    buffer.extend(bytes(max(numbers * dtype.itemsize - len(buffer), 0)))
+    target = torch.frombuffer(buffer, dtype=dtype, count=numbers).view(-1, *width)
+    fill_megatron_rows(target, unit, runs, source)
     return target
+
+
+def hf_pieces(unit: Unit, architecture: Architecture, dtype: torch.dtype) -> Iterator[list[tuple[int, int]]]:
+    """Yield a unit's Hugging Face tensors, one after the other, in runs of at most CHUNK_BYTES.
+
+    A run is a list of rows of the Megatron tensor, in the order of the Hugging Face tensor: the first, and the one after the last.
+    """
+    row_bytes = math.prod(shape(unit.megatron, architecture)[1:]) * dtype.itemsize
+    stored = []  # the same rows as the mapping's, but numbered as in the Megatron tensor
+    place = 0
+    for run in unit.mapping.rows(architecture):
+        end = place + run.stop - run.start
+        if run.tensor != PADDING:
+            stored.append((run, Rows(run.tensor, place, end)))
+        place = end
+    for number in range(len(unit.hf)):
+        rows = [there for run, there in sorted(stored) if run.tensor == number]
+        for _, runs in chunks(rows, max(CHUNK_BYTES // row_bytes, 1)):
+            yield [(run.start, run.stop) for run in runs]
 
 
 def check_shapes(unit: Unit, architecture: Architecture, source: Source, where: object) -> None:

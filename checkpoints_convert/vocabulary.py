@@ -96,10 +96,9 @@ class ExtendedWeights:
         self.weights, self.extension = weights, extension
         self._new = {name: self._rows(name, kind, seed) for name in names}
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        return self.weights.nbytes
+    def place(self, name: str) -> tuple[str, int]:
+        """Return the file of a tensor and its first byte there."""
+        return self.weights.place(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor, new rows included."""

@@ -6,6 +6,7 @@ DIR/iter_0000010/                       one iteration: torch_dist files, archite
 DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,24 @@ def newest(checkpoint: str | Path) -> Path:
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a complete torch_dist checkpoint: {name} is missing")
     return folder
+
+
+def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
+    """Return the folder of an iteration, the newest for None.
+
+    Raises:
+        DataError: there is none.
+    """
+    folder = newest(checkpoint) if iteration is None else iteration_folder(checkpoint, iteration)
+    if not folder.is_dir():
+        there = ", ".join(sorted(path.name for path in Path(checkpoint).glob("iter_*"))) or "none"
+        raise DataError(f"{folder} does not exist; iterations there: {there}")
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of an iteration that hold tensors, in the order of the numbers in their names."""
+    return sorted(folder.glob("*.distcp"), key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
 
 
 def partial_folder(checkpoint: str | Path, iteration: int) -> Path:

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -43,13 +43,30 @@ class Entry:
     length: int
 
 
-def write_entry(stream: IO[bytes], file: str, key: str, shape: tuple[int, ...], offset: tuple[int, ...], tensor: Tensor) -> Entry:
+class Stream(Protocol):
+    """What `torch.save` asks of an open file."""
+
+    def write(self, data: Any) -> int:
+        """Append bytes and return their number."""
+
+    def tell(self) -> int:
+        """Return the number of bytes so far."""
+
+    def flush(self) -> None:
+        """Hand on what is held back."""
+
+
+def write_entry(stream: Stream, file: str, key: str, shape: tuple[int, ...], offset: tuple[int, ...], tensor: Tensor) -> Entry:
     """Append a part of a tensor to an open `.distcp` file."""
     start = stream.tell()
     before = get_crc32_options()
     set_crc32_options(False)  # twice as fast; nothing that reads checkpoints looks at it, and the manifest has a SHA-256
     try:
-        torch.save(tensor, stream)
+        torch.save(tensor, cast(IO[bytes], stream))
+    except RuntimeError as error:
+        if isinstance(error.__context__, DataError):  # torch.save hides what its file raises behind an error of its own
+            raise error.__context__ from None
+        raise
     finally:
         set_crc32_options(before)
     return Entry(key, shape, str(tensor.dtype).removeprefix("torch."), offset, tuple(tensor.shape), file, start, stream.tell() - start)
@@ -99,6 +116,8 @@ class TorchDist:
         if not isinstance(metadata, dcp.Metadata):
             raise DataError(f"{self.folder / '.metadata'} is not a distributed checkpoint's")
         self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
+        self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
+        self._places: dict[tuple[Path, int], Any] = {}
         self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
         self.tensors: dict[str, Any] = {}
         self.objects: dict[str, Any] = {}
@@ -134,6 +153,12 @@ class TorchDist:
         """Return the precision of a tensor."""
         return self.tensors[self.key(name, layer)].properties.dtype
 
+    def place(self, name: str, layer: int | None) -> tuple[str, int]:
+        """Return a file that holds rows of a tensor, of one layer, and the first byte there: the first of them."""
+        key = self.key(name, layer)
+        parts = self._parts_of(key, layer if layer is not None and key == name else None)
+        return min(((info.relative_path, info.offset) for _, info in parts), default=("", 0))
+
     def rows(self, name: str, layer: int | None, start: int, stop: int) -> Tensor:
         """Read some rows of a tensor, of one layer, from whatever parts it was saved in.
 
@@ -154,11 +179,9 @@ class TorchDist:
         stacked = layer is not None and key == name
         stop = start + len(target)
         filled = 0
-        for offset, info in self._parts.get(key, ()):
+        for offset, info in self._parts_of(key, layer if stacked else None):
             size = self._sizes[key, offset]
             first = layer - offset[0] if stacked and layer is not None else 0
-            if stacked and not 0 <= first < size[0]:
-                continue
             where, extent = (offset[1:], size[1:]) if stacked else (offset, size)
             low, high = max(start, where[0]), min(stop, where[0] + extent[0])
             if low >= high:
@@ -177,12 +200,23 @@ class TorchDist:
                 f"{self.folder} is incomplete: of {key} rows {start} to {stop} it holds {filled:,} of {target.numel():,} numbers"
             )
 
+    def _parts_of(self, key: str, layer: int | None) -> list[tuple[tuple[int, ...], Any]]:
+        """Return the parts of a tensor; of a stack of layers, those that hold the layer."""
+        if (key, layer) not in self._by_layer:
+            parts = self._parts.get(key, [])
+            if layer is not None:
+                parts = [(offset, info) for offset, info in parts if 0 <= layer - offset[0] < self._sizes[key, offset][0]]
+            self._by_layer[key, layer] = parts
+        return self._by_layer[key, layer]
+
     def _stored(self, info: Any, key: str, size: tuple[int, ...], layer: int | None) -> StoredTensor:
         """Return where a part is; of a stack of layers, the one at place `layer` in it."""
         path = self.folder / info.relative_path
         if not path.is_file():
             raise DataError(f"{self.folder} is incomplete: {info.relative_path} is missing")
-        stored = safe_pickle.read_archive(path, info.offset, info.length)
+        stored = self._places.get((path, info.offset))
+        if stored is None:
+            stored = self._places[path, info.offset] = safe_pickle.read_archive(path, info.offset, info.length)
         if not isinstance(stored, StoredTensor) or stored.shape != size:
             raise DataError(f"{path} does not hold what .metadata says: {key} should have {list(size)} there")
         if layer is None:

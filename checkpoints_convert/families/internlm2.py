@@ -16,13 +16,19 @@ def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of an InternLM2 config.json."""
     fields = hf_config.Fields(config)
     fields.only(bias=False)
-    return hf_config.architecture(fields, "internlm2")
+    made = hf_config.architecture(fields, "internlm2")
+    if made.kv_channels != made.hidden_size // made.num_attention_heads:
+        raise ValueError(f"head_dim = {made.kv_channels} cannot be carried over (InternLM's code takes hidden size over heads)")
+    if made.rope_scaling_factor is not None:
+        raise ValueError("rotary scaling 'llama3' cannot be carried over (InternLM's code knows 'linear' and 'dynamic')")
+    return made
 
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return an InternLM2 config.json; loading it in transformers needs InternLM's own code."""
     remote = {"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
-    return hf_config.config(architecture, "internlm2", ["InternLM2ForCausalLM"], bias=False, auto_map=remote)
+    common = hf_config.config(architecture, "internlm2", ["InternLM2ForCausalLM"], bias=False, auto_map=remote)
+    return {name: value for name, value in common.items() if name != "head_dim"}
 
 
 def _in_layer(*names: str) -> Any:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.steps import Step, run_steps
 
 
@@ -13,9 +15,9 @@ from checkpoints_convert.steps import Step, run_steps
 class Endless(Step):
     """Leaves its process's id and sleeps."""
 
-    def run(self, path: Path, written: object) -> None:
+    def run(self, output: OutputFile, reader: object) -> None:
         """Never return."""
-        (path.parent / "pids" / str(os.getpid())).touch()
+        (output.path.parent / "pids" / str(os.getpid())).touch()
         while True:
             time.sleep(1)
 
@@ -23,4 +25,5 @@ class Endless(Step):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     (folder / "pids").mkdir()
-    run_steps("test", folder, [Endless("a"), Endless("b")], 2, [], 2)
+    with InputHashes([]) as inputs:
+        run_steps("test", folder, [Endless("a"), Endless("b")], 2, inputs, 2)

@@ -95,9 +95,18 @@ def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, to
         assert AutoModelForCausalLM.from_pretrained(tmp_path / "llama")(tokens).logits.isfinite().all()
 
 
-def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints):
-    with pytest.raises(DataError, match="qwen3 model cannot be written as llama: qk_layernorm is False there and True here"):
-        megatron_to_hf.main(["--megatron", str(checkpoints["qwen3"]), "--output", str(tmp_path / "x"), "--as-family", "llama"])
+@pytest.mark.parametrize(
+    ("name", "family", "message"),
+    [
+        ("qwen3", "llama", "qwen3 model cannot be written as llama: qk_layernorm is False there and True here"),
+        ("qwen3", "internlm2", "qwen3 model cannot be written as internlm2: kv_channels is 16 there and 32 here"),
+        ("llama-3.2", "internlm2", "rotary scaling 'llama3' cannot be carried over"),
+        ("mistral-v0.1", "llama", "mistral model cannot be written as llama: window_size is None there and 16 here"),
+    ],
+)
+def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints, name, family, message):
+    with pytest.raises(DataError, match=message):
+        megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "x"), "--as-family", family])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -115,7 +124,7 @@ REFUSED = {
     "mistral-v0.1": [{"attention_bias": True}],
     "qwen2": [{"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2, "layer_types": None}],
     "qwen3": [{"attention_bias": True}],
-    "internlm2": [{"bias": True}, {"rope_scaling": {"type": "linear", "factor": 2.0}}],
+    "internlm2": [{"bias": True}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"head_dim": 8}],
 }
 
 

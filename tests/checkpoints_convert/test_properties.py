@@ -79,7 +79,7 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     if name in ("mistral", "qwen2", "qwen3"):
         own["window_size"] = window
     if name == "internlm2":
-        own["kv_channels"] = max(architecture.hidden_size // architecture.num_attention_heads, 1)
+        own |= {"hidden_size": architecture.kv_channels * architecture.num_attention_heads, "rope_scaling_factor": None}
     architecture = dataclasses.replace(architecture, **own)
     config = FAMILIES[name].config(architecture)
     if neutral:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -78,12 +79,12 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
         there(model, checkpoint)
     original, written = step.run, []
 
-    def dies(self, path, written_to):
+    def dies(self, output, reader):
         if len(written) == 4:
-            path.write_bytes(b"half")
+            output.write(b"half")
             raise Killed
         written.append(self.file)
-        return original(self, path, written_to)
+        return original(self, output, reader)
 
     def convert():
         return there(model, checkpoint) if importing_now else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
@@ -94,7 +95,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
             convert()
     assert not (checkpoint / "iter_0000000" if importing_now else tmp_path / "back").exists()
     repeated = []
-    monkeypatch.setattr(step, "run", lambda self, path, to: (repeated.append(self.file), original(self, path, to))[1])
+    monkeypatch.setattr(step, "run", lambda self, output, reader: (repeated.append(self.file), original(self, output, reader))[1])
     convert()
     assert "going on after" in capsys.readouterr().err
     assert set(repeated) != set(written) | set(repeated)  # some were not written again
@@ -107,11 +108,11 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, mo
     other = make_model("qwen2", initializer_range=0.1)
     original, written = importing.WritePart.run, []
 
-    def dies(self, path, written_to):
+    def dies(self, output, reader):
         if len(written) == 3:
             raise Killed
         written.append(self.file)
-        return original(self, path, written_to)
+        return original(self, output, reader)
 
     with monkeypatch.context() as patch:
         patch.setattr(importing.WritePart, "run", dies)
@@ -158,3 +159,11 @@ def test_the_same_checkpoint_as_megatrons_own_writer(tmp_path, model):
         assert theirs.tensors[name].size == ours.tensors[name].size
         rows = ours.shape(name, layer)[0]
         assert theirs.rows(name, layer, 0, rows).equal(ours.rows(name, layer, 0, rows)), name
+
+
+def test_a_disk_without_room_is_told_before_the_work(tmp_path, model, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DataError, match=r"has room for 0\.000 GB, the conversion writes 0\.00"):
+        there(model, tmp_path / "megatron")
+    assert not list((tmp_path / "megatron").glob("iter_*"))

@@ -111,3 +111,21 @@ def test_a_checkpoint_with_fewer_rows_than_ids_says_what_to_run(tmp_path, make_m
         megatron_to_hf.main(["--megatron", str(tmp_path / "megatron"), "--output", str(back)])
     assert "have 400 ids, the checkpoint 384 rows" in str(error.value)
     assert "--add-special-tokens" in str(error.value)
+
+
+def test_a_sentencepiece_tokenizer_with_more_ids_than_rows_says_what_to_run(tmp_path, make_model):
+    import sentencepiece
+
+    hf = tmp_path / "hf"
+    shutil.copytree(make_model("llama-2"), hf)
+    (hf / "tokenizer.json").unlink()
+    text = [f"word{number % 7} other{number % 11}" for number in range(200)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_prefix=str(hf / "tokenizer"), vocab_size=40, hard_vocab_limit=False, minloglevel=2
+    )
+    hf_to_megatron.main(["--hf", str(hf), "--output", str(tmp_path / "fits")])
+    (hf / "added_tokens.json").write_text(json.dumps({"<pad>": 300}))
+    with pytest.raises(
+        DataError, match=r"tokenizer\.model gives ids up to 300, but the model has 300 embedding rows.*--add-special-tokens"
+    ):
+        hf_to_megatron.main(["--hf", str(hf), "--output", str(tmp_path / "megatron")])

@@ -1,0 +1,75 @@
+"""Hashes the files that a conversion reads, in a thread beside it."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Condition
+from typing import Self
+
+_AT_ONCE = 16 * 2**20  # bytes; the interpreter is asked for twice in each
+_AHEAD = 2**30  # bytes; little enough to stay in the cache
+_BEHIND = 2**29  # bytes before the conversion's place that it may still want
+
+
+class InputHashes:
+    """The SHA-256 of each file, taken in the order given, which should be the order in which the conversion reads them.
+
+    The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so far that it is gone from there.
+    What both have read is given back to the system: it takes new memory much more slowly than memory that was just in use.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = list(paths)
+        self._thread = ThreadPoolExecutor(1, "hash")
+        self._moved = Condition()
+        self._share, self._closed = 0.0, False
+        self.ahead = _AHEAD
+        """Bytes by which the hashes may be ahead of the conversion."""
+        self.hashed = 0
+        """Bytes so far."""
+        self._cached: deque[tuple[int, Path, int]] = deque()
+        self._total = sum(path.stat().st_size for path in self.paths if path.is_file())
+        self._hashes = {path: self._thread.submit(self._hash, path) for path in self.paths}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._moved:
+            self._closed = True
+            self._moved.notify()
+        self._thread.shutdown(cancel_futures=True)
+
+    def advance(self, share: float) -> None:
+        """Say which share of the conversion, 0 to 1, is done."""
+        with self._moved:
+            self._share = share
+            self._moved.notify()
+
+    def result(self) -> dict[Path, str]:
+        """Wait for the hashes and return them."""
+        self.advance(1.0)
+        return {path: future.result() for path, future in self._hashes.items()}
+
+    def _hash(self, path: Path) -> str:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_AT_ONCE))
+        with path.open("rb", buffering=0) as file:
+            while not self._closed and (count := file.readinto(buffer)):
+                digest.update(buffer[:count])
+                self.hashed += count
+                self._cached.append((self.hashed, path, file.tell()))
+                with self._moved:
+                    self._moved.wait_for(lambda: self._closed or self.hashed <= self._share * self._total + self.ahead)
+                self._drop()
+        return digest.hexdigest()
+
+    def _drop(self) -> None:
+        """Take from the disk's cache what the conversion has passed, on systems that can."""
+        while hasattr(os, "posix_fadvise") and self._cached and self._cached[0][0] <= self._share * self._total - _BEHIND:
+            _, path, end = self._cached.popleft()
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)

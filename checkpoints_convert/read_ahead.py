@@ -1,0 +1,55 @@
+"""Reads the pieces of a conversion, each while the one before it is being written."""
+
+import math
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Piece(NamedTuple):
+    """A tensor that is not read yet."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    fill: Callable[[Tensor], None]
+    """Reads it into an empty tensor of this shape and precision."""
+
+
+class ReadAhead:
+    """A thread that reads, and two buffers for all that it reads.
+
+    Memory that comes and goes piece by piece would be fragmented and grow with the model.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "read")
+        self._buffers = [mmap.mmap(-1, 1), mmap.mmap(-1, 1)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def read(self, pieces: Iterable[Piece]) -> Iterator[Tensor]:
+        """Yield the pieces, read one ahead; a tensor is overwritten once the next is asked for."""
+        ahead: Future[Tensor] | None = None
+        for piece in pieces:
+            present, ahead = ahead, self._thread.submit(self._read, piece)
+            if present is not None:
+                yield present.result()
+        if ahead is not None:
+            yield ahead.result()
+
+    def _read(self, piece: Piece) -> Tensor:
+        numbers = math.prod(piece.shape)
+        if len(self._buffers[0]) < numbers * piece.dtype.itemsize:
+            self._buffers[0] = mmap.mmap(-1, numbers * piece.dtype.itemsize)
+        tensor = torch.frombuffer(self._buffers[0], dtype=piece.dtype, count=numbers).view(piece.shape)
+        self._buffers.reverse()
+        piece.fill(tensor)
+        return tensor
