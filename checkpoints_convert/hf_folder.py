@@ -147,14 +147,18 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
     Raises:
         DataError: it has not; names both numbers.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        return  # a folder without tokenizer is a model all the same
-    from tokenizers import Tokenizer
-
-    largest = max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= rows:
+    ids = tokenizer_ids(folder)
+    if ids is not None and ids > rows:  # a folder without tokenizer is a model all the same
         raise DataError(
-            f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size in config.json): "
+            f"{Path(folder) / 'tokenizer.json'} gives ids up to {ids - 1}, but the model has {rows} embedding rows (vocab_size in config.json): "
             "they belong to different models, or tokens were added without resizing the embedding"
         )
+
+
+def tokenizer_ids(folder: str | Path | None) -> int | None:
+    """Return the largest id that the folder's tokenizer.json can give, plus one; None when there is no such file."""
+    if folder is None or not (Path(folder) / "tokenizer.json").is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    return max(Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).get_vocab(with_added_tokens=True).values(), default=-1) + 1
