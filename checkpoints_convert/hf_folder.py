@@ -150,8 +150,8 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
     ids = tokenizer_ids(folder)
     if ids is not None and ids > rows:  # a folder without tokenizer is a model all the same
         raise DataError(
-            f"{Path(folder) / 'tokenizer.json'} gives ids up to {ids - 1}, but the model has {rows} embedding rows (vocab_size in config.json): "
-            "they belong to different models, or tokens were added without resizing the embedding"
+            f"{Path(folder) / 'tokenizer.json'} gives ids up to {ids - 1}, but the model has {rows} embedding rows "
+            "(vocab_size in config.json): they belong to different models, or tokens were added without resizing the embedding"
         )
 
 
