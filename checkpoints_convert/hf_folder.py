@@ -150,6 +150,12 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
         )
 
 
+def tokenizer_ids(folder: str | Path | None) -> int | None:
+    """Return the largest id that the folder's tokenizer can give, plus one; None when the folder has no tokenizer."""
+    largest = -1 if folder is None else _largest_id(Path(folder))[1]
+    return None if largest < 0 else largest + 1
+
+
 def _largest_id(folder: Path) -> tuple[Path, int]:
     """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
     if (path := folder / "tokenizer.json").is_file():

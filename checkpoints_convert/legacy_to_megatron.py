@@ -29,19 +29,14 @@ def main(argv: list[str] | None = None) -> int | None:
 
     from checkpoints_convert import importing, legacy
     from checkpoints_convert.families import FAMILIES
+    from checkpoints_convert.hf_folder import tokenizer_ids
 
     ranks = legacy.Ranks(arguments.legacy)
-    size = arguments.vocab_size or _ids(arguments.tokenizer)
+    size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
+    if size is None:
+        raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
     importing.write_source(ranks, FAMILIES["llama"], ranks.architecture(size), arguments.tokenizer, arguments.output, arguments.workers)
     return None
-
-
-def _ids(folder: Path) -> int:
-    from tokenizers import Tokenizer
-
-    if not (folder / "tokenizer.json").is_file():
-        raise DataError(f"{folder / 'tokenizer.json'} is missing")
-    return max(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True).values()) + 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 
 Weights are compared bit by bit, by name, a piece at a time. Logits are computed on real text, by the original's own code and
 by Megatron under the layout asked for (with --tp, sequence parallel), and compared position by position: the largest
-difference over the vocabulary, relative to the largest logit of the position. Exit code 1 when the two differ.
+difference over the vocabulary, relative to the largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16
+three times the difference between the original in bf16 and in fp32. Exit code 1 when the two differ.
 """
 
 import argparse
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEXT = Path(__file__).with_name("verify_text.txt")
-BOUNDS = {"fp32": 1e-5, "bf16": 0.15}
-"""Largest relative difference of a logit. In fp32 only the order of sums differs. In bf16 every result is rounded to 8 bits
-in another order: random models of 4 layers came to 0.075. Only fp32 is a proof."""
+FP32_BOUND = 1e-5
+"""Largest relative difference of a logit in fp32, where only the order of sums differs."""
+BF16_FACTOR = 3.0
+"""In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many times the difference of the
+original's own logits between bf16 and fp32. Equal weights came to 0.9 to 1.0 times (benchmarks/verify_bounds.py); two independent
+roundings differ by up to the sum of both. Only fp32 is a proof."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -37,7 +41,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument("--iteration", type=int, help="iteration to compare (default: the newest)")
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel size of the Megatron side (default 1)")
     parser.add_argument("--pp", type=int, default=1, metavar="N", help="pipeline-parallel size of the Megatron side (default 1)")
-    parser.add_argument("--dtype", choices=tuple(BOUNDS), default="fp32", help="precision of both forward passes (default fp32)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision of both forward passes (default fp32)")
     parser.add_argument("--text", type=Path, default=TEXT, metavar="FILE", help="text to compute logits on (default: a page of ours)")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="tokens of the text that are used (default 256)")
     parser.add_argument("--weights-only", action="store_true", help="do not compute logits (needs no memory for the model)")
@@ -45,12 +49,27 @@ def main(argv: list[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.tp < 1 or arguments.pp < 1 or arguments.max_tokens < 2:
         parser.error("--tp and --pp must be at least 1, --max-tokens at least 2")
+    if not arguments.weights_only:
+        _check_layout(arguments)
 
     same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
     if not arguments.weights_only:
         same &= compare_logits(arguments)
     print("the same model" if same else "NOT the same model")
     return 0 if same else 1
+
+
+def _check_layout(arguments: argparse.Namespace) -> None:
+    """Check before any work that the model can be divided as asked.
+
+    Raises:
+        UsageError: it cannot; says what would.
+    """
+    from checkpoints_convert.exporting import find_iteration
+    from megatron_ext import architecture as architectures
+    from megatron_ext.recipe_checks import check_division
+
+    check_division(architectures.read(find_iteration(arguments.megatron, arguments.iteration)), arguments.tp, arguments.pp)
 
 
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
@@ -121,11 +140,14 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     if expected.size(-1) != found.size(-1) or not bool(torch.isfinite(found).all()):
         raise DataError(f"Megatron gave logits of size {list(found.shape)}, expected {list(expected.shape)}, all of them finite")
     scale = expected.abs().amax(-1)
-    difference = ((found - expected).abs().amax(-1) / scale.clamp(min=1e-30)).tolist()
+    difference = _difference(found, expected)
     agree = (found.argmax(-1) == expected.argmax(-1)).tolist()
     worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[: arguments.worst]
     layout = f"TP{arguments.tp} x PP{arguments.pp}" + (", sequence parallel" if arguments.tp > 1 else "")
-    bound = BOUNDS[arguments.dtype]
+    bound, why = FP32_BOUND, ""
+    if arguments.dtype == "bf16":
+        own = max(_difference(expected, _reference_logits(arguments.hf, tokens, "fp32")[0]))
+        bound, why = BF16_FACTOR * own, f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
@@ -133,8 +155,13 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
             f"{position:8}  {int(tokens[0, position]):7}  {difference[position]:19.2e}  {float(scale[position]):13.4f}  "
             f"{'yes' if agree[position] else 'NO'}"
         )
-    print(f"largest relative difference {max(difference):.2e}, bound {bound:g}; same best token in {sum(agree)} of {len(agree)}")
+    print(f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best token in {sum(agree)} of {len(agree)}")
     return max(difference) <= bound
+
+
+def _difference(found: "Tensor", expected: "Tensor") -> list[float]:
+    """Return the largest difference of each position's logits [sequence, vocabulary], relative to its largest expected logit."""
+    return ((found - expected).abs().amax(-1) / expected.abs().amax(-1).clamp(min=1e-30)).tolist()
 
 
 def _tokens(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":

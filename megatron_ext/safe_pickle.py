@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch.distributed.checkpoint.metadata import Metadata
 
 from galen.errors import DataError
 from megatron_ext.stored_tensor import StoredTensor
@@ -33,6 +34,8 @@ _STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 _INERT = ("megatron.", "nemo.", "transformer_engine.")
+_MCORE_METADATA = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata")
+"""What Megatron Core 0.13 to 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
 _REAL = {  # data classes and enumerations: making one runs nothing else
     *((f"{_DCP}.metadata", name) for name in ("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties")),
     *((f"{_DCP}.metadata", name) for name in ("ChunkStorageMetadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
@@ -110,6 +113,8 @@ class _Unpickler(pickle.Unpickler):
             return self._member
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode(encoding)
+        if (module, name) == _MCORE_METADATA:
+            return Metadata
         if module.startswith(_INERT):
             return type(name, (Inert,), {"name": f"{module}.{name}"})
         if (module, name) not in _REAL or "." in name:

@@ -103,11 +103,13 @@ def finish(folder: Path, entries: list[Entry], common: dict[str, Any], extra_sta
 class TorchDist:
     """A checkpoint folder: its tensors, and any rows of them. No process group, no code of the checkpoint is run.
 
+    `prefix` stands before the names in the files of programs that save the wrapped model (NeMo: `module.`); it is left out here.
+
     Raises:
         DataError: the folder is no complete torch_dist checkpoint, or its pickles hold what no checkpoint holds.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, prefix: str = "") -> None:
         self.folder = Path(folder)
         try:
             metadata = safe_pickle.read_pickle(self.folder / ".metadata")
@@ -121,7 +123,8 @@ class TorchDist:
         self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
         self.tensors: dict[str, Any] = {}
         self.objects: dict[str, Any] = {}
-        for key, value in metadata.state_dict_metadata.items():
+        for stored, value in metadata.state_dict_metadata.items():
+            key = stored.removeprefix(prefix)
             if isinstance(value, dcp.TensorStorageMetadata):
                 self.tensors[key] = value
                 for chunk in value.chunks:
@@ -129,10 +132,11 @@ class TorchDist:
         for index, info in metadata.storage_data.items():
             if Path(info.relative_path).name != info.relative_path:
                 raise DataError(f"{self.folder / '.metadata'} points outside its folder: {info.relative_path!r}")
-            if index.fqn in self.tensors:
-                self._parts.setdefault(index.fqn, []).append((tuple(index.offset or ()), info))
+            key = index.fqn.removeprefix(prefix)
+            if key in self.tensors:
+                self._parts.setdefault(key, []).append((tuple(index.offset or ()), info))
             else:
-                self.objects[index.fqn] = info
+                self.objects[key] = info
 
     def key(self, name: str, layer: int | None) -> str:
         """Return the stored name of a tensor: layers are stacked under one name, or numbered where they are not alike."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from checkpoints_convert import hf_to_megatron, verify
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Plain, Rows
+from galen.errors import UsageError
 from megatron_ext import architecture as architectures
 from tests.conftest import run
 
@@ -36,6 +38,12 @@ def test_equal_under_every_layout(model, checkpoint, tensor, pipeline):
     assert "256 positions, fp32" in done.stdout
     assert done.stdout.endswith("the same model\n")
     assert "NOT" not in done.stdout
+
+
+def test_a_layout_that_does_not_divide_the_model_is_refused_before_any_work(model, checkpoint, capsys):
+    with pytest.raises(UsageError, match="4 attention heads cannot be divided by tensor-parallel size 3; possible: 1, 2, 4"):
+        verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "3"])
+    assert not capsys.readouterr().out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,12 @@ def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change
 def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, capsys, monkeypatch):
     options = ["--dtype", "bf16", "--hf", str(model), "--megatron"]
     assert verify.main([*options, str(checkpoint)]) == 0
-    assert "bound 0.15" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    found, bound, own = map(
+        float, re.search(r"largest relative difference (\S+), bound (\S+) \(3 times .* (\S+) between", printed).groups()
+    )
+    assert bound == pytest.approx(3 * own, rel=0.01)
+    assert 0 < found <= 1.5 * own < 0.2
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
     assert verify.main([*options, str(wrong_checkpoint(swap_gate_and_up))]) == 1
 

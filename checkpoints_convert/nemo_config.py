@@ -1,0 +1,169 @@
+"""The model's configuration in a NeMo 2 folder (`context/model.yaml`), read as data and written.
+
+`model.yaml` holds the arguments of NeMo's classes with their defaults. The classes that it names are compared with known names and
+never imported; `io.json`, from which NeMo itself builds the objects, is not read here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checkpoints_convert.families import FAMILIES, architecture_of
+from checkpoints_convert.hf_config import LLAMA3_SCALING
+from galen.errors import DataError
+from megatron_ext.architecture import Architecture
+
+CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
+PREFIX = "module."
+"""Before the names of tensors: NeMo saves the module that its model wraps."""
+MODELS = {
+    "llama": ("llama", "LlamaModel", "LlamaConfig"),
+    "mistral": ("mistral", "MistralModel", "MistralConfig7B"),
+    "qwen2": ("qwen2", "Qwen2Model", "Qwen2Config"),
+    "qwen3": ("qwen3", "Qwen3Model", "Qwen3Config"),
+}
+"""By family: the module of NeMo that has it, its model and its configuration."""
+MODULE = "nemo.collections.llm.gpt.model"
+SCALED = "Llama31Config"
+"""NeMo's configuration of a Llama with llama3 rotary scaling."""
+_SCALING = {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"}
+_SCALING["old_context_len"] = "original_max_position_embeddings"
+# Arguments that change what a model computes, and the values that Galen's model stands for.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "normalization": ("RMSNorm",),
+    "layernorm_zero_centered_gamma": (False,),
+    "gated_linear_unit": (True,),
+    "activation_func_clamp_value": (None,),
+    "add_bias_linear": (False,),
+    "position_embedding_type": ("rope",),
+    "rotary_percent": (1.0,),
+    "rotary_interleaved": (False,),
+    "seq_len_interpolation_factor": (None,),
+    "no_rope_freq": (None,),
+    "num_moe_experts": (None,),
+    "multi_latent_attention": (False,),
+    "qk_l2_norm": (False,),
+    "window_attn_skip_freq": (None,),
+    "softmax_scale": (None,),
+    "apply_residual_connection_post_layernorm": (False,),
+    "heterogeneous_block_specs": (False,),
+    "mtp_num_layers": (None, 0),
+}
+
+
+def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> Architecture:
+    """Return the shape of the model in a NeMo 2 folder.
+
+    Args:
+        folder: the folder with `context/` and `weights/`.
+        vocab_size: ids of its tokenizer, for a configuration that leaves the number to it.
+        positions: the largest number of positions, where it is known otherwise: NeMo's importers keep the window of a Mistral in its
+            place (none without a window) and 40,960 for each Qwen3.
+
+    Raises:
+        DataError: `model.yaml` is missing, is not a known model, or asks for something that cannot be carried over.
+    """
+    path = folder / CONTEXT / "model.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model, config = content["_target_"], content["config"]
+        family = next((name for name, (_, known, _) in MODELS.items() if model == f"{MODULE}.{MODELS[name][0]}.{known}"), None)
+    except OSError as error:
+        raise DataError(f"{folder} is no NeMo 2 checkpoint: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not describe a model of NeMo: {error}") from None
+    if family is None:
+        raise DataError(f"{path}: the model {model} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}")
+    try:
+        architecture = _architecture(family, config, vocab_size, positions)
+    except KeyError as error:
+        raise DataError(f"{path} lacks {error} of the model's configuration") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    if architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path)) != architecture:
+        raise DataError(f"{path}: {architecture} is not a {family} model")
+    return architecture
+
+
+def _architecture(family: str, config: dict[str, Any], vocab_size: int | None, positions: int | None) -> Architecture:
+    for name, wanted in _ONLY.items():
+        if name in config and config[name] not in wanted:
+            raise ValueError(f"{name} = {config[name]!r} cannot be carried over (only {wanted[0]!r})")
+    activation = config.get("activation_func", {}).get("_target_", "")
+    if activation != "torch.nn.functional.silu":
+        raise ValueError(f"activation_func = {activation!r} cannot be carried over (only torch.nn.functional.silu)")
+    rows = config.get("vocab_size") or vocab_size
+    if rows is None:
+        raise ValueError(f"vocab_size is left to the tokenizer, and {CONTEXT}/{TOKENIZER} has no tokenizer.json; give --hf")
+    positions = positions or config.get("max_position_embeddings") or config["seq_length"]
+    if positions is None:  # what NeMo's importer writes for a Mistral without a window
+        raise ValueError("seq_length is null, so that the number of positions is not known; give --hf")
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    window = config.get("window_size")
+    return Architecture(
+        family=family,
+        num_layers=config["num_layers"],
+        hidden_size=hidden,
+        ffn_hidden_size=config["ffn_hidden_size"],
+        num_attention_heads=heads,
+        num_query_groups=config.get("num_query_groups") or heads,
+        kv_channels=config.get("kv_channels") or hidden // heads,
+        vocab_size=rows,
+        max_position_embeddings=positions,
+        rotary_base=float(config["rotary_base"]),
+        rope_scaling_factor=_rope_scaling(config),
+        layernorm_epsilon=config["layernorm_epsilon"],
+        share_embeddings_and_output_weights=config["share_embeddings_and_output_weights"],
+        add_qkv_bias=config.get("add_qkv_bias", False),
+        qk_layernorm=config.get("qk_layernorm", False),
+        window_size=window[0] if window else None,  # NeMo writes Hugging Face's number here, not one less
+    )
+
+
+def _rope_scaling(config: dict[str, Any]) -> float | None:
+    if "scale_factor" not in config:
+        if config.get("rope_scaling"):
+            raise ValueError("rope_scaling = True is Llama 4's and cannot be carried over")
+        return None
+    for name, theirs in _SCALING.items():
+        if config[name] != LLAMA3_SCALING[theirs]:
+            raise ValueError(f"{name} = {config[name]!r} cannot be carried over (only {LLAMA3_SCALING[theirs]!r})")
+    return float(config["scale_factor"])
+
+
+def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
+    """Return the name of NeMo's configuration of this model and the arguments that make it, dtype and kernels left out.
+
+    Raises:
+        DataError: NeMo has no such family.
+    """
+    if architecture.family not in MODELS:
+        raise DataError(f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); InternLM2 goes with --as-family llama")
+    made: dict[str, Any] = {
+        "num_layers": architecture.num_layers,
+        "hidden_size": architecture.hidden_size,
+        "ffn_hidden_size": architecture.ffn_hidden_size,
+        "num_attention_heads": architecture.num_attention_heads,
+        "num_query_groups": architecture.num_query_groups,
+        "kv_channels": architecture.kv_channels,
+        "vocab_size": architecture.vocab_size,
+        "seq_length": architecture.max_position_embeddings,
+        "rotary_base": architecture.rotary_base,
+        "layernorm_epsilon": architecture.layernorm_epsilon,
+        "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
+        "gated_linear_unit": True,
+    }
+    name = MODELS[architecture.family][2]
+    if architecture.rope_scaling_factor is not None:
+        name = SCALED
+        made["scale_factor"] = architecture.rope_scaling_factor
+        made |= {field: LLAMA3_SCALING[theirs] for field, theirs in _SCALING.items()}
+    if architecture.family == "mistral":
+        made["window_size"] = None if architecture.window_size is None else [architecture.window_size, 0]
+        made["cp_comm_type"] = None if architecture.window_size is None else "a2a"
+    elif architecture.window_size is not None:
+        raise DataError(f"NeMo's {MODELS[architecture.family][1]} has no sliding window; this model's is {architecture.window_size}")
+    if architecture.family == "qwen3":
+        made["max_position_embeddings"] = architecture.max_position_embeddings
+    return name, made
