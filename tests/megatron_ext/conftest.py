@@ -70,7 +70,11 @@ class Started:
 
 @pytest.fixture(scope="session")
 def start_forked(tmp_path_factory):
-    """Start a run over forked processes, which begin at once, from a recipe and overrides."""
+    """Start a run over forked processes, which begin at once, from a recipe and overrides.
+
+    With `hold`, a folder, each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for
+    a file `go`.
+    """
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.megatron_ext.fork_server"],
         cwd=ROOT,
@@ -81,9 +85,12 @@ def start_forked(tmp_path_factory):
     )
     assert server.stdout.readline() == '["ready"]\n'
 
-    def start(processes: int, *argv: object) -> Started:
+    def start(processes: int, *argv: object, hold: Path | None = None) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
         request = {"argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        if hold:
+            hold.mkdir()
+            request["hold"] = str(hold)
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return Started(server, json.loads(server.stdout.readline()), written)

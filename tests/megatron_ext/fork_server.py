@@ -1,6 +1,6 @@
 """Starts training processes within milliseconds: it has imported torch and Megatron already, and forks.
 
-A line of JSON on standard input, `{"argv", "processes", "output"}`, starts a run of `megatron_ext.pretrain` over that many processes
+A line of JSON on standard input, `{"argv", "processes", "output"[, "hold"]}`, starts a run of `megatron_ext.pretrain` over that many processes
 whose output goes to the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a
 second line holds their exit codes.
 """
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 
 def main():
@@ -45,6 +46,8 @@ def start(request, rank, port):
     from galen import cli
     from megatron_ext import pretrain
 
+    if "hold" in request:
+        hold_writers(Path(request["hold"]))
     code = 1
     try:
         cli.run(lambda: pretrain.main(request["argv"]))
@@ -55,6 +58,21 @@ def start(request, rank, port):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def hold_writers(folder):
+    """Let a process that would write a file of a checkpoint wait until the file `go` is in a folder."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    write = FileSystemWriterAsync.write_preloaded_data
+
+    def held(*args, **options):
+        (folder / f"writer_{os.getpid()}").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        return write(*args, **options)
+
+    FileSystemWriterAsync.write_preloaded_data = staticmethod(held)
 
 
 def wait(pids):
