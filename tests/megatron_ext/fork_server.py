@@ -1,7 +1,7 @@
 """Starts training processes within milliseconds: it has imported torch and Megatron already, and forks.
 
-A line of JSON on standard input, `{"argv", "processes", "output"[, "hold"]}`, starts a run of `megatron_ext.pretrain` over that many processes
-whose output goes to the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a
+A line of JSON on standard input, `{"argv", "processes", "output"[, "hold"]}`, starts a run of `megatron_ext.pretrain` over that many
+processes whose output goes to the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a
 second line holds their exit codes.
 """
 
