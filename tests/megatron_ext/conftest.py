@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, import_model
 
 RECIPE = """
 output: {output}
@@ -22,9 +22,7 @@ optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, untied_llama) -> Path:
     """The untied tiny Llama as a Megatron checkpoint."""
-    folder = tmp_path_factory.mktemp("megatron") / "checkpoint"
-    run("checkpoints_convert/hf_to_megatron.py", "--hf", untied_llama, "--output", folder)
-    return folder
+    return import_model(untied_llama, tmp_path_factory.mktemp("megatron") / "checkpoint")
 
 
 @pytest.fixture(scope="session")
@@ -41,21 +39,6 @@ def data(tmp_path_factory) -> Path:
             builder.add_document(document, [int(length)])
         builder.finalize(str(folder / f"{name}_text_document.idx"))
     return folder
-
-
-@pytest.fixture(scope="session")
-def pretrain(tmp_path_factory, checkpoint, data):
-    """Run pretraining over `processes` processes with overrides; return its run folder."""
-
-    def pretrain(processes: int, *overrides: str, output: Path | None = None, check: bool = True):
-        output = output or tmp_path_factory.mktemp("run")
-        recipe = output / "given.yaml"
-        output.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
-        done = run(*launcher(processes), "megatron_ext.pretrain", recipe, *overrides, check=check)
-        return output if check else done
-
-    return pretrain
 
 
 class Started:
@@ -115,10 +98,6 @@ def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
         return output if check else (codes, written)
 
     return pretrain
-
-
-def launcher(processes: int) -> list[str]:
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
 
 
 def log(output: Path, kind: str) -> list[dict]:
