@@ -75,17 +75,23 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.distcp"), key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
 
 
-def partial_folder(checkpoint: str | Path, iteration: int) -> Path:
-    """Return the folder of an iteration that is being written."""
+def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") -> Path:
+    """Return the folder of an iteration that is being written; `attempt` tells this start of a run from those before it."""
     final = iteration_folder(checkpoint, iteration)
-    return final.with_name(f".{final.name}.partial")
+    return final.with_name(f".{final.name}{attempt and '.' + attempt}.partial")
 
 
-def publish(checkpoint: str | Path, iteration: int) -> None:
+def remove_partial(checkpoint: str | Path) -> None:
+    """Remove what killed runs left unfinished. A writer that outlives its run may still be at work there: it fails, which does no harm."""
+    for folder in Path(checkpoint).glob(".iter_*.partial"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
     """Give an iteration that is whole its name, and move the tracker to it."""
     final = iteration_folder(checkpoint, iteration)
     shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
-    partial_folder(checkpoint, iteration).replace(final)
+    partial_folder(checkpoint, iteration, attempt).replace(final)
     set_latest(checkpoint, iteration)
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-import shutil
+import secrets
 from pathlib import Path
+from typing import Any
 
 import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
@@ -28,6 +29,7 @@ class CheckpointWriter:
     def __init__(self, checkpoint: Path, architecture: Architecture, training: Training) -> None:
         self.checkpoint, self.architecture, self.training = checkpoint, architecture, training
         self.first = torch.distributed.get_rank() == 0
+        self._attempt = _new_attempt()
         self._queue = AsyncCallsQueue()
         self._pending: int | None = None
 
@@ -35,9 +37,9 @@ class CheckpointWriter:
         """Write a checkpoint under its iteration's name; with `async_save`, begin to, after the one before is finished."""
         self.finish(wait=True)
         iteration = progress.iteration
-        folder = checkpoint_folder.partial_folder(self.checkpoint, iteration)
+        folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
         if self.first:
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind
+            checkpoint_folder.remove_partial(self.checkpoint)
             folder.mkdir(parents=True)
         torch.distributed.barrier()
         state = checkpointing.sharded_state(run, loading=False)
@@ -60,12 +62,22 @@ class CheckpointWriter:
 
     def _publish(self) -> None:
         assert self._pending is not None
-        folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending)
+        folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending, self._attempt)
         torch.distributed.barrier()
         checkpoint_integrity.seal(folder, self._pending, layout.sizes())
         torch.distributed.barrier()
         if self.first:
-            checkpoint_folder.publish(self.checkpoint, self._pending)
+            checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)
             checkpoint_folder.prune(self.checkpoint, self.training.keep_checkpoints, self.training.keep_every)
         torch.distributed.barrier()
         self._pending = None
+
+
+def _new_attempt() -> str:
+    """Return a name for this start of the run, the same on all its processes (collective).
+
+    The processes that write an iteration may outlive a trainer that is killed. They must not find the files of the next start.
+    """
+    name: list[Any] = [secrets.token_hex(4)]
+    torch.distributed.broadcast_object_list(name, src=0)
+    return name[0]

@@ -13,5 +13,6 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 # shellcheck source=slurm/galen.sh
-source "${GALEN_HOME:-$SLURM_SUBMIT_DIR}/slurm/galen.sh"
+source "${GALEN_HOME:-${SLURM_SUBMIT_DIR:-.}}/slurm/galen.sh" || exit 2
+if [[ ! -f $GALEN_HOME/checkpoints_convert/${1:-}.py ]]; then galen_usage "which program? ${1:-none} is not one of checkpoints_convert/"; fi
 galen_run "$GALEN_HOME/checkpoints_convert/$1.py" "${@:2}"

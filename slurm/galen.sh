@@ -6,14 +6,25 @@
 set -euo pipefail
 shopt -s inherit_errexit
 
+galen_say() { printf 'galen %s: %s\n' "$(date +%T)" "$*" >&2; }
+
+# Prints the head of the script that sources this file: what it takes. With $1 given, that is said as an error, and the script ends.
+galen_usage() {
+  sed -n '2,/^#SBATCH/s/^# //p' "$0"
+  if [[ -n ${1:-} ]]; then galen_say "error: $1"; exit 2; fi
+}
+if [[ -z ${SLURM_JOB_ID:-} && $0 == *.sh ]]; then  # started by hand
+  if [[ ${1:-} != --help && ${1:-} != -h ]]; then galen_usage "this is a batch job: sbatch $0 …"; fi
+  galen_usage
+  exit 0
+fi
+
 GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_CHECK_DISK=() GALEN_SRUN=() GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=()
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
 export PYTHONPATH="$GALEN_HOME${PYTHONPATH:+:$PYTHONPATH}"
-
-galen_say() { printf 'galen %s: %s\n' "$(date +%T)" "$*" >&2; }
 
 # Sets GALEN_PROGRAM, what stands before a Python program, and what srun needs for it, by the kind of container.
 galen_container() {
@@ -104,10 +115,7 @@ galen_check_nodes() {
 
 # Pretrains over all processes of the job until the last step of the recipe: RECIPE.yaml [LAYOUT.yaml] [key=value …].
 galen_pretrain() {
-  if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then
-    galen_say "which recipe? sbatch slurm/pretrain_70b.sh RECIPE.yaml [LAYOUT.yaml] [key=value …]"
-    exit 2
-  fi
+  if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then galen_usage "which recipe? RECIPE.yaml [LAYOUT.yaml] [key=value …]"; fi
   galen_address
   galen_check_nodes
   # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75

@@ -6,6 +6,7 @@
 # skipped that is finished already, so that the same command goes on after a failure. Prints each job's number and what it does.
 set -euo pipefail
 shopt -s inherit_errexit
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,/^set /s/^# //p' "$0"; exit 0; fi
 export GALEN_HOME=${GALEN_HOME:-$PWD}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=()

@@ -13,5 +13,5 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 # shellcheck source=slurm/galen.sh
-source "${GALEN_HOME:-$SLURM_SUBMIT_DIR}/slurm/galen.sh"
+source "${GALEN_HOME:-${SLURM_SUBMIT_DIR:-.}}/slurm/galen.sh" || exit 2
 galen_pretrain "$@"

@@ -89,3 +89,11 @@ def run(*arguments: object, check: bool = True, **options) -> subprocess.Complet
     if check and done.returncode:
         pytest.fail(f"{' '.join(command(*arguments))} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
     return done
+
+
+def import_model(hf: Path, output: Path) -> Path:
+    """Import a Hugging Face model into a Megatron checkpoint, in this process: tests that start from one need no other."""
+    from checkpoints_convert import hf_to_megatron
+
+    hf_to_megatron.main(["--hf", str(hf), "--output", str(output)])
+    return output

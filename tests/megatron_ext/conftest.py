@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, import_model
 
 RECIPE = """
 output: {output}
@@ -22,9 +22,7 @@ optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, untied_llama) -> Path:
     """The untied tiny Llama as a Megatron checkpoint."""
-    folder = tmp_path_factory.mktemp("megatron") / "checkpoint"
-    run("checkpoints_convert/hf_to_megatron.py", "--hf", untied_llama, "--output", folder)
-    return folder
+    return import_model(untied_llama, tmp_path_factory.mktemp("megatron") / "checkpoint")
 
 
 @pytest.fixture(scope="session")
@@ -43,21 +41,6 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def pretrain(tmp_path_factory, checkpoint, data):
-    """Run pretraining over `processes` processes with overrides; return its run folder."""
-
-    def pretrain(processes: int, *overrides: str, output: Path | None = None, check: bool = True):
-        output = output or tmp_path_factory.mktemp("run")
-        recipe = output / "given.yaml"
-        output.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
-        done = run(*launcher(processes), "megatron_ext.pretrain", recipe, *overrides, check=check)
-        return output if check else done
-
-    return pretrain
-
-
 class Started:
     """A run under way: the ids of its processes; `wait` returns their exit codes and what they wrote."""
 
@@ -70,7 +53,11 @@ class Started:
 
 @pytest.fixture(scope="session")
 def start_forked(tmp_path_factory):
-    """Start a run over forked processes, which begin at once, from a recipe and overrides."""
+    """Start a run over forked processes, which begin at once, from a recipe and overrides.
+
+    With `hold`, a folder, each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for
+    a file `go`.
+    """
     names = ("pretrain", "checkpointing", "optimization", "platforms", "run_log", "tokenised_data", "training")
     yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names))
 
@@ -87,9 +74,12 @@ def starter(tmp_path_factory, *modules: str):
     )
     assert server.stdout.readline() == '["ready"]\n'
 
-    def start(processes: int, *argv: object) -> Started:
+    def start(processes: int, *argv: object, hold: Path | None = None) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
         request = {"argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        if hold:
+            hold.mkdir()
+            request["hold"] = str(hold)
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return Started(server, json.loads(server.stdout.readline()), written)
@@ -114,10 +104,6 @@ def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
         return output if check else (codes, written)
 
     return pretrain
-
-
-def launcher(processes: int) -> list[str]:
-    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
 
 
 def log(output: Path, kind: str) -> list[dict]:

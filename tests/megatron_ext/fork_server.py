@@ -2,8 +2,8 @@
 
     python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import; the first one's `main` is run
 
-A line of JSON on standard input, `{"argv", "processes", "output"}`, starts a run over that many processes whose output goes to the
-file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a second line holds their exit
+A line of JSON on standard input, `{"argv", "processes", "output"[, "hold"]}`, starts a run over that many processes whose output goes to
+the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a second line holds their exit
 codes.
 """
 
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 
 def main():
@@ -46,6 +47,8 @@ def start(entry, request, rank, port):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from galen import cli
 
+    if "hold" in request:
+        hold_writers(Path(request["hold"]))
     code = 1
     try:
         cli.run(lambda: entry.main(request["argv"]))
@@ -56,6 +59,21 @@ def start(entry, request, rank, port):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def hold_writers(folder):
+    """Let a process that would write a file of a checkpoint wait until the file `go` is in a folder."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    write = FileSystemWriterAsync.write_preloaded_data
+
+    def held(*args, **options):
+        (folder / f"writer_{os.getpid()}").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        return write(*args, **options)
+
+    FileSystemWriterAsync.write_preloaded_data = staticmethod(held)
 
 
 def wait(pids):

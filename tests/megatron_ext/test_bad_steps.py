@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import run
+from tests.conftest import import_model
 from tests.megatron_ext.conftest import log
 
 RECIPE = """
@@ -56,8 +56,7 @@ def broken(tmp_path_factory, untied_llama):
     with torch.no_grad():
         model.get_input_embeddings().weight[299] = math.nan
     model.save_pretrained(hf)
-    run("checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", folder)
-    return folder
+    return import_model(hf, folder)
 
 
 def recipe(step, iters, checkpoint, data):

@@ -6,7 +6,7 @@ import pytest
 
 from megatron_ext import checkpoint_folder
 from tests.megatron_ext.conftest import log
-from tests.megatron_ext.test_layout_change import rewind
+from tests.megatron_ext.kills import rewind
 
 STEPS = ["training.keep_checkpoints=3", "training.save_interval=2"]
 

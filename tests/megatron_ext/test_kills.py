@@ -1,22 +1,62 @@
-"""Killed with SIGKILL at many random moments, one process or all, a run ends with the bits of one that was left alone."""
+"""Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
+
+Ten kills of processes that start at once (a fork server), seven of `torchrun`'s; `tests/slurm/test_pretrain.py` adds a batch job's three.
+"""
 
 import contextlib
 import os
-import random
 import signal
-import time
+import subprocess
 
 import psutil
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import run
-from tests.megatron_ext.conftest import RECIPE, log
+from tests.conftest import ROOT, command, run
+from tests.megatron_ext.conftest import RECIPE
+from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind
 
-KILLS = 20
-STEPS = 160
-OVERRIDES = [f"training.train_iters={STEPS}", "training.save_interval=4", "training.eval_interval=1000", "training.micro_batch_size=8"]
+FORKED = 10
+UNDER_TORCHRUN = 7
+ARGUMENTS = ["training.train_iters=120", "training.save_interval=4", f"training.keep_every={LATE}", "training.eval_interval=60"]
+ARGUMENTS += ["training.micro_batch_size=8", "parallel.pipeline_model_parallel_size=2"]
 MOMENTS = ("start", "step", "save")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.multiprocess
+def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, checkpoint, data):
+    undisturbed = pretrain_forked(2, *ARGUMENTS, output=tmp_path / "undisturbed")
+    killed, seeded = tmp_path / "killed", new_random()
+    killed.mkdir()
+    recipe = killed / "given.yaml"
+    recipe.write_text(RECIPE.format(output=killed, checkpoint=checkpoint, data=data))
+
+    done, children = 0, []
+    while done < FORKED:
+        started = start_forked(2, recipe, *ARGUMENTS)
+        processes = [psutil.Process(pid) for pid in started.pids]
+        if await_moment(MOMENTS[done % 3], killed, seeded, started.written.read_text):
+            children += [child for process in processes for child in children_of(process, recursive=True)]
+            for process in seeded.choice([processes, processes[:1], processes[1:]]):
+                kill(process)
+        codes, written = started.wait()
+        if -signal.SIGKILL in codes:
+            done += 1
+        else:  # it was finished before the kill: another try
+            assert codes == [0, 0], written[-3000:]
+            rewind(killed, LATE)
+    assert not psutil.wait_procs(children, timeout=300)[1], "processes outlive the one that started them"
+
+    kill_under_torchrun([recipe, *ARGUMENTS], killed, seeded, tmp_path / "torchrun.log")
+    codes, written = start_forked(2, recipe, *ARGUMENTS).wait()
+    assert codes == [0, 0], written[-3000:]
+    assert_same_losses(killed, undisturbed)
+    expected, found = weights(undisturbed, tmp_path / "a"), weights(killed, tmp_path / "b")
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert found[name].equal(expected[name]), name
 
 
 def weights(output, folder):
@@ -24,55 +64,38 @@ def weights(output, folder):
     return load_file(folder / "model.safetensors")
 
 
-def last_step(output):
-    path = output / "log.jsonl"
-    return path.read_bytes().count(b'"train"') if path.exists() else 0
+def kill_under_torchrun(arguments, output, seeded, written):
+    """Kill one worker, whereupon torchrun ends the other and itself, or now and then torchrun and all its workers at once."""
+    done = 0
+    while done < UNDER_TORCHRUN:
+        torchrun = start_torchrun(arguments, written)
+        came = await_moment(MOMENTS[1 + done % 2], output, seeded, written.read_text)
+        processes, workers = children_of(torchrun, recursive=True), children_of(torchrun)
+        if came and workers:
+            for process in [torchrun, *processes] if done % 3 == 2 else [seeded.choice(workers)]:
+                kill(process)
+        if torchrun.wait() == 0:  # it was finished before the kill: another try
+            rewind(output, LATE)
+            continue
+        assert came and workers, written.read_text()[-3000:]
+        assert not psutil.wait_procs(processes, timeout=300)[1], "workers outlive torchrun"
+        done += 1
 
 
-def being_saved(output, since):
-    """Say whether a checkpoint is being written that was begun after the moment `since`; a kill leaves older ones."""
-    for folder in (output / "checkpoints").glob(".iter_*.partial"):
-        with contextlib.suppress(FileNotFoundError):
-            if folder.stat().st_mtime > since:
-                return True
-    return False
+def start_torchrun(arguments, written):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "megatron_ext.pretrain", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with written.open("ab") as file:
+        return subprocess.Popen(command(*words), cwd=ROOT, env=environment, stdout=file, stderr=file)
 
 
-def await_moment(kind, output, seeded):
-    """Return at a moment of this kind: while the processes start, some steps later, or while a checkpoint is written."""
-    if kind == "start":
-        return time.sleep(seeded.uniform(0, 2))
-    now, begun, steps = time.time(), last_step(output), seeded.randint(1, 5)
-    deadline = time.monotonic() + 900
-    while not (being_saved(output, now) if kind == "save" else last_step(output) >= begun + steps):
-        assert time.monotonic() < deadline, f"no moment of the kind {kind!r} came"
-        time.sleep(0.001)
-    time.sleep(seeded.uniform(0, 0.05))
+def children_of(process, recursive=False):
+    try:
+        return psutil.Process(process.pid).children(recursive)
+    except psutil.NoSuchProcess:
+        return []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.multiprocess
-def test_twenty_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, checkpoint, data):
-    layout = ["parallel.pipeline_model_parallel_size=2"]
-    undisturbed = pretrain_forked(2, *OVERRIDES, *layout, output=tmp_path / "undisturbed")
-    killed, seeded, children = tmp_path / "killed", random.Random(0), []
-    killed.mkdir()
-    (killed / "given.yaml").write_text(RECIPE.format(output=killed, checkpoint=checkpoint, data=data))
-    for number in range(KILLS):
-        started = start_forked(2, killed / "given.yaml", *OVERRIDES, *layout)
-        await_moment(MOMENTS[number % len(MOMENTS)], killed, seeded)
-        assert not (killed / "manifest.json").exists(), "the run finished before all kills were done"
-        children += [child for pid in started.pids for child in psutil.Process(pid).children(recursive=True)]
-        for pid in seeded.choice([started.pids, started.pids[:1], started.pids[1:]]):
-            os.kill(pid, signal.SIGKILL)
-        codes, written = started.wait()
-        assert -signal.SIGKILL in codes, written[-3000:]
-    assert not psutil.wait_procs(children, timeout=300)[1], "processes outlive the one that started them"
-    codes, written = start_forked(2, killed / "given.yaml", *OVERRIDES, *layout).wait()
-    assert codes == [0, 0], written[-3000:]
-    expected, found = weights(undisturbed, tmp_path / "a"), weights(killed, tmp_path / "b")
-    assert expected.keys() == found.keys()
-    for name in expected:
-        assert found[name].equal(expected[name]), name
-    assert [(r["step"], r["loss"]) for r in log(killed, "train")] == [(r["step"], r["loss"]) for r in log(undisturbed, "train")]
+def kill(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()

@@ -1,10 +1,9 @@
 """A run whose layout changes again and again, optimizer state and all, keeps the loss curve of one that never changed."""
 
-import shutil
-
 import pytest
 
 from tests.megatron_ext.conftest import log
+from tests.megatron_ext.kills import rewind
 
 STEPS = ["training.train_iters=8", "training.save_interval=2", "training.keep_checkpoints=9", "training.eval_interval=8"]
 LAYOUTS = [
@@ -15,23 +14,14 @@ LAYOUTS = [
 ]
 
 
-def rewind(output, step):
-    """Make a finished run look as if it had been killed after the checkpoint of `step`."""
-    (output / "manifest.json").unlink()
-    (output / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
-    for folder in (output / "checkpoints").glob("iter_*"):
-        if int(folder.name[5:]) > step:
-            shutil.rmtree(folder)
-
-
 @pytest.mark.multiprocess
-def test_the_loss_curve_does_not_notice(tmp_path, pretrain):
-    undisturbed = pretrain(1, *STEPS, output=tmp_path / "undisturbed")
+def test_the_loss_curve_does_not_notice(tmp_path, pretrain_forked):
+    undisturbed = pretrain_forked(1, *STEPS, output=tmp_path / "undisturbed")
     changing = tmp_path / "changing"
     for number, (processes, _, layout) in enumerate(LAYOUTS):
         if number:
             rewind(changing, 2 * number)
-        pretrain(processes, *STEPS, *layout, output=changing)
+        pretrain_forked(processes, *STEPS, *layout, output=changing)
     expected, found = log(undisturbed, "train"), log(changing, "train")
     assert [record["step"] for record in found] == list(range(1, 9))
     for before, after in zip(expected, found, strict=True):

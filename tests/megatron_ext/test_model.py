@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import run
+from tests.conftest import import_model, run
 
 CONFIGS = {
     "tied, grouped heads": {},
@@ -25,14 +25,23 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_logits_and_losses_equal_hugging_faces(tmp_path, make_llama, name):
-    hf = make_llama(**CONFIGS[name])
-    run("checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron")
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory, make_llama):
+    """The token ids, and of each configuration its Hugging Face folder and what its Megatron model computes, all in one process."""
+    folder = tmp_path_factory.mktemp("computed")
     tokens = torch.randint(300, (2, 100), generator=torch.Generator().manual_seed(1))
-    torch.save(tokens, tmp_path / "tokens.pt")
-    run("-m", "tests.megatron_ext.print_logits", tmp_path / "megatron", tmp_path / "tokens.pt", tmp_path / "found.pt")
-    found = torch.load(tmp_path / "found.pt")
+    torch.save(tokens, folder / "tokens.pt")
+    models = {name: make_llama(**options) for name, options in CONFIGS.items()}
+    pairs = [(folder / f"megatron{place}", folder / f"found{place}.pt") for place in range(len(models))]
+    for hf, (checkpoint, _) in zip(models.values(), pairs, strict=True):
+        import_model(hf, checkpoint)
+    run("-m", "tests.megatron_ext.print_logits", folder / "tokens.pt", *(word for pair in pairs for word in pair))
+    return tokens, {name: (hf, torch.load(found)) for (name, hf), (_, found) in zip(models.items(), pairs, strict=True)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_losses_equal_hugging_faces(computed, name):
+    tokens, (hf, found) = computed[0], computed[1][name]
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
     assert expected.std() > 0.5  # a model whose logits are all alike would prove nothing

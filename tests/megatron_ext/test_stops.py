@@ -35,13 +35,14 @@ def start(tmp_path, start_forked, checkpoint, data):
 
 
 @pytest.mark.multiprocess
-def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start):
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     run, output = start("resilience.straggler_interval=1", "resilience.straggler_ratio=1.0000001")
-    os.kill(run.pids[1], signal.SIGUSR2)
+    os.kill(run.pids[1], number)
     codes, written = run.wait()
     assert codes == [75, 75], written[-3000:]
     stopped = json.loads((output / "stopped.json").read_text())
-    assert stopped["reason"] == "SIGUSR2"
+    assert stopped["reason"] == number.name
     assert (output / "checkpoints" / f"iter_{stopped['iteration']:07d}" / "manifest.json").is_file()
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy
@@ -18,21 +19,19 @@ def shape(checkpoint):
     return architectures.read(checkpoint_folder.newest(checkpoint))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, tiny_tokenizer):
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "in.jsonl").write_text('{"text": "one two three"}\n{"text": "four"}\n')
+    words = ["--input", folder / "in.jsonl", "--output-prefix", folder / "d", "--tokenizer-model", tiny_tokenizer, "--append-eod"]
+    run("data_prep/preprocess.py", *words)
+    return folder
+
+
 @pytest.fixture
-def tokenised(tmp_path, tiny_tokenizer):
-    (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n{"text": "four"}\n')
-    prefix = tmp_path / "d"
-    run(
-        "data_prep/preprocess.py",
-        "--input",
-        tmp_path / "in.jsonl",
-        "--output-prefix",
-        prefix,
-        "--tokenizer-model",
-        tiny_tokenizer,
-        "--append-eod",
-    )
-    return f"{prefix}_text_document"
+def tokenised(tmp_path, written):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return f"{tmp_path}/d_text_document"
 
 
 def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):

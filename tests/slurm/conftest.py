@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.megatron_ext.conftest import checkpoint, data, pretrain  # noqa: F401 (fixtures)
+from tests.megatron_ext.conftest import checkpoint, data, pretrain_forked, start_forked  # noqa: F401 (fixtures)
 from tests.slurm import cluster as slurm
 
 SITE = """

@@ -1,13 +1,14 @@
-"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, the time limit, a node that dies, and the end of the recipe."""
+"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, killed processes, the time limit, a node that dies, the recipe's end."""
 
 import contextlib
 import json
 
 import psutil
 
-from tests.megatron_ext.conftest import RECIPE, log
+from tests.megatron_ext.conftest import RECIPE
+from tests.megatron_ext.kills import assert_same_losses, await_moment, last_step, new_random
 
-STEPS = 250
+STEPS = 300
 # What a node with a broken GPU says; the others have the eight that the job asked for.
 NVIDIA_SMI = """#!/bin/bash
 for gpu in 0 1 2 3 4 5 6 7; do
@@ -19,7 +20,7 @@ done
 @contextlib.contextmanager
 def paused(recipe):
     """Hold the training processes of a recipe, so that nothing hangs on how fast this machine trains."""
-    found = [process for process in psutil.process_iter() if is_training(process, recipe)]
+    found = training(recipe)
     for process in found:
         process.suspend()
     yield
@@ -28,15 +29,21 @@ def paused(recipe):
             process.resume()
 
 
-def is_training(process, recipe):
+def training(recipe):
+    """Return the training processes of a recipe, one for each rank."""
+    return [process for process in psutil.process_iter() if is_rank(process, recipe)]
+
+
+def is_rank(process, recipe):
     with contextlib.suppress(psutil.Error):
         command = process.cmdline()
-        return str(recipe) in command and "megatron_ext.pretrain" in command and "python" in process.name()
+        if str(recipe) in command and "megatron_ext.pretrain" in command and "python" in process.name():
+            return "python" not in process.parent().name()  # those that write a checkpoint are children of the ranks
     return False
 
 
-def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain):
-    """One job: node n1 is left out, the time limit queues it again, a dead node as well, and it ends with all its steps."""
+def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain_forked):
+    """One job: node n1 is left out, killed processes, the time limit and a dead node queue it again, and it ends with all its steps."""
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     recipe = folder / "tiny recipe.yaml"
@@ -45,14 +52,18 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
     programs.mkdir()
     (programs / "nvidia-smi").write_text(NVIDIA_SMI)
     (programs / "nvidia-smi").chmod(0o755)
-    written, output = folder / "job.log", folder / "run"
+    written, output, seeded = folder / "job.log", folder / "run", new_random()
 
     def told():
         return written.read_text() if written.exists() else "no output of the job"
 
-    def steps():
-        path = output / "log.jsonl"
-        return path.read_text().count('"train"') if path.exists() else 0
+    def goes_on():
+        """Wait until the job is beyond the next checkpoint; return how often it was started again."""
+        since = last_step(output)
+        return int(cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, told)["Restarts"])
+
+    def is_queued_again(restarts, why):
+        cluster.until(job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, told)
 
     overrides = [f"training.train_iters={STEPS}", "training.save_interval=10", "training.eval_interval=100000", "training.eval_iters=1"]
     job = cluster.sbatch(
@@ -63,34 +74,35 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
     cluster.until(job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told)
     assert "node n1 is left out: GPU 5 has uncorrected memory errors: 3" in told()
 
-    now = cluster.until(job, "steps", lambda _: steps() > 20, told)
-    restarts = int(now["Restarts"])
-    before_limit = steps()
+    for kind in ("step", "save"):
+        restarts = goes_on()
+        assert await_moment(kind, output, seeded, told)
+        seeded.choice(training(recipe)).kill()
+        is_queued_again(restarts, "a killed process")
+
+    restarts = goes_on()
+    before_limit = last_step(output)
     with paused(recipe):  # Slurm looks at time limits twice a minute
         cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # minutes: the script wants its signal ten before the end
         cluster.until(job, "the signal", lambda _: "the time limit is near" in told(), told)
-    cluster.until(job, "the time limit queues it again", lambda job: int(job["Restarts"]) > restarts, told)
+    is_queued_again(restarts, "the time limit")
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
     assert "the run was asked to stop early" in told() and "starting again" in told()
-    stopped = steps()
-    assert before_limit <= stopped < STEPS
+    assert before_limit <= last_step(output) < STEPS
 
-    now = cluster.until(job, "more steps", lambda _: steps() > stopped, told)
-    restarts = int(now["Restarts"])
-    first, second = cluster.command("scontrol", "show", "hostnames", now["NodeList"]).split()
+    restarts = goes_on()
+    first, second = cluster.command("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
     assert "n1" not in (first, second)
+    assert await_moment("step", output, seeded, told)
     with paused(recipe):
         cluster.kill_node(second)
     # what a site's health check does; Slurm finds out by itself, but takes minutes
     cluster.command("scontrol", "update", f"NodeName={second}", "State=DOWN", "Reason=it died")
-    cluster.until(job, "the dead node queues it again", lambda job: int(job["Restarts"]) > restarts, told)
+    is_queued_again(restarts, "the dead node")
     done = cluster.wait(job, told)
     assert done["JobState"] == "COMPLETED", told()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
-    undisturbed, disturbed = log(pretrain(2, *overrides), "train"), log(output, "train")
-    assert [record["step"] for record in disturbed] == list(range(1, STEPS + 1))
-    for key in ("loss", "grad_norm", "consumed_samples"):  # to the last bit
-        assert [record[key] for record in disturbed] == [record[key] for record in undisturbed]
+    assert_same_losses(output, pretrain_forked(2, *overrides))
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")

@@ -1,0 +1,56 @@
+"""A process that writes a checkpoint may outlive the trainer that started it."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from galen import manifest
+from tests.megatron_ext.conftest import RECIPE
+
+
+@pytest.fixture
+def holds(tmp_path):
+    """Two folders that hold writers back; they are let go whatever happens."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    yield folders
+    for folder in folders:
+        if folder.exists():
+            (folder / "go").touch()
+
+
+def held_writer(folder, run):
+    """Return the process that is about to write a file of a checkpoint, and is held there."""
+    deadline = time.monotonic() + 300
+    while not (found := list(folder.glob("writer_*"))):
+        assert time.monotonic() < deadline, run.written.read_text()
+        time.sleep(0.01)
+    return psutil.Process(int(found[0].name.removeprefix("writer_")))
+
+
+@pytest.mark.multiprocess
+def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, checkpoint, data, holds):
+    output, recipe = tmp_path / "out", tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
+    arguments = [recipe, "training.async_save=true", "training.eval_iters=0"]
+    first = start_forked(1, *arguments, hold=holds[0])
+    orphan = held_writer(holds[0], first)
+    os.kill(first.pids[0], signal.SIGKILL)
+    assert first.wait()[0] == [-signal.SIGKILL]
+    assert orphan.is_running()
+
+    second = start_forked(1, *arguments, hold=holds[1])
+    held_writer(holds[1], second)  # both starts are in the checkpoint of step 3
+    (holds[0] / "go").touch()
+    assert not psutil.wait_procs([orphan], timeout=300)[1]
+    assert not list(output.glob("checkpoints/.iter_*/*.distcp")), "the orphan wrote into the folder of the second start"
+    (holds[1] / "go").touch()
+    codes, written = second.wait()
+    assert codes == [0], written[-3000:]
+    assert not list(output.glob("checkpoints/.iter_*"))
+    for iteration in (3, 6):
+        folder = output / "checkpoints" / f"iter_{iteration:07d}"
+        for record in manifest.read(folder, "checkpoint")["outputs"]:
+            assert manifest.sha256(folder / record["path"]) == record["sha256"]

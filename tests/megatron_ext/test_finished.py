@@ -1,0 +1,15 @@
+"""The folder of a run that is finished."""
+
+import pytest
+
+
+@pytest.mark.multiprocess
+def test_started_again_or_as_another_run(pretrain_forked):
+    output = pretrain_forked(1)
+    before = (output / "log.jsonl").read_bytes()
+    codes, written = pretrain_forked(1, output=output, check=False)
+    assert codes == [0] and "finished already" in written
+    assert (output / "log.jsonl").read_bytes() == before
+    codes, written = pretrain_forked(1, "optimizer.lr=0.5", output=output, check=False)
+    assert codes == [2]
+    assert "optimizer.lr: 0.001 there, 0.5 now" in written
