@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
-FAMILIES = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
     "llama tied": {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "mistral": {"num_key_value_heads": 4, "sliding_window": 64},
@@ -52,7 +53,7 @@ def make_model(folder: Path, name: str, tokenizer: Path, hidden: int, layers: in
 
     torch.manual_seed(0)
     words = AutoTokenizer.from_pretrained(tokenizer)
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": -(-len(words) // 128) * 128,
         "hidden_size": hidden,
         "intermediate_size": hidden * 11 // 4,
