@@ -3,7 +3,7 @@
     python checkpoints_convert/describe.py runs/pretrain/checkpoints
     python checkpoints_convert/describe.py models/SmolLM2-135M --json
 
-Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout and Hugging Face folders. Nothing of
+Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout, NeMo 2 and Hugging Face folders. Nothing of
 the checkpoint is run. Exit code 1 when it is not complete.
 """
 
@@ -19,6 +19,7 @@ from galen import cli
 from galen.errors import DataError
 
 if TYPE_CHECKING:
+    from megatron_ext.architecture import Architecture
     from megatron_ext.torch_dist import TorchDist
 
 
@@ -53,21 +54,33 @@ def describe(path: Path) -> dict[str, Any]:
         return _megatron(path)
     if (path / checkpoint_folder.LATEST).is_file():
         return _megatron(checkpoint_folder.newest(path))
+    if (path / "weights" / ".metadata").is_file():
+        return _nemo(path)
     if (path / "config.json").is_file():
         return _hugging_face(path)
-    raise DataError(f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor config.json")
+    raise DataError(f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor weights/, nor config.json")
 
 
-def _megatron(folder: Path) -> dict[str, Any]:
+def _nemo(path: Path) -> dict[str, Any]:
+    from checkpoints_convert import nemo_config
+    from checkpoints_convert.hf_folder import tokenizer_ids
+
+    ids = tokenizer_ids(path / nemo_config.CONTEXT / nemo_config.TOKENIZER)
+    found = _megatron(path / nemo_config.WEIGHTS, nemo_config.PREFIX, nemo_config.read(path, ids))
+    return found | {"format": "NeMo 2 (import with nemo_to_megatron.py)", "folder": path}
+
+
+def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None" = None) -> dict[str, Any]:
     from checkpoints_convert.shapes import VOCABULARY
     from megatron_ext import architecture as architectures
     from megatron_ext.torch_dist import LAYERS, TorchDist
 
-    source = TorchDist(folder)
+    source = TorchDist(folder, prefix)
     found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
     common = source.common()
     if (folder / architectures.NAME).is_file():
         architecture = architectures.read(folder)
+    if architecture is not None:
         found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
     elif "args" in common:
         found |= {name: value for name, value in vars(common["args"]).items() if name in _ARGUMENTS}

@@ -152,6 +152,8 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
         "rotary_base": architecture.rotary_base,
         "layernorm_epsilon": architecture.layernorm_epsilon,
         "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
+        "add_qkv_bias": architecture.add_qkv_bias,
+        "qk_layernorm": architecture.qk_layernorm,
         "gated_linear_unit": True,
     }
     name = MODELS[architecture.family][2]

@@ -9,6 +9,7 @@ from torch import Tensor
 from checkpoints_convert.family import Family
 from checkpoints_convert.mappings import PADDING, hf_shapes
 from checkpoints_convert.units import Unit, units
+from megatron_ext import checkpoint_folder
 from megatron_ext.architecture import Architecture
 from megatron_ext.torch_dist import TorchDist
 
@@ -21,7 +22,7 @@ class StoredModel:
 
     def __init__(self, stored: TorchDist, family: Family, architecture: Architecture) -> None:
         self.path: Path = stored.folder
-        self.files = [self.path / ".metadata", *sorted(self.path.glob("*.distcp"))]
+        self.files = [self.path / ".metadata", *checkpoint_folder.weight_files(self.path)]
         self._stored, self._architecture = stored, architecture
         self._places: dict[str, tuple[Unit, int]] = {}
         for unit in (unit for part in units(family, architecture) for unit in part):
@@ -32,6 +33,11 @@ class StoredModel:
         """Size of all tensors in bytes."""
         wanted = {id(unit): unit for unit, _ in self._places.values()}.values()
         return sum(unit.nbytes(self._architecture, self._stored.dtype(unit.megatron, unit.layer)) for unit in wanted)
+
+    def place(self, name: str) -> tuple[str, int]:
+        """Return the file that a tensor's first part lies in and its first byte there; KeyError when there is none of that name."""
+        unit, _ = self._places[name]
+        return self._stored.place(unit.megatron, unit.layer)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor; KeyError when there is none of that name."""

@@ -35,7 +35,7 @@ _STORAGES = {
 }
 _INERT = ("megatron.", "nemo.", "transformer_engine.")
 _MCORE_METADATA = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata")
-"""What Megatron Core 0.13 to 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
+"""What Megatron Core 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
 _REAL = {  # data classes and enumerations: making one runs nothing else
     *((f"{_DCP}.metadata", name) for name in ("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties")),
     *((f"{_DCP}.metadata", name) for name in ("ChunkStorageMetadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),

@@ -1,0 +1,60 @@
+"""NeMo's own converters on a machine without CUDA. Started by test_nemo.py with the Python of NeMo's environment, not with Galen's.
+
+Usage: import CLASS HF NEMO | export CLASS NEMO HF
+
+Without Transformer Engine, NeMo chooses Megatron Core's own layers: its converters then look for norms under names that these layers
+do not have, and the layers refuse settings that only choose a kernel. Both are mended here; reading and writing stay NeMo's.
+"""
+
+import sys
+from pathlib import Path
+
+import nemo.lightning.io as nemo_io
+import nemo.lightning.io.pl as nemo_checkpoint_io
+import torch
+from megatron.core.models.common.embeddings import rope_utils
+from megatron.core.transformer import torch_norm
+from nemo.collections import llm
+
+from megatron_ext import cpu_platform
+
+_NORMS = {
+    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
+    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
+}
+_apply = nemo_io.apply_transforms
+
+
+def _local(name):
+    for fused, own in _NORMS.items():
+        name = name.replace(fused, own)
+    return name
+
+
+def _apply_to_local_layers(source, target, mapping, transforms=None, **options):
+    return _apply(source, target, mapping={_local(a): _local(b) for a, b in mapping.items()}, transforms=transforms, **options)
+
+
+def _norm(_, config, hidden_size, eps=1e-5, *__, **___):
+    return torch.nn.RMSNorm(hidden_size, eps=eps, dtype=config.params_dtype)
+
+
+def prepare():
+    cpu_platform.install()
+    nemo_checkpoint_io._fix_tensors_device = lambda checkpoint: checkpoint  # moves what was loaded to the CUDA device
+    nemo_io.apply_transforms = _apply_to_local_layers
+    rope_utils.fused_apply_rotary_pos_emb = rope_utils.fused_apply_rotary_pos_emb or object()
+    torch_norm.WrappedTorchNorm.__new__ = _norm
+
+
+def main(action, name, source, target):
+    prepare()
+    model = getattr(llm, name)
+    if action == "import":
+        model.importer(f"hf://{Path(source).resolve()}")(Path(target), overwrite=True)
+    else:
+        model.exporter("hf", source)(Path(target), overwrite=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
