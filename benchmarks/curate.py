@@ -1,6 +1,6 @@
 """Documents a second of the steps of curation, beside plain datatrove on the same abstracts in the same run, and an estimate.
 
-    python benchmarks/curate.py --corpus corpus --items questions.jsonl --medline F.xml.gz [--documents 3000]
+    python benchmarks/curate.py --corpus corpus --items questions.jsonl --medline F.xml.gz [--jats articles] [--documents 3000]
 
 One process, one core; each step alone over the same documents in memory, the best of `--repeats`, the peers in turn with ours. Memory:
 benchmarks/curate_memory.py.
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--items")
     parser.add_argument("--medline", help="a MEDLINE file, to time the reader")
+    parser.add_argument("--jats", type=Path, help="a folder of full texts in JATS, to time their reader")
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
@@ -117,10 +118,27 @@ def main() -> None:
         print(f"  {'reading MEDLINE':<28}{count / (time.perf_counter() - start):>9,.0f}")
         total += (time.perf_counter() - start) / count
     print(f"all of them one after the other: {1 / total:,.0f} documents/s a core")
-    bytes_a_second = size / len(documents) / total
-    hours = FULL_BYTES / bytes_a_second / 3600
+    seconds_a_byte = total * len(documents) / size
+    if arguments.jats:
+        articles, read_size, seconds = read_articles(arguments.jats, arguments.repeats)
+        print(f"  {'reading full text (JATS)':<28}{articles / seconds:>9,.1f}  {read_size / seconds / 1e6:.2f} MB/s of text")
+        seconds_a_byte += seconds / read_size
+    hours = FULL_BYTES * seconds_a_byte / 3600
     cores = ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
-    print(f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {bytes_a_second / 1e6:.2f} MB/s a core: {hours:,.0f} core hours; {cores}")
+    print(f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {1e-6 / seconds_a_byte:.2f} MB/s a core: {hours:,.0f} core hours; {cores}")
+
+
+def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
+    """Read a folder of JATS files; return the number of articles, the size of their texts in bytes and the least seconds of some times."""
+    from data_prep.readers.jats import JatsReader
+
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        reader = JatsReader(str(folder))
+        texts = [document.text for path in sorted(folder.glob("*.*xml")) for document in reader.read_file(path.name)]
+        best = min(best, time.perf_counter() - start)
+    return len(texts), sum(len(text.encode()) for text in texts), best
 
 
 if __name__ == "__main__":
