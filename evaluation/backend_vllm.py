@@ -6,7 +6,6 @@ of the prompt, and computes each from its beginning.
 """
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from evaluation.backend_transformers import Part, chosen
 from evaluation.encoding import GenerationRequest, Request
 from galen.errors import DataError, UsageError
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What `max_lora_rank` may be."""
 Input = tuple[list[int], dict[str, Any]]
 """Token ids, and the arguments of `vllm.SamplingParams` for them."""
 
@@ -27,28 +24,23 @@ class VllmBackend:
 
     Args:
         model: a Hugging Face folder.
-        adapter: a PEFT adapter's folder on top of it, or None; one that brings tokens of its own must be merged first.
         dtype: float32, bfloat16 or float16, or None for the type of the weights.
         tensor_parallel: GPUs that share the model.
 
     Raises:
-        UsageError: vLLM is not installed, or cannot take the adapter.
+        UsageError: vLLM is not installed.
         DataError: a folder is missing or does not hold what it should.
     """
 
     batch_tokens = 1 << 18
     """vLLM makes its own batches of what it is given at once; after this many tokens items are written."""
 
-    def __init__(
-        self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, tensor_parallel: int = 1, **options: Any
-    ) -> None:
+    def __init__(self, model: str | Path, dtype: str | None = None, tensor_parallel: int = 1, **options: Any) -> None:
         try:
             import vllm
         except ImportError:
             raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'") from None
         folder = model_folder.check_model(model)
-        if adapter is not None:
-            options |= {"enable_lora": True, "max_lora_rank": lora_rank(model_folder.check_adapter(adapter))}
         try:
             self.engine = vllm.LLM(
                 str(folder), dtype=dtype or "auto", tensor_parallel_size=tensor_parallel, logprobs_mode="raw_logprobs", **options
@@ -56,16 +48,9 @@ class VllmBackend:
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"vLLM cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
         self.tokenizer = self.engine.get_tokenizer()
-        if adapter is not None and (Path(adapter) / "tokenizer.json").is_file():
-            check_vocabulary(Path(adapter), len(self.tokenizer))
         configuration = self.engine.llm_engine.model_config
         self.device, self.dtype = "vllm", str(configuration.dtype).removeprefix("torch.")
         self.context_length: int | None = configuration.max_model_len - 2  # the last token of a continuation, and the one written after it
-        self._adapter = None
-        if adapter is not None:
-            from vllm.lora.request import LoRARequest
-
-            self._adapter = LoRARequest("adapter", 1, str(adapter))
         ends = self.engine.get_default_sampling_params().stop_token_ids or []
         self._ends = generation.end_tokens(self.tokenizer, ends)
 
@@ -108,9 +93,7 @@ class VllmBackend:
         from vllm import SamplingParams
 
         prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
-        return self.engine.generate(
-            prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False, lora_request=self._adapter
-        )
+        return self.engine.generate(prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False)
 
 
 _GREEDY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
@@ -138,31 +121,3 @@ def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
         parameters["stop"] = list(request.stop)
     seeds = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6]) for seed in request.seeds]
     return [(request.prompt, parameters | {"seed": seed}) for seed in seeds]
-
-
-def lora_rank(adapter: Path) -> int:
-    """Return the smallest `max_lora_rank` that an adapter fits.
-
-    Raises:
-        UsageError: it has a higher rank than vLLM takes.
-    """
-    configuration = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max([configuration.get("r", 8), *configuration.get("rank_pattern", {}).values()])
-    if rank > _RANKS[-1]:
-        raise UsageError(f"{adapter}: vLLM takes adapters up to rank {_RANKS[-1]}, this one has {rank}; merge it first (finetune/merge.py)")
-    return next(allowed for allowed in _RANKS if allowed >= rank)
-
-
-def check_vocabulary(adapter: Path, size: int) -> None:
-    """Check that an adapter was trained with the tokens of its base model.
-
-    Raises:
-        UsageError: it has tokens of its own, whose rows vLLM cannot add.
-    """
-    from transformers import AutoTokenizer
-
-    own = len(AutoTokenizer.from_pretrained(adapter))
-    if own != size:
-        raise UsageError(
-            f"{adapter} has {own} tokens, its base model {size}: vLLM cannot add them; merge the adapter first (finetune/merge.py)"
-        )

@@ -90,7 +90,7 @@ def _backend(plan: Plan) -> Any:
     if plan.backend == "vllm":
         from evaluation.backend_vllm import VllmBackend
 
-        return VllmBackend(plan.model, plan.adapter, plan.dtype, plan.tensor_parallel)
+        return VllmBackend(plan.model, plan.dtype, plan.tensor_parallel)
     from evaluation.backend_transformers import TransformersBackend
 
     return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)

@@ -109,6 +109,8 @@ def _check_backend(arguments: argparse.Namespace) -> None:
             raise UsageError("--backend vllm scores one model a call: vLLM does not give a GPU's memory back before it ends")
         if arguments.processes > 1 or arguments.device:
             raise UsageError("--backend vllm chooses its GPUs itself: leave out --processes and --device, and see --tensor-parallel")
+        if arguments.adapter is not None:
+            raise UsageError("--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model")
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'")
 

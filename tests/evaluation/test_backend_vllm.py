@@ -1,7 +1,6 @@
 """What vLLM is asked, and how its replies are read; where vLLM is installed (no test dependency), against transformers."""
 
 import importlib.util
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -36,20 +35,12 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
     assert backend_vllm.written(request, {5, 0}) == [first, second]
 
 
-def test_the_rank_of_an_adapter(tmp_path):
-    for rank, expected in ((4, 8), (16, 16), (20, 32)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        assert backend_vllm.lora_rank(tmp_path) == expected
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "rank_pattern": {"q_proj": 1024}}))
-    with pytest.raises(UsageError, match="up to rank 512, this one has 1024"):
-        backend_vllm.lora_rank(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--backend", "vllm", "--processes", "2"], "leave out --processes and --device"),
         (["--backend", "vllm", "--iterations", "1,2"], "one model a call"),
+        (["--backend", "vllm", "--adapter", "adapter"], "takes no --adapter"),
         (["--tensor-parallel", "2"], "goes with --backend vllm"),
         pytest.param(
             ["--backend", "vllm"],
@@ -66,22 +57,12 @@ def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, opti
 
 
 @needs_vllm
-def test_the_same_answers_as_with_transformers(make_llama, tmp_path):
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
+def test_the_same_answers_as_with_transformers(make_llama):
     from evaluation.backend_transformers import TransformersBackend
 
     model = make_llama(num_hidden_layers=2, hidden_size=128, max_position_embeddings=256, initializer_range=0.1)
-    network = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    torch.manual_seed(0)
-    for name, parameter in network.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    network.save_pretrained(tmp_path / "adapter")
-    ours = TransformersBackend(model, tmp_path / "adapter", device="cpu")
-    theirs = backend_vllm.VllmBackend(model, tmp_path / "adapter", "float32", enforce_eager=True)
+    ours = TransformersBackend(model, device="cpu")
+    theirs = backend_vllm.VllmBackend(model, "float32", enforce_eager=True)
     requests = [Request([9 + n] * 3 + list(range(20, 40 + n)), [[5], [77, 9], [77, 130, 4]]) for n in range(4)]
     expected, found = ({place: rest for batch in side.next_tokens(requests, 10**6) for place, *rest in batch} for side in (ours, theirs))
     for place, (values, top) in expected.items():
