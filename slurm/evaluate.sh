@@ -1,9 +1,9 @@
 #!/bin/bash
-# Scoring on one GPU; takes what evaluation/run.py takes:
+# Scoring on one GPU, or on several with as many tasks (--ntasks-per-node=8 --gpus-per-node=8); takes what evaluation/run.py takes:
 #   sbatch slurm/evaluate.sh --model DIR --tasks mesh_topics --data DATA --output scores/name
 #SBATCH --job-name=galen-evaluate
 #SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=128G

@@ -1,8 +1,10 @@
 #!/bin/bash
-# Fine-tuning on one GPU: sbatch slurm/finetune.sh RECIPE.yaml [key=value …]
+# Fine-tuning on one GPU, or on several with as many tasks; from the repository's root:
+#   sbatch slurm/finetune.sh RECIPE.yaml [key=value …]
+#   sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 slurm/finetune.sh RECIPE.yaml training.fsdp=true
 #SBATCH --job-name=galen-finetune
 #SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=128G

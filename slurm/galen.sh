@@ -126,9 +126,14 @@ galen_pretrain() {
   exit "$GALEN_CODE"
 }
 
-# Runs a Python program that goes on where it stopped when it is started again; at the time limit it is.
+# Runs a Python program, once for each task of the job, that goes on where it stopped when it is started again; at the time limit it is.
 galen_run() {
-  GALEN_STEP=(srun --nodes=1 --ntasks=1 --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@")  # alone: no place to tell
+  if ((${SLURM_NTASKS:-1} > 1)); then
+    galen_address
+    galen_step --kill-on-bad-exit=1 -- "$@"
+  else
+    GALEN_STEP=(srun --nodes=1 --ntasks=1 --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@")  # alone: no place to tell
+  fi
   galen_wait
   if [[ -n $GALEN_SIGNALLED && $GALEN_CODE != 0 && ${SLURM_RESTART_COUNT:-0} -lt ${GALEN_MAX_RESTARTS:-20} ]]; then galen_requeue; fi
   exit "$GALEN_CODE"

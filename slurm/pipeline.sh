@@ -9,7 +9,7 @@ shopt -s inherit_errexit
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,/^set /s/^# //p' "$0"; exit 0; fi
 export GALEN_HOME=${GALEN_HOME:-$PWD}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
-GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=()
+GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=() GALEN_SBATCH_FINETUNE=()
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
 
@@ -65,8 +65,8 @@ pretrain=$(submit pretrain "$train:$validation:$import" "${GALEN_SBATCH_GPU[@]}"
 export=$(submit export "$pretrain" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/convert.sh" megatron_to_hf \
   --megatron "$work/pretrain/checkpoints" --output "$work/model")
 if [[ -n $finetune ]]; then
-  tuned=$(submit finetune "$export" "${GALEN_SBATCH_GPU[@]}" "$GALEN_HOME/slurm/finetune.sh" "$finetune" \
-    "model.path=$(yaml "$work/model")" "output=$(yaml "$work/finetune")")
+  tuned=$(submit finetune "$export" "${GALEN_SBATCH_GPU[@]}" "${GALEN_SBATCH_FINETUNE[@]}" "$GALEN_HOME/slurm/finetune.sh" \
+    "$finetune" "model.path=$(yaml "$work/model")" "output=$(yaml "$work/finetune")")
 fi
 if [[ -n $tasks ]]; then
   score() { submit "score-$1" "$2" "${GALEN_SBATCH_GPU[@]}" "$GALEN_HOME/slurm/evaluate.sh" --name "$1" --tasks "$tasks" --data "$data" \

@@ -7,6 +7,7 @@ GALEN_SBATCH=()                            # all jobs: (--account=medical)
 GALEN_SBATCH_CPU=()                        # jobs without GPUs: (--partition=cpu)
 GALEN_SBATCH_GPU=()                        # jobs with GPUs: (--partition=h100)
 GALEN_SBATCH_PRETRAIN=()                   # pretraining, on top of these: (--nodes=32)
+GALEN_SBATCH_FINETUNE=()                   # fine-tuning, on top of these: (--ntasks-per-node=8 --gpus-per-node=8)
 
 # Modules, and anything that programs should find in their environment.
 #   module load cuda/13.0

@@ -51,6 +51,7 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     own = tmp_path / "site.sh"
     own.write_text(
         f"source '{site['GALEN_SITE']}'\nGALEN_SBATCH_PRETRAIN=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0)\n"
+        "GALEN_SBATCH_FINETUNE=(--nodes=2 --gpus-per-node=0)\n"
         "GALEN_SBATCH_CPU=(--cpus-per-task=1 --mem=1G)\nGALEN_CHECK_GPUS=0\n"
     )
 
@@ -69,7 +70,7 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     assert len(numbers) >= 10
     steps = [json.loads(line) for line in (work / "pretrain" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps if record["kind"] == "train"] == [1, 2, 3, 4]
-    assert (work / "finetune" / "adapter").is_dir()
+    assert json.loads((work / "finetune" / "manifest.json").read_text())["counts"]["processes"] == 2
     losses = {}
     for name in ("base", "pretrained", "finetuned"):
         losses[name] = json.dumps(json.loads((work / "scores" / name / "results.json").read_text())["tasks"])
