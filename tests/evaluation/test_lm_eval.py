@@ -1,7 +1,6 @@
 """The protocol `lm_eval` against lm-evaluation-harness itself, item by item: its own prompts, its own model class, local files."""
 
 import json
-import os
 
 import pytest
 
@@ -99,7 +98,9 @@ def records(kind, count):
 @pytest.fixture(scope="module")
 def harness(tiny_llama, tmp_path_factory):
     """Return a function that scores records with the harness and with Galen: its log-likelihoods and predictions, and our items."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    environment = pytest.MonkeyPatch()
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        environment.setenv(name, "1")
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -110,7 +111,7 @@ def harness(tiny_llama, tmp_path_factory):
         rows = list(records(kind, count))
         (work / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (work / "harness.yaml").write_text(template.format(file=work / "test.jsonl"))
-        os.environ["HF_DATASETS_CACHE"] = str(work / "cache")
+        environment.setenv("HF_DATASETS_CACHE", str(work / "cache"))
         manager = TaskManager(include_path=str(work), include_defaults=False)
         name = template.split("task: ")[1].split()[0]
         found = lm_eval.simple_evaluate(model=model, tasks=[name], task_manager=manager, bootstrap_iters=0)
@@ -122,7 +123,8 @@ def harness(tiny_llama, tmp_path_factory):
         ids = [row.get("id") or (str(row["pubid"]) if "pubid" in row else f"test:{n}") for n, row in enumerate(rows, start=1)]
         return samples, [items[id_] for id_ in ids], found["results"][name]["acc,none"]
 
-    return both
+    yield both
+    environment.undo()
 
 
 @pytest.mark.parametrize(

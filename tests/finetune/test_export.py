@@ -60,7 +60,7 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
 
 def push(arguments, hub):
     """Export and upload as a user does, to this hub; large files go by Git LFS, as the hub's other protocol is another server's."""
-    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     return command_line("finetune/export.py", *arguments, "--push", "someone/tiny", check=False, env=environment)
 
 
