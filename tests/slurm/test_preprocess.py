@@ -19,7 +19,7 @@ def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
     own = tmp_path / "site.sh"
     own.write_text(
         f"source {shlex.quote(site['GALEN_SITE'])}\nGALEN_CONTAINER=apptainer GALEN_IMAGE='/images/my galen.sif' "
-        f"GALEN_MOUNTS={shlex.quote(mounts)}\n"
+        f"GALEN_MOUNTS={shlex.quote(mounts)}\nGALEN_SBATCH=('--output={tmp_path}/log-%A_%a')\n"
     )
     array = cluster.sbatch(
         *("--array=0-2", "--cpus-per-task=1", "--mem=1G", f"--output={tmp_path}/log-%A_%a"),
