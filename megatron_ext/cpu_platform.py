@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from megatron.core.distributed import param_and_grad_buffer
 from megatron.core.optimizer import distrib_optimizer
 from megatron.core.tensor_parallel import random as megatron_random
 from torch.overrides import TorchFunctionMode
@@ -114,6 +115,8 @@ def install() -> None:
     megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
     _recompute_without_transformer_engine()
+    for name in ("dist_all_gather_func", "dist_reduce_scatter_func"):
+        setattr(param_and_grad_buffer, name, _unless_alone(getattr(param_and_grad_buffer, name)))
     _load_adam_step()
     CudaOnCpu().__enter__()
 
@@ -150,3 +153,16 @@ def _recompute_without_transformer_engine() -> None:
     if not hasattr(megatron_random, "FP8GlobalStateManager"):
         megatron_random.FP8GlobalStateManager = _NoFp8
         megatron_random.activation_recompute_forward = megatron_random.fp8_autocast = lambda **_: contextlib.nullcontext()
+
+
+def _unless_alone(collective: Callable) -> Callable:
+    """Leave a collective of the data-parallel buffers out in a group of one, where gloo would copy the whole buffer twice."""
+
+    def run(output: torch.Tensor, source: torch.Tensor, *arguments: Any, group: Any, **options: Any) -> Any:
+        if group.size() > 1:
+            return collective(output, source, *arguments, group=group, **options)
+        if output.data_ptr() != source.data_ptr():
+            output.copy_(source)
+        return None
+
+    return run

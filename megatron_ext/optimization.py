@@ -82,18 +82,19 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
 
 
 def _allocate_state(optimizer: MegatronOptimizer) -> None:
-    """Give PyTorch's AdamW its state before the first step: a checkpoint's layout is derived from it.
+    """Give PyTorch's AdamW its state before the first step, since a checkpoint's layout is derived from it, and its fused kernel.
 
-    Fused optimizers have a method for this which Megatron calls itself; PyTorch's allocates in its first step only.
+    Transformer Engine's optimizer has a method for the state which Megatron calls itself; PyTorch's allocates in its first step only.
     """
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         inner = part.optimizer
         if not isinstance(inner, torch.optim.AdamW):
             continue
         for group in inner.param_groups:
+            group["fused"] = True
             for weight in group["params"]:
                 inner.state[weight] = {
-                    "step": torch.tensor(0.0),
+                    "step": torch.tensor(0.0, device=weight.device),
                     "exp_avg": torch.zeros_like(weight),
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
