@@ -1,6 +1,7 @@
 """Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
 
-Ten kills of processes that start at once (a fork server), seven of `torchrun`'s; `tests/slurm/test_pretrain.py` adds a batch job's three.
+Seventeen kills under `torchrun`; `tests/slurm/test_pretrain.py` adds three in a batch job. Three more hit processes that start at once (a
+fork server), one of them while they start.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind
 
-FORKED = 10
-UNDER_TORCHRUN = 7
+FORKED = 3
+UNDER_TORCHRUN = 17
 ARGUMENTS = ["training.train_iters=120", "training.save_interval=4", f"training.keep_every={LATE}", "training.eval_interval=60"]
 ARGUMENTS += ["training.micro_batch_size=8", "parallel.pipeline_model_parallel_size=2"]
 MOMENTS = ("start", "step", "save")
