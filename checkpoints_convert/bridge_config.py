@@ -21,6 +21,25 @@ def write(folder: Path, architecture: Architecture, tensor_parallel: int, dtype:
     write_text(folder / NAME, yaml.safe_dump(run_config(architecture, tensor_parallel, dtype), sort_keys=False))
 
 
+def provider_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return what Megatron-Bridge and NeMo, whose models it took over, call by the same names."""
+    return {
+        "num_layers": architecture.num_layers,
+        "hidden_size": architecture.hidden_size,
+        "ffn_hidden_size": architecture.ffn_hidden_size,
+        "num_attention_heads": architecture.num_attention_heads,
+        "num_query_groups": architecture.num_query_groups,
+        "kv_channels": architecture.kv_channels,
+        "seq_length": architecture.max_position_embeddings,
+        "vocab_size": architecture.vocab_size,
+        "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
+        "layernorm_epsilon": architecture.layernorm_epsilon,
+        "gated_linear_unit": True,
+        "add_qkv_bias": architecture.add_qkv_bias,
+        "qk_layernorm": architecture.qk_layernorm,
+    }
+
+
 def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return what Megatron-Bridge reads of a run's configuration: the model, and what the checkpoint holds.
 
@@ -29,29 +48,17 @@ def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dt
     return {
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
-            "num_layers": architecture.num_layers,
-            "hidden_size": architecture.hidden_size,
-            "ffn_hidden_size": architecture.ffn_hidden_size,
-            "num_attention_heads": architecture.num_attention_heads,
-            "num_query_groups": architecture.num_query_groups,
-            "kv_channels": architecture.kv_channels,
-            "seq_length": architecture.max_position_embeddings,
-            "vocab_size": architecture.vocab_size,
+            **provider_arguments(architecture),
             "should_pad_vocab": True,
             "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,  # gives the padding of the checkpoint on one rank
-            "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
             "position_embedding_type": "rope",
             "rotary_base": int(architecture.rotary_base),
             "rotary_percent": 1.0,
             "rope_scaling": architecture.rope_scaling_factor is not None,
             "rope_scaling_factor": architecture.rope_scaling_factor or 1.0,
             "normalization": "RMSNorm",
-            "layernorm_epsilon": architecture.layernorm_epsilon,
-            "gated_linear_unit": True,
             "activation_func": {"_target_": "torch.nn.functional.silu", "_call_": False},
             "add_bias_linear": False,
-            "add_qkv_bias": architecture.add_qkv_bias,
-            "qk_layernorm": architecture.qk_layernorm,
             "window_size": None if architecture.window_size is None else [architecture.window_size - 1, 0],
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,

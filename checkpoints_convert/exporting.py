@@ -30,7 +30,6 @@ from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
 from megatron_ext.architecture import Architecture
-from megatron_ext.checkpoint_folder import find_iteration as find_iteration
 from megatron_ext.torch_dist import TorchDist
 
 STAGE = "megatron_to_hf"
@@ -89,7 +88,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     Raises:
         DataError: the checkpoint is incomplete or does not fit its configuration, or `output` holds something else.
     """
-    folder = find_iteration(job.megatron, job.iteration)
+    folder = checkpoint_folder.find_iteration(job.megatron, job.iteration)
     companions = job.hf or job.megatron / checkpoint_folder.HF
     family, architecture, config = _target(job, folder, companions)
     if companions.is_dir():

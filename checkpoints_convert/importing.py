@@ -183,7 +183,8 @@ def _write_iteration(
         entries, hashes = run_steps("import", folder, steps, workers, inputs, total)
         written = dtype or source.dtype(family.shared[0].hf[0])
         common = common_state(architecture, tensor_parallel, written)
-        torch_dist.finish(folder, [_entry(entry) for part in entries for entry in part], common, extra_states(architecture))
+        found = [torch_dist.Entry.from_json(entry) for part in entries for entry in part]
+        torch_dist.finish(folder, found, common, extra_states(architecture))
         architecture.write(folder)
         bridge_config.write(folder, architecture, tensor_parallel, written)
         manifest.write(
@@ -195,12 +196,6 @@ def _write_iteration(
             counts={"parameters": architecture.parameters},
             input_times=[path.stat().st_mtime_ns for path in inputs.paths],
         )
-
-
-def _entry(fields: dict[str, Any]) -> torch_dist.Entry:
-    """Return an entry that was kept as JSON."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return torch_dist.Entry(**values)
 
 
 # Arguments of Megatron-LM that Megatron-Bridge reads without asking whether they are there, at their defaults.

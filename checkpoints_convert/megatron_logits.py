@@ -29,9 +29,9 @@ def main(argv: list[str] | None = None) -> int | None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from checkpoints_convert.exporting import find_iteration
     from megatron_ext import architecture as architectures
     from megatron_ext import checkpointing, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
+    from megatron_ext.checkpoint_folder import find_iteration
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]

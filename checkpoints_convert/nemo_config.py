@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from checkpoints_convert import bridge_config
 from checkpoints_convert.families import FAMILIES, architecture_of
 from checkpoints_convert.hf_config import LLAMA3_SCALING
 from galen.errors import DataError
@@ -140,22 +141,7 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
     """
     if architecture.family not in MODELS:
         raise DataError(f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); InternLM2 goes with --as-family llama")
-    made: dict[str, Any] = {
-        "num_layers": architecture.num_layers,
-        "hidden_size": architecture.hidden_size,
-        "ffn_hidden_size": architecture.ffn_hidden_size,
-        "num_attention_heads": architecture.num_attention_heads,
-        "num_query_groups": architecture.num_query_groups,
-        "kv_channels": architecture.kv_channels,
-        "vocab_size": architecture.vocab_size,
-        "seq_length": architecture.max_position_embeddings,
-        "rotary_base": architecture.rotary_base,
-        "layernorm_epsilon": architecture.layernorm_epsilon,
-        "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
-        "add_qkv_bias": architecture.add_qkv_bias,
-        "qk_layernorm": architecture.qk_layernorm,
-        "gated_linear_unit": True,
-    }
+    made = {**bridge_config.provider_arguments(architecture), "rotary_base": architecture.rotary_base}
     name = MODELS[architecture.family][2]
     if architecture.rope_scaling_factor is not None:
         name = SCALED

@@ -12,7 +12,7 @@ import torch
 from checkpoints_convert import nemo_config, nemo_context
 from checkpoints_convert.exporting import check_tensors
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.hf_folder import check_vocabulary
+from checkpoints_convert.hf_folder import check_vocabulary, tokenizer_ids
 from checkpoints_convert.importing import DTYPES, WritePart
 from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.output_file import OutputFile
@@ -112,7 +112,7 @@ def convert(job: NemoExport, output: Path, workers: int = 1) -> None:
 
 def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
     """Return the folder of the tokenizer, after a check that the model has its ids; None where there is no tokenizer."""
-    if not (companions / "tokenizer.json").is_file():
+    if tokenizer_ids(companions) is None:
         return None
     check_vocabulary(companions, architecture.vocab_size)
     return companions
@@ -124,12 +124,9 @@ def _write_weights(
     """Write `weights/` and return the SHA-256 of the inputs and of the files written."""
     parts = enumerate(units(FAMILIES[architecture.family], architecture))
     steps = [WriteNemoPart(f"__{number}_0.distcp", source, tuple(part), architecture, dtype, 1) for number, part in parts]
+    total = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for step in steps for unit in step.units)
     with InputHashes(paths) as inputs:
-        results, hashes = run_steps("export", folder, steps, workers, inputs, source.nbytes)
-    entries = [torch_dist.Entry(**{name: _tuple(value) for name, value in entry.items()}) for part in results for entry in part]
+        results, hashes = run_steps("export", folder, steps, workers, inputs, total)
+    entries = [torch_dist.Entry.from_json(entry) for part in results for entry in part]
     torch_dist.finish(folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)])
     return hashes
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

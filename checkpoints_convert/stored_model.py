@@ -28,12 +28,6 @@ class StoredModel:
         for unit in (unit for part in units(family, architecture) for unit in part):
             self._places |= {name: (unit, number) for number, name in enumerate(unit.hf)}
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
-        wanted = {id(unit): unit for unit, _ in self._places.values()}.values()
-        return sum(unit.nbytes(self._architecture, self._stored.dtype(unit.megatron, unit.layer)) for unit in wanted)
-
     def place(self, name: str) -> tuple[str, int]:
         """Return the file that a tensor's first part lies in and its first byte there; KeyError when there is none of that name."""
         unit, _ = self._places[name]

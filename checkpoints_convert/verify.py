@@ -65,8 +65,8 @@ def _check_layout(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: it cannot; says what would.
     """
-    from checkpoints_convert.exporting import find_iteration
     from megatron_ext import architecture as architectures
+    from megatron_ext.checkpoint_folder import find_iteration
     from megatron_ext.recipe_checks import check_division
 
     check_division(architectures.read(find_iteration(arguments.megatron, arguments.iteration)), arguments.tp, arguments.pp)
@@ -75,11 +75,12 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
     from checkpoints_convert import families
-    from checkpoints_convert.exporting import check_tensors, differences, find_iteration
+    from checkpoints_convert.exporting import check_tensors, differences
     from checkpoints_convert.hf_folder import Weights
     from checkpoints_convert.importing import check_complete
     from checkpoints_convert.units import CHUNK_BYTES, megatron_rows, pieces, units
     from megatron_ext import architecture as architectures
+    from megatron_ext.checkpoint_folder import find_iteration
     from megatron_ext.torch_dist import TorchDist
 
     folder = find_iteration(megatron, iteration)

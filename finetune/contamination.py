@@ -13,7 +13,7 @@ import numpy as np
 
 from data_prep.decontamination.items import ItemField
 from data_prep.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
-from data_prep.decontamination.step import COMMON_PHRASES, find_matches
+from data_prep.decontamination.step import find_matches, read_phrases
 from data_prep.steps import Decontaminate
 from finetune.record import Record, text_of
 from galen.progress import Progress
@@ -46,8 +46,7 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
 
 def _index(fields: Sequence[ItemField]) -> Index:
     settings = Decontaminate(against=["tests"])
-    lines = (line.partition("#")[0].strip() for line in COMMON_PHRASES.read_text(encoding="utf-8").splitlines())
-    return build_index(fields, settings.ngram, settings.min_words, settings.common_items, [line for line in lines if line])
+    return build_index(fields, settings.ngram, settings.min_words, settings.common_items, read_phrases())
 
 
 def _bag(words: Hashes) -> bytes:

@@ -42,6 +42,12 @@ class Entry:
     start: int
     length: int
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Entry":
+        """Return an entry from its fields as JSON keeps them, tuples as lists."""
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return cls(**values)
+
 
 class Stream(Protocol):
     """What `torch.save` asks of an open file."""

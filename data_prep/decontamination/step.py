@@ -19,6 +19,12 @@ from galen.errors import DataError
 COMMON_PHRASES = Path(__file__).parents[1] / "common_phrases.txt"
 
 
+def read_phrases(path: Path = COMMON_PHRASES) -> list[str]:
+    """Return the common phrases of a file, a line each; what stands behind a # is a comment."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
 @dataclass(slots=True)
 class Match:
     """What of one field of an item was found in a document."""
@@ -93,9 +99,8 @@ class Decontamination(PreparedFilter):
         path = folder / "index.npz"
         if path.exists():
             return
-        lines = (line.partition("#")[0].strip() for line in self.phrases.read_text(encoding="utf-8").splitlines())
         items = read_items(self.against, self.fields)
-        index = build_index(items, self.ngram, self.min_words, self.common_items, [line for line in lines if line])
+        index = build_index(items, self.ngram, self.min_words, self.common_items, read_phrases(self.phrases))
         if not index.grams:
             raise DataError(f"{', '.join(self.against)}: no field has {self.min_words} words or more; lower decontaminate.min_words")
         with atomic_file(path) as temporary, temporary.open("wb") as file:
