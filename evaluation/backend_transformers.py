@@ -19,8 +19,8 @@ from torch import Tensor
 
 from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.encoding import GenerationRequest, Request
+from evaluation.network import load, with_adapter
 from evaluation.token_trees import TokenTree
-from galen.errors import DataError
 
 Part = tuple[int, int]
 """This process' number, and how many there are."""
@@ -50,27 +50,14 @@ class TransformersBackend:
     """
 
     def __init__(self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, device: str | None = None) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         quiet()
         folder = model_folder.check_model(model)
         self.device = torch.device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, self.dtype))
-            if adapter is not None:
-                from peft import PeftModel
-
-                place = model_folder.check_adapter(adapter)
-                if (place / "tokenizer.json").is_file():  # with an adapter that was trained with new tokens, their rows come too
-                    self.tokenizer = AutoTokenizer.from_pretrained(place)
-                if len(self.tokenizer) > network.get_input_embeddings().weight.shape[0]:
-                    network.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-                network = PeftModel.from_pretrained(network, place)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise DataError(f"{adapter or folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
+        if adapter is not None:
+            network, self.tokenizer = with_adapter(network, self.tokenizer, model_folder.check_adapter(adapter))
         self.network = network.to(self.device).eval()
 
     @classmethod

@@ -4,12 +4,15 @@
     python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --push OWNER/NAME
 
 DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer, README.md (the card) and
-manifest.json. Nothing leaves this machine without --push, which needs a token of the Hugging Face hub in the usual place.
+manifest.json. Nothing leaves this machine without --push, which needs a token of the Hugging Face hub in the usual place. With --push
+a folder that was exported before is uploaded as it is now, with what you changed in the card.
 """
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from finetune import model_card
 from galen import cli, manifest
@@ -26,6 +29,21 @@ def main(argv: list[str] | None = None) -> int | None:
     source = next((arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()), None)
     if source is None:
         raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
+    config = {"run": run["created"], **{name: getattr(arguments, name) for name in ("name", "license")}}
+    config |= {name: [str(path) for path in getattr(arguments, name)] for name in ("scores", "corpus")}
+    if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")["config"] == config:
+        print(f"{arguments.output} is exported already")
+    else:
+        _write(arguments, run, source, config)
+        print(f"done: {arguments.output}")
+    if arguments.push is not None:
+        _push(arguments.output, arguments.push)
+        print(f"uploaded to {arguments.push}")
+    return 0
+
+
+def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, config: Mapping[str, Any]) -> None:
+    """Write the folder: weights and tokenizer of `source`, card and manifest."""
     card = model_card.card(run, arguments.scores, arguments.corpus, arguments.name, arguments.license)
     with atomic_folder(arguments.output) as temporary:
         for path in source.iterdir():
@@ -37,15 +55,9 @@ def main(argv: list[str] | None = None) -> int | None:
             *(source / path.name for path in written if path.name != "README.md"),
             *(path / "results.json" for path in arguments.scores),
         ]
-        config = {"run": str(arguments.run), "name": arguments.name, "license": arguments.license}
         manifest.write(
             temporary / manifest.NAME, stage="export", inputs=inputs, config=config, outputs=written, counts={"files": len(written)}
         )
-    print(f"done: {arguments.output}")
-    if arguments.push is not None:
-        _push(arguments.output, arguments.push)
-        print(f"uploaded to {arguments.push}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,14 +81,14 @@ def _push(folder: Path, repository: str) -> None:
         DataError: the hub refuses or cannot be reached; the exported folder stays.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     hub = HfApi()
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model, tokenizer and card")
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        raise DataError(f"{folder} is written, but was not uploaded: {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # whatever the client's HTTP library raises: no network, no token, refused
+        told = " ".join(str(error).split())[:300]
+        raise DataError(f"{folder} is written, but was not uploaded: {told}; the same command tries it again") from error
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 
 from evaluation import metrics
 from evaluation.backend_transformers import TransformersBackend, default_dtype
+from evaluation.network import load
 from evaluation.question import Question
 from finetune.validation_accuracy import correct
 from galen.errors import DataError
@@ -38,17 +39,14 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     Raises:
         DataError: it does not load, or does not run on this machine.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     placed = {"device_map": {"": device}} if device.type == "cuda" else {}
+    network, tokenizer = load(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
+    network.eval()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
-        network.eval()
         prompt_rate, new_rate = _speed(network, device)
         answers = correct(TransformersBackend.of_network(network, tokenizer, device), [(item, protocol) for item in questions])
-    except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+    except (ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise DataError(f"{folder} does not run on this machine ({device}): {' '.join(str(error).split())[:300]}") from error
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else network.get_memory_footprint()
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -1,5 +1,6 @@
 """One merge of models by mergekit: its configuration checked first, its result checked last."""
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ def check(configuration: dict[str, Any]) -> Any:
         checked = MergeConfiguration.model_validate(configuration)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"mergekit refuses its configuration: {' '.join(str(error).split())[:400]}") from None
-    known = sorted(method.spec.name for method in registered_methods())
+    known = {method.spec.name: {parameter.name for parameter in method.spec.parameters} for method in registered_methods()}
     if checked.merge_method not in known:
-        raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(known)}")
+        raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}")
+    for key in _not_taken(configuration, checked.model_dump(), known[checked.merge_method]):
+        raise UsageError(f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it")
     folders = models(checked)
     vocabularies = {folder: _vocabulary(model_folder.check_model(folder)) for folder in folders}
     if checked.tokenizer is None and checked.tokenizer_source is None:
@@ -38,6 +41,19 @@ def check(configuration: dict[str, Any]) -> Any:
                     "together; say how to join them with mergekit.tokenizer_source (base, union, or a model)"
                 )
     return checked
+
+
+def _not_taken(given: Any, taken: Any, parameters: Collection[str], place: str = "") -> Iterator[str]:
+    """Yield the keys that mergekit left out of its configuration, and the parameters that are none of the method's."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        for key, value in given.items():
+            if key not in (parameters if place.endswith(".parameters") else taken):
+                yield f"{place}.{key}"
+            elif not place.endswith(".parameters"):
+                yield from _not_taken(value, taken[key], parameters, f"{place}.{key}")
+    elif isinstance(given, list) and isinstance(taken, list):
+        for number, (one, other) in enumerate(zip(given, taken, strict=True)):
+            yield from _not_taken(one, other, parameters, f"{place}.{number}")
 
 
 def models(configuration: Any) -> list[Path]:
@@ -56,12 +72,13 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
     """
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
+    from safetensors import SafetensorError
 
     with atomic_folder(output) as temporary:
         options = MergeOptions(random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False)
         try:
             run_merge(configuration, str(temporary), options)
-        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise DataError(f"mergekit cannot merge these models: {' '.join(str(error).split())[:400]}") from error
         counts = _check_weights(temporary)
         model_folder.check_model(temporary)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.scores import read_results
 from galen import manifest
 
@@ -27,18 +29,10 @@ def card(run: Mapping[str, Any], scores: Sequence[Path], corpora: Sequence[Path]
     Raises:
         DataError: a manifest or results file is missing or damaged.
     """
-    base = run["config"]["model"]["path"]
-    front = [
-        "---",
-        f"license: {licence.lower()}",
-        "library_name: transformers",
-        f"base_model: {Path(base).name}",
-        "tags:",
-        "- medical",
-        "---",
-    ]
+    base = Path(run["config"]["model"]["path"]).name
+    front = {"license": licence.lower(), "library_name": "transformers", "base_model": base, "tags": ["medical"]}
     parts = [
-        "\n".join(front),
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
         f"## Intended use and caution\n\n{CAUTION}",
         f"## How it was made\n\n{_training(run)}",

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from evaluation.network import load as load_folder
+from evaluation.network import with_adapter
 from finetune.recipe import Lora, Model
-from galen.errors import DataError, UsageError
+from galen.errors import UsageError
 
 
 def load(model: Model) -> tuple[Any, Any]:
@@ -19,19 +21,13 @@ def load(model: Model) -> tuple[Any, Any]:
         DataError: `transformers` cannot load it.
         UsageError: quantization is asked for and its package is missing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     dtype = getattr(torch, model.dtype)
     options: dict[str, Any] = {}
     if model.quantization is not None:
         options["quantization_config"] = _bitsandbytes(model.quantization, dtype)
         if torch.cuda.is_available():
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path)
-        network = AutoModelForCausalLM.from_pretrained(model.path, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{model.path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    network, tokenizer = load_folder(model.path, dtype=dtype, **options)
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # else a validation would re-pack 4-bit weights, rounded, under training's feet
             module.support_avx512bf16_for_cpu = False
@@ -79,7 +75,7 @@ def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpoin
     The adapter starts as no change.
 
     Raises:
-        UsageError: a target module is not in the network; names those that are.
+        UsageError: a target module is not in the network, which is told with those that are, or cannot have an adapter.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -88,6 +84,11 @@ def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpoin
         unknown = [name for name in lora.target_modules if name not in linear]
         if unknown:
             raise UsageError(f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has {', '.join(linear)}")
+        output = next(name for name, module in network.named_modules() if module is network.get_output_embeddings())
+        if output in lora.target_modules and len(_vocabulary_layers(network)) == 1:
+            raise UsageError(
+                f"lora.target_modules: {output} shares its weights with the embedding here, so that no adapter can be merged into it"
+            )
     if getattr(network, "is_quantized", False):
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -137,17 +138,8 @@ def merge(model: Model, adapter: Path, folder: Path, chat: bool = False) -> None
     Raises:
         DataError: they do not belong together.
     """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    network = AutoModelForCausalLM.from_pretrained(model.path, dtype=getattr(torch, model.dtype))
-    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
-        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    try:
-        merged = PeftModel.from_pretrained(network, adapter).merge_and_unload(safe_merge=True)
-    except (ValueError, RuntimeError) as error:
-        raise DataError(f"{adapter} does not fit {model.path}: {' '.join(str(error).split())[:300]}") from error
+    network, tokenizer = with_adapter(*load_folder(model.path, dtype=getattr(torch, model.dtype)), adapter)
+    merged = network.merge_and_unload(safe_merge=True)
     if chat:
         set_end_of_answer(merged, tokenizer)
     merged.save_pretrained(folder)

@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int | None:
     methods = list(dict.fromkeys(filter(None, (part.strip() for part in arguments.methods.split(",")))))
     if not methods:
         raise UsageError("--methods names no method")
+    for name in ("samples", "max_length", "limit"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
     prompts.form(arguments.protocol)
     from finetune import measurement, quantization
@@ -40,14 +43,16 @@ def main(argv: list[str] | None = None) -> int | None:
     from evaluation.backend_transformers import quiet
 
     quiet()
-    config = {"model": model_folder.hashes(model), "samples": arguments.samples, "max_length": arguments.max_length}
-    measured = {"as it is": _measured(model, arguments.output / "as_it_is.json", questions, arguments, config)}
+    hashes = {"model": model_folder.hashes(model)}
+    configs = {method: {**hashes, "method": method, **_calibrated(method, arguments)} for method in methods}
+    missing = [method for method in methods if not _is_there(arguments.output / method, configs[method])]
+    measured = {"as it is": _measured(model, arguments.output / "as_it_is.json", questions, arguments, hashes)}
     for method in methods:
         folder = arguments.output / method
-        if not (folder / manifest.NAME).exists() or manifest.read(folder, "quantize")["config"] != {**config, "method": method}:
+        if method in missing:
             _say(f"{method}: quantising …")
-            _quantise(method, model, folder, _calibration(model, texts, arguments), {**config, "method": method}, arguments)
-        measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, {**config, "method": method})
+            _quantise(method, model, folder, _calibration(model, texts, arguments), configs[method], arguments)
+        measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, configs[method])
     write_text(arguments.output / "table.md", measurement.table(measured))
     print(measurement.table(measured), end="")
     print(f"written to {arguments.output / 'table.md'}")
@@ -66,6 +71,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)")
     parser.add_argument("--limit", type=int, metavar="N", help="take only the first N questions")
     return parser
+
+
+def _calibrated(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a method's calibration hangs on: nothing where it needs none."""
+    from finetune import quantization
+
+    if not quantization.METHODS[method][2]:
+        return {}
+    return {"calibration": manifest.sha256(arguments.calibration), "samples": arguments.samples, "max_length": arguments.max_length}
+
+
+def _is_there(folder: Path, config: dict[str, Any]) -> bool:
+    """Say whether a method's folder is there.
+
+    Raises:
+        UsageError: it is there, but made from something else.
+    """
+    if folder.exists() and manifest.read(folder, "quantize")["config"] != config:
+        raise UsageError(f"{folder} was made from another model or with another calibration; remove it or choose another --output")
+    return folder.exists()
 
 
 def _quantise(

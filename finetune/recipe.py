@@ -52,8 +52,8 @@ class Data:
     """What it is trained on."""
 
     train: str | list[str | Source]
-    """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, or {"instruction", "input",
-    "output"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
+    """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, {"instruction", "input",
+    "output"}, or {"question", "answer"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
     validation: str | list[str | Source] | None = None
     """The same for validation."""
     validation_share: Share = 0.0
@@ -86,7 +86,7 @@ class Lora:
     """The adapter's part is scaled by alpha / r."""
     dropout: Share = 0.0
     """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Names of the linear layers that get an adapter, or "all-linear": all but the output layer."""
     merge: bool = False
     """Also write RUN/model, the model with the adapter added into its weights (into those before quantization)."""
@@ -146,6 +146,8 @@ class Training:
             )
         if self.final_learning_rate and self.schedule != "cosine":
             raise ValueError("final_learning_rate goes with schedule: cosine")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(f"final_learning_rate ({self.final_learning_rate}) is above learning_rate ({self.learning_rate})")
         return self
 
 

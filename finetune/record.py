@@ -58,8 +58,13 @@ def read(path: str | Path) -> list[Record]:
         make = _instruction
     elif {"question", "answer"} <= first[1].keys() and "options" not in first[1]:
         make = _asked
-    else:
+    elif "options" in first[1]:
         return list(question.read(path))
+    else:
+        raise DataError(
+            f"{first[0]}: no record of a known layout, its keys are {', '.join(first[1])}; known: question, options, answer; "
+            "prompt, completion; messages; instruction, input, output; question, answer"
+        )
     return [make(record, where) for where, record in jsonl.records(path)]
 
 
@@ -92,6 +97,8 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
         if role not in ("system", "user", "assistant"):
             raise DataError(f"{place}: key 'role' is {role!r}; known: system, user, assistant ({', '.join(ROLES)} mean the same)")
         checked.append({"role": role, "content": jsonl.text(message, "content", place)})
+    if checked[0]["role"] == "assistant":
+        raise DataError(f"{where}: the first message must be the user's or the system's: the assistant's answers one")
     if checked[-1]["role"] != "assistant":
         raise DataError(f"{where}: the last message must be the assistant's, or there is nothing to learn after it")
     return Conversation(_id(record, where, checked), tuple(checked))

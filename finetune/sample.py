@@ -75,7 +75,7 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
         samples.append(sample[0])
     if hopeless:
         raise DataError(
-            f"{len(hopeless)} of {len(items)} questions are longer than data.max_length = {max_length} tokens even without "
+            f"{len(hopeless)} of {len(items)} records are longer than data.max_length = {max_length} tokens even without "
             f"what may be cut, for example {hopeless[0]!r}; raise data.max_length"
         )
     return samples, cut

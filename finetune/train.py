@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from evaluation import model_folder, output_folder
 from finetune import chat, training_data
 from finetune.recipe import Recipe
@@ -35,8 +37,9 @@ def main(argv: list[str] | None = None) -> int | None:
     first = os.environ.get("RANK", "0") == "0"  # of several processes only the first writes
     finished = (run / manifest.NAME).exists()
     if first:
-        hashes = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
-        output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, "files": hashes})
+        files = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
+        claimed = {"files": files, "processes": int(os.environ.get("WORLD_SIZE", "1"))}  # with others, a step has other samples
+        output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
     if finished:
         if first:
             print(f"{run} is finished already; the result is in {result}")
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> int | None:
     counts = training.run(options, data, run, result)
     if first:
         _write_manifest(options, model, data, run, counts)
-        print(f"done: {result}")
+        print(_summary(counts, sorted(path for path in run.iterdir() if path.name in ("adapter", "model"))))
     return 0
 
 
@@ -68,6 +71,12 @@ def _write_manifest(options: Recipe, model: Path, data: TrainingData, run: Path,
         outputs=outputs,
         counts=counts,
     )
+
+
+def _summary(counts: dict[str, Any], results: list[Path]) -> str:
+    kept = f", the best at step {counts['best_step']:,}" if counts["best_step"] else ""
+    spent = f"{counts['tokens']:,} tokens in {tqdm.format_interval(counts['seconds_since_start'])}"
+    return f"done: {counts['steps']:,} steps{kept}, {spent}; the result is in {' and '.join(map(str, results))}"
 
 
 def _left_out(data: TrainingData) -> str:

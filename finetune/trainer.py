@@ -16,7 +16,7 @@ from finetune.batch import collate, collate_packed, loss_sum
 from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
 from finetune.sample import IGNORED
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 Accuracy = Callable[[Any], dict[str, float]]
 
@@ -68,6 +68,18 @@ class AnswerTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         """Return the order of training; the Trainer's own would hang on the number of processes."""
         return self.order
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint; torch does not say when it is the disk that is full."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:
+            if shutil.disk_usage(self.args.output_dir).free >= 2**20:
+                raise
+            raise DataError(
+                f"no space is left for the checkpoint of step {self.state.global_step} in {self.args.output_dir}; make room, and the "
+                "same command goes on from the last whole one"
+            ) from error
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     _say("loading the model …")
     quiet()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of kernels that it would like, even where it is not used
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # of a checkpoint, whose size does not matter
     transformers.set_seed(options.training.seed)
     started = time.monotonic()
     checkpoints = folder / "checkpoints"
@@ -42,6 +44,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
     held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
     order = EpochOrder(_rows(options, train), trainer.global_batch(options.training), options.training.seed)
+    _check_length([*train, *held_out], model)
     _say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
     _say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
 
@@ -84,6 +87,17 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
     if options.lora is not None:
         model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
     return model, tokenizer, new_tokens
+
+
+def _check_length(samples: list[Sample], model: Any) -> None:
+    """Check that the model can read the longest sample.
+
+    Raises:
+        UsageError: it was made for shorter ones.
+    """
+    longest, limit = max(map(len, samples)), getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise UsageError(f"the longest sample has {longest:,} tokens, and the model reads {limit:,} at most: data.max_length={limit}")
 
 
 def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:

@@ -54,13 +54,13 @@ def read(data: Data) -> TrainingData:
     whole = len(train) + len(validation)
     train, validation = ([item for item in part if not _lacks_rationale(item)] for part in (train, validation))
     lacking = whole - len(train) - len(validation)
+    if not train:
+        raise DataError(f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no rationale")
     if data.validation_share:
         train, validation = sample.split(train, data.validation_share)
         for name, items in (("training", train), ("validation", validation)):
             if not items:
-                raise DataError(f"data.validation_share = {data.validation_share} leaves no question for {name}")
-    if not train:
-        raise DataError(f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no rationale")
+                raise DataError(f"data.validation_share = {data.validation_share} leaves no record for {name}")
     files = [path for part in parts for source in part for path in _files(source)]
     return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)
 
@@ -105,12 +105,12 @@ def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
     """Check that no record comes twice; copies of prompts and conversations within training are the user's weighting."""
     both = {item.record.id for item in train} & {item.record.id for item in validation}
     if both:
-        raise DataError(f"the question {min(both)!r} stands in two files; training and validation must share none")
+        raise DataError(f"the record {min(both)!r} stands in both; training and validation must share none")
     seen: set[tuple[str, str]] = set()
     for item in train:
         key = (item.record.id, item.form)
         if key in seen and isinstance(item.record, Question):
-            raise DataError(f"the question {item.record.id!r} stands in two files; training and validation must share none")
+            raise DataError(f"the question {item.record.id!r} stands in two training files; name each file once")
         seen.add(key)
 
 

@@ -1,6 +1,7 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from galen.errors import GalenError
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError` is the user's to mend and prints as one line; any other exception is a bug and keeps its traceback.
+    A `GalenError`, and a disk that is full or may not be written to, are the user's to mend and print as one line; any other
+    exception is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -20,6 +22,11 @@ def run(main: Callable[[], int | None]) -> None:
         if _speaks():
             print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except Exception as error:
+        if not _of_the_disk(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
         code = 130
@@ -34,6 +41,12 @@ def _speaks() -> bool:
     distributed = sys.modules.get("torch.distributed")
     under_way = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Say whether a file cannot be written; libraries that write by themselves tell a full disk in words alone."""
+    place = (errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+    return (isinstance(error, OSError) and error.errno in place) or os.strerror(errno.ENOSPC) in str(error)
 
 
 _OVERRIDES = "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose keys replace the recipe's"

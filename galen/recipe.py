@@ -50,7 +50,9 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
     try:
         return TypeAdapter(recipe_class).validate_python(tree)
     except ValidationError as error:
-        messages = [_explain(recipe_class, item, origin, str(path)) for item in error.errors()]
+        items = error.errors()
+        items = [item for item in items if not _beside_the_point(item["loc"], items)]
+        messages = [_explain(recipe_class, item, origin, str(path)) for item in items]
         raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
 
 
@@ -137,7 +139,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
     """Set one `a.b.0.c=value` in the tree and return its location."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise UsageError(f"override {override!r}: write key=value, for example training.train_iters=100")
+        raise UsageError(f"override {override!r}: write key=value, for example output=DIR")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -178,6 +180,11 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
     return f"{where}: {key + ': ' if key else ''}{message}"
 
 
+def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
+    """Say whether an error only tells that a section, which has errors of its own, is no text: the other branch of a union."""
+    return place[-1:] == ("str",) and any(item["loc"][: len(place) - 1] == place[:-1] and len(item["loc"]) > len(place) for item in items)
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known are: {', '.join(known)}"
@@ -193,7 +200,7 @@ def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
             choices = branch
         elif isinstance(part, int):
             location.append(part)
-        elif part not in {section.__name__ for section in choices} and "[" not in part:
+        elif part not in {"str", *(section.__name__ for section in choices)} and "[" not in part:
             location.append(part)
             fields = next((c.__pydantic_fields__ for c in choices if part in c.__pydantic_fields__), None)  # type: ignore[attr-defined]
             if depth < len(raw) - 1:

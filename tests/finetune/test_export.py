@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import export, train
@@ -81,6 +82,23 @@ def test_a_hub_that_refuses_is_told_and_the_folder_stays(arguments, tmp_path):
         done = push(arguments, hub)
         assert done.returncode == 1 and "is written, but was not uploaded" in done.stderr and "Traceback" not in done.stderr
         assert hub.asked == ["/api/repos/create"] and (tmp_path / "out" / "README.md").is_file()
+
+
+def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_then(arguments, tmp_path, monkeypatch):
+    with Hub() as hub:
+        pass  # its port is closed again
+    assert "was not uploaded" in push(arguments, hub).stderr
+    with (tmp_path / "out" / "README.md").open("a") as card:
+        card.write("Written by hand.\n")
+    with Hub() as hub:
+        done = push(arguments, hub)
+        ((_, contents),) = hub.commits
+    assert "exported already" in done.stdout and contents["README.md"].endswith(b"Written by hand.\n")
+
+
+def test_the_front_of_the_card_is_yaml_whatever_the_licence(arguments, tmp_path):
+    assert export.main([*arguments[:-1], "ours: ask"]) == 0
+    assert yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["license"] == "ours: ask"
 
 
 def test_nothing_is_sent_without_push(arguments, monkeypatch):

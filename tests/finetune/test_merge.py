@@ -124,6 +124,8 @@ def test_other_vocabularies_are_refused(models, tmp_path):
         (["mergekit.merge_method=slurp"], "'slurp' is none of .*slerp"),
         (["mergekit.models=3"], "mergekit refuses its configuration"),
         ([], "there is no model folder models/A"),
+        (["mergekit.mrege_method=linear"], r"mergekit\.mrege_method: linear knows no such key"),
+        (["mergekit.models.1.parameters.wieght=1"], r"mergekit\.models\.1\.parameters\.wieght: linear knows no such key"),
         (["ensemble.scores=[a]"], "give either mergekit or ensemble"),
     ],
 )

@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from evaluation import model_folder
 from finetune import quantization, quantize
 from finetune.measurement import Measurement, table
+from galen import manifest
 from galen.errors import DataError, UsageError
 
 
@@ -91,3 +93,18 @@ def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(UsageError, match=r"gptq needs texts .* --calibration"):
         quantize.main(["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out")])
+
+
+def test_a_method_made_with_other_calibration_texts_is_not_taken_for_this_one(model, question_file, tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    folder = tmp_path / "out" / "gptq"
+    config = {"model": model_folder.hashes(model), "method": "gptq", "calibration": "other", "samples": 128, "max_length": 512}
+    folder.mkdir(parents=True)
+    manifest.write(folder / "manifest.json", stage="quantize", inputs=[], config=config, outputs=[], counts={})
+    arguments = ["--model", str(model), "--methods", "gptq", "--output", str(tmp_path / "out"), "--calibration", str(question_file)]
+    with pytest.raises(UsageError, match="made from another model or with another calibration"):
+        quantize.main(arguments)
+    with pytest.raises(UsageError, match="--samples must be at least 1"):
+        quantize.main([*arguments, "--samples", "0"])

@@ -6,6 +6,7 @@ from evaluation import prompts, question_sets
 from finetune import chat
 from finetune.recipe import Recipe, Source
 from galen import recipe
+from galen.errors import UsageError
 
 EXAMPLES = sorted(Path("examples/finetune").glob("*.yaml"))
 
@@ -42,3 +43,20 @@ def test_the_settings_are_the_published_ones(name):
     wanted = dict(PUBLISHED[name])
     assert training.micro_batch_size * training.gradient_accumulation * 8 == wanted.pop("batch")
     assert {key: getattr(training, key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.final_learning_rate=1", r"final_learning_rate \(1\.0\) is above learning_rate"),
+        ("lora={target_modules: []}", "lora.target_modules: .*at least 1 item"),
+        (
+            "data.train=[{set: medqa, file: a.jsonl}]",
+            r"^.*'data\.train\.0\.source' is missing\n.*'data\.train\.0\.file'.*$",
+        ),
+        ("data.train=5", r"^.*: data\.train: .*valid string\n.*: data\.train: .*valid list$"),
+    ],
+)
+def test_mistakes_are_told(override, message):
+    with pytest.raises(UsageError, match=message):
+        recipe.load(Recipe, "examples/finetune/meditron_medqa.yaml", [override])

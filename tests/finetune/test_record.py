@@ -53,12 +53,19 @@ def test_wrong_pairs_are_told(tmp_path, wrong, message):
         ([], "must be a list of messages"),
         ([{"role": "doctor", "content": "a"}], "message 1: key 'role' is 'doctor'; known: system, user, assistant"),
         ([{"role": "user", "content": "a"}], "the last message must be the assistant's"),
+        ([{"role": "gpt", "content": "a"}], "the first message must be the user's or the system's"),
         (["a"], "message 1: a message must be an object"),
     ],
 )
 def test_wrong_conversations_are_told(tmp_path, messages, message):
     with pytest.raises(DataError, match=message):
         record.read(write(tmp_path / "a.jsonl", {"messages": messages}))
+
+
+@pytest.mark.parametrize("given", [{"text": "t"}, {"prompt": "p", "response": "r"}, {"conversations": []}])
+def test_an_unknown_layout_is_told_with_the_known_ones(tmp_path, given):
+    with pytest.raises(DataError, match=rf"line 1: no record of a known layout, its keys are {', '.join(given)}; known: .*messages"):
+        record.read(write(tmp_path / "a.jsonl", given))
 
 
 def test_an_empty_file_is_told(tmp_path):

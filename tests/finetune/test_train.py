@@ -95,6 +95,18 @@ def test_another_recipe_into_the_same_run_is_an_error(finished):
         train.main([str(finished / "recipe.yaml"), "training.learning_rate=0.01"])
 
 
+def test_a_run_goes_on_with_as_many_processes_as_before(finished, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="processes: 1 there, 2 now"):
+        train.main([str(finished / "recipe.yaml")])
+
+
+def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
+    short = make_llama(num_hidden_layers=1, max_position_embeddings=32)
+    with pytest.raises(UsageError, match=r"the longest sample has \d+ tokens, .* reads 32 at most: data\.max_length=32"):
+        train.main([str(recipe_file), f"model.path={short}"])
+
+
 def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path):
     train.main([str(recipe_file), f"output={tmp_path / 'whole'}"])
     process = subprocess.Popen(
@@ -174,6 +186,7 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
         ("training.epochs=2", "either epochs or max_steps"),
         ("data.max_length=20", "longer than data.max_length = 20 tokens even without"),
         ("training.learning_rte=1", "did you mean 'learning_rate'"),
+        ("lora.target_modules=[lm_head]", "lm_head shares its weights with the embedding"),
     ],
 )
 def test_mistakes_are_told_in_one_message(recipe_file, override, message):

@@ -91,5 +91,12 @@ def test_mistakes_are_told(source, error, message):
 
 
 def test_training_and_validation_share_nothing(question_file):
-    with pytest.raises(DataError, match="stands in two files"):
+    with pytest.raises(DataError, match="stands in both"):
         training_data.read(Data(train=str(question_file), validation=str(question_file)))
+    with pytest.raises(DataError, match="stands in two training files"):
+        training_data.read(Data(train=[str(question_file)] * 2))
+
+
+def test_when_all_records_are_test_questions_that_is_told(question_file):
+    with pytest.raises(DataError, match="no record is left to train on: 40 are in test sets"):
+        training_data.read(Data(train=str(question_file), validation_share=0.2, test_sets=[str(question_file)]))

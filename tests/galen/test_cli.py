@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from galen import cli
@@ -13,6 +15,23 @@ def test_users_errors_are_one_line(capsys, error, code):
         cli.run(main)
     assert stop.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "/data/run"),
+        OSError(errno.ENOSPC, "No space left on device", "/data/run"),
+        ValueError("while serializing: No space left on device (os error 28)"),  # as libraries tell it that write by themselves
+    ],
+)
+def test_a_disk_that_cannot_be_written_to_is_one_line(capsys, error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 1 and capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_bugs_keep_their_traceback():
