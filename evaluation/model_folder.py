@@ -24,7 +24,9 @@ def check_model(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"there is no model folder {folder}")
+        hub = len(folder.parts) == 2 and not folder.parent.exists()
+        hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
+        raise UsageError(f"there is no model folder {folder}{hint}")
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_adapter_hint(folder)}")
     _read_json(folder / "config.json")

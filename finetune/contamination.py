@@ -5,7 +5,6 @@ of 13 words, or as a whole where it has fewer, down to 8. Sequences that stand i
 not count. A record with the same words in another order, as where options were shuffled, counts too, however few they are.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -15,6 +14,7 @@ from data_prep.decontamination.items import ItemField
 from data_prep.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
 from data_prep.decontamination.step import find_matches, read_phrases
 from data_prep.steps import Decontaminate
+from finetune import processes
 from finetune.record import Record, text_of
 from galen.progress import Progress
 
@@ -33,8 +33,8 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
     fields = [ItemField(name, record.id, "asked", text_of(record)) for name, records in tests.items() for record in records]
     index, whole = _index(fields), {_bag(hasher(normal_form(field.text))[0]): field for field in fields}
     found = []
-    shown = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
-    with Progress("test questions in training", len(training), "records") if shown else nullcontext() as progress:
+    shown = Progress("test questions in training", len(training), "records") if processes.is_first() else nullcontext()
+    with shown as progress:
         for record in training:
             finding = _finding(record, index, hasher, whole)
             if finding is not None:

@@ -24,7 +24,7 @@ def load(model: Model) -> tuple[Any, Any]:
     dtype = getattr(torch, model.dtype)
     options: dict[str, Any] = {}
     if model.quantization is not None:
-        options["quantization_config"] = _bitsandbytes(model.quantization, dtype)
+        options["quantization_config"] = bitsandbytes(model.quantization, dtype)
         if torch.cuda.is_available():
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     network, tokenizer = load_folder(model.path, dtype=dtype, **options)
@@ -35,8 +35,12 @@ def load(model: Model) -> tuple[Any, Any]:
     return network, tokenizer
 
 
-def _bitsandbytes(kind: str, dtype: torch.dtype) -> Any:
-    """Return the quantization of QLoRA (Dettmers et al., arXiv 2305.14314), or of LLM.int8 (arXiv 2208.07339)."""
+def bitsandbytes(kind: str, dtype: torch.dtype) -> Any:
+    """Return the quantization of QLoRA (Dettmers et al., arXiv 2305.14314) for "4bit", of LLM.int8 (arXiv 2208.07339) for "8bit".
+
+    Raises:
+        UsageError: the package is missing.
+    """
     from transformers import BitsAndBytesConfig
 
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from finetune import network
 from galen.errors import DataError, UsageError
 
 Write = Callable[[Path, Path, Sequence[list[int]]], None]
@@ -17,21 +18,14 @@ GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
 
 
-def bitsandbytes(bits: int) -> Write:
-    """Return the writer of bitsandbytes' 8 bit (LLM.int8) or 4 bit (NF4 with double quantization). Needs no calibration."""
+def bitsandbytes(kind: str) -> Write:
+    """Return the writer of bitsandbytes' "8bit" (LLM.int8) or "4bit" (NF4 with double quantization). Needs no calibration."""
 
     def write(model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
-        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+        from transformers import AutoModelForCausalLM
 
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        dtype = torch.bfloat16
-        config = (
-            BitsAndBytesConfig(load_in_8bit=True)
-            if bits == 8
-            else BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-            )
-        )
+        config, dtype = network.bitsandbytes(kind, torch.bfloat16), torch.bfloat16
         AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=dtype).save_pretrained(output)
 
     return write
@@ -116,8 +110,8 @@ METHODS: dict[str, tuple[Write, str, bool]] = {
     "awq": (llmcompressor("awq"), "llmcompressor", True),
     "gptq": (llmcompressor("gptq"), "llmcompressor", True),
     "int8": (llmcompressor("int8"), "llmcompressor", False),
-    "bnb4": (bitsandbytes(4), "bitsandbytes", False),
-    "bnb8": (bitsandbytes(8), "bitsandbytes", False),
+    "bnb4": (bitsandbytes("4bit"), "bitsandbytes", False),
+    "bnb8": (bitsandbytes("8bit"), "bitsandbytes", False),
 }
 """Method to its writer, the package it needs, and whether it needs calibration texts."""
 

@@ -12,12 +12,12 @@ there already is not made again.
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from evaluation import model_folder, prompts, question
 from evaluation.question import Question
+from finetune import processes
 from galen import cli, manifest
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int | None:
     for method in methods:
         folder = arguments.output / method
         if method in missing:
-            _say(f"{method}: quantising …")
+            processes.say(f"{method}: quantising …")
             _quantise(method, model, folder, _calibration(model, texts, arguments), configs[method], arguments)
         measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, configs[method])
     write_text(arguments.output / "table.md", measurement.table(measured))
@@ -115,7 +115,7 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["config"] == key:
             return Measurement(**stored["measured"])
-    _say(f"{folder}: measuring …")
+    processes.say(f"{folder}: measuring …")
     found = measure(folder, questions, arguments.protocol)
     write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
     return found
@@ -152,10 +152,6 @@ def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -
     step = max(len(texts) // arguments.samples, 1)
     chosen = texts[::step][: arguments.samples]
     return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

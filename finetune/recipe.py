@@ -61,7 +61,7 @@ class Data:
     test_sets: list[str | Source] = dataclasses.field(default_factory=list)
     """What the model will be tested on: training records that hold its questions (data_prep/'s decontamination) are left out."""
     protocol: str = "lm_eval"
-    """Prompt form of questions, one of evaluation/prompts.py."""
+    """Prompt form of questions, see docs/evaluation.md."""
     chat_template: str | None = None
     """Template for conversations, written into the tokenizer: a name from finetune/chat_templates/ or a .jinja file; null: its own."""
     max_length: Annotated[int, Field(ge=8)] = 512

@@ -9,15 +9,13 @@ checkpoint, with the same result as if it had never stopped.
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from evaluation import model_folder, output_folder
-from finetune import chat, training_data
+from finetune import chat, processes, training_data
 from finetune.recipe import Recipe
 from finetune.training_data import TrainingData
 from galen import cli, manifest, recipe
@@ -34,11 +32,11 @@ def main(argv: list[str] | None = None) -> int | None:
     data = training_data.read(options.data)
     run = Path(options.output)
     result = run / ("adapter" if options.lora else "model")
-    first = os.environ.get("RANK", "0") == "0"  # of several processes only the first writes
+    first = processes.is_first()  # only it writes
     finished = (run / manifest.NAME).exists()
     if first:
         files = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
-        claimed = {"files": files, "processes": int(os.environ.get("WORLD_SIZE", "1"))}  # with others, a step has other samples
+        claimed = {"files": files, "processes": processes.count()}  # with others, a step has other samples
         output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
     if finished:
         if first:
@@ -47,7 +45,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if first and options.data.test_sets:
         lines = (json.dumps(finding, ensure_ascii=False) + "\n" for finding in data.in_test_sets)
         write_text(run / "contamination.jsonl", "".join(lines))
-    _say(f"{len(data.train):,} training and {len(data.validation):,} validation samples; {_left_out(data)}")
+    processes.say(f"{len(data.train):,} training and {len(data.validation):,} validation samples; {_left_out(data)}")
     from finetune import training
 
     counts = training.run(options, data, run, result)
@@ -83,11 +81,6 @@ def _left_out(data: TrainingData) -> str:
     return (
         f"left out: {len(data.in_test_sets):,} that stand in test sets, {data.without_rationale:,} without the rationale their form needs"
     )
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
-from finetune import sharding
+from finetune import processes, sharding
 from finetune.batch import collate, collate_packed, loss_sum
 from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
@@ -108,7 +107,7 @@ class AnswerTrainer(Trainer):
 
 def global_batch(training: Training) -> int:
     """Return the rows in an optimizer step over all processes that torchrun started."""
-    return training.micro_batch_size * training.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    return training.micro_batch_size * training.gradient_accumulation * processes.count()
 
 
 def total_steps(training: Training, order: EpochOrder) -> int:
@@ -125,14 +124,14 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
     Raises:
         UsageError: FSDP is asked for with one process.
     """
-    if training.fsdp and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if training.fsdp and processes.count() == 1:
         raise UsageError("training.fsdp needs several processes: start with torchrun --nproc-per-node N; or set it to false")
     cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
     cpu = not torch.cuda.is_available()
     options = TrainingArguments(
         output_dir=str(folder),
         use_cpu=cpu,
-        ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        ddp_backend="gloo" if cpu and processes.count() > 1 else None,
         per_device_train_batch_size=training.micro_batch_size,
         per_device_eval_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
@@ -171,11 +170,6 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
     return options
 
 
-def early_stopping(training: Training) -> list[TrainerCallback]:
-    """Return what ends a run early, if the recipe wants it."""
-    return [EarlyStoppingCallback(training.early_stopping)] if training.early_stopping is not None else []
-
-
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint; the first process removes those that a kill left half-written."""
     whole = []
@@ -184,7 +178,7 @@ def last_checkpoint(folder: Path) -> Path | None:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
             whole.append(path)
         except (OSError, ValueError):
-            if os.environ.get("RANK", "0") == "0":
+            if processes.is_first():
                 shutil.rmtree(path, ignore_errors=True)
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 

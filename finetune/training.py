@@ -1,9 +1,7 @@
 """One fine-tuning run, from the loaded model to the saved result, on one process or on each of several."""
 
 import logging
-import os
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 import transformers
 
 from evaluation.backend_transformers import quiet
-from finetune import chat, network, sample, trainer
+from finetune import chat, network, processes, sample, trainer
 from finetune.batch import pack
 from finetune.order import EpochOrder, Row
 from finetune.recipe import Recipe
@@ -33,7 +31,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     Raises:
         UsageError, DataError: model, data and recipe do not fit.
     """
-    _say("loading the model …")
+    processes.say("loading the model …")
     quiet()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of kernels that it would like, even where it is not used
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # of a checkpoint, whose size does not matter
@@ -41,21 +39,24 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     started = time.monotonic()
     checkpoints = folder / "checkpoints"
     model, tokenizer, new_tokens = _model(options, data)
+    if tokenizer.eos_token_id is None:
+        processes.say("this tokenizer names no end-of-sequence token: the end of a completion is not learnt")
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
     held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
     order = EpochOrder(_rows(options, train), trainer.global_batch(options.training), options.training.seed)
     _check_length([*train, *held_out], model)
-    _say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
-    _say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
+    processes.say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
+    processes.say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
 
     last = trainer.last_checkpoint(checkpoints)
     done = int(last.name.rsplit("-", 1)[1]) if last else 0
     if last:
-        _say(f"going on from {last}")
+        processes.say(f"going on from {last}")
     steps = trainer.total_steps(options.training, order)
     arguments = trainer.arguments(options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None)
-    callbacks = trainer.early_stopping(options.training)
-    if _first():
+    patience = options.training.early_stopping
+    callbacks: list[Any] = [transformers.EarlyStoppingCallback(patience)] if patience is not None else []
+    if processes.is_first():
         write_text(folder / "recipe.yaml", recipe.dump(options))
         callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
     accuracy = _accuracy(options, data, tokenizer, arguments)
@@ -124,7 +125,7 @@ def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: An
 def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: Path, result: Path) -> None:
     """Write the result, and with `lora.merge` the merged model. All processes take part, the first writes."""
     weights = loop.accelerator.get_state_dict(loop.model_wrapped) if loop.is_fsdp_enabled else None
-    if _first():
+    if processes.is_first():
         shutil.rmtree(result, ignore_errors=True)  # whole, but of a run killed before it wrote its manifest
         with atomic_folder(result) as temporary:
             network.save(loop.model, tokenizer, temporary, weights)
@@ -139,12 +140,3 @@ def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: 
 def _best_step(loop: trainer.AnswerTrainer) -> int | None:
     best = loop.state.best_model_checkpoint
     return int(best.rsplit("-", 1)[1]) if best else None
-
-
-def _first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(line: str) -> None:
-    if _first():
-        print(line, file=sys.stderr, flush=True)

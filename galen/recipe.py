@@ -80,7 +80,8 @@ def describe(recipe_class: type, indent: int = 2) -> str:
                     line for line in describe(section, indent + 4).splitlines() if not line.lstrip().startswith(f"{_mark(section)} [")
                 )
         elif sections:
-            lines.append(f"{' ' * indent}{name}:  {documentation}".rstrip())
+            mark = " [required]" if info.is_required() and not isinstance(info.annotation, type) else ""
+            lines.append(f"{' ' * indent}{name}{mark}:  {documentation}".rstrip())
             lines.append(describe(sections[0], indent + 2))
         else:
             default = "required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=str)

@@ -67,7 +67,7 @@ def test_the_context_goes_altogether_where_none_fits(tiny):
 
 
 def test_questions_that_never_fit_are_counted_and_named(tiny):
-    with pytest.raises(DataError, match=r"1 of 1 questions are longer than data\.max_length = 10 .*'1'"):
+    with pytest.raises(DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'"):
         sample.encode([Item(QUESTION, "lm_eval")], tiny, 10)
 
 

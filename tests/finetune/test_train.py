@@ -179,7 +179,8 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.path=missing", "there is no model folder missing"),
+        ("model.path=missing", "there is no model folder missing$"),
+        ("model.path=someone/model", "there is no model folder someone/model; models are local folders: hf download someone/model"),
         ("data.train=missing.jsonl", "there is no file missing.jsonl"),
         ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
         ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
