@@ -1,17 +1,21 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from galen.errors import GalenError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError` is the user's to mend and prints as one line; any other exception is a bug and keeps its traceback.
+    A `GalenError`, and an error of the system that names a file or a full disk, is the user's to mend and prints as one line; any other
+    exception is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -26,6 +30,12 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        if error.filename is None and error.errno not in _FULL:
+            raise
+        if _speaks():
+            print(f"error: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 

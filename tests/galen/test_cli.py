@@ -16,11 +16,29 @@ def test_users_errors_are_one_line(capsys, error, code):
 
 
 def test_bugs_keep_their_traceback():
-    def main():
-        raise KeyError("a bug")
+    for error in (KeyError("a bug"), ConnectionError("a bug")):
 
-    with pytest.raises(KeyError):
+        def main(error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            cli.run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/data/out"), "error: /data/out: Permission denied"),
+        (OSError(28, "No space left on device"), "error: cannot write: No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys, error, message):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
         cli.run(main)
+    assert (stop.value.code, capsys.readouterr().err) == (1, f"{message}\n")
 
 
 def test_success_exits_with_zero():
