@@ -10,6 +10,7 @@ Killed and started again, it goes on where it stopped. Look at the result: pytho
 import argparse
 import contextlib
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from data_prep.token_pool import TokenPool
 from data_prep.token_stats import id_counts, write_page
 from data_prep.token_worker import Result, Task, sample_texts
 from galen import cli, manifest
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
 SAVE_SECONDS = 5.0
@@ -255,6 +256,10 @@ def _input_files(given: Sequence[str]) -> list[Path]:
         if len(given) > 1:
             raise DataError("--input -: standard input goes alone")
         return [STDIN]
+    for folder in filter(os.path.isdir, given):
+        with contextlib.suppress(DataError):
+            manifest.read(folder, stage="curate")
+            raise UsageError(f"--input {folder}: a whole corpus, with what is held out; give one split, such as {Path(folder) / 'train'}")
     return [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
 
 

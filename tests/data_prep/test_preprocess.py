@@ -146,6 +146,10 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder):
         run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
     with pytest.raises(UsageError, match="at least 1"):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/manifest.json").write_text('{"stage": "curate"}')
+    with pytest.raises(UsageError, match=r"a whole corpus, .*; give one split, such as .*corpus/train"):
+        run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
     with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
         run(tokenizer_folder, [good], "none/")
     with pytest.raises(UsageError, match=r"--tokenizer-type: leave it out, .*\n +--partitions: .* --shards N$"):
