@@ -13,6 +13,7 @@ import hashlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -260,7 +261,10 @@ def _input_files(given: Sequence[str]) -> list[Path]:
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
             raise UsageError(f"--input {folder}: a whole corpus, with what is held out; give one split, such as {Path(folder) / 'train'}")
-    return [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+    files = [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+    if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
+        print(f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}", file=sys.stderr)
+    return files
 
 
 def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes) -> bool:

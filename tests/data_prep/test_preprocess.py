@@ -126,7 +126,7 @@ def test_bad_lines(tmp_path, tokenizer_folder, lines, message):
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["a.jsonl"]
 
 
-def test_bad_files_and_options(tmp_path, tokenizer_folder):
+def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
     good = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
     (tmp_path / "bad.json").write_text("{}")
@@ -139,6 +139,10 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder):
         run(tmp_path / "bad.json", [good], tmp_path / "p")
     with pytest.raises(DataError, match=r"neither tokenizer\.json nor tokenizer\.model"):
         run(tmp_path / "none", [good], tmp_path / "p")
+    capsys.readouterr()
+    with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
+        run(tokenizer_folder, [good, str(tmp_path / "a*.jsonl")], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
+    assert capsys.readouterr().err == f"named, and so read, more than once: {good}\n"
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
     (tmp_path / "none/tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
