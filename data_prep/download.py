@@ -14,10 +14,12 @@ with the time in downloads.jsonl. docs/sources.md says under which licence each 
 import argparse
 import concurrent.futures
 import fnmatch
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from data_prep.fetching import listings, pmc
 from data_prep.fetching.record import Record
@@ -32,7 +34,7 @@ SOURCES = ("medline-baseline", "medline-updates", "pmc", "s2orc", "s2-papers", "
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     options = _parser().parse_args(argv)
-    if options.source not in SOURCES and not options.source.startswith("hf:"):
+    if options.source not in SOURCES and not re.fullmatch("hf:.+", options.source):
         raise UsageError(f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME")
     if options.requests_per_second <= 0 or options.connections < 1 or (options.max_rate is not None and options.max_rate <= 0):
         raise UsageError("--requests-per-second and --max-rate must be above 0, --connections at least 1")
@@ -65,12 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Job = tuple[str, Callable[[], None]]
+Published = TypeVar("Published", Item, pmc.Package)
 
 
 def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
     base = {} if options.base_url is None else {"base": options.base_url.rstrip("/")}
     if options.source.startswith("medline-"):
-        return listings.medline(transfer, "baseline" if options.source == "medline-baseline" else "updatefiles", **base)
+        part = "baseline" if options.source == "medline-baseline" else "updatefiles"
+        return listings.medline(transfer, part, partial(_wanted, options.include), **base)
     if options.source.startswith("hf:"):
         return listings.hub(transfer, options.source[3:], revision=options.revision, **base)
     dataset = options.source.removeprefix("s2-")
@@ -83,19 +87,29 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
     def fetch(item: Item) -> None:
         record.add(item.name, url=item.public_url, **transfer.file(item, options.output))
 
-    for item in _listing(transfer, options):
-        if _wanted(item.name, options.include) and not record.has(item):
+    for item in _chosen(_listing(transfer, options), options.include):
+        if not record.has(item):
             yield item.name, partial(fetch, item)
 
 
 def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
     base = (options.base_url or pmc.BUCKET).rstrip("/")
-    for package in pmc.packages(transfer, base):
-        if _wanted(package.name, options.include) and not pmc.is_there(package, options.licence, options.output, record):
+    for package in _chosen(pmc.packages(transfer, base), options.include):
+        if not pmc.is_there(package, options.licence, options.output, record):
             yield package.name, partial(pmc.fetch, transfer, package, options.licence, options.output, record, base)
 
 
-def _wanted(name: str, patterns: Iterable[str] | None) -> bool:
+def _chosen(published: Iterator[Published], patterns: Iterable[str] | None) -> Iterator[Published]:
+    found = False
+    for thing in published:
+        if _wanted(patterns, thing.name):
+            found = True
+            yield thing
+    if patterns and not found:
+        raise DataError(f"the name of no published file fits --include {' '.join(patterns)}")
+
+
+def _wanted(patterns: Iterable[str] | None, name: str) -> bool:
     return patterns is None or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 

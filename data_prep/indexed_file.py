@@ -6,6 +6,7 @@ the first sequence behind each document, led by 0. Source: megatron.core.dataset
 counts as a document but has no sequence.
 """
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +144,9 @@ class IndexedFile:
                 header = file.read(HEADER_BYTES)
             self.bin_bytes = self.bin.stat().st_size
         except OSError as error:
-            raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+            near = sorted(self.idx.parent.glob(f"{glob.escape(Path(self.prefix).name)}_*.idx"))
+            hint = f"; did you mean {near[0].with_suffix('')}?" if near else ""
+            raise DataError(f"cannot read {error.filename}: {error.strerror}{hint}") from None
         if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
             raise DataError(f"{self.idx} is not an index of Megatron's format")
         version, code = int.from_bytes(header[9:17], "little"), header[17]

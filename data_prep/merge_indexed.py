@@ -82,8 +82,11 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     manifests = [manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes]
     for prefix, found in zip(prefixes, manifests, strict=True):
         for key in SAME:
-            if (now := _comparable(found[key])) != (first := _comparable(manifests[0][key])):
-                raise DataError(f"{prefix} and {prefixes[0]} were made with another {key}: {now} and {first}")
+            now, first = found[key], manifests[0][key]
+            unlike = [name for name in sorted(now.keys() | first.keys()) if name != "path" and now.get(name) != first.get(name)]
+            if unlike:
+                values = "; ".join(f"{name}: {now.get(name)!r} and {first.get(name)!r}" for name in unlike)
+                raise DataError(f"{prefix} and {prefixes[0]} were made with another {key}: {values}")
     inputs = [Path(f"{prefix}_manifest.json") for prefix in prefixes]
     config = {**manifests[0]["config"], "merged": len(prefixes)}
     goal = Path(f"{output}_manifest.json")
@@ -164,10 +167,6 @@ def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
             out.write(part.data)
         write_offsets(out, chain.from_iterable(file.read_lengths() for file in files), files[0].dtype.itemsize)
         write_document_ends(out, chain.from_iterable(file.read_counts() for file in files))
-
-
-def _comparable(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: content for name, content in value.items() if name != "path"}
 
 
 def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:

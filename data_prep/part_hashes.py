@@ -33,7 +33,7 @@ class PartHashes:
         while part not in self._known:
             try:
                 done, found = self._pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 raise DataError("the process that hashes the input ended before its time, perhaps for lack of memory") from None
             if isinstance(found, str):
                 raise DataError(found)

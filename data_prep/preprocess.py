@@ -9,16 +9,13 @@ Killed and started again, it goes on where it stopped. Look at the result: pytho
 
 import argparse
 import contextlib
-import gc
 import hashlib
+import os
 import sys
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from multiprocessing import get_context
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +28,15 @@ from data_prep.indexed_file import id_type
 from data_prep.inputs import find_files
 from data_prep.part_hashes import PartHashes
 from data_prep.resume import finished
-from data_prep.shared_ids import SharedIds, take
 from data_prep.text_tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.token_job import TokenJob
+from data_prep.token_pool import TokenPool
 from data_prep.token_stats import id_counts, write_page
-from data_prep.token_worker import Result, Task, prepare, sample_texts, work
+from data_prep.token_worker import Result, Task, sample_texts
 from galen import cli, manifest
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
-BLOCK_BYTES = 2 << 20
-BLOCK_BYTES_OF_ALL = 16 << 20
-"""Of all workers' blocks: with more than 8 workers the blocks are smaller, so that the memory for them does not grow."""
 SAVE_SECONDS = 5.0
 EXAMPLES = 20
 
@@ -50,6 +44,7 @@ EXAMPLES = 20
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     start = time.monotonic()
+    token_options.refuse_options_of_megatron_lm(sys.argv[1:] if argv is None else argv)
     arguments = token_options.parser(__doc__).parse_args(argv)
     token_options.check(arguments)
     files = _input_files(arguments.input)
@@ -150,12 +145,12 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, stdin: An
     state, first = job.state, None
     for name, output in job.outputs.items():
         output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
-    sizes = [part.size for part in task.parts]
+    before = list(accumulate((part.size for part in task.parts), initial=0))
     tokens = [0.0, time.monotonic()]
-    with _Pool(task, arguments.workers) as pool:
+    with TokenPool(task, arguments.workers) as pool:
         blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, stdin.update)
         saved = time.monotonic()
-        with Progress("tokenise", total=sum(sizes) or None, unit="B", scale=True) as progress:
+        with Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress:
             for block, result in pool.run(blocks):
                 limit = arguments.max_documents and arguments.max_documents - state.outputs[next(iter(job.outputs))].documents
                 _take(job, task, block, result, limit, arguments.on_bad_line)
@@ -163,7 +158,7 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, stdin: An
                 tokens[0] += sum(len(encoded.ids) for encoded in result.outputs)
                 rate = tokens[0] / max(time.monotonic() - tokens[1], 1e-3)
                 progress.label = f"tokenise {tokens[0] / 1e6:,.1f}M tokens, {rate / 1e6:.2f}M tokens/s"
-                progress.update(sum(sizes[: block.part]) + block.position - progress.done)
+                progress.update(before[block.part] + block.position - progress.done)
                 if time.monotonic() - saved > SAVE_SECONDS:
                     for output in job.outputs.values():
                         output.writer.flush()
@@ -230,48 +225,6 @@ def _place(part: Part, block: Block, number: int) -> str:
     return f"{part.path}, line {line_number(part, block.start) + number}"
 
 
-class _Pool:
-    """Worker processes, forked from this one before it starts threads, so that they share the loaded tokenizer."""
-
-    def __init__(self, task: Task, workers: int) -> None:
-        self._ahead = 2 * workers + 2
-        self.block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES_OF_ALL // workers, 1 << 18))
-        task.buffers = self._buffers = SharedIds(self._ahead + 1, 2 * self.block_bytes, task.dtype)
-        gc.collect()
-        gc.freeze()  # the collector would write to, and so copy, what is shared
-        self._pool = ProcessPoolExecutor(workers, get_context("fork"), prepare, (task,))
-        self._pool.submit(int)
-
-    def __enter__(self) -> "_Pool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        gc.unfreeze()
-
-    def run(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Result]]:
-        """Yield each block and what came of it, in order, while the processes work a few blocks ahead.
-
-        A result's ids lie in a shared buffer: they are good until the next one is asked for.
-        """
-        waiting: deque[tuple[Block, int, Future[Result]]] = deque()
-        try:
-            for number, block in enumerate(blocks):
-                buffer = number % (self._ahead + 1)
-                waiting.append((replace(block, data=None), buffer, self._pool.submit(work, block, buffer)))
-                if len(waiting) > self._ahead:
-                    yield self._result(*waiting.popleft())
-            while waiting:
-                yield self._result(*waiting.popleft())
-        except BrokenProcessPool:
-            raise DataError("a worker ended before its time, perhaps for lack of memory: try fewer --workers") from None
-
-    def _result(self, block: Block, buffer: int, future: Future[Result]) -> tuple[Block, Result]:
-        result = future.result()
-        take(result.outputs, result.shared, self._buffers.buffer(buffer))
-        return block, result
-
-
 def _engine(task: Task, wanted: str, workers: int) -> Any:
     """Choose how to encode, on a sample of the input; say so if it is not the fastest way."""
     texts: list[str] = []
@@ -304,7 +257,14 @@ def _input_files(given: Sequence[str]) -> list[Path]:
         if len(given) > 1:
             raise DataError("--input -: standard input goes alone")
         return [STDIN]
-    return [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+    for folder in filter(os.path.isdir, given):
+        with contextlib.suppress(DataError):
+            manifest.read(folder, stage="curate")
+            raise UsageError(f"--input {folder}: a whole corpus, with what is held out; give one split, such as {Path(folder) / 'train'}")
+    files = [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+    if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
+        print(f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}", file=sys.stderr)
+    return files
 
 
 def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes) -> bool:

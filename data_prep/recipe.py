@@ -102,7 +102,9 @@ class CorpusRecipe:
 
     @model_validator(mode="after")
     def _names_fit(self) -> "CorpusRecipe":
-        names = [source.name or source.reader for source in self.sources]
+        names, steps = [source.name or source.reader for source in self.sources], [step.step for step in self.steps]
+        if "medical" in steps and "language_id" not in steps[: steps.index("medical")]:
+            raise ValueError("the step medical needs the step language_id before it: terms are those of the text's language")
         for step in self.steps:
             used: set[str] = set()
             if isinstance(step, Mixture):

@@ -1,5 +1,6 @@
 """Records of a block: the wanted fields of each line or row, or what is wrong with it."""
 
+import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ class Records:
     bad: list[Bad] = field(default_factory=list)
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
+    """A line or row is no usable record: the kind of the mistake, for counting, and the mistake in words."""
+
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
 
@@ -83,9 +86,9 @@ def _parse(records: Iterable[tuple[int, Any]], keys: Sequence[str], check: Calla
     for number, record in records:
         try:
             if isinstance(record, bytes):
-                record = _load(record)
+                record = load_line(record)
             values = [check(record, key) for key in keys]
-        except _Unusable as error:
+        except Unusable as error:
             result.bad.append(Bad(number, error.reason, error.detail))
             continue
         result.numbers.append(number)
@@ -112,17 +115,24 @@ def _values(column: Any) -> list[Any]:
         return column.cast(pyarrow.large_binary()).to_pylist()
 
 
-def _load(line: bytes) -> Any:
-    """Return a line's JSON value; what Python's own parser takes beyond the standard (NaN, huge integers) is taken too."""
+def load_line(line: bytes) -> Any:
+    """Return a line's JSON value; what Python's own parser takes beyond the standard (NaN, huge integers) is taken too.
+
+    The byte order mark that Windows programs put at the beginning of a file is passed over.
+
+    Raises:
+        Unusable: it is no JSON or no UTF-8.
+    """
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         try:
             return json.loads(line.decode())
         except UnicodeDecodeError as wrong:
-            raise _Unusable("not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)") from None
+            raise Unusable("not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)") from None
         except (ValueError, RecursionError):
-            raise _Unusable("not JSON", f"not JSON ({error})") from None
+            raise Unusable("not JSON", f"not JSON ({error}); each line must be a whole record") from None
 
 
 def _check_text(record: Any, key: str) -> str:
@@ -133,36 +143,37 @@ def _check_text(record: Any, key: str) -> str:
         try:
             return _clean(text.decode(), key)
         except UnicodeDecodeError:
-            raise _Unusable("not UTF-8", f"{key!r} is not UTF-8 text") from None
-    raise _Unusable("not text", f"{key!r} is not text but {type(text).__name__}")
+            raise Unusable("not UTF-8", f"{key!r} is not UTF-8 text") from None
+    raise Unusable("not text", f"{key!r} is not text but {type(text).__name__}")
 
 
 def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
     messages = _field(record, key)
     if not isinstance(messages, list) or not messages:
-        raise _Unusable("not messages", f"{key!r} is not a list of messages but {'empty' if messages == [] else type(messages).__name__}")
+        raise Unusable("not messages", f"{key!r} is not a list of messages but {'empty' if messages == [] else type(messages).__name__}")
     for message in messages:
         if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
-            raise _Unusable("not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text")
+            raise Unusable("not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text")
         if message["role"] not in ROLES:
-            raise _Unusable("unknown role", f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}")
+            raise Unusable("unknown role", f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}")
         _clean(message["content"], key)
     return messages
 
 
 def _field(record: Any, key: str) -> Any:
-    if not isinstance(record, dict) or key not in record:
-        found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise _Unusable("no such key", f"no key {key!r} (it has: {found}); say which with --json-keys")
+    if not isinstance(record, dict):
+        raise Unusable("no object", f"a {type(record).__name__}, but each line must be an object with the key {key!r}")
+    if key not in record:
+        raise Unusable("no such key", f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys")
     return record[key]
 
 
 def _clean(text: str, key: str) -> str:
     if "\0" in text:
-        raise _Unusable("NUL", f"{key!r} holds a NUL character")
+        raise Unusable("NUL", f"{key!r} holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise _Unusable("lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})") from None
+            raise Unusable("lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})") from None
     return text

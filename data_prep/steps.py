@@ -15,8 +15,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class OfSources:
     """A step that can be limited to some sources."""
 
-    sources: list[str] | None = None
-    """Names of the sources whose documents go through this step, the others pass it by; null: all."""
+    sources: list[str] | None = Field(  # what stands below a field is not inherited
+        default=None, description="Names of the sources whose documents go through this step, the others pass it by; null: all."
+    )
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -34,7 +35,7 @@ class ArticleLanguage:
 
     step: Literal["language"] = "language"
     wanted: list[str] = Field(default_factory=lambda: ["eng"])
-    """MEDLINE's codes of three letters."""
+    """Codes of languages, MEDLINE's of three letters or ISO's of two."""
 
 
 @dataclass(kw_only=True, config=STRICT)

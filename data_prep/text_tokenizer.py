@@ -65,7 +65,7 @@ def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokeni
             raise DataError(f"the folder {given} holds neither tokenizer.json nor tokenizer.model")
         path = found[0] if found else path / "vocab.json"
     if not path.is_file():
-        raise DataError(f"the tokenizer {given} does not exist")
+        raise DataError(f"the tokenizer {given} does not exist; it must be a folder or file on this machine, nothing is downloaded")
     try:
         return HuggingFaceTokenizer(path, special) if path.suffix == ".json" else SentencePieceTokenizer(path, special)
     except Exception as error:  # the libraries raise plain Exception and RuntimeError

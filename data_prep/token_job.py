@@ -84,8 +84,8 @@ class TokenJob:
     def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
         self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
-        base = Path(f"{prefix}_{'_'.join(names)}_{level}")
-        self._note, self._lock = (base.with_name(f".{base.name}.{ending}.partial") for ending in ("state", "lock"))
+        self.name = Path(f"{prefix}_{'_'.join(names)}_{level}")
+        self._note, self._lock = (self.name.with_name(f".{self.name.name}.{ending}.partial") for ending in ("state", "lock"))
         self.state = self._fresh()
 
     @contextlib.contextmanager
@@ -104,7 +104,7 @@ class TokenJob:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise DataError(f"another command is writing {self.manifest.parent / self._lock.name[1:-13]} just now") from None
+                raise DataError(f"another command is writing {self.name} just now") from None
             self.lock = lock
             self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
             self._take_up()
@@ -126,7 +126,7 @@ class TokenJob:
                     outputs = {name: OutputState(**state) for name, state in note["state"].pop("outputs").items()}
                     self.state = State(**note["state"], outputs=outputs)
                 return
-            print(f"an unfinished run with other inputs or options left files for {self.manifest.parent}; begun anew", file=sys.stderr)
+            print(f"an unfinished run with other inputs or options left files of {self.name}; begun anew", file=sys.stderr)
         for output in self.outputs.values():
             for final in (output.bin, output.idx):
                 if final.exists():

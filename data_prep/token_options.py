@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +11,31 @@ from data_prep.sentences import SentenceSplitter
 from data_prep.sequences import MESSAGE, Shape
 from data_prep.text_tokenizer import TextTokenizer
 from galen.errors import DataError, UsageError
+
+MEGATRON_LM = {
+    **dict.fromkeys(("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"), "leave it out, --tokenizer-model tells"),
+    **dict.fromkeys(("--vocab-file", "--merge-file"), "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie"),
+    **dict.fromkeys(("--tokenizer-special-tokens", "--vocab-extra-ids"), "--add-special-tokens FILE, a token a line"),
+    "--tokenizer-hf-no-include-special-tokens": "leave it out, only --append-eod and --prepend-bos add tokens",
+    "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
+    "--trust-remote-code": "leave it out, no code of a tokenizer is run",
+    "--partitions": "leave it out, --workers takes all cores; for several machines --shards N",
+    "--keep-sequential-samples": "leave it out, records keep their order",
+    **dict.fromkeys(("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"), "leave it out, take a worker for each core"),
+    **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "leave it out"),
+}
+"""Options of Megatron-LM's preprocess_data.py that this command does not have, and what to write instead."""
+
+
+def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
+    """Say by name what becomes of Megatron-LM's options.
+
+    Raises:
+        UsageError: there are some.
+    """
+    names = [word.partition("=")[0] for word in given]
+    if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
+        raise UsageError("\n       ".join(["these are options of Megatron-LM's preprocess_data.py; here", *found]))
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -78,6 +103,10 @@ def check(arguments: argparse.Namespace) -> None:
     arguments.json_keys = wanted
     rules = [
         (arguments.workers < 1, f"--workers {arguments.workers}: at least 1"),
+        (
+            arguments.output_prefix.endswith("/"),
+            f"--output-prefix {arguments.output_prefix}: add how the files' names begin, such as {arguments.output_prefix}train",
+        ),
         (len(set(wanted)) < len(wanted), "--json-keys names a key twice"),
         (arguments.instruction and len(wanted) > 1, "--instruction takes one key, the list of messages"),
         (arguments.shards < 1, f"--shards {arguments.shards}: at least 1"),

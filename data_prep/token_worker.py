@@ -1,4 +1,4 @@
-"""What a tokenising process does: a block in, ids out. Workers are forked, so that they share the loaded tokenizer."""
+"""What a tokenising process does: a block in, ids out."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ from data_prep.blocks import Block, Part, read_range
 from data_prep.fast_encoder import Engine
 from data_prep.records import Bad, parse
 from data_prep.sequences import Documents, Ids, Shape, build
-from data_prep.shared_ids import SharedIds, put
+from data_prep.shared_ids import put
 from data_prep.text_tokenizer import TextTokenizer
-from galen.worker import follow_parent
 
 AUDIT_EVERY = 8
 """Blocks between two documents that are also encoded by the reference."""
@@ -51,41 +50,16 @@ class Task:
     dtype: np.dtype[Any]
     tokenizer: TextTokenizer
     engine: Engine
-    buffers: SharedIds | None = None
-    """Where the ids of blocks go."""
-
     lock: Any = None
     """The job's lock file: a worker must not hold it when the command is gone."""
 
 
-_task: Task | None = None
-
-
-def prepare(task: Task) -> None:
-    """Set up this process."""
-    global _task
-    _task = task
-    if task.lock is not None:
-        task.lock.close()
-    follow_parent()
-
-
-def work(block: Block, buffer: int) -> Result:
-    """Encode the records of a block; empty lines are passed over, bad ones told. The ids go into the shared buffer of this number.
+def work(task: Task, block: Block, room: Ids) -> Result:
+    """Encode the records of a block; empty lines are passed over, bad ones told. The ids go into `room`, if they fit.
 
     Raises:
         DataError: the block's file cannot be read.
     """
-    assert _task is not None, "prepare first"
-    assert _task.buffers is not None, "prepare with buffers"
-    room = _task.buffers.buffer(buffer)
-    result = encode_block(block, _task, room)
-    result.shared = put(result.outputs, room)
-    return result
-
-
-def encode_block(block: Block, task: Task, room: Ids | None = None) -> Result:
-    """Encode the records of a block; ids of the first key may come to lie in `room`."""
     data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
     records = parse(data, task.keys, chat=task.shape.message is not None)
     result = Result(numbers=records.numbers, bad=records.bad)
@@ -94,6 +68,7 @@ def encode_block(block: Block, task: Task, room: Ids | None = None) -> Result:
     for values in records.fields:
         result.outputs += build(values, task.engine.encode, task.shape, task.dtype, None if result.outputs else room)
     result.differs = _audit(block, records.fields, task)
+    result.shared = put(result.outputs, room)
     return result
 
 

@@ -12,7 +12,7 @@ from galen.errors import GalenError
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError`, and a disk that is full or may not be written to, are the user's to mend and print as one line; any other
+    A `GalenError`, and what the system refuses about a file or a full disk, are the user's to mend and print as one line; any other
     exception is a bug and keeps its traceback.
     """
     try:
@@ -22,17 +22,18 @@ def run(main: Callable[[], int | None]) -> None:
         if _speaks():
             print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    except Exception as error:
-        if not _of_the_disk(error):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        if _speaks():
+            print(f"error: {refusal}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 
@@ -43,10 +44,12 @@ def _speaks() -> bool:
     return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _of_the_disk(error: Exception) -> bool:
-    """Say whether a file cannot be written; libraries that write by themselves tell a full disk in words alone."""
-    place = (errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
-    return (isinstance(error, OSError) and error.errno in place) or os.strerror(errno.ENOSPC) in str(error)
+def _refusal(error: Exception) -> str | None:
+    """Return what the system refused, or None; libraries that write by themselves tell a full disk in words alone."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    return f"cannot write: {error}" if full else None
 
 
 _OVERRIDES = "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose keys replace the recipe's"

@@ -90,8 +90,9 @@ def describe(recipe_class: type, indent: int = 2) -> str:
 
 
 def _mark(section: type) -> str:
-    """Return the name of the field that marks a branch of a union: its first."""
-    return next(iter(section.__pydantic_fields__))  # type: ignore[attr-defined]
+    """Return the name of the field that marks a branch of a union: its first `Literal`."""
+    fields = section.__pydantic_fields__  # type: ignore[attr-defined]
+    return next(name for name, info in fields.items() if typing.get_origin(info.annotation) is Literal)
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,14 +16,14 @@ SEMANTIC_SCHOLAR = "https://api.semanticscholar.org"
 HUB = "https://huggingface.co"
 
 
-def medline(transfer: Transfer, part: str, base: str = NCBI) -> Iterator[Item]:
-    """Yield the MEDLINE files of `baseline` or `updatefiles`, with the MD5 that NLM puts beside each."""
+def medline(transfer: Transfer, part: str, wanted: Callable[[str], bool], base: str = NCBI) -> Iterator[Item]:
+    """Yield the MEDLINE files of `baseline` or `updatefiles` whose name is wanted, with the MD5 that NLM puts beside each."""
     folder = f"{base}/pubmed/{part}"
     page = transfer.get(f"{folder}/").decode("utf-8", "replace")
     names = sorted(set(re.findall(r'href="(pubmed\d\dn\d{4,}\.xml\.gz)"', page)))
     if not names:
         raise DataError(f"{folder}/ lists no MEDLINE file; has the server moved? (--base-url)")
-    for name in names:
+    for name in filter(wanted, names):  # a request for each
         found = re.search(r"\b[0-9a-f]{32}\b", transfer.get(f"{folder}/{name}.md5").decode("ascii", "replace").lower())
         if found is None:
             raise DataError(f"{folder}/{name}.md5 holds no MD5")

@@ -5,6 +5,7 @@ import email.utils
 import gzip
 import hashlib
 import os
+import sys
 import threading
 import time
 import zlib
@@ -23,6 +24,7 @@ FIRST_WAIT = 1.0
 ATTEMPTS = 8
 """Attempts in a row that bring nothing before a file is given up."""
 _LONGEST_WAIT = 3600.0
+_TOLD = 4.0  # seconds; of longer waits the user is told
 _TIMEOUT = (30, 120)  # connect, read: seconds
 _BLOCK = 2**18
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -79,7 +81,7 @@ class Transfer:
                     wait = _asked_wait(response)
             except requests.RequestException as error:
                 problem, wait = type(error).__name__, None
-            self._pause(attempt, wait)
+            self._pause(attempt, wait, f"{url.split('?')[0]}: {problem}")
         raise DataError(f"{url.split('?')[0]} cannot be had: {problem}, {ATTEMPTS} times")
 
     def file(self, item: Item, folder: Path) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class Transfer:
                 problem = f"the connection broke off ({type(error).__name__})"
             came = (partial.stat().st_size if partial.exists() else 0) > have
             failures = 0 if came else failures + 1
-            self._pause(failures, wait)
+            self._pause(failures, wait, f"{item.name}: {problem}")
         raise DataError(f"{item.name} cannot be had from {item.public_url}: {problem}, {ATTEMPTS} times in a row")
 
     def _continue(self, item: Item, partial: Path, have: int) -> bool:
@@ -197,8 +199,11 @@ class Transfer:
                 wait = self._next_bytes - now
             time.sleep(max(0.0, wait))
 
-    def _pause(self, attempt: int, asked: float | None) -> None:
-        time.sleep(asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt))
+    def _pause(self, attempt: int, asked: float | None, problem: str) -> None:
+        wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt)
+        if wait >= _TOLD:
+            print(f"{problem}; tried again in {wait:.0f} s", file=sys.stderr)
+        time.sleep(wait)
 
 
 class _Refused(Exception):

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader, bounded_lines
 from data_prep.readers.licence import licence_name
+from data_prep.records import Unusable, load_line
 from galen.errors import DataError
 
 _JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))
@@ -33,29 +33,22 @@ class JsonReader(SourceReader):
 
     def _line(self, data: bytes, filepath: str, position: str) -> Iterator[Document]:
         try:
-            record = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            try:
-                record = json.loads(data.decode())  # takes NaN and huge integers too
-            except UnicodeDecodeError as wrong:
-                self.quarantine(filepath, position, "not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)", data)
-                return
-            except (ValueError, RecursionError):
-                self.quarantine(filepath, position, "not JSON", f"not JSON ({error})", data)
-                return
+            record = load_line(data)
+        except Unusable as error:
+            self.quarantine(filepath, position, error.reason, error.detail, data)
+            return
         yield from self.checked(record, filepath, position, data)
 
     def checked(self, record: Any, filepath: str, position: str, sample: bytes = b"") -> Iterator[Document]:
         """Yield the document of a record, or quarantine it."""
+        if not isinstance(record, dict):
+            self.quarantine(filepath, position, "wrong form", f"each record must be an object, this is a {type(record).__name__}", sample)
+            return
         try:
-            if not isinstance(record, dict):
-                raise ValueError(f"a record is an object, this is {type(record).__name__}")
             document = self.from_record(record, filepath)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             detail = f"no key {error}" if isinstance(error, KeyError) else str(error)
-            self.quarantine(
-                filepath, position, "wrong form", f"{detail} (keys: {', '.join(record) if isinstance(record, dict) else '-'})", sample
-            )
+            self.quarantine(filepath, position, "wrong form", f"{detail} (keys: {', '.join(record)})", sample)
             return
         self.stat_update("total")
         if document is None:

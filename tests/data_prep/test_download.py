@@ -70,13 +70,18 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "raw").iterdir()} == {*NAMES, "downloads.jsonl"}
 
 
-def test_broken_connections_are_resumed(site, tmp_path):
+def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "_TOLD", 0)
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [100_000, 0, 50_000]
     with site.running() as base:
         run(base, tmp_path, "--include", NAMES[0])
     assert (tmp_path / NAMES[0]).read_bytes() == site.files[path]
     assert [wanted for _, wanted in bodies(site)] == [None, "bytes=100000-", "bytes=100000-", "bytes=150000-"]
+    assert capsys.readouterr().err.count(f"{NAMES[0]}: the connection broke off") == 3
+    assert [path for path, _ in site.requests if path.endswith(".md5")] == [f"{path}.md5"], "no request for files that are not wanted"
+    with site.running() as base, pytest.raises(DataError, match="no published file fits --include pubmed99"):
+        run(base, tmp_path, "--include", "pubmed99*")
 
 
 def test_killed_in_a_file_goes_on_inside_it(site, tmp_path, monkeypatch):

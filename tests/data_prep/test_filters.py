@@ -62,6 +62,7 @@ def test_abstract():
 def test_language():
     assert LanguageFilter(["eng"]).filter(document(language=["ger", "eng"])) is True
     assert LanguageFilter(["eng"]).filter(document(language=["ger"])) == (False, "not wanted")
+    assert LanguageFilter(["en", "deu"]).filter(document(language=["ger"])) is True
     assert LanguageFilter(["eng"]).filter(document(language=[])) == (False, "not wanted")
 
 

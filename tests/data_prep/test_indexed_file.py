@@ -53,6 +53,12 @@ def test_damage_is_found(tmp_path, place, number, message):
         IndexedFile(tmp_path / "a").check()
 
 
+def test_a_prefix_without_its_key_is_helped(tmp_path):
+    write_file(tmp_path / "train_text_document", [[2]], {})
+    with pytest.raises(DataError, match=r"cannot read \S+train\.idx: No such file or directory; did you mean \S+train_text_document\?"):
+        IndexedFile(tmp_path / "train")
+
+
 @pytest.mark.slow
 def test_merge_beyond_two_gigabytes(tmp_path):
     from megatron.core.datasets.indexed_dataset import IndexedDataset

@@ -1,4 +1,5 @@
 import bz2
+import codecs
 import gzip
 import hashlib
 import io
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import preprocess
+from data_prep import preprocess, token_pool
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import run, write_lines
 
@@ -75,6 +76,9 @@ def test_without_eod_with_another_and_another_key(tmp_path, tokenizer_folder):
     run(tokenizer_folder, [source], tmp_path / "plain", "--json-keys", "body")
     run(tokenizer_folder / "tokenizer.json", [source], tmp_path / "marked", "--json-keys", "body", "--append-eod", "--eod-token", "<other>")
     plain = np.fromfile(tmp_path / "plain_body_document.bin", dtype=np.uint16).tolist()
+    (tmp_path / "windows.jsonl").write_bytes(codecs.BOM_UTF8 + b'{"body": "the drug"}\r\n')
+    run(tokenizer_folder, [str(tmp_path / "windows.jsonl")], tmp_path / "windows", "--json-keys", "body")
+    assert np.fromfile(tmp_path / "windows_body_document.bin", dtype=np.uint16).tolist() == plain
     assert [plain] == [ids[:-1] for ids in expected(tokenizer_folder, ["the drug"], 0)]
     assert np.fromfile(tmp_path / "marked_body_document.bin", dtype=np.uint16).tolist() == [*plain, 2]
 
@@ -106,7 +110,8 @@ def test_sentencepiece(tmp_path):
     [
         (b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
         (b'{"text": "a"}\n\n{"body": "a"}\n', "a.jsonl, line 3: no key 'text'.*it has: body"),
-        (b'["text"]\n', "line 1: no key 'text'.*list"),
+        (b'["text"]\n', "line 1: a list, but each line must be an object with the key 'text'"),
+        (b'{\n"text": "a"\n}\n', "line 1: not JSON .*; each line must be a whole record"),
         (b'{"text": 3}\n', "line 1: 'text' is not text but int"),
         (b'{"text": "\\ud800"}\n', "line 1: 'text' holds a lone surrogate"),
         (b'{"text": "\xff"}\n', "line 1: not UTF-8"),
@@ -121,7 +126,7 @@ def test_bad_lines(tmp_path, tokenizer_folder, lines, message):
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["a.jsonl"]
 
 
-def test_bad_files_and_options(tmp_path, tokenizer_folder):
+def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
     good = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
     (tmp_path / "bad.json").write_text("{}")
@@ -134,6 +139,10 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder):
         run(tmp_path / "bad.json", [good], tmp_path / "p")
     with pytest.raises(DataError, match=r"neither tokenizer\.json nor tokenizer\.model"):
         run(tmp_path / "none", [good], tmp_path / "p")
+    capsys.readouterr()
+    with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
+        run(tokenizer_folder, [good, str(tmp_path / "a*.jsonl")], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
+    assert capsys.readouterr().err == f"named, and so read, more than once: {good}\n"
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
     (tmp_path / "none/tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
@@ -141,6 +150,14 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder):
         run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
     with pytest.raises(UsageError, match="at least 1"):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/manifest.json").write_text('{"stage": "curate"}')
+    with pytest.raises(UsageError, match=r"a whole corpus, .*; give one split, such as .*corpus/train"):
+        run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
+    with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
+        run(tokenizer_folder, [good], "none/")
+    with pytest.raises(UsageError, match=r"--tokenizer-type: leave it out, .*\n +--partitions: .* --shards N$"):
+        run(tokenizer_folder, [good], tmp_path / "p", "--tokenizer-type", "HuggingFaceTokenizer", "--partitions=2")
 
 
 def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
@@ -159,12 +176,12 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
 STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
-from data_prep import preprocess
+from data_prep import preprocess, token_pool
 from data_prep.indexed_file import IndexedFileWriter
 from data_prep.token_job import TokenJob
 from galen import cli
 
-preprocess.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 14, 0.0
+token_pool.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 14, 0.0
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def kill(owner, name):
@@ -264,7 +281,7 @@ def test_files_that_cannot_be_read_and_another_tokenizer(tmp_path, tokenizer_fol
     run(tokenizer_folder, [good], tmp_path / "q")
     with pytest.raises(DataError, match=r"is of a run with tokenizer = .*; remove that output or choose another one"):
         run(tokenizer_folder, [good], tmp_path / "p")
-    with pytest.raises(DataError, match="were made with another config"):
+    with pytest.raises(DataError, match="were made with another config: tokenizer: '"):
         merge_indexed.main(["--input", str(tmp_path / "p"), str(tmp_path / "q"), "--output-prefix", str(tmp_path / "m")])
     assert finals(tmp_path, "m") == []
 
@@ -299,7 +316,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         writer.write_table(table, max_chunksize=300)
     for name in ("a.jsonl.zst", "a.jsonl.bz2"):
         pack(tmp_path / name, records)
-    monkeypatch.setattr(preprocess, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(token_pool, "BLOCK_BYTES", 5000)
     for name in ("a.jsonl", "a.jsonl.zst", "a.jsonl.bz2", "a.parquet", "a.arrow", "file.arrow"):
         run(tokenizer_folder, [str(tmp_path / name)], tmp_path / "o" / name, "--workers", "2")
         assert bins(tmp_path / "o", f"{name}_text_document") == bins(tmp_path, "plain_text_document"), name

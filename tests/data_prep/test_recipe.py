@@ -34,6 +34,7 @@ def test_steps_in_order_with_settings_and_bare_names(write):
         ("steps:\n- {min_words: 3}\n", ["steps.0", "the key 'step' is missing"]),
         ("steps:\n- decontaminate\n", ["'steps.0.against' is missing"]),
         ("steps:\n- {step: mixture, weights: {pubmed: 2}}\n", ["the step mixture names pubmed", "the sources are medline"]),
+        ("steps: [medical, language_id]\n", ["the step medical needs the step language_id before it"]),
         ("steps:\n- {step: mixture, upsample: {facto: 2}}\n", ["steps.0.upsample.facto", "did you mean 'factor'?"]),
     ],
 )
@@ -48,3 +49,5 @@ def test_help_lists_the_steps():
     text = describe(CorpusRecipe)
     assert "    near_duplicate:  Drop near-duplicates by MinHash" in text
     assert "      buckets [14]  Bands of the signature." in text
+    assert "      sources [null]  Names of the sources whose documents go through this step" in text
+    assert "      step [" not in text

@@ -228,8 +228,9 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     [
         ("[{step: language_id, keep: [eng]}]", "language_id: eng cannot be identified"),
         ("[{step: decontaminate, against: [nowhere.jsonl]}]", "nowhere.jsonl does not exist"),
-        ("[{step: medical, keywords: nowhere}]", "nowhere holds no lists of keywords"),
+        ("[language_id, {step: medical, keywords: nowhere}]", "nowhere holds no lists of keywords"),
         ("[{step: mixture, upsample: {today: soon}}]", "'soon' is no date"),
+        ("[{step: language, wanted: [eng, english]}]", "language: wanted: english is no code"),
     ],
 )
 def test_what_steps_need_is_checked_before_anything_is_read(corpus, tmp_path, steps, message):

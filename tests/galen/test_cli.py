@@ -17,29 +17,35 @@ def test_users_errors_are_one_line(capsys, error, code):
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
+def test_bugs_keep_their_traceback():
+    for error in (KeyError("a bug"), ConnectionError("a bug")):
+
+        def main(error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            cli.run(main)
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "message"),
     [
-        PermissionError(errno.EACCES, "Permission denied", "/data/run"),
-        OSError(errno.ENOSPC, "No space left on device", "/data/run"),
-        ValueError("while serializing: No space left on device (os error 28)"),  # as libraries tell it that write by themselves
+        (PermissionError(errno.EACCES, "Permission denied", "/data/out"), "error: /data/out: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: cannot write: [Errno 28] No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/out"), "error: /data/out: No space left on device"),
+        (
+            ValueError("while serializing: No space left on device (os error 28)"),
+            "error: cannot write: while serializing: No space left on device (os error 28)",
+        ),
     ],
 )
-def test_a_disk_that_cannot_be_written_to_is_one_line(capsys, error):
+def test_what_the_system_refuses_is_one_line(capsys, error, message):
     def main():
         raise error
 
     with pytest.raises(SystemExit) as stop:
         cli.run(main)
-    assert stop.value.code == 1 and capsys.readouterr().err == f"error: {error}\n"
-
-
-def test_bugs_keep_their_traceback():
-    def main():
-        raise KeyError("a bug")
-
-    with pytest.raises(KeyError):
-        cli.run(main)
+    assert (stop.value.code, capsys.readouterr().err) == (1, f"{message}\n")
 
 
 def test_success_exits_with_zero():
