@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.encoding import GenerationRequest, Request
 from evaluation.token_trees import TokenTree
-from galen.errors import DataError
+from galen.errors import DataError, GalenError, UsageError
 
 Part = tuple[int, int]
 """This process' number, and how many there are."""
@@ -50,16 +51,16 @@ class TransformersBackend:
     """
 
     def __init__(self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, device: str | None = None) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         quiet()
         folder = model_folder.check_model(model)
-        self.device = torch.device(device or default_device(torch.cuda.device_count()))
+        self.device = usable_device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, self.dtype))
+            network = load_network(folder, dtype=getattr(torch, self.dtype))
             if adapter is not None:
                 from peft import PeftModel
 
@@ -68,8 +69,12 @@ class TransformersBackend:
                     self.tokenizer = AutoTokenizer.from_pretrained(place)
                 if len(self.tokenizer) > network.get_input_embeddings().weight.shape[0]:
                     network.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-                network = PeftModel.from_pretrained(network, place)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", message="Found missing adapter keys")  # else the base model would be scored
+                    network = PeftModel.from_pretrained(network, place)
+        except GalenError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
             raise DataError(f"{adapter or folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         self.network = network.to(self.device).eval()
 
@@ -276,6 +281,35 @@ def default_device(gpus: int) -> str:
     """Return the device of this process among `gpus`: several on a machine, as started by `--processes`, torchrun or Slurm, share them."""
     local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     return f"cuda:{local % gpus}" if gpus else "cpu"
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        UsageError: there is none such here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def load_network(folder: Path, **options: Any) -> Any:
+    """Return the causal language model of a folder; `options` go to `from_pretrained`.
+
+    Raises:
+        DataError: its files lack weights, which `transformers` would fill with random numbers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    if found["missing_keys"]:
+        example, count = min(found["missing_keys"]), len(found["missing_keys"])
+        raise DataError(f"{folder} lacks {count} of its weights, for example {example}; is its download or export complete?")
+    return network
 
 
 def default_dtype(device: str) -> str:

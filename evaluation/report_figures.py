@@ -124,9 +124,10 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
     """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
-        figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.34 * len(labels)))
+        height = max(0.34, 0.13 * len(by_model))  # of a group, in inches: markers of all models below each other
+        figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.2 * len(by_model) / 3 + height * len(labels)))
         for place, (model, entries) in enumerate(by_model.items()):
-            rows = [labels.index(group) + 0.16 * (place - (len(by_model) - 1) / 2) for group in entries]
+            rows = [labels.index(group) + min(0.16, 0.8 / len(by_model)) * (place - (len(by_model) - 1) / 2) for group in entries]
             values = [100 * entry["value"] for entry in entries.values()]
             errors = [[100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()] for end in ("low", "high")]
             colour = _SECOND if place == 0 else _FIRST

@@ -43,6 +43,8 @@ class ModelScores:
     path: str
     adapter: str | None
     protocol: str
+    settings: dict[str, Any]
+    """The protocol's settings: demonstrations, branches …"""
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
@@ -81,7 +83,16 @@ def read_scores(folder: Path) -> ModelScores:
     try:
         tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
         model = results["model"]
-        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"], folder)
+        return ModelScores(
+            name=model["name"],
+            path=model["path"],
+            adapter=model.get("adapter"),
+            protocol=results["protocol"],
+            settings=results.get("settings", {}),
+            tasks=tasks,
+            versions=results["versions"],
+            folder=folder,
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
 
