@@ -95,8 +95,11 @@ def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> I
 
 
 def _answer_part(text: str) -> str:
-    """Return what follows the last `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text."""
-    return text.rsplit("###Answer:", 1)[1] if "###Answer:" in text else text
+    """Return what follows the first `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text.
+
+    Further ones belong to questions that the model goes on with.
+    """
+    return text.split("###Answer:")[1] if "###Answer:" in text else text
 
 
 def _item(item: Question, prediction: str | None) -> Item:

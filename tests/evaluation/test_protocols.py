@@ -226,6 +226,8 @@ def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
     item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
     assert (item["prediction"], item["correct"], item["credit"], item["correct_legacy"], item["language"]) == ("A,C", True, 1.0, True, "fr")
+    gone_on = ["###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer: OPTION B IS CORRECT."]
+    assert choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)["prediction"] == "A,C"
     item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
     assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == ("A,B", False, pytest.approx(1 / 3), None)
 
