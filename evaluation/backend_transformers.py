@@ -9,7 +9,7 @@ import copy
 import functools
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class TransformersBackend:
 
         `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed once for all its branches.
         """
+        self._check_ids(request.prompt for request in requests)
         lengths = [request.input_length for request in requests]
         groups = self._groups([request.prompt for request in requests], max(lengths, default=0))
         sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
@@ -128,6 +129,7 @@ class TransformersBackend:
     def _scores(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
     ) -> Iterator[tuple[list[int], list[tuple[list[float], int]]]]:
+        self._check_ids(ids for request in requests for ids in (request.prompt, *request.continuations))
         longest = max((request.input_length for request in requests), default=0)
         groups = self._groups([request.prompt for request in requests], longest)
         shared_by_place = {place: shared for shared, places in groups for place in places}
@@ -193,6 +195,15 @@ class TransformersBackend:
             ([sum(next(values) for _ in continuation) for continuation in request.continuations], top)
             for request, top in zip(requests, tops, strict=True)
         ]
+
+    def _check_ids(self, sequences: Iterable[list[int]]) -> None:
+        """Check that the model has an embedding for each token: on a GPU a missing one ends the process without a message."""
+        highest, rows = max(map(max, sequences), default=0), self.network.get_input_embeddings().weight.shape[0]
+        if highest >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise DataError(
+                f"the tokenizer gives {token!r} the id {highest}, but the model has {rows} embeddings; they do not belong together"
+            )
 
     def _can_branch(self, longest: int) -> bool:
         """Return whether a mask decides all that tokens of inputs up to `longest` see: not so with recurrent layers or a shorter window."""

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def _plans(
 ) -> list[evaluator.Plan]:
     """Return what each model is scored on."""
     models = _models(arguments, rank)
+    if rank == 0:
+        print("reading what is scored, for its hashes …", flush=True)
     if arguments.adapter is not None and len(models) > 1:
         raise UsageError("--adapter goes with one --model")
     for _, model in models:
@@ -134,11 +137,16 @@ def _check_backend(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face folders, or Megatron checkpoints")
     parser.add_argument("--iterations", metavar="N,N", help="of a Megatron checkpoint: which, or all (default: the newest)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="names from evaluation/tasks/, or paths of task files")
+    parser.add_argument("--tasks", required=True, metavar="A,B", help="built-in tasks (below), or paths of task files")
     parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
     parser.add_argument(
         "--demonstrations", type=Path, metavar="FILE", help="questions in Galen's layout to show, in order, in place of the task's"
@@ -239,7 +247,7 @@ def _configuration(
 ) -> dict[str, Any]:
     """Return all that decides the scores, with the hashes of all files read."""
     return {
-        "model": {"name": name, "path": str(model), "files": model_folder.hashes(model)},
+        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model)},
         "adapter": {"path": str(arguments.adapter), "files": model_folder.hashes(arguments.adapter)} if arguments.adapter else None,
         "protocol": arguments.protocol,
         "settings": asdict(settings),

@@ -145,6 +145,13 @@ def test_folders_that_are_no_models(tiny_llama, tmp_path):
         TransformersBackend(tiny_llama, device="cudda")
 
 
+def test_ids_without_an_embedding(backend):
+    with pytest.raises(DataError, match="the id 300, but the model has 300 embeddings"):
+        score(backend, [Request([5, 300], [[6], [7]])], 100)
+    with pytest.raises(DataError, match="the id 301, but the model has 300 embeddings"):
+        score(backend, [Request([5], [[6], [7, 301]])], 100)
+
+
 def test_weights_that_are_missing_are_not_made_up(tiny_llama, tmp_path):
     """`transformers` and `peft` fill them with random numbers or nothing, and only warn."""
     import peft

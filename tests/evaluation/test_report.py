@@ -177,6 +177,8 @@ def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
 def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -> None:
     with pytest.raises(DataError, match=r"cannot read .*results.json: No such file"):
         write_report(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"several models were scored into it: give .*/base .*/tuned"):
+        write_report(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"there is no .*log.jsonl"):
         write_report(tmp_path, *models, "--pretraining", tmp_path)
     corpus = write_corpus(tmp_path / "corpus")
