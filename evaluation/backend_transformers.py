@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.encoding import GenerationRequest, Request
+from evaluation.network import load, with_adapter
 from evaluation.token_trees import TokenTree
-from galen.errors import DataError, GalenError, UsageError
+from galen.errors import DataError, UsageError
 
 Part = tuple[int, int]
 """This process' number, and how many there are."""
@@ -51,31 +51,14 @@ class TransformersBackend:
     """
 
     def __init__(self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, device: str | None = None) -> None:
-        from transformers import AutoTokenizer
-
         quiet()
         folder = model_folder.check_model(model)
         self.device = usable_device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            network = load_network(folder, dtype=getattr(torch, self.dtype))
-            if adapter is not None:
-                from peft import PeftModel
-
-                place = model_folder.check_adapter(adapter)
-                if (place / "tokenizer.json").is_file():  # with an adapter that was trained with new tokens, their rows come too
-                    self.tokenizer = AutoTokenizer.from_pretrained(place)
-                if len(self.tokenizer) > network.get_input_embeddings().weight.shape[0]:
-                    network.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("error", message="Found missing adapter keys")  # else the base model would be scored
-                    network = PeftModel.from_pretrained(network, place)
-        except GalenError:
-            raise
-        except (OSError, ValueError, KeyError, RuntimeError, UserWarning, SafetensorError) as error:
-            raise DataError(f"{adapter or folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
+        if adapter is not None:
+            network, self.tokenizer = with_adapter(network, self.tokenizer, model_folder.check_adapter(adapter))
         self.network = network.to(self.device).eval()
 
     @classmethod
@@ -306,21 +289,6 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return device
-
-
-def load_network(folder: Path, **options: Any) -> Any:
-    """Return the causal language model of a folder; `options` go to `from_pretrained`.
-
-    Raises:
-        DataError: its files lack weights, which `transformers` would fill with random numbers.
-    """
-    from transformers import AutoModelForCausalLM
-
-    network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    if found["missing_keys"]:
-        example, count = min(found["missing_keys"]), len(found["missing_keys"])
-        raise DataError(f"{folder} lacks {count} of its weights, for example {example}; is its download or export complete?")
-    return network
 
 
 def default_dtype(device: str) -> str:

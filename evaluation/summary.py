@@ -1,5 +1,6 @@
 """From scored items to a task's entry in `results.json`."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
     estimates = {"accuracy": share(correct)}
     for name, key in _MEASURES.items():
         if all(key in item for item in first):
-            estimates[name] = share(_mean_over_runs(by_run, lambda item, key=key: item[key]))
+            estimates[name] = share(_mean_over_runs(by_run, operator.itemgetter(key)))
     if any("credit" in item for item in first):
         estimates["partial_credit"] = metrics.mean(
             _mean_over_runs(by_run, lambda item: item["credit"] if "credit" in item else item["correct"])

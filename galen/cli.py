@@ -1,25 +1,17 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
 
 from galen.errors import GalenError
 
-_OF_THE_MACHINE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-}
-"""Errors of the operating system that no change of a program mends."""
-
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError` is the user's to mend and prints as one line, as does a disk that is full or not to be written to; any other
-    exception is a bug and keeps its traceback.
+    A `GalenError` is the user's to mend and prints as one line; any other exception is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -34,12 +26,6 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
-            raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}; mend this, then start the same command again", file=sys.stderr)
-        code = 1
     sys.exit(code)
 
 

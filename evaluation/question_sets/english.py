@@ -30,7 +30,9 @@ def options(row: Row, key: str = "options") -> dict[str, str]:
     value = row.record.get(key)
     if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
         return lettered(value, row)
-    pairs = value.items() if isinstance(value, dict) else [(item["key"], item["value"]) for item in value or []]
+    pairs = list(value.items() if isinstance(value, dict) else [(item["key"], item["value"]) for item in value or []])
+    if len({letter for letter, _ in pairs}) < len(pairs):
+        raise row.wrong(f"key {key!r} names a letter twice: {', '.join(letter for letter, _ in pairs)}")
     found = {letter.strip().upper(): text for letter, text in pairs if text not in (None, "")}
     if len(found) < 2 or not all(isinstance(text, str) for text in found.values()):
         raise row.wrong(f"key {key!r} must hold at least two options with a text each, not {value!r:.80}")

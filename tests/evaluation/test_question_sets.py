@@ -267,6 +267,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": [1]}, "no record in the layout 'igakuqa'"),
         ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": "ab", "answer": ["a"]}, "at least two options with a text each"),
         ("frenchmedmcqa", {f"answer_{n}": n for n in "abcde"} | {"correct_answers": [7]}, "no record in the layout 'frenchmedmcqa'"),
+        ("medqa", {"question": "?", "options": [{"key": "A", "value": "x"}] * 2, "answer_idx": "A"}, "names a letter twice: A, A"),
         ("truthfulqa", {"question": "?", "mc1_targets": ["a"]}, "no record in the layout 'truthfulqa'"),
     ],
 )

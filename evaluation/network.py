@@ -1,0 +1,60 @@
+"""A network, its tokenizer and its adapter from Hugging Face folders, whole or not at all."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from galen.errors import DataError
+
+
+def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
+    """Return network and tokenizer of a folder.
+
+    `transformers` fills weights that the files lack, or have in another shape, with random numbers; here that is an error.
+
+    Args:
+        folder: a Hugging Face folder.
+        options: of `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        DataError: `transformers` cannot load it, or weights are missing.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise DataError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
+    if lacking:
+        raise DataError(
+            f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
+            f"another shape, for example {lacking[0]}; copy the whole folder again"
+        )
+    return network, tokenizer
+
+
+def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
+    """Return the network with a PEFT adapter on it, and the tokenizer that belongs to both.
+
+    An adapter that was trained with new tokens brings its tokenizer and their rows.
+
+    Raises:
+        DataError: the adapter cannot be loaded, or was made for another model.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
+    try:
+        if (adapter / "tokenizer.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(adapter)
+        if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
+            network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(network, adapter), tokenizer
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
+        raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {' '.join(str(error).split())[:300]}") from error
