@@ -181,7 +181,7 @@ class TransformersBackend:
 
     def _check_ids(self, sequences: Iterable[list[int]]) -> None:
         """Check that the model has an embedding for each token: on a GPU a missing one ends the process without a message."""
-        highest, rows = max(map(max, sequences), default=0), self.network.get_input_embeddings().weight.shape[0]
+        highest, rows = max(map(max, sequences), default=0), self.network.config.get_text_config().vocab_size
         if highest >= rows:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise DataError(
