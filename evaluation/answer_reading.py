@@ -14,12 +14,14 @@ Options = Mapping[str, str]
 
 _LETTER = "A-Za-zÀ-ÖØ-öø-ÿĀ-žА-яЁё"  # what continues a word; Chinese and Japanese signs do not
 _BEFORE, _AFTER = rf"(?<![{_LETTER}])", rf"(?![{_LETTER}]|['’-][{_LETTER}])"
-_OPEN, _CLOSE = r"[\s(\[【「『\"'“‘«*_$]*", r"[\s)\]】」』\"'”’»*_$.]*"
-_AND = r"(?:\s*(?:,|、|;|/|&|\+|and|et|und|и|y|e|和|与|と|及び|و)\s*)"
-_OPTION = r"(?:(?:the |les |l')?(?:options?|choices?|letters?|opción|opciones|opção|вариант|选项|lettre)\s*)?"
+# Quantifiers are possessive (`*+`): neighbours take the same signs, and a model that writes "A, A, A, …" or a thousand line breaks
+# would otherwise keep the search busy for ever.
+_OPEN, _CLOSE = r"[\s(\[【「『\"'“‘«*_$]*+", r"[\s)\]】」』\"'”’»*_$.]*+"
+_AND = r"(?:,|、|;|/|&|\+|and|et|und|и|y|e|和|与|と|及び|و)\s*+"
+_OPTION = r"(?:(?:the |les |l')?(?:options?|choices?|letters?|opción|opciones|opção|вариант|选项|lettre)\s*+)?"
 # Words that declare the answer, language by language.
 _DECLARED = (
-    r"(?:answers?|options?|choices?)(?: (?:choices?|options?))?(?: (?:to|for) (?:the|this) question)?"
+    r"(?:answers?|ans\.?|options?|choices?)(?: (?:choices?|options?))?(?: (?:to|for) (?:the|this) question)?"
     r"|(?:réponses?|reponses?|propositions?)(?: (?:correctes?|exactes?|finales?|justes?))?"
     r"|(?:respuestas?|opci[oó]n(?:es)?|alternativas?)(?: (?:correctas?|finale?s?))?"
     r"|(?:respostas?|opção|opções|alternativas?)(?: (?:corretas?|certas?|finais|final))?"
@@ -31,9 +33,9 @@ _DECLARED = (
 )
 # What may stand between such a word and the letters: a verb, an adverb, an article before a capital letter, a colon.
 _LINK = (
-    r"\s*[*_】]*\s*(?:(?:is|are|would be|should be|must be|est|sont|es|son|são|é|ist|lautet|sind|является)(?![A-Za-zÀ-ÿ])"
-    r"|应该是|应为|应是|选|選|是|为|為|は|هي|هو)?(?: (?:clearly|likely|therefore|thus|donc|also))?\s*[-—–=:：]*"
-    r"(?:\s*(?-i:the|la|le|a|o|die)\s+(?=[(\[\"«*]*(?:(?-i:[A-J])|op)))?\s*"
+    r"\s*+[*_】>]*+\s*+(?:(?:is|are|would be|should be|must be|est|sont|es|son|são|é|ist|lautet|sind|является)(?![A-Za-zÀ-ÿ])"
+    r"|应该是|应为|应是|选|選|是|为|為|は|هي|هو)?(?:\s*+(?:clearly|likely|therefore|thus|donc|also))?\s*+[-—–=:：]*+"
+    r"(?:\s*+(?-i:the|la|le|a|o|die)\s+(?=[(\[\"«*]*+(?:(?-i:[A-J])|op)))?\s*+"
 )
 _TRUE = (
     r"\s*(?:is|are|est|sont|es|son|é|são|ist|sind|является|が|是)?\s*(?:the\s+|la\s+|a\s+|die\s+)?"
@@ -44,6 +46,8 @@ _WORDS = {
     "no": ("no", "non", "não", "nein", "нет", "否", "不是", "いいえ", "لا"),
     "maybe": ("maybe", "peut-être", "peut être", "quizás", "tal vez", "talvez", "vielleicht", "возможно", "может быть", "可能", "ربما"),
 }
+_NEXT_QUESTION = re.compile(r"\n\s*#*\s*(?:Question|Instruction|Input|Problem)\s*\d*\s*:")
+"""Where a model without a stop string goes on with a question of its own; what it answers there is not ours."""
 _CYRILLIC = str.maketrans("АВСЕ", "ABCE")  # letters that look like the Latin ones, typed on a Russian keyboard
 
 
@@ -55,6 +59,11 @@ def read(text: str, options: Options) -> tuple[str, ...] | None:
         options: letter to text.
     """
     text = _normal(text)
+    own = _NEXT_QUESTION.split(text, maxsplit=1)[0]
+    return _named(own, options) or (_named(text, options) if own != text else None)
+
+
+def _named(text: str, options: Options) -> tuple[str, ...] | None:
     if not text:
         return None
     if _yes_no(options):
@@ -107,7 +116,7 @@ def _normal(text: str) -> str:
 def _letters_of(text: str, options: Options) -> tuple[str, ...] | None:
     """Return the letters of the last declared answer, or those at the very beginning."""
     one = f"[{''.join(options)}{'АВСЕ' if set('ABCE') & set(options) else ''}]"
-    several = rf"{_OPTION}{_OPEN}{one}(?:{_CLOSE}{_AND}{_OPTION}{_OPEN}{one})*{_AFTER}"
+    several = rf"{_OPTION}{_OPEN}{one}(?:{_CLOSE}{_AND}{_OPTION}{_OPEN}{one}){{0,25}}{_AFTER}"
     compact = rf"(?-i:[{''.join(options)}]{{2,5}}){_AFTER}"
     letters = rf"(?P<letters>{several}|{compact})"
     found: list[tuple[int, str]] = []
@@ -118,8 +127,8 @@ def _letters_of(text: str, options: Options) -> tuple[str, ...] | None:
     found += [(m.end(), _only_letters(m["letters"], options)) for m in re.finditer(rf"{_BEFORE}{letters}{_TRUE}", text, re.IGNORECASE)]
     if found:
         return _ordered(max(found)[1], options)
-    beginning = re.match(rf"{_OPEN}{letters}(?P<rest>.*)", text, re.IGNORECASE | re.DOTALL)
-    if beginning and not _is_a_word(beginning["letters"].strip(), beginning["rest"]):
+    beginning = re.match(rf"{_OPEN}{letters}", text, re.IGNORECASE)
+    if beginning and not _is_a_word(beginning["letters"].strip(), text[beginning.end() :]) and not _refused(text, beginning):
         return _ordered(_only_letters(beginning["letters"], options), options)
     return None
 
@@ -130,11 +139,12 @@ def _is_a_word(letters: str, rest: str) -> bool:
 
 
 def _refused(text: str, match: re.Match[str]) -> bool:
-    """Return whether the declaration is denied: "the answer is not A", "option A is incorrect", "A is wrong"."""
+    """Return whether the declaration is denied or left open: "the answer is not A", "option A is incorrect", "A or B"."""
     after = text[match.end() : match.end() + 40].lower()
     before = text[max(match.start() - 25, 0) : match.start()].lower()
     denied = (
-        r"^[\s)*.\"']*(?:(?:is|are|was|seems|est|es|é|ist)\s+)?(?:not|incorrect|wrong|false|unlikely|fausse?|incorrecta?|falsch|неверн)"
+        r"^[\s)*.\"']*(?:(?:is|are|was|seems|est|es|é|ist)\s+)?"
+        r"(?:not|incorrect|wrong|false|unlikely|fausse?|incorrecta?|falsch|неверн|(?:or|ou|oder|o|или|或)\s+[(*]*[a-j]\b)"
     )
     return bool(re.match(denied, after) or re.search(r"(?:incorrect|wrong|eliminate|rule out|not)\s+(?:the\s+)?$", before))
 
@@ -174,10 +184,10 @@ def _words(text: str, options: Options) -> tuple[str, ...] | None:
     declared = re.findall(rf"{_BEFORE}(?:{_DECLARED}){_LINK}{_OPEN}({one})", lowered, re.IGNORECASE)
     if declared:
         return (forms[declared[-1]],)
-    beginning = re.match(rf"{_OPEN}(?:\(?[a-z][).:]\s*)?({one})(?!-)", lowered)
+    beginning = re.match(rf"{_OPEN}(?:\(?[a-z][).:]\s*)?({one})(?!-|\s*(?:/|and\b|or\b)\s*(?:{one}))", lowered)
     if beginning:
         return (forms[beginning[1]],)
-    alone = {forms[form] for form in re.findall(rf"{_BEFORE}({one})", lowered) if form in ("yes", "maybe", "да", "нет")}
+    alone = {forms[form] for form in re.findall(rf"{_BEFORE}(?<!not )({one})", lowered) if form in ("yes", "maybe", "да", "нет")}
     return (alone.pop(),) if len(alone) == 1 else None
 
 
@@ -201,6 +211,6 @@ def _holds(text: str, option: str) -> bool:
 def _standing_alone(text: str, options: Options) -> tuple[str, ...] | None:
     """Return the only letter that stands in brackets, in bold, or before a full stop at the end."""
     one = f"[{''.join(options)}]"
-    found = set(re.findall(rf"[(\[「『【]({one})[)\]」』】]|\*\*({one})[.)]?\*\*|(?<!\w)({one})\.?\s*$", text))
+    found = set(re.findall(rf"[(\[「『【]({one})[)\]」』】]|\*\*({one})[.)]?\*\*|(?<!\w)(?<!not )(?<!Not )(?<!or )({one})\.?\s*$", text))
     letters = {letter for groups in found for letter in groups if letter}
     return (letters.pop(),) if len(letters) == 1 else None

@@ -9,7 +9,7 @@ import copy
 import functools
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.encoding import GenerationRequest, Request
 from evaluation.network import load, with_adapter
 from evaluation.token_trees import TokenTree
+from galen.errors import DataError, UsageError
 
 Part = tuple[int, int]
 """This process' number, and how many there are."""
@@ -52,7 +53,7 @@ class TransformersBackend:
     def __init__(self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, device: str | None = None) -> None:
         quiet()
         folder = model_folder.check_model(model)
-        self.device = torch.device(device or default_device(torch.cuda.device_count()))
+        self.device = usable_device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
         network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
@@ -100,6 +101,7 @@ class TransformersBackend:
 
         `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed once for all its branches.
         """
+        self._check_ids(request.prompt for request in requests)
         lengths = [request.input_length for request in requests]
         groups = self._groups([request.prompt for request in requests], max(lengths, default=0))
         sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
@@ -110,6 +112,7 @@ class TransformersBackend:
     def _scores(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
     ) -> Iterator[tuple[list[int], list[tuple[list[float], int]]]]:
+        self._check_ids(ids for request in requests for ids in (request.prompt, *request.continuations))
         longest = max((request.input_length for request in requests), default=0)
         groups = self._groups([request.prompt for request in requests], longest)
         shared_by_place = {place: shared for shared, places in groups for place in places}
@@ -175,6 +178,15 @@ class TransformersBackend:
             ([sum(next(values) for _ in continuation) for continuation in request.continuations], top)
             for request, top in zip(requests, tops, strict=True)
         ]
+
+    def _check_ids(self, sequences: Iterable[list[int]]) -> None:
+        """Check that the model has an embedding for each token: on a GPU a missing one ends the process without a message."""
+        highest, rows = max(map(max, sequences), default=0), self.network.config.get_text_config().vocab_size
+        if highest >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise DataError(
+                f"the tokenizer gives {token!r} the id {highest}, but the model has {rows} embeddings; they do not belong together"
+            )
 
     def _can_branch(self, longest: int) -> bool:
         """Return whether a mask decides all that tokens of inputs up to `longest` see: not so with recurrent layers or a shorter window."""
@@ -263,6 +275,20 @@ def default_device(gpus: int) -> str:
     """Return the device of this process among `gpus`: several on a machine, as started by `--processes`, torchrun or Slurm, share them."""
     local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     return f"cuda:{local % gpus}" if gpus else "cpu"
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        UsageError: there is none such here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def default_dtype(device: str) -> str:

@@ -55,8 +55,9 @@ Attempt = Callable[[Question, int], "tuple[Question | None, str]"]
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(argv)
-    if options.tries < 1:
-        raise UsageError("--tries must be at least 1")
+    for name in ("tries", "limit"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UsageError(f"--{name} must be at least 1")
     questions = question_sets.read(options.reader, options.questions)[: options.limit]
     if options.what == "translate" and options.to not in LANGUAGES:
         raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
@@ -65,11 +66,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("who is to be asked? Give --endpoint and --endpoint-model, or --local-model")
     if options.what == "translate":
         attempt: Attempt = lambda item, number: translated(item, options.to, chat, number)  # noqa: E731
-        instruction = TRANSLATE
+        instruction = TRANSLATE + options.to
     else:
         attempt = lambda item, number: explained(item, chat, number)  # noqa: E731
         instruction = EXPLAIN + SOLVE
-    provenance = {"model": chat.model, "instruction": hashlib.sha256(instruction.encode()).hexdigest()[:16]}
+    digest = hashlib.sha256(instruction.encode()).hexdigest()[:16]
+    provenance = {"model": chat.model, "instruction": digest, "questions": options.questions}
     kept = _build(questions, attempt, options.tries, options.output, provenance)
     if options.check:
         write_text(options.check, check_sheet(questions, kept))
@@ -133,6 +135,10 @@ def check_sheet(questions: list[Question], kept: dict[str, dict[str, Any]]) -> s
 def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path, provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
     rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
     with ItemLog(output) as kept, ItemLog(rejected) as refused, Progress("build", total=len(questions), unit="items") as progress:
+        for record in (*kept.items.values(), *refused.items.values()):
+            made = record.get("provenance", {})
+            if any(made.get(key) != value for key, value in provenance.items()):
+                raise UsageError(f"{output} was begun with another model, instruction or file of questions; choose another --output")
         for item in questions:
             if item.id not in kept.items and item.id not in refused.items:
                 reasons = []

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from evaluation import answer_reading, demonstrations, encoding
+from evaluation import answer_reading, encoding
+from evaluation.demonstrations import Shots
 from evaluation.forms.form import Prompt
 from evaluation.protocol import Protocol
 from evaluation.question import Question
-from evaluation.task import MultipleChoiceTask
 from galen.errors import DataError
 
 Item = dict[str, Any]
@@ -28,15 +27,14 @@ class Job:
     """The text of each prompt, for the record."""
 
 
-def job(name: str, task: MultipleChoiceTask, data: Path, questions: list[Question], protocol: Protocol, run: int, backend: Any) -> Job:
-    """Return the job of one run: demonstrations chosen, prompts written and encoded.
+def job(name: str, questions: list[Question], shots: Shots, protocol: Protocol, run: int, backend: Any) -> Job:
+    """Return the job of one run: prompts written and encoded.
 
     Raises:
-        UsageError, DataError: demonstrations are missing, or the tokenizer has no tokens for an answer.
+        DataError: the tokenizer has no tokens for an answer.
     """
-    shots = demonstrations.choose(name, task, data, protocol, run, questions)
     put = protocol.put()
-    prompts = [put(item, shots.get(item.subject, shots[""])) for item in questions]
+    prompts = [put(item, shots.get(item.subject) or shots[""]) for item in questions]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
         return Job("generate", *_generation(name, questions, prompts, protocol, run, backend), texts)
@@ -97,8 +95,11 @@ def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> I
 
 
 def _answer_part(text: str) -> str:
-    """Return what follows the last `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text."""
-    return text.rsplit("###Answer:", 1)[1] if "###Answer:" in text else text
+    """Return what follows the first `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text.
+
+    Further ones belong to questions that the model goes on with.
+    """
+    return text.split("###Answer:")[1] if "###Answer:" in text else text
 
 
 def _item(item: Question, prediction: str | None) -> Item:

@@ -53,21 +53,22 @@ class Comparison:
 
 
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:
-    """Return a comparison for each task of the first model; models that were not scored on a task are left out of it.
+    """Return a comparison for each task; models that were not scored on it are left out, the first of the others is its base.
 
     Raises:
         DataError: two models were scored on different items of one task or with different protocols, so that they do not compare.
     """
-    first, *others = models
     comparisons = []
-    for name, base in first.tasks.items():
+    for name in dict.fromkeys(name for model in models for name in model.tasks):
+        first, *others = (model for model in models if name in model.tasks)
+        base = first.tasks[name]
         rows = [Row(first.name, base.metrics, None, base.kind == "perplexity")]
         for model in others:
-            if name in model.tasks:
-                scores = model.tasks[name]
+            scores = model.tasks[name]
+            if base.kind == "multiple_choice":
                 _check_same_protocol(first, model)
-                _check_same_items(name, first.name, base, model.name, scores)
-                rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
+            _check_same_items(name, first.name, base, model.name, scores)
+            rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
         comparisons.append(Comparison(name, base.kind, len(base.items), base.chance, rows))
     return _corrected(comparisons)
 
@@ -102,6 +103,10 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
         raise DataError(
             f"{first.name} was scored with the protocol {first.protocol}, {second.name} with {second.protocol}; such scores do not compare"
         )
+    different = [key for key, value in first.settings.items() if second.settings.get(key, value) != value]
+    if different:
+        values = [", ".join(f"{key} {model.settings[key]}" for key in different) for model in (first, second)]
+        raise DataError(f"{first.name} was scored with {values[0]}, {second.name} with {values[1]}; such scores do not compare")
 
 
 def _check_same_items(task: str, first: str, base: TaskScores, second: str, scores: TaskScores) -> None:
@@ -111,5 +116,7 @@ def _check_same_items(task: str, first: str, base: TaskScores, second: str, scor
             f"task {task!r}: {first} was scored on {len(base.items)} items, {second} on {len(scores.items)}, {common} of them the same; "
             "score both on the same data"
         )
+    if any(item.get("answer") != scores.items[id_].get("answer") for id_, item in base.items.items()):
+        raise DataError(f"task {task!r}: {first} and {second} were scored on questions with different answers; score both on the same data")
     if base.kind == "perplexity" and any(item["tokens"] != scores.items[id_]["tokens"] for id_, item in base.items.items()):
         raise DataError(f"task {task!r}: {first} and {second} cut the documents into different tokens; their perplexities do not compare")

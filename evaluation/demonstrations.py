@@ -1,80 +1,85 @@
-"""Demonstrations: worked questions that stand before each question of a run, the same for all of them."""
+"""Demonstrations: worked questions that stand before each question of a run, the same for all of them or for all of a subject."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import question, question_sets
 from evaluation.protocol import Protocol
 from evaluation.question import Question
 from evaluation.question_sets import multilingual, rows
-from evaluation.task import MultipleChoiceTask, Task
+from evaluation.task import MultipleChoiceTask
 from galen.errors import DataError, UsageError
 
 Shots = dict[str, list[Question]]
+"""Demonstrations by the subject of the questions that they are for; under "" those for all others."""
 
 
-def check(name: str, task: Task, protocol: Protocol) -> None:
-    """Check, before any work, that a few-shot protocol has something to show.
-
-    Raises:
-        UsageError: the task names no file to take demonstrations from.
-    """
-    if not protocol.shots or not isinstance(task, MultipleChoiceTask) or task.frozen_demonstrations:
-        return
-    if task.demonstrations is None and task.reader != "biomistral":
-        raise UsageError(
-            f"task {name}: the protocol shows {protocol.shots} demonstrations, but the task has no key 'demonstrations' "
-            "that names a file of them (the training set); add it, or give --demonstrations FILE, or --shots 0"
-        )
-
-
-def choose(name: str, task: MultipleChoiceTask, data: Path, protocol: Protocol, run: int, questions: list[Question]) -> Shots:
-    """Return the demonstrations of one run, by the subject of the questions that they are for; under "" those for all others.
+def choose(
+    name: str, task: MultipleChoiceTask, data: Path, protocol: Protocol, runs: Sequence[int], questions: list[Question]
+) -> dict[int, Shots]:
+    """Return the demonstrations of each run.
 
     Those of a task's `frozen_demonstrations` are its first ones, in order: of the task's own question set (PubMedQA's answers are
     words) where the file has some with this `question_set`, else those without. Those of BioMistral's own files are its frozen
-    triples, one for each of its ten benchmarks; others are the `shots` questions of the task's `demonstrations` file whose hash
-    with the run's seed is smallest: the same whatever the order of the file.
-    Questions that are scored are left out.
+    triples, one for each of its ten benchmarks. MMLU in lm-evaluation-harness' forms has the first ones of each subject, as there.
+    All others are the `shots` questions of the task's `demonstrations` file whose hash with the run's seed is smallest: the same
+    whatever the order of the file. Questions that are scored are left out.
 
     Raises:
         UsageError: the task names no file to take them from.
         DataError: the file holds too few (with a rationale, where the protocol shows one).
     """
     if not protocol.shots:
-        return {"": []}
-    check(name, task, protocol)
+        return {run: {"": []} for run in runs}
+    if not task.frozen_demonstrations and task.demonstrations is None:
+        if task.reader == "biomistral":
+            return {run: _triples(name, task.source(data, task.file), run, protocol.shots) for run in runs}
+        raise UsageError(
+            f"task {name}: the protocol shows {protocol.shots} demonstrations, but the task has no key 'demonstrations' "
+            "that names a file of them (the training set); add it, or give --demonstrations FILE, or --shots 0"
+        )
+    scored = {(item.context, item.question) for item in questions}
+    pool = [item for item in _pool(task, data, protocol) if (item.context, item.question) not in scored]
+    subjects = {""}
+    if task.reader == "mmlu" and protocol.form.startswith("lm_eval") and not task.frozen_demonstrations:
+        subjects = {item.subject for item in questions}
+    by_subject = {subject: [item for item in pool if subject in ("", item.subject)] for subject in sorted(subjects)}
+    for subject, usable in by_subject.items():
+        if len(usable) < protocol.shots:
+            kind = "demonstrations with a rationale" if protocol.chain_of_thought else "demonstrations"
+            source = f"{task.frozen_demonstrations or task.demonstrations} holds {len(usable)} for it that are not scored"
+            raise DataError(f"task {name}{subject and ', '}{subject}: {protocol.shots} {kind} are wanted, {source}")
+    if task.frozen_demonstrations or subjects != {""}:
+        return {run: {subject: usable[: protocol.shots] for subject, usable in by_subject.items()} for run in runs}
+    return {run: {"": sorted(pool, key=lambda item: _draw(run, item))[: protocol.shots]} for run in runs}
+
+
+def _pool(task: MultipleChoiceTask, data: Path, protocol: Protocol) -> list[Question]:
+    """Return all that could be shown."""
     if task.frozen_demonstrations:
-        return {"": _first(name, task, data / task.frozen_demonstrations, protocol, questions)}
-    if task.demonstrations is None:
-        return _frozen(task.source(data, task.file), run, protocol.shots)
-    pool = question_sets.read(task.reader, task.source(data, task.demonstrations))
-    if task.subjects is not None and any(item.subject in task.subjects for item in pool):
-        pool = [item for item in pool if item.subject in task.subjects]
-    scored = {(item.context, item.question) for item in questions}
-    pool = [item for item in pool if (item.context, item.question) not in scored and (item.rationale or not protocol.chain_of_thought)]
-    if len(pool) < protocol.shots:
-        kind = "demonstrations with a rationale" if protocol.chain_of_thought else "demonstrations"
-        raise DataError(f"task {name}: {protocol.shots} {kind} are wanted, {task.demonstrations} holds {len(pool)} that are not scored")
-    pool.sort(key=lambda item: hashlib.sha256(f"{run}\n{item.id}\n{item.question}".encode()).digest())
-    return {"": pool[: protocol.shots]}
+        found = question.read(data / task.frozen_demonstrations)
+    else:
+        found = question_sets.read(task.reader, task.source(data, task.demonstrations or ""))
+    found = [item for item in found if item.rationale or not protocol.chain_of_thought]
+    if task.frozen_demonstrations:
+        return [item for item in found if item.question_set == task.reader] or [item for item in found if not item.question_set]
+    return [item for item in found if item.subject in (task.subjects or ())] or found
 
 
-def _first(name: str, task: MultipleChoiceTask, path: Path, protocol: Protocol, questions: list[Question]) -> list[Question]:
-    scored = {(item.context, item.question) for item in questions}
-    usable = [item for item in question.read(path) if item.rationale or not protocol.chain_of_thought]
-    own = [item for item in usable if item.question_set == task.reader] or [item for item in usable if not item.question_set]
-    own = [item for item in own if (item.context, item.question) not in scored]
-    if len(own) < protocol.shots:
-        kind = "demonstrations with a rationale" if protocol.chain_of_thought else "demonstrations"
-        raise DataError(f"task {name}: {protocol.shots} {kind} are wanted, {path} holds {len(own)} for it that are not scored")
-    return own[: protocol.shots]
+def _draw(run: int, item: Question) -> bytes:
+    return hashlib.sha256(f"{run}\n{item.id}\n{item.question}".encode()).digest()
 
 
-def _frozen(source: str | Path, run: int, shots: int) -> Shots:
-    found: Shots = {"": []}
+def _triples(name: str, source: str | Path, run: int, shots: int) -> Shots:
+    """Return the first `shots` of a frozen triple of BioMistral's files, for each of its benchmarks."""
+    if shots > 3 or run not in (1, 2, 3):
+        raise UsageError(
+            f"task {name}: BioMistral's files have three sets of three demonstrations: --shots is at most 3, --seeds of 1, 2 and 3"
+        )
+    found: Shots = {}
     for row in rows.read(source):
-        corpus = str(row.record.get("corpus_name"))
+        corpus = row.text("corpus_name")
         if corpus not in found:
             found[corpus] = multilingual.biomistral_demonstrations(row, run)[:shots]
     return found

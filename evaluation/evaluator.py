@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import contamination, output_folder, scoring, summary
+from evaluation.demonstrations import Shots
 from evaluation.item_log import ItemLog, parts
 from evaluation.protocol import Protocol
 from evaluation.task import MultipleChoiceTask, Task
@@ -32,8 +33,6 @@ class Plan:
     protocol_name: str
     protocol: Protocol
     tasks: dict[str, Task]
-    data: Path
-    limit: int | None
     max_batch_tokens: int | None
     dtype: str | None
     device: str | None
@@ -55,10 +54,18 @@ def claim(plan: Plan, rank: int) -> None:
     output_folder.claim(plan.output, plan.configuration)
 
 
-def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int, of: int, check: Callable[[], None]) -> dict[str, Any] | None:
+def evaluate(
+    plan: Plan, items: dict[str, list[Any]], shots: dict[str, dict[int, Shots]], rank: int, of: int, check: Callable[[], None]
+) -> dict[str, Any] | None:
     """Score what is missing and return the results; processes but the first return None when their part is done.
 
-    `check` is called while the first process waits for the others; it raises when one has failed.
+    Args:
+        plan: what is scored.
+        items: questions or documents of each task.
+        shots: demonstrations of each task by run.
+        rank: this process' number.
+        of: number of processes.
+        check: called while the first process waits for the others; it raises when one has failed.
     """
     path = plan.output / RESULTS
     if path.exists() and (plan.output / manifest.NAME).exists():
@@ -71,14 +78,15 @@ def evaluate(plan: Plan, items: dict[str, list[Any]], rank: int, of: int, check:
     started = time.monotonic()
     backend = _backend(plan)
     print(f"{plan.model} on {backend.device} in {backend.dtype}, loaded in {time.monotonic() - started:.0f} s", flush=True)
+    if plan.protocol.form.startswith("meditron_chat") and "<|im_start|>" not in backend.tokenizer.get_vocab():
+        print(f"note: this tokenizer has no <|im_start|>; {plan.protocol_name} is the form of models that were fine-tuned with it")
     max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
-    for name, task in plan.tasks.items():
-        runs = scoring.runs(task, plan.protocol)
+    for name, run, path in _logs(plan):
+        task = plan.tasks[name]
         written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
         limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
-        for run in runs:
-            with ItemLog(scoring.log_path(plan.output, name, run, runs), rank) as log:
-                scoring.score(name, task, plan.data, items[name], plan.protocol, run, backend, log, limit, (rank, of))
+        with ItemLog(path, rank) as log:
+            scoring.score(name, task, items[name], shots[name][run], plan.protocol, run, backend, log, limit, (rank, of))
     if rank:
         return None
     if of > 1:
@@ -99,9 +107,10 @@ def _backend(plan: Plan) -> Any:
 def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[], None]) -> None:
     """Return when all items of all runs are there; the other processes write them."""
     last, since = -1, time.monotonic()
-    wanted = sum(len(items[name]) * len(scoring.runs(task, plan.protocol)) for name, task in plan.tasks.items())
+    logs = _logs(plan)
+    wanted = sum(len(items[name]) for name, _, _ in logs)
     while True:
-        there = sum(len(_items(plan, name, run)) for name, task in plan.tasks.items() for run in scoring.runs(task, plan.protocol))
+        there = sum(len(_items(path)) for _, _, path in logs)
         if there >= wanted:
             return
         check()
@@ -112,8 +121,13 @@ def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[]
         time.sleep(_WAIT)
 
 
-def _items(plan: Plan, name: str, run: int) -> dict[str, Any]:
-    path = scoring.log_path(plan.output, name, run, scoring.runs(plan.tasks[name], plan.protocol))
+def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
+    """Return task, run, and where its items stand, of all that is scored."""
+    runs = {name: scoring.runs(task, plan.protocol) for name, task in plan.tasks.items()}
+    return [(name, run, scoring.log_path(plan.output, name, run, runs[name])) for name in plan.tasks for run in runs[name]]
+
+
+def _items(path: Path) -> dict[str, Any]:
     if not parts(path):
         return {}
     with ItemLog(path) as log:
@@ -121,11 +135,11 @@ def _items(plan: Plan, name: str, run: int) -> dict[str, Any]:
 
 
 def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float) -> dict[str, Any]:
-    summaries = {}
+    summaries, logs = {}, _logs(plan)
     for name, task in plan.tasks.items():
         runs = scoring.runs(task, plan.protocol)
-        by_run = [[log[item.id] for item in items[name]] for log in (_items(plan, name, run) for run in runs)]
-        chance = sum(1 / len(item.options) for item in items[name]) if isinstance(task, MultipleChoiceTask) else 0.0
+        by_run = [[log[item.id] for item in items[name]] for log in (_items(path) for of, _, path in logs if of == name)]
+        chance = sum(1 / len(item.options) for item in items[name] if len(item.answers) == 1) if task.kind == "multiple_choice" else 0.0
         summaries[name] = summary.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
     results = {
         "model": {"name": plan.name, "path": str(plan.model), "adapter": str(plan.adapter) if plan.adapter else None},
@@ -137,18 +151,12 @@ def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, st
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_text(plan.output / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    logs = [
-        path
-        for name, task in plan.tasks.items()
-        for run in scoring.runs(task, plan.protocol)
-        for path in parts(scoring.log_path(plan.output, name, run, scoring.runs(task, plan.protocol)))
-    ]
     manifest.write(
         plan.output / manifest.NAME,
         stage="evaluate",
         inputs=plan.files,
         config={**plan.configuration, **device},
-        outputs=[plan.output / RESULTS, *logs],
+        outputs=[plan.output / RESULTS, *(file for _, _, path in logs for file in parts(path))],
         counts={"items": {name: len(items[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evaluation.encoding import GenerationRequest
+from galen.errors import UsageError
 
 if TYPE_CHECKING:
     from evaluation.backend_transformers import Prefix, TransformersBackend
@@ -30,6 +31,8 @@ def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefi
     written: list[list[int]] = [[] for _ in of_row]
     ends = end_tokens(backend.tokenizer, getattr(getattr(backend.network, "generation_config", None), "eos_token_id", None))
 
+    if getattr(output, "past_key_values", None) is None:
+        raise UsageError("written answers need a model that keeps keys and values; this one has other states: score it by likelihoods")
     cache, select = output.past_key_values, torch.tensor(of_row)
     cache.batch_select_indices(select.to(backend.device))
     logits_rv, mask_rs = output.logits[select.to(backend.device), -1], mask_ps[select]  # r: rows still written, v: vocabulary

@@ -20,7 +20,7 @@ class ItemLog:
     """The items of one task, appended to a JSONL file and flushed batch by batch.
 
     Of several processes each but the first has a file of its own, TASK.rankN.jsonl; what stands in the files of others is
-    known at opening and after `refresh`. Opening drops a half line at the end, which a kill leaves behind.
+    known at opening. Opening drops a half line at the end, which a kill leaves behind.
 
     Raises:
         DataError: a whole line of the file is not an item.
@@ -36,12 +36,8 @@ class ItemLog:
         self._file.seek(0)
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read what all processes have written so far; a half line at the end of another's file is being written."""
         for path in parts(self.path):
-            content = path.read_bytes()
+            content = path.read_bytes()  # a half line at the end of another's file is being written
             for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
                 try:
                     item = orjson.loads(line)

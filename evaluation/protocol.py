@@ -79,6 +79,8 @@ def protocol(name: str, **changes: object) -> Protocol:
     for key in ("branches", "max_new_tokens"):
         if key in changes and found.scoring != "generation":
             raise UsageError(f"--{key.replace('_', '-')} is for protocols that generate; {name} does not")
+    if changes.get("shots", 0) < 0:  # type: ignore[operator]
+        raise UsageError("--shots must be at least 0")
     if changes.get("shots") and found.form.startswith("mmedbench"):
         raise UsageError(f"--shots: the form of {name} has no place for demonstrations")
     if "branches" in changes and not found.temperature:

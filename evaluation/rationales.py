@@ -11,7 +11,9 @@ shows question, reference and rationale without the model's name; evaluation/agr
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +24,7 @@ from evaluation.item_log import ItemLog, parts
 from evaluation.local_chat import Chat
 from galen import cli
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
 JUDGE = (
@@ -33,16 +35,25 @@ JUDGE = (
 )
 
 
+_TRIES = 3
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(argv)
+    if options.judges < 1:
+        raise UsageError("--judges must be at least 1")
     items = read_items(options.run, options.task)
     judge = local_chat.chosen(options)
     encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
+    settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
     with ItemLog(options.output) as log, Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress:
         for item in items:
+            of = hashlib.sha256(json.dumps([item["candidate"], item["rationale"], *settings]).encode()).hexdigest()[:16]
             if item["id"] not in log.items:
-                progress.update(log.append([score(item, encoder, judge)]))
+                progress.update(log.append([{**score(item, encoder, judge), "of": of}]))
+            elif log.items[item["id"]].get("of") != of:
+                raise UsageError(f"{options.output} holds scores of another run, encoder or judge; choose another --output")
         records = [log.items[item["id"]] for item in items]
     if options.sheet:
         write_text(options.sheet, sheet(items, options.judges))
@@ -63,6 +74,9 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
         DataError: there are none.
     """
     path = run / "items" / f"{task}.jsonl"
+    if not (run / "prompts" / f"{task}.jsonl").is_file():
+        there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
+        raise DataError(f"{run} holds no task {task}" + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?"))
     asked = {record["id"]: record["prompt"] for _, record in jsonl.records(run / "prompts" / f"{task}.jsonl")}
     found = []
     for file in parts(path) or [path]:
@@ -86,10 +100,14 @@ def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: C
         metrics["bertscore"] = encoder.f1(candidate, reference)
     record: dict[str, Any] = {"id": item["id"], "metrics": metrics}
     if judge:
-        said = judge.ask(JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate), max_tokens=64)
-        rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(r"\W*([1-5])\W*", said)
-        if rating is None:
-            raise DataError(f"item {item['id']}: the judge gives no rating from 1 to 5, but {said[:100]!r}")
+        message = JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate)
+        for number in range(_TRIES):
+            said = judge.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64)
+            rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(r"\W*([1-5])\W*", said)
+            if rating:
+                break
+        else:
+            raise DataError(f"item {item['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries, but {said[:100]!r}")
         metrics["judge"] = float(rating[1])
         record |= {"said": said, "judge": judge.model}
     return record

@@ -100,7 +100,7 @@ def intervals(comparison: Comparison) -> Markup:
             axes.annotate(
                 "guessing", (comparison.chance * percent, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9
             )
-        axes.set_yticks(range(len(rows)), [row.model for row in rows])
+        axes.set_yticks(range(len(rows)), [_short(row.model) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("accuracy, %" if comparison.metric == "accuracy" else f"{comparison.metric} (lower is better)")
@@ -114,7 +114,8 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         for place, (model, bins) in enumerate(bins_by_model.items()):
             xs, ys = [100 * entry["confidence"] for entry in bins], [100 * entry["accuracy"] for entry in bins]
-            axes.plot(xs, ys, color=_SECOND if place == 0 else _FIRST, marker=_MARKERS[place % len(_MARKERS)], linewidth=1.2, label=model)
+            colour, marker = _SECOND if place == 0 else _FIRST, _MARKERS[place % len(_MARKERS)]
+            axes.plot(xs, ys, color=colour, marker=marker, linewidth=1.2, label=_short(model))
         axes.set(xlabel="probability of the chosen option, %", ylabel="right, %", xlim=(0, 100), ylim=(0, 100))
         axes.legend(loc="upper left", fontsize=9)
         return _svg(figure, f"reliability-{task}")
@@ -124,20 +125,25 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
     """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
-        figure, axes = plt.subplots(figsize=(_WIDTH, 1.1 + 0.34 * len(labels)))
+        height = max(0.34, 0.13 * len(by_model))  # of a group, in inches: markers of all models below each other
+        legend = 0.1 * len(by_model)
+        figure, axes = plt.subplots(figsize=(_WIDTH, 1.0 + legend + height * len(labels)))
         for place, (model, entries) in enumerate(by_model.items()):
-            rows = [labels.index(group) + 0.16 * (place - (len(by_model) - 1) / 2) for group in entries]
+            rows = [labels.index(group) + min(0.16, 0.8 / len(by_model)) * (place - (len(by_model) - 1) / 2) for group in entries]
             values = [100 * entry["value"] for entry in entries.values()]
             errors = [[100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()] for end in ("low", "high")]
-            colour = _SECOND if place == 0 else _FIRST
-            axes.errorbar(
-                values, rows, xerr=errors, fmt=_MARKERS[place % len(_MARKERS)], color=colour, markersize=5, linewidth=1.4, label=model
-            )
+            colour, marker = _SECOND if place == 0 else _FIRST, _MARKERS[place % len(_MARKERS)]
+            axes.errorbar(values, rows, xerr=errors, fmt=marker, color=colour, markersize=5, linewidth=1.4, label=_short(model))
         axes.set_yticks(range(len(labels)), [label.replace("_", " ") for label in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel("accuracy, %")
-        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
         return _svg(figure, name)
+
+
+def _short(name: str) -> str:
+    """Return a name short enough to stand beside a figure; its beginning and its end, where steps and sizes stand, are kept."""
+    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
 
 
 def _thousands(axes: Axes) -> None:

@@ -1,17 +1,12 @@
 """What the report is made from, read and checked: scores of models, a corpus, training runs, times of stages."""
 
-import gzip
 import json
-import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from evaluation import item_log
+from evaluation import item_log, jsonl
 from evaluation.metrics import Estimate
 from galen import manifest
 from galen.errors import DataError
@@ -43,6 +38,8 @@ class ModelScores:
     path: str
     adapter: str | None
     protocol: str
+    settings: dict[str, Any]
+    """The protocol's settings: demonstrations, branches …"""
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
@@ -77,11 +74,26 @@ def read_scores(folder: Path) -> ModelScores:
         DataError: a file is missing or damaged, or items and results do not fit each other.
     """
     path = folder / "results.json"
-    results = _read_json(path, "was the model scored to its end by evaluation/run.py?")
+    inside = [str(found.parent) for found in sorted(folder.glob("*/results.json"))]
+    hint = (
+        f"several models were scored into it: give {' '.join(inside)}"
+        if inside
+        else "was the model scored to its end by evaluation/run.py?"
+    )
+    results = _read_json(path, hint)
     try:
         tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
         model = results["model"]
-        return ModelScores(model["name"], model["path"], model.get("adapter"), results["protocol"], tasks, results["versions"], folder)
+        return ModelScores(
+            name=model["name"],
+            path=model["path"],
+            adapter=model.get("adapter"),
+            protocol=results["protocol"],
+            settings=results.get("settings", {}),
+            tasks=tasks,
+            versions=results["versions"],
+            folder=folder,
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
 
@@ -97,12 +109,12 @@ def read_corpus(folder: Path) -> Corpus:
     languages: Counter[str] = Counter()
     words = []
     for path in (path for split in SPLITS for path in sorted((folder / split).glob("*.jsonl.gz"))):
-        for number, document in _read_lines(path):
+        for where, document in jsonl.records(path):
             try:
                 words.append(len(document["text"].split()))
                 metadata = document.get("metadata", {})
             except (KeyError, AttributeError) as error:
-                raise DataError(f"{path}, line {number}: not a document: {_lack(error)}") from None
+                raise DataError(f"{where}: not a document: {_lack(error)}") from None
             year = str(metadata.get("date") or "")[:4]
             if year.isdigit():
                 years[int(year)] += 1
@@ -124,12 +136,12 @@ def read_run(folder: Path) -> Run:
     """
     steps: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
     path = folder / "log.jsonl"
-    for number, line in _read_lines(path):
+    for where, line in jsonl.records(path):
         try:
             if line["kind"] in steps:
                 steps[line["kind"]][int(line["step"])] = {**line, "loss": float(line["loss"])}
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {number}: not a line of a training log: {_lack(error)}") from None
+            raise DataError(f"{where}: not a line of a training log: {_lack(error)}") from None
     if not steps["train"]:
         raise DataError(f"{path} holds no training step")
     recipe = folder / "recipe.yaml"
@@ -160,9 +172,8 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
             items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
     if others:
         items = {id_: {**item, "correct": item["correct"] / (len(others) + 1)} for id_, item in items.items()}
-    path = first
     if len(items) != summary["items"]:
-        raise DataError(f"{path} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
+        raise DataError(f"{first} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
     return TaskScores(summary["kind"], estimates, items, summary.get("chance"), summary)
 
 
@@ -170,10 +181,10 @@ def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
     """Return the items of a run by their id, from the files of all processes that wrote them."""
     items = {}
     for file in item_log.parts(path) or [path]:
-        for number, item in _read_lines(file):
+        for where, item in jsonl.records(file):
             for key in _ITEM_KEYS[kind]:
                 if key not in item:
-                    raise DataError(f"{file}, line {number}: not a scored item: the key {key!r} is missing")
+                    raise DataError(f"{where}: not a scored item: the key {key!r} is missing")
             items[item["id"]] = item
     return items
 
@@ -185,24 +196,6 @@ def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {error.strerror}{'; ' + hint if hint else ''}") from None
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from None
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line number (from 1) and object of each line of a JSONL file, gzipped or plain."""
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                record = orjson.loads(line)
-                if not isinstance(record, dict):
-                    raise DataError(f"{path}, line {number}: not a JSON object")
-                yield number, record
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON: {error}") from None
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}, after line {number}: cannot be read: {error}") from None
 
 
 def _lack(error: Exception) -> str:

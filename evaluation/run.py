@@ -15,6 +15,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,19 @@ def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     rank, of = _part(arguments.processes)
-    plans = _plans(arguments, rank)
-    # all input is read before the first model is loaded: a mistake in it is told at once
-    items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in plans[0].tasks.items()}
+    settings, tasks = _asked(arguments)
+    # all input is read before the first model is exported, hashed or loaded: a mistake in it is told at once
+    files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
+    items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
+    shots = {name: _shots(name, task_, arguments.data, settings, items[name]) for name, task_ in tasks.items()}
+    items = {name: found[: arguments.limit] for name, found in items.items()}
+    plans = _plans(arguments, rank, settings, tasks, files)
     for plan in plans:
         evaluator.claim(plan, rank)
     children = _start_children(argv, arguments.processes) if rank == 0 and _PART not in os.environ else []
     try:
         for plan in plans:
-            results = evaluator.evaluate(plan, items, rank, of, lambda: _check_children(children))
+            results = evaluator.evaluate(plan, items, shots, rank, of, lambda: _check_children(children))
             if results is not None:
                 print(evaluator.table(results))
                 print(f"results: {plan.output / evaluator.RESULTS}")
@@ -52,8 +57,11 @@ def main(argv: list[str] | None = None) -> int | None:
     return 0
 
 
-def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
-    """Return what each model is scored on; everything that the command line names is checked."""
+def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
+    """Return protocol and tasks that the command line names; numbers, backend and model folders are checked too."""
+    for name in ("limit", "branches", "max_new_tokens", "max_batch_tokens", "processes", "tensor_parallel"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     settings = protocol.protocol(
         arguments.protocol,
         shots=arguments.shots,
@@ -61,21 +69,36 @@ def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
         branches=arguments.branches,
         max_new_tokens=arguments.max_new_tokens,
     )
-    tasks = _tasks(arguments.tasks, arguments.demonstrations)
-    for name in ("limit", "max_batch_tokens", "processes", "tensor_parallel"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    for name, task_ in tasks.items():
-        demonstrations.check(name, task_, settings)
     _check_backend(arguments)
-    models = _models(arguments, rank)
-    for _, model in models:
-        model_folder.check_model(model)
+    for model in arguments.model:
+        if not megatron_checkpoint.is_checkpoint(model):
+            model_folder.check_model(model)
     if arguments.adapter is not None:
-        if len(models) > 1:
-            raise UsageError("--adapter goes with one --model")
         model_folder.check_adapter(arguments.adapter)
-    files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
+    return settings, _tasks(arguments.tasks, arguments.demonstrations)
+
+
+def _shots(name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]) -> dict[int, demonstrations.Shots]:
+    """Return the demonstrations of a task by run; documents have none."""
+    runs = scoring.runs(task_, settings)
+    if isinstance(task_, task.PerplexityTask):
+        return {run: {} for run in runs}
+    return demonstrations.choose(name, task_, data, settings, runs, items)
+
+
+def _plans(
+    arguments: argparse.Namespace, rank: int, settings: protocol.Protocol, tasks: dict[str, task.Task], files: dict[str, list[Path]]
+) -> list[evaluator.Plan]:
+    """Return what each model is scored on."""
+    models = _models(arguments, rank)
+    if rank == 0:
+        print("reading what is scored, for its hashes …", flush=True)
+    if arguments.adapter is not None and len(models) > 1:
+        raise UsageError("--adapter goes with one --model")
+    for _, model in models:
+        length = model_folder.context_length(model_folder.check_model(model))
+        for name, task_ in tasks.items():
+            scoring.check_length(name, task_, length)
     contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
     return [
         evaluator.Plan(
@@ -86,8 +109,6 @@ def _plans(arguments: argparse.Namespace, rank: int) -> list[evaluator.Plan]:
             protocol_name=arguments.protocol,
             protocol=settings,
             tasks=tasks,
-            data=arguments.data,
-            limit=arguments.limit,
             max_batch_tokens=arguments.max_batch_tokens,
             dtype=arguments.dtype,
             device=arguments.device,
@@ -116,11 +137,16 @@ def _check_backend(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face folders, or Megatron checkpoints")
     parser.add_argument("--iterations", metavar="N,N", help="of a Megatron checkpoint: which, or all (default: the newest)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="names from evaluation/tasks/, or paths of task files")
+    parser.add_argument("--tasks", required=True, metavar="A,B", help="built-in tasks (below), or paths of task files")
     parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
     parser.add_argument(
         "--demonstrations", type=Path, metavar="FILE", help="questions in Galen's layout to show, in order, in place of the task's"
@@ -160,7 +186,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers with commas are wanted, not {text!r}") from None
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text} names a seed twice, which would be the same run again")
+    return found
 
 
 def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
@@ -215,7 +247,7 @@ def _configuration(
 ) -> dict[str, Any]:
     """Return all that decides the scores, with the hashes of all files read."""
     return {
-        "model": {"name": name, "path": str(model), "files": model_folder.hashes(model)},
+        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model)},
         "adapter": {"path": str(arguments.adapter), "files": model_folder.hashes(arguments.adapter)} if arguments.adapter else None,
         "protocol": arguments.protocol,
         "settings": asdict(settings),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from evaluation import choice, document, encoding, jsonl
 from evaluation.choice import Item, Job
+from evaluation.demonstrations import Shots
 from evaluation.item_log import ItemLog
 from evaluation.protocol import Protocol as ScoringProtocol
 from evaluation.question_sets import rows
@@ -51,20 +52,31 @@ def input_files(task: Task, data: Path) -> list[Path]:
     if isinstance(task, PerplexityTask):
         return document.files(data / task.documents)
     found = rows.files(task.source(data, task.file))
-    found += [data / task.ids] if task.ids else []
-    if task.frozen_demonstrations:
-        found.append(data / task.frozen_demonstrations)
-    elif task.demonstrations:
+    named = [data / name for name in (task.ids, task.frozen_demonstrations) if name]
+    for path in named:
+        if not path.is_file():
+            raise DataError(f"there is no file {path}")
+    if task.demonstrations and not task.frozen_demonstrations:
         found += rows.files(task.source(data, task.demonstrations))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + named))
 
 
 def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
-    """Read a task's questions or documents, at most `limit`."""
+    """Read all of a task's questions, or its documents, of these at most `limit`."""
     if not isinstance(task, PerplexityTask):
-        return task.questions(data)[:limit]
+        return task.questions(data)
     limits = [number for number in (task.max_documents, limit) if number is not None]
     return document.read(data / task.documents, min(limits, default=None))
+
+
+def check_length(name: str, task: Task, length: int | None) -> None:
+    """Check that a model which reads `length` tokens can read the task's documents.
+
+    Raises:
+        DataError: they are longer.
+    """
+    if isinstance(task, PerplexityTask) and length is not None and task.max_tokens > length:
+        raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
 
 
 def runs(task: Task, protocol: ScoringProtocol) -> list[int]:
@@ -82,8 +94,8 @@ def log_path(output: Path, name: str, run: int, of: Sequence[int]) -> Path:
 def score(
     name: str,
     task: Task,
-    data: Path,
     items: Sequence[Any],
+    shots: Shots,
     protocol: ScoringProtocol,
     run: int,
     backend: Backend,
@@ -100,7 +112,7 @@ def score(
     if isinstance(task, PerplexityTask):
         work = _perplexity_job(name, task, items, backend)
     else:
-        work = choice.job(name, task, data, list(items), protocol, run, backend)
+        work = choice.job(name, list(items), shots, protocol, run, backend)
         _record_prompts(log.path, items, work, part)
     replies = getattr(backend, work.method)(work.requests, max_batch_tokens, done, part)
     with Progress(log.path.stem, total=(len(items) - len(done)) / part[1], unit="items") as progress:
@@ -117,9 +129,7 @@ def _record_prompts(path: Path, items: Sequence[Any], work: Job, part: Part) -> 
 
 
 def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[document.Document], backend: Backend) -> Job:
-    length = backend.context_length
-    if length is not None and task.max_tokens > length:
-        raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
+    check_length(name, task, backend.context_length)
     encoded = [encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items]
     requests = [request for request, _ in encoded]
 

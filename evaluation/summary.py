@@ -1,5 +1,6 @@
 """From scored items to a task's entry in `results.json`."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -12,12 +13,12 @@ from evaluation.task import PerplexityTask, Task
 
 Item = dict[str, Any]
 
-_MEASURES: dict[str, Callable[[Item], float]] = {
-    "accuracy_argmax": lambda item: item["correct_argmax"],
-    "accuracy_per_byte": lambda item: item["correct_per_byte"],
-    "accuracy_legacy": lambda item: item["correct_legacy"],
+_MEASURES = {
+    "accuracy_argmax": "correct_argmax",
+    "accuracy_per_byte": "correct_per_byte",
+    "accuracy_legacy": "correct_legacy",
 }
-"""Metric to the value of an item that it is the mean of; a metric whose key the items lack is left out."""
+"""Metric to the key of an item that it is the mean of; a metric whose key the items lack is left out."""
 
 
 def summarise(
@@ -59,24 +60,22 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
     first = by_run[0]
     correct = _mean_over_runs(by_run, lambda item: item["correct"])
     single = len(by_run) == 1
-    estimates = {"accuracy": metrics.accuracy(correct) if single else metrics.mean(correct)}
-    for name, value in _MEASURES.items():
-        if all(_has(value, item) for item in first):
-            estimates[name] = metrics.mean(_mean_over_runs(by_run, value))
+    share = metrics.accuracy if single else metrics.mean  # every item is right or wrong, or right in some of the runs
+    estimates = {"accuracy": share(correct)}
+    for name, key in _MEASURES.items():
+        if all(key in item for item in first):
+            estimates[name] = share(_mean_over_runs(by_run, operator.itemgetter(key)))
     if any("credit" in item for item in first):
         estimates["partial_credit"] = metrics.mean(
             _mean_over_runs(by_run, lambda item: item["credit"] if "credit" in item else item["correct"])
         )
     if any("top" in item or "outputs" in item for item in first):
-        estimates["unreadable"] = metrics.mean(_mean_over_runs(by_run, lambda item: item["prediction"] is None))
+        estimates["unreadable"] = share(_mean_over_runs(by_run, lambda item: item["prediction"] is None))
     entry: Item = {"interval": "95 %, Wilson" if single else "95 %, bootstrap over questions"}
     for key in ("subject", "language"):
         groups = _groups(first, key)
         if groups:
-            shares = {
-                name: metrics.accuracy(correct[places]) if single else metrics.mean(correct[places]) for name, places in groups.items()
-            }
-            entry[f"by_{key}"] = {name: {"items": len(groups[name]), **share.as_dict()} for name, share in shares.items()}
+            entry[f"by_{key}"] = {name: {"items": len(places), **share(correct[places]).as_dict()} for name, places in groups.items()}
             estimates[f"macro_by_{key}"] = metrics.macro_mean(correct, list(groups.values()))
     if all("logprobs" in item for item in first):
         entry["calibration"] = calibration.calibration([item for items in by_run for item in items])
@@ -102,14 +101,6 @@ def _clean(task: Task, by_run: Sequence[Sequence[Item]], contaminated: Collectio
 
 def _mean_over_runs(by_run: Sequence[Sequence[Item]], value: Callable[[Item], float]) -> metrics.Floats:
     return np.mean([[float(value(item)) for item in items] for items in by_run], axis=0)
-
-
-def _has(value: Callable[[Item], float], item: Item) -> bool:
-    try:
-        value(item)
-    except KeyError:
-        return False
-    return True
 
 
 def _groups(items: Sequence[Item], key: str) -> dict[str, list[int]]:

@@ -68,7 +68,10 @@ def read(name: str, source: str | Path) -> list[Question]:
     questions: dict[str, Question] = {}
     copies: Counter[str] = Counter()
     for row in rows.read(source):
-        found = convert(row)
+        try:
+            found = convert(row)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a list where a text should be, a number for a letter …
+            raise row.wrong(f"no record in the layout {name!r}: {error}") from None
         if found is None:
             continue
         if found.id in questions and name == "galen":
@@ -99,7 +102,7 @@ def select(questions: list[Question], ids: Path | None = None, subjects: list[st
     if subjects is not None:
         questions = [item for item in questions if item.subject in subjects]
     if not questions:
-        raise DataError(f"no question has one of the subjects {', '.join(subjects or [])}")
+        raise DataError(f"no question has one of the subjects {', '.join(subjects)}" if subjects else f"{ids} names no ids")
     return questions
 
 

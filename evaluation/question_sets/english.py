@@ -17,7 +17,7 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
     Raises:
         DataError: there are fewer than two, or one is no text.
     """
-    if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+    if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
         raise row.wrong(f"at least two options with a text each are wanted, not {texts!r:.80}")
     return dict(zip(LETTERS, (text.strip() for text in texts), strict=False))
 
@@ -28,15 +28,15 @@ def options(row: Row, key: str = "options") -> dict[str, str]:
     Options without a text, which Parquet files have where questions differ in their number of options, are left out.
     """
     value = row.record.get(key)
-    if isinstance(value, dict):
-        value = {letter.strip().upper(): text for letter, text in value.items() if text not in (None, "")}
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        value = {item["key"]: item["value"] for item in value if {"key", "value"} <= item.keys()}
-    elif isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
         return lettered(value, row)
-    if not isinstance(value, dict) or len(value) < 2 or not all(isinstance(text, str) for text in value.values()):
-        raise row.wrong(f"key {key!r} must hold at least two options, not {value!r:.80}")
-    return {letter: text.strip() for letter, text in sorted(value.items())}
+    pairs = list(value.items() if isinstance(value, dict) else [(item["key"], item["value"]) for item in value or []])
+    if len({letter for letter, _ in pairs}) < len(pairs):
+        raise row.wrong(f"key {key!r} names a letter twice: {', '.join(letter for letter, _ in pairs)}")
+    found = {letter.strip().upper(): text for letter, text in pairs if text not in (None, "")}
+    if len(found) < 2 or not all(isinstance(text, str) for text in found.values()):
+        raise row.wrong(f"key {key!r} must hold at least two options with a text each, not {value!r:.80}")
+    return {letter: text.strip() for letter, text in sorted(found.items())}
 
 
 def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
@@ -47,7 +47,7 @@ def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
     """
     letters = [letter.strip().upper() for letter in letters]
     if not letters or any(letter not in of for letter in letters):
-        raise row.wrong(f"the right answer is {letters}, which is none of the options {', '.join(of)}")
+        raise row.wrong(f"the right answer is {', '.join(letters) or 'missing'}; it must be among the options {', '.join(of)}")
     return joined(letters, of)
 
 
@@ -110,7 +110,8 @@ def pubmedqa(row: Row) -> Question | None:
     decision = record.get("final_decision")
     if decision is None:
         return None
-    letters = [letter for letter, word in YES_NO_MAYBE.items() if word == decision]
+    if decision not in YES_NO_MAYBE.values():
+        raise row.wrong(f"key 'final_decision' must be yes, no or maybe, not {decision!r}")
     if not isinstance(record.get("question"), str):
         raise row.wrong("key 'QUESTION' (or 'question') must be a text")
     return Question(
@@ -118,7 +119,7 @@ def pubmedqa(row: Row) -> Question | None:
         "\n".join(context),
         record["question"],
         dict(YES_NO_MAYBE),
-        answer(letters, YES_NO_MAYBE, row),
+        next(letter for letter, word in YES_NO_MAYBE.items() if word == decision),
         "pubmedqa",
         rationale=str(record.get("long_answer") or ""),
     )

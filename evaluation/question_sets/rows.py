@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from evaluation import jsonl
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, GalenError, UsageError
 
 HUB = "hub:"
 """Beginning of a source on the hub: `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
@@ -64,8 +64,13 @@ def read(source: str | Path) -> Iterator[Row]:
         yield from _hub(str(source))
         return
     for path in files(source):
-        for number, (where, key, record) in enumerate(_records(path), start=1):
-            yield Row(record, where, path.name.split(".")[0], number, key)
+        try:
+            for number, (where, key, record) in enumerate(_records(path), start=1):
+                yield Row(record, where, path.name.split(".")[0], number, key)
+        except GalenError:
+            raise
+        except (KeyError, OSError, TypeError, ValueError) as error:  # of csv, pyarrow, another encoding, a tree of another form
+            raise DataError(f"{path} cannot be read as a {path.suffix} file of questions: {error!r:.200}") from None
 
 
 def files(source: str | Path) -> list[Path]:

@@ -55,6 +55,15 @@ def test_every_answer_of_the_table_is_read():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [("A, " * 700, ("A",)), ("option A, " * 300, ("A",)), ("The answer is:" + "\n" * 1000 + "x", None), ("Answer: " + "**" * 1000, None)],
+)
+def test_answers_that_repeat_themselves_come_to_an_end(text, letters):
+    """A search that tries all ways to share signs between its parts would go on for ever."""
+    assert answer_reading.read(text, {"A": "Aspirin", "B": "Warfarin"}) == letters
+
+
 FOUR = dict(zip("ABCD", LETTERS["en"], strict=False))
 PUBMEDQA = dict(zip("ABC", WORDS["en"], strict=True))
 

@@ -139,6 +139,15 @@ def test_folders_that_are_no_models(tiny_llama, tmp_path):
         TransformersBackend(tmp_path)
     with pytest.raises(DataError, match="is not a PEFT adapter"):
         TransformersBackend(tiny_llama, adapter=tiny_llama)
+    with pytest.raises(UsageError, match="--device cudda: "):
+        TransformersBackend(tiny_llama, device="cudda")
+
+
+def test_ids_without_an_embedding(backend):
+    with pytest.raises(DataError, match="the id 300, but the model has 300 embeddings"):
+        score(backend, [Request([5, 300], [[6], [7]])], 100)
+    with pytest.raises(DataError, match="the id 301, but the model has 300 embeddings"):
+        score(backend, [Request([5], [[6], [7, 301]])], 100)
 
 
 def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokenizer):

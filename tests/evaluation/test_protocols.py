@@ -152,25 +152,61 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
 def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
-    chosen = demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)[""]
+    chosen = demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
     lines = (data / "train.jsonl").read_text().splitlines()
     (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
-    again = demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)[""]
+    again = demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
     assert len(chosen) == 3
     same = question_sets.read("medqa", data / "train.jsonl")
     assert {item.question for item in again} <= {item.question for item in same}
     (data / "train.jsonl").write_text((data / "test.jsonl").read_text())
-    with pytest.raises(DataError, match=r"3 demonstrations are wanted, train\.jsonl holds 0 that are not scored"):
-        demonstrations.choose("medqa", specification, data, protocol("meditron"), 1234, questions)
+    with pytest.raises(DataError, match=r"3 demonstrations are wanted, train\.jsonl holds 0 for it that are not scored"):
+        demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
+
+
+def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_path):
+    for split, count in (("test", 2), ("dev", 3)):
+        (tmp_path / split).mkdir()
+        for subject in ("anatomy", "virology"):
+            lines = [f"{subject} {split} {n}?,a,b,c,d,A\n" for n in range(count)]
+            (tmp_path / split / f"{subject}_{split}.csv").write_text("".join(lines))
+    mmlu = task.MultipleChoiceTask(kind="multiple_choice", file="test", reader="mmlu", demonstrations="dev")
+    questions = mmlu.questions(tmp_path)
+    found = demonstrations.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=2), [0], questions)[0]
+    assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
+        subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
+    }
+    with pytest.raises(DataError, match="task mmlu, anatomy: 4 demonstrations are wanted, dev holds 3 for it"):
+        demonstrations.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=4), [0], questions)
+
+
+def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
+    """The pool of PubMedQA's demonstrations is its own file without the test questions, all of them."""
+    (data / "own.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: both.jsonl\n")
+    (data / "both.jsonl").write_text("".join((data / f"{name}.jsonl").read_text() for name in ("test", "train")))
+    run.main([*arguments, "--tasks", str(data / "own.yaml"), "--shots", "12", "--limit", "1"])
+    [line] = (tmp_path / "scores" / "prompts" / "own.jsonl").read_text().splitlines()
+    assert json.loads(line)["prompt"].count("Which train organ") == 12
 
 
 def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
     (data / "bare.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\n")
+    (data / "triples.yaml").write_text("kind: multiple_choice\nfile: triples.json\nreader: biomistral\n")
+    sets = {"corpus_name": "MedQA", "question": "?", "options": {"A": "x", "B": "y"}, "correct_answer_letter": "A"}
+    (data / "triples.json").write_text(json.dumps([sets]))
+    (data / "ids.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\nids: nowhere.json\n")
+    with pytest.raises(DataError, match=r"there is no file .*nowhere\.json"):
+        run.main([*arguments, "--tasks", str(data / "ids.yaml")])
+    with pytest.raises(DataError, match=r"30 demonstrations are wanted, train\.jsonl holds 12 for it"):
+        run.main([*arguments, "--shots", "30"])
+    assert not (data.parent / "scores").exists()
     for options, message in [
         (["--protocol", "meditron", "--tasks", str(data / "bare.yaml")], "has no key 'demonstrations'"),
         (["--protocol", "lm_eval", "--branches", "3"], "--branches is for protocols that generate"),
         (["--protocol", "mmedbench", "--shots", "2"], "no place for demonstrations"),
         (["--protocol", "meditron_cot", "--branches", "3"], "all branches would be the same"),
+        (["--protocol", "biomistral", "--shots", "4", "--tasks", str(data / "triples.yaml")], "have three sets of three demonstrations"),
+        (["--protocol", "lm_eval", "--shots", "1", "--tasks", str(data / "triples.yaml")], "have three sets of three demonstrations"),
         (["--protocol", "meditrn"], r"unknown protocol 'meditrn'; did you mean 'meditron'\?"),
     ]:
         with pytest.raises(UsageError, match=message):
@@ -190,6 +226,8 @@ def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
     item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
     assert (item["prediction"], item["correct"], item["credit"], item["correct_legacy"], item["language"]) == ("A,C", True, 1.0, True, "fr")
+    gone_on = ["###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer: OPTION B IS CORRECT."]
+    assert choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)["prediction"] == "A,C"
     item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
     assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == ("A,B", False, pytest.approx(1 / 3), None)
 

@@ -244,7 +244,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("medqa", {"question": "?", "options": FIVE, "answer_idx": "F"}, r"test.jsonl, line 1: the right answer is \['F'\], which is none"),
+        ("medqa", {"question": "?", "options": FIVE, "answer_idx": "F"}, "test.jsonl, line 1: the right answer is F; it must be among"),
         ("medqa", {"question": "?", "options": {"A": "x"}, "answer_idx": "A"}, "line 1: key 'options' must hold at least two options"),
         ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be a whole number from 0 to 3, not 4"),
         (
@@ -257,6 +257,18 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": "a"}, "must be a list of letters"),
         ("headqa", {"qtext": "?", "answers": ["a"]}, "must be a list of {'aid', 'atext'}"),
         ("galen", {"id": "1", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A,C"}, "key 'answer' is 'A,C'"),
+        ("medqa", {"question": "?", "options": [{"key": 1, "value": "x"}], "answer_idx": "A"}, "line 1: no record in the layout 'medqa'"),
+        (
+            "medqa",
+            {"question": "?", "options": FIVE, "answer": "Aspirin"},
+            "the right answer is missing; it must be among the options A, B",
+        ),
+        ("pubmedqa", {"question": "?", "contexts": ["c"], "final_decision": "perhaps"}, "must be yes, no or maybe, not 'perhaps'"),
+        ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": [1]}, "no record in the layout 'igakuqa'"),
+        ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": "ab", "answer": ["a"]}, "at least two options with a text each"),
+        ("frenchmedmcqa", {f"answer_{n}": n for n in "abcde"} | {"correct_answers": [7]}, "no record in the layout 'frenchmedmcqa'"),
+        ("medqa", {"question": "?", "options": [{"key": "A", "value": "x"}] * 2, "answer_idx": "A"}, "names a letter twice: A, A"),
+        ("truthfulqa", {"question": "?", "mc1_targets": ["a"]}, "no record in the layout 'truthfulqa'"),
     ],
 )
 def test_a_wrong_record_is_named(read, name, record, message):
@@ -275,6 +287,14 @@ def test_wrong_names_and_files(read, tmp_path):
         read("mmlu", "anatomy_test.csv", "only,three,columns\n")
     with pytest.raises(DataError, match="is not JSON"):
         read("pubmedqa", "broken.json", "{")
+    for file, content in {
+        "a_test.csv": "caf\xe9,a,b,c,d,A".encode("latin-1"),
+        "b.parquet": b"PAR1",
+        "c.json": b'{"exams": {"a": {}}}',
+    }.items():
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{file} cannot be read as a \.\w+ file of questions"):
+            question_sets.read("headqa", tmp_path / file)
     with pytest.raises(UsageError, match="write hub:OWNER/NAME:SPLIT"):
         question_sets.read("medqa", "hub:owner/name")
     with pytest.raises(DataError, match="a second time"):

@@ -123,19 +123,21 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
     rationales.main(arguments)
     assert len(server.asked) == 2  # what was judged is not judged again
     assert [json.loads(line) for line in output.read_text().splitlines()] == found
+    with pytest.raises(UsageError, match="holds scores of another run, encoder or judge"):
+        rationales.main([*arguments, "--endpoint-model", "another"])
 
 
 def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
     arguments = [str(scores), "--task", "fr", "--output", str(tmp_path / "o.jsonl"), "--endpoint", server.url, "--endpoint-model", "m"]
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answers = iter([503, 429, "Rating: 3", "3", "3", "3"])
+    answers = iter([503, 429, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
     server.reply = lambda _: next(answers)
     rationales.main(arguments)
     server.reply = lambda _: 401
     with pytest.raises(DataError, match="refuses with 401"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     server.reply = lambda _: "Excellent!"
-    with pytest.raises(DataError, match="gives no rating from 1 to 5, but 'Excellent!'"):
+    with pytest.raises(DataError, match="gives no rating from 1 to 5 in 3 tries, but 'Excellent!'"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     with pytest.raises(UsageError, match="is no address of an endpoint"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"])
@@ -179,6 +181,8 @@ def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp
     server.asked.clear()
     build.main(arguments)
     assert not server.asked
+    with pytest.raises(UsageError, match="was begun with another model, instruction or file of questions"):
+        build.main(["translate", "--to", "French", *arguments[1:]])
 
 
 def test_translations_keep_options_numbers_and_placeholders(questions, server, tmp_path):

@@ -146,6 +146,29 @@ def test_different_protocols_do_not_compare(tmp_path: Path, models: list[Path]) 
         write_report(tmp_path, *models)
 
 
+def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
+    for folder, shots in zip(models, (0, 5), strict=True):
+        results = json.loads((folder / "results.json").read_text())
+        (folder / "results.json").write_text(json.dumps(results | {"settings": {"form": "lm_eval", "shots": shots}}))
+    with pytest.raises(DataError, match="base was scored with shots 0, tuned with shots 5; such scores do not compare"):
+        write_report(tmp_path, *models)
+
+
+def test_questions_of_another_release_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
+    items = models[1] / "items" / "topics.jsonl"
+    items.write_text(items.read_text().replace('"answer": "A"', '"answer": "C"', 1))
+    with pytest.raises(DataError, match="base and tuned were scored on questions with different answers"):
+        write_report(tmp_path, *models)
+
+
+def test_a_task_that_the_first_model_lacks_is_shown(tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture) -> None:
+    results = json.loads((models[0] / "results.json").read_text())
+    del results["tasks"]["topics"]
+    (models[0] / "results.json").write_text(json.dumps(results))
+    write_report(tmp_path, *models)
+    assert "Accuracy on 40 questions (topics) is 52.5 %" in capsys.readouterr().out
+
+
 def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
     with pytest.raises(UsageError, match="bear the same model name"):
         write_report(tmp_path, models[0], models[0])
@@ -154,6 +177,8 @@ def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
 def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -> None:
     with pytest.raises(DataError, match=r"cannot read .*results.json: No such file"):
         write_report(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"several models were scored into it: give .*/base .*/tuned"):
+        write_report(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"there is no .*log.jsonl"):
         write_report(tmp_path, *models, "--pretraining", tmp_path)
     corpus = write_corpus(tmp_path / "corpus")

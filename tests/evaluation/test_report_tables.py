@@ -69,7 +69,7 @@ def test_page_has_groups_calibration_and_errors(written):
     page = (written / "report.html").read_text()
     assert "mmlu_medical <span" in page and "MMedBench <span" in page
     assert "anatomy" in page and "Brier" in page
-    assert "p &lt; 0.001, corrected &lt; 0.001" in page
+    assert "p &lt; 0.001</span>" in page and "corrected &lt; 0.001" in page
     assert "Which &lt;organ&gt;, medqa39?" in page  # the wrong item that the model was surest of
     assert page.count("<script") == 0
 

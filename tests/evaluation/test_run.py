@@ -128,6 +128,10 @@ def test_a_folder_of_something_else_is_not_touched(arguments, tmp_path):
         ("--tasks", "mesh_topics,mesh_topics", UsageError, "twice"),
         ("--protocol", "lm_evl", UsageError, r"unknown protocol 'lm_evl'; did you mean 'lm_eval'\?"),
         ("--limit", "0", UsageError, "--limit must be at least 1"),
+        ("--shots", "-1", UsageError, "--shots must be at least 0"),
+        ("--branches", "0", UsageError, "--branches must be at least 1"),
+        ("--seeds", "1,x", SystemExit, "2"),
+        ("--seeds", "1,1", SystemExit, "2"),
         ("--data", "nowhere", DataError, "there is no file nowhere/questions/test.jsonl"),
     ],
 )
