@@ -110,9 +110,7 @@ def _none_fits(arguments: argparse.Namespace, run: Recipe, possible: list[Estima
     where = f"{arguments.gpus} x {arguments.gpu}"
     if not possible:
         batch = run.training.global_batch_size
-        return (
-            f"No layout divides the model and its batch over {where}: another number of GPUs, or training.global_batch_size (now {batch})"
-        )
+        return f"No layout divides the model and a batch of {batch} over {where}: take another number of GPUs, or another batch"
     least = min(one.memory for one in possible) / GIB
     return f"No layout fits on {where}, the smallest needs {least:.1f} GiB: take more GPUs, or shorter sequences"
 
