@@ -14,6 +14,7 @@ _UNHELPFUL = (
     "The argument order of load has been changed",
     "torch.distributed is disabled, unavailable or uninitialized, assuming the intent",
     ".* is experimental and still under active development",
+    "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )
 for _message in _UNHELPFUL:
     warnings.filterwarnings("ignore", message=f".*{_message}")

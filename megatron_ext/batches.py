@@ -9,6 +9,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 from megatron_ext.attention import context_parallel_positions
+from megatron_ext.stop_requests import held_back
 
 
 class BatchSampler:
@@ -31,11 +32,8 @@ class BatchSampler:
 
 def loader(dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
     """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
-    return iter(
-        torch.utils.data.DataLoader(
-            dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, persistent_workers=num_workers > 0
-        )
-    )
+    with held_back():  # of a SIGTERM to all processes of a job the workers would die, and the run with them, without its checkpoint
+        return iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory))
 
 
 def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from galen.atomic import write_text
 from megatron_ext import checkpoint_folder, checkpoint_integrity, checkpointing, layout
 from megatron_ext.architecture import Architecture
 from megatron_ext.checkpointing import Progress, Run
-from megatron_ext.dist_checkpoint import save_sharded, start_saving_sharded
+from megatron_ext.dist_checkpoint import ShardedWriter
 from megatron_ext.recipe import Training
 
 
@@ -30,7 +30,7 @@ class CheckpointWriter:
         self.checkpoint, self.architecture, self.training = checkpoint, architecture, training
         self.first = torch.distributed.get_rank() == 0
         self._attempt = _new_attempt()
-        self._queue = AsyncCallsQueue()
+        self._sharded, self._queue = ShardedWriter(), AsyncCallsQueue()
         self._pending: int | None = None
 
     def save(self, progress: Progress, run: Run) -> None:
@@ -42,11 +42,11 @@ class CheckpointWriter:
             checkpoint_folder.remove_partial(self.checkpoint)
             folder.mkdir(parents=True)
         torch.distributed.barrier()
+        checkpointing.gather_weights(run.model)
         state = checkpointing.sharded_state(run, loading=False)
-        if self.training.async_save:
-            self._queue.schedule_async_request(start_saving_sharded(state, folder))
-        else:
-            save_sharded(state, folder)
+        request = self._sharded.save(state, folder, aside=self.training.async_save)
+        if request is not None:
+            self._queue.schedule_async_request(request)
         if self.first:
             self.architecture.write(folder)
             written = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": layout.sizes()}

@@ -97,6 +97,17 @@ def load(folder: Path, run: Run) -> Progress:
     return Progress(**saved["progress"])
 
 
+def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
+    """Make the weights of each replica whole, as a checkpoint needs them (collective).
+
+    With overlap_param_gather an optimizer step renews a replica's own share; the others' arrive in the next forward pass.
+    """
+    for piece in model:
+        if piece.ddp_config.overlap_param_gather:
+            for group in piece.bucket_groups:
+                group.finish_param_sync(skip_next_bucket_dispatch=True)
+
+
 def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str, Any]:
     """Return what a checkpoint holds of this process, each tensor with its place in the whole."""
     weights = _sharded_weights([piece.module for piece in run.model])

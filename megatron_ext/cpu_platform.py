@@ -80,9 +80,6 @@ class HostEvent:
         """Set the mark here."""
         self.time = time.perf_counter()
 
-    def synchronize(self) -> None:
-        """Return at once: all work is done when a call returns."""
-
     def elapsed_time(self, later: "HostEvent") -> float:
         """Return the milliseconds from this mark to a later one."""
         return 1000 * (later.time - self.time)

@@ -6,11 +6,12 @@ from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy, get_default_save_sharded_strategy
 from megatron.core.dist_checkpointing.strategies import filesystem_async
-from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
 
 from galen.errors import DataError
 from galen.worker import follow_parent
@@ -20,18 +21,27 @@ from megatron_ext.stop_requests import held_back
 _OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
 
 
-def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
-    """Write a sharded state dictionary into the empty folder `folder`, every rank its part, replicas shared out (collective)."""
-    with held_back():
-        _collect_results()
-        dist_checkpointing.save(state, str(folder), _shared_out(), **_OPTIONS)
+class ShardedWriter:
+    """Writes sharded state dictionaries of one structure, every rank its part, replicas shared out. All its methods are collective.
 
+    Who writes what is settled and checked at the first one: each rank would else hear of every tensor of all others again and again.
+    """
 
-def start_saving_sharded(state: dict[str, Any], folder: str | Path) -> Any:
-    """Prepare the same for a process of its own; return the request that Megatron's AsyncCallsQueue takes (collective)."""
-    with held_back():
-        _collect_results()
-        return dist_checkpointing.save(state, str(folder), _shared_out(), async_sharded_save=True, **_OPTIONS)
+    def __init__(self) -> None:
+        self._strategy = FullyParallelSaveStrategyWrapper(get_default_save_sharded_strategy(), _replicas(), do_cache_distribution=True)
+
+    def save(self, state: dict[str, Any], folder: str | Path, aside: bool = False) -> Any:
+        """Write into the empty folder `folder`; `aside`, prepare that for a process of its own.
+
+        Returns:
+            `aside`, the request that Megatron's AsyncCallsQueue takes, else None.
+        """
+        with held_back():
+            _collect_results()
+            new = self._strategy.cached_distribution is None
+            return dist_checkpointing.save(
+                state, str(folder), self._strategy, validate_access_integrity=new, async_sharded_save=aside, **_OPTIONS
+            )
 
 
 def _collect_results() -> None:
@@ -42,32 +52,39 @@ def _collect_results() -> None:
         filesystem_async._results_queue = manager.Queue()
 
 
-def _shared_out() -> FullyParallelSaveStrategyWrapper:
-    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
-    return FullyParallelSaveStrategyWrapper(get_default_save_sharded_strategy(), group)
+def _replicas() -> torch.distributed.ProcessGroup:
+    return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective); keys that it does not ask for stay.
+
+    Each replica reads a part of what all of them need and gets the rest from the others.
 
     Raises:
         DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks what is asked for.
     """
     _check_readable(Path(folder))
     try:
-        return dist_checkpointing.load(state, str(folder))
+        strategy = FullyParallelLoadStrategyWrapper(get_default_load_sharded_strategy(str(folder)), _replicas())
+        return dist_checkpointing.load(state, str(folder), strategy)
     except (CheckpointingException, FileNotFoundError, EOFError, RuntimeError) as error:
         raise DataError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
 
 
-def tensors_metadata(folder: str | Path) -> dict[str, Any]:
-    """Return an unfilled ShardedTensor, as large as the global one, for each tensor of a checkpoint."""
-    _check_readable(Path(folder))
-    return dist_checkpointing.load_tensors_metadata(str(folder))
-
-
 def _check_readable(folder: Path) -> None:
-    """Refuse what this version cannot read, and pickles that hold what no checkpoint holds: Megatron would run them."""
-    safe_pickle.check_checkpoint(folder)
-    if not _OPTIONS and not (folder / "common.pt").is_file():
-        raise DataError(f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)")
+    """Refuse what this version cannot read, and pickles that hold what no checkpoint holds: Megatron would run them (collective).
+
+    One process looks for all, since there are pickles of each process that wrote the checkpoint.
+    """
+    wrong: list[str | None] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            safe_pickle.check_checkpoint(folder)
+            if not _OPTIONS and not (folder / "common.pt").is_file():
+                wrong = [f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"]
+        except DataError as error:
+            wrong = [str(error)]
+    torch.distributed.broadcast_object_list(wrong, src=0)
+    if wrong[0]:
+        raise DataError(wrong[0])

@@ -49,6 +49,8 @@ class GlobalBatch:
     def __init__(self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel], eod: int) -> None:
         self.platform, self.model, self.eod = platform, model, eod
         self.timer = WorkTimer(platform, on=recipe.resilience.straggler_interval > 0)
+        self.seconds = 0.0
+        """That this process computed in training, until someone sets it back."""
         self.length, self.micro_batch_size = recipe.data.seq_length, recipe.training.micro_batch_size
         self.packed = recipe.data.reset_attention_mask
         self._schedule = get_forward_backward_func()
@@ -81,7 +83,9 @@ class GlobalBatch:
                 total += report["sums"]
         total = torch.cat([total, torch.tensor(flags, dtype=torch.float64, device=self.platform.device)])
         torch.distributed.all_reduce(total)
-        loss_sum, tokens, *summed = total.tolist()
+        loss_sum, tokens, *summed = total.tolist()  # waits for the device
+        seconds = self.timer.take()
+        self.seconds += 0.0 if forward_only else seconds
         if tokens == 0:
             raise DataError("a whole batch has no token to learn from: every label is masked; check data.eod_mask_loss and the data")
         return Outcome(loss_sum / tokens, int(tokens), summed, [report["rows"] for report in reports])

@@ -19,6 +19,7 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
+        create_gloo_process_groups=False,  # for what is not used here; each links all replicas with each other
         distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type]  # a timedelta takes fractions too
     )
     # Stages draw different numbers, replicas of one stage the same, as in Megatron-LM.

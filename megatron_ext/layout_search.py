@@ -59,17 +59,26 @@ def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKin
     )
 
 
-def best(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, count: int) -> list[Estimate]:
-    """Return the `count` fastest layouts that fit, the fastest first; the batch, its tokens and the precision stay."""
+def search(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> list[Estimate]:
+    """Return all layouts over which model and batch can be spread, the fastest first; the batch, its tokens and the precision stay."""
     found = []
     for candidate in candidates(architecture, recipe, kind):
         try:
-            one = estimate(architecture, candidate, gpus, kind)
+            found.append(estimate(architecture, candidate, gpus, kind))
         except UsageError:
             continue
+    return sorted(found, key=lambda one: one.step.total)
+
+
+def best(found: list[Estimate], count: int) -> list[Estimate]:
+    """Return the first `count` that fit, of tensor, pipeline and context parallel sizes that are alike only the first."""
+    chosen: dict[tuple[int, int, int], Estimate] = {}
+    for one in found:
+        parallel = one.recipe.parallel
         if one.fits:
-            found.append(one)
-    return sorted(found, key=lambda one: one.step.total)[:count]
+            sizes = (parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size, parallel.context_parallel_size)
+            chosen.setdefault(sizes, one)
+    return list(chosen.values())[:count]
 
 
 def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Iterator[Recipe]:
@@ -91,6 +100,8 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
                 num_layers_in_first_pipeline_stage=None,
                 num_layers_in_last_pipeline_stage=None,
                 sequence_parallel=tensor > 1,
+                overlap_grad_reduce=True,
+                overlap_param_gather=True,
                 tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
             )
             training = dataclasses.replace(
@@ -121,4 +132,6 @@ _PARALLEL = (
     "pipeline_model_parallel_size",
     "virtual_pipeline_model_parallel_size",
     "context_parallel_size",
+    "overlap_grad_reduce",
+    "overlap_param_gather",
 )

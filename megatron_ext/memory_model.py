@@ -14,6 +14,7 @@ from megatron_ext.recipe import Recipe
 
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30
+_OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 
 
@@ -216,6 +217,21 @@ def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, l
         rest = max(piece - number, 0)
         return in_flight * ((piece - rest) * kept + rest * whole) / piece, whole - shared - rest * whole
     return in_flight / number * kept, number * whole - shared  # the group whose backward pass runs is whole
+
+
+def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
+    """Return the size of a checkpoint: weights, and in float32 the optimizer's copy of them and its two averages."""
+    return (_BYTES[recipe.training.precision] + _OPTIMIZER_STATE) * architecture.parameters
+
+
+def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
+    """Return the bytes of host memory that a process needs while it writes a checkpoint.
+
+    Megatron Core's `fully_reshardable` form, which lets the layout change, gathers in each process what its replicas hold of the
+    optimizer's state.
+    """
+    stages = recipe.parallel.pipeline_model_parallel_size
+    return _OPTIMIZER_STATE * max(stage_parameters(architecture, recipe, stage) for stage in range(stages))
 
 
 def all_stages(architecture: Architecture, recipe: Recipe, gpus: int) -> list[StageMemory]:

@@ -70,7 +70,7 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
 
     The model's gradients are summed over the tokens of the whole global batch and divided by their number once.
     """
-    optimizer = get_megatron_optimizer(OptimizerConfig(**optimizer_options(recipe)), list(model))
+    optimizer = get_megatron_optimizer(OptimizerConfig(**optimizer_options(recipe)), list(model), use_gloo_process_groups=False)
     for piece in model:
         piece.config.finalize_model_grads_func = finalize_model_grads
         piece.config.grad_scale_func = optimizer.scale_loss

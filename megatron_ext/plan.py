@@ -17,7 +17,7 @@ from megatron_ext import architecture as architectures
 from megatron_ext import memory_model
 from megatron_ext.architecture import Architecture
 from megatron_ext.gpu_kinds import KINDS
-from megatron_ext.layout_search import Estimate, best, estimate, overrides
+from megatron_ext.layout_search import Estimate, best, estimate, overrides, search
 from megatron_ext.recipe import Recipe
 
 GIB = 2**30
@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int | None:
         refused = None
     except UsageError as error:
         found, refused = None, str(error)
-    ranked = best(architecture, run, arguments.gpus, kind, arguments.best)
+    possible = search(architecture, run, arguments.gpus, kind)
     if arguments.json:
-        print(json.dumps(_as_json(arguments, architecture, found, refused, ranked), indent=1))
+        print(json.dumps(_as_json(arguments, architecture, found, refused, best(possible, arguments.best)), indent=1))
     else:
-        print(_as_text(arguments, architecture, run, found, refused, ranked))
+        print(_as_text(arguments, architecture, run, found, refused, possible))
     return 0
 
 
@@ -85,27 +85,42 @@ def _as_text(
     run: Recipe,
     found: Estimate | None,
     refused: str | None,
-    ranked: list[Estimate],
+    possible: list[Estimate],
 ) -> str:
     tokens = run.training.train_iters * run.training.global_batch_size * run.data.seq_length
     lines = [
-        f"{architecture.parameters / 1e9:.2f}B parameters, {tokens / 1e9:,.1f}B tokens, {arguments.gpus} x {arguments.gpu}",
+        f"{_count(architecture.parameters)} parameters, {_count(tokens)} tokens, {arguments.gpus} x {arguments.gpu}",
         f"{run.training.train_iters:,} steps of {run.training.global_batch_size} x {run.data.seq_length} tokens",
         "",
     ]
-    lines += [f"The recipe's layout is not possible: {refused}", ""] if found is None else _recipe_lines(found, arguments.gpu)
+    lines += [f"The recipe's layout is not possible: {refused}", ""] if found is None else _recipe_lines(architecture, found, arguments)
+    ranked = best(possible, arguments.best)
     if not ranked:
-        lines.append(f"No layout fits on {arguments.gpus} x {arguments.gpu}: take more GPUs, or shorter sequences")
-        return "\n".join(lines)
+        return "\n".join([*lines, _none_fits(arguments, run, possible)])
     lines.append("Fastest layouts that fit (the batch and the precision as in the recipe):")
     lines += table(
-        ["TP", "PP", "VP", "CP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"], [_row(one) for one in ranked]
+        ["TP", "PP", "VP", "CP", "DP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"],
+        [_row(one, arguments.gpus) for one in ranked],
     )
     lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe))}"]
     return "\n".join(lines)
 
 
-def _recipe_lines(one: Estimate, gpu: str) -> list[str]:
+def _none_fits(arguments: argparse.Namespace, run: Recipe, possible: list[Estimate]) -> str:
+    where = f"{arguments.gpus} x {arguments.gpu}"
+    if not possible:
+        batch = run.training.global_batch_size
+        return f"No layout divides the model and a batch of {batch} over {where}: take another number of GPUs, or another batch"
+    least = min(one.memory for one in possible) / GIB
+    return f"No layout fits on {where}, the smallest needs {least:.1f} GiB: take more GPUs, or shorter sequences"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:,.2f}B" if number >= 1e9 else f"{number / 1e6:,.2f}M"
+
+
+def _recipe_lines(architecture: Architecture, one: Estimate, arguments: argparse.Namespace) -> list[str]:
+    kind = KINDS[arguments.gpu]
     heads = ["stage", "layers", "parameters", "weights", "gradients", "optimizer", "activations", "logits", "total GiB"]
     rows = []
     for number, stage in enumerate(one.stages):
@@ -114,26 +129,30 @@ def _recipe_lines(one: Estimate, gpu: str) -> list[str]:
     parts = {name: seconds for name, seconds in dataclasses.asdict(one.step).items() if seconds >= 0.005 * one.step.total}
     sent = {name: size for name, size in dataclasses.asdict(one.volumes).items() if size}
     verdict = "fits" if one.fits else "DOES NOT FIT"
+    checkpoint = memory_model.checkpoint_bytes(architecture, one.recipe)
+    staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(kind.per_node, arguments.gpus)
     return [
         "Memory of each rank, by pipeline stage (GiB):",
         *table(heads, rows),
         f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f} GiB for CUDA and NCCL: "
-        f"{verdict} into {KINDS[gpu].memory / GIB:.1f} GiB",
+        f"{verdict} into {kind.memory / GIB:.1f} GiB",
         "",
         f"Step: {one.step.total:.2f} s ({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())})",
         f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f} days to the last step",
         f"Sent by a rank in a step, GiB: {', '.join(f'{name} parallel {size / GIB:.1f}' for name, size in sent.items()) or 'nothing'}",
+        f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a node's memory while it is written",
         "",
     ]
 
 
-def _row(one: Estimate) -> list[str]:
+def _row(one: Estimate, gpus: int) -> list[str]:
     parallel, training = one.recipe.parallel, one.recipe.training
     return [
         str(parallel.tensor_model_parallel_size),
         str(parallel.pipeline_model_parallel_size),
         str(parallel.virtual_pipeline_model_parallel_size or "-"),
         str(parallel.context_parallel_size),
+        str(memory_model.data_parallel_size(one.recipe, gpus)),
         str(training.micro_batch_size),
         training.recompute_granularity or "-",
         f"{one.memory / GIB:.1f}",

@@ -19,8 +19,8 @@ import torch
 from galen.errors import UsageError
 from megatron_ext.recipe import Recipe
 
-# Dense bf16 tensor-core peak in FLOP/s by device name, from NVIDIA's data sheets; the base of MFU.
-PEAK_BF16_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+# Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from NVIDIA's data sheets; the base of MFU.
+PEAK_BF16_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12}
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
 
@@ -84,7 +84,7 @@ class Platform:
 
     @property
     def new_event(self) -> Callable[[], Any]:
-        """What makes a mark in the device's work: record(), synchronize(), elapsed_time(later) in milliseconds."""
+        """What makes a mark in the device's work: record(), elapsed_time(later) in milliseconds."""
         if self.device.type == "cuda":
             return partial(torch.cuda.Event, enable_timing=True)
         from megatron_ext.cpu_platform import HostEvent

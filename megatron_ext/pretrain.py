@@ -132,6 +132,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         _start_folder(run)
     wandb_run = weights_and_biases.start(run.wandb, output) if first else None
     torch.distributed.barrier()
+    tokenised_data.check_ids([*run.data.train_prefixes, *run.data.validation_prefixes], architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
     model = build_pieces(platform, architecture, run)
@@ -199,12 +200,13 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
     """Write the manifest: its presence says that the run is finished."""
     output = Path(run.output)
     checkpoint = checkpoint_folder.newest(output / "checkpoints")
+    files = manifest.read(checkpoint)["outputs"]  # with their hashes: for one process a checkpoint of a terabyte is too much to read
     manifest.write(
         output / manifest.NAME,
         stage="pretrain",
         inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in (*run.data.train_prefixes, *run.data.validation_prefixes))],
         config=recipe.to_dict(run),
-        outputs=[output / "log.jsonl", *sorted(path for path in checkpoint.iterdir() if path.is_file())],
+        outputs=[output / "log.jsonl", checkpoint / manifest.NAME, *({**file, "path": checkpoint / file["path"]} for file in files)],
         counts=dataclasses.asdict(progress),
     )
     _say(f"finished: {progress.iteration} steps, {progress.consumed_tokens:,} tokens in {progress.seconds:,.0f} s; checkpoint {checkpoint}")

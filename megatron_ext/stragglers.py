@@ -2,6 +2,7 @@
 
 import socket
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,9 +39,7 @@ class WorkTimer:
         self._spans.append((self._begun, ended))
 
     def take(self) -> float:
-        """Return the seconds since the last call, and begin anew."""
-        if self._spans:
-            self._spans[-1][1].synchronize()
+        """Return the seconds since the last call, and begin anew; the device must have done all that it was given."""
         seconds = sum(begun.elapsed_time(ended) for begun, ended in self._spans) / 1000
         self._spans = []
         return seconds
@@ -75,10 +74,12 @@ def find_slow(seconds: Sequence[float], places: Sequence[tuple[str, int]], ratio
         places: host and pipeline stage of each process.
         ratio: how much is slow.
     """
-    found = []
-    for rank, (time, (host, stage)) in enumerate(zip(seconds, places, strict=True)):
-        peers = [other for other, (_, at) in zip(seconds, places, strict=True) if at == stage]
-        median = statistics.median_low(peers)  # of two processes the slow one must not be part of the measure
-        if time > ratio * median:
-            found.append({"rank": rank, "host": host, "seconds": round(time, 3), "median": round(median, 3)})
-    return found
+    peers: dict[int, list[float]] = defaultdict(list)
+    for time, (_, stage) in zip(seconds, places, strict=True):
+        peers[stage].append(time)
+    medians = {stage: statistics.median_low(times) for stage, times in peers.items()}  # of two the slow one must not be the measure
+    return [
+        {"rank": rank, "host": host, "seconds": round(time, 3), "median": round(medians[stage], 3)}
+        for rank, (time, (host, stage)) in enumerate(zip(seconds, places, strict=True))
+        if time > ratio * medians[stage]
+    ]

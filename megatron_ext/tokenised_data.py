@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
@@ -39,7 +40,7 @@ class Vocabulary:
 
 
 def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> Vocabulary:
-    """Check that the files are whole, not empty, and made with the model's tokenizer; return their vocabulary.
+    """Check that the files are whole, not empty, and made with the model's tokenizer as far as a manifest tells; return their vocabulary.
 
     Args:
         prefixes: paths of the .bin/.idx pairs without the ending.
@@ -80,24 +81,45 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
     if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
         raise DataError(f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens} tokens; tokenise again")
-    described = Path(prefix.removesuffix("_document").rpartition("_")[0] + f"_{manifest.NAME}")
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # a whole index: one process of each machine
+    described = _manifest_of(prefix)
     if described.is_file():
         made = manifest.read(described, "preprocess")
-        _check_index(index, described, made)
+        if reads:
+            _check_index(index, described, made)
         return _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
-    _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
-    largest = int(numpy.memmap(binary, _DTYPES[code], "r").max())
-    if largest >= architecture.vocab_size:
-        raise DataError(
-            f"{binary} holds the id {largest}, the model has {architecture.vocab_size} embedding rows: another tokenizer made it"
-        )
+    if reads:
+        _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
     return _NO_EOD
 
 
+def check_ids(prefixes: list[str], architecture: Architecture) -> None:
+    """Check that files without a manifest hold no id that the model lacks (collective: each process reads its share of all tokens).
+
+    Raises:
+        DataError: one does.
+    """
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    for prefix in prefixes:
+        if _manifest_of(prefix).is_file():
+            continue
+        binary = Path(f"{prefix}.bin")
+        with Path(f"{prefix}.idx").open("rb") as file:
+            ids = numpy.memmap(binary, _DTYPES[_HEADER.unpack(file.read(_HEADER.size))[2]], "r")
+        found: list[Any] = [None] * ranks
+        torch.distributed.all_gather_object(found, int(ids[len(ids) * rank // ranks : len(ids) * (rank + 1) // ranks].max(initial=0)))
+        if max(found) >= architecture.vocab_size:
+            raise DataError(
+                f"{binary} holds the id {max(found)}, the model has {architecture.vocab_size} embedding rows: another tokenizer made it"
+            )
+
+
+def _manifest_of(prefix: str) -> Path:
+    return Path(prefix.removesuffix("_document").rpartition("_")[0] + f"_{manifest.NAME}")
+
+
 def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
-    """Check that an index is the one that was written; one process of each machine reads it."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return
+    """Check that an index is the one that was written."""
     for record in made["outputs"]:
         if Path(record["path"]).name == index.name and manifest.sha256(index) != record["sha256"]:
             raise DataError(f"{index} was altered since {where} was written; tokenise again")

@@ -70,7 +70,7 @@ class Trainer:
         resilience = self.recipe.resilience
         self.progress = progress
         self.guard = LossGuard(resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses)
-        self.batches = self._batches(self.data.train, progress.position)
+        self.batches = self._batches(self.data.train, progress.position, self.recipe.data.num_workers)
 
     def run(self) -> str | None:
         """Train to the recipe's last step, with validations and checkpoints on the way.
@@ -212,7 +212,8 @@ class Trainer:
         if options.manual_gc_interval and step % options.manual_gc_interval == 0:
             gc.collect()
         if every and step % every == 0:
-            slow = self.stragglers.slow(self.batch.timer.take() / every, self.platform.device)
+            slow = self.stragglers.slow(self.batch.seconds / every, self.platform.device)
+            self.batch.seconds = 0.0
             if slow and self.log:
                 self.log.event("slow_ranks", step, {"ranks": slow})
 
@@ -221,14 +222,12 @@ class Trainer:
         """Measure the loss of each source over the same validation batches each time."""
         if not self.data.validation:
             return
-        self.batch.timer.take()
         for piece in self.state.model:
             piece.eval()
         losses, tokens = {}, 0
         for name, dataset in self.data.validation.items():
             losses[name], counted = self._loss_over(dataset)
             tokens += counted
-        self.batch.timer.take()
         if self.log:
             share = sum(self.data.weights.values())
             mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
@@ -237,7 +236,7 @@ class Trainer:
     def _loss_over(self, dataset: Any) -> tuple[float, int]:
         """Return the mean loss over a validation dataset and its number of tokens."""
         options = self.recipe.training
-        source, micro_batches = self._batches(dataset, 0), self._micro_batches(options.global_batch_size)
+        source, micro_batches = self._batches(dataset, 0, workers=0), self._micro_batches(options.global_batch_size)
         outcomes = []
         for _ in range(options.eval_iters):
             self.watchdog.enter(self.progress.iteration, "validation")
@@ -248,7 +247,7 @@ class Trainer:
     def _micro_batches(self, size: int) -> int:
         return size // (self.recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size())
 
-    def _batches(self, dataset: Any, first: int) -> Batches:
+    def _batches(self, dataset: Any, first: int, workers: int) -> Batches:
         sampler = batches.BatchSampler(
             total=len(dataset),
             consumed=first,
@@ -256,4 +255,4 @@ class Trainer:
             rank=parallel_state.get_data_parallel_rank(),
             ranks=parallel_state.get_data_parallel_world_size(),
         )
-        return batches.loader(dataset, sampler, self.recipe.data.num_workers, pin_memory=self.platform.pin_memory)
+        return batches.loader(dataset, sampler, workers, pin_memory=self.platform.pin_memory)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
-from megatron_ext.dist_checkpoint import save_sharded
+from megatron_ext.dist_checkpoint import ShardedWriter
 from megatron_ext.model import build_model
 from megatron_ext.recipe import Parallel
 
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     model = build_model(platform, architecture.read(checkpoint_folder.newest(checkpoint)), 128)
     checkpointing.load_weights(model, checkpoint)
     Path(target).mkdir()
-    save_sharded(checkpointing._without_extra_state(model.sharded_state_dict(metadata=dict(checkpointing._METADATA))), target)
+    ShardedWriter().save(checkpointing._without_extra_state(model.sharded_state_dict(metadata=dict(checkpointing._METADATA))), target)

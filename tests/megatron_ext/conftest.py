@@ -41,6 +41,16 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def group_of_one():
+    """A process group of this process alone."""
+    import torch
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 class Started:
     """A run under way: the ids of its processes; `wait` returns their exit codes and what they wrote."""
 

@@ -6,9 +6,26 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from galen import manifest
+from megatron_ext.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
+
+STEPS = ["training.train_iters=2", "training.save_interval=1", "training.eval_iters=0", "optimizer.lr_warmup_iters=0"]
+
+
+@pytest.mark.multiprocess
+def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
+    overlap = ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]
+    output = pretrain_forked(2, *STEPS, *overlap, output=tmp_path / "out")
+    for iteration in (1, 2):
+        saved = TorchDist(output / "checkpoints" / f"iter_{iteration:07d}")
+        names = [name for name in saved.tensors if not name.startswith("optimizer.")]
+        assert len(names) == 9
+        for name in names:
+            weight, copy = (saved.rows(key, None, 0, saved.shape(key, None)[0]) for key in (name, f"optimizer.state.param.{name}"))
+            assert torch.equal(weight, copy), (iteration, name)
 
 
 @pytest.fixture

@@ -4,12 +4,16 @@ import pytest
 
 from tests.megatron_ext.conftest import log
 
+OVERLAP = ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]
 LAYOUTS = {
     "TP2": (2, ["parallel.tensor_model_parallel_size=2"]),
     "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
     "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
-    "DP2 with overlap": (2, ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]),
-    "PP2, interleaved": (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2"]),
+    "DP2 with overlap": (2, OVERLAP),
+    "PP2 x DP2, interleaved, with overlap": (
+        4,
+        ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2", *OVERLAP],
+    ),
     "CP2": (2, ["parallel.context_parallel_size=2"]),
     "full recompute": (1, ["training.recompute_granularity=full", "training.recompute_num_layers=2"]),
     "selective recompute": (1, ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,core_attn,layernorm]"]),

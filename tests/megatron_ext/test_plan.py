@@ -28,6 +28,8 @@ def test_a_layout_that_does_not_fit_and_ones_that_do(call):
     assert found["best"] and all(one["fits"] and one["memory"] < 80 * 2**30 for one in found["best"])
     times = [one["step_seconds"] for one in found["best"]]
     assert times == sorted(times)
+    sizes = [tuple(word for word in one["layout"] if "_model_parallel_size" in word and "virtual" not in word) for one in found["best"]]
+    assert len(set(sizes)) == len(sizes)
     for one in found["best"]:
         assert one["step_seconds"] == pytest.approx(sum(one["step_parts"].values()))
 
@@ -42,12 +44,14 @@ def test_the_table(call):
     text = call("--gpus", "64")
     assert "68.98B parameters" in text and "DOES NOT FIT into 79.6 GiB" in text
     assert "Fastest layouts that fit" in text
+    assert "A checkpoint has 899.4 GiB" in text
 
 
 def test_an_impossible_layout_says_why(call):
     text = call("--gpus", "63", "parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true")
     assert "not possible: 63 processes cannot be divided" in text
-    assert "No layout fits on 63" in text
+    assert "No layout divides the model and a batch of 512 over 63" in text
+    assert "No layout fits on 8 x h100-80gb, the smallest needs " in call("--gpus", "8")
 
 
 def test_fp8_needs_a_gpu_that_has_it(call):

@@ -55,6 +55,7 @@ def plant_object(folder, planted):
     (folder / ".metadata").write_bytes(pickle.dumps(content))
 
 
+@pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize("plant", [plant_metadata, plant_common, plant_object])
 def test_a_planted_pickle_is_refused_by_name(tmp_path, checkpoint, plant):
     copy, mark = tmp_path / "copy", tmp_path / "was-run"

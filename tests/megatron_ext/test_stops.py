@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from tests.megatron_ext.conftest import RECIPE, log
@@ -37,8 +38,10 @@ def start(tmp_path, start_forked, checkpoint, data):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
-    run, output = start("resilience.straggler_interval=1", "resilience.straggler_ratio=1.0000001")
-    os.kill(run.pids[1], number)
+    run, output = start("resilience.straggler_interval=1", "resilience.straggler_ratio=1.0000001", "data.num_workers=1")
+    asked = psutil.Process(run.pids[1])
+    for process in (*asked.children(recursive=True), asked):  # as Slurm does: those that read ahead get it too
+        process.send_signal(number)
     codes, written = run.wait()
     assert codes == [75, 75], written[-3000:]
     stopped = json.loads((output / "stopped.json").read_text())

@@ -10,7 +10,7 @@ from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder
 from megatron_ext.batches import BatchSampler
-from megatron_ext.tokenised_data import check
+from megatron_ext.tokenised_data import check, check_ids
 from tests.conftest import run
 
 
@@ -64,16 +64,18 @@ def test_a_larger_vocabulary_is_refused(tmp_path, tokenised, shape, tiny_tokeniz
         check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
 
 
+@pytest.mark.usefixtures("group_of_one")
 def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
     prefix = str(data / "train_text_document")
     assert check([prefix], shape, tmp_path / "none").vocab_size == 300
+    check_ids([prefix], shape)
     ids = numpy.memmap(f"{prefix}.bin", numpy.uint16, "r")
     (tmp_path / "x.idx").write_bytes((data / "train_text_document.idx").read_bytes())
     ids = numpy.array(ids)
     ids[7] = 300
     ids.tofile(tmp_path / "x.bin")
     with pytest.raises(DataError, match="holds the id 300, the model has 300 embedding rows"):
-        check([str(tmp_path / "x")], shape, tmp_path / "none")
+        check_ids([prefix, str(tmp_path / "x")], shape)
 
 
 @pytest.mark.parametrize(
