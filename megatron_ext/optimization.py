@@ -100,6 +100,13 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
                 }
 
 
+def complete_groups(optimizer: MegatronOptimizer) -> None:
+    """Fill in what a checkpoint of another Adam lacks (PyTorch's has no `bias_correction`, Transformer Engine's no `fused`)."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        for group in part.optimizer.param_groups:
+            group |= part.optimizer.defaults | group
+
+
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:
     """Return the schedule; its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its place."""
     options, training = recipe.optimizer, recipe.training
