@@ -33,6 +33,7 @@ _STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_STORAGE_OF_BYTES = (("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes"))
 _INERT = ("megatron.", "nemo.", "transformer_engine.")
 _MCORE_METADATA = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata")
 """What Megatron Core 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
@@ -129,7 +130,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda text, encoding: text.encode(encoding)
         if (module, name) == _MCORE_METADATA:
             return Metadata
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
+        if (module, name) in _STORAGE_OF_BYTES:
             return self._storage
         if module.startswith(_INERT):
             return type(name, (Inert,) if _is_class(name) else (_NotRun,), {"name": f"{module}.{name}", "source": self.source})
