@@ -1,6 +1,6 @@
 """Say with what `make gpu-check` runs, or what is missing for it (exit code 2). No other package is needed to start this.
 
-    python benchmarks/gpu_environment.py
+python benchmarks/gpu_environment.py
 """
 
 import sys
