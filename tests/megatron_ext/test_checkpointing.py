@@ -72,3 +72,13 @@ def test_groups_of_another_adam_are_completed():
     inner.param_groups[0]["lr"] = 0.25
     optimization.complete_groups(SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)]))
     assert inner.param_groups[0]["amsgrad"] is False and inner.param_groups[0]["lr"] == 0.25
+
+
+def test_remainders_of_weights_are_restored_as_integers():
+    weight, taken = torch.zeros(2, dtype=torch.bfloat16), {}
+    inner = SimpleNamespace(store_param_remainders=True, set_scaled_state=lambda _, name, state: taken.update({name: state}))
+    optimization._load_remainders(SimpleNamespace(optimizer=inner))
+    inner.set_scaled_state(weight, "master_param", torch.tensor([-32768.0, 32767.0]))
+    inner.set_scaled_state(weight, "exp_avg", torch.tensor([0.5, 0.25]))
+    assert taken["master_param"].tolist() == [-32768, 32767] and taken["master_param"].dtype == torch.int16
+    assert taken["exp_avg"].dtype == torch.float32
