@@ -35,6 +35,8 @@ _STORAGES = {
 }
 _STORAGE_OF_BYTES = (("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes"))
 _INERT = ("megatron.", "nemo.", "transformer_engine.")
+_CPU_ADAM = ("torch.optim.adamw", "AdamW")
+"""What Megatron's optimizer on the host steps with, named in its checkpoints."""
 _MCORE_METADATA = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata")
 """What Megatron Core 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
 _REAL = {  # data classes and enumerations: making one runs nothing else
@@ -132,8 +134,9 @@ class _Unpickler(pickle.Unpickler):
             return Metadata
         if (module, name) in _STORAGE_OF_BYTES:
             return self._storage
-        if module.startswith(_INERT):
-            return type(name, (Inert,) if _is_class(name) else (_NotRun,), {"name": f"{module}.{name}", "source": self.source})
+        if module.startswith(_INERT) or (module, name) == _CPU_ADAM:
+            kind = Inert if module.startswith(_INERT) and _is_class(name) else _NotRun
+            return type(name, (kind,), {"name": f"{module}.{name}", "source": self.source})
         if (module, name) not in _REAL or "." in name:
             raise DataError(
                 f"{self.source} asks to run {module}.{name}, which no checkpoint holds; nothing was run. "

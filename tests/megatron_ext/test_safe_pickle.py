@@ -156,3 +156,10 @@ def test_tensors_pickled_with_their_bytes_are_checked(tmp_path):
         with pytest.raises(DataError, match=r"history asks to run posix\.system"):
             safe_pickle.check_bytes(pickle.dumps(history | {"scale_bwd": planted}), "history")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_the_class_of_an_optimizer_may_be_named_but_not_made():
+    """Megatron's optimizer on the host stores it."""
+    safe_pickle.check_bytes(pickle.dumps({"cpu_optimizer_cls": torch.optim.AdamW}), "groups")
+    with pytest.raises(DataError, match=r"groups asks to run torch\.optim\.adamw\.AdamW"):
+        safe_pickle.check_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
