@@ -2,6 +2,7 @@
 #
 # PYTHON  the interpreter that the environment is made with, 3.11 or 3.12     make test PYTHON=python3.12 VENV=.venv312
 # VENV    the folder of the environment                                      (default .venv)
+# GPU_PYTHON the interpreter of `make gpu-check` (default that of VENV, without one PYTHON: in NVIDIA's container the one that has PyTorch)
 # GPU_ARGS  further options of benchmarks/train_gpu.py for the 8B model             on one 80 GB GPU: GPU_ARGS="--layers 16"
 
 SHELL := /bin/bash
@@ -11,6 +12,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV ?= .venv
+GPU_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON))
 PYTEST_ARGS ?=
 MEDLINE ?=
 GPU_ARGS ?=
@@ -51,12 +53,14 @@ lint: $(READY)  ## ruff (rules and format), the type checker, shellcheck
 	@$(RUN) -m mypy $(CODE)
 
 .PHONY: gpu-check
-gpu-check: $(READY)  ## on a machine with GPUs: versions, loss curves of bf16 and FP8 against fp32, speed of a 1B and an 8B model
-	@$(RUN) -c "from galen import manifest; from megatron_ext import platforms; print(manifest.versions(), platforms.current())"
-	@$(RUN) benchmarks/loss_curves.py --steps 50
+gpu-check:  ## on a machine with GPUs: versions, loss curves of bf16 and FP8 against fp32, speed of a 1B and an 8B model
+	@$(GPU_PYTHON) benchmarks/gpu_environment.py
+	@$(GPU_PYTHON) benchmarks/loss_curves.py --steps 50
 	@for precision in bf16 fp8; do
-	  $(RUN) benchmarks/train_gpu.py --model llama_1b --precision $$precision --profile --output benchmarks/results/llama_1b_$$precision.json
-	  $(RUN) benchmarks/train_gpu.py --model llama_3_8b --precision $$precision --lean $(GPU_ARGS) --profile \
+	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_1b --precision $$precision --profile --output benchmarks/results/llama_1b_$$precision.json
+	done
+	@for precision in bf16 fp8; do
+	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_3_8b --precision $$precision --lean $(GPU_ARGS) --profile \
 	    --output benchmarks/results/llama_3_8b_$$precision.json
 	done
 

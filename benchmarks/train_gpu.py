@@ -45,9 +45,19 @@ LEAN = [
 ]
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
+    import torch
+
+    try:
+        measure(arguments)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(f"{arguments.model} does not fit: take fewer --layers, --lean, or more GPUs (torchrun); {error}") from None
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Train, and print and write what was measured."""
     shape = architecture(arguments.model, arguments.layers)
     from synthetic_run import SyntheticRun, steps
 
@@ -82,7 +92,6 @@ def main(argv: list[str] | None = None) -> int | None:
         if arguments.output:
             write_text(arguments.output, json.dumps(result, indent=1) + "\n")
     run.platform.leave_distributed()
-    return None
 
 
 def architecture(model: str, layers: int | None) -> Any:

@@ -1,7 +1,11 @@
 """Training on Megatron Core: what the core lacks for continued pretraining, and nothing that it has."""
 
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 
 # Said by the core, or by PyTorch for the core's own calls, nothing that a user could change.
 _UNHELPFUL = (
@@ -19,3 +23,21 @@ _UNHELPFUL = (
 for _message in _UNHELPFUL:
     warnings.filterwarnings("ignore", message=f".*{_message}")
 logging.getLogger("megatron").setLevel(logging.ERROR)  # deprecations among its own parts
+
+
+class _BeforeTheCore(MetaPathFinder):
+    """Prepares the process for Megatron Core the moment before it is imported."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
+        """Find nothing, but see what is looked for."""
+        if name != "megatron.core":
+            return
+        import torch
+
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # lets communication overlap with computation; read at CUDA's start
+        if not torch.cuda.is_available():  # a login node, a container: the core would call their kernels
+            for package in ("transformer_engine", "apex"):
+                sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # as if it were not installed
+
+
+sys.meta_path.insert(0, _BeforeTheCore())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from megatron.core.dist_checkpointing import ShardedObject
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.transformer import TransformerConfig
 
 from galen.errors import DataError
-from megatron_ext import checkpoint_folder, layout
+from megatron_ext import checkpoint_folder, layout, optimization, safe_pickle
 from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.model import LanguageModel
 
@@ -70,6 +72,9 @@ def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | 
     loaded = load_sharded({name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}, folder)
     for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
         piece.load_state_dict(loaded[name], strict=False)
+        for key, weight in piece.named_parameters():
+            if hasattr(weight, "get_high_precision_init_val"):  # kept in FP8: what the optimizer will start from, random so far
+                weight.get_high_precision_init_val().copy_(loaded[name][key])
 
 
 def load(folder: Path, run: Run) -> Progress:
@@ -87,9 +92,11 @@ def load(folder: Path, run: Run) -> Progress:
     same_layout = saved["layout"] == layout.sizes()
     with torch.no_grad():
         state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
+        _allow_fp8_history(state, folder)
         for name, piece in zip(_sharded_names(run.model), run.model, strict=True):
             piece.module.load_state_dict(state[name], strict=False)
         run.optimizer.load_state_dict(state["optimizer"])
+        optimization.complete_groups(run.optimizer)
     run.scheduler.num_steps = 0  # loading adds to it
     run.scheduler.load_state_dict(saved["scheduler"])
     if same_layout:
@@ -114,6 +121,8 @@ def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str
     optimizer = run.optimizer.sharded_state_dict(
         weights if len(run.model) > 1 else weights["model"], is_loading=loading, metadata=dict(_METADATA)
     )
+    if loading and not _keeps_fp8_history(run.model[0].config):
+        weights = {name: _without_extra_state(part) for name, part in weights.items()}
     state = {**weights, "optimizer": optimizer}
     if with_random:
         state["random"] = _sharded_random()
@@ -129,8 +138,22 @@ def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
     return {name: piece.sharded_state_dict(metadata=dict(_METADATA)) for name, piece in zip(_sharded_names(pieces), pieces, strict=True)}
 
 
+def _keeps_fp8_history(config: TransformerConfig) -> bool:
+    """Whether a step depends on the scales of the steps before it; otherwise what Transformer Engine stores of FP8 is empty."""
+    return config.fp8 is not None and config.fp8_recipe == "delayed"
+
+
+def _allow_fp8_history(state: dict[str, Any], folder: Path) -> None:
+    """Let Transformer Engine unpickle the scales that it pickled, once they are seen to hold nothing else; by itself it refuses."""
+    for weights in (part for name, part in state.items() if name.startswith("model")):
+        for name in (name for name in weights if name.endswith("_extra_state")):
+            if (history := weights[name]) is not None and history.numel():
+                safe_pickle.check_bytes(history.numpy().tobytes(), f"{name} in {folder}")
+                os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] = "1"
+
+
 def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
-    """Leave out Transformer Engine's `_extra_state`, the scaling history of FP8: an imported checkpoint has none."""
+    """Leave out Transformer Engine's `_extra_state`, the scaling history of FP8: a checkpoint of PyTorch's layers has none."""
     return {name: value for name, value in weights.items() if not name.endswith("_extra_state")}
 
 

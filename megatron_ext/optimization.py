@@ -1,6 +1,7 @@
 """Wraps the model for data parallelism and builds Megatron's distributed AdamW and its learning-rate schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +79,24 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
             no_sync = [other.no_sync for other in model]
             piece.config.no_sync_func = no_sync if len(model) > 1 else no_sync[0]
     _allocate_state(optimizer)
+    _load_remainders(optimizer)
     return optimizer
+
+
+def _load_remainders(optimizer: MegatronOptimizer) -> None:
+    """Let the precision-aware optimizer be restored (megatron-core 0.19.2, Transformer Engine 2.20).
+
+    Of each bf16 weight's fp32 copy Transformer Engine keeps the lower 16 bits, as an integer. Megatron stores these integers in
+    float32, which holds them exactly, and gives them back so; Transformer Engine takes only integers.
+    """
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        if getattr(part.optimizer, "store_param_remainders", False):
+            part.optimizer.set_scaled_state = partial(_set_state, part.optimizer.set_scaled_state)
+
+
+def _set_state(original: Callable, weight: torch.Tensor, name: str, state: torch.Tensor) -> None:
+    remainder = name == "master_param" and weight.dtype == torch.bfloat16
+    original(weight, name, state.to(torch.int16) if remainder else state)
 
 
 def _allocate_state(optimizer: MegatronOptimizer) -> None:
@@ -98,6 +116,13 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
                     "exp_avg": torch.zeros_like(weight),
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
+
+
+def complete_groups(optimizer: MegatronOptimizer) -> None:
+    """Fill in what a checkpoint of another Adam lacks (PyTorch's has no `bias_correction`, Transformer Engine's no `fused`)."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        for group in part.optimizer.param_groups:
+            group |= part.optimizer.defaults | group
 
 
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:

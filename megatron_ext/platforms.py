@@ -126,13 +126,16 @@ class Platform:
         """Allocate Transformer Engine's communication buffers for overlap with tensor parallelism, where the recipe wants it."""
         if not run.parallel.tp_comm_overlap:
             return
-        from transformer_engine.pytorch.module.base import initialize_ub
+        from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
 
-        tokens = run.data.seq_length * run.training.micro_batch_size // run.parallel.context_parallel_size
+        training = run.training
+        modes = [UserBufferQuantizationMode.FP8 if training.fp8_format else UserBufferQuantizationMode.NONE]
+        if training.first_last_layers_bf16:  # these have buffers of their own
+            modes.append(UserBufferQuantizationMode.NONE)
         initialize_ub(
-            shape=[tokens, hidden_size],
+            shape=[run.data.seq_length * training.micro_batch_size // run.parallel.context_parallel_size, hidden_size],
             tp_size=run.parallel.tensor_model_parallel_size,
-            use_fp8=run.training.fp8_format is not None,
+            quantization_modes=modes,
             bootstrap_backend="nccl",
         )
 
@@ -159,13 +162,29 @@ class Platform:
 @functools.cache
 def current() -> Platform:
     """Return this process's platform and make it ready for Megatron; the first call decides."""
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # lets communication overlap with computation; read at CUDA's start
     platform = plain()
+    if platform.transformer_engine:
+        _check_transformer_engine()
     if platform.device.type == "cpu":
         from megatron_ext import cpu_platform
 
         cpu_platform.install()
     return platform
+
+
+def _check_transformer_engine() -> None:
+    """Refuse an installation that does not load: Megatron would take it for none, or fail in its own way.
+
+    Raises:
+        UsageError: says why it does not load.
+    """
+    try:
+        importlib.import_module("transformer_engine.pytorch")
+    except Exception as error:  # a library that is missing or too old, a build for another PyTorch: each fails in another way
+        raise UsageError(
+            f"Transformer Engine is installed but does not load: {type(error).__name__}: {error}. Install one that fits PyTorch "
+            f"{torch.__version__} (requirements-gpu.txt), or none: pip uninstall transformer-engine"
+        ) from error
 
 
 def plain() -> Platform:

@@ -52,7 +52,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Check what concerns several keys."""
         recipe_checks.check_data(self.data, self.training)
-        recipe_checks.check_parallel(self.parallel)
+        recipe_checks.check_parallel(self.parallel, self.training)
         recipe_checks.check_precision(self.training, self.optimizer)
         recipe_checks.check_batches(self.training)
         recipe_checks.check_intervals(self.training)

@@ -40,12 +40,14 @@ def check_data(data: Data, training: Training) -> None:
         before = phase.start_step
 
 
-def check_parallel(parallel: Parallel) -> None:
+def check_parallel(parallel: Parallel, training: Training) -> None:
     """Check which ways of spreading need which others."""
     if parallel.sequence_parallel and parallel.tensor_model_parallel_size == 1:
         raise ValueError("parallel.sequence_parallel needs parallel.tensor_model_parallel_size of at least 2; set it to false")
     if parallel.tp_comm_overlap and not parallel.sequence_parallel:
         raise ValueError("parallel.tp_comm_overlap needs parallel.sequence_parallel; set it to true, or tp_comm_overlap to false")
+    if parallel.tp_comm_overlap and training.precision != "bf16":
+        raise ValueError("parallel.tp_comm_overlap needs training.precision: bf16, the type of its buffers")
     if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
         raise ValueError("parallel.overlap_param_gather needs parallel.overlap_grad_reduce; set both to true")
     if parallel.virtual_pipeline_model_parallel_size and parallel.pipeline_model_parallel_size == 1:

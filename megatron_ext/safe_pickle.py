@@ -33,7 +33,10 @@ _STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_STORAGE_OF_BYTES = (("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes"))
 _INERT = ("megatron.", "nemo.", "transformer_engine.")
+_CPU_ADAM = ("torch.optim.adamw", "AdamW")
+"""What Megatron's optimizer on the host steps with, named in its checkpoints."""
 _MCORE_METADATA = ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata")
 """What Megatron Core 0.15 stores instead of PyTorch's Metadata: the same fields and one more."""
 _REAL = {  # data classes and enumerations: making one runs nothing else
@@ -95,6 +98,20 @@ class Inert:
         return f"{type(self).name.rpartition('.')[2]}{self.arguments or ''}"
 
 
+class _NotRun(Inert):
+    """Stands for a function or module of a training program: a file may name it, not call it or reach through it."""
+
+    source: str | Path = ""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_NotRun":
+        raise DataError(f"{cls.source} asks to run {cls.name}, which no checkpoint does; nothing was run")
+
+
+def _is_class(name: str) -> bool:
+    """Whether a name is written as those of classes are (`AttnBackend`, `Outer.Inner`), not as those of functions and modules."""
+    return all(part.lstrip("_")[:1].isupper() for part in name.split("."))
+
+
 class _Unpickler(pickle.Unpickler):
     """Unpickles data; `source` names the file in messages, `place` finds a storage by its key."""
 
@@ -115,8 +132,11 @@ class _Unpickler(pickle.Unpickler):
             return lambda text, encoding: text.encode(encoding)
         if (module, name) == _MCORE_METADATA:
             return Metadata
-        if module.startswith(_INERT):
-            return type(name, (Inert,), {"name": f"{module}.{name}"})
+        if (module, name) in _STORAGE_OF_BYTES:
+            return self._storage
+        if module.startswith(_INERT) or (module, name) == _CPU_ADAM:
+            kind = Inert if module.startswith(_INERT) and _is_class(name) else _NotRun
+            return type(name, (kind,), {"name": f"{module}.{name}", "source": self.source})
         if (module, name) not in _REAL or "." in name:
             raise DataError(
                 f"{self.source} asks to run {module}.{name}, which no checkpoint holds; nothing was run. "
@@ -131,10 +151,16 @@ class _Unpickler(pickle.Unpickler):
         path, offset = self.place(str(pid[2]))
         return pid[1].dtype, path, offset
 
+    def _storage(self, data: bytes) -> Any:
+        """Return the storage in what PyTorch pickles of a tensor alone: four pickles, the last of them the storage, its keys, its bytes."""
+        file = io.BytesIO(data)
+        *_, storage = [_Unpickler(file, self.source, self.place).load() for _ in range(4)]
+        return storage
+
     def _member(self, owner: Any, name: str) -> Any:
         """Return a member of an enumeration, the one thing for which such files call getattr."""
         if isinstance(owner, type) and issubclass(owner, Inert):
-            return owner(name)
+            return owner(name)  # refused where it is no class: a module's member may be anything
         if isinstance(owner, type) and issubclass(owner, enum.Enum) and name in owner.__members__:
             return owner[name]
         raise DataError(f"{self.source} asks to run getattr on {owner!r}, which no checkpoint holds; nothing was run")
@@ -157,6 +183,15 @@ def read_pickle(path: str | Path) -> Any:
     """
     with Path(path).open("rb") as file:
         return _load(_Unpickler(file, path), path)
+
+
+def check_bytes(data: bytes, source: str) -> None:
+    """Check a bare pickle that holds its tensors itself.
+
+    Raises:
+        DataError: it is damaged, or names a class that such files do not hold.
+    """
+    _load(_Unpickler(io.BytesIO(data), source, lambda _: (Path(), 0)), source)
 
 
 def read_archive(path: str | Path, offset: int = 0, length: int | None = None) -> Any:

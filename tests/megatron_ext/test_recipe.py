@@ -110,6 +110,10 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
         ("parallel.tensor_parallel=2", "did you mean"),
         ("parallel.virtual_pipeline_model_parallel_size=2", "needs parallel.pipeline_model_parallel_size of at least 2"),
         ("parallel.tp_comm_overlap=true", "needs parallel.sequence_parallel"),
+        (
+            "parallel.tp_comm_overlap=true parallel.sequence_parallel=true parallel.tensor_model_parallel_size=3 training.precision=fp32",
+            "parallel.tp_comm_overlap needs training.precision: bf16",
+        ),
         ("training.fp8_param_gather=true", "training.fp8_param_gather needs training.fp8_format"),
         ("training.fp8_format=hybrid training.precision=fp32", "needs training.precision: bf16"),
         ("training.fp8_format=hybrid training.first_last_layers_bf16=true", "does not go with fp8_recipe: delayed"),

@@ -1,5 +1,6 @@
 """A checkpoint from elsewhere runs no code: planted pickles are refused by name, wherever they are."""
 
+import io
 import os
 import pickle
 import shutil
@@ -23,6 +24,16 @@ class Planted:
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
+
+
+class Loaded:
+    """Stands for a storage, which PyTorch pickles as bytes to load."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (self.content,)
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +136,31 @@ def test_a_cut_file_is_named(tmp_path, checkpoint):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DataError, match=r"__2_0\.distcp"):
         megatron_to_hf.main(["--megatron", str(copy), "--output", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    "text", [b"cmegatron.core.utils\nrun\n(S'ls'\ntR.", b"cbuiltins\ngetattr\n(cmegatron.core.utils\nos\nS'system'\ntR."]
+)
+def test_functions_and_modules_of_a_training_program_are_not_run(tmp_path, text):
+    (tmp_path / "x").write_bytes(text)
+    with pytest.raises(DataError, match=r"asks to run megatron\.core\.utils\.(run|os), which no checkpoint does; nothing was run"):
+        safe_pickle.read_pickle(tmp_path / "x")
+
+
+def test_tensors_pickled_with_their_bytes_are_checked(tmp_path):
+    """Transformer Engine stores the scales of FP8 so."""
+    history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3, dtype=torch.bfloat16)}
+    safe_pickle.check_bytes(pickle.dumps(history), "history")
+    inner = io.BytesIO()
+    torch.save(Planted(tmp_path / "was-run"), inner, _use_new_zipfile_serialization=False)
+    for planted in (Planted(tmp_path / "was-run"), Loaded(inner.getvalue())):
+        with pytest.raises(DataError, match=r"history asks to run posix\.system"):
+            safe_pickle.check_bytes(pickle.dumps(history | {"scale_bwd": planted}), "history")
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_the_class_of_an_optimizer_may_be_named_but_not_made():
+    """Megatron's optimizer on the host stores it."""
+    safe_pickle.check_bytes(pickle.dumps({"cpu_optimizer_cls": torch.optim.AdamW}), "groups")
+    with pytest.raises(DataError, match=r"groups asks to run torch\.optim\.adamw\.AdamW"):
+        safe_pickle.check_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")

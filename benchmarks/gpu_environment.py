@@ -1,0 +1,71 @@
+"""Say with what `make gpu-check` runs, or what is missing for it (exit code 2). No other package is needed to start this.
+
+python benchmarks/gpu_environment.py
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+INSTALL = """
+On a machine of your own: python3.12 -m venv .venv; .venv/bin/pip install -r requirements.txt; then as requirements-gpu.txt says
+In NVIDIA's PyTorch container (PyTorch, Transformer Engine and apex are there): install Galen as the RUN lines of Dockerfile do
+Another Python than .venv's or python3: make gpu-check GPU_PYTHON=/path/to/python"""
+
+
+class Missing(Exception):
+    """What is missing."""
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        for line in found():
+            print(line, flush=True)
+    except Missing as error:
+        print(f"error: {sys.executable}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def found() -> list[str]:
+    """Return what is there, in lines.
+
+    Raises:
+        Missing: says what is not.
+    """
+    try:
+        from galen import manifest
+        from galen.errors import UsageError
+        from megatron_ext import optimization, platforms, tokenised_data  # noqa: F401  # all that a run imports
+    except ImportError as error:
+        raise Missing(f"{error}{INSTALL}") from None
+    import torch
+
+    try:
+        torch.cuda.init()
+        platform = platforms.current()
+    except UsageError as error:
+        raise Missing(str(error)) from None
+    except (RuntimeError, AssertionError) as error:
+        raise Missing(f"PyTorch {torch.__version__} finds no usable GPU: {error}") from None
+    if not platform.transformer_engine:
+        raise Missing(f"Transformer Engine is not installed{INSTALL}")
+    _compile()
+    memory = torch.cuda.get_device_properties(platform.device).total_memory / 2**30
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions().items())
+    return [f"{torch.cuda.device_count()} x {platform.device_name}, {memory:.0f} GiB each, {platform.name}", versions]
+
+
+def _compile() -> None:
+    """Run a compiled function, as the core's fused ones are."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device="cuda"))
+    except Exception as error:  # a compiler's error can be any
+        raise Missing(f"torch.compile fails; it needs a C compiler and Python's headers (gcc, python3-dev): {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What checkpoints and Transformer Engine ask of each other; stand-ins take its place, which is not installed where this runs."""
+
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from galen.errors import DataError
+from megatron_ext import checkpointing, optimization
+
+
+class Piece(torch.nn.Linear):
+    """A model of one weight that is kept in FP8."""
+
+    def sharded_state_dict(self, metadata):
+        return {"weight": None, "_extra_state": None}
+
+
+def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch):
+    """Transformer Engine keeps the value that such a weight began with, for Megatron to make the optimizer's copy of."""
+    piece, loaded, began = Piece(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
+    piece.weight.get_high_precision_init_val = lambda: began
+    monkeypatch.setattr(checkpointing, "load_sharded", lambda state, _: {name: {"weight": loaded} for name in state})
+    checkpointing.load_weights_from(piece, "checkpoint")
+    assert piece.weight.equal(loaded) and began.equal(loaded)
+
+
+@pytest.mark.parametrize(
+    ("fp8", "recipe", "loading", "expected"),
+    [
+        (None, "delayed", True, {"weight"}),  # so that a run with PyTorch's layers can go on with Transformer Engine's
+        ("hybrid", "tensorwise", True, {"weight"}),
+        ("hybrid", "delayed", True, {"weight", "_extra_state"}),
+        (None, "delayed", False, {"weight", "_extra_state"}),
+    ],
+)
+def test_the_history_of_fp8_is_asked_for_where_there_is_one(fp8, recipe, loading, expected):
+    piece = SimpleNamespace(config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Piece(3, 2))
+    optimizer = SimpleNamespace(sharded_state_dict=lambda *_, **__: {})
+    run = checkpointing.Run(model=[piece], optimizer=optimizer, scheduler=None)
+    assert checkpointing.sharded_state(run, loading, with_random=False)["model"].keys() == expected
+
+
+class Planted:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_the_history_of_fp8_is_looked_at_before_transformer_engine_unpickles_it(monkeypatch):
+    monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", raising=False)
+
+    def state(**history):
+        stored = torch.frombuffer(bytearray(pickle.dumps(history)), dtype=torch.uint8)
+        return {"model": {"a._extra_state": torch.empty(0, dtype=torch.uint8), "b._extra_state": stored}, "optimizer": {}}
+
+    with pytest.raises(DataError, match=r"b\._extra_state in iter_0000002 asks to run posix\.system"):
+        checkpointing._allow_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
+    assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE" not in os.environ
+    checkpointing._allow_fp8_history(state(scale_fwd=torch.ones(3), amax_history_fwd=torch.zeros(4, 3)), Path("iter_0000002"))
+    assert os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] == "1"
+    monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE")
+
+
+def test_groups_of_another_adam_are_completed():
+    inner = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    del inner.param_groups[0]["amsgrad"]
+    inner.param_groups[0]["lr"] = 0.25
+    optimization.complete_groups(SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)]))
+    assert inner.param_groups[0]["amsgrad"] is False and inner.param_groups[0]["lr"] == 0.25
+
+
+def test_remainders_of_weights_are_restored_as_integers():
+    weight, taken = torch.zeros(2, dtype=torch.bfloat16), {}
+    inner = SimpleNamespace(store_param_remainders=True, set_scaled_state=lambda _, name, state: taken.update({name: state}))
+    optimization._load_remainders(SimpleNamespace(optimizer=inner))
+    inner.set_scaled_state(weight, "master_param", torch.tensor([-32768.0, 32767.0]))
+    inner.set_scaled_state(weight, "exp_avg", torch.tensor([0.5, 0.25]))
+    assert taken["master_param"].tolist() == [-32768, 32767] and taken["master_param"].dtype == torch.int16
+    assert taken["exp_avg"].dtype == torch.float32

@@ -1,0 +1,57 @@
+"""What the platforms ask of Transformer Engine, which is not installed where this runs: stand-ins take its place."""
+
+import enum
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from galen.errors import UsageError
+from galen.recipe import load
+from megatron_ext import _BeforeTheCore, platforms
+from megatron_ext.recipe import Recipe
+from tests.megatron_ext.test_recipe import SHAPE, TEXT
+
+OVERLAP = ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"]
+FP8 = ["training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_without_a_gpu_megatron_does_not_see_gpu_packages(monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    packages = ("transformer_engine", "apex")
+    for name in packages:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert any(isinstance(finder, _BeforeTheCore) for finder in sys.meta_path)
+    _BeforeTheCore().find_spec("megatron.core", None)
+    assert [name in sys.modules for name in packages] == [not gpu, not gpu]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "modes"), [([], ["NONE"]), (FP8, ["FP8"]), ([*FP8, "training.first_last_layers_bf16=true"], ["FP8", "NONE"])]
+)
+def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
+    base, given = ModuleType("base"), {}
+    base.UserBufferQuantizationMode = enum.Enum("UserBufferQuantizationMode", ["NONE", "FP8"])
+    base.initialize_ub = given.update
+    monkeypatch.setitem(sys.modules, "transformer_engine.pytorch.module.base", base)
+    (tmp_path / "r.yaml").write_text(TEXT)
+    run = load(Recipe, tmp_path / "r.yaml", [*OVERLAP, *overrides])
+    platform = platforms.Platform(device=torch.device("cuda", 0), backend="nccl", transformer_engine=True)
+    platform.start_tp_overlap(run, SHAPE.hidden_size)
+    assert [mode.name for mode in given.pop("quantization_modes")] == modes
+    tokens = run.data.seq_length * run.training.micro_batch_size
+    assert given == {"shape": [tokens, SHAPE.hidden_size], "tp_size": 3, "bootstrap_backend": "nccl"}
+
+
+def test_an_installation_that_does_not_load_is_refused(tmp_path, monkeypatch):
+    package = tmp_path / "transformer_engine"
+    (package / "pytorch").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "pytorch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "transformer_engine", raising=False)
+    with pytest.raises(UsageError, match=r"does not load: OSError: libcudart\.so\.13.*requirements-gpu\.txt"):
+        platforms._check_transformer_engine()
+    monkeypatch.setitem(sys.modules, "transformer_engine", None)
