@@ -1,17 +1,21 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from galen.errors import GalenError
 
+_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError` is the user's to mend and prints as one line; any other exception is a bug and keeps its traceback.
+    A `GalenError` is the user's to mend and prints as one line, and so is a full disk, a file in a folder's place, or a folder that
+    must not be written; any other exception is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -26,6 +30,11 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        print(f"error: {error.filename2 or error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 
@@ -49,5 +58,5 @@ def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
     return parser

@@ -66,8 +66,8 @@ def pretrain(run: Recipe) -> int:
         _tokenizer(run),
     )
     for key in ("eod_mask_loss", "reset_attention_mask"):
-        if getattr(run.data, key) and vocabulary.eod < 0:
-            raise DataError(f"data.{key} needs to know the end-of-document token: tokenise with data_prep/preprocess.py --append-eod")
+        if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
+            raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
     trainer = _prepare(run, architecture, vocabulary, stop)
     reason = trainer.run()
@@ -99,7 +99,10 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
     if changed:
         differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
-        raise UsageError(f"{output} holds another run ({differences}); choose another output, or remove that folder")
+        raise UsageError(
+            f"{output} holds another run ({differences}); choose another output, or remove that folder; "
+            f"to train its weights further in another way, set model.checkpoint={output / 'checkpoints'} and another output"
+        )
 
 
 def _may_change(key: str) -> bool:
@@ -155,7 +158,6 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         run=state,
         progress=progress,
         data=data,
-        eod=vocabulary.eod,
         stop=stop,
         log=log,
     )

@@ -8,7 +8,19 @@ import psutil
 import pytest
 
 from galen import manifest
+from galen.errors import DataError
 from tests.megatron_ext.conftest import RECIPE
+
+
+def test_a_full_disk_is_told_in_one_line():
+    from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
+
+    from megatron_ext.dist_checkpoint import writing
+
+    failures = {rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device")) for rank in (0, 3)}
+    told = r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device; mend"
+    with pytest.raises(DataError, match=told), writing("run"):
+        raise CheckpointException("write", failures)
 
 
 @pytest.fixture
