@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,20 @@ def _check_same_run(output: Path, run: Recipe) -> None:
         )
 
 
+def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
+    """Check that all processes were started with the same recipe, given that of each: on many nodes one may read an old copy.
+
+    Raises:
+        UsageError: names the process and the keys.
+    """
+    first = _flat(recipes[0])
+    for rank, other in ((rank, _flat(tree)) for rank, tree in enumerate(recipes)):
+        if other != first:
+            keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+            differences = "; ".join(f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys)
+            raise UsageError(f"process {rank} was started with another recipe than process 0 ({differences})")
+
+
 def _may_change(key: str) -> bool:
     return any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE)
 
@@ -129,6 +144,9 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     platform = platforms.current()
     timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
     platform.init_distributed(timeout)
+    recipes: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
+    check_same_everywhere(recipes)
     layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     if first:
