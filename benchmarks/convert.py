@@ -94,7 +94,6 @@ def copy(folder: Path, then: str = "true") -> float:
 
 def make_model(folder: Path, layers: int) -> None:
     """Write a Llama folder with random weights, a file per 4 layers."""
-    sys.path.insert(0, str(ROOT))
     from checkpoints_convert.hf_folder import header
 
     folder.mkdir(parents=True)

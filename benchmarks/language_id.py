@@ -6,8 +6,8 @@ The record's language is taken as the truth for titles of 20 letters or more. Ti
 left out.
 """
 
+import argparse
 import gzip
-import sys
 import time
 from collections import Counter
 
@@ -19,10 +19,12 @@ CODES = {"ger": "de", "fre": "fr", "ita": "it", "pol": "pl", "spa": "es", "por":
 OTHERS = CODES | {"chi": "zh", "ara": "ar"}
 
 
-def main(paths: list[str]) -> None:
+def main() -> None:
     """Run over MEDLINE files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="F.xml.gz", help="MEDLINE files")
     titles, mixed, others = [], [], []
-    for path in paths:
+    for path in parser.parse_args().files:
         with gzip.open(path) as file:
             for _, record in etree.iterparse(file, tag="MedlineCitation"):
                 language, title = record.findtext("Article/Language"), _text(record.find("Article/VernacularTitle"))
@@ -52,4 +54,4 @@ def _text(element: etree._Element | None) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

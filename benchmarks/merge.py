@@ -20,12 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.indexed_file import write_document_ends, write_header, write_offsets
+from galen import cli
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from data_prep.indexed_file import write_document_ends, write_header, write_offsets  # noqa: E402
-from galen import cli  # noqa: E402
-
 IDS = 22
 PIECE = 1 << 20
 

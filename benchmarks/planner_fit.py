@@ -12,21 +12,18 @@ import argparse
 import dataclasses
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
+from galen import cli
+from megatron_ext import architecture as architectures
+from megatron_ext.architecture import Architecture
+from megatron_ext.gpu_kinds import KINDS
+from megatron_ext.layout_search import Estimate, estimate
+from megatron_ext.recipe import Data, Model, Optimizer, Parallel, Recipe, Training
+from megatron_ext.throughput_model import SHARES, Shares
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from galen import cli  # noqa: E402
-from megatron_ext import architecture as architectures  # noqa: E402
-from megatron_ext.architecture import Architecture  # noqa: E402
-from megatron_ext.gpu_kinds import KINDS  # noqa: E402
-from megatron_ext.layout_search import Estimate, estimate  # noqa: E402
-from megatron_ext.recipe import Data, Model, Optimizer, Parallel, Recipe, Training  # noqa: E402
-from megatron_ext.throughput_model import SHARES, Shares  # noqa: E402
-
 BEFORE = Shares(gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, bandwidth=0.8, hidden=0.8)
 WIDTH = 0.1  # of the pull towards BEFORE
 ERROR = 0.03  # of a published figure, as the fit weighs it

@@ -35,17 +35,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from data_prep.blocks import ENDINGS, Part, read_blocks, read_range
+from data_prep.fast_encoder import choose_engine
+from data_prep.inputs import find_files
+from data_prep.records import parse
+from data_prep.text_tokenizer import load_tokenizer
+from galen import cli
+from galen.errors import UsageError
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from data_prep.blocks import ENDINGS, Part, read_blocks, read_range  # noqa: E402
-from data_prep.fast_encoder import choose_engine  # noqa: E402
-from data_prep.inputs import find_files  # noqa: E402
-from data_prep.records import parse  # noqa: E402
-from data_prep.text_tokenizer import load_tokenizer  # noqa: E402
-from galen import cli  # noqa: E402
-from galen.errors import UsageError  # noqa: E402
-
 TINY = 20
 OWN_CLOCK = ("encode_batch", "bare encoder")
 """What tells its speed itself, without starting up."""

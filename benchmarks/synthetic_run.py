@@ -53,7 +53,7 @@ class SyntheticRun:
         self.model = optimization.wrap_model(pieces, self.recipe)
         self.optimizer = optimization.build_optimizer(self.model, self.recipe)
         self.scheduler = optimization.build_scheduler(self.optimizer, self.recipe)
-        self.batch = GlobalBatch(self.platform, self.recipe, self.model, eod=0)
+        self.batch = GlobalBatch(self.platform, self.recipe, self.model)
         self._batches = self._make_batches()
 
     @property

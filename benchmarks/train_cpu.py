@@ -20,12 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from galen import cli, manifest
+from galen.atomic import write_text
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from galen import cli, manifest  # noqa: E402
-from galen.atomic import write_text  # noqa: E402
-
 SIZES = {  # hidden size, MLP, layers, heads, key/value heads, vocabulary
     "20m": (256, 768, 8, 8, 4, 32000),
     "60m": (448, 1216, 16, 7, 7, 32000),

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +20,8 @@ from checkpoints_convert.mappings import hf_shapes
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import Piece, ReadAhead
 from checkpoints_convert.shapes import VOCABULARY
-from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
+from checkpoints_convert.steps import Step, begin, finished, record, run_steps
 from checkpoints_convert.units import Unit, hf_pieces, padded_shape, units
-from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext import architecture as architectures
@@ -99,19 +96,13 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
         "dtype": job.dtype,
         "max_shard_bytes": job.shard_bytes,
     }
-    if output.exists():
-        if not done_before(output, STAGE, inputs.paths, options):
-            raise DataError(f"{output} was exported from another checkpoint; remove it or choose another --output")
-        print(f"{output} holds this checkpoint already; nothing to do", file=sys.stderr)
+    if finished(output, output, STAGE, inputs.paths, options):
         return
     source = TorchDist(folder)
     check_tensors(source, family, architecture)
     steps = _shards(job, folder, source, family, architecture)
     temporary = output.with_name(f".{output.name}.partial")
-    if not plan_matches(temporary, inputs.paths, options):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        plan_matches(temporary, inputs.paths, options, write=True)
+    begin(temporary, inputs.paths, options)
     total = sum(unit.nbytes(architecture, step.dtype or source.dtype(unit.megatron, unit.layer)) for step in steps for unit in step.units)
     results, hashes = run_steps("export", temporary, steps, workers, inputs, total)
     written = copy_companions(companions, temporary) if companions.is_dir() else []
@@ -119,15 +110,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     written += _write_config(temporary, config, dtype)
     written += _write_index(temporary, steps, results)
     files = sorted({*written, *(temporary / step.file for step in steps)})
-    manifest.write(
-        temporary / manifest.NAME,
-        stage=STAGE,
-        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs.paths],
-        config=options,
-        outputs=[manifest.describe_file(path, hashes.get(path)) for path in files],
-        counts={"parameters": architecture.parameters},
-        input_times=[path.stat().st_mtime_ns for path in inputs.paths],
-    )
+    record(temporary, STAGE, inputs.paths, hashes, options, files, architecture)
     temporary.replace(output)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, from {folder}")
 

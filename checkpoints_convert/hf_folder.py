@@ -33,6 +33,9 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
+_POINTER = b"version https://git-lfs"
+
+
 class Weights:
     """The tensors of a folder's safetensors files: where they are, and any rows of them."""
 
@@ -87,6 +90,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise DataError(f"{path} is only Git's pointer to the weights; fetch them with `git lfs pull` in {path.parent}")
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
             raise DataError(f"{path} is damaged: its header should have {length:,} bytes, the file has {size:,}")

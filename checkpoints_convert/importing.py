@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import shutil
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from checkpoints_convert.mappings import Rows, height
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import Piece, ReadAhead
 from checkpoints_convert.shapes import extra_states
-from checkpoints_convert.steps import Step, done_before, plan_matches, run_steps
+from checkpoints_convert.steps import Step, begin, finished, record, run_steps
 from checkpoints_convert.units import Unit, check_shapes, fill_megatron_rows, padded_shape, pieces, units
-from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder, torch_dist
@@ -90,11 +88,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
     weights = Weights(job.hf)
-    if checkpoint_folder.latest_iteration(output) is not None:
-        folder = checkpoint_folder.iteration_folder(output, 0)
-        if not done_before(folder, STAGE, inputs.paths, {"family": family.name, **job.options}):
-            raise DataError(f"{output} holds a checkpoint made from another model; remove it or choose another --output")
-        print(f"{output} holds this model already; nothing to do", file=sys.stderr)
+    if _finished(output, inputs.paths, {"family": family.name, **job.options}):
         return
     check_complete(weights, family, architecture)
     extension = None
@@ -134,10 +128,7 @@ def write_source(ranks: Any, family: Family, architecture: Architecture, tokeniz
     Raises:
         DataError: it lacks a tensor or one has another size, or `output` holds a checkpoint.
     """
-    if checkpoint_folder.latest_iteration(output) is not None:
-        if not done_before(checkpoint_folder.iteration_folder(output, 0), STAGE, ranks.files, {"family": family.name}):
-            raise DataError(f"{output} holds a checkpoint made from another model; remove it or choose another --output")
-        print(f"{output} holds this model already; nothing to do", file=sys.stderr)
+    if _finished(output, ranks.files, {"family": family.name}):
         return
     for unit in (unit for part in units(family, architecture) for unit in part):
         if unit.megatron not in vocabulary.VOCABULARY:
@@ -151,6 +142,11 @@ def write_source(ranks: Any, family: Family, architecture: Architecture, tokeniz
     with InputHashes(ranks.files) as inputs:
         _write_iteration(ranks, family, architecture, output, inputs, {"family": family.name}, None, 1, workers)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")
+
+
+def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+    iteration = checkpoint_folder.latest_iteration(output)
+    return iteration is not None and finished(output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config)
 
 
 def _write_iteration(
@@ -176,10 +172,7 @@ def _write_iteration(
     steps.sort(key=lambda step: place(step.units[0]))  # the inputs are read from their first byte to their last, or nearly so
     total = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for step in steps for unit in step.units)
     with checkpoint_folder.new_iteration(output, 0) as folder:
-        if not plan_matches(folder, inputs.paths, config):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            plan_matches(folder, inputs.paths, config, write=True)
+        begin(folder, inputs.paths, config)
         entries, hashes = run_steps("import", folder, steps, workers, inputs, total)
         written = dtype or source.dtype(family.shared[0].hf[0])
         common = common_state(architecture, tensor_parallel, written)
@@ -187,15 +180,8 @@ def _write_iteration(
         torch_dist.finish(folder, found, common, extra_states(architecture))
         architecture.write(folder)
         bridge_config.write(folder, architecture, tensor_parallel, written)
-        manifest.write(
-            folder / manifest.NAME,
-            stage=STAGE,
-            inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs.paths],
-            config=config,
-            outputs=[manifest.describe_file(path, hashes.get(path)) for path in sorted(folder.iterdir()) if path.is_file()],
-            counts={"parameters": architecture.parameters},
-            input_times=[path.stat().st_mtime_ns for path in inputs.paths],
-        )
+        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        record(folder, STAGE, inputs.paths, hashes, config, files, architecture)
 
 
 # Arguments of Megatron-LM that Megatron-Bridge reads without asking whether they are there, at their defaults.

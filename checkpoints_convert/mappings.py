@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-
 from checkpoints_convert.shapes import shape
 from megatron_ext.architecture import Architecture
 
@@ -106,27 +103,6 @@ def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, .
     width = shape(mapping.megatron, architecture)[1:]
     rows = mapping.rows(architecture)
     return [(max(run.stop for run in rows if run.tensor == number), *width) for number in range(len(mapping.hf))]
-
-
-def to_megatron(mapping: Mapping, tensors: Sequence[Tensor], architecture: Architecture) -> Tensor:
-    """Return the Megatron tensor (of one layer) that these Hugging Face tensors make."""
-    first = tensors[0]
-    parts = [
-        first.new_zeros(run.stop, *first.shape[1:]) if run.tensor == PADDING else tensors[run.tensor][run.start : run.stop]
-        for run in mapping.rows(architecture)
-    ]
-    return torch.cat(parts)
-
-
-def to_hf(mapping: Mapping, tensor: Tensor, architecture: Architecture) -> list[Tensor]:
-    """Return the Hugging Face tensors, in the order of `hf`, that a Megatron tensor (of one layer) holds."""
-    tensors = [tensor.new_empty(size) for size in hf_shapes(mapping, architecture)]
-    place = 0
-    for run in mapping.rows(architecture):
-        if run.tensor != PADDING:
-            tensors[run.tensor][run.start : run.stop] = tensor[place : place + run.stop - run.start]
-        place += run.stop - run.start
-    return tensors
 
 
 def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import ReadAhead
 from checkpoints_convert.shapes import extra_states
-from checkpoints_convert.steps import done_before, plan_matches, run_steps
+from checkpoints_convert.steps import begin, finished, record, run_steps
 from checkpoints_convert.stored_model import StoredModel
 from checkpoints_convert.units import units
-from galen import manifest
-from galen.errors import DataError
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
@@ -80,32 +77,20 @@ def convert(job: NemoExport, output: Path, workers: int = 1) -> None:
     inputs = [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
     iteration = int(folder.name.removeprefix("iter_"))
     options = {"family": architecture.family, "iteration": iteration, "dtype": job.dtype}
-    if output.exists():
-        if not done_before(output, STAGE, inputs, options):
-            raise DataError(f"{output} was exported from another checkpoint; remove it or choose another --output")
-        print(f"{output} holds this checkpoint already; nothing to do", file=sys.stderr)
+    if finished(output, output, STAGE, inputs, options):
         return
     stored = TorchDist(folder)
     check_tensors(stored, FAMILIES[architecture.family], architecture)
     source = StoredModel(stored, FAMILIES[architecture.family], architecture)
     temporary = output.with_name(f".{output.name}.partial")
-    if not plan_matches(temporary / nemo_config.WEIGHTS, inputs, options):
-        shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / nemo_config.WEIGHTS).mkdir(parents=True)
-        plan_matches(temporary / nemo_config.WEIGHTS, inputs, options, write=True)
+    begin(temporary / nemo_config.WEIGHTS, inputs, options)
+    shutil.rmtree(temporary / nemo_config.CONTEXT, ignore_errors=True)
     dtype = DTYPES.get(job.dtype or "")
     hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, architecture, dtype, inputs, workers)
     embedding = FAMILIES[architecture.family].shared[0].hf[0]
     nemo_context.write(temporary / nemo_config.CONTEXT, architecture, dtype or source.dtype(embedding), tokenizer)
-    manifest.write(
-        temporary / manifest.NAME,
-        stage=STAGE,
-        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
-        config=options,
-        outputs=[manifest.describe_file(path, hashes.get(path)) for path in sorted(temporary.rglob("*")) if path.is_file()],
-        counts={"parameters": architecture.parameters},
-        input_times=[path.stat().st_mtime_ns for path in inputs],
-    )
+    files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+    record(temporary, STAGE, inputs, hashes, options, files, architecture)
     temporary.replace(output)
     print(f"{output}: {architecture.family}, {architecture.parameters:,} parameters, from {folder}")
 

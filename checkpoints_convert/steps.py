@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from galen.atomic import write_text
 from galen.errors import DataError
 from galen.progress import Progress
 from galen.worker import follow_parent
+from megatron_ext.architecture import Architecture
 
 _PLAN = ".plan.json"
 
@@ -35,18 +36,14 @@ class Step(ABC):
         """Write the file, what `reader` reads, and return what the end of the conversion needs to know of it, as JSON types."""
 
 
-def plan_matches(folder: Path, inputs: Sequence[Path], config: dict[str, Any], write: bool = False) -> bool:
-    """Return whether the unfinished output in `folder` was begun from these inputs with this configuration; or record so."""
+def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
+    """Keep the unfinished output in `folder` when it was begun from these inputs with this configuration, else begin with an empty one."""
     files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
-    plan = json.loads(json.dumps({"inputs": files, "config": config}))
-    path = folder / _PLAN
-    if write:
-        write_text(path, json.dumps(plan))
-        return True
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) == plan
-    except (OSError, ValueError):
-        return False
+    plan, path = json.dumps({"inputs": files, "config": config}), folder / _PLAN
+    if not path.is_file() or path.read_text(encoding="utf-8") != plan:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_text(path, plan)
 
 
 def run_steps(
@@ -150,13 +147,49 @@ def _read_result(folder: Path, step: Step) -> Any:
         return None
 
 
-def done_before(folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
-    """Return whether the finished output in `folder` was made by this stage from these inputs with this configuration.
+def record(
+    folder: Path,
+    stage: str,
+    inputs: Sequence[Path],
+    hashes: dict[Path, str],
+    config: dict[str, Any],
+    files: Iterable[Path],
+    architecture: Architecture,
+) -> None:
+    """Write the manifest of a finished output: `files` in `folder`, made from `inputs`; `hashes` are the SHA-256 that are known."""
+    manifest.write(
+        folder / manifest.NAME,
+        stage=stage,
+        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
+        config=config,
+        outputs=[manifest.describe_file(path, hashes.get(path)) for path in files],
+        counts={"parameters": architecture.parameters},
+        input_times=[path.stat().st_mtime_ns for path in inputs],
+    )
+
+
+def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+    """Return whether `output`, whose manifest is in `folder`, was made by this stage from these inputs with this configuration; say so.
 
     Files of the same path, size and time of change are taken as the same; others are hashed.
+
+    Raises:
+        DataError: something else is there.
     """
-    made = manifest.read(folder, stage)
-    if {**made["config"], **json.loads(json.dumps(config))} != made["config"]:
+    if not folder.exists():
+        return False
+    try:
+        same = _same_source(manifest.read(folder, stage), inputs, json.loads(json.dumps(config)))
+    except DataError:
+        same = False
+    if not same:
+        raise DataError(f"{output} exists and was not made from this model in this way; remove it or choose another --output")
+    print(f"{output} holds this model already; nothing to do", file=sys.stderr)
+    return True
+
+
+def _same_source(made: dict[str, Any], inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+    if {**made["config"], **config} != made["config"]:
         return False
     times = made.get("input_times", [])
     seen = {(record["path"], record["bytes"], time) for record, time in zip(made["inputs"], times, strict=False)}

@@ -47,7 +47,7 @@ def _speaks() -> bool:
 def _refusal(error: Exception) -> str | None:
     """Return what the system refused, or None; libraries that write by themselves tell a full disk in words alone."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename2 or error.filename}: {error.strerror}"
     full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
     return f"cannot write: {error}" if full else None
 

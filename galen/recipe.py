@@ -114,7 +114,12 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
         return {}, {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping of keys to values, this is a {type(tree).__name__}")
-    return tree, dict(_key_lines(root, ()))
+    lines: dict[Location, int] = {}
+    for key, line in _key_lines(root, ()):
+        if key in lines:  # YAML would silently forget the first
+            raise UsageError(f"{path}, line {line}: {'.'.join(map(str, key))!r} stands twice, first in line {lines[key]}")
+        lines[key] = line
+    return tree, lines
 
 
 def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
@@ -178,7 +183,7 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         return f"{where}: {key}: unknown {mark} {given!r}; {_nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
-    message = item["msg"].removeprefix("Value error, ")
+    message = "should be a list: [a, b]" if item["type"] == "list_type" else item["msg"].removeprefix("Value error, ")
     return f"{where}: {key + ': ' if key else ''}{message}"
 
 

@@ -47,18 +47,15 @@ def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor[:, positions] for name, tensor in batch.items()}
 
 
-def pack_documents(batch: dict[str, Tensor], eod: int, device: torch.device) -> tuple[dict[str, Tensor], PackedSeqParams]:
+def pack_documents(batch: dict[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], PackedSeqParams]:
     """Return the batch as one row of tokens, [1, micro batch x sequence], and where its documents begin.
 
     Args:
-        batch: tensors [micro batch, sequence] on the CPU.
-        eod: id of the end-of-document token, the last of its document.
+        batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document begins, and at a row's beginning.
         device: where the boundaries are wanted.
     """
-    tokens = batch["tokens"]
-    ends = tokens == eod
-    ends[:, -1] = True  # a row of the batch ends a document too
-    bounds = torch.cat([torch.zeros(1, dtype=torch.int32), ends.flatten().nonzero().flatten().to(torch.int32) + 1])
+    positions = batch["position_ids"].flatten()
+    bounds = torch.cat([(positions == 0).nonzero().flatten(), torch.tensor([positions.numel()])]).to(torch.int32)
     longest = int(bounds.diff().max())
     bounds = bounds.to(device, non_blocking=True)
     packed = PackedSeqParams(qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=longest, max_seqlen_kv=longest)

@@ -49,12 +49,25 @@ def newest(checkpoint: str | Path) -> Path:
     """
     iteration = latest_iteration(checkpoint)
     if iteration is None:
-        raise DataError(f"{checkpoint} is not a Megatron checkpoint: no {LATEST} in it")
+        raise DataError(f"{checkpoint} is not a Megatron checkpoint: {_what(Path(checkpoint))}")
     folder = iteration_folder(checkpoint, iteration)
     for name in ("metadata.json", ".metadata"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a complete torch_dist checkpoint: {name} is missing")
     return folder
+
+
+def _what(folder: Path) -> str:
+    """Say what a folder is that was taken for a checkpoint."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    if folder.name.startswith("iter_"):
+        return "it is one iteration of one; give the folder above it"
+    if (folder / "checkpoints" / LATEST).is_file():
+        return f"it is a run that holds one; give {folder / 'checkpoints'}"
+    if (folder / "config.json").is_file():
+        return "it is a Hugging Face model, which checkpoints_convert/hf_to_megatron.py imports"
+    return f"no {LATEST} in it"
 
 
 def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:

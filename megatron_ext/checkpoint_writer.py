@@ -13,7 +13,7 @@ from galen.atomic import write_text
 from megatron_ext import checkpoint_folder, checkpoint_integrity, checkpointing, layout
 from megatron_ext.architecture import Architecture
 from megatron_ext.checkpointing import Progress, Run
-from megatron_ext.dist_checkpoint import ShardedWriter
+from megatron_ext.dist_checkpoint import ShardedWriter, writing
 from megatron_ext.recipe import Training
 
 
@@ -57,7 +57,11 @@ class CheckpointWriter:
 
     def finish(self, wait: bool) -> None:
         """Give a checkpoint that is being written its name once it is whole; `wait` for that, or look whether it is."""
-        if self._pending is not None and self._queue.maybe_finalize_async_calls(blocking=wait):
+        if self._pending is None:
+            return
+        with writing(self.checkpoint):
+            whole = self._queue.maybe_finalize_async_calls(blocking=wait)
+        if whole:
             self._publish()
 
     def _publish(self) -> None:

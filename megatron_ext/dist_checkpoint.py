@@ -1,6 +1,8 @@
 """One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -12,6 +14,7 @@ from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy, get_default_save_sharded_strategy
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
+from torch.distributed.checkpoint.api import CheckpointException
 
 from galen.errors import DataError
 from galen.worker import follow_parent
@@ -19,6 +22,20 @@ from megatron_ext import safe_pickle
 from megatron_ext.stop_requests import held_back
 
 _OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Say in one line what kept any process from writing its part of a checkpoint.
+
+    Raises:
+        DataError: most often the disk is full.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        reasons = sorted({str(reason) for reason, _ in error.failures.values()})
+        raise DataError(f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; mend that and start the run again") from None
 
 
 class ShardedWriter:
@@ -36,7 +53,7 @@ class ShardedWriter:
         Returns:
             `aside`, the request that Megatron's AsyncCallsQueue takes, else None.
         """
-        with held_back():
+        with held_back(), writing(folder):
             _collect_results()
             new = self._strategy.cached_distribution is None
             return dist_checkpointing.save(

@@ -43,11 +43,10 @@ class GlobalBatch:
         platform: what the process runs on.
         recipe: the run's configuration.
         model: this process's pieces of the model.
-        eod: id of the end-of-document token.
     """
 
-    def __init__(self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel], eod: int) -> None:
-        self.platform, self.model, self.eod = platform, model, eod
+    def __init__(self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel]) -> None:
+        self.platform, self.model = platform, model
         self.timer = WorkTimer(platform, on=recipe.resilience.straggler_interval > 0)
         self.seconds = 0.0
         """That this process computed in training, until someone sets it back."""
@@ -94,7 +93,7 @@ class GlobalBatch:
         """Run one micro-batch through this stage; return its output and the function that makes a loss of the last one's."""
         batch, packed = next(batches), None
         if self.packed:
-            batch, packed = pack_documents(batch, self.eod, self.platform.device)
+            batch, packed = pack_documents(batch, self.platform.device)
         batch = part_of_sequence(batch)
         batch = {name: tensor.to(self.platform.device, non_blocking=True) for name, tensor in batch.items()}
         self.timer.start()

@@ -118,17 +118,19 @@ class InstructionSamples(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> dict[str, Tensor]:
-        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence]."""
+        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence]; positions count from a conversation's beginning."""
         tokens, learnt = numpy.zeros(self._length, numpy.int64), numpy.zeros(self._length, bool)
+        positions = numpy.arange(self._length)
         end = 0
         for place in self._rows[sample]:
             start, end = end, end + int(self._conversations.sizes[place])
             tokens[start:end], learnt[start:end] = self._conversations.tokens(place), self._conversations.learnt(place)
+            positions[end:] = numpy.arange(self._length - end)
         return {
             "tokens": torch.from_numpy(tokens),
             "labels": torch.from_numpy(numpy.append(tokens[1:], 0)),
             "loss_mask": torch.from_numpy(numpy.append(learnt[1:], False).astype(numpy.float32)),
-            "position_ids": torch.arange(self._length),
+            "position_ids": torch.from_numpy(positions),
         }
 
 

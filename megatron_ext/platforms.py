@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from megatron_ext.recipe import Recipe
 
 # Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from NVIDIA's data sheets; the base of MFU.
@@ -140,17 +140,30 @@ class Platform:
         )
 
     def init_distributed(self, timeout_minutes: float = 10) -> None:
-        """Join the process group that torchrun describes in the environment; alone, make a group of one."""
+        """Join the process group that torchrun describes in the environment; alone, make a group of one.
+
+        Raises:
+            UsageError: the environment describes a part of it only.
+            DataError: the other processes cannot be met.
+        """
         if torch.distributed.is_initialized():
             return
         alone = "RANK" not in os.environ
-        torch.distributed.init_process_group(
-            backend=self.backend,
-            rank=0 if alone else int(os.environ["RANK"]),
-            world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
-            store=torch.distributed.HashStore() if alone else None,
-            timeout=datetime.timedelta(minutes=timeout_minutes),
-        )
+        if not alone and (missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]):
+            raise UsageError(f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all of them")
+        try:
+            torch.distributed.init_process_group(
+                backend=self.backend,
+                rank=0 if alone else int(os.environ["RANK"]),
+                world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
+                store=torch.distributed.HashStore() if alone else None,
+                timeout=datetime.timedelta(minutes=timeout_minutes),
+            )
+        except torch.distributed.DistError as error:
+            place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
+            raise DataError(
+                f"cannot meet the other processes at {place} (MASTER_ADDR, MASTER_PORT): {str(error).splitlines()[0]}"
+            ) from None
 
     @staticmethod
     def leave_distributed() -> None:

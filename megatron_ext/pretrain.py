@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def pretrain(run: Recipe) -> int:
         _tokenizer(run),
     )
     for key in ("eod_mask_loss", "reset_attention_mask"):
-        if getattr(run.data, key) and vocabulary.eod < 0:
-            raise DataError(f"data.{key} needs to know the end-of-document token: tokenise with data_prep/preprocess.py --append-eod")
+        if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
+            raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
     trainer = _prepare(run, architecture, vocabulary, stop)
     reason = trainer.run()
@@ -99,7 +100,24 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
     if changed:
         differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
-        raise UsageError(f"{output} holds another run ({differences}); choose another output, or remove that folder")
+        raise UsageError(
+            f"{output} holds another run ({differences}); choose another output, or remove that folder; "
+            f"to train its weights further in another way, set model.checkpoint={output / 'checkpoints'} and another output"
+        )
+
+
+def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
+    """Check that all processes were started with the same recipe, given that of each: on many nodes one may read an old copy.
+
+    Raises:
+        UsageError: names the process and the keys.
+    """
+    first = _flat(recipes[0])
+    for rank, other in ((rank, _flat(tree)) for rank, tree in enumerate(recipes)):
+        if other != first:
+            keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+            differences = "; ".join(f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys)
+            raise UsageError(f"process {rank} was started with another recipe than process 0 ({differences})")
 
 
 def _may_change(key: str) -> bool:
@@ -126,6 +144,9 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     platform = platforms.current()
     timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
     platform.init_distributed(timeout)
+    recipes: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
+    check_same_everywhere(recipes)
     layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     if first:
@@ -156,7 +177,6 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         run=state,
         progress=progress,
         data=data,
-        eod=vocabulary.eod,
         stop=stop,
         log=log,
     )

@@ -42,6 +42,8 @@ class Vocabulary:
 def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> Vocabulary:
     """Check that the files are whole, not empty, and made with the model's tokenizer as far as a manifest tells; return their vocabulary.
 
+    Its end-of-document token is negative where a file has none.
+
     Args:
         prefixes: paths of the .bin/.idx pairs without the ending.
         architecture: the model that will read them.
@@ -51,9 +53,9 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
         DataError: something does not fit; says which file and what to do.
     """
     ends = {prefix: _check_one(prefix, architecture, tokenizer) for prefix in prefixes}
-    if len(set(ends.values())) > 1:
+    if len(set(ends.values()) - {_NO_EOD}) > 1:
         raise DataError(f"the data have different end-of-document tokens: {ends}; tokenise all with one --eod-token")
-    return Vocabulary(vocab_size=architecture.vocab_size, eod=next(iter(ends.values())))
+    return Vocabulary(vocab_size=architecture.vocab_size, eod=min(ends.values()))
 
 
 def token_count(prefix: str) -> int:
@@ -68,7 +70,7 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
     index, binary = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
     for path in (index, binary):
         if not path.is_file():
-            raise DataError(f"{path} is missing; make it with data_prep/preprocess.py (give the prefix without the ending)")
+            raise DataError(f"{path} is missing; {_nearest(prefix, path)}")
     with index.open("rb") as file:
         head = file.read(_HEADER.size)
         magic, version, code, sequences, boundaries = _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0)
@@ -87,7 +89,8 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         made = manifest.read(described, "preprocess")
         if reads:
             _check_index(index, described, made)
-        return _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
+        _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
+        return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
     if reads:
         _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
     return _NO_EOD
@@ -118,6 +121,13 @@ def _manifest_of(prefix: str) -> Path:
     return Path(prefix.removesuffix("_document").rpartition("_")[0] + f"_{manifest.NAME}")
 
 
+def _nearest(prefix: str, missing: Path) -> str:
+    """Return what to do about a file that is missing: most often the prefix is only not written as it should be."""
+    stem = Path(prefix.removesuffix(".bin").removesuffix(".idx")).name
+    near = [str(path.with_suffix("")) for path in sorted(missing.parent.glob(f"{stem}*.idx"))]
+    return f"did you mean {' or '.join(near[:3])}?" if near and prefix not in near else "make it with data_prep/preprocess.py"
+
+
 def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
     """Check that an index is the one that was written."""
     for record in made["outputs"]:
@@ -138,7 +148,7 @@ def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int
         raise DataError(f"{index} was altered: its sequences or documents do not follow each other; tokenise again")
 
 
-def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Architecture, tokenizer: Path) -> int:
+def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Architecture, tokenizer: Path) -> None:
     if made_with["vocab_size"] > architecture.vocab_size:
         raise DataError(
             f"{where}: tokenised with {made_with['path']}, which has {made_with['vocab_size']} ids; "
@@ -148,8 +158,6 @@ def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Archi
         raise DataError(
             f"{where}: tokenised with {made_with['path']}, which differs from the model's own {tokenizer}; tokenise again with that one"
         )
-    end = made_with.get("eod") or {}
-    return end.get("id", _NO_EOD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +182,8 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
         sequence_length=data.seq_length,
         path_to_cache=str(cache),
         tokenizer=vocabulary,  # type: ignore[arg-type]
-        reset_position_ids=False,  # positions are rotary, so that only the mask makes a difference
-        reset_attention_mask=False,  # documents are kept apart by `batches.pack_documents`, without a mask in memory
+        reset_position_ids=data.reset_attention_mask,  # by them `batches.pack_documents` knows where documents begin
+        reset_attention_mask=False,  # it keeps them apart without a mask in memory
         eod_mask_loss=data.eod_mask_loss,
         create_attention_mask=False,  # causal masks are built into the attention kernels
     )

@@ -37,7 +37,6 @@ class Trainer:
         run: this process's model, optimizer and schedule, restored to `progress`.
         progress: how far the run is.
         data: what is read.
-        eod: id of the end-of-document token.
         stop: reasons to stop early.
         log: rank 0's log, None on the others.
     """
@@ -51,7 +50,6 @@ class Trainer:
         run: Run,
         progress: Progress,
         data: Datasets,
-        eod: int,
         stop: StopRequests,
         log: RunLog | None,
     ) -> None:
@@ -60,7 +58,7 @@ class Trainer:
         self.rank, self.checkpoints = torch.distributed.get_rank(), Path(recipe.output) / "checkpoints"
         self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
         self.schedule = BatchSchedule(recipe.training)
-        self.batch = GlobalBatch(platform, recipe, run.model, eod)
+        self.batch = GlobalBatch(platform, recipe, run.model)
         limit = 60 * recipe.resilience.distributed_timeout_minutes
         self.watchdog = Watchdog(Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit)
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)

@@ -1,7 +1,9 @@
 import torch
 
-from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Vocabulary, to_hf, to_megatron
+from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Vocabulary
+from checkpoints_convert.units import Unit
 from megatron_ext.architecture import Architecture
+from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
 SHAPE = Architecture(
     family="llama",
@@ -24,24 +26,23 @@ def rows(*numbers):
 
 
 def test_query_key_value_rows_are_grouped():
-    mapping = GroupedQKV("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v"))
+    unit = Unit(GroupedQKV("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v")), 0)
     query, key, value = rows(0, 1, 2, 3), rows(10, 11), rows(20, 21)
-    fused = to_megatron(mapping, [query, key, value], SHAPE)
+    fused = to_megatron(unit, [query, key, value], SHAPE)
     assert fused[:, 0].tolist() == [0, 1, 10, 20, 2, 3, 11, 21]  # group 0: its two queries, key, value; then group 1
-    for part, back in zip((query, key, value), to_hf(mapping, fused, SHAPE), strict=True):
-        assert back.equal(part)
+    assert torch.cat(to_hf(unit, fused, SHAPE)).equal(torch.cat([query, key, value]))
 
 
 def test_gate_stands_above_up():
-    mapping = GatedMLP("decoder.layers.mlp.linear_fc1.weight", ("gate", "up"))
-    fused = to_megatron(mapping, [rows(0, 1), rows(5, 6)], SHAPE)
+    unit = Unit(GatedMLP("decoder.layers.mlp.linear_fc1.weight", ("gate", "up")), 0)
+    fused = to_megatron(unit, [rows(0, 1), rows(5, 6)], SHAPE)
     assert fused[:, 0].tolist() == [0, 1, 5, 6]
-    assert [part[:, 0].tolist() for part in to_hf(mapping, fused, SHAPE)] == [[0, 1], [5, 6]]
+    assert [part[:, 0].tolist() for part in to_hf(unit, fused, SHAPE)] == [[0, 1], [5, 6]]
 
 
 def test_vocabulary_is_padded_with_zeros_and_cut_again():
-    mapping = Vocabulary("embedding.word_embeddings.weight", ("e",))
-    padded = to_megatron(mapping, [rows(1, 2, 3, 4, 5)], SHAPE)
+    unit = Unit(Vocabulary("embedding.word_embeddings.weight", ("e",)), None)
+    padded = to_megatron(unit, [rows(1, 2, 3, 4, 5)], SHAPE)
     assert padded.shape == (128, 3)
     assert padded[5:].abs().sum() == 0
-    assert to_hf(mapping, padded, SHAPE)[0].equal(rows(1, 2, 3, 4, 5))
+    assert torch.cat(to_hf(unit, padded, SHAPE)).equal(rows(1, 2, 3, 4, 5))

@@ -67,7 +67,7 @@ def test_started_again(tmp_path, tied_llama, untied_llama):
     assert (back / "model.safetensors").stat().st_mtime_ns == before
     other = run(IMPORT, "--hf", untied_llama, "--output", tmp_path / "megatron", check=False)
     assert other.returncode == 1
-    assert "made from another model" in other.stderr
+    assert "was not made from this model" in other.stderr
 
 
 def change_config(folder, **fields):
@@ -102,6 +102,10 @@ MISTAKES = {
     ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no .safetensors file"),
     "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
+    "pointers": (
+        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "git lfs pull",
+    ),
     "a tensor less": (lose_a_tensor, "lacks 1 tensors that config.json calls for: model.layers.2.mlp.up_proj.weight"),
     "a tensor more": (add_a_tensor, "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias"),
     "tokenizer too large": (

@@ -1,9 +1,12 @@
 import errno
+import os
 
 import pytest
+from pydantic.dataclasses import dataclass
 
 from galen import cli
 from galen.errors import DataError, UsageError
+from galen.recipe import STRICT
 
 
 @pytest.mark.parametrize(("error", "code"), [(UsageError("wrong key"), 2), (DataError("bad file"), 1)])
@@ -15,6 +18,17 @@ def test_users_errors_are_one_line(capsys, error, code):
         cli.run(main)
     assert stop.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST])
+def test_a_place_that_cannot_be_written_is_one_line(capsys, number):
+    def main():
+        raise OSError(number, os.strerror(number), "model/config.json", None, "/data/run")  # a copy from one to the other
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f"error: /data/run: {os.strerror(number)}\n"
 
 
 def test_bugs_keep_their_traceback():
@@ -52,6 +66,16 @@ def test_success_exits_with_zero():
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda: None)
     assert stop.value.code == 0
+
+
+def test_only_the_recipe_is_asked_for(capsys):
+    @dataclass(config=STRICT)
+    class Empty:
+        pass
+
+    with pytest.raises(SystemExit):
+        cli.recipe_parser("", Empty).parse_args([])
+    assert capsys.readouterr().err.endswith("required: RECIPE.yaml\n")
 
 
 def test_of_many_processes_one_tells_a_mistake(capsys, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from galen import manifest
+from galen.errors import DataError
 from megatron_ext.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 
@@ -26,6 +27,17 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
         for name in names:
             weight, copy = (saved.rows(key, None, 0, saved.shape(key, None)[0]) for key in (name, f"optimizer.state.param.{name}"))
             assert torch.equal(weight, copy), (iteration, name)
+
+
+def test_a_full_disk_is_told_in_one_line():
+    from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
+
+    from megatron_ext.dist_checkpoint import writing
+
+    failures = {rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device")) for rank in (0, 3)}
+    told = r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device; mend"
+    with pytest.raises(DataError, match=told), writing("run"):
+        raise CheckpointException("write", failures)
 
 
 @pytest.fixture

@@ -22,11 +22,12 @@ LENGTH = 96
 
 @pytest.fixture(scope="module")
 def model(make_llama):
-    """A tiny Llama with the marks of chats in its vocabulary."""
+    """A tiny Llama with the marks of chats in its vocabulary; as for SmolLM2 and Qwen the mark that ends a message is its end of text."""
     folder = make_llama(vocab_size=302, tie_word_embeddings=False, num_hidden_layers=2)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}')
     return folder
 
 
@@ -78,7 +79,7 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     for place, made in enumerate(samples):
         tokens, learnt = conversations.tokens(place), conversations.learnt(place)
-        assert tokens.tolist() == [*made.tokens, 0]  # the end-of-document token is there, and not learnt
+        assert tokens.tolist() == [*made.tokens, 301]  # the end-of-document token is there, and not learnt
         assert learnt.tolist() == [*(label != IGNORED for label in made.labels), False]
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from galen.errors import UsageError
 from tests.conftest import run
 from tests.megatron_ext.conftest import RECIPE
 
@@ -57,3 +58,13 @@ def test_half_a_checkpoint(attempt, tmp_path, checkpoint):
 def test_help_lists_the_keys():
     done = run("-m", "megatron_ext.pretrain", "--help")
     assert "tensor_model_parallel_size [1]  Processes that share each layer." in done.stdout
+
+
+def test_a_process_with_another_recipe_is_named():
+    from megatron_ext.pretrain import check_same_everywhere
+
+    same = {"output": "run", "optimizer": {"lr": 1e-3, "clip_grad": 1.0}}
+    check_same_everywhere([same, same])
+    told = r"process 2 was started with another recipe than process 0 \(optimizer.lr: 0.001 there, 0.002 here\)"
+    with pytest.raises(UsageError, match=told):
+        check_same_everywhere([same, same, {"output": "run", "optimizer": {"lr": 2e-3, "clip_grad": 1.0}}])

@@ -39,6 +39,16 @@ def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
     assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
 
 
+def test_documents_without_an_end_have_no_end_of_document_token(tmp_path, tokenised, shape, tiny_tokenizer):
+    """Though their tokenizer has one: a model asked to keep documents apart by it would see them as one."""
+    made = manifest.read(tmp_path / "d_manifest.json")
+    made["config"]["append_eod"] = False
+    (tmp_path / "x_manifest.json").write_text(json.dumps(made))
+    for ending in ("bin", "idx"):
+        shutil.copy(f"{tokenised}.{ending}", tmp_path / f"x_text_document.{ending}")
+    assert check([tokenised, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json").eod < 0
+
+
 def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
     other = tmp_path / "tokenizer.json"
     other.write_text((tiny_tokenizer / "tokenizer.json").read_text() + "\n")
@@ -95,6 +105,12 @@ def test_damaged_files_are_named(data, shape, tmp_path, damage, message):
     damage(index, binary)
     with pytest.raises(DataError, match=message):
         check([str(tmp_path / "x")], shape, tmp_path / "none")
+
+
+@pytest.mark.parametrize("given", ["d", "d_text_document.bin", "d_text_document.idx"])
+def test_a_prefix_that_is_nearly_right_is_told(tokenised, shape, tmp_path, given):
+    with pytest.raises(DataError, match=rf"{given}\.idx is missing; did you mean {tokenised}\?"):
+        check([f"{tmp_path}/{given}"], shape, tmp_path / "none")
 
 
 def test_empty_data_are_refused(shape, tmp_path):
