@@ -33,3 +33,10 @@ def test_a_batch_job_started_by_hand(script):
 def test_a_job_without_arguments(script, said):
     done = start(script, SLURM_JOB_ID="1", SLURM_SUBMIT_DIR=str(ROOT))
     assert done.returncode == 2 and said in done.stderr and f"sbatch slurm/{script}" in done.stdout
+
+
+def test_a_slurm_that_queues_no_job_again():
+    script = "source slurm/galen.sh; squeue() { echo RUNNING; }; scontrol() { [[ $2 == show ]]; }; galen_requeue"
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "submit the same command again" in done.stderr
