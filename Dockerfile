@@ -8,7 +8,8 @@ WORKDIR /opt/galen
 RUN python -m pip list --format=freeze \
       | grep -iE '^(torch|torchvision|transformer.engine[^=]*|flash.attn|(pytorch.)?triton)==|^numpy==[2-9]' > /etc/galen-held.txt; \
     grep '^torch==' /etc/galen-held.txt || { echo "error: the base image has no PyTorch; see the head of the Dockerfile" >&2; exit 1; }
-ENV PIP_CONSTRAINT=/etc/galen-held.txt PIP_BREAK_SYSTEM_PACKAGES=1
+# The last one: the container lets fp32 products run in TF32, and a comparison of checkpoints in fp32 would see its error.
+ENV PIP_CONSTRAINT=/etc/galen-held.txt PIP_BREAK_SYSTEM_PACKAGES=1 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=0
 COPY pyproject.toml ./
 # Without torch: a preview such as 2.9.0a0 is below 2.9 to pip, and here it is enough that megatron-core takes it.
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\\n')" \
