@@ -43,13 +43,14 @@ galen_container() {
     none) return ;;
     pyxis)
       mounts=$(sed -E 's/([^,:]+)(,|$)/\1:\1\2/g' <<<"$mounts")  # Pyxis wants SOURCE:TARGET
-      GALEN_SRUN+=(--container-image="$GALEN_IMAGE" --container-mounts="$mounts" --container-workdir="$PWD") ;;
+      GALEN_SRUN+=(--container-image="${GALEN_IMAGE:-}" --container-mounts="$mounts" --container-workdir="$PWD") ;;
     apptainer | singularity)
-      GALEN_ENTER=("$GALEN_CONTAINER" exec --nv --bind "$mounts" --pwd "$PWD" "$GALEN_IMAGE") ;;
+      GALEN_ENTER=("$GALEN_CONTAINER" exec --nv --bind "$mounts" --pwd "$PWD" "${GALEN_IMAGE:-}") ;;
     *)
       galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: choose none, pyxis, apptainer or singularity"
       exit 2 ;;
   esac
+  if [[ -z ${GALEN_IMAGE:-} ]]; then galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: GALEN_IMAGE is missing"; exit 2; fi
   # the home folder, where it is mounted, has packages for another Python; where it is not, caches need another place
   GALEN_INSIDE+='export PYTHONNOUSERSITE=1; [ -w "$HOME" ] || export HOME=/tmp; '
 }
@@ -178,8 +179,11 @@ galen_preprocess() {
     exit 2
   fi
   if ((shards > 1 && ${SLURM_ARRAY_TASK_ID:-0} == 0 && ${SLURM_RESTART_COUNT:-0} == 0)) && [[ -z ${GALEN_CHAINED:-} ]]; then
-    sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
-      --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"
+    if ! sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
+      --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"; then
+      galen_say "error: no job that joins the shares could be submitted from here. Submit it yourself when all tasks have ended:" \
+        "GALEN_MERGE=$shards sbatch --array=0 slurm/preprocess.sh, with the same arguments"
+    fi
   fi
   galen_run "$GALEN_HOME/data_prep/preprocess.py" --workers "${SLURM_CPUS_PER_TASK:-1}" \
     --shards "$shards" --shard "${SLURM_ARRAY_TASK_ID:-0}" "$@"

@@ -90,6 +90,11 @@ def test_another_kind_is_refused(step):
     assert done.returncode == 2 and "choose none, pyxis, apptainer or singularity" in done.stderr
 
 
+def test_a_container_without_an_image_is_refused(step):
+    done = step("GALEN_CONTAINER=pyxis\n", check=False)
+    assert done.returncode == 2 and "GALEN_IMAGE is missing" in done.stderr
+
+
 def test_settings_may_run_what_uses_unset_variables(step):
     """As do `module load` and conda; the scripts themselves end at an unset variable."""
     options, _ = step('if [ -n "$LOADED_MODULES" ]; then exit 3; fi\nGALEN_SRUN=(--mpi=none)\n')
