@@ -32,7 +32,8 @@ export SLURM_EXPORT_ENV=ALL  # a job submitted with --export=NONE would hand its
 # GALEN_INSIDE, shell for the environment of the program.
 # shellcheck disable=SC2016  # to be expanded in there
 galen_container() {
-  local mounts="$GALEN_HOME,$PWD${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
+  local mounts="$GALEN_HOME${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
+  if [[ $PWD != "$GALEN_HOME" ]]; then mounts+=,$PWD; fi
   GALEN_ENTER=()
   GALEN_INSIDE='export PYTHONPATH="$GALEN_HOME${PYTHONPATH:+:$PYTHONPATH}"; '
   if [[ -z ${GALEN_PYTHON:-} ]]; then

@@ -58,7 +58,7 @@ def test_pyxis(step, tmp_path):
     options, program = step("GALEN_CONTAINER=pyxis GALEN_IMAGE='/images/my galen.sqsh' GALEN_MOUNTS=/data,/scratch\n")
     assert options == [
         "--container-image=/images/my galen.sqsh",
-        f"--container-mounts={ROOT}:{ROOT},{tmp_path}:{tmp_path},/data:/data,/scratch:/scratch",
+        f"--container-mounts={ROOT}:{ROOT},/data:/data,/scratch:/scratch,{tmp_path}:{tmp_path}",
         f"--container-workdir={tmp_path}",
     ]
     here = {**IN_CONTAINER, "GALEN_HOME": str(ROOT), "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_NTASKS": "16", "HOME": "/absent"}
@@ -79,7 +79,7 @@ def test_pyxis_alone(step):
 def test_apptainer(step, tmp_path, kind):
     options, program = step(f"GALEN_CONTAINER={kind} GALEN_IMAGE='/images/my galen.sif' GALEN_MOUNTS=/data\n")
     assert options == []
-    enter = [kind, "exec", "--nv", "--bind", f"{ROOT},{tmp_path},/data", "--pwd", str(tmp_path), "/images/my galen.sif"]
+    enter = [kind, "exec", "--nv", "--bind", f"{ROOT},/data,{tmp_path}", "--pwd", str(tmp_path), "/images/my galen.sif"]
     assert program[: len(enter)] == enter
     words, _ = inside(program[len(enter) :], **IN_CONTAINER, GALEN_HOME=str(ROOT), HOME="/tmp", SLURM_PROCID="9")
     assert words == ["python3", "-m", "megatron_ext.pretrain", "a b.yaml"]
