@@ -107,6 +107,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, pre
     assert done["JobState"] == "COMPLETED", told()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
     assert_same_losses(output, pretrain_forked(2, *overrides))
+    assert "all-reduce between two nodes" in told()  # the nodes met, whatever the container told them of their places
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")
