@@ -19,53 +19,72 @@ if [[ -z ${SLURM_JOB_ID:-} && $0 == *.sh ]]; then  # started by hand
   exit 0
 fi
 
-GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
+export GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_CHECK_DISK=() GALEN_SRUN=() GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=()
+set +u  # what modules and conda run cannot do with it
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
-export PYTHONPATH="$GALEN_HOME${PYTHONPATH:+:$PYTHONPATH}"
+set -u
+export SLURM_EXPORT_ENV=ALL  # a job submitted with --export=NONE would hand its steps nothing of what is set here
 
-# Sets GALEN_PROGRAM, what stands before a Python program, and what srun needs for it, by the kind of container.
+# Sets what each step runs in, by the kind of container: more of GALEN_SRUN, srun's options; GALEN_ENTER, the command before a program;
+# GALEN_INSIDE, shell for the environment of the program.
+# shellcheck disable=SC2016  # to be expanded in there
 galen_container() {
-  local python=${GALEN_PYTHON:-python3} mounts="$GALEN_HOME,$PWD${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
+  local mounts="$GALEN_HOME${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
+  if [[ $PWD != "$GALEN_HOME" ]]; then mounts+=,$PWD; fi
+  GALEN_ENTER=()
+  GALEN_INSIDE='export PYTHONPATH="$GALEN_HOME${PYTHONPATH:+:$PYTHONPATH}"; '
+  if [[ -z ${GALEN_PYTHON:-} ]]; then
+    GALEN_PYTHON=python3
+    if [[ ${GALEN_CONTAINER:-none} == none && -x $GALEN_HOME/.venv/bin/python ]]; then GALEN_PYTHON=$GALEN_HOME/.venv/bin/python; fi
+  fi
   case ${GALEN_CONTAINER:-none} in
-    none)
-      if [[ -z ${GALEN_PYTHON:-} && -x $GALEN_HOME/.venv/bin/python ]]; then python=$GALEN_HOME/.venv/bin/python; fi
-      GALEN_PROGRAM=("$python") ;;
+    none) return ;;
     pyxis)
       mounts=$(sed -E 's/([^,:]+)(,|$)/\1:\1\2/g' <<<"$mounts")  # Pyxis wants SOURCE:TARGET
-      GALEN_SRUN+=(--container-image="$GALEN_IMAGE" --container-mounts="$mounts" --container-workdir="$PWD")
-      GALEN_PROGRAM=("$python") ;;
-    apptainer)
-      GALEN_PROGRAM=(apptainer exec --nv --bind "$mounts" --pwd "$PWD" "$GALEN_IMAGE" "$python") ;;
+      GALEN_SRUN+=(--container-image="${GALEN_IMAGE:-}" --container-mounts="$mounts" --container-workdir="$PWD") ;;
+    apptainer | singularity)
+      GALEN_ENTER=("$GALEN_CONTAINER" exec --nv --bind "$mounts" --pwd "$PWD" "${GALEN_IMAGE:-}") ;;
     *)
-      galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: choose none, pyxis or apptainer"
+      galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: choose none, pyxis, apptainer or singularity"
       exit 2 ;;
   esac
+  if [[ -z ${GALEN_IMAGE:-} ]]; then galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: GALEN_IMAGE is missing"; exit 2; fi
+  # the home folder, where it is mounted, has packages for another Python; where it is not, caches need another place
+  GALEN_INSIDE+='export PYTHONNOUSERSITE=1; [ -w "$HOME" ] || export HOME=/tmp; '
 }
 galen_container
 
-# Sets GALEN_STEP to the command for a step: SRUN OPTIONS… -- PROGRAM…; each process learns its place as from torchrun.
+# Sets GALEN_STEP to the command for a step: PLACE SRUN OPTIONS… -- ARGUMENTS OF PYTHON…. PLACE is shell that tells each process its place,
+# inside the container, since Pyxis and Enroot have ideas of their own of it for images with PyTorch.
 galen_step() {
+  local place=$1
+  shift
   GALEN_STEP=(srun --cpu-bind=none "${GALEN_SRUN[@]}")
   while [[ $1 != -- ]]; do GALEN_STEP+=("$1"); shift; done
   shift
-  # shellcheck disable=SC2016  # to be expanded on the nodes
-  GALEN_STEP+=(bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS; exec "$@"' galen)
-  GALEN_STEP+=("${GALEN_PROGRAM[@]}" "$@")
+  GALEN_STEP+=("${GALEN_ENTER[@]}" sh -c "$GALEN_INSIDE$place; exec \"\$@\"" galen "$GALEN_PYTHON" "$@")
 }
+GALEN_ALONE='unset RANK LOCAL_RANK WORLD_SIZE'
 
 # Runs a Python program once, on the first node.
-galen_once() { srun --nodes=1 --ntasks=1 --overlap --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@"; }
+galen_once() {
+  galen_step "$GALEN_ALONE" --nodes=1 --ntasks=1 --overlap -- "$@"
+  "${GALEN_STEP[@]}"
+}
 
-# Sets MASTER_ADDR and MASTER_PORT. Node names need not resolve: the address is the one at which Slurm itself reaches the node.
+# Sets GALEN_MEETING and GALEN_PLACE, shell that tells a process where all meet, and its place among the tasks of a step. Node names need
+# not resolve: the address is the one at which Slurm itself reaches the node. The port is below those that systems hand out.
 galen_address() {
   local first record
   read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   record=$(scontrol --oneliner show node "$first")
   [[ $record =~ NodeAddr=([^ ]+) ]]
-  export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+  GALEN_MEETING="export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}; "
+  # shellcheck disable=SC2016  # to be expanded on the nodes
+  GALEN_PLACE="$GALEN_MEETING"'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS'
 }
 
 # Runs GALEN_STEP and passes the time-limit signal on to it. Sets GALEN_CODE to its exit code, GALEN_SIGNALLED when the signal came.
@@ -91,7 +110,10 @@ galen_requeue() {
   if [[ $record =~ ExcNodeList=([^ ]+) && ${BASH_REMATCH[1]} != "(null)" ]]; then left_out=${BASH_REMATCH[1]},; fi
   galen_say "queueing this job again${1:+, without $1}"
   trap '' TERM  # the requeue ends this script, and the update comes behind it
-  scontrol requeue "$SLURM_JOB_ID"
+  if ! scontrol requeue "$SLURM_JOB_ID"; then
+    galen_say "error: this Slurm does not queue jobs again; submit the same command again, and it goes on (docs/slurm.md)"
+    exit 1
+  fi
   if [[ -n ${1:-} ]]; then scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$left_out$1"; fi
   exit 0
 }
@@ -103,9 +125,10 @@ galen_check_nodes() {
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   reports=$(  # a step for each node: one that cannot even start a program ends no other's
     for rank in "${!nodes[@]}"; do
-      RANK=$rank WORLD_SIZE=${#nodes[@]} timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" \
-        srun --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" \
-        -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}" &
+      galen_step "${GALEN_MEETING}export RANK=$rank LOCAL_RANK=0 WORLD_SIZE=${#nodes[@]}" \
+        --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap -- \
+        -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}"
+      timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" "${GALEN_STEP[@]}" &
     done
     wait
   )
@@ -119,7 +142,7 @@ galen_pretrain() {
   galen_address
   galen_check_nodes
   # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75
-  galen_step --wait=120 -- -m megatron_ext.pretrain "$@"
+  galen_step "$GALEN_PLACE" --wait=120 -- -m megatron_ext.pretrain "$@"
   galen_wait
   if [[ $GALEN_CODE == 0 ]]; then exit 0; fi
   if galen_once -m megatron_ext.restart "$@" --exit-code "$GALEN_CODE"; then galen_requeue; fi
@@ -130,9 +153,9 @@ galen_pretrain() {
 galen_run() {
   if ((${SLURM_NTASKS:-1} > 1)); then
     galen_address
-    galen_step --kill-on-bad-exit=1 -- "$@"
+    galen_step "$GALEN_PLACE" --kill-on-bad-exit=1 -- "$@"
   else
-    GALEN_STEP=(srun --nodes=1 --ntasks=1 --cpu-bind=none "${GALEN_SRUN[@]}" "${GALEN_PROGRAM[@]}" "$@")  # alone: no place to tell
+    galen_step "$GALEN_ALONE" --nodes=1 --ntasks=1 -- "$@"
   fi
   galen_wait
   if [[ -n $GALEN_SIGNALLED && $GALEN_CODE != 0 && ${SLURM_RESTART_COUNT:-0} -lt ${GALEN_MAX_RESTARTS:-20} ]]; then galen_requeue; fi
@@ -157,8 +180,11 @@ galen_preprocess() {
     exit 2
   fi
   if ((shards > 1 && ${SLURM_ARRAY_TASK_ID:-0} == 0 && ${SLURM_RESTART_COUNT:-0} == 0)) && [[ -z ${GALEN_CHAINED:-} ]]; then
-    sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
-      --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"
+    if ! sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
+      --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"; then
+      galen_say "error: no job that joins the shares could be submitted from here. Submit it yourself when all tasks have ended:" \
+        "GALEN_MERGE=$shards sbatch --array=0 slurm/preprocess.sh, with the same arguments"
+    fi
   fi
   galen_run "$GALEN_HOME/data_prep/preprocess.py" --workers "${SLURM_CPUS_PER_TASK:-1}" \
     --shards "$shards" --shard "${SLURM_ARRAY_TASK_ID:-0}" "$@"

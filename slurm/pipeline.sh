@@ -10,8 +10,10 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,/^set /s/^# //p' "$0";
 export GALEN_HOME=${GALEN_HOME:-$PWD}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=() GALEN_SBATCH_FINETUNE=()
+set +u  # what modules and conda run cannot do with it
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
+set -u
 
 model='' corpus='' work='' recipe='' layout='' shards=8 script=pretrain_70b finetune='' tasks='' data='' protocol=lm_eval
 while (($#)) && [[ $1 != -- ]]; do

@@ -133,6 +133,9 @@ class Cluster:
         text = CONFIGURATION.format(host=host, user=user, folder=self.folder, ports=ports)
         nodes = [NODE.format(name=node, host=host, port=port) for node, port in zip(self.nodes, ports[1:], strict=True)]
         (self.folder / "slurm.conf").write_text(text + "".join(nodes))
+        plugins = os.environ.get("GALEN_TEST_PLUGSTACK")  # a plugstack.conf, for a Slurm with Pyxis (docs/slurm.md)
+        if plugins:
+            shutil.copy(plugins, self.folder / "plugstack.conf")
         for number in range(8):  # Slurm counts GPUs by their device files
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={self.folder}/gpu[0-7]\n")

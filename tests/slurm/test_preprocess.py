@@ -1,13 +1,14 @@
 """`slurm/preprocess.sh`: a job array and its merge give the bytes of one run, here through the stand-in `apptainer` of this folder."""
 
 import json
-import shlex
+import os
 import sys
+from pathlib import Path
 
-from tests.conftest import ROOT, TEXTS, run
+from tests.conftest import TEXTS, run
 
 
-def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
+def test_array_equals_one_run(cluster, contained, tmp_path, tiny_tokenizer):
     corpus, output = tmp_path / "two words", tmp_path / "the output"
     corpus.mkdir()
     for part in range(3):
@@ -15,16 +16,13 @@ def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
         (corpus / f"part {part}.jsonl").write_text("\n".join(lines) + "\n")
     options = ["--input", corpus, "--tokenizer-model", tiny_tokenizer, "--append-eod"]
     run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
-    mounts = ",".join(map(str, (tmp_path, tiny_tokenizer, sys.prefix, sys.base_prefix)))
-    own = tmp_path / "site.sh"
-    own.write_text(
-        f"source {shlex.quote(site['GALEN_SITE'])}\nGALEN_CONTAINER=apptainer GALEN_IMAGE='/images/my galen.sif' "
-        f"GALEN_MOUNTS={shlex.quote(mounts)}\nGALEN_SBATCH=('--output={tmp_path}/log-%A_%a')\n"
-    )
+    site = contained("apptainer", (tmp_path, tiny_tokenizer, sys.prefix, sys.base_prefix))
+    with Path(site["GALEN_SITE"]).open("a") as settings:
+        settings.write(f"GALEN_SBATCH=('--output={tmp_path}/log-%A_%a')\n")
     array = cluster.sbatch(
         *("--array=0-2", "--cpus-per-task=1", "--mem=1G", f"--output={tmp_path}/log-%A_%a"),
         *("slurm/preprocess.sh", *options, "--output-prefix", output / "joined"),
-        **{**site, "GALEN_SITE": str(own), "PATH": f"{ROOT / 'tests' / 'slurm'}:{site['PATH']}"},
+        **site,
     )
 
     def told():
@@ -37,4 +35,5 @@ def test_array_equals_one_run(cluster, site, tmp_path, tiny_tokenizer):
     for ending in ("bin", "idx"):
         expected = (tmp_path / f"alone_text_document.{ending}").read_bytes()
         assert (output / f"joined_text_document.{ending}").read_bytes() == expected
-    assert told().count("apptainer starts") == 4 and "in /images/my galen.sif" in told()
+    if "GALEN_TEST_SITE" not in os.environ:
+        assert told().count("apptainer starts") == 4 and "in /images/my galen" in told()

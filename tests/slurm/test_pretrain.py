@@ -1,4 +1,7 @@
-"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, killed processes, the time limit, a node that dies, the recipe's end."""
+"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, killed processes, the time limit, a node that dies, the recipe's end.
+
+The steps run through the stand-in `srun` of this folder, which sets what Pyxis sets for images with PyTorch.
+"""
 
 import contextlib
 import json
@@ -42,7 +45,7 @@ def is_rank(process, recipe):
     return False
 
 
-def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain_forked):
+def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, pretrain_forked):
     """One job: node n1 is left out, killed processes, the time limit and a dead node queue it again, and it ends with all its steps."""
     folder = tmp_path / "a run's folder"
     folder.mkdir()
@@ -52,6 +55,7 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
     programs.mkdir()
     (programs / "nvidia-smi").write_text(NVIDIA_SMI)
     (programs / "nvidia-smi").chmod(0o755)
+    site = contained("pyxis")
     written, output, seeded = folder / "job.log", folder / "run", new_random()
 
     def told():
@@ -103,6 +107,7 @@ def test_until_the_last_step(cluster, site, tmp_path, checkpoint, data, pretrain
     assert done["JobState"] == "COMPLETED", told()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
     assert_same_losses(output, pretrain_forked(2, *overrides))
+    assert "all-reduce between two nodes" in told()  # the nodes met, whatever the container told them of their places
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")

@@ -33,3 +33,22 @@ def test_a_batch_job_started_by_hand(script):
 def test_a_job_without_arguments(script, said):
     done = start(script, SLURM_JOB_ID="1", SLURM_SUBMIT_DIR=str(ROOT))
     assert done.returncode == 2 and said in done.stderr and f"sbatch slurm/{script}" in done.stdout
+
+
+def in_a_job(script, **environment):
+    """Run shell that uses the shared functions, as in a job."""
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(ROOT), **environment}
+    words = ["bash", "-c", f"source slurm/galen.sh; {script}"]
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_slurm_that_queues_no_job_again():
+    done = in_a_job("squeue() { echo RUNNING; }; scontrol() { [[ $2 == show ]]; }; galen_requeue")
+    assert done.returncode == 1 and "submit the same command again" in done.stderr
+
+
+def test_a_slurm_whose_jobs_may_not_submit_jobs():
+    array = {"SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MAX": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1"}
+    done = in_a_job('sbatch() { return 1; }; galen_run() { echo "$*"; }; galen_preprocess --input a', **array)
+    assert done.returncode == 0 and "--shards 8 --shard 0 --input a" in done.stdout
+    assert "GALEN_MERGE=8 sbatch --array=0 slurm/preprocess.sh" in done.stderr
