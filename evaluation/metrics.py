@@ -32,7 +32,8 @@ def accuracy(correct: ArrayLike) -> Estimate:
     n, share, z = right.size, float(right.mean()), _NORMAL_QUANTILE
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, max(float(centre - half), 0.0) if share else 0.0, min(float(centre + half), 1.0) if share < 1 else 1.0)
+    low, high = float(centre - half), float(centre + half)
+    return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0)  # exact there, where rounding leaves 3e-17
 
 
 def mean(values: ArrayLike) -> Estimate:

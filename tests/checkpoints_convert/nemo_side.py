@@ -1,9 +1,9 @@
 """NeMo's own converters on a machine without CUDA. Started by test_nemo.py with the Python of NeMo's environment, not with Galen's.
 
-Usage: import CLASS HF NEMO | export CLASS NEMO HF
+Usage: import CLASS HF NEMO | export CLASS NEMO HF. An export also computes the logits of NeMo's model: HF/logits.safetensors.
 
 Without Transformer Engine, NeMo chooses Megatron Core's own layers: its converters then look for norms under names that these layers
-do not have, and the layers refuse settings that only choose a kernel. Both are mended here; reading and writing stay NeMo's.
+do not have, and the layers refuse settings that only choose a kernel. Both are mended here; reading, writing and computing stay NeMo's.
 """
 
 import sys
@@ -12,9 +12,12 @@ from pathlib import Path
 import nemo.lightning.io as nemo_io
 import nemo.lightning.io.pl as nemo_checkpoint_io
 import torch
+from megatron.core.fusions import fused_softmax
 from megatron.core.models.common.embeddings import rope_utils
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from megatron.core.transformer import torch_norm
 from nemo.collections import llm
+from safetensors.torch import save_file
 
 from megatron_ext import cpu_platform
 
@@ -39,12 +42,28 @@ def _norm(_, config, hidden_size, eps=1e-5, *__, **___):
     return torch.nn.RMSNorm(hidden_size, eps=eps, dtype=config.params_dtype)
 
 
+def _rotate(states, angles, interleaved):
+    return rope_utils._apply_rotary_pos_emb_bshd(states, angles, rotary_interleaved=interleaved)
+
+
 def prepare():
     cpu_platform.install()
     nemo_checkpoint_io._fix_tensors_device = lambda checkpoint: checkpoint  # moves what was loaded to the CUDA device
     nemo_io.apply_transforms = _apply_to_local_layers
-    rope_utils.fused_apply_rotary_pos_emb = rope_utils.fused_apply_rotary_pos_emb or object()
+    rope_utils.fused_apply_rotary_pos_emb = _rotate
+    # its cache cannot take the list that NeMo keeps a window as
+    fused_softmax.get_sliding_window_causal_mask = fused_softmax.get_sliding_window_causal_mask.__wrapped__
     torch_norm.WrappedTorchNorm.__new__ = _norm
+
+
+def write_logits(exporter, source, target):
+    """Write 64 fixed token ids below 300 and the logits that NeMo's own model, as NeMo loads it, gives for them."""
+    model, _ = exporter.nemo_load(source)
+    model_parallel_cuda_manual_seed(0)  # the attention asks for a state, though dropout is off
+    tokens = (torch.arange(64) * 37 % 300)[None]
+    with torch.no_grad():
+        logits = model.eval()(tokens, torch.arange(64)[None])
+    save_file({"tokens": tokens, "logits": logits.contiguous()}, target)
 
 
 def main(action, name, source, target):
@@ -53,7 +72,9 @@ def main(action, name, source, target):
     if action == "import":
         model.importer(f"hf://{Path(source).resolve()}")(Path(target), overwrite=True)
     else:
-        model.exporter("hf", source)(Path(target), overwrite=True)
+        exporter = model.exporter("hf", source)
+        exporter(Path(target), overwrite=True)
+        write_logits(exporter, Path(source), Path(target) / "logits.safetensors")
 
 
 if __name__ == "__main__":
