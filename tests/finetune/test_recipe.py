@@ -54,7 +54,7 @@ def test_the_settings_are_the_published_ones(name):
             "data.train=[{set: medqa, file: a.jsonl}]",
             r"^.*'data\.train\.0\.source' is missing\n.*'data\.train\.0\.file'.*$",
         ),
-        ("data.train=5", r"^.*: data\.train: .*valid string\n.*: data\.train: .*valid list$"),
+        ("data.train=5", r"^.*: data\.train: .*valid string\n.*: data\.train: should be a list: \[a, b\]$"),
     ],
 )
 def test_mistakes_are_told(override, message):

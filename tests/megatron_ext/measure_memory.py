@@ -144,7 +144,7 @@ def measure(run, shape):
     parameters = [weight for piece in model for weight in piece.parameters()]
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
-        GlobalBatch(platform, run, model, -2).run(batches(run), memory_model.micro_batches(run, 2), [])
+        GlobalBatch(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
     state = [tensor for part in optimizer.chained_optimizers for one in part.optimizer.state.values() for tensor in one.values()]
     copies = [weight for part in optimizer.chained_optimizers for group in part.optimizer.param_groups for weight in group["params"]]
