@@ -81,10 +81,30 @@ def check_precision(training: Training, optimizer: Optimizer) -> None:
         raise ValueError("optimizer.use_precision_aware_optimizer needs training.precision: bf16")
     if optimizer.optimizer_cpu_offload and not optimizer.use_precision_aware_optimizer:
         raise ValueError("optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer; set it to true")
-    if optimizer.optimizer_cpu_offload and training.fp8_param_gather and training.fp8_recipe != "delayed":
-        raise ValueError("optimizer.optimizer_cpu_offload with training.fp8_param_gather needs training.fp8_recipe: delayed")
+    if optimizer.use_precision_aware_optimizer and training.fp8_param_gather:
+        _check_master_weights(training, optimizer)
     if optimizer.overlap_cpu_optimizer_d2h_h2d and not optimizer.optimizer_cpu_offload:
         raise ValueError("optimizer.overlap_cpu_optimizer_d2h_h2d needs optimizer.optimizer_cpu_offload")
+
+
+def _check_master_weights(training: Training, optimizer: Optimizer) -> None:
+    """Check that Megatron makes the optimizer's copy of FP8 weights, of what was imported.
+
+    Where it leaves this to Transformer Engine's FusedAdam or to the optimizer on the host (`OptimizerConfig.__post_init__` of
+    megatron-core: use_precision_aware_optimizer_no_fp8_or_ds_fp8), the copy is made of the weights as rounded to FP8 (Transformer Engine
+    2.20, FusedAdam.initialize_state), or, of other recipes' weights than `delayed`, cannot be made.
+    """
+    wrong = {
+        "training.fp8_recipe: delayed": training.fp8_recipe == "delayed",
+        f"optimizer.main_params_dtype: {optimizer.main_params_dtype}": optimizer.main_params_dtype != "fp32",
+        "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
+    }
+    if found := [name for name, there in wrong.items() if there]:
+        raise ValueError(
+            f"optimizer.use_precision_aware_optimizer and training.fp8_param_gather do not go with {' and '.join(found)}: the optimizer "
+            "would start from the weights as rounded to FP8; set training.fp8_param_gather to false, or take training.fp8_recipe: "
+            "tensorwise or blockwise, optimizer.main_params_dtype: fp32 and no optimizer_cpu_offload"
+        )
 
 
 def check_batches(training: Training) -> None:

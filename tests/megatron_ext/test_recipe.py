@@ -98,6 +98,11 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
     assert message in str(error.value)
 
 
+LEAN_FP8 = (
+    "optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid training.fp8_recipe=tensorwise training.fp8_param_gather=true"
+)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -127,11 +132,9 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
         ("optimizer.exp_avg_dtype=bf16", "needs optimizer.use_precision_aware_optimizer"),
         ("optimizer.use_precision_aware_optimizer=true training.precision=fp32", "needs training.precision: bf16"),
         ("optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer"),
-        (
-            "optimizer.optimizer_cpu_offload=true optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid "
-            "training.fp8_recipe=tensorwise training.fp8_param_gather=true",
-            "needs training.fp8_recipe: delayed",
-        ),
+        (f"{LEAN_FP8} training.fp8_recipe=delayed", "do not go with training.fp8_recipe: delayed: the optimizer would start"),
+        (f"{LEAN_FP8} optimizer.main_params_dtype=fp16", "do not go with optimizer.main_params_dtype: fp16: the optimizer would start"),
+        (f"{LEAN_FP8} optimizer.optimizer_cpu_offload=true", "do not go with optimizer.optimizer_cpu_offload: the optimizer would start"),
         ("training.keep_every=1500", "training.keep_every (1500) must be a multiple of training.save_interval (1000)"),
         ("optimizer.overlap_cpu_optimizer_d2h_h2d=true", "needs optimizer.optimizer_cpu_offload"),
         ("training.rampup_batch_size=[8,2,100]", "start less than training.global_batch_size (8)"),
