@@ -65,5 +65,5 @@ def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentPars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
     return parser
