@@ -13,6 +13,7 @@ from galen import manifest
 from galen.errors import DataError
 from megatron_ext.stored_tensor import StoredTensor
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INDEX = "model.safetensors.index.json"
 _DTYPES = {
     "F64": torch.float64,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from checkpoints_convert import bridge_config, families, vocabulary
 from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import Weights, check_vocabulary, copy_companions
+from checkpoints_convert.hf_folder import TOKENIZERS, Weights, check_vocabulary, copy_companions
 from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.mappings import Rows, height
 from checkpoints_convert.output_file import OutputFile
@@ -91,6 +92,10 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     if _finished(output, inputs.paths, {"family": family.name, **job.options}):
         return
     check_complete(weights, family, architecture)
+    if not any((job.hf / name).is_file() for name in TOKENIZERS):
+        print(
+            f"note: {job.hf} has no tokenizer, so an export will have none either; verify.py needs it, or --weights-only", file=sys.stderr
+        )
     extension = None
     if job.special_tokens is not None:
         extension = vocabulary.extend(job.hf, vocabulary.read_tokens(job.special_tokens), architecture.vocab_size)

@@ -174,7 +174,11 @@ def _tokens(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
         content = text.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the text {text}: {error}") from None
-    ids = AutoTokenizer.from_pretrained(hf)(content)["input_ids"][:most]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(hf)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{hf}: no tokenizer for the logits' text ({str(error).splitlines()[0]}); --weights-only needs none") from None
+    ids = tokenizer(content)["input_ids"][:most]
     ids = ids[: len(ids) // multiple * multiple]
     if not ids:
         raise DataError(f"{text} gives no token")

@@ -5,6 +5,7 @@ memory, and logs to the terminal; the tasks, their completion marks and statisti
 """
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -71,7 +72,13 @@ class TaskExecutor(PipelineExecutor):
         """Run one task in this process, with as many open files as the system allows: the shuffle deals to thousands."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        self._run_for_rank(rank)
+        try:
+            self._run_for_rank(rank)
+        except OSError as error:  # a write to a full disk does not say where
+            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = self.folder.parents[1]  # of a stage's log in the working folder
+            raise DataError(f"{place}: {error.strerror}; make room and start the same command again: it goes on") from None
 
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""

@@ -1,7 +1,6 @@
 """The order of samples in training, the same for any number of processes."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -42,6 +41,7 @@ class EpochOrder(Sampler[int]):
         self.steps = -(-len(rows) // global_batch)
         """Optimizer steps in an epoch."""
         self._epoch = 0
+        self._sizes = torch.tensor([_size(row) for row in rows]).view(-1, 2)  # rows x (samples, tokens)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next."""
@@ -55,15 +55,17 @@ class EpochOrder(Sampler[int]):
         yield from self._shuffled(self._epoch)
         yield from range(len(self.rows), len(self))
 
-    def consumed(self, step: int) -> int:
-        """Return how many samples have been trained on after `step` steps."""
+    def consumed(self, step: int) -> tuple[int, int]:
+        """Return how many samples and tokens have been trained on after `step` steps; padding and blank rows do not count."""
         epochs, steps = divmod(step, self.steps)
-        begun = (_samples(self.rows[place]) for place in self._shuffled(epochs)[: steps * self.global_batch])
-        return epochs * sum(map(_samples, self.rows)) + sum(begun)
+        begun = self._sizes[self._shuffled(epochs)[: steps * self.global_batch]].sum(0)
+        samples, tokens = (epochs * self._sizes.sum(0) + begun).tolist()
+        return samples, tokens
 
     def _shuffled(self, epoch: int) -> list[int]:
         return torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
 
 
-def _samples(row: Any) -> int:
-    return len(row) if isinstance(row, list) else 1
+def _size(row: Row) -> tuple[int, int]:
+    samples = row if isinstance(row, list) else [row]
+    return len(samples), sum(map(len, samples))

@@ -19,14 +19,14 @@ class RunLog(TrainerCallback):
         path: the log file.
         done: steps that a checkpoint already holds; later lines, left by a run killed after it, are removed.
         total: steps of the whole run.
-        consumed: tells how many samples have been trained on after a number of steps.
+        consumed: tells how many samples and tokens have been trained on after a number of steps.
     """
 
-    def __init__(self, path: Path, done: int, total: int, consumed: Callable[[int], int]) -> None:
+    def __init__(self, path: Path, done: int, total: int, consumed: Callable[[int], tuple[int, int]]) -> None:
         self._consumed = consumed
         self._log = StepLog(path, done, total)
-        last = next((record for record in reversed(self._log.records) if record["kind"] == "train"), {"elapsed": 0.0, "tokens": 0})
-        self._before, self._tokens = last["elapsed"], last["tokens"]
+        last = next((record for record in reversed(self._log.records) if record["kind"] == "train"), {"elapsed": 0.0})
+        self._before, self._tokens = last["elapsed"], consumed(done)[1]
         self._start = self._last = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -38,17 +38,18 @@ class RunLog(TrainerCallback):
         if "loss" not in logs:
             return
         now = time.monotonic()
-        tokens, seconds = state.num_input_tokens_seen - self._tokens, now - self._last
-        self._tokens, self._last = state.num_input_tokens_seen, now
         step, loss = state.global_step, logs["loss"]
+        samples, tokens = self._consumed(step)
+        rate = (tokens - self._tokens) / (now - self._last)
+        self._tokens, self._last = tokens, now
         record = {
             "step": step,
             "loss": loss,
             "lr": logs["learning_rate"],
             "grad_norm": logs["grad_norm"],
-            "consumed_samples": self._consumed(step),
-            "tokens": state.num_input_tokens_seen,
-            "tokens_per_second": tokens / seconds,
+            "consumed_samples": samples,
+            "tokens": tokens,
+            "tokens_per_second": rate,
             "elapsed": self._before + now - self._start,
         }
         if not math.isfinite(loss) or not math.isfinite(logs["grad_norm"]):

@@ -160,7 +160,6 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
         greater_is_better=training.select_best == "accuracy" if training.select_best else None,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a NaN must be seen, not averaged away
-        include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
         disable_tqdm=True,

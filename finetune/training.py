@@ -67,7 +67,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         "samples": {"train": len(train), "validation": len(held_out), "cut": cut, "rows": len(order.rows)},
         "steps": loop.state.global_step,
         "best_step": _best_step(loop),
-        "tokens": loop.state.num_input_tokens_seen,
+        "tokens": order.consumed(loop.state.global_step)[1],
         "trained_weights": network.trainable(model),
         "new_tokens": len(new_tokens),
         "processes": arguments.world_size,

@@ -13,14 +13,14 @@ class Progress:
 
     Args:
         label: what is being done, for example "tokenise".
-        total: how many units there are, or None when unknown.
+        total: how many units there are, or None when unknown; an estimate that proves too small grows with what is done.
         unit: name of a unit, for example "documents" or "B"; with `scale`, shown with k, M, G.
         every: seconds between two lines when standard error is not a terminal.
     """
 
     def __init__(self, label: str, total: float | None = None, unit: str = "it", scale: bool = False, every: float = 10.0) -> None:
         self.label, self.total, self.unit, self.every = label, total, unit, every
-        self.done = 0.0
+        self.done = self._shown = 0.0
         self._start = self._last = time.monotonic()
         self._scale = scale
         self._bar = tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale) if sys.stderr.isatty() else None
@@ -28,11 +28,17 @@ class Progress:
     def update(self, units: float = 1) -> None:
         """Count `units` more as done."""
         self.done += units
+        if self.total:
+            self.total = max(self.total, self.done)
         if self._bar is not None:
+            self._bar.total = self.total
             self._bar.update(units)
         elif time.monotonic() - self._last >= self.every:
-            self._last = time.monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            self._print()
+
+    def _print(self) -> None:
+        self._last, self._shown = time.monotonic(), self.done
+        print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
         """Return the present state as one plain line."""
@@ -44,7 +50,7 @@ class Progress:
             text += f" of {size(self.total)} ({self.done / self.total:.0%})"
         text += f" {self.unit}, {size(rate) if rate >= 10 else f'{rate:.2g}'} {self.unit}/s"
         if self.total and rate > 0:
-            text += f", {tqdm.format_interval(max(self.total - self.done, 0) / rate)} left"
+            text += f", {tqdm.format_interval((self.total - self.done) / rate)} left"
         return text
 
     def __enter__(self) -> Self:
@@ -53,5 +59,5 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self.done:
-            print(self.line(), file=sys.stderr, flush=True)
+        elif kind is None and self.done != self._shown:
+            self._print()

@@ -18,6 +18,7 @@ import torch
 
 from galen.errors import DataError, UsageError
 from megatron_ext.recipe import Recipe
+from megatron_ext.stop_requests import interruptible
 
 # Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from NVIDIA's data sheets; the base of MFU.
 PEAK_BF16_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12}
@@ -152,13 +153,14 @@ class Platform:
         if not alone and (missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]):
             raise UsageError(f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all of them")
         try:
-            torch.distributed.init_process_group(
-                backend=self.backend,
-                rank=0 if alone else int(os.environ["RANK"]),
-                world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
-                store=torch.distributed.HashStore() if alone else None,
-                timeout=datetime.timedelta(minutes=timeout_minutes),
-            )
+            with interruptible():
+                torch.distributed.init_process_group(
+                    backend=self.backend,
+                    rank=0 if alone else int(os.environ["RANK"]),
+                    world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
+                    store=torch.distributed.HashStore() if alone else None,
+                    timeout=datetime.timedelta(minutes=timeout_minutes),
+                )
         except torch.distributed.DistError as error:
             place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
             raise DataError(

@@ -47,7 +47,6 @@ def pretrain(run: Recipe) -> int:
         DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds another run.
     """
     output = Path(run.output)
-    stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
     weights_and_biases.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
     architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
@@ -70,10 +69,10 @@ def pretrain(run: Recipe) -> int:
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
-    trainer = _prepare(run, architecture, vocabulary, stop)
+    trainer = _prepare(run, architecture, vocabulary)
     reason = trainer.run()
     if trainer.log:
-        _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, stop)
+        _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
         trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
@@ -100,6 +99,8 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
     if changed:
         differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
+        if all(key.startswith(("data.train", "data.validation", "model.checkpoint")) for key in changed):
+            differences += f"; if the same files have only moved, write their new places into {path}"
         raise UsageError(
             f"{output} holds another run ({differences}); choose another output, or remove that folder; "
             f"to train its weights further in another way, set model.checkpoint={output / 'checkpoints'} and another output"
@@ -132,7 +133,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any, stop: StopRequests) -> Any:
+def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any) -> Any:
     """Join the process group, build everything and restore it to where the run stands; return the trainer."""
     import torch
 
@@ -144,6 +145,8 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     platform = platforms.current()
     timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
     platform.init_distributed(timeout)
+    # Only now: a process that has begun nothing, perhaps waiting for others in vain, dies of a signal at once.
+    stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
     recipes: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
     check_same_everywhere(recipes)

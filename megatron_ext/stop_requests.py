@@ -48,6 +48,18 @@ class StopRequests:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once inside the block, which waits outside Python: Python would hear of it only afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Keep the signals of stop requests waiting inside the block, and for ever from processes that are started in it.
 

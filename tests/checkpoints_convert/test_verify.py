@@ -11,7 +11,7 @@ import torch
 from checkpoints_convert import hf_to_megatron, verify
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Plain, Rows
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
 from tests.conftest import run
 
@@ -44,6 +44,16 @@ def test_a_layout_that_does_not_divide_the_model_is_refused_before_any_work(mode
     with pytest.raises(UsageError, match="4 attention heads cannot be divided by tensor-parallel size 3; possible: 1, 2, 4"):
         verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "3"])
     assert not capsys.readouterr().out
+
+
+def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights(model, tmp_path, capsys):
+    hf = shutil.copytree(model, tmp_path / "hf", ignore=shutil.ignore_patterns("tokenizer*"))
+    hf_to_megatron.main(["--hf", str(hf), "--output", str(tmp_path / "megatron")])
+    assert f"note: {hf} has no tokenizer" in capsys.readouterr().err
+    both = ["--hf", str(hf), "--megatron", str(tmp_path / "megatron")]
+    assert verify.main([*both, "--weights-only"]) == 0
+    with pytest.raises(DataError, match=r"no tokenizer .* --weights-only"):
+        verify.main(both)
 
 
 @dataclasses.dataclass(frozen=True)

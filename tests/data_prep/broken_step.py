@@ -1,5 +1,7 @@
 """A step that meets a user's mistake, in a module that workers can import."""
 
+from pathlib import Path
+
 from galen.errors import DataError
 
 
@@ -10,3 +12,10 @@ class BrokenStep:
 
     def __call__(self, data, rank=0, world_size=1):
         raise DataError(f"task {rank} met a bad file")
+
+
+class FullDisk(BrokenStep):
+    """Stands for one that writes to a full disk."""
+
+    def __call__(self, data, rank=0, world_size=1):
+        Path("/dev/full").write_text("x")

@@ -4,7 +4,16 @@ from galen.progress import Progress
 def test_plain_lines_have_rate_and_time_left(capsys):
     with Progress("tokenise", total=4, unit="documents", every=0) as progress:
         progress.update(2)
+        progress.every = 100
+        progress.update(1)
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("tokenise: 2 of 4 (50%) documents")
     assert "left" in first
-    assert last.startswith("tokenise: 2 of 4")
+    assert last.startswith("tokenise: 3 of 4")
+
+
+def test_the_last_line_comes_once_and_an_estimate_grows(capsys):
+    with Progress("tokenise", total=4.5, unit="documents", every=0) as progress:
+        progress.update(9)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tokenise: 9 of 9 (100%) documents")

@@ -65,8 +65,8 @@ class Started:
 def start_forked(tmp_path_factory):
     """Start a run over forked processes, which begin at once, from a recipe and overrides.
 
-    With `hold`, a folder, each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for
-    a file `go`.
+    With `missing`, they wait for so many more that never come. With `hold`, a folder, each process that is about to write a file of a
+    checkpoint makes a file `writer_PID` there and waits for a file `go`.
     """
     names = ("pretrain", "checkpointing", "optimization", "platforms", "run_log", "tokenised_data", "training")
     yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names))
@@ -84,9 +84,9 @@ def starter(tmp_path_factory, *modules: str):
     )
     assert server.stdout.readline() == '["ready"]\n'
 
-    def start(processes: int, *argv: object, hold: Path | None = None) -> Started:
+    def start(processes: int, *argv: object, hold: Path | None = None, missing: int = 0) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
-        request = {"argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        request = {"argv": [str(argument) for argument in argv], "processes": processes, "missing": missing, "output": str(written)}
         if hold:
             hold.mkdir()
             request["hold"] = str(hold)

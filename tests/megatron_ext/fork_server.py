@@ -2,9 +2,9 @@
 
     python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import; the first one's `main` is run
 
-A line of JSON on standard input, `{"argv", "processes", "output"[, "hold"]}`, starts a run over that many processes whose output goes to
-the file; the answer is the list of their ids. As with torchrun, when one fails the others are ended. Then a second line holds their exit
-codes.
+A line of JSON on standard input, `{"argv", "processes", "missing", "output"[, "hold"]}`, starts a run over that many processes, which
+expect `missing` more that never come, and whose output goes to the file; the answer is the list of their ids. As with torchrun, when one
+fails the others are ended. Then a second line holds their exit codes.
 """
 
 import importlib
@@ -43,8 +43,9 @@ def start(entry, request, rank, port):
     file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"])}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"] + request["missing"])}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     from galen import cli
 
     if "hold" in request:

@@ -53,6 +53,21 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
 
 
 @pytest.mark.multiprocess
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_others_ends_at_a_signal(start_forked, tmp_path, checkpoint, data, number):
+    (tmp_path / "r.yaml").write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data))
+    run = start_forked(1, tmp_path / "r.yaml", "resilience.distributed_timeout_minutes=2", missing=1)
+    waiting = psutil.Process(run.pids[0])
+    deadline = time.monotonic() + 300
+    while not any(connection.status == psutil.CONN_LISTEN for connection in waiting.net_connections()):
+        assert time.monotonic() < deadline, run.written.read_text()
+        time.sleep(0.01)
+    waiting.send_signal(number)
+    assert run.wait()[0] == [-number]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.multiprocess
 def test_a_time_limit(pretrain_forked, tmp_path):
     codes, written = pretrain_forked(1, *LONG, "resilience.exit_duration_in_mins=0.0001", output=tmp_path / "out", check=False)
     assert codes == [75], written[-3000:]
