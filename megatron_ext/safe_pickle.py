@@ -152,9 +152,9 @@ class _Unpickler(pickle.Unpickler):
         return pid[1].dtype, path, offset
 
     def _storage(self, data: bytes) -> Any:
-        """Return the storage in what PyTorch pickles of a tensor alone: four pickles, the last of them the storage, its keys, its bytes."""
+        """Return the storage in what PyTorch pickles of a tensor alone: five pickles (the storage, then its keys, the last), its bytes."""
         file = io.BytesIO(data)
-        *_, storage = [_Unpickler(file, self.source, self.place).load() for _ in range(4)]
+        *_, storage, _keys = [_Unpickler(file, self.source, self.place).load() for _ in range(5)]  # all that torch.load unpickles
         return storage
 
     def _member(self, owner: Any, name: str) -> Any:

@@ -164,3 +164,12 @@ def test_the_class_of_an_optimizer_may_be_named_but_not_made():
     safe_pickle.check_bytes(pickle.dumps({"cpu_optimizer_cls": torch.optim.AdamW}), "groups")
     with pytest.raises(DataError, match=r"groups asks to run torch\.optim\.adamw\.AdamW"):
         safe_pickle.check_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
+
+
+def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
+    """torch.load unpickles the storage's keys too, whatever they are."""
+    five = (1, 2, 3, "the storage", Planted(tmp_path / "was-run"))
+    content = pickle.dumps(Loaded(b"".join(map(pickle.dumps, five))))
+    with pytest.raises(DataError, match=r"x asks to run posix\.system"):
+        safe_pickle.check_bytes(content, "x")
+    assert not (tmp_path / "was-run").exists()
