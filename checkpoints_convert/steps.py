@@ -162,7 +162,7 @@ def record(
         stage=stage,
         inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
         config=config,
-        outputs=[manifest.describe_file(path, hashes.get(path)) for path in files],
+        outputs=[manifest.describe_file(path, hashes.get(path)) for path in files if path.name != manifest.NAME],  # of a killed conversion
         counts={"parameters": architecture.parameters},
         input_times=[path.stat().st_mtime_ns for path in inputs],
     )

@@ -85,7 +85,7 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     try:
         strategy = FullyParallelLoadStrategyWrapper(get_default_load_sharded_strategy(str(folder)), _replicas())
         return dist_checkpointing.load(state, str(folder), strategy)
-    except (CheckpointingException, FileNotFoundError, EOFError, RuntimeError) as error:
+    except (CheckpointingException, CheckpointException, OSError, EOFError, RuntimeError) as error:
         raise DataError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
 
 
@@ -100,7 +100,7 @@ def _check_readable(folder: Path) -> None:
             safe_pickle.check_checkpoint(folder)
             if not _OPTIONS and not (folder / "common.pt").is_file():
                 wrong = [f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"]
-        except DataError as error:
+        except (DataError, OSError) as error:
             wrong = [str(error)]
     torch.distributed.broadcast_object_list(wrong, src=0)
     if wrong[0]:
