@@ -12,6 +12,7 @@ import numpy
 import torch
 from megatron.core import tensor_parallel
 from megatron.core.dist_checkpointing import ShardedObject
+from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
@@ -69,7 +70,9 @@ def load_weights(model: LanguageModel | list[LanguageModel], checkpoint: str | P
 def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | Path) -> None:
     """Fill the model's weights, and nothing else, from the folder of one iteration (collective)."""
     pieces = model if isinstance(model, list) else [model]
-    loaded = load_sharded({name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}, folder)
+    wanted = {name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}
+    force_all_tensors_to_non_fp8(wanted)  # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
+    loaded = load_sharded(wanted, folder)
     for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
         piece.load_state_dict(loaded[name], strict=False)
         for key, weight in piece.named_parameters():
