@@ -78,7 +78,7 @@ def evaluate(
     started = time.monotonic()
     backend = _backend(plan)
     print(f"{plan.model} on {backend.device} in {backend.dtype}, loaded in {time.monotonic() - started:.0f} s", flush=True)
-    if plan.protocol.form.startswith("meditron_chat") and "<|im_start|>" not in backend.tokenizer.get_vocab():
+    if not rank and plan.protocol.form.startswith("meditron_chat") and "<|im_start|>" not in backend.tokenizer.get_vocab():
         print(f"note: this tokenizer has no <|im_start|>; {plan.protocol_name} is the form of models that were fine-tuned with it")
     max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
     for name, run, path in _logs(plan):

@@ -52,7 +52,7 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the places of an epoch."""
-        yield from self._shuffled(self._epoch)
+        yield from self._shuffled(self._epoch).tolist()
         yield from range(len(self.rows), len(self))
 
     def consumed(self, step: int) -> tuple[int, int]:
@@ -62,8 +62,8 @@ class EpochOrder(Sampler[int]):
         samples, tokens = (epochs * self._sizes.sum(0) + begun).tolist()
         return samples, tokens
 
-    def _shuffled(self, epoch: int) -> list[int]:
-        return torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+    def _shuffled(self, epoch: int) -> torch.Tensor:
+        return torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch))
 
 
 def _size(row: Row) -> tuple[int, int]:

@@ -151,7 +151,7 @@ def _allow_fp8_history(state: dict[str, Any], folder: Path) -> None:
     for weights in (part for name, part in state.items() if name.startswith("model")):
         for name in (name for name in weights if name.endswith("_extra_state")):
             if (history := weights[name]) is not None and history.numel():
-                safe_pickle.check_bytes(history.numpy().tobytes(), f"{name} in {folder}")
+                safe_pickle.check_bytes(history.cpu().numpy().tobytes(), f"{name} in {folder}")
                 os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] = "1"
 
 

@@ -83,13 +83,18 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
     return optimizer
 
 
+def _parts(optimizer: MegatronOptimizer) -> Sequence[Any]:
+    """Return the optimizers that Megatron chains into one, or the one."""
+    return getattr(optimizer, "chained_optimizers", [optimizer])
+
+
 def _load_remainders(optimizer: MegatronOptimizer) -> None:
     """Let the precision-aware optimizer be restored (megatron-core 0.19.2, Transformer Engine 2.20).
 
     Of each bf16 weight's fp32 copy Transformer Engine keeps the lower 16 bits, as an integer. Megatron stores these integers in
     float32, which holds them exactly, and gives them back so; Transformer Engine takes only integers.
     """
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+    for part in _parts(optimizer):
         if getattr(part.optimizer, "store_param_remainders", False):
             part.optimizer.set_scaled_state = partial(_set_state, part.optimizer.set_scaled_state)
 
@@ -104,7 +109,7 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
 
     Transformer Engine's optimizer has a method for the state which Megatron calls itself; PyTorch's allocates in its first step only.
     """
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+    for part in _parts(optimizer):
         inner = part.optimizer
         if not isinstance(inner, torch.optim.AdamW):
             continue
@@ -120,7 +125,7 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
 
 def complete_groups(optimizer: MegatronOptimizer) -> None:
     """Fill in what a checkpoint of another Adam lacks (PyTorch's has no `bias_correction`, Transformer Engine's no `fused`)."""
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+    for part in _parts(optimizer):
         for group in part.optimizer.param_groups:
             group |= part.optimizer.defaults | group
 
