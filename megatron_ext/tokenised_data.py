@@ -60,9 +60,15 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
 
 def token_count(prefix: str) -> int:
     """Return the number of tokens that the index of a pair of files speaks of."""
-    with Path(f"{prefix}.idx").open("rb") as file:
-        sequences = _HEADER.unpack(file.read(_HEADER.size))[3]
-        return int(numpy.fromfile(file, numpy.int32, sequences).sum(dtype=numpy.int64))
+    index = Path(f"{prefix}.idx")
+    return int(numpy.fromfile(index, numpy.int32, _header(index)[3], offset=_HEADER.size).sum(dtype=numpy.int64))
+
+
+def _header(index: Path) -> tuple[bytes, int, int, int, int]:
+    """Return what an index begins with; zeros where it is too short."""
+    with index.open("rb") as file:
+        head = file.read(_HEADER.size)
+    return _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0)
 
 
 def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
@@ -71,19 +77,18 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
     for path in (index, binary):
         if not path.is_file():
             raise DataError(f"{path} is missing; {_nearest(prefix, path)}")
-    with index.open("rb") as file:
-        head = file.read(_HEADER.size)
-        magic, version, code, sequences, boundaries = _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0)
-        if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
-            raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
-        if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
-            raise DataError(f"{index} is cut off or altered; tokenise again")
-    tokens = token_count(prefix)
-    if tokens == 0:
-        raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
-    if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
-        raise DataError(f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens} tokens; tokenise again")
+    magic, version, code, sequences, boundaries = _header(index)
+    if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
+        raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
+    if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
+        raise DataError(f"{index} is cut off or altered; tokenise again")
     reads = os.environ.get("LOCAL_RANK", "0") == "0"  # a whole index: one process of each machine
+    if reads:
+        tokens = token_count(prefix)
+        if tokens == 0:
+            raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
+        if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
+            raise DataError(f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens} tokens; tokenise again")
     described = _manifest_of(prefix)
     if described.is_file():
         made = manifest.read(described, "preprocess")
@@ -107,8 +112,7 @@ def check_ids(prefixes: list[str], architecture: Architecture) -> None:
         if _manifest_of(prefix).is_file():
             continue
         binary = Path(f"{prefix}.bin")
-        with Path(f"{prefix}.idx").open("rb") as file:
-            ids = numpy.memmap(binary, _DTYPES[_HEADER.unpack(file.read(_HEADER.size))[2]], "r")
+        ids = numpy.memmap(binary, _DTYPES[_header(Path(f"{prefix}.idx"))[2]], "r")
         found: list[Any] = [None] * ranks
         torch.distributed.all_gather_object(found, int(ids[len(ids) * rank // ranks : len(ids) * (rank + 1) // ranks].max(initial=0)))
         if max(found) >= architecture.vocab_size:
