@@ -17,6 +17,15 @@ TEXTS = [
 ]
 
 
+def pytest_collection_modifyitems(config, items):
+    """Make groups for `--dist loadgroup` of pytest-xdist: the tests of a file, all tests that share the one Slurm; the slow ones begin."""
+    if config.getoption("dist", "no") == "no":
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("slurm" if "tests/slurm/" in str(item.path) else str(item.path.relative_to(ROOT))))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory) -> Path:
     """A folder with a byte-level BPE tokenizer of 300 ids; <|endoftext|> is id 0."""
