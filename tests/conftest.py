@@ -19,7 +19,7 @@ TEXTS = [
 
 def pytest_collection_modifyitems(config, items):
     """Make groups for `--dist loadgroup` of pytest-xdist: the tests of a file, all tests that share the one Slurm; the slow ones begin."""
-    if config.getoption("dist", "no") == "no":
+    if not hasattr(config, "workerinput"):  # not one of its processes
         return
     for item in items:
         item.add_marker(pytest.mark.xdist_group("slurm" if "tests/slurm/" in str(item.path) else str(item.path.relative_to(ROOT))))
