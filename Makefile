@@ -21,7 +21,7 @@ MODEL ?=
 RUN := $(VENV)/bin/python
 # The mark of a finished installation. A PYTHON asked for by name has a mark of its own, so that another version makes the environment anew.
 READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)))
-PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq
+PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq --no-compile
 CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks
 
 .PHONY: help
