@@ -77,7 +77,7 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
     identifier, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
-        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), _draw(seed, identifier, name))
+        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name))
     )
     for right in candidates:
         literal = stands_in(right, present)
@@ -85,7 +85,7 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
         if len(near) < 3:
             continue
         # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
-        near.sort(key=lambda name: -(_draw(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
+        near.sort(key=lambda name: -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
         options = near[:3]
         place = stable_hash(seed, identifier, "place") % 4
         options.insert(place, right)
@@ -114,7 +114,7 @@ def _questions(corpus: Path, companions: Companions, arguments: argparse.Namespa
         question = make_question(record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours)
         if question is not None and (arguments.literal != "never" or not question["literal"]):
             found.append(question)
-    return sorted(found, key=lambda question: (_draw(arguments.seed, question["pmid"], "order"), question["pmid"]))
+    return sorted(found, key=lambda question: (unit_hash(arguments.seed, question["pmid"], "order"), question["pmid"]))
 
 
 def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -127,10 +127,6 @@ def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str,
             for line in stream:
                 yield orjson.loads(line)
                 progress.update()
-
-
-def _draw(seed: int, identifier: str, what: str) -> float:
-    return unit_hash(seed, identifier, what)
 
 
 def _cut(text: str, limit: int | None) -> str:

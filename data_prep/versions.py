@@ -57,7 +57,7 @@ class VersionWriter(PipelineStep):
         try:
             for element in MedlineReader(folder or ".", options).records(name):
                 deletion = element.tag == "DeleteCitation"
-                for found in element.findall("PMID" if deletion else "MedlineCitation/PMID")[: None if deletion else 1]:
+                for found in element.findall("PMID") if deletion else element.findall("MedlineCitation/PMID")[:1]:
                     pmid = (found.text or "").strip()
                     if pmid:
                         keys.append(event_key(pmid, found.get("Version")))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from lxml import etree
 
 Element = etree._Element
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def parse_xml(data: bytes) -> Element:
