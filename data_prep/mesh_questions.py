@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least {least}")
     corpus, output = Path(arguments.corpus), Path(arguments.output)
-    manifest.read(corpus, stage="curate")
+    splits = manifest.read(corpus, stage="curate")["counts"]["splits"]
     config = {name: getattr(arguments, name) for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")}
     inputs = [corpus / manifest.NAME]
     note = output.with_suffix(".manifest.json")
@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0
     if output.exists():
         raise DataError(f"{output} exists already and is no output of this command; remove it or choose another one")
-    with Progress("MeSH headings", unit="records") as progress:
+    with Progress("MeSH headings", splits.get("train"), unit="records") as progress:
         companions = Companions(topics(record) for record in _records(corpus, "train", progress))
-    with Progress("questions", unit="records") as progress:
+    with Progress("questions", splits.get(arguments.split), unit="records") as progress:
         questions = _questions(corpus, companions, arguments, progress)
     chosen = choose(questions, arguments.count)
     counts = {"possible": len(questions), "questions": len(chosen), "literal": sum(question["literal"] for question in chosen)}

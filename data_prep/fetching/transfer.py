@@ -61,6 +61,7 @@ class Transfer:
         self.gap, self.bytes_per_second = 1 / per_second, bytes_per_second
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
+        """When set, waits end and no further request is made."""
         self._lock = threading.Lock()
         self._next = self._next_bytes = 0.0
         self._local = threading.local()
@@ -176,12 +177,17 @@ class Transfer:
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Yield the answer to a request, when the rate allows it."""
+        """Yield the answer to a request, when the rate allows it.
+
+        Raises:
+            DataError: the transfer was stopped.
+        """
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next)
             self._next = start + self.gap
-        time.sleep(max(0.0, start - now))
+        if self.stopped.wait(max(0.0, start - now)):
+            raise DataError(f"{url.split('?')[0]}: stopped")
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
         agent = {"User-Agent": f"galen/{__version__} (corpus download)", "Accept-Encoding": "identity"}
@@ -205,7 +211,7 @@ class Transfer:
         wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt)
         if wait >= _TOLD:
             print(f"{problem}; tried again in {wait:.0f} s", file=sys.stderr)
-        time.sleep(wait)
+        self.stopped.wait(wait)
 
 
 class _Refused(Exception):

@@ -31,13 +31,14 @@ class S2orcReader(JsonReader):
             text = AnnotatedText(content, self.options, references if isinstance(references, dict) else None)
             known["title"] = known["title"] or text.title()
             blocks = text.blocks()
+            known["full_text"] = bool(blocks)
         else:
             inner = (record.get(name) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
             parsed = record if "body_text" in record else next(filter(None, inner), {})
             if "body_text" not in parsed:
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, Forms(self.options))
-        known["full_text"] = any(blocks)
+            known["full_text"] = bool(parsed["body_text"])
         whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
         if not whole:
             return None

@@ -10,7 +10,7 @@ from data_prep.readers.base import SourceReader
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean, superscript
-from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespace, tag_of
+from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP, Element, inline_text, parse_xml, strip_namespace, tag_of
 
 _TEI = "{http://www.tei-c.org/ns/1.0}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
@@ -43,7 +43,7 @@ class TeiReader(SourceReader):
         try:
             document = self._document(root, data, filepath)
         except RecursionError:
-            self.quarantine(filepath, "whole file", "too deep", "elements are nested hundreds of levels deep", data)
+            self.quarantine(filepath, "whole file", *TOO_DEEP, data)
             return
         self.stat_update("total")
         yield document

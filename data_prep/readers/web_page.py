@@ -7,7 +7,7 @@ from datatrove.data import Document
 from data_prep.readers.base import SourceReader
 from data_prep.readers.html_text import page_text, parse
 from data_prep.readers.licence import licence_name
-from data_prep.readers.xml_tree import LANGUAGE
+from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP
 
 
 class HtmlReader(SourceReader):
@@ -41,7 +41,7 @@ def page_document(
     try:
         title, text = page_text(root, selector)
     except RecursionError:
-        reader.quarantine(filepath, f"page {url or identifier}", "too deep", "elements are nested hundreds of levels deep", data)
+        reader.quarantine(filepath, f"page {url or identifier}", *TOO_DEEP, data)
         return None
     reader.stat_update("total")
     if not text:

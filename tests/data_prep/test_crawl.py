@@ -9,11 +9,12 @@ import time
 
 import pytest
 
+from data_prep import crawl
 from data_prep.crawling.archive import Archive, cut_to_whole_records
 from data_prep.crawling.website import Site as SiteRecipe
 from data_prep.readers.warc import WarcReader
 from galen import recipe as recipes
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, command, run
 from tests.data_prep.server import Site
 
@@ -119,10 +120,8 @@ def test_killed_for_real_goes_on(site, tmp_path):
 
 def test_without_robots_nothing_is_fetched(site, tmp_path):
     site.refuse["/robots.txt"] = [(503, {})] * 9
-    with site.running() as base:
-        done = run("data_prep/crawl.py", write_recipe(tmp_path, base), check=False)
-    assert done.returncode == 1
-    assert "robots.txt: HTTP 503; without it nothing is fetched" in done.stderr
+    with site.running() as base, pytest.raises(DataError, match=r"robots\.txt: HTTP 503; without it nothing is fetched"):
+        crawl.main([str(write_recipe(tmp_path, base))])
     assert {path for path, _ in site.requests} == {"/robots.txt"}
 
 

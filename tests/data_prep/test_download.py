@@ -6,6 +6,7 @@ import json
 import random
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -171,6 +172,21 @@ def test_messages(site, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("tried again in") == 7, "nobody waits behind the last attempt"
     with pytest.raises(UsageError, match=r"--base-url mirror\.org: an address begins with https://"):
         run("mirror.org", tmp_path / "f")
+
+
+def test_a_stop_ends_waits_and_requests(site):
+    """Else Ctrl-C would wait for the hour that a server may ask for, and for the rest of a package of PMC."""
+    path = f"/pubmed/baseline/{NAMES[0]}"
+    site.refuse[path] = [(429, {"Retry-After": "3600"})]
+    stopped = transfer.Transfer(1000)
+    with site.running() as base, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stopped.get, f"{base}{path}")
+        while not site.requests:
+            time.sleep(0.01)
+        stopped.stopped.set()
+        with pytest.raises(DataError, match=f"{NAMES[0]}: stopped"):
+            waiting.result(timeout=300)
+    assert len(site.requests) == 1
 
 
 def test_a_full_disk_is_said_at_once(site, tmp_path):
