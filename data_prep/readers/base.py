@@ -87,7 +87,7 @@ class SourceReader(BaseDiskReader):
         text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
         self.on_bad(BadRecord(self.path_of(filepath), position, reason, detail, text))
 
-    def document(self, text: str, identifier: str, filepath: str, **known: Any) -> Document:
+    def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:
         """Return a document with the metadata that filters rely on; what is not known gets an empty value or the source's default."""
         metadata = {
             "title": "",

@@ -103,9 +103,9 @@ class RecordsReader(JsonReader):
         if len(text) > self.options.max_record_bytes:  # a row of Parquet, whose length shows only here
             raise ValueError(f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
-        inner = record.pop("metadata", None) or record.pop("meta", None)
-        inner = _object(inner)
-        known = {key: value for key, value in {**record, **inner}.items() if key != "source"}
+        inner = _object(record.pop("metadata", None) or record.pop("meta", None))
+        # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a document
+        known = {key: value for key, value in {**record, **inner}.items() if key not in ("source", "copies")}
         if source := record.get("source") or inner.get("source"):
             known["origin"] = source
         for key in ("language", "publication_types"):

@@ -67,8 +67,8 @@ class SourceFiles(PipelineStep):
         self._write_bad()
 
     def _read(self, file: RawFile, done: int) -> Iterator[Document]:
-        folder, _, name = file.path.rpartition("/")
-        reader: SourceReader = READERS[file.reader](folder or ".", file.options)
+        folder, slash, name = file.path.rpartition("/")
+        reader: SourceReader = READERS[file.reader](folder or slash or ".", file.options)
         reader.stats = self.stats  # the reader counts what it drops; the executor saves the statistics of this step
         reader.on_bad = self._bad.append
         if isinstance(reader, MedlineReader) and self.verdict_folder is not None:

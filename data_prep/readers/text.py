@@ -45,7 +45,7 @@ class TextReader(SourceReader):
                             data = self.read_record(cast(BinaryIO, file), filepath, f"member {member.filename}")
                         if data is not None:
                             yield from self._text(data, filepath, member.filename)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or packed in an unknown way
                 raise DataError(f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again") from None
 
     def _text(self, data: bytes, filepath: str, member: str) -> Iterator[Document]:

@@ -44,6 +44,16 @@ def test_jsonl(tmp_path, ending):
     assert second.id.startswith(f"{path.name}:")
 
 
+def test_fields_may_have_any_name(tmp_path):
+    fields = {"text": "a summary", "identifier": 3, "filepath": "a.py", "self": "x"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"id": "1", "content": "The text.", "copies": "18", **fields}))
+    [document], bad, _ = read(path, text_key="content")
+    assert (document.text, bad) == ("The text.", [])
+    assert fields.items() <= document.metadata.items()
+    assert "copies" not in document.metadata, "the mixture would take the document so often"
+
+
 def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
     good = json.dumps(MEDICAL).encode()
     lines = [
