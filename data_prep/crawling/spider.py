@@ -1,7 +1,7 @@
 """The Scrapy spider: follows a site's links and appends what it fetches to the archive."""
 
 from collections.abc import AsyncIterator, Iterator
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import urldefrag, urljoin
 
@@ -65,7 +65,7 @@ class SiteSpider(scrapy.Spider):
                 if name.lower() not in (b"content-encoding", b"transfer-encoding", b"content-length")
                 for value in values
             ]
-            self.archive.write(final, f"{response.status} {HTTPStatus(response.status).phrase}", headers, response.body)
+            self.archive.write(final, f"{response.status} {responses.get(response.status, '')}", headers, response.body)
             self.done += 1
             self.progress.update()
         for address in self._links(final, header, response.body if isinstance(response, TextResponse) else b""):
