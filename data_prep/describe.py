@@ -87,20 +87,22 @@ def compare(first: IndexedFile, second: IndexedFile) -> int:
         if here != there:
             print(f"{what}: {here} and {there}")
     pairs = ((first.ends, second.ends), (first.lengths, second.lengths), (first.ids, second.ids))
-    if first.dtype == second.dtype and not any(_differs(one, other, 0)[0] for one, other in pairs):
+    if first.dtype == second.dtype and all(_first_difference(one, other) is None for one, other in pairs):
         print(f"{first.prefix} and {second.prefix} are the same")
         return 0
     for number in range(min(first.documents, second.documents)):
         one, other = first.document(number), second.document(number)
         if len(one) != len(other) or any(not np.array_equal(a, b) for a, b in zip(one, other, strict=False)):
             flat_one, flat_other = (np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32) for parts in (one, other))
-            size = min(len(flat_one), len(flat_other))
-            place = _differs(flat_one[:size], flat_other[:size], size)[1]
-            near = f"ids {flat_one[place : place + 5].tolist()} and {flat_other[place : place + 5].tolist()}"
-            sizes = f"lengths {len(flat_one):,} and {len(flat_other):,}"
-            print(f"the first difference is in document {number:,}, at its token {place:,}: {near} ({sizes})")
+            place = _first_difference(flat_one, flat_other)
+            what = "the same tokens in other sequences"
+            if place is not None:
+                near = f"ids {flat_one[place : place + 5].tolist()} and {flat_other[place : place + 5].tolist()}"
+                what = f"at its token {place:,}: {near} (lengths {len(flat_one):,} and {len(flat_other):,})"
+            print(f"the first difference is in document {number:,}, {what}")
             return 1
-    print(f"the first {min(first.documents, second.documents):,} documents are the same; one file has more")
+    more = "; one file has more" if first.documents != second.documents else ""
+    print(f"the first {min(first.documents, second.documents):,} documents are the same{more}")
     return 1
 
 
@@ -114,15 +116,15 @@ def show(file: IndexedFile, number: int, tokenizer: TextTokenizer | None, whole:
     return "\n".join(lines)
 
 
-def _differs(one: Any, other: Any, otherwise: int) -> tuple[bool, int]:
-    """Say whether two arrays differ, and where first."""
-    if len(one) != len(other):
-        return True, otherwise
-    for start in range(0, len(one), CHUNK):
-        unequal = one[start : start + CHUNK] != other[start : start + CHUNK]
+def _first_difference(one: Any, other: Any) -> int | None:
+    """Return the first place where two arrays differ, which may be behind the end of one; None when they are equal."""
+    size = min(len(one), len(other))
+    for start in range(0, size, CHUNK):
+        end = min(start + CHUNK, size)
+        unequal = one[start:end] != other[start:end]
         if unequal.any():
-            return True, start + int(np.argmax(unequal))
-    return False, otherwise
+            return start + int(np.argmax(unequal))
+    return None if len(one) == len(other) else size
 
 
 def _numbers(file: IndexedFile) -> str:

@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME")
     if options.requests_per_second <= 0 or options.connections < 1 or (options.max_rate is not None and options.max_rate <= 0):
         raise UsageError("--requests-per-second and --max-rate must be above 0, --connections at least 1")
+    if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
+        raise UsageError(f"--base-url {options.base_url}: an address begins with https:// or http://")
     transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6)
     options.output.mkdir(parents=True, exist_ok=True)
     record = Record(options.output)

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least {least}")
     corpus, output = Path(arguments.corpus), Path(arguments.output)
-    manifest.read(corpus, stage="curate")
+    splits = manifest.read(corpus, stage="curate")["counts"]["splits"]
     config = {name: getattr(arguments, name) for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")}
     inputs = [corpus / manifest.NAME]
     note = output.with_suffix(".manifest.json")
@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int | None:
         return 0
     if output.exists():
         raise DataError(f"{output} exists already and is no output of this command; remove it or choose another one")
-    with Progress("MeSH headings", unit="records") as progress:
+    with Progress("MeSH headings", splits.get("train"), unit="records") as progress:
         companions = Companions(topics(record) for record in _records(corpus, "train", progress))
-    with Progress("questions", unit="records") as progress:
+    with Progress("questions", splits.get(arguments.split), unit="records") as progress:
         questions = _questions(corpus, companions, arguments, progress)
     chosen = choose(questions, arguments.count)
     counts = {"possible": len(questions), "questions": len(chosen), "literal": sum(question["literal"] for question in chosen)}
@@ -77,7 +77,7 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
     identifier, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
-        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), _draw(seed, identifier, name))
+        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name))
     )
     for right in candidates:
         literal = stands_in(right, present)
@@ -85,7 +85,7 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
         if len(near) < 3:
             continue
         # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
-        near.sort(key=lambda name: -(_draw(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
+        near.sort(key=lambda name: -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
         options = near[:3]
         place = stable_hash(seed, identifier, "place") % 4
         options.insert(place, right)
@@ -114,7 +114,7 @@ def _questions(corpus: Path, companions: Companions, arguments: argparse.Namespa
         question = make_question(record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours)
         if question is not None and (arguments.literal != "never" or not question["literal"]):
             found.append(question)
-    return sorted(found, key=lambda question: (_draw(arguments.seed, question["pmid"], "order"), question["pmid"]))
+    return sorted(found, key=lambda question: (unit_hash(arguments.seed, question["pmid"], "order"), question["pmid"]))
 
 
 def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -127,10 +127,6 @@ def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str,
             for line in stream:
                 yield orjson.loads(line)
                 progress.update()
-
-
-def _draw(seed: int, identifier: str, what: str) -> float:
-    return unit_hash(seed, identifier, what)
 
 
 def _cut(text: str, limit: int | None) -> str:

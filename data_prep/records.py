@@ -52,7 +52,7 @@ def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
     """
     if isinstance(data, bytes) and not chat and len(keys) == 1:
         return _parse_lines(data, keys[0])
-    return _parse(_lines(data) if isinstance(data, bytes) else _rows(data, keys), keys, _check_messages if chat else _check_text)
+    return _parse(_lines(data) if isinstance(data, bytes) else rows(data, keys), keys, _check_messages if chat else _check_text)
 
 
 def _parse_lines(data: bytes, key: str) -> Records:
@@ -101,7 +101,8 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
     return ((number, line) for number, line in enumerate(data.split(b"\n")) if line.strip())
 
 
-def _rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of an Arrow record batch with their numbers; of text that is not UTF-8 the bytes."""
     columns = [_values(batch.column(key)) for key in keys]
     return ((number, dict(zip(keys, values, strict=True))) for number, values in enumerate(zip(*columns, strict=True)))
 
@@ -112,7 +113,14 @@ def _values(column: Any) -> list[Any]:
     except UnicodeDecodeError:  # Arrow does not check that its text is UTF-8
         import pyarrow
 
-        return column.cast(pyarrow.large_binary()).to_pylist()
+        return [_text_or_bytes(value) for value in column.cast(pyarrow.large_binary()).to_pylist()]
+
+
+def _text_or_bytes(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def load_line(line: bytes) -> Any:

@@ -51,13 +51,13 @@ class VersionWriter(PipelineStep):
     def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the rows; there are no documents to pass on."""
         path, options = self.files[rank]
-        folder, _, name = path.rpartition("/")
+        folder, slash, name = path.rpartition("/")
         keys: list[int] = []
         deletions: list[bool] = []
         try:
-            for element in MedlineReader(folder or ".", options).records(name):
+            for element in MedlineReader(folder or slash or ".", options).records(name):
                 deletion = element.tag == "DeleteCitation"
-                for found in element.findall("PMID" if deletion else "MedlineCitation/PMID")[: None if deletion else 1]:
+                for found in element.findall("PMID") if deletion else element.findall("MedlineCitation/PMID")[:1]:
                     pmid = (found.text or "").strip()
                     if pmid:
                         keys.append(event_key(pmid, found.get("Version")))

@@ -24,15 +24,15 @@ class Archive:
             cut_to_whole_records(self.paths[-1])
 
     def pages(self) -> Iterator[tuple[str, str, bytes]]:
-        """Yield address, content type and body of each page that earlier runs fetched."""
+        """Yield address, Content-Type header and body of each page that earlier runs fetched."""
         from warcio.archiveiterator import ArchiveIterator
 
         for path in self.paths:
             with path.open("rb") as file:
                 for record in ArchiveIterator(file):
                     if record.rec_type == "response":
-                        kind = record.http_headers.get_header("Content-Type") or ""
-                        yield record.rec_headers.get_header("WARC-Target-URI"), kind, record.content_stream().read()
+                        header = record.http_headers.get_header("Content-Type") or ""
+                        yield record.rec_headers.get_header("WARC-Target-URI"), header, record.content_stream().read()
 
     def write(self, address: str, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         """Append an answer and flush it to the file."""

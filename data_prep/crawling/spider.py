@@ -1,7 +1,7 @@
 """The Scrapy spider: follows a site's links and appends what it fetches to the archive."""
 
 from collections.abc import AsyncIterator, Iterator
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import urldefrag, urljoin
 
@@ -11,10 +11,9 @@ from scrapy.http import Response, TextResponse
 
 from data_prep.crawling.archive import Archive
 from data_prep.crawling.website import Site
-from data_prep.readers.html_text import parse
+from data_prep.readers.html_text import PAGE_TYPES, content_type, parse
+from data_prep.readers.xml_tree import parse_xml
 from galen.progress import Progress
-
-_KINDS = ("text/html", "application/xhtml+xml", "application/pdf")
 
 
 class SiteSpider(scrapy.Spider):
@@ -36,10 +35,10 @@ class SiteSpider(scrapy.Spider):
     async def start(self) -> AsyncIterator[Any]:
         """Yield the first requests."""
         waiting: dict[str, None] = {}
-        for address, kind, body in self.archive.pages():
+        for address, header, body in self.archive.pages():
             self.seen.add(address)
             self.done += 1
-            waiting |= dict.fromkeys(self._links(address, kind, body))
+            waiting |= dict.fromkeys(self._links(address, header, body))
         self.progress.update(self.done)
         for address in [*self.site.start, *waiting]:
             if address not in self.seen:
@@ -51,7 +50,7 @@ class SiteSpider(scrapy.Spider):
 
     def parse(self, response: Response, **known: Any) -> Iterator[Any]:
         """Keep an answer and follow its links."""
-        kind = (response.headers.get("Content-Type") or b"").decode("latin-1")
+        header = (response.headers.get("Content-Type") or b"").decode("latin-1")
         if self.done >= self.site.max_pages:
             raise scrapy.exceptions.CloseSpider("max_pages")
         final = urldefrag(response.url).url
@@ -59,17 +58,17 @@ class SiteSpider(scrapy.Spider):
             if final in self.seen or not self.site.wants(final):
                 return
             self.seen.add(final)
-        if kind.split(";")[0].strip().lower() in _KINDS:
+        if content_type(header)[0] in (*PAGE_TYPES, "application/pdf"):
             headers = [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, values in response.headers.items()
                 if name.lower() not in (b"content-encoding", b"transfer-encoding", b"content-length")
                 for value in values
             ]
-            self.archive.write(final, f"{response.status} {HTTPStatus(response.status).phrase}", headers, response.body)
+            self.archive.write(final, f"{response.status} {responses.get(response.status, '')}", headers, response.body)
             self.done += 1
             self.progress.update()
-        for address in self._links(final, kind, response.body if isinstance(response, TextResponse) else b""):
+        for address in self._links(final, header, response.body if isinstance(response, TextResponse) else b""):
             if address not in self.seen:
                 self.seen.add(address)
                 yield self._request(address)
@@ -79,19 +78,19 @@ class SiteSpider(scrapy.Spider):
         if failure.check(scrapy.exceptions.IgnoreRequest) is None or "robots" not in str(failure.value).lower():
             self.failed.append(f"{failure.request.url}: {failure.value or type(failure.value).__name__}")
 
-    def _links(self, address: str, kind: str, body: bytes) -> Iterator[str]:
-        """Yield the addresses that a page or sitemap names and the site wants, in order."""
+    def _links(self, address: str, header: str, body: bytes) -> Iterator[str]:
+        """Yield the addresses that a page or sitemap names and the site wants, in order; `header` is its Content-Type."""
+        kind, charset = content_type(header)
         targets: list[str] = []
-        if "html" in kind:
-            root = parse(body, kind.partition("charset=")[2].split(";")[0].strip("\"' ") or None)
+        if kind in PAGE_TYPES:
+            root = parse(body, charset)
             if root is not None:
                 base = next((element.get("href") for element in root.iter("base") if element.get("href")), None)
                 address = urljoin(address, base or "")
                 targets = [element.get("href") or "" for element in root.iter("a")]
         elif "xml" in kind:
             try:
-                root = etree.fromstring(body, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
-                targets = [(element.text or "").strip() for element in root.iter("{*}loc")]
+                targets = [(element.text or "").strip() for element in parse_xml(body).iter("{*}loc")]
             except etree.XMLSyntaxError:
                 self.failed.append(f"{address}: a sitemap that is no XML")
         for target in targets:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from data_prep.readers.options import Selector
 from galen.recipe import STRICT
 
 
@@ -34,7 +35,7 @@ class Site:
     documents: str = ""
     """Regular expression for the addresses of content; other pages are only followed. Empty: every page."""
 
-    content: str = ""
+    content: Selector = ""
     """CSS selector of the part of a page that is content; empty: the reader finds it."""
 
     licence: str = "other"

@@ -60,7 +60,7 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
         raise DataError(f"{base} lists no file of the dataset {name}")
     for file in sorted(files, key=lambda file: str(file["rfilename"])):
         path, large = str(file["rfilename"]), file.get("lfs") or {}
-        if path.startswith(("/", "..")) or "/../" in path:
+        if path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise DataError(f"the dataset {name} names a file outside its folder: {path}")
         digest = ("sha256", large["sha256"]) if large.get("sha256") else ("git", file["blobId"]) if file.get("blobId") else None
         url = f"{base}/datasets/{quote(name)}/resolve/{commit}/{quote(path)}"

@@ -54,6 +54,10 @@ class Package:
     state: str
     """Hash of versions and entity tags: another one means that an article changed."""
 
+    def file(self, group: str) -> str:
+        """Return the path of a licence group's tar file below the output folder."""
+        return f"{group}/{self.name}.tar.gz"
+
 
 def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
     """Yield all packages of the newest inventory, in order; takes about 50 bytes of memory for each article version.
@@ -119,22 +123,20 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
                 continue
             data = _article(transfer, meta, base)
             if group not in archives:
-                archives[group] = stack.enter_context(_archive(folder / f"{group}/{package.name}.tar.gz"))
+                archives[group] = stack.enter_context(_archive(folder / package.file(group)))
             info = tarfile.TarInfo(f"{name}.xml")
             info.size = len(data)
             archives[group].addfile(info, io.BytesIO(data))
             counts[group] += 1
     for group, count in counts.items():
-        name = f"{group}/{package.name}.tar.gz"
-        size = (folder / name).stat().st_size if count else 0
-        record.add(name, bytes=size, url=base, state=package.state, articles=count, checked="md5")
+        size = (folder / package.file(group)).stat().st_size if count else 0
+        record.add(package.file(group), bytes=size, url=base, state=package.state, articles=count, checked="md5")
 
 
 def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
     """Say whether all files of a package are there as the inventory has them now."""
     for group in groups:
-        entry = record.entries.get(f"{group}/{package.name}.tar.gz")
-        path = folder / f"{group}/{package.name}.tar.gz"
+        entry, path = record.entries.get(package.file(group)), folder / package.file(group)
         if entry is None or entry.get("state") != package.state:
             return False
         if entry["articles"] and not (path.is_file() and path.stat().st_size == entry["bytes"]):

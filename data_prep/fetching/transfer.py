@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 
 from galen import __version__
 from galen.errors import DataError
@@ -40,7 +41,7 @@ class Item:
     size: int | None = None
     """Bytes, if published."""
     checksum: tuple[str, str] | None = None
-    """("md5" | "sha1" | "sha256" | "git", hexadecimal), if published; git: SHA-1 of a Git blob, whose size must be known."""
+    """("md5" | "sha256" | "git", hexadecimal), if published; git: SHA-1 of a Git blob."""
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -60,6 +61,7 @@ class Transfer:
         self.gap, self.bytes_per_second = 1 / per_second, bytes_per_second
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
+        """When set, waits end and no further request is made."""
         self._lock = threading.Lock()
         self._next = self._next_bytes = 0.0
         self._local = threading.local()
@@ -70,19 +72,23 @@ class Transfer:
         Raises:
             DataError: it cannot be had.
         """
+        public_url = url.split("?")[0]
         for attempt in range(ATTEMPTS):
             try:
                 with self._open(url, headers or {}) as response:
                     if response.status_code == 200:
-                        return bytes(response.content)
+                        content = bytes(response.content)
+                        self._count(len(content))
+                        return content
                     problem = f"HTTP {response.status_code}"
                     if response.status_code not in _AGAIN:
-                        raise DataError(f"{url.split('?')[0]}: {problem} ({response.reason})")
+                        raise DataError(f"{public_url}: {problem} ({response.reason})")
                     wait = _asked_wait(response)
             except requests.RequestException as error:
                 problem, wait = type(error).__name__, None
-            self._pause(attempt, wait, f"{url.split('?')[0]}: {problem}")
-        raise DataError(f"{url.split('?')[0]} cannot be had: {problem}, {ATTEMPTS} times")
+            if attempt + 1 < ATTEMPTS:
+                self._pause(attempt, wait, f"{public_url}: {problem}")
+        raise DataError(f"{public_url} cannot be had: {problem}, {ATTEMPTS} times")
 
     def file(self, item: Item, folder: Path) -> dict[str, Any]:
         """Fetch a file into `folder` and return what is known of it: bytes, checksum, how it was checked.
@@ -95,22 +101,21 @@ class Transfer:
         target = folder / item.name
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
-        for again in (True, False):
+        for attempt in (1, 2):
             self._bring(item, partial)
             try:
                 result = check(partial, item)
+                break
             except WrongContent as error:
                 partial.unlink()
                 _mark_of(partial).unlink(missing_ok=True)
-                if again:
-                    continue
-                raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(target)
-            _mark_of(partial).unlink(missing_ok=True)
-            return result
-        raise AssertionError("unreachable")
+                if attempt == 2:
+                    raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+        _mark_of(partial).unlink(missing_ok=True)
+        return result
 
     def _bring(self, item: Item, partial: Path) -> None:
         """Make `partial` as long as the server's file."""
@@ -132,7 +137,8 @@ class Transfer:
                 problem = f"the connection broke off ({type(error).__name__})"
             came = (partial.stat().st_size if partial.exists() else 0) > have
             failures = 0 if came else failures + 1
-            self._pause(failures, wait, f"{item.name}: {problem}")
+            if failures < ATTEMPTS:
+                self._pause(failures, wait, f"{item.name}: {problem}")
         raise DataError(f"{item.name} cannot be had from {item.public_url}: {problem}, {ATTEMPTS} times in a row")
 
     def _continue(self, item: Item, partial: Path, have: int) -> bool:
@@ -164,38 +170,40 @@ class Transfer:
                     except OSError as error:  # a full disk is no trouble of the network
                         raise DataError(f"cannot write {partial}: {error.strerror}") from None
                     position += len(block)
-                    self.on_bytes(len(block))
-                    self._slow(len(block))
+                    self._count(len(block))
                     if self.stopped.is_set():
                         raise DataError(f"{item.name}: stopped")
         return length is None or position == (have if status == 206 else 0) + int(length)
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Yield the answer to a request, when the rate allows it."""
+        """Yield the answer to a request, when the rate allows it.
+
+        Raises:
+            DataError: the transfer was stopped.
+        """
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next)
             self._next = start + self.gap
-        time.sleep(max(0.0, start - now))
+        if self.stopped.wait(max(0.0, start - now)):
+            raise DataError(f"{url.split('?')[0]}: stopped")
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
         agent = {"User-Agent": f"galen/{__version__} (corpus download)", "Accept-Encoding": "identity"}
         try:
             with self._local.session.get(url, headers=agent | headers, stream=True, timeout=_TIMEOUT) as response:
                 yield response
-        except (OSError, zlib.error) as error:
+        except urllib3.exceptions.HTTPError as error:  # a body that breaks off, read raw
             raise requests.ConnectionError(str(error)) from error
-        except Exception as error:
-            if type(error).__module__.startswith("urllib3"):  # a body that breaks off, read raw
-                raise requests.ConnectionError(str(error)) from error
-            raise
 
-    def _slow(self, count: int) -> None:
+    def _count(self, size: int) -> None:
+        """Report bytes that came, and wait as long as the rate asks."""
+        self.on_bytes(size)
         if self.bytes_per_second:
             with self._lock:
                 now = time.monotonic()
-                self._next_bytes = max(now, self._next_bytes) + count / self.bytes_per_second
+                self._next_bytes = max(now, self._next_bytes) + size / self.bytes_per_second
                 wait = self._next_bytes - now
             time.sleep(max(0.0, wait))
 
@@ -203,7 +211,7 @@ class Transfer:
         wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt)
         if wait >= _TOLD:
             print(f"{problem}; tried again in {wait:.0f} s", file=sys.stderr)
-        time.sleep(wait)
+        self.stopped.wait(wait)
 
 
 class _Refused(Exception):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO, ClassVar, cast
 
-import zstandard
 from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
@@ -21,7 +20,7 @@ from data_prep.readers.language import medline_code
 from data_prep.readers.options import ReaderOptions
 from galen.errors import DataError
 
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
 _SAMPLE_BYTES = 200
 
 
@@ -70,9 +69,12 @@ class SourceReader(BaseDiskReader):
         with self.data_folder.open(filepath, "rb") as raw:
             self.raw = raw
             try:
-                yield unpacked(raw, filepath)
-            except _DAMAGE as error:
-                raise DataError(f"{self.path_of(filepath)} is not whole {_packing(filepath)} data ({error}); fetch it again") from None
+                yield _unpacked(raw, filepath)
+            except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+                packing = _PACKINGS.get(PurePath(filepath).suffix)
+                if packing is None or (isinstance(error, OSError) and error.errno is not None):
+                    raise  # not damage, of which gzip, bzip2 and Zstandard tell by an OSError without a number
+                raise DataError(f"{self.path_of(filepath)} is not whole {packing} data ({error}); fetch it again") from None
 
     def path_of(self, filepath: str) -> str:
         """Return the full path or address of a file of the folder, for messages."""
@@ -85,7 +87,7 @@ class SourceReader(BaseDiskReader):
         text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
         self.on_bad(BadRecord(self.path_of(filepath), position, reason, detail, text))
 
-    def document(self, text: str, identifier: str, filepath: str, **known: Any) -> Document:
+    def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:
         """Return a document with the metadata that filters rely on; what is not known gets an empty value or the source's default."""
         metadata = {
             "title": "",
@@ -104,12 +106,16 @@ class SourceReader(BaseDiskReader):
 
     def read_whole(self, filepath: str) -> bytes | None:
         """Return a file's content, or None when it is longer than a record may be and therefore quarantined."""
-        limit = self.options.max_record_bytes
         with self.open(filepath) as stream:
-            data = stream.read(limit + 1)
+            return self.read_record(stream, filepath, "whole file")
+
+    def read_record(self, stream: BinaryIO, filepath: str, position: str) -> bytes | None:
+        """Return what a stream holds, one record; None when it is longer than a record may be and therefore quarantined."""
+        limit = self.options.max_record_bytes
+        data = stream.read(limit + 1)
         if len(data) <= limit:
             return data
-        self.quarantine(filepath, "whole file", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        self.quarantine(filepath, position, "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
         return None
 
     def content_id(self, filepath: str, content: str | bytes) -> str:
@@ -122,12 +128,7 @@ class SourceReader(BaseDiskReader):
         raise NotImplementedError
 
 
-def _packing(filepath: str) -> str:
-    names = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
-    return names.get(PurePath(filepath).suffix, "packed")
-
-
-def unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
+def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
     """Return the stream that a file's ending says: gzip, bzip2, xz, Zstandard, or as it is. Reading never needs to go back."""
     ending = PurePath(filepath).suffix
     if ending in (".gz", ".tgz"):
@@ -137,7 +138,9 @@ def unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
     if ending == ".xz":
         return cast(BinaryIO, lzma.LZMAFile(raw))
     if ending == ".zst":
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, zstandard.open(raw, "rb"))))
+        import pyarrow  # zstandard's own reader takes a file that breaks off for one that ends
+
+        return cast(BinaryIO, io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")))
     return raw
 
 
@@ -169,12 +172,14 @@ class BoundedStream:
 
 @dataclass(slots=True)
 class Line:
-    """One line of a file; `data` is empty and `length` tells its bytes when it is longer than the limit."""
+    """One line of a file."""
 
     number: int
     offset: int
-    data: bytes
+    data: bytes | None
+    """None for a line that is longer than the limit."""
     length: int
+    """Bytes, those of the line's end included."""
 
     @property
     def position(self) -> str:
@@ -187,10 +192,8 @@ def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
     number = offset = 0
     while data := stream.readline(limit + 1):
         number, length = number + 1, len(data)
-        if length > limit and not data.endswith(b"\n"):
-            data = b""
-            while not data.endswith(b"\n") and (data := stream.readline(2**20)):
-                length += len(data)
-            data = b""
-        yield Line(number, offset, data, length)
+        too_long = length > limit and not data.endswith(b"\n")
+        while too_long and not data.endswith(b"\n") and (data := stream.readline(2**20)):
+            length += len(data)
+        yield Line(number, offset, None if too_long else data, length)
         offset += length

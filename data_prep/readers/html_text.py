@@ -4,6 +4,7 @@ Which part of a page is content says a CSS selector, or, without one, trafilatur
 escapes brackets and signs ("\\\\<5 years") that must survive.
 """
 
+import email.message
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,16 +23,24 @@ _BLOCKS = {"p", "div", "section", "article", "main", "header", "footer", "aside"
            *(f"h{n}" for n in range(1, 7))}  # fmt: skip
 # trafilatura's own names -> HTML
 _NAMES = {
-    "list": "ul",
     "item": "li",
     "row": "tr",
     "cell": "td",
     "quote": "blockquote",
     "lb": "br",
     "ref": "a",
-    "code": "pre",
     "graphic": "img",
 }
+
+
+PAGE_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def content_type(header: str) -> tuple[str, str | None]:
+    """Return media type and charset, both in lower case, of a Content-Type header; "text/plain" for one that states no type."""
+    message = email.message.Message()
+    message["Content-Type"] = header
+    return message.get_content_type(), message.get_content_charset()
 
 
 def parse(data: bytes, charset: str | None = None) -> Element | None:
@@ -112,10 +121,11 @@ class HtmlText:
         if text:
             self.blocks.append(text)
 
-    def _captured(self, write: Callable[[], object]) -> list[str]:
+    def _captured(self, write: Callable[[Element], None], element: Element) -> list[str]:
+        """Return the blocks that `write` makes of an element."""
         outer = self.blocks, self._line
         self.blocks, self._line = [], ""
-        write()
+        write(element)
         self._end()
         inner = self.blocks
         self.blocks, self._line = outer
@@ -136,7 +146,7 @@ class HtmlText:
             elif tag == "br":
                 self._line += " "
             elif tag == "sup":
-                self._line += superscript(" ".join(self._captured(lambda child=child: self._flow(child))), self._line)  # type: ignore[misc]
+                self._line += superscript(" ".join(self._captured(self._flow, child)), self._line)
             elif tag and tag not in _LEFT_OUT:
                 self._flow(child)
             self._line += child.tail or ""
@@ -151,31 +161,31 @@ class HtmlText:
             text = "".join(map(str, element.itertext())).strip("\n")
             self.blocks.extend([text] if text.strip() else [])
         elif re.fullmatch(r"h[1-6]", tag):
-            text = " ".join(self._captured(lambda: self._flow(element)))
+            text = " ".join(self._captured(self._flow, element))
             self.blocks.extend([heading(int(tag[1]), text)] if text else [])
         elif tag == "blockquote":
-            self.blocks += ["> " + block.replace("\n", "\n> ") for block in self._captured(lambda: self._flow(element))]
+            self.blocks += ["> " + block.replace("\n", "\n> ") for block in self._captured(self._flow, element)]
         elif tag == "dd":
-            self.blocks += ["- " + block.replace("\n", "\n  ") for block in self._captured(lambda: self._flow(element))]
+            self.blocks += ["- " + block.replace("\n", "\n  ") for block in self._captured(self._flow, element)]
         elif tag not in _LEFT_OUT:
             self._flow(element)
 
     def _list(self, element: Element, ordered: bool) -> None:
         lines = []
         for number, item in enumerate((child for child in element if tag_of(child)), 1):
-            blocks = self._captured(lambda item=item: self._flow(item) if tag_of(item) == "li" else self._block(item))  # type: ignore[misc]
+            blocks = self._captured(self._flow if tag_of(item) == "li" else self._block, item)
             if blocks:
                 lines.append((f"{number}. " if ordered else "- ") + "\n".join(blocks).replace("\n", "\n  "))
         self.blocks.extend(["\n".join(lines)] if lines else [])
 
     def _table(self, element: Element) -> None:
         for caption in element.iterfind("caption"):
-            self.blocks += self._captured(lambda caption=caption: self._flow(caption))  # type: ignore[misc]
+            self.blocks += self._captured(self._flow, caption)
         if next(element.iterdescendants("table"), None) is not None:  # a table for layout
             self._flow_cells(element)
             return
         rows = [
-            [" ".join(" ".join(self._captured(lambda cell=cell: self._flow(cell))).split()) for cell in row if tag_of(cell) in ("td", "th")]  # type: ignore[misc]
+            [" ".join(" ".join(self._captured(self._flow, cell)).split()) for cell in row if tag_of(cell) in ("td", "th")]
             for row in element.iter("tr")
         ]
         if max(map(len, rows), default=0) <= 1:

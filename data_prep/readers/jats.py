@@ -2,7 +2,7 @@
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from datatrove.data import Document
 from lxml import etree
@@ -11,13 +11,12 @@ from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import MATHML, plain_text
-from data_prep.readers.xml_tree import Element, parse_xml, strip_namespace, tag_of
+from data_prep.readers.xml_tree import HREF, LANGUAGE, TOO_DEEP, Element, parse_xml, strip_namespace, tag_of
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
-_ARTICLES = (".nxml", ".xml", ".nxml.gz", ".xml.gz")
+_ARTICLES = (".nxml", ".xml")
 _TEASERS = {"toc", "teaser", "graphical", "web-summary", "key-image", "video"}
-_HREF = "{http://www.w3.org/1999/xlink}href"
 # JATS article types -> MEDLINE publication types, which filters know
 _TYPES = {
     "research-article": "Journal Article",
@@ -46,7 +45,7 @@ class JatsReader(SourceReader):
     """
 
     name = "jats"
-    endings = _ARTICLES + _PACKAGES
+    endings = (*_ARTICLES, ".nxml.gz", ".xml.gz", *_PACKAGES)
     many_per_task = True
 
     def read_file(self, filepath: str) -> Iterator[Document]:
@@ -61,18 +60,17 @@ class JatsReader(SourceReader):
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
-                    if member.isfile() and member.name.endswith(_ARTICLES[:2]):
+                    if member.isfile() and member.name.endswith(_ARTICLES):
                         file = archive.extractfile(member)
                         assert file is not None, "it is a file"
-                        yield from self._articles(file, member.name, filepath, f"member {member.name}", member.size)
+                        yield from self._articles(cast(BinaryIO, file), member.name, filepath, f"member {member.name}")
         except tarfile.TarError as error:
             raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
 
-    def _articles(self, stream: Any, name: str, filepath: str, position: str, size: int = 0) -> Iterator[Document]:
-        limit = self.options.max_record_bytes
-        data = b"" if size > limit else stream.read(limit + 1)
-        if size > limit or len(data) > limit:
-            self.quarantine(filepath, position, "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+    def _articles(self, stream: BinaryIO, name: str, filepath: str, position: str) -> Iterator[Document]:
+        """Yield the articles of one file or member: one as a rule, several where the root is a set of them."""
+        data = self.read_record(stream, filepath, position)
+        if data is None:
             return
         try:
             root = parse_xml(data)
@@ -87,14 +85,14 @@ class JatsReader(SourceReader):
             try:
                 document = self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
             except RecursionError:
-                self.quarantine(filepath, position, "too deep", "elements are nested hundreds of levels deep", data)
+                self.quarantine(filepath, position, *TOO_DEEP, data)
                 continue
             self.stat_update("total")
             self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
             yield document
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
-        known = metadata(article)
+        known = _metadata(article)
         writer = JatsText(article, self.options)
         title_group = article.find("front/article-meta/title-group")
         if title_group is not None:
@@ -113,7 +111,7 @@ class JatsReader(SourceReader):
         return self.document(text, identifier, filepath, **known)
 
 
-def metadata(article: Element) -> dict[str, Any]:
+def _metadata(article: Element) -> dict[str, Any]:
     """Return what an article's front matter states."""
     meta = article.find("front/article-meta")
     if meta is None:
@@ -123,7 +121,7 @@ def metadata(article: Element) -> dict[str, Any]:
     pmcid = f"PMC{pmcid.upper().removeprefix('PMC')}" if pmcid else ""
     statement, licence = _rights(meta)
     related = {element.get("related-article-type") for element in meta.iterfind("related-article")}
-    language = article.get("{http://www.w3.org/XML/1998/namespace}lang")
+    language = article.get(LANGUAGE)
     return {
         "pmcid": pmcid,
         "pmid": _identifier(meta, "pmid"),
@@ -145,23 +143,17 @@ def _identifier(meta: Element, kind: str) -> str:
 
 def _rights(meta: Element) -> tuple[str, str]:
     """Return what is said about rights, on one line, and the licence's name."""
-    permissions = [*meta.iterfind("permissions"), *meta.iterfind("copyright-statement"), *meta.iterfind("license")]
-    addresses: list[str | None] = []
-    said: list[str] = []
-    licensed = False
-    for element in permissions:
-        for part in element.iter():
-            tag = tag_of(part)
-            licensed = licensed or tag == "license"
-            if tag in ("license", "ext-link", "license_ref"):
-                addresses += [part.get(_HREF), part.text]
-        said += [plain_text(part) for part in element.iter("copyright-statement", "license", "license-p") if tag_of(part) != "license-p"]
-    statement = " ".join(part for part in said if part)
-    kinds = [part.get("license-type") for element in permissions for part in element.iter("license")]
-    if not licensed:  # a copyright line alone grants nothing
+    stated = [*meta.iterfind("permissions"), *meta.iterfind("copyright-statement"), *meta.iterfind("license")]
+    parts = [part for element in stated for part in element.iter()]
+    licences = [part for part in parts if tag_of(part) == "license"]
+    said = [plain_text(part) for part in parts if tag_of(part) in ("copyright-statement", "license")]
+    statement = " ".join(text for text in said if text)
+    if not licences:  # a copyright line alone grants nothing
         name = licence_name(statement)
         return statement, "" if name == OTHER else name
-    name = licence_name(*addresses, statement, *kinds)
+    linked = [part for part in parts if tag_of(part) in ("license", "ext-link", "license_ref")]
+    addresses = [address for part in linked for address in (part.get(HREF), part.text)]
+    name = licence_name(*addresses, statement, *(licence.get("license-type") for licence in licences))
     if name not in ("", OTHER) and licence_name(statement) != name:
         statement = f"{statement} ({name})".strip()  # the address said it, not the words
     return statement, name

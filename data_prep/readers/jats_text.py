@@ -8,26 +8,17 @@ written with all its text.
 import html
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from typing import Any
 
 from lxml import etree
 
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.markup import MATHML, clean, math, superscript
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.xml_tree import Element, inline_text, tag_of
+from data_prep.readers.xml_tree import HREF, Element, inline_text, tag_of
 
-_FLOATS = {
-    "fig",
-    "fig-group",
-    "table-wrap",
-    "table-wrap-group",
-    "boxed-text",
-    "fn",
-    "fn-group",
-    "supplementary-material",
-    "chem-struct-wrap",
-}
+_FLOATS = {"fig", "fig-group", "table-wrap", "table-wrap-group", "boxed-text", "fn", "fn-group", "supplementary-material",
+           "chem-struct-wrap"}  # fmt: skip
 _BLOCKS = {"p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-formula-group", "preformat", "code", "verse-group", "speech",
            "statement", "array", "table", "app", "glossary", "notes", "question", "answer", "question-wrap"}  # fmt: skip
 _LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "private-char", "ref-list",
@@ -45,12 +36,10 @@ class JatsText:
         self.blocks: list[str] = []
         self._flow: list[list[str]] = []  # blocks inside the present paragraph
         self._behind: list[Element] = []  # floats to come behind it
-        self.works = {str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")}
-        apart = [*article.iterfind("floats-group/*"), *article.iterfind("back/fn-group/fn"), *article.iterfind("back//fn-group/fn")]
+        self._works = {str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")}
+        apart = [*article.iterfind("floats-group/*"), *article.iterfind("back//fn-group/fn")]
         self._apart = {str(element.get("id")): element for element in apart if element.get("id")}
-        self._captions: dict[str, Element] = {
-            str(element.get("id")): element for element in article.iter("fig", "table-wrap") if element.get("id")
-        }
+        self._floats = {str(element.get("id")): element for element in article.iter("fig", "table-wrap") if element.get("id")}
 
     def text_of(self, element: Element | None) -> str:
         """Return an element's text on one line, as for titles."""
@@ -62,14 +51,12 @@ class JatsText:
         self._children(element, 2)
 
     def body(self, element: Element) -> None:
-        """Write the body, or an appendix."""
+        """Write the body."""
         self._children(element, 1)
 
     def rest(self, article: Element) -> None:
         """Write appendices and glossaries, and floats apart that nothing refers to."""
-        for part in article.iterfind("back//app"):
-            self._block(part, 1)
-        for part in article.iterfind("back/glossary"):
+        for part in [*article.iterfind("back//app"), *article.iterfind("back/glossary")]:
             self._block(part, 1)
         for element in article.iterfind("floats-group/*"):
             if self._apart.pop(str(element.get("id")), None) is not None or not element.get("id"):
@@ -90,10 +77,10 @@ class JatsText:
         for element in elements:
             self._children(element, depth)
 
-    def _captured(self, write: Callable[[], object]) -> list[str]:
+    def _captured(self, write: Callable[..., None], *arguments: Any) -> list[str]:
         """Return the blocks that `write` adds."""
         outer, self.blocks = self.blocks, []
-        write()
+        write(*arguments)
         inner, self.blocks = self.blocks, outer
         return inner
 
@@ -155,12 +142,11 @@ class JatsText:
             inner()
 
     def _float(self, element: Element) -> None:
-        tables = list(element.iter("table"))
         kind = "table" if tag_of(element) == "table-wrap" else "fig"
         body = ""
         if self.options.table_bodies:
-            notes = self._captured(partial(self._each, element.iterfind("table-wrap-foot"), 1))
-            body = "\n".join([*(self._rows(table) for table in tables), *notes])
+            notes = self._captured(self._each, element.iterfind("table-wrap-foot"), 1)
+            body = "\n".join([*(self._rows(table) for table in element.iter("table")), *notes])
         label = self.text_of(element.find("label"))
         self._add(self.forms.floating(kind, label, self._caption(element), body))
 
@@ -171,11 +157,11 @@ class JatsText:
             tag = tag_of(child)
             if tag == "caption":
                 parts += [self.text_of(child.find("title"))]
-                parts += self._captured(partial(self._children, child, 1))
+                parts += self._captured(self._children, child, 1)
             elif tag in ("p", "attrib"):
                 parts.append(self.text_of(child))
             elif tag in ("fig", "disp-formula", "list", "def-list"):
-                parts += self._captured(partial(self._block, child, 1))
+                parts += self._captured(self._block, child, 1)
         return " ".join(" ".join(part.split()) for part in parts if part)
 
     def _list(self, element: Element, depth: int) -> None:
@@ -184,7 +170,7 @@ class JatsText:
         lines = []
         for number, item in enumerate(element.iterfind("list-item"), 1):
             label = self.text_of(item.find("label"))
-            blocks = self._captured(partial(self._children, item, depth))
+            blocks = self._captured(self._children, item, depth)
             mark = f"{label} " if label and label not in "•-–*·" else f"{number}. " if ordered else "- "
             lines.append(mark + "\n".join(blocks).replace("\n", "\n  "))
         self._add("\n".join(lines))
@@ -195,10 +181,10 @@ class JatsText:
         for item in element:
             if tag_of(item) == "def-item":
                 terms = [self.text_of(term) for term in item.iterfind("term")]
-                blocks = self._captured(partial(self._each, item.iterfind("def"), depth))
+                blocks = self._captured(self._each, item.iterfind("def"), depth)
                 lines.append(f"- {', '.join(terms)}: " + "\n".join(blocks).replace("\n", "\n  "))
             elif tag_of(item) == "def-list":
-                lines += self._captured(partial(self._definitions, item, depth))
+                lines += self._captured(self._definitions, item, depth)
         self._add("\n".join(lines))
 
     def _rows(self, table: Element) -> str:
@@ -225,7 +211,7 @@ class JatsText:
             self._block(floating, depth)
 
     def _paragraph_text(self, element: Element) -> str:
-        return " ".join(" ".join(self._captured(lambda: self._paragraph(element, 1))).split())
+        return " ".join(" ".join(self._captured(self._paragraph, element, 1)).split())
 
     def _one(self, child: Element, before: str) -> str:
         """Return the inline text of one child that stands behind the text `before`."""
@@ -240,7 +226,7 @@ class JatsText:
             self._behind.append(child)
             return ""
         if tag in _BLOCKS:
-            self._flow.append(self._captured(lambda: self._block(child, 6)))
+            self._flow.append(self._captured(self._block, child, 6))
             return f"\ue001{len(self._flow) - 1}\ue002"
         if tag == "xref":
             return self._xref(child)
@@ -249,7 +235,7 @@ class JatsText:
         if tag == "break":
             return " "
         inner = inline_text(child, self._one)
-        return inner if inner.strip() or tag not in ("ext-link", "uri") else child.get("{http://www.w3.org/1999/xlink}href") or ""
+        return inner if inner.strip() or tag not in ("ext-link", "uri") else child.get(HREF) or ""
 
     def _sup(self, element: Element, before: str) -> str:
         raised = inline_text(element, self._one)
@@ -264,13 +250,12 @@ class JatsText:
     def _xref(self, element: Element) -> str:
         marker, names = inline_text(element, self._one), (element.get("rid") or "").split()
         kind = element.get("ref-type")
-        if kind == "bibr" or (kind is None and any(name in self.works for name in names)):
-            return self.forms.citation(marker, [self.works[name] for name in names if name in self.works])
+        if kind == "bibr" or (kind is None and any(name in self._works for name in names)):
+            return self.forms.citation(marker, [self._works[name] for name in names if name in self._works])
         if kind in _PRINTED_NOTES and element.find("sup") is not None and marker.strip().isalnum():
             return f" [{marker.strip()}]"
-        if kind in ("fig", "table") and names and names[0] in self._captions:
-            target = self._captions[names[0]]
-            caption = target.find("caption")
+        if kind in ("fig", "table") and names and names[0] in self._floats:
+            caption = self._floats[names[0]].find("caption")
             said = "" if caption is None else " ".join(clean("".join(map(str, part.itertext()))) for part in caption)
             return self.forms.reference(clean(marker), said)
         return marker

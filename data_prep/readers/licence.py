@@ -9,7 +9,8 @@ import re
 PUBLIC_DOMAIN, OTHER = "public-domain", "other"
 
 _ADDRESS = re.compile(r"creativecommons\.org/(?:licen[sc]es/([a-z-]+)(?:/(\d\.\d))?|publicdomain/(zero|mark)/(\d\.\d))", re.IGNORECASE)
-_SHORT = re.compile(r"\bCC[ -]?(BY(?:[ -](?:NC|SA|ND))*|0)(?:[ -]*v?(\d\.\d))?(?![a-z])", re.IGNORECASE)
+_SHORT = re.compile(r"\bCC[ -]?(BY(?:[ -]?(?:NC|SA|ND))*|0)(?:[ -]*v?(\d\.\d))?(?![a-z])", re.IGNORECASE)
+_PARTS = re.compile("BY|NC|SA|ND", re.IGNORECASE)
 _WORDS = re.compile(
     r"creative commons (?:public domain dedication|attribution)((?:[- ]*(?:non-?commercial|no-?deriv\w*|share[- ]?alike))*)"
     r"(?:[^.;]{0,40}?(\d\.\d))?",
@@ -28,7 +29,7 @@ def licence_name(*statements: str | None) -> str:
             return _name(found[1], found[2])
     for statement in stated:
         if found := _SHORT.search(statement):
-            return f"CC0-{found[2] or '1.0'}" if found[1] == "0" else _name(re.sub("[ -]+", "-", found[1]), found[2])
+            return f"CC0-{found[2] or '1.0'}" if found[1] == "0" else _name("-".join(_PARTS.findall(found[1])), found[2])
         if found := _WORDS.search(statement):
             if "dedication" in found[0].lower():
                 return "CC0-1.0"

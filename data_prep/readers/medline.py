@@ -15,12 +15,12 @@ from lxml import etree
 from data_prep.readers.base import BoundedStream, SourceReader
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
+from data_prep.readers.xml_tree import TOO_DEEP
 from galen.errors import DataError
 
 _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: f"{number:02d}" for number, name in enumerate(_MONTH_NAMES, 1)}
 _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
-
 
 KEEP, SUPERSEDED, DELETED = 0, 1, 2
 _VERDICTS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
@@ -53,7 +53,7 @@ class MedlineReader(SourceReader):
                 try:
                     document = self._document(element, source)
                 except RecursionError:
-                    self.quarantine(filepath, f"line {element.sourceline}", "too deep", "elements are nested hundreds of levels deep")
+                    self.quarantine(filepath, f"line {element.sourceline}", *TOO_DEEP)
                     continue
                 if document is not None:
                     yield document

@@ -1,11 +1,24 @@
 """How readers render structured documents and what they assume of records that do not say."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+import cssselect
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
+
+
+def _check_selector(selector: str) -> str:
+    try:
+        cssselect.HTMLTranslator().css_to_xpath(selector or "*")
+    except cssselect.SelectorError as error:
+        raise ValueError(f"{selector!r} is no CSS selector: {error}") from None
+    return selector
+
+
+Selector = Annotated[str, AfterValidator(_check_selector)]
+"""A CSS selector; may be empty."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -36,7 +49,7 @@ class ReaderOptions:
     licence: str = ""
     """Licence of documents that state none, for example CC-BY-4.0."""
 
-    content: str = ""
+    content: Selector = ""
     """CSS selector of the part of a page that is content (html, warc), for example "main article"; empty: trafilatura finds it."""
 
     drop_outer_matter: bool = False

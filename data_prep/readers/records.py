@@ -1,14 +1,16 @@
 """Records as on the Hugging Face hub: JSONL (plain or packed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …)."""
 
+import datetime
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader, bounded_lines
 from data_prep.readers.licence import licence_name
-from data_prep.records import Unusable, load_line
+from data_prep.records import Unusable, load_line, rows
 from galen.errors import DataError
 
 _JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))
@@ -25,7 +27,7 @@ class JsonReader(SourceReader):
         limit = self.options.max_record_bytes
         with self.open(filepath) as stream:
             for line in bounded_lines(stream, limit):
-                if line.length > limit + 1:
+                if line.data is None:
                     detail = f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)"
                     self.quarantine(filepath, line.position, "too long", detail)
                 elif line.data.strip():
@@ -46,6 +48,8 @@ class JsonReader(SourceReader):
             return
         try:
             document = self.from_record(record, filepath)
+            if document is not None:  # a TypeError for what a corpus cannot hold: lone surrogates, binary fields, huge integers
+                orjson.dumps([document.text, document.id, document.metadata], default=_time)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             detail = f"no key {error}" if isinstance(error, KeyError) else str(error)
             self.quarantine(filepath, position, "wrong form", f"{detail} (keys: {', '.join(record)})", sample)
@@ -81,7 +85,7 @@ class RecordsReader(JsonReader):
             try:
                 number = 0
                 for batch in pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=_ROWS):
-                    for row in _rows(batch):
+                    for _, row in rows(batch, batch.schema.names):
                         number += 1
                         yield from self.checked(row, filepath, f"row {number}")
             except (pyarrow.ArrowException, OSError) as error:
@@ -98,11 +102,10 @@ class RecordsReader(JsonReader):
             return None
         if len(text) > self.options.max_record_bytes:  # a row of Parquet, whose length shows only here
             raise ValueError(f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
-        text.encode()  # a lone surrogate is a ValueError
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
-        inner = record.pop("metadata", None) or record.pop("meta", None)
-        inner = _object(inner)
-        known = {key: value for key, value in {**record, **inner}.items() if key != "source"}
+        inner = _object(record.pop("metadata", None) or record.pop("meta", None))
+        # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a document
+        known = {key: value for key, value in {**record, **inner}.items() if key not in ("source", "copies")}
         if source := record.get("source") or inner.get("source"):
             known["origin"] = source
         for key in ("language", "publication_types"):
@@ -115,21 +118,11 @@ class RecordsReader(JsonReader):
         return self.document(text, str(identifier) if identifier not in (None, "") else self.content_id(filepath, text), filepath, **known)
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any]]:
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:  # Arrow does not check that its text is UTF-8
-        import pyarrow
-
-        binary = [
-            column.cast(pyarrow.large_binary())
-            if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
-            else column
-            for column in batch.columns
-        ]
-        names = batch.schema.names
-        for values in zip(*(column.to_pylist() for column in binary), strict=True):
-            yield dict(zip(names, values, strict=True))
+def _time(value: Any) -> str:
+    """Return pandas' times, which are nanoseconds in Parquet, as the writer of the corpus takes them."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    raise TypeError
 
 
 def _object(value: Any) -> dict[str, Any]:

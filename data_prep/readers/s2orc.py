@@ -3,7 +3,6 @@
 Formats: https://api.semanticscholar.org/api-docs/datasets and https://github.com/allenai/s2orc-doc2json.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from datatrove.data import Document
@@ -11,7 +10,7 @@ from datatrove.data import Document
 from data_prep.readers.forms import Forms, heading, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.records import JsonReader
-from data_prep.readers.s2orc_annotations import AnnotatedText
+from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
 
 
 class S2orcReader(JsonReader):
@@ -32,18 +31,19 @@ class S2orcReader(JsonReader):
             text = AnnotatedText(content, self.options, references if isinstance(references, dict) else None)
             known["title"] = known["title"] or text.title()
             blocks = text.blocks()
+            known["full_text"] = bool(blocks)
         else:
             inner = (record.get(name) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
             parsed = record if "body_text" in record else next(filter(None, inner), {})
             if "body_text" not in parsed:
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, Forms(self.options))
-        known["full_text"] = any(blocks)
-        text_of = "\n\n".join([block for block in [known["title"], *blocks] if block])
-        if not text_of:
+            known["full_text"] = bool(parsed["body_text"])
+        whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
+        if not whole:
             return None
-        identifier = known["pmcid"] or (f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, text_of))
-        return self.document(text_of, identifier, filepath, **known)
+        identifier = known["pmcid"] or (f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole))
+        return self.document(whole, identifier, filepath, **known)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
@@ -94,16 +94,6 @@ def _with_spans(part: dict[str, Any], works: dict[str, tuple[str, str]], floats:
         caption = (floats.get(span.get("ref_id")) or {}).get("text") or ""
         spans.append((span["start"], span["end"], forms.reference(text[span["start"] : span["end"]], caption)))
     return tidy(" ".join(replaced(text, spans).split()))
-
-
-def replaced(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
-    """Return the text with each (start, end, replacement) put in; a span inside an earlier one is passed over."""
-    parts, position = [], 0
-    for start, end, new in sorted(spans, key=lambda span: (span[0], -span[1])):
-        if start >= position:
-            parts += [text[position:start], new]
-            position = max(end, position)
-    return "".join([*parts, text[position:]])
 
 
 def _floating(entry: dict[str, Any], forms: Forms) -> str:

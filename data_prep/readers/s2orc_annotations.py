@@ -6,6 +6,7 @@ the last character they are taken for bytes of UTF-8.
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from data_prep.readers.forms import Forms, heading, tidy
@@ -75,17 +76,8 @@ class AnnotatedText:
             work = self.works.get(str(span.attributes.get("ref_id")))
             changes.append((span.start, span.end, self.forms.citation(self._at(span), [work] if work else [])))
         changes += [(span.start, span.end, self.forms.formula(self._at(span))) for span in self._of("formula")]
-        blocks = re.split(r"\n\s*\n", self._changed(begin, changes))
+        blocks = re.split(r"\n\s*\n", replaced(self.text, changes, begin))
         return [text for block in blocks if (text := tidy(" ".join(block.split())))]
-
-    def _changed(self, begin: int, changes: list[tuple[int, int, str]]) -> str:
-        """Return the text from `begin` with all changes made; the insertion of a break never hides a change at the same place."""
-        parts, position = [], begin
-        for start, end, new in sorted(changes, key=lambda change: (change[0], change[1] != change[0], -change[1])):
-            if start >= position:
-                parts += [self.text[position:start], new]
-                position = end
-        return "".join([*parts, self.text[position:]])
 
     def _headed(self, abstract: Span) -> bool:
         return any(abs(span.start - abstract.start) < 20 and "abstract" in self._at(span).lower() for span in self._of("sectionheader"))
@@ -94,6 +86,19 @@ class AnnotatedText:
         number, name = str(span.attributes.get("n") or "").strip().rstrip("."), self._at(span)
         depth = len(number.split(".")) if number else 1 if _MAIN.fullmatch(name.strip(" .:")) else 2
         return heading(depth, name if not number or name.startswith(number) else f"{number} {name}")
+
+
+def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0) -> str:
+    """Return the text from `begin` with each (start, end, replacement) put in.
+
+    A change inside an earlier one is passed over; an insertion (start = end) never hides a change at the same place.
+    """
+    parts, position = [], begin
+    for start, end, new in sorted(changes, key=lambda change: (change[0], change[1] != change[0], -change[1])):
+        if start >= position:
+            parts += [text[position:start], new]
+            position = max(end, position)
+    return "".join([*parts, text[position:]])
 
 
 def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:

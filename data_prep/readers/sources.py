@@ -61,16 +61,16 @@ class SourceFiles(PipelineStep):
                 yield from self._read(file, done)
             except DataError as error:
                 self.stat_update("broken files")
-                self._report(BadRecord(file.path, f"after record {self._count() - self._before}", "broken file", str(error)))
+                self._bad.append(BadRecord(file.path, f"after record {self._count() - self._before}", "broken file", str(error)))
             done += file.size
             self._note(done)
         self._write_bad()
 
     def _read(self, file: RawFile, done: int) -> Iterator[Document]:
-        folder, _, name = file.path.rpartition("/")
-        reader: SourceReader = READERS[file.reader](folder or ".", file.options)
+        folder, slash, name = file.path.rpartition("/")
+        reader: SourceReader = READERS[file.reader](folder or slash or ".", file.options)
         reader.stats = self.stats  # the reader counts what it drops; the executor saves the statistics of this step
-        reader.on_bad = self._report
+        reader.on_bad = self._bad.append
         if isinstance(reader, MedlineReader) and self.verdict_folder is not None:
             reader.verdicts = iter(self._verdicts_of(file))
         for document in reader.read_file(name):
@@ -89,9 +89,6 @@ class SourceFiles(PipelineStep):
     def _count(self) -> int:
         """Return how many records this task has read."""
         return int(self.stats["total"].total)
-
-    def _report(self, bad: BadRecord) -> None:
-        self._bad.append(bad)
 
     def _write_bad(self) -> None:
         if self._bad and self.bad_folder is not None:

@@ -10,11 +10,10 @@ from data_prep.readers.base import SourceReader
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean, superscript
-from data_prep.readers.xml_tree import Element, inline_text, parse_xml, strip_namespace, tag_of
+from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP, Element, inline_text, parse_xml, strip_namespace, tag_of
 
 _TEI = "{http://www.tei-c.org/ns/1.0}"
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 class TeiReader(SourceReader):
@@ -24,7 +23,7 @@ class TeiReader(SourceReader):
     """
 
     name = "tei"
-    endings = (".tei.xml", ".tei", ".xml", ".tei.xml.gz", ".xml.gz")
+    endings = (".tei", ".xml", ".xml.gz")
     many_per_task = True
 
     def read_file(self, filepath: str) -> Iterator[Document]:
@@ -44,13 +43,13 @@ class TeiReader(SourceReader):
         try:
             document = self._document(root, data, filepath)
         except RecursionError:
-            self.quarantine(filepath, "whole file", "too deep", "elements are nested hundreds of levels deep", data)
+            self.quarantine(filepath, "whole file", *TOO_DEEP, data)
             return
         self.stat_update("total")
         yield document
 
     def _document(self, root: Element, data: bytes, filepath: str) -> Document:
-        text = TeiText(root, Forms(self.options), self.options.table_bodies)
+        text = TeiText(root, Forms(self.options))
         known = _metadata(root)
         known["title"] = text.line(root.find("teiHeader/fileDesc/titleStmt/title"))
         abstract = root.find("teiHeader/profileDesc/abstract")
@@ -70,8 +69,8 @@ class TeiReader(SourceReader):
 class TeiText:
     """Collects the blocks of one document."""
 
-    def __init__(self, root: Element, forms: Forms, table_bodies: bool) -> None:
-        self.forms, self.table_bodies = forms, table_bodies
+    def __init__(self, root: Element, forms: Forms) -> None:
+        self.forms = forms
         self.blocks: list[str] = []
         self.works = {str(entry.get(_ID)): self._work(entry) for entry in root.iter("biblStruct") if entry.get(_ID)}
         self.captions = {
@@ -87,20 +86,23 @@ class TeiText:
     def write(self, element: Element, depth: int) -> None:
         """Add the blocks of an element's children; `depth` counts the divisions around them."""
         for child in element:
-            tag = tag_of(child)
-            if tag == "div":
-                self.write(child, depth + 1)
-            elif tag == "head":
-                self._add(self._head(child, depth))
-            elif tag == "figure":
-                self._figure(child)
-            elif tag == "formula":
-                self._add(self.forms.formula(self.line(child)))
-            elif tag == "list":
-                self._add(self.line(child.find("head")))
-                self._add("\n".join(f"- {self.line(item)}" for item in child.iterfind("item")))
-            elif tag and tag not in ("graphic", "listBibl"):
-                self._paragraph(child)
+            self._block(child, depth)
+
+    def _block(self, element: Element, depth: int) -> None:
+        tag = tag_of(element)
+        if tag == "div":
+            self.write(element, depth + 1)
+        elif tag == "head":
+            self._add(self._head(element, depth))
+        elif tag == "figure":
+            self._figure(element)
+        elif tag == "formula":
+            self._add(self.forms.formula(self.line(element)))
+        elif tag == "list":
+            self._add(self.line(element.find("head")))
+            self._add("\n".join(f"- {self.line(item)}" for item in element.iterfind("item")))
+        elif tag and tag not in ("graphic", "listBibl"):
+            self._paragraph(element, depth)
 
     def _add(self, text: str) -> None:
         if text:
@@ -113,35 +115,29 @@ class TeiText:
             depth = max(depth, number.count(".") + 1)
         return heading(depth, f"{number} {name}".strip())
 
-    def _paragraph(self, element: Element) -> None:
-        """Add a paragraph; formulas and lists inside it stand on lines of their own, in order."""
+    def _paragraph(self, element: Element, depth: int) -> None:
+        """Add a paragraph; formulas, lists and figures inside it stand on lines of their own, in order."""
         text = element.text or ""
         for child in element:
             if tag_of(child) in ("formula", "list", "figure"):
                 self._add(tidy(clean(text)))
-                text = ""
-                holder = etree.Element("holder")
-                tail, child.tail = child.tail, None
-                holder.append(child)
-                self.write(holder, 1)
-                text = tail or ""
+                self._block(child, depth)
+                text = child.tail or ""
             else:
                 text += self._one(child, text) + (child.tail or "")
         self._add(tidy(clean(text)))
 
     def _figure(self, element: Element) -> None:
-        table = element.find("table") if element.get("type") == "table" else None
+        is_table = element.get("type") == "table"
         head, label = self.line(element.find("head")), self.line(element.find("label"))
         caption = self.line(element.find("figDesc"))
         if label and head.rstrip(" .:").endswith(label):  # "Table 2" and "2"
             label, head = head, ""
         elif label:
-            label = f"{'Table' if element.get('type') == 'table' else 'Figure'} {label}"
+            label = f"{'Table' if is_table else 'Figure'} {label}"
         caption = " ".join(part for part in (head if head != caption else "", caption) if part)
-        body = ""
-        if table is not None and self.table_bodies:
-            body = table_rows([[self.line(cell) for cell in row.iterfind("cell")] for row in table.iterfind("row")])
-        self._add(self.forms.floating("table" if element.get("type") == "table" else "fig", label, caption, body))
+        body = table_rows([[self.line(cell) for cell in row.iterfind("cell")] for row in element.iterfind("table/row")]) if is_table else ""
+        self._add(self.forms.floating("table" if is_table else "fig", label, caption, body))
 
     def _one(self, child: Element, before: str) -> str:
         tag = tag_of(child)
@@ -167,17 +163,11 @@ class TeiText:
 
 
 def _metadata(root: Element) -> dict[str, Any]:
-    header = root.find("teiHeader")
-    if header is None:
-        header = etree.Element("teiHeader")
-    dates = [date.get("when") for date in header.iter("date") if date.get("when")]
-    availability = header.find("fileDesc/publicationStmt/availability")
-    licence = None if availability is None else availability.find("licence")
-    text = root.find("text")
-    language = header.get(_LANGUAGE) or (None if text is None else text.get(_LANGUAGE))
+    licence = root.find("teiHeader/fileDesc/publicationStmt/availability/licence")
+    languages = [part.get(LANGUAGE) for name in ("teiHeader", "text") for part in root.iterfind(name)]
     return {
-        "doi": next(((idno.text or "").strip() for idno in header.iter("idno") if idno.get("type") == "DOI"), ""),
-        "date": min((date for date in dates if date), default=None),
-        "language": [language] if language else [],
+        "doi": (root.findtext("teiHeader//idno[@type='DOI']") or "").strip(),
+        "date": min((when for date in root.iterfind("teiHeader//date") if (when := date.get("when"))), default=None),
+        "language": [language for language in languages if language][:1],
         "licence": "" if licence is None else licence_name(licence.get("target"), " ".join(map(str, licence.itertext()))),
     }

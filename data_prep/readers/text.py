@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
@@ -33,7 +34,6 @@ class TextReader(SourceReader):
             yield from self._text(data, filepath, "")
 
     def _members(self, filepath: str) -> Iterator[Document]:
-        limit = self.options.max_record_bytes
         with self.data_folder.open(filepath, "rb") as raw:
             self.raw = raw
             try:
@@ -42,13 +42,10 @@ class TextReader(SourceReader):
                         if member.is_dir() or not member.filename.endswith(".txt") or member.filename.startswith("__MACOSX/"):
                             continue
                         with archive.open(member) as file:
-                            data = file.read(limit + 1)
-                        if len(data) > limit:
-                            detail = f"longer than {limit:,} bytes (max_record_bytes)"
-                            self.quarantine(filepath, f"member {member.filename}", "too long", detail, data)
-                        else:
+                            data = self.read_record(cast(BinaryIO, file), filepath, f"member {member.filename}")
+                        if data is not None:
                             yield from self._text(data, filepath, member.filename)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or packed in an unknown way
                 raise DataError(f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again") from None
 
     def _text(self, data: bytes, filepath: str, member: str) -> Iterator[Document]:

@@ -7,11 +7,10 @@ from typing import Any
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
+from data_prep.readers.html_text import PAGE_TYPES, content_type
 from data_prep.readers.pdf import PdfReader
 from data_prep.readers.web_page import page_document
 from galen.errors import DataError
-
-_PAGES = ("text/html", "application/xhtml+xml")
 
 
 class WarcReader(SourceReader):
@@ -47,26 +46,24 @@ class WarcReader(SourceReader):
 
     def _response(self, record: Any, filepath: str, info: dict[str, str]) -> Iterator[Document]:
         url = record.rec_headers.get_header("WARC-Target-URI") or ""
-        status = record.http_headers.get_statuscode() if record.http_headers else ""
-        kind, _, parameters = ((record.http_headers.get_header("Content-Type") if record.http_headers else "") or "").partition(";")
-        kind = kind.strip().lower()
-        if status != "200" or kind not in (*_PAGES, "application/pdf"):
-            self.stat_update("total", f"dropped_{'not a page' if status == '200' else 'no answer'}")
+        if record.http_headers is None or record.http_headers.get_statuscode() != "200":
+            self.stat_update("total", "dropped_no answer")
+            return
+        kind, charset = content_type(record.http_headers.get_header("Content-Type") or "")
+        if kind not in (*PAGE_TYPES, "application/pdf"):
+            self.stat_update("total", "dropped_not a page")
             return
         if info.get("documents") and not re.search(info["documents"], url):
             self.stat_update("total", "dropped_only followed")
             return
-        limit = self.options.max_record_bytes
-        data = record.content_stream().read(limit + 1)
-        if len(data) > limit:
-            self.quarantine(filepath, f"record {url}", "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
+        data = self.read_record(record.content_stream(), filepath, f"record {url}")
+        if data is None:
             return
         if kind == "application/pdf":
             pdf = PdfReader(self.data_folder, self.options)
             pdf.stats, pdf.on_bad = self.stats, self.on_bad
             document = pdf.from_data(data, filepath, url, f"record {url}")
         else:
-            charset = parameters.partition("charset=")[2].strip("\"' ") or None
             document = page_document(self, data, filepath, url, self.options.content or info.get("content", ""), charset, url)
         if document is not None:
             document.metadata["url"] = url

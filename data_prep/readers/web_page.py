@@ -7,6 +7,7 @@ from datatrove.data import Document
 from data_prep.readers.base import SourceReader
 from data_prep.readers.html_text import page_text, parse
 from data_prep.readers.licence import licence_name
+from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP
 
 
 class HtmlReader(SourceReader):
@@ -40,13 +41,13 @@ def page_document(
     try:
         title, text = page_text(root, selector)
     except RecursionError:
-        reader.quarantine(filepath, f"page {url or identifier}", "too deep", "elements are nested hundreds of levels deep", data)
+        reader.quarantine(filepath, f"page {url or identifier}", *TOO_DEEP, data)
         return None
     reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
         return None
-    language = root.get("lang") or root.get("{http://www.w3.org/XML/1998/namespace}lang")
+    language = root.get("lang") or root.get(LANGUAGE)
     links = [link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()]
     canonical = next((link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None)
     return reader.document(

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from lxml import etree
 
 Element = etree._Element
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+TOO_DEEP = ("too deep", "elements are nested hundreds of levels deep")
+"""Reason and detail of the quarantine for a document on which walking through the tree ends with a `RecursionError`."""
+HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def parse_xml(data: bytes) -> Element:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from data_prep import preprocess
+from data_prep.readers.options import ReaderOptions
 
 FIXTURE = Path(__file__).parent / "fixtures" / "medline.xml"
 TOPICS = ["Aorta", "Biopsy", "Cornea", "Dyspnea", "Edema", "Fibrosis", "Gout", "Hernia", "Itching", "Jaundice"]
@@ -44,6 +45,15 @@ def read_records(folder):
     return [
         json.loads(line) for path in sorted(Path(folder).rglob("*.jsonl.gz")) for line in gzip.decompress(path.read_bytes()).splitlines()
     ]
+
+
+def read_raw(reader_class, path, **options):
+    """Documents and bad records of a raw file, and what its reader counted."""
+    reader = reader_class(str(path.parent), ReaderOptions(**options))
+    bad = []
+    reader.on_bad = bad.append
+    documents = list(reader.read_file(path.name))
+    return documents, bad, {key: stat.total for key, stat in reader.stats.stats.items()}
 
 
 def write_lines(path, records):

@@ -1,9 +1,11 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from data_prep import describe
+from data_prep.indexed_file import IndexedFileWriter
 from galen.errors import UsageError
 from tests.data_prep.material import run, sequences, write_lines
 
@@ -30,6 +32,28 @@ def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
     describe.main([str(tmp_path / "p_role_document")])
     roles = sequences(tmp_path / "p_role_document")[0][0]
     assert capsys.readouterr().out.splitlines()[-1] == " ".join(map(str, roles))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lengths", "counts", "told"),
+    [
+        ("<i4", [2, 1, 3], [2, 1], ["are the same"]),
+        ("<i4", [3, 3], [1, 1], ["sequences: 3 and 2", "the first difference is in document 0, the same tokens in other sequences"]),
+        ("<u2", [2, 1, 3], [2, 1], ["type: int32 and uint16", "the first 2 documents are the same"]),
+        ("<i4", [2, 1], [2], ["tokens: 6 and 3", "the first 1 documents are the same; one file has more"]),
+    ],
+)
+def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, told):
+    files = [("a", "<i4", [2, 1, 3], [2, 1]), ("b", dtype, lengths, counts)]
+    for name, kind, sizes, sequences_of in files:
+        paths = [tmp_path / f"{name}.{ending}" for ending in ("bin", "lengths", "counts")]
+        writer = IndexedFileWriter(*paths, dtype=np.dtype(kind))
+        writer.add(np.arange(sum(sizes)).astype(kind), np.array(sizes), np.array(sequences_of))
+        writer.close()
+        writer.write_index(tmp_path / f"{name}.idx")
+    assert describe.main([str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == (told != ["are the same"])
+    found = capsys.readouterr().out.splitlines()[-len(told) :]
+    assert all(line.endswith(end) for line, end in zip(found, told, strict=True))
 
 
 def test_page_of_statistics(tmp_path, tokenizer_folder):

@@ -6,6 +6,7 @@ import json
 import random
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -131,6 +132,17 @@ def test_rates_are_kept(site, tmp_path):
     assert len(site.requests) == 7
 
 
+def test_small_resources_count_too(site):
+    """PMC's articles come as such: their bytes are shown, and kept within the rate."""
+    fetched, came = transfer.Transfer(1000, bytes_per_second=1e6), []
+    fetched.on_bytes = came.append
+    start = time.monotonic()
+    with site.running() as base:
+        data = fetched.get(f"{base}/pubmed/baseline/{NAMES[0]}")
+    assert came == [len(data)]
+    assert time.monotonic() - start >= 0.3, "300 kB at 1 MB/s"
+
+
 def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capsys):
     path = f"/pubmed/baseline/{NAMES[1]}"
     site.files[f"{path}.md5"] = b"0" * 32
@@ -141,8 +153,9 @@ def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, caps
     assert f"failed: {NAMES[1]}" in capsys.readouterr().err
 
 
-def test_messages(site, tmp_path, monkeypatch):
+def test_messages(site, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("S2_API_KEY", raising=False)
+    monkeypatch.setattr(transfer, "_TOLD", 0)
     del site.files[f"/pubmed/baseline/{NAMES[2]}"]
     with site.running() as base:
         with pytest.raises(DataError, match=rf"{NAMES[2]}: HTTP 404"):
@@ -153,8 +166,27 @@ def test_messages(site, tmp_path, monkeypatch):
             run(base, tmp_path / "c", source="medline-updates")
         with pytest.raises(UsageError, match="no source 'medlin'"):
             run(base, tmp_path / "d", source="medlin")
-    with pytest.raises(DataError, match="cannot be had: ConnectionError"):
+    capsys.readouterr()
+    with pytest.raises(DataError, match="cannot be had: ConnectionError, 8 times"):
         run(base, tmp_path / "e")
+    assert capsys.readouterr().err.count("tried again in") == 7, "nobody waits behind the last attempt"
+    with pytest.raises(UsageError, match=r"--base-url mirror\.org: an address begins with https://"):
+        run("mirror.org", tmp_path / "f")
+
+
+def test_a_stop_ends_waits_and_requests(site):
+    """Else Ctrl-C would wait for the hour that a server may ask for, and for the rest of a package of PMC."""
+    path = f"/pubmed/baseline/{NAMES[0]}"
+    site.refuse[path] = [(429, {"Retry-After": "3600"})]
+    stopped = transfer.Transfer(1000)
+    with site.running() as base, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stopped.get, f"{base}{path}")
+        while not site.requests:
+            time.sleep(0.01)
+        stopped.stopped.set()
+        with pytest.raises(DataError, match=f"{NAMES[0]}: stopped"):
+            waiting.result(timeout=300)
+    assert len(site.requests) == 1
 
 
 def test_a_full_disk_is_said_at_once(site, tmp_path):
@@ -208,10 +240,11 @@ def test_hub(tmp_path, monkeypatch):
         assert (tmp_path / "en/a b.parquet").read_bytes() == large
         assert {entry["name"]: entry["checked"] for entry in entries(tmp_path)} == {"README.md": "git", "en/a b.parquet": "sha256"}
         assert all(headers["Authorization"] == "Bearer token" for headers in site.headers)
-        answer["siblings"][0]["rfilename"] = "../../evil"
-        site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(answer).encode()
-        with pytest.raises(DataError, match="outside its folder"):
-            run(base, tmp_path, source="hf:some/name")
+        for name in ("../../evil", "en/..", "/evil"):
+            answer["siblings"][0]["rfilename"] = name
+            site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(answer).encode()
+            with pytest.raises(DataError, match="outside its folder"):
+                run(base, tmp_path, source="hf:some/name")
 
 
 def pmc_site(site, articles):

@@ -2,29 +2,26 @@ import gzip
 import io
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
 from data_prep.readers.jats import JatsReader
-from data_prep.readers.options import ReaderOptions
 from galen.errors import DataError
 from tests.data_prep.jats_reference import missing, segments
+from tests.data_prep.material import read_raw
 
 FIXTURE = Path(__file__).parent / "fixtures" / "article.nxml"
 CITED = "[bib_ref]One two three four five six seven eight nine ten eleven twelve..., Doe[/bib_ref]"
 
 
-def read(path, **options):
-    reader = JatsReader(str(path.parent), ReaderOptions(**options))
-    reader.bad = []
-    reader.on_bad = reader.bad.append
-    return list(reader.read_file(path.name)), reader
+read = partial(read_raw, JatsReader)
 
 
 def blocks(**options):
-    [document], _ = read(FIXTURE, **options)
+    [document], _, _ = read(FIXTURE, **options)
     return document.text.split("\n\n")
 
 
@@ -68,7 +65,7 @@ def test_options():
 
 
 def test_metadata():
-    [document], reader = read(FIXTURE)
+    [document], _, stats = read(FIXTURE)
     assert document.id == "PMC12345"
     assert document.metadata == {
         "pmcid": "PMC12345",
@@ -86,14 +83,14 @@ def test_metadata():
         "full_text": True,
         "source": "article.nxml",
     }
-    assert reader.stats.stats["sub-articles left out"].total == 1
+    assert stats["sub-articles left out"] == 1
 
 
 def test_real_articles_are_complete(jats_folder):
     """All words of the body's text nodes stand in the output in order."""
     licences = {}
     for path in sorted(jats_folder.glob("*.nxml")):
-        [document], _ = read(path, citations="marker", floats="captions", table_bodies=True)
+        [document], _, _ = read(path, citations="marker", floats="captions", table_bodies=True)
         body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find("body")
         runs, _ = segments(body)
         assert len(runs) > 10
@@ -117,7 +114,7 @@ def test_real_articles_are_complete(jats_folder):
 @pytest.mark.parametrize("citations", ["bib_ref", "drop"])
 def test_real_articles_leave_no_scraps(jats_folder, citations):
     for path in sorted(jats_folder.glob("*.nxml")):
-        [document], _ = read(path, citations=citations)
+        [document], _, _ = read(path, citations=citations)
         assert not any(scrap in document.text for scrap in ("[]", "()", "[,", "(,", ",]", "[–", "\ue000", "\ue001", "  "))
         assert ("[bib_ref]" in document.text) == (citations == "bib_ref")
         assert document.text.count("[bib_ref]") == document.text.count("[/bib_ref]")
@@ -148,17 +145,17 @@ def test_package_and_its_bad_members(tmp_path, name):
             "PMC6/b.xml": good.replace(b">12345<", b">PMC99<"),
         },
     )
-    documents, reader = read(path, max_record_bytes=25_000)
+    documents, bad, stats = read(path, max_record_bytes=25_000)
     assert [document.id for document in documents] == ["PMC12345", "PMC99"]
-    assert [(bad.position.split(", line")[0], bad.reason) for bad in reader.bad] == [
+    assert [(record.position.split(", line")[0], record.reason) for record in bad] == [
         ("member PMC2/broken.nxml", "broken XML"),
         ("member PMC3/other.xml", "not JATS"),
         ("member PMC4/long.xml", "too long"),
         ("member PMC5/encoding.xml", "broken XML"),
         ("member PMC7/deep.xml", "too deep"),
     ]
-    assert all(bad.file == str(path) and bad.detail for bad in reader.bad)
-    assert reader.stats.stats["total"].total == 7
+    assert all(record.file == str(path) and record.detail for record in bad)
+    assert stats["total"] == 7
 
 
 def test_package_that_breaks_off(tmp_path):
@@ -177,7 +174,7 @@ def test_a_file_with_a_namespace_and_packed(tmp_path):
     path = tmp_path / "a.xml.gz"
     text = FIXTURE.read_text().replace("<article ", '<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" ')
     path.write_bytes(gzip.compress(text.encode()))
-    [document], _ = read(path)
+    [document], _, _ = read(path)
     assert document.text.split("\n\n") == blocks()
 
 
@@ -188,7 +185,7 @@ def test_a_title_alone_and_entities(tmp_path):
         f'<!DOCTYPE article [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><article><front><article-meta><title-group>'
         "<article-title>A &x; title &#945;</article-title></title-group></article-meta></front></article>"
     )
-    [document], _ = read(path)
+    [document], _, _ = read(path)
     assert document.text == document.metadata["title"]
     assert "Opening" not in document.text
     assert document.text.endswith("α")

@@ -17,6 +17,8 @@ from data_prep.readers.licence import licence_name
         ),
         (["Published under the terms of the CC BY 4.0 license."], "CC-BY-4.0"),
         (["CC-BY-NC 4.0"], "CC-BY-NC-4.0"),
+        (["CCBYNCND"], "CC-BY-NC-ND"),  # Semantic Scholar's form
+        (["a CC byline"], "other"),
         (["the Creative Commons Attribution-NonCommercial-ShareAlike 3.0 Unported"], "CC-BY-NC-SA-3.0"),
         (["under the terms of the Creative Commons Attribution License, which permits use"], "CC-BY"),
         (["Creative Commons CC0 public domain dedication"], "CC0-1.0"),

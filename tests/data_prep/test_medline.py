@@ -1,21 +1,19 @@
 import gzip
+from functools import partial
 
 import pytest
 
 from data_prep.readers.medline import MedlineReader
 from data_prep.readers.options import ReaderOptions
 from galen.errors import DataError
-from tests.data_prep.material import FIXTURE, record_xml, write_medline
+from tests.data_prep.material import FIXTURE, read_raw, record_xml, write_medline
 
-
-def read(path):
-    reader = MedlineReader(str(path.parent))
-    return list(reader.read_file(path.name)), {key: stat.total for key, stat in reader.stats.stats.items()}
+read = partial(read_raw, MedlineReader)
 
 
 @pytest.fixture(scope="module")
 def fixture():
-    documents, stats = read(FIXTURE)
+    documents, _, stats = read(FIXTURE)
     return {(document.id, n): document for n, document in enumerate(documents)}, stats
 
 

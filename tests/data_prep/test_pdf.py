@@ -1,19 +1,16 @@
+from functools import partial
+
 import pytest
 
 from data_prep.readers import pdf
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.pdf import PdfReader
 from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
-from tests.data_prep.material import pdf_bytes, scanned_pdf
+from tests.data_prep.material import pdf_bytes, read_raw, scanned_pdf
 
 PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. "
 
 
-def read(path, **options):
-    reader = PdfReader(str(path.parent), ReaderOptions(**options))
-    bad = []
-    reader.on_bad = bad.append
-    return list(reader.read_file(path.name)), bad, {key: stat.total for key, stat in reader.stats.stats.items()}
+read = partial(read_raw, PdfReader)
 
 
 def test_text(tmp_path):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.s2orc import S2orcReader
+from tests.data_prep.material import read_raw
 
 PARTS = [
     ("title", "HIV in adults", {}),
@@ -60,10 +60,8 @@ def record(as_bytes=False, as_json=True):
 def read(tmp_path, value, **options):
     path = tmp_path / "s2orc.jsonl"
     path.write_text(json.dumps(value) + "\n")
-    reader = S2orcReader(str(tmp_path), ReaderOptions(**options))
-    bad = []
-    reader.on_bad = bad.append
-    return list(reader.read_file(path.name)), bad
+    documents, bad, _ = read_raw(S2orcReader, path, **options)
+    return documents, bad
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
@@ -142,5 +140,7 @@ def test_paragraphs(tmp_path):
     assert document.text.split("\n\n") == expected
     [document], _ = read(tmp_path, old, citations="drop", floats="drop")
     assert "Shown before and in Fig 1." in document.text
+    [document], _ = read(tmp_path, old | {"body_text": []})
+    assert document.metadata["full_text"] is False, "an abstract alone"
     _, [bad] = read(tmp_path, {"paper_id": "1"})
     assert "body_text" in bad.detail

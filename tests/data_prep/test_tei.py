@@ -1,20 +1,17 @@
+from functools import partial
 from pathlib import Path
 
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.tei import TeiReader
+from tests.data_prep.material import read_raw
 
 FIXTURE = Path(__file__).parent / "fixtures" / "grobid.tei.xml"
 
 
-def read(path, **options):
-    reader = TeiReader(str(path.parent), ReaderOptions(**options))
-    bad = []
-    reader.on_bad = bad.append
-    return list(reader.read_file(path.name)), bad
+read = partial(read_raw, TeiReader)
 
 
 def test_everything_in_its_place():
-    [document], _ = read(FIXTURE)
+    [document], _, _ = read(FIXTURE)
     assert document.text.split("\n\n") == [
         "Asthma in [Na+] loss",
         "# Abstract",
@@ -38,10 +35,10 @@ def test_everything_in_its_place():
 
 
 def test_options_and_bad_files(tmp_path):
-    [document], _ = read(FIXTURE, citations="drop", floats="captions", table_bodies=True)
+    [document], _, _ = read(FIXTURE, citations="drop", floats="captions", table_bodies=True)
     assert "Seen before in Figure 1." in document.text
     assert "Table 1: Doses.\n| Drug | mg |\n| --- | --- |\n| A | 5 |" in document.text
     for name, data, reason in [("a.tei.xml", FIXTURE.read_bytes()[:900], "broken XML"), ("b.tei.xml", b"<article/>", "not TEI")]:
         (tmp_path / name).write_bytes(data)
-        documents, [bad] = read(tmp_path / name)
+        documents, [bad], _ = read(tmp_path / name)
         assert (documents, bad.reason, bad.file) == ([], reason, str(tmp_path / name))

@@ -1,17 +1,13 @@
 import zipfile
+from functools import partial
 
 import pytest
 
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.text import TextReader
 from galen.errors import DataError
+from tests.data_prep.material import read_raw
 
-
-def read(path, **options):
-    reader = TextReader(str(path.parent), ReaderOptions(**options))
-    bad = []
-    reader.on_bad = bad.append
-    return list(reader.read_file(path.name)), bad, {key: stat.total for key, stat in reader.stats.stats.items()}
+read = partial(read_raw, TextReader)
 
 
 def test_members_of_a_zip_archive(tmp_path):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep import curate
+from data_prep.raw_files import RawFile
 from data_prep.readers.medline import DELETED, KEEP, SUPERSEDED
-from data_prep.versions import EVENT, VersionFinder, event_key, judge
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.sources import SourceFiles
+from data_prep.versions import EVENT, VersionFinder, VersionWriter, event_key, judge
 from tests.data_prep.material import read_records, record_xml, write_medline
 
 
@@ -61,7 +64,18 @@ def test_against_one_after_the_other(tmp_path, bucket_rows):
     assert found == [verdict for verdict, event in zip(expected(events), events, strict=True) if not event[2]]
 
 
-def test_updates_in_a_corpus(tmp_path, capsys):
+def test_files_of_the_root_folder():
+    writer = VersionWriter([("/no-such-file.xml", ReaderOptions())], "memory://rows")
+    with pytest.raises(FileNotFoundError) as error:
+        list(writer.run())
+    assert error.value.filename.lstrip("/") == "no-such-file.xml"
+    sources = SourceFiles([[RawFile("records", "/no-such-file.jsonl", 0)]], "memory://logs")
+    with pytest.raises(FileNotFoundError) as error:
+        list(sources.run())
+    assert error.value.filename.lstrip("/") == "no-such-file.jsonl"
+
+
+def test_updates_in_a_corpus(tmp_path):
     """A later version wins though a filter drops it: the old one does not come in by the back door."""
     retracted = record_xml(2, abstract="Withdrawn.").replace(
         "<Language>", "<PublicationTypeList><PublicationType>Retracted Publication</PublicationType></PublicationTypeList><Language>"
@@ -73,14 +87,12 @@ def test_updates_in_a_corpus(tmp_path, capsys):
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"sources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\nsplit: {{train: 1, validation: 0, test: 0}}\n")
-    for workers in (1, 2):
-        curate.main([str(recipe), f"output={tmp_path / str(workers)}", "--workers", str(workers)])
-    assert read_records(tmp_path / "1") == read_records(tmp_path / "2")
-    assert {record["id"]: record["text"] for record in read_records(tmp_path / "1")} == {
+    curate.main([str(recipe), f"output={tmp_path / 'corpus'}", "--workers", "1"])
+    assert {record["id"]: record["text"] for record in read_records(tmp_path / "corpus")} == {
         "1": "New title 1.\n\nNew text 1.",
         "4": "Old title 4.\n\nOld text 4.",
         "5": "Old title 5.\n\nOld text 5.",
     }
-    counts = json.loads((tmp_path / "1/manifest.json").read_text())["counts"]
+    counts = json.loads((tmp_path / "corpus/manifest.json").read_text())["counts"]
     assert counts["read"] == 7
     assert counts["dropped"] == {"reader: a later version came": 2, "reader: deleted by NLM": 1, "retraction: retracted article": 1}
