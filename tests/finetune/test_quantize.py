@@ -76,7 +76,7 @@ def test_the_table_pairs_accuracies_with_the_first_model():
 
 @pytest.mark.parametrize(
     ("methods", "message"),
-    [("awq5", "unknown method 'awq5'; known: awq, gptq"), (",", "names no method"), ("bnb4,bnb2", "unknown method 'bnb2'")],
+    [("awq5", "unknown method 'awq5'; did you mean 'awq'"), (",", "names no method"), ("bnb4,bnb2", "unknown method 'bnb2'")],
 )
 def test_mistakes_are_told(model, tmp_path, methods, message):
     pytest.importorskip("bitsandbytes")
