@@ -129,7 +129,8 @@ class Training:
     validation_interval: Count = 100
     """Steps between validations; there is one before the first step and one after the last."""
     select_best: Literal["accuracy", "loss"] | None = None
-    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss."""
+    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss. Checkpoints have
+    to be as frequent as validations."""
     early_stopping: Count | None = None
     """Stop after so many validations without a better one; needs select_best."""
 
