@@ -1,9 +1,9 @@
 # Galen's front door. `make help` lists what can be done.
 #
-# PYTHON  the interpreter that the environment is made with, 3.11 or 3.12     make test PYTHON=python3.12 VENV=.venv312
-# VENV    the folder of the environment                                      (default .venv)
-# GPU_PYTHON the interpreter of `make gpu-check` (default that of VENV, without one PYTHON: in NVIDIA's container the one that has PyTorch)
-# GPU_ARGS  further options of benchmarks/train_gpu.py for the 8B model             on one 80 GB GPU: GPU_ARGS="--layers 16"
+# PYTHON      the interpreter that the environment is made with, 3.11 or 3.12: make test PYTHON=python3.12 VENV=.venv312
+# VENV        the folder of the environment (default .venv)
+# GPU_PYTHON  the interpreter of `make gpu-check` (default: VENV's, or PYTHON where there is no VENV, as in NVIDIA's container)
+# GPU_ARGS    further options of benchmarks/train_gpu.py for the 8B model, for example on one 80 GB GPU: GPU_ARGS="--layers 16"
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,8 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 GPU_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON))
 PYTEST_ARGS ?=
-MEDLINE ?=
 GPU_ARGS ?=
+MEDLINE ?=
 MODEL ?=
 
 RUN := $(VENV)/bin/python

@@ -35,6 +35,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "position_ids": (mask_bs.cumsum(1) - 1).clamp(min=0),
         "labels": labels_bs[:, -keep:],
         "logits_to_keep": keep,
+        "use_cache": False,
     }
 
 
@@ -72,7 +73,7 @@ def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
         labels_bs[number, :length] = torch.tensor([label for sample in row for label in sample.labels])
         sizes = [*map(len, row), longest - length]
         positions_bs[number] = torch.cat([torch.arange(size) for size in sizes])
-    return {"input_ids": tokens_bs, "position_ids": positions_bs, "labels": labels_bs}
+    return {"input_ids": tokens_bs, "position_ids": positions_bs, "labels": labels_bs, "use_cache": False}
 
 
 def loss_sum(logits_bkv: Tensor, labels_bk: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """Chat templates: choosing one, writing it into the tokenizer, and finding what the assistant says in a rendered conversation."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
 _MARKS = re.compile(r"<\|[a-z_]+\|>")
+_EXAMPLE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
 def read_template(name: str) -> str:
@@ -23,8 +23,7 @@ def read_template(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8").rstrip("\n")
     except OSError:
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(names)}, or the path of a .jinja file"
+        hint = f"{nearest(name, names)} (or the path of a .jinja file)"
         raise UsageError(f"data.chat_template: there is no template {name!r}; {hint}") from None
 
 
@@ -47,9 +46,6 @@ def install(tokenizer: Any, template: str | None) -> None:
             f"the chat template writes {', '.join(split)}, which this tokenizer splits into several tokens; "
             f"add {'them' if len(split) > 1 else 'it'}: model.add_tokens=[{', '.join(repr(mark) for mark in split)}]"
         )
-
-
-_EXAMPLE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
 def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False) -> str:

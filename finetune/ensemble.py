@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError
 
 
-def write(folders: Sequence[Path], output: Path) -> str:
+def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> str:
     """Write the ensemble's items and results, in the form of `evaluation/run.py`, and return them as text.
 
     Args:
         folders: one scored model each.
+        config: the recipe, for the manifest.
         output: folder of the result.
 
     Raises:
@@ -51,7 +52,6 @@ def write(folders: Sequence[Path], output: Path) -> str:
         whole = {**results[0], "model": model, "tasks": tasks, "versions": manifest.versions()}
         (temporary / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
-        config = {"scores": [str(folder) for folder in folders]}
         manifest.write(
             temporary / manifest.NAME, stage="ensemble", inputs=inputs, config=config, outputs=written, counts={"models": len(folders)}
         )

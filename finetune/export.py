@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int | None:
     source = next((arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()), None)
     if source is None:
         raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
-    config = {"run": run["created"], **{name: getattr(arguments, name) for name in ("name", "license")}}
-    config |= {name: [str(path) for path in getattr(arguments, name)] for name in ("scores", "corpus")}
+    config = {"run": run["created"], "name": arguments.name, "license": arguments.license}
+    config |= {"scores": [str(path) for path in arguments.scores], "corpus": [str(path) for path in arguments.corpus]}
     if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")["config"] == config:
         print(f"{arguments.output} is exported already")
     else:

@@ -1,8 +1,9 @@
 """What a model costs and what it knows, measured on this machine: bytes, memory, speed, accuracy."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +56,23 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
 
 @torch.inference_mode()
 def _speed(network: Any, device: torch.device) -> tuple[float, float]:
-    """Return tokens a second in reading and in writing; the first reading, which prepares kernels, is not timed."""
+    """Return tokens a second in reading and in writing; the first reading, which prepares kernels, does not count."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     tokens = torch.randint(0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).to(device)
-    network(tokens)
-    seconds = []
-    for extra in (0, NEW_TOKENS):
+
+    def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
-        if extra:
-            network.generate(tokens, max_new_tokens=extra, min_new_tokens=extra, do_sample=False, pad_token_id=0)
-        else:
-            network(tokens)
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    reading, writing = seconds[0], max(seconds[1] - seconds[0], 1e-9)
-    return PROMPT_TOKENS / reading, NEW_TOKENS / writing
+        return time.perf_counter() - start
+
+    read = partial(network, tokens)
+    write = partial(network.generate, tokens, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    seconds(read)
+    reading, both = seconds(read), seconds(write)
+    return PROMPT_TOKENS / reading, NEW_TOKENS / max(both - reading, 1e-9)
 
 
 def table(measured: dict[str, Measurement]) -> str:

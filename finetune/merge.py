@@ -50,17 +50,16 @@ def main(argv: list[str] | None = None) -> int | None:
     parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
     output = Path(options.output)
-    if options.ensemble is not None:
-        print(ensemble.write([Path(folder) for folder in options.ensemble.scores], output))
-        return 0
-    assert options.mergekit is not None  # the recipe has one of the two
-    configuration = merging.check(options.mergekit)
     config = {key: value for key, value in recipe.to_dict(options).items() if key != "output"}
-    if (output / manifest.NAME).exists() and manifest.read(output, "merge")["config"] == config:
-        print(f"{output} is merged already")
-        return 0
-    merging.merge(configuration, options.seed, config, output)
-    print(f"done: {output}")
+    stage = "merge" if options.ensemble is None else "ensemble"
+    if (output / manifest.NAME).exists() and manifest.read(output, stage)["config"] == config:
+        print(f"{output} is finished already")
+    elif options.ensemble is not None:
+        print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
+    else:
+        assert options.mergekit is not None  # the recipe has one of the two
+        merging.merge(merging.check(options.mergekit), options.seed, config, output)
+        print(f"done: {output}")
     return 0
 
 

@@ -31,7 +31,7 @@ def check(configuration: dict[str, Any]) -> Any:
         raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}")
     for key in _not_taken(configuration, checked.model_dump(), known[checked.merge_method]):
         raise UsageError(f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it")
-    folders = models(checked)
+    folders = _models(checked)
     vocabularies = {folder: _vocabulary(model_folder.check_model(folder)) for folder in folders}
     if checked.tokenizer is None and checked.tokenizer_source is None:
         for folder in folders[1:]:
@@ -56,7 +56,7 @@ def _not_taken(given: Any, taken: Any, parameters: Collection[str], place: str =
             yield from _not_taken(one, other, parameters, f"{place}.{number}")
 
 
-def models(configuration: Any) -> list[Path]:
+def _models(configuration: Any) -> list[Path]:
     """Return the folders of all models that a configuration names, the base first, then by name."""
     found = sorted(configuration.referenced_models(), key=lambda reference: reference.model.path)  # mergekit gives them in any order
     base = [configuration.base_model] if configuration.base_model is not None else []
@@ -66,6 +66,12 @@ def models(configuration: Any) -> list[Path]:
 
 def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -> None:
     """Merge, check that every weight is a number, and write the folder with its manifest.
+
+    Args:
+        configuration: mergekit's, as `check` returns it.
+        seed: decides what methods draw at random.
+        config: the recipe, for the manifest.
+        output: folder of the merged model.
 
     Raises:
         DataError: mergekit cannot merge these models, or the result is damaged.
@@ -82,7 +88,8 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
             raise DataError(f"mergekit cannot merge these models: {' '.join(str(error).split())[:400]}") from error
         counts = _check_weights(temporary)
         model_folder.check_model(temporary)
-        inputs = [folder / name for folder in models(configuration) for name in model_folder.hashes(folder)]
+        hashes = {folder / name: digest for folder in _models(configuration) for name, digest in model_folder.hashes(folder).items()}
+        inputs = [manifest.describe_file(path, digest) for path, digest in hashes.items()]
         written = sorted(path for path in temporary.iterdir() if path.is_file())
         manifest.write(temporary / manifest.NAME, stage="merge", inputs=inputs, config=config, outputs=written, counts=counts)
 

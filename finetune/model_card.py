@@ -50,12 +50,12 @@ def _training(run: Mapping[str, Any]) -> str:
     how = "all weights"
     if lora:
         how = f"a low-rank adapter (r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, on {lora['target_modules']})"
-    bits = f", the base in {config['model']['quantization']} meanwhile" if config["model"].get("quantization") else ""
-    batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts.get("processes", 1)
+    bits = f", the base in {config['model']['quantization']} meanwhile" if config["model"]["quantization"] else ""
+    batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts["processes"]
     rows = {
         "base model": config["model"]["path"],
         "trained": f"{how}{bits}; {counts['trained_weights']:,} weights",
-        "steps": f"{counts['steps']:,}" + (f", the weights of step {counts['best_step']:,} kept" if counts.get("best_step") else ""),
+        "steps": f"{counts['steps']:,}" + (f", the weights of step {counts['best_step']:,} kept" if counts["best_step"] else ""),
         "samples in a step": f"{batch}",
         "tokens": f"{counts['tokens']:,}",
         "learning rate": f"{training['learning_rate']}, {training['schedule']}, warm-up {training['warmup_ratio']:.0%} of the steps",
@@ -85,10 +85,10 @@ def _corpora(corpora: Sequence[Path]) -> str:
     rows: list[tuple[str, int, str]] = []
     for folder in corpora:
         record = manifest.read(folder, "curate")
-        licences = {item.get("source"): item.get("licence") for item in record["inputs"]}
-        sources = record["counts"].get("sources") or {Path(folder).name: {"kept": record["counts"]["kept"]}}
-        rows += [(name, counts["kept"], licences.get(name) or "each document's own") for name, counts in sources.items()]
-    total = sum(kept for _, kept, _ in rows) or 1
+        licences = {item["source"]: item["licence"] for item in record["inputs"]}
+        sources = record["counts"]["sources"].items()
+        rows += [(name, counts["kept"], licences[name] or "each document's own") for name, counts in sources]
+    total = sum(kept for _, kept, _ in rows)
     lines = [f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows]
     return "\n".join(["| source | documents | share | licence |", "|---|---|---|---|", *lines])
 
@@ -107,7 +107,7 @@ def _scores(folders: Sequence[Path]) -> str:
 
 
 def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    left_out, tests = run["counts"]["records"]["left_out_as_in_test_sets"], run["config"]["data"].get("test_sets")
+    left_out, tests = run["counts"]["records"]["left_out_as_in_test_sets"], run["config"]["data"]["test_sets"]
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
         lines = [f"{left_out:,} training records were left out, since they hold a test question (13 words in a row, or all of it)."]
@@ -116,5 +116,5 @@ def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
             if "contaminated" in summary:
                 clean = summary.get("clean")
                 rest = f"; on the others {clean['value']:.4g} [{clean['low']:.4g}, {clean['high']:.4g}]" if clean else ""
-                lines.append(f"{task}: {summary['contaminated']:,} of {summary['items']:,} items stand in the pretraining corpus{rest}.")
+                lines.append(f"{task}: {summary['contaminated']:,} of {summary['items']:,} items are in the pretraining corpus{rest}.")
     return "\n\n".join(dict.fromkeys(lines))

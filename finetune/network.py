@@ -10,6 +10,7 @@ import torch
 
 from evaluation.network import load as load_folder
 from evaluation.network import with_adapter
+from finetune import chat
 from finetune.recipe import Lora, Model
 from galen.errors import UsageError
 
@@ -24,18 +25,17 @@ def load(model: Model) -> tuple[Any, Any]:
     dtype = getattr(torch, model.dtype)
     options: dict[str, Any] = {}
     if model.quantization is not None:
-        options["quantization_config"] = bitsandbytes(model.quantization, dtype)
+        options["quantization_config"] = bitsandbytes_config(model.quantization, dtype)
         if torch.cuda.is_available():
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     network, tokenizer = load_folder(model.path, dtype=dtype, **options)
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # else a validation would re-pack 4-bit weights, rounded, under training's feet
             module.support_avx512bf16_for_cpu = False
-    network.config.use_cache = False  # a cache of keys and values only costs memory in training
     return network, tokenizer
 
 
-def bitsandbytes(kind: str, dtype: torch.dtype) -> Any:
+def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
     """Return the quantization of QLoRA (Dettmers et al., arXiv 2305.14314) for "4bit", of LLM.int8 (arXiv 2208.07339) for "8bit".
 
     Raises:
@@ -132,28 +132,26 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     options: dict[str, Any] = {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
     if weights is not None:  # gathered, tied weights are copies, which would be stored twice
         weights = {name: weight for name, weight in weights.items() if name not in network.all_tied_weights_keys}
+    network.config.use_cache = True  # the Trainer has switched it off
     network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
 
 
-def merge(model: Model, adapter: Path, folder: Path, chat: bool = False) -> None:
-    """Add an adapter into the unquantised weights of its base model and save the result, for conversations with `chat`.
+def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:
+    """Add an adapter into the unquantised weights of its base model and save the result, to generate as the network in training would.
 
     Raises:
         DataError: they do not belong together.
     """
     network, tokenizer = with_adapter(*load_folder(model.path, dtype=getattr(torch, model.dtype)), adapter)
     merged = network.merge_and_unload(safe_merge=True)
-    if chat:
-        set_end_of_answer(merged, tokenizer)
+    merged.generation_config = generation_config
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def set_end_of_answer(network: Any, tokenizer: Any) -> None:
     """Let generation stop at the mark that ends an answer of the tokenizer's chat template, too."""
-    from finetune import chat
-
     end = chat.end_of_answer(tokenizer)
     there = network.generation_config.eos_token_id
     known = there if isinstance(there, list) else [there] if there is not None else []

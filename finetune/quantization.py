@@ -1,63 +1,54 @@
 """Ways to store a model in fewer bits. Each writes a folder that `transformers` loads as any other."""
 
+import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from finetune import network
-from galen.errors import DataError, UsageError
-
-Write = Callable[[Path, Path, Sequence[list[int]]], None]
-"""`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
+from galen.errors import DataError, UsageError, nearest
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
 
 
-def bitsandbytes(kind: str) -> Write:
-    """Return the writer of bitsandbytes' "8bit" (LLM.int8) or "4bit" (NF4 with double quantization). Needs no calibration."""
+def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+    """Write by bitsandbytes' "8bit" (LLM.int8) or "4bit" (NF4 with double quantization)."""
+    from transformers import AutoModelForCausalLM
 
-    def write(model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
-        from transformers import AutoModelForCausalLM
-
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        config, dtype = network.bitsandbytes(kind, torch.bfloat16), torch.bfloat16
-        AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=dtype).save_pretrained(output)
-
-    return write
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    config = network.bitsandbytes_config(kind, torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=torch.bfloat16).save_pretrained(output)
 
 
-def llmcompressor(name: str) -> Write:
-    """Return the writer of a method of llmcompressor; files in the compressed-tensors format, which vLLM reads, too."""
+def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+    """Write by a method of llmcompressor, in the compressed-tensors format, which vLLM reads, too."""
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    def write(model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
-        from datasets import Dataset
-        from llmcompressor import oneshot
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-        rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
-        longest = max(map(len, calibration), default=0)
-        try:
-            with _memory():
-                oneshot(
-                    model=network,
-                    dataset=rows if len(rows) else None,
-                    recipe=_recipe(name, network),
-                    max_seq_length=longest,
-                    num_calibration_samples=len(rows),
-                    processor=AutoTokenizer.from_pretrained(model),
-                    log_dir=None,
-                )
-        except (ValueError, RuntimeError) as error:
-            raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
-        network.save_pretrained(output, save_compressed=True)
-
-    return write
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
+    try:
+        with _memory():
+            oneshot(
+                model=loaded,
+                dataset=rows if len(rows) else None,
+                recipe=_recipe(name, loaded),
+                max_seq_length=max(map(len, calibration), default=0),
+                num_calibration_samples=len(rows),
+                processor=AutoTokenizer.from_pretrained(model),
+                log_dir=None,
+            )
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
+    loaded.save_pretrained(output, save_compressed=True)
 
 
 def _memory() -> AbstractContextManager[object]:
@@ -106,14 +97,30 @@ def group_size(network: torch.nn.Module) -> int:
     raise DataError(f"4 bit goes by groups of 128, 64 or 32 weights, none of which divides all layers' inputs ({widths}); int8 does not")
 
 
-METHODS: dict[str, tuple[Write, str, bool]] = {
-    "awq": (llmcompressor("awq"), "llmcompressor", True),
-    "gptq": (llmcompressor("gptq"), "llmcompressor", True),
-    "int8": (llmcompressor("int8"), "llmcompressor", False),
-    "bnb4": (bitsandbytes("4bit"), "bitsandbytes", False),
-    "bnb8": (bitsandbytes("8bit"), "bitsandbytes", False),
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to store a model in fewer bits."""
+
+    write: Callable[[Path, Path, Sequence[list[int]]], None]
+    """`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
+    package: str
+    """The package that it needs."""
+    calibrated: bool = False
+    """Whether it needs calibration texts; the others get none."""
+
+
+INSTALL = {
+    "bitsandbytes": "pip install 'galen[qlora]'",
+    "llmcompressor": "pip install 'galen[quantize]', best into an environment of its own (it takes only some versions of transformers); "
+    "the folders it writes load anywhere with compressed-tensors",
 }
-"""Method to its writer, the package it needs, and whether it needs calibration texts."""
+METHODS = {
+    "awq": Method(partial(_llmcompressor, "awq"), "llmcompressor", calibrated=True),
+    "gptq": Method(partial(_llmcompressor, "gptq"), "llmcompressor", calibrated=True),
+    "int8": Method(partial(_llmcompressor, "int8"), "llmcompressor"),
+    "bnb4": Method(partial(_bitsandbytes, "4bit"), "bitsandbytes"),
+    "bnb8": Method(partial(_bitsandbytes, "8bit"), "bitsandbytes"),
+}
 
 
 def check(methods: Sequence[str], calibrated: bool) -> None:
@@ -122,18 +129,13 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
     Raises:
         UsageError: something is missing; says what to install or give.
     """
-    import importlib.util
-
     for name in methods:
         if name not in METHODS:
-            raise UsageError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
-        _, package, calibration = METHODS[name]
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(
-                f"{name} needs {package}: pip install 'galen[quantize]', best into an environment of its own (llmcompressor takes "
-                "only some versions of transformers); the folders it writes load anywhere with compressed-tensors"
-            )
-        if calibration and not calibrated:
+            raise UsageError(f"unknown method {name!r}; {nearest(name, METHODS)}")
+        method = METHODS[name]
+        if importlib.util.find_spec(method.package) is None:
+            raise UsageError(f"{name} needs {method.package}: {INSTALL[method.package]}")
+        if method.calibrated and not calibrated:
             raise UsageError(f"{name} needs texts to measure activations on: give --calibration FILE")
 
 
@@ -145,5 +147,5 @@ def write(method: str, model: Path, output: Path, calibration: Sequence[list[int
     """
     from transformers import AutoTokenizer
 
-    METHODS[method][0](model, output, calibration)
+    METHODS[method].write(model, output, calibration)
     AutoTokenizer.from_pretrained(model).save_pretrained(output)

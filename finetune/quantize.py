@@ -15,9 +15,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation import model_folder, prompts, question
+from evaluation import jsonl, model_folder, prompts, question
 from evaluation.question import Question
-from finetune import processes
+from finetune import processes, record
+from finetune.record import Conversation, Pair, Record
 from galen import cli, manifest
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
@@ -34,24 +35,27 @@ def main(argv: list[str] | None = None) -> int | None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
     prompts.form(arguments.protocol)
+    from evaluation.backend_transformers import quiet
     from finetune import measurement, quantization
 
     quantization.check(methods, arguments.calibration is not None)
     questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
     texts = _texts(arguments.calibration) if arguments.calibration else []
     arguments.output.mkdir(parents=True, exist_ok=True)
-    from evaluation.backend_transformers import quiet
-
     quiet()
     hashes = {"model": model_folder.hashes(model)}
-    configs = {method: {**hashes, "method": method, **_calibrated(method, arguments)} for method in methods}
+    configs: dict[str, dict[str, Any]] = {method: {**hashes, "method": method} for method in methods}
+    for method in methods:
+        if quantization.METHODS[method].calibrated:
+            digest = manifest.sha256(arguments.calibration)
+            configs[method] |= {"calibration": digest, "samples": arguments.samples, "max_length": arguments.max_length}
     missing = [method for method in methods if not _is_there(arguments.output / method, configs[method])]
     measured = {"as it is": _measured(model, arguments.output / "as_it_is.json", questions, arguments, hashes)}
     for method in methods:
         folder = arguments.output / method
         if method in missing:
             processes.say(f"{method}: quantising …")
-            _quantise(method, model, folder, _calibration(model, texts, arguments), configs[method], arguments)
+            _quantise(method, model, folder, texts, configs[method], arguments)
         measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, configs[method])
     write_text(arguments.output / "table.md", measurement.table(measured))
     print(measurement.table(measured), end="")
@@ -73,15 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _calibrated(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what a method's calibration hangs on: nothing where it needs none."""
-    from finetune import quantization
-
-    if not quantization.METHODS[method][2]:
-        return {}
-    return {"calibration": manifest.sha256(arguments.calibration), "samples": arguments.samples, "max_length": arguments.max_length}
-
-
 def _is_there(folder: Path, config: dict[str, Any]) -> bool:
     """Say whether a method's folder is there.
 
@@ -93,14 +88,16 @@ def _is_there(folder: Path, config: dict[str, Any]) -> bool:
     return folder.exists()
 
 
-def _quantise(
-    method: str, model: Path, folder: Path, calibration: list[list[int]], config: dict[str, Any], arguments: argparse.Namespace
-) -> None:
+def _quantise(method: str, model: Path, folder: Path, texts: list[str], config: dict[str, Any], arguments: argparse.Namespace) -> None:
     from finetune import quantization
 
+    inputs = [manifest.describe_file(model / name, digest) for name, digest in config["model"].items()]
+    calibration: list[list[int]] = []
+    if "calibration" in config:
+        inputs.append(manifest.describe_file(arguments.calibration, config["calibration"]))
+        calibration = _calibration(model, texts, arguments)
     with atomic_folder(folder) as temporary:
         quantization.write(method, model, temporary, calibration)
-        inputs = [*(model / name for name in config["model"]), *([arguments.calibration] if calibration else [])]
         written = sorted(path for path in temporary.iterdir() if path.is_file())
         counts = {"calibration_texts": len(calibration), "calibration_tokens": sum(map(len, calibration))}
         manifest.write(temporary / manifest.NAME, stage="quantize", inputs=inputs, config=config, outputs=written, counts=counts)
@@ -110,7 +107,8 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
     """Return a folder's figures: those that stand in `path` already, if they were taken on the same, or new ones."""
     from finetune.measurement import Measurement, measure
 
-    key = {**config, "questions": [item.id for item in questions], "protocol": arguments.protocol}
+    asked = manifest.sha256(arguments.questions) if questions else None
+    key = {**config, "questions": asked, "limit": arguments.limit, "protocol": arguments.protocol}
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["config"] == key:
@@ -123,18 +121,13 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
 
 def _texts(path: Path) -> list[str]:
     """Return the texts of a JSONL file: its key `text`, or what its training records ask and answer."""
-    from evaluation import jsonl
-    from finetune import record
-
     first = next(iter(jsonl.records(path)), None)
     if first is not None and "text" in first[1]:
         return [jsonl.text(line, "text", where) for where, line in jsonl.records(path)]
     return [_whole(found) for found in record.read(path)]
 
 
-def _whole(found: Any) -> str:
-    from finetune.record import Conversation, Pair
-
+def _whole(found: Record) -> str:
     match found:
         case Pair():
             return found.prompt + found.completion

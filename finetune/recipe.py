@@ -44,17 +44,17 @@ class Source:
     """Subjects to take."""
 
 
-Sources = str | list[str | Source] | None
+Sources = str | list[str | Source]
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Data:
     """What it is trained on."""
 
-    train: str | list[str | Source]
+    train: Sources
     """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, {"instruction", "input",
     "output"}, or {"question", "answer"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
-    validation: str | list[str | Source] | None = None
+    validation: Sources | None = None
     """The same for validation."""
     validation_share: Share = 0.0
     """Without validation files: share of the training records kept for validation, chosen by a hash of their ids."""
@@ -99,7 +99,7 @@ class Training:
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up: to the final one along a cosine or a line, or constant."""
+    """Learning rate after the warm-up: along a cosine to final_learning_rate, along a line to 0, or constant."""
     final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at the end of a cosine."""
     warmup_ratio: Share = 0.03
@@ -129,20 +129,21 @@ class Training:
     validation_interval: Count = 100
     """Steps between validations; there is one before the first step and one after the last."""
     select_best: Literal["accuracy", "loss"] | None = None
-    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss."""
+    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss. Checkpoints have
+    to be as frequent as validations."""
     early_stopping: Count | None = None
     """Stop after so many validations without a better one; needs select_best."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _fits(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give either epochs or max_steps")
         if self.early_stopping is not None and self.select_best is None:
             raise ValueError("early_stopping needs select_best: accuracy or loss")
-        if self.select_best is not None and self.save_interval % self.validation_interval:
+        if self.select_best is not None and self.save_interval != self.validation_interval:
             raise ValueError(
-                f"with select_best, save_interval ({self.save_interval}) must be a multiple of validation_interval "
-                f"({self.validation_interval}): only what is saved can be chosen"
+                f"with select_best, save_interval ({self.save_interval}) must be validation_interval ({self.validation_interval}): "
+                "only what is saved can be chosen"
             )
         if self.final_learning_rate and self.schedule != "cosine":
             raise ValueError("final_learning_rate goes with schedule: cosine")

@@ -53,7 +53,7 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
     """Return a sample for each item, and how many were cut to fit. Each has at least one token in the loss.
 
     A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses its oldest messages but for a
-    system message. What is to be answered is only cut, at its end, where it alone leaves no room.
+    system message. Where that is not enough, a pair's or a conversation's answer is cut at its end.
 
     Raises:
         UsageError: unknown form.
@@ -70,9 +70,9 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
                 sample = _question(record, tokenizer, item.form, max_length)
         if sample is None:
             hopeless.append(record.id)
-            continue
-        cut += sample[1]
-        samples.append(sample[0])
+        else:
+            samples.append(sample[0])
+            cut += sample[1]
     if hopeless:
         raise DataError(
             f"{len(hopeless)} of {len(items)} records are longer than data.max_length = {max_length} tokens even without "
@@ -142,12 +142,12 @@ def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | 
 def _conversation(conversation: Conversation, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
     """Return the sample of as many of the last messages as fit, beginning with a user's, and whether any was cut."""
     messages = conversation.messages
-    system = messages[:1] if messages[0]["role"] == "system" else ()
-    starts = [number for number, message in enumerate(messages) if message["role"] == "user"] or [len(system)]
-    for start in (len(system), *(number for number in starts if number > len(system))):
-        sample = _labelled(tokenizer, *chat.answers(tokenizer, [*system, *messages[start:]]))
+    first = 1 if messages[0]["role"] == "system" else 0
+    later = (number for number in range(first + 1, len(messages)) if messages[number]["role"] == "user")
+    for start in (first, *later):
+        sample = _labelled(tokenizer, *chat.answers(tokenizer, [*messages[:first], *messages[start:]]))
         if len(sample) <= max_length:
-            return sample, start > len(system)
+            return sample, start > first
     return _shortened(sample, max_length)
 
 

@@ -8,7 +8,6 @@ RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill, 
 checkpoint, with the same result as if it had never stopped.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from tqdm import tqdm
 from evaluation import model_folder, output_folder
 from finetune import chat, processes, training_data
 from finetune.recipe import Recipe
-from finetune.training_data import TrainingData
 from galen import cli, manifest, recipe
-from galen.atomic import write_text
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -34,39 +31,40 @@ def main(argv: list[str] | None = None) -> int | None:
     result = run / ("adapter" if options.lora else "model")
     first = processes.is_first()  # only it writes
     finished = (run / manifest.NAME).exists()
+    files: dict[str, dict[str, str]] = {}
     if first:
         files = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
-        claimed = {"files": files, "processes": processes.count()}  # with others, a step has other samples
+        claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
         output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
     if finished:
         if first:
             print(f"{run} is finished already; the result is in {result}")
         return 0
-    if first and options.data.test_sets:
-        lines = (json.dumps(finding, ensure_ascii=False) + "\n" for finding in data.in_test_sets)
-        write_text(run / "contamination.jsonl", "".join(lines))
-    processes.say(f"{len(data.train):,} training and {len(data.validation):,} validation samples; {_left_out(data)}")
+    processes.say(
+        f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out: {len(data.in_test_sets):,} found in "
+        f"test sets, {data.without_rationale:,} without the rationale their form needs"
+    )
     from finetune import training
 
     counts = training.run(options, data, run, result)
     if first:
-        _write_manifest(options, model, data, run, counts)
-        print(_summary(counts, sorted(path for path in run.iterdir() if path.name in ("adapter", "model"))))
+        counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
+        results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
+        _write_manifest(options, files, run, results, counts)
+        print(_summary(counts, results))
     return 0
 
 
-def _write_manifest(options: Recipe, model: Path, data: TrainingData, run: Path, counts: dict[str, Any]) -> None:
-    results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
+def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path, results: list[Path], counts: dict[str, Any]) -> None:
+    read = {Path(options.model.path) / name: digest for name, digest in files["model"].items()}
+    read |= {Path(name): digest for name, digest in files["data"].items()}
     weights = sorted(path for folder in results for path in folder.iterdir() if path.is_file())
-    inputs = [*(model / name for name in model_folder.hashes(model)), *data.files]
-    outputs = [run / "log.jsonl", run / "recipe.yaml", *([run / "contamination.jsonl"] if options.data.test_sets else []), *weights]
-    counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
     manifest.write(
         run / manifest.NAME,
         stage="finetune",
-        inputs=inputs,
+        inputs=[manifest.describe_file(path, digest) for path, digest in read.items()],
         config=recipe.to_dict(options),
-        outputs=outputs,
+        outputs=[run / "log.jsonl", run / "recipe.yaml", *([run / "contamination.jsonl"] if options.data.test_sets else []), *weights],
         counts=counts,
     )
 
@@ -75,12 +73,6 @@ def _summary(counts: dict[str, Any], results: list[Path]) -> str:
     kept = f", the best at step {counts['best_step']:,}" if counts["best_step"] else ""
     spent = f"{counts['tokens']:,} tokens in {tqdm.format_interval(counts['seconds_since_start'])}"
     return f"done: {counts['steps']:,} steps{kept}, {spent}; the result is in {' and '.join(map(str, results))}"
-
-
-def _left_out(data: TrainingData) -> str:
-    return (
-        f"left out: {len(data.in_test_sets):,} that stand in test sets, {data.without_rationale:,} without the rationale their form needs"
-    )
 
 
 if __name__ == "__main__":

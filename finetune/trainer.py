@@ -28,7 +28,7 @@ class AnswerTrainer(Trainer):
         order: training rows, in the order of training.
         validation: validation rows.
         options: see `arguments`.
-        accuracy: measures the network's accuracy with each validation (`eval_accuracy` and its interval), or None.
+        accuracy: returns the network's accuracy at each validation as `{"eval_accuracy": share}`, or None.
         callbacks: what else listens.
     """
 
@@ -65,7 +65,7 @@ class AnswerTrainer(Trainer):
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        """Return the order of training; the Trainer's own would hang on the number of processes."""
+        """Return the order of training; the Trainer's own would depend on the number of processes."""
         return self.order
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -179,7 +179,12 @@ def last_checkpoint(folder: Path) -> Path | None:
         except (OSError, ValueError):
             if processes.is_first():
                 shutil.rmtree(path, ignore_errors=True)
-    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:

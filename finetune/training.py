@@ -1,5 +1,6 @@
 """One fine-tuning run, from the loaded model to the saved result, on one process or on each of several."""
 
+import json
 import logging
 import shutil
 import time
@@ -32,9 +33,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         UsageError, DataError: model, data and recipe do not fit.
     """
     processes.say("loading the model …")
-    quiet()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of kernels that it would like, even where it is not used
-    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # of a checkpoint, whose size does not matter
+    _quiet()
     transformers.set_seed(options.training.seed)
     started = time.monotonic()
     checkpoints = folder / "checkpoints"
@@ -49,30 +48,39 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     processes.say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
 
     last = trainer.last_checkpoint(checkpoints)
-    done = int(last.name.rsplit("-", 1)[1]) if last else 0
+    done = trainer.step_of(last) if last else 0
     if last:
         processes.say(f"going on from {last}")
     steps = trainer.total_steps(options.training, order)
     arguments = trainer.arguments(options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None)
     patience = options.training.early_stopping
     callbacks: list[Any] = [transformers.EarlyStoppingCallback(patience)] if patience is not None else []
-    if processes.is_first():
-        write_text(folder / "recipe.yaml", recipe.dump(options))
-        callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
     accuracy = _accuracy(options, data, tokenizer, arguments)
+    if processes.is_first():  # nothing before here leaves a file: a corrected recipe can go into the same folder
+        write_text(folder / "recipe.yaml", recipe.dump(options))
+        if options.data.test_sets:
+            write_text(folder / "contamination.jsonl", "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets))
+        callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
     loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks)
     loop.train(resume_from_checkpoint=str(last) if last else None)
     _save(options, loop, tokenizer, folder, result)
+    best = loop.state.best_model_checkpoint
     return {
         "samples": {"train": len(train), "validation": len(held_out), "cut": cut, "rows": len(order.rows)},
         "steps": loop.state.global_step,
-        "best_step": _best_step(loop),
+        "best_step": trainer.step_of(Path(best)) if best else None,
         "tokens": order.consumed(loop.state.global_step)[1],
         "trained_weights": network.trainable(model),
         "new_tokens": len(new_tokens),
         "processes": arguments.world_size,
         "seconds_since_start": round(time.monotonic() - started, 1),
     }
+
+
+def _quiet() -> None:
+    quiet()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels even where it is not used
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # of a checkpoint, whose size does not matter
 
 
 def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
@@ -83,8 +91,7 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
     if options.data.chat_template is not None or any(isinstance(item.record, Conversation) for item in items):
         template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
         chat.install(tokenizer, template)
-        if options.lora is None:
-            network.set_end_of_answer(model, tokenizer)
+        network.set_end_of_answer(model, tokenizer)
     if options.lora is not None:
         model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
     return model, tokenizer, new_tokens
@@ -132,11 +139,6 @@ def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: 
         if options.lora is not None and options.lora.merge:
             shutil.rmtree(folder / "model", ignore_errors=True)
             with atomic_folder(folder / "model") as temporary:
-                network.merge(options.model, result, temporary, chat=options.data.chat_template is not None)
+                network.merge(options.model, result, temporary, loop.model.generation_config)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-
-
-def _best_step(loop: trainer.AnswerTrainer) -> int | None:
-    best = loop.state.best_model_checkpoint
-    return int(best.rsplit("-", 1)[1]) if best else None

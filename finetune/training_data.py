@@ -105,12 +105,12 @@ def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
     """Check that no record comes twice; copies of prompts and conversations within training are the user's weighting."""
     both = {item.record.id for item in train} & {item.record.id for item in validation}
     if both:
-        raise DataError(f"the record {min(both)!r} stands in both; training and validation must share none")
+        raise DataError(f"the record {min(both)!r} is in both; training and validation must share none")
     seen: set[tuple[str, str]] = set()
     for item in train:
         key = (item.record.id, item.form)
         if key in seen and isinstance(item.record, Question):
-            raise DataError(f"the question {item.record.id!r} stands in two training files; name each file once")
+            raise DataError(f"the question {item.record.id!r} is in two training files; name each file once")
         seen.add(key)
 
 

@@ -11,9 +11,6 @@ from evaluation.protocol import Protocol
 from evaluation.question import Question
 from finetune.sample import Item
 
-MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-"""Padded tokens that are scored at once, as `evaluation/run.py` takes them."""
-
 
 class ValidationAccuracy:
     """Scores validation questions as `evaluation/run.py` would, each process its share.
@@ -53,7 +50,7 @@ def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, st
     prompted = [prompts.form(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
-    for batch in backend.log_likelihoods(requests, MAX_BATCH_TOKENS[backend.device.type]) if requests else ():
+    for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
         for place, values in batch:
             item, form = questions[place]
             found[place] = int(choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])

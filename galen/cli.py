@@ -12,7 +12,7 @@ from galen.errors import GalenError
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
-    A `GalenError`, and what the system refuses about a file or a full disk, are the user's to mend and print as one line; any other
+    A `GalenError`, a file that the system refuses and a full disk are for the user to put right and print as one line; any other
     exception is a bug and keeps its traceback.
     """
     try:

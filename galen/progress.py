@@ -2,10 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
+
+LINE_SECONDS = 10.0
+"""Time between two lines when standard error is not a terminal."""
 
 
 class Progress:
@@ -15,14 +19,13 @@ class Progress:
         label: what is being done, for example "tokenise".
         total: how many units there are, or None when unknown; an estimate that proves too small grows with what is done.
         unit: name of a unit, for example "documents" or "B"; with `scale`, shown with k, M, G.
-        every: seconds between two lines when standard error is not a terminal.
     """
 
-    def __init__(self, label: str, total: float | None = None, unit: str = "it", scale: bool = False, every: float = 10.0) -> None:
-        self.label, self.total, self.unit, self.every = label, total, unit, every
+    def __init__(self, label: str, total: float | None = None, unit: str = "it", scale: bool = False) -> None:
+        self.label, self.total, self.unit = label, total, unit
         self.done = self._shown = 0.0
         self._start = self._last = time.monotonic()
-        self._scale = scale
+        self._size: Callable[[float], str] = tqdm.format_sizeof if scale else "{:,.0f}".format
         self._bar = tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale) if sys.stderr.isatty() else None
 
     def update(self, units: float = 1) -> None:
@@ -33,22 +36,20 @@ class Progress:
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.update(units)
-        elif time.monotonic() - self._last >= self.every:
+        elif time.monotonic() - self._last >= LINE_SECONDS:
             self._print()
 
     def _print(self) -> None:
         self._last, self._shown = time.monotonic(), self.done
-        print(self.line(), file=sys.stderr, flush=True)
+        print(self._line(), file=sys.stderr, flush=True)
 
-    def line(self) -> str:
-        """Return the present state as one plain line."""
+    def _line(self) -> str:
         elapsed = time.monotonic() - self._start
         rate = self.done / elapsed if elapsed > 0 else 0.0
-        size = (lambda n: tqdm.format_sizeof(n)) if self._scale else (lambda n: f"{n:,.0f}")
-        text = f"{self.label}: {size(self.done)}"
+        text = f"{self.label}: {self._size(self.done)}"
         if self.total:
-            text += f" of {size(self.total)} ({self.done / self.total:.0%})"
-        text += f" {self.unit}, {size(rate) if rate >= 10 else f'{rate:.2g}'} {self.unit}/s"
+            text += f" of {self._size(self.total)} ({self.done / self.total:.0%})"
+        text += f" {self.unit}, {self._size(rate) if rate >= 10 else f'{rate:.2g}'} {self.unit}/s"
         if self.total and rate > 0:
             text += f", {tqdm.format_interval((self.total - self.done) / rate)} left"
         return text

@@ -10,7 +10,6 @@ which also becomes the command's help:
 """
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -21,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from galen.errors import UsageError
+from galen.errors import UsageError, nearest
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -117,7 +116,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     lines: dict[Location, int] = {}
     for key, line in _key_lines(root, ()):
         if key in lines:  # YAML would silently forget the first
-            raise UsageError(f"{path}, line {line}: {'.'.join(map(str, key))!r} stands twice, first in line {lines[key]}")
+            raise UsageError(f"{path}, line {line}: {'.'.join(map(str, key))!r} is given twice, first in line {lines[key]}")
         lines[key] = line
     return tree, lines
 
@@ -151,7 +150,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"override {override!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from None
-    location: Location = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    location: Location = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     node: Any = tree
     part: Any
     for depth, part in enumerate(location):
@@ -174,13 +173,13 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
     key = ".".join(map(str, location))
     where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: unknown key {key!r}; {_nearest(str(location[-1]), _field_names(section))}"
+        return f"{where}: unknown key {key!r}; {nearest(str(location[-1]), _field_names(section))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"
     if item["type"] == "union_tag_invalid":
         mark, given = item["ctx"]["discriminator"].strip("'"), item["ctx"]["tag"]
         known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return f"{where}: {key}: unknown {mark} {given!r}; {_nearest(given, known)}"
+        return f"{where}: {key}: unknown {mark} {given!r}; {nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
     message = "should be a list: [a, b]" if item["type"] == "list_type" else item["msg"].removeprefix("Value error, ")
@@ -192,18 +191,13 @@ def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
     return place[-1:] == ("str",) and any(item["loc"][: len(place) - 1] == place[:-1] and len(item["loc"]) > len(place) for item in items)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"known are: {', '.join(known)}"
-
-
 def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
     """Return the keys of a pydantic error's location, without marks for branches of unions, and the dataclass of the last."""
     location: list[str | int] = []
     choices: list[type] = [recipe_class]
     for depth, part in enumerate(raw):
         branch = [section for section in choices if len(choices) > 1 and part in (section.__name__, *_tags(section))]
-        if branch and isinstance(part, str):
+        if branch:
             choices = branch
         elif isinstance(part, int):
             location.append(part)

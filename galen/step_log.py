@@ -23,10 +23,7 @@ class StepLog:
 
     def __init__(self, path: Path, done: int, total: int) -> None:
         self.path, self.total = path, total
-        self.records = [record for record in _read(path) if record["step"] <= done] if done else []
-        """What the log held already, up to `done`."""
-        write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
-        self._done, self._start = done, time.monotonic()
+        self._begin(done)
 
     def train(self, record: dict[str, Any]) -> None:
         """Record a step: step, loss, lr, grad_norm, consumed_samples, tokens, tokens_per_second, elapsed; mfu where it is known."""
@@ -64,8 +61,13 @@ class StepLog:
 
     def rewind(self, step: int) -> None:
         """Forget what came after `step`: the run goes on from there another way."""
-        self.records = [record for record in _read(self.path) if record["step"] <= step]
+        self._begin(step)
+
+    def _begin(self, done: int) -> None:
+        self.records = [record for record in _read(self.path) if record["step"] <= done] if done else []
+        """What the log held up to `done`; records written from here on are not among them."""
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+        self._done, self._start = done, time.monotonic()
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

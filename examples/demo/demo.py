@@ -27,29 +27,28 @@ def main(argv: list[str] | None = None) -> None:
         path = getattr(options, name)
         if path is not None and not path.exists():
             raise UsageError(f"--{name}: there is no {path}")
-    work = _short(options.work_dir)
+    work, bf16 = _short(options.work_dir), _multiplies_bf16()
     places: dict[str, object] = {
         "threads": max(1, (os.cpu_count() or 1) // 2),  # of each of the two training processes; torchrun would give them one
-        "precision": "bf16" if multiplies_bf16() else "fp32",
-        "dtype": "bfloat16" if multiplies_bf16() else "float32",
+        "precision": "bf16" if bf16 else "fp32",
+        "dtype": "bfloat16" if bf16 else "float32",
         "work": work,
         "cache": _short(options.cache),
         "medline": _short(options.medline or inputs.medline_folder(options.cache)),
         "model": _short(options.model or inputs.model_folder(options.cache)),
     }
-    conditions = [
-        name for name, holds in (("small", options.small), ("own_model", options.model), ("fetched_model", not options.model)) if holds
-    ]
+    conditions = ["own_model" if options.model else "fetched_model", *(["small"] if options.small else [])]
     given = {f"fetch-{name}" for name in ("medline", "model") if getattr(options, name) is not None}
     chosen = [stage for stage in stages.load(LIST, places, conditions) if stage.name not in given]
     print(f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in {ROOT}, after: . .venv/bin/activate")
     stages.run(chosen, ROOT, work)
     print("These models are for research, not for medical advice.")
-    print(f"Report: {(ROOT / work / 'report.html')}")
+    print(f"Report: {ROOT / work / 'report.html'}")
 
 
-def multiplies_bf16(description: Path = Path("/proc/cpuinfo")) -> bool:
+def _multiplies_bf16() -> bool:
     """Say whether this CPU has instructions for products of bf16 numbers; without them they are emulated, very slowly."""
+    description = Path("/proc/cpuinfo")
     if not description.is_file():  # not Linux
         return False
     words = set(description.read_text(encoding="utf-8", errors="replace").split())

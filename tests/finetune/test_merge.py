@@ -33,7 +33,7 @@ def models(make_llama, tmp_path_factory):
     return {folder: load_file(folder / "model.safetensors") for folder in folders}
 
 
-def merged(models, tmp_path, example, layers=None):
+def merged(models, tmp_path, example):
     """Run a published recipe on the tiny models, in float32, and return its weights."""
     tree = yaml.safe_load((EXAMPLES / example).read_text())
     base, first, second = models
@@ -99,7 +99,7 @@ def test_dare_drops_a_random_half_and_makes_up_for_it_the_same_for_the_same_seed
 
 def test_a_finished_merge_says_so_and_the_manifest_names_the_models(models, tmp_path, capsys):
     merged(models, tmp_path, "linear.yaml")
-    assert merge.main([str(tmp_path / "recipe.yaml")]) == 0 and "merged already" in capsys.readouterr().out
+    assert merge.main([str(tmp_path / "recipe.yaml")]) == 0 and "finished already" in capsys.readouterr().out
     with pytest.raises(DataError, match="exists already"):
         merge.main([str(tmp_path / "recipe.yaml"), "mergekit.models.0.parameters.weight=0.1"])
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -150,7 +150,7 @@ def scored(folder, probabilities, answers="AB"):
     return folder
 
 
-def test_an_ensemble_adds_probabilities_not_votes(tmp_path):
+def test_an_ensemble_adds_probabilities_not_votes(tmp_path, capsys):
     """Two of three models lean to B in the first question; the third's certainty of A outweighs them."""
     folders = [
         scored(tmp_path / "one", [(0.40, 0.45, 0.1), (0.1, 0.6, 0.2)]),
@@ -165,6 +165,8 @@ def test_an_ensemble_adds_probabilities_not_votes(tmp_path):
     results = json.loads((tmp_path / "sum" / "results.json").read_text())
     assert results["tasks"]["quiz"]["metrics"]["accuracy"]["value"] == 1.0
     assert results["model"]["name"] == "one + two + three"
+    merge.main([str(EXAMPLES / "ensemble.yaml"), f"ensemble.scores=[{names}]", f"output={tmp_path / 'sum'}"])
+    assert "finished already" in capsys.readouterr().out
 
 
 def test_an_ensemble_of_different_questions_is_refused(tmp_path):

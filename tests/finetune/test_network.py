@@ -8,8 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evaluation.backend_transformers import TransformersBackend
 from finetune import network
 from finetune.recipe import Lora, Model
-
-MARKS = ["<|im_start|>", "<|im_end|>"]
+from tests.finetune.conftest import MARKS
 
 
 @pytest.fixture(params=["tied", "untied"])
@@ -62,7 +61,7 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     assert backend.tokenizer.convert_tokens_to_ids(MARKS) == new
     with torch.no_grad():
         torch.testing.assert_close(backend.network(tokens).logits, wanted)
-    network.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged")
+    network.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, wanted, atol=1e-4, rtol=0)
@@ -82,10 +81,10 @@ def test_without_new_tokens_no_row_is_trained(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
-def test_quantised_weights_stay_and_the_adapter_learns(folder, kind, tmp_path):
+def test_quantised_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_path):
     """The loss falls, the linear layers hold bytes before and after, and the adapter merges into the weights before quantization."""
     pytest.importorskip("bitsandbytes")
-    options = Model(path=str(folder), quantization=kind)
+    options = Model(path=str(tiny_llama), quantization=kind)
     model, tokenizer = network.load(options)
     adapted = network.add_lora(model, Lora(r=4, alpha=8))
     layer = adapted.base_model.model.model.layers[0].mlp.up_proj.base_layer
@@ -99,8 +98,8 @@ def test_quantised_weights_stay_and_the_adapter_learns(folder, kind, tmp_path):
         assert adapted(input_ids=tokens, labels=tokens).loss < 0.8 * before
     assert torch.equal(layer.weight, stored)
     network.save(adapted, tokenizer, tmp_path / "adapter")
-    network.merge(options, tmp_path / "adapter", tmp_path / "merged")
-    base = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "adapter").eval()
+    network.merge(options, tmp_path / "adapter", tmp_path / "merged", model.generation_config)
+    base = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter").eval()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, base(tokens).logits, atol=1e-4, rtol=0)

@@ -1,19 +1,13 @@
 """Runs over several processes: the result of one process, by DDP and by FSDP, and the same bits after a kill."""
 
-import os
-import signal
-import time
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from finetune import train
-from tests.conftest import run
-from tests.finetune.test_train import log_of
+from tests.finetune.test_train import kill_after, log_of
 
-LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "finetune/train.py"]
 FSDP = ["lora=null", "training.fsdp=true", "training.learning_rate=2e-3"]
 
 
@@ -33,12 +27,13 @@ def same_run(first, second, result):
 
 
 @pytest.mark.multiprocess
-def test_two_processes_train_as_one(recipe_file, tmp_path):
+def test_two_processes_train_as_one(recipe_file, tmp_path, start_forked):
     """One global batch of 6, by one process and by two: the same losses and weights, also in an epoch's last, smaller step."""
     torch.set_num_threads(1)
     common = [recipe_file, "training.select_best=accuracy", "training.save_interval=6", "lora.dropout=0", "training.max_steps=8"]
     train.main([*map(str, common), f"output={tmp_path / 'one'}"])
-    run(*LAUNCHER, *common, "training.gradient_accumulation=1", f"output={tmp_path / 'two'}")
+    codes, written = start_forked(2, *common, "training.gradient_accumulation=1", f"output={tmp_path / 'two'}").wait()
+    assert codes == [0, 0], written[-4000:]
     assert len(log_of(tmp_path / "one")) == 11
     same_run(tmp_path / "one", tmp_path / "two", "adapter/adapter_model.safetensors")
 
@@ -68,11 +63,7 @@ def test_killed_processes_go_on_to_the_same_bits(recipe_file, tmp_path, start_fo
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start_forked(2, *options, f"output={whole}").wait()[0] == [0, 0]
     started = start_forked(2, *options, f"output={killed}")
-    while "step 6/12 | validation" not in started.written.read_text():
-        time.sleep(0.001)
-    for pid in started.pids:
-        os.kill(pid, signal.SIGKILL)
-    assert started.wait()[0] == [-signal.SIGKILL] * 2
+    kill_after(started, "step 6/12 | validation")
     assert (killed / "checkpoints" / "checkpoint-4").is_dir() and not (killed / "manifest.json").exists()
     codes, written = start_forked(2, *options, f"output={killed}").wait()
     assert codes == [0, 0] and "going on from" in written, written[-4000:]

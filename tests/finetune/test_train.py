@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,15 +12,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from evaluation import question
 from evaluation import run as evaluate
-from finetune import sample, train
+from finetune import chat, sample, train
 from galen.errors import DataError, UsageError
-from tests.conftest import command
-
-ROOT_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+from tests.conftest import run as command_line
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +28,15 @@ def one_thread():
 
 def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def kill_after(started, said):
+    """Kill all processes of a forked run with SIGKILL as soon as it has said something."""
+    while not (started.written.exists() and said in started.written.read_text()):
+        time.sleep(0.001)
+    for pid in started.pids:
+        os.kill(pid, signal.SIGKILL)
+    assert started.wait()[0] == [-signal.SIGKILL] * len(started.pids)
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +77,13 @@ def test_manifest_names_inputs_and_outputs(finished):
     assert any(record["path"].endswith("model.safetensors") for record in manifest["inputs"])
 
 
-def test_the_adapter_loads_in_plain_peft_and_merged_logits_are_equal(finished, tiny_llama):
+def test_the_adapter_loads_in_plain_peft(finished, tiny_llama):
     base = AutoModelForCausalLM.from_pretrained(tiny_llama)
     tokens = torch.arange(20)[None]
     with torch.no_grad():
         before = base(tokens).logits
-        model = PeftModel.from_pretrained(base, finished / "run" / "adapter").eval()
-        adapted = model(tokens).logits
-        merged = model.merge_and_unload()(tokens).logits
+        adapted = PeftModel.from_pretrained(base, finished / "run" / "adapter").eval()(tokens).logits
     assert (adapted - before).abs().max() > 0.1
-    torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=0)  # float32 rounding; logits reach 10
 
 
 def test_a_finished_run_says_so(finished, capsys):
@@ -107,15 +110,10 @@ def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
         train.main([str(recipe_file), f"model.path={short}"])
 
 
-def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path):
+def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path, start_forked):
     train.main([str(recipe_file), f"output={tmp_path / 'whole'}"])
-    process = subprocess.Popen(
-        command("finetune/train.py", recipe_file), env={**os.environ, **ROOT_ENVIRONMENT}, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stderr:
-        if line.startswith("step 6/12 | validation"):  # between the checkpoints of steps 4 and 8, amid an epoch
-            process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    started = start_forked(1, recipe_file)
+    kill_after(started, "step 6/12 | validation")  # between the checkpoints of steps 4 and 8, amid an epoch
     run = tmp_path / "run"
     assert not (run / "adapter").exists() and (run / "checkpoints" / "checkpoint-4").is_dir()
     # what a kill within a save leaves behind
@@ -150,29 +148,17 @@ def test_the_last_step_is_validated_once(recipe_file, tmp_path):
     assert [record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "validation"] == [0, 3, 4]
 
 
-def test_the_demo_recipe_is_valid(tmp_path):
-    with pytest.raises(UsageError, match="there is no model folder nowhere"):
-        train.main(["examples/finetune/mesh_topics_lora.yaml", "model.path=nowhere", f"output={tmp_path / 'run'}"])
-
-
 def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
-    train.main([str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"])
-    train.main(
-        [
-            str(recipe_file),
-            "lora=null",
-            "training.learning_rate=1e-3",
-            "training.max_steps=2",
-            "training.bf16=true",
-            f"output={tmp_path / 'b'}",
-        ]
-    )
+    common = [str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"]
+    train.main(common)
+    train.main([*common, "training.bf16=true", f"output={tmp_path / 'b'}"])
     whole, half = ([record["loss"] for record in log_of(tmp_path / name)] for name in ("run", "b"))
     assert half == pytest.approx(whole, rel=0.02) and half != whole
     assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "b" / "model" / "model.safetensors").values())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     original = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert not torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
+    assert model.config.use_cache is original.config.use_cache is True
     assert (tmp_path / "run" / "model" / "tokenizer.json").is_file()
 
 
@@ -195,11 +181,26 @@ def test_mistakes_are_told_in_one_message(recipe_file, override, message):
         train.main([str(recipe_file), override])
 
 
-def test_help_is_quick_and_lists_the_keys():
-    started = time.monotonic()
-    text = subprocess.run(command("finetune/train.py", "--help"), capture_output=True, text=True, check=True).stdout
-    assert "gradient_accumulation" in text and "mesh_topics_lora.yaml" in text
-    assert time.monotonic() - started < 20
+def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(recipe_file, tmp_path, question_file):
+    """What comes out only when the model is there leaves nothing that claims the folder, found test questions neither."""
+    (tmp_path / "test.jsonl").write_text(question_file.read_text().splitlines()[0] + "\n")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "Dose?", "completion": " 10 mg"}) + "\n")
+    common = [str(recipe_file), f"data.test_sets=[{tmp_path / 'test.jsonl'}]", "training.max_steps=1", "training.save_interval=6"]
+    with pytest.raises(UsageError, match="no linear layer"):
+        train.main([*common, "lora.target_modules=[q_prj]"])
+    with pytest.raises(UsageError, match="accuracy needs validation questions"):
+        pairs = ["data.validation_share=0", f"data.validation={tmp_path / 'pairs.jsonl'}"]
+        train.main([*common, *pairs, "training.select_best=accuracy"])
+    train.main(common)
+    (found,) = (json.loads(line) for line in (tmp_path / "run" / "contamination.jsonl").read_text().splitlines())
+    assert found["document"] == "q0"
+
+
+def test_help_lists_the_keys_without_waiting_for_torch():
+    done = command_line("-X", "importtime", "finetune/train.py", "--help")
+    assert "gradient_accumulation" in done.stdout and "mesh_topics_lora.yaml" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pydantic" in imported and "torch" not in imported
 
 
 def test_the_best_checkpoint_by_accuracy_is_kept_and_the_run_ends_early(recipe_file, tmp_path):
@@ -246,6 +247,19 @@ def test_conversations_train_with_packing_and_new_tokens(recipe_file, tmp_path, 
     assert tokenizer.decode(written) == "Aspirin.<|im_end|>"
 
 
+@pytest.mark.parametrize("result", ["lora=null", "lora.merge=true"])
+def test_generation_stops_at_the_mark_of_the_models_own_template(recipe_file, tmp_path, tiny_llama, result):
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.chat_template = chat.read_template("chatml")
+    tokenizer.save_pretrained(tmp_path / "model")
+    said = [{"role": "user", "content": "Dose?"}, {"role": "assistant", "content": "10 mg"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    options = [f"data.train={tmp_path / 'chats.jsonl'}", "data.validation_share=0", "training.max_steps=1", result]
+    train.main([str(recipe_file), f"model.path={tmp_path / 'model'}", "model.add_tokens=['<|im_start|>','<|im_end|>']", *options])
+    assert GenerationConfig.from_pretrained(tmp_path / "run" / "model").eos_token_id == [0, 301]
+
+
 def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_path):
     """A step over all samples, at learning rate about 0: the same loss and gradient norm in rows of one and of several samples."""
     common = [str(recipe_file), "training.learning_rate=1e-12", "training.max_steps=1", "lora.dropout=0", "data.validation_share=0"]
@@ -261,7 +275,7 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
     ("overrides", "message"),
     [
         (["training.early_stopping=1"], "early_stopping needs select_best"),
-        (["training.select_best=loss"], "must be a multiple of validation_interval"),
+        (["training.select_best=loss", "training.save_interval=12"], r"save_interval \(12\) must be validation_interval \(6\)"),
         (["model.quantization=4bit", "lora=null"], "model.quantization needs lora"),
         (["training.fsdp=true"], "training.fsdp needs several processes"),
         (["data.chat_template=meditrom"], "did you mean 'meditron'"),

@@ -91,9 +91,9 @@ def test_mistakes_are_told(source, error, message):
 
 
 def test_training_and_validation_share_nothing(question_file):
-    with pytest.raises(DataError, match="stands in both"):
+    with pytest.raises(DataError, match="is in both"):
         training_data.read(Data(train=str(question_file), validation=str(question_file)))
-    with pytest.raises(DataError, match="stands in two training files"):
+    with pytest.raises(DataError, match="is in two training files"):
         training_data.read(Data(train=[str(question_file)] * 2))
 
 

@@ -73,7 +73,7 @@ def test_dump_reads_back_equal(write):
         ("training: {}\n", [], ["key 'output' is missing"]),
         ("- 1\n", [], ["a recipe is a mapping"]),
         ("a: [1\nb: 2\n", [], ["line 2", "not valid YAML"]),
-        ("output: x\ntraining: {lr: 1}\ntraining: {train_iters: 5}\n", [], ["line 3", "'training' stands twice, first in line 2"]),
+        ("output: x\ntraining: {lr: 1}\ntraining: {train_iters: 5}\n", [], ["line 3", "'training' is given twice, first in line 2"]),
         ("output: x\ntraining: {lr: 1}\n", ["sources=a"], ["override 'sources=a'", "sources: should be a list: [a, b]"]),
     ],
 )

@@ -25,6 +25,16 @@ def test_what_came_after_the_checkpoint_is_removed(tmp_path, capsys):
     assert "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left" in said
 
 
+def test_after_a_step_back_the_log_and_the_time_left_count_from_there(tmp_path):
+    log = StepLog(tmp_path / "log.jsonl", 0, 4)
+    for step in (1, 2, 3):
+        log.train({"step": step, **STEP})
+    log = StepLog(tmp_path / "log.jsonl", 3, 4)
+    log.rewind(2)
+    log.train({"step": 3, **STEP})
+    assert [record["step"] for record in lines(log.path)] == [1, 2, 3]
+
+
 def test_a_run_that_begins_anew_has_a_new_log(tmp_path):
     StepLog(tmp_path / "log.jsonl", 0, 4).validation(0, 3.0, 100)
     assert StepLog(tmp_path / "log.jsonl", 0, 4).records == []
