@@ -28,7 +28,9 @@ def check_model(folder: str | Path) -> Path:
         hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
         raise UsageError(f"there is no model folder {folder}{hint}")
     if not (folder / "config.json").is_file():
-        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_adapter_hint(folder)}")
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
+        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
     _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
@@ -72,9 +74,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def _adapter_hint(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
-    return ""

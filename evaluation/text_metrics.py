@@ -5,14 +5,13 @@ letters and digits together and signs apart, in lower case. An empty text scores
 """
 
 import functools
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError
-
-_EXTRA = "pip install 'galen[evaluation]'"
+from galen.errors import DataError, UsageError, one_line
 
 
 def words(text: str, language: str) -> list[str]:
@@ -60,7 +59,7 @@ class BertScore:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
             self._encoder = AutoModel.from_pretrained(folder).eval()
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder} cannot be loaded as an encoder: {' '.join(str(error).split())[:300]}") from error
+            raise DataError(f"{folder} cannot be loaded as an encoder: {one_line(error)}") from error
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:
@@ -105,9 +104,7 @@ def _cutter(language: str) -> Callable[[str], list[str]]:
 
 
 def _imported(name: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UsageError(f"the package {name.split('.')[0]} is missing: {_EXTRA}") from None
+        raise UsageError(f"the package {name.split('.')[0]} is missing: pip install 'galen[evaluation]'") from None

@@ -1,5 +1,8 @@
 """Errors that a user can mend. Each carries one complete message; the command line prints it without a traceback."""
 
+import difflib
+from collections.abc import Collection
+
 
 class GalenError(Exception):
     """Base of all errors that are the input's fault rather than the program's."""
@@ -15,3 +18,14 @@ class UsageError(GalenError, ValueError):
 
 class DataError(GalenError, ValueError):
     """A file is missing, damaged, empty, or does not fit another one. Exit code 1."""
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
+    meant = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's exception says as one line, the end of a long text cut off."""
+    return " ".join(str(error).split())[:400]
