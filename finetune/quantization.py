@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from finetune import network
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
 
 Write = Callable[[Path, Path, Sequence[list[int]]], None]
 """`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
@@ -54,7 +54,7 @@ def llmcompressor(name: str) -> Write:
                     log_dir=None,
                 )
         except (ValueError, RuntimeError) as error:
-            raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
+            raise DataError(f"llmcompressor cannot quantise {model} by {name}: {one_line(error)}") from error
         network.save_pretrained(output, save_compressed=True)
 
     return write
