@@ -49,7 +49,7 @@ class BertScore:
         layer: whose hidden states are compared; None takes the last. bert-score's choice for that model is layer 9.
 
     Raises:
-        DataError: the folder holds no encoder.
+        DataError: the folder holds no encoder, or not all of its weights.
     """
 
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
@@ -57,9 +57,13 @@ class BertScore:
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._encoder = AutoModel.from_pretrained(folder).eval()
+            encoder, found = AutoModel.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} cannot be loaded as an encoder: {one_line(error)}") from error
+        lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # which is not read here
+        if lacking:  # `transformers` fills them with random numbers
+            raise DataError(f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for example {lacking[0]}")
+        self._encoder = encoder.eval()
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:

@@ -64,6 +64,7 @@ def test_words_of_a_language(language, text, words):
 
 def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -81,6 +82,12 @@ def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
     precision = sum(max(row) for row in best) / len(a)
     recall = sum(max(row[place] for row in best) for place in range(len(b))) / len(b)
     assert metric.f1(one, other) == pytest.approx(100 * 2 * precision * recall / (precision + recall), abs=1e-3)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("pooler.dense.weight", "encoder.layer.1.output.dense.weight"):
+        del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights, for example encoder\.layer\.1\.output\.dense\.weight"):
+        text_metrics.BertScore(tmp_path)
 
 
 @pytest.fixture
