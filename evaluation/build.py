@@ -154,7 +154,7 @@ def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path
 
 def _tried(item: Question, attempt: Attempt, tries: int) -> tuple[Question | None, list[str]]:
     """Return what the first good try made, or None, and the reasons against the tries before it."""
-    reasons = []
+    reasons: list[str] = []
     for number in range(tries):
         found, reason = attempt(item, number)
         if found is not None:
