@@ -38,6 +38,7 @@ class Plan:
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
     configuration: dict[str, Any]
+    """What the output folder is bound to; empty in a process that another one of this machine has started."""
     files: list[Path]
 
 

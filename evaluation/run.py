@@ -45,9 +45,11 @@ def main(argv: list[str] | None = None) -> int | None:
     if rank == 0:
         print("reading what is scored, for its hashes …", flush=True)
     plans = _plans(arguments, exported, settings, tasks, files, contaminated)
-    for plan in plans:
-        evaluator.claim(plan, rank)
-    children = _start_children(argv, arguments.processes) if rank == 0 and _PART not in os.environ else []
+    children: list[subprocess.Popen[bytes]] = []
+    if _PART not in os.environ:  # else the process that started this one has done it
+        for plan in plans:
+            evaluator.claim(plan, rank)
+        children = _start_children(argv, arguments.processes)
     try:
         for plan in plans:
             results = evaluator.evaluate(plan, items, shots, rank, of, lambda: _check_children(children))
@@ -116,7 +118,7 @@ def _plans(
             backend=arguments.backend,
             tensor_parallel=arguments.tensor_parallel,
             contaminated=contaminated,
-            configuration=_configuration(arguments, model, name, settings, tasks, files),
+            configuration={} if _PART in os.environ else _configuration(arguments, model, name, settings, tasks, files),
             files=[path for paths in files.values() for path in paths],
         )
         for name, model in models
