@@ -63,9 +63,10 @@ def context_length(folder: Path) -> int | None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that decides what the model answers: configuration, weights, tokenizer."""
-    names = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "vocab.json", "merges.txt")
-    found = {path for pattern in names for path in folder.glob(pattern) if path.is_file()}
+    """Return the SHA-256 of each file that decides what the model answers: weights, configurations, tokenizer."""
+    weights = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json")
+    text = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+    found = {path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()}
     return {path.name: manifest.sha256(path) for path in sorted(found)}
 
 
