@@ -17,7 +17,7 @@ for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
 
 @pytest.fixture
 def server():
-    """A server whose `reply` is a function from a message to an answer; `asked` holds all messages."""
+    """A server; `reply` is a function from a message to an answer, a status, or None to break off; `asked` holds all messages."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -26,8 +26,10 @@ def server():
             server.asked.append(message)
             answer = server.reply(message)
             self.send_response(answer if isinstance(answer, int) else 200)
+            if answer is None:  # breaks off
+                self.send_header("Content-Length", "99")
             self.end_headers()
-            if not isinstance(answer, int):
+            if isinstance(answer, str):
                 self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
 
         def log_message(self, *_):
@@ -137,7 +139,7 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
 def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
     arguments = [str(scores), "--task", "fr", "--output", str(tmp_path / "o.jsonl"), "--endpoint", server.url, "--endpoint-model", "m"]
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answers = iter([503, 429, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
+    answers = iter([503, 429, None, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
     server.reply = lambda _: next(answers)
     rationales.main(arguments)
     server.reply = lambda _: 401
