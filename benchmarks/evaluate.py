@@ -45,13 +45,14 @@ def main(argv: list[str] | None = None) -> None:
     harness = HFLM(pretrained=str(arguments.model), device=arguments.device, dtype=arguments.dtype, batch_size=arguments.batch)
     ours = TransformersBackend(arguments.model, dtype=arguments.dtype, device=arguments.device)
 
-    for side, score in ((ours, _ours), (harness, _theirs)):
+    sides = {"galen": (ours, _ours), "lm_eval": (harness, _theirs)}
+    for side, score in sides.values():
         score(side, put[: arguments.batch], arguments.batch)  # memory and threads are ready from here on
     parts = _read(arguments.items)
     size = arguments.part or len(put)
     for start in range(sum(len(part["questions"]) for part in parts), len(put), size):
         part: dict[str, Any] = {"questions": ids[start : start + size], "seconds": {}}
-        for name, side, score in (("galen", ours, _ours), ("lm_eval", harness, _theirs)):
+        for name, (side, score) in sides.items():
             started = time.perf_counter()
             part[name] = score(side, put[start : start + size], arguments.batch)
             part["seconds"][name] = time.perf_counter() - started
@@ -61,28 +62,21 @@ def main(argv: list[str] | None = None) -> None:
                 file.write(json.dumps(part) + "\n")
         shown = ", ".join(f"{name} {len(part['questions']) / took:.2f}/s" for name, took in part["seconds"].items())
         print(f"{start + len(part['questions'])} of {len(put)} questions; {shown}", flush=True)
-    names = ("galen", "lm_eval")
-    found = {name: [values for part in parts for values in part[name]] for name in names}
-    seconds = {name: sum(part["seconds"][name] for part in parts) for name in names}
-    choices = {name: [row.index(max(row)) for row in rows] for name, rows in found.items()}
-    same = sum(a == b for a, b in zip(choices["galen"], choices["lm_eval"], strict=True))
-    apart = max(
-        abs(a - b) for ours_, theirs in zip(found["galen"], found["lm_eval"], strict=True) for a, b in zip(ours_, theirs, strict=True)
-    )
-    rates = {name: len(put) / took for name, took in seconds.items()}
-    result = {
-        "questions": len(put),
-        "protocol": arguments.protocol,
-        "shots": arguments.shots,
-        "batch": arguments.batch,
-        "dtype": arguments.dtype,
+    settings = {name: getattr(arguments, name) for name in ("protocol", "shots", "batch", "dtype")}
+    print(json.dumps({"questions": len(put), **settings, **_summary(parts), "versions": manifest.versions()}, indent=1))
+
+
+def _summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rates of both sides, and how far their log-likelihoods and predictions differ."""
+    ours, theirs = ([values for part in parts for values in part[name]] for name in ("galen", "lm_eval"))
+    rates = {name: len(ours) / sum(part["seconds"][name] for part in parts) for name in ("galen", "lm_eval")}
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
         "questions_per_second": rates,
         "ratio": rates["galen"] / rates["lm_eval"],
-        "same_predictions": same,
-        "largest_difference_nats": apart,
-        "versions": manifest.versions(),
+        "same_predictions": sum(a.index(max(a)) == b.index(max(b)) for a, b in pairs),
+        "largest_difference_nats": max(abs(x - y) for a, b in pairs for x, y in zip(a, b, strict=True)),
     }
-    print(json.dumps(result, indent=1))
 
 
 def _read(path: Path | None) -> list[dict[str, Any]]:

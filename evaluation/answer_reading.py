@@ -1,4 +1,4 @@
-"""Which options a written answer names: a robust reader for eight languages, and the strict readers of the published code.
+"""Which options a written answer names: a robust reader for nine languages, and the strict readers of the published code.
 
 The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C", "Réponse : A et C", "OPTION A,C IS
 CORRECT"), the last one where several are declared; a letter at the very beginning ("C.", "(C) because …", "A, C"); an answer in words

@@ -9,7 +9,7 @@ import copy
 import functools
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,11 @@ import torch
 from torch import Tensor
 
 from evaluation import generation, model_folder, shared_beginnings, token_trees
+from evaluation.backend import WHOLE, Part, own_batches
 from evaluation.encoding import GenerationRequest, Request
 from evaluation.network import load, with_adapter
 from evaluation.token_trees import TokenTree
 from galen.errors import DataError, UsageError
-
-Part = tuple[int, int]
-"""This process' number, and how many there are."""
-WHOLE: Part = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class TransformersBackend:
         groups = self._groups([request.prompt for request in requests], max(lengths, default=0))
         sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
         prefixes = self._prefixes(requests, groups)
-        for group, batch in chosen([places for _, places in groups], sizes, max_batch_tokens, done, part):
+        for group, batch in own_batches([places for _, places in groups], sizes, max_batch_tokens, done, part):
             yield list(zip(batch, generation.run(self, [requests[place] for place in batch], prefixes(group)), strict=True))
 
     def _scores(
@@ -118,9 +115,9 @@ class TransformersBackend:
         shared_by_place = {place: shared for shared, places in groups for place in places}
         trees = [token_trees.tree(item.prompt[shared_by_place[place] :], item.continuations) for place, item in enumerate(requests)]
         branching = self._can_branch(longest)
-        sizes = {place: len(item.tokens) if branching else requests[place].input_length for place, item in enumerate(trees)}
+        sizes = {place: len(item.tokens) if branching else size_apart(requests[place]) for place, item in enumerate(trees)}
         prefixes = self._prefixes(requests, groups)
-        for group, batch in chosen([places for _, places in groups], sizes, max_batch_tokens, done, part):
+        for group, batch in own_batches([places for _, places in groups], sizes, max_batch_tokens, done, part):
             if branching:
                 yield batch, self._score([requests[place] for place in batch], [trees[place] for place in batch], prefixes(group))
             else:
@@ -144,14 +141,14 @@ class TransformersBackend:
 
     @torch.inference_mode()
     def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:
-        """Return the same with a row for each continuation: for models whose attention is more than a mask."""
-        inputs = [request.prompt + continuation[:-1] for request in requests for continuation in request.continuations]
-        tokens_rs, mask_rs = padded(inputs, left=False)
-        width, row, reads = tokens_rs.shape[1], 0, []
-        for request in requests:
-            starts = range(row * width + len(request.prompt) - 1, tokens_rs.numel(), width)
-            reads.append([list(range(start, start + len(item))) for start, item in zip(starts, request.continuations, strict=False)])
-            row += len(request.continuations)
+        """Return the same with a row for each of `endings`: for models whose attention is more than a mask."""
+        rows = [(number, ending) for number, request in enumerate(requests) for ending in endings(request)]
+        tokens_rs, mask_rs = padded([[*requests[number].prompt, *ending] for number, ending in rows], left=False)
+        row_of = {key: row for row, key in enumerate(rows)}
+        reads: list[list[list[int]]] = []
+        for number, request in enumerate(requests):
+            starts = [row_of[number, tuple(item[:-1])] * tokens_rs.shape[1] + len(request.prompt) - 1 for item in request.continuations]
+            reads.append([list(range(start, start + len(item))) for start, item in zip(starts, request.continuations, strict=True)])
         positions_rs = torch.arange(tokens_rs.shape[1]).expand_as(tokens_rs)
         return self._read(requests, reads, tokens_rs, mask_rs, positions_rs, {"use_cache": False})
 
@@ -219,8 +216,8 @@ class TransformersBackend:
 
         return prefix
 
-    def read_prompts(self, prompts: list[list[int]], prefix: Prefix, use_cache: bool) -> tuple[Any, Tensor]:
-        """Return the model's output at the last position of each prompt, and the mask (prompts, positions) of what it read."""
+    def read_prompts(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
+        """Return the output at the last position of each prompt, with its cache, and the mask (prompts, positions) of what it read."""
         tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
         options: dict[str, Any] = {}
         if prefix.cache is not None:
@@ -229,8 +226,7 @@ class TransformersBackend:
             cache.batch_repeat_interleave(len(prompts))
             options["past_key_values"] = cache
         positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-        use_cache = use_cache or prefix.cache is not None
-        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=use_cache, logits_to_keep=1, **options), mask_ps
+        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options), mask_ps
 
     def forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
         """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
@@ -242,33 +238,14 @@ class TransformersBackend:
         )
 
 
-def chosen(
-    groups: Sequence[Sequence[int]], sizes: Mapping[int, int], max_tokens: int, done: Collection[int], part: Part
-) -> Iterator[tuple[int, list[int]]]:
-    """Yield the batches that this process computes, with their group's number: every n-th of n parts, those of `done` places left out.
-
-    Groups follow one another; in each the longest requests come first.
-    """
-    rank, parts = part
-    ordered = [sorted(places, key=lambda place: (-sizes[place], place)) for places in groups]
-    everything = ((group, batch) for group, order in enumerate(ordered) for batch in batches(order, sizes, max_tokens))
-    for number, (group, batch) in enumerate(everything):
-        if number % parts == rank and not all(place in done for place in batch):
-            yield group, batch
+def endings(request: Request) -> list[tuple[int, ...]]:
+    """Return what continuations have before their last tokens, which are only predicted; what several have alike, once."""
+    return list(dict.fromkeys(tuple(item[:-1]) for item in request.continuations))
 
 
-def batches(order: Sequence[int], lengths: Mapping[int, int], max_tokens: int) -> Iterator[list[int]]:
-    """Cut `order` into runs in which count × longest length stays within `max_tokens`, each of at least one."""
-    batch: list[int] = []
-    longest = 0
-    for place in order:
-        longest = max(longest, lengths[place])
-        if batch and longest * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch, longest = [], lengths[place]
-        batch.append(place)
-    if batch:
-        yield batch
+def size_apart(request: Request) -> int:
+    """Return how many tokens a request takes up with a row for each of its endings."""
+    return len(endings(request)) * request.input_length
 
 
 def default_device(gpus: int) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import generation, model_folder
-from evaluation.backend_transformers import Part, chosen
+from evaluation.backend import WHOLE, Part, own_batches
 from evaluation.encoding import GenerationRequest, Request
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
 
 Input = tuple[list[int], dict[str, Any]]
 """Token ids, and the arguments of `vllm.SamplingParams` for them."""
@@ -46,7 +46,7 @@ class VllmBackend:
                 str(folder), dtype=dtype or "auto", tensor_parallel_size=tensor_parallel, logprobs_mode="raw_logprobs", **options
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"vLLM cannot load {folder}: {' '.join(str(error).split())[:300]}") from error
+            raise DataError(f"vLLM cannot load {folder}: {one_line(error)}") from error
         self.tokenizer = self.engine.get_tokenizer()
         configuration = self.engine.llm_engine.model_config
         self.device, self.dtype = "vllm", str(configuration.dtype).removeprefix("torch.")
@@ -55,11 +55,11 @@ class VllmBackend:
         self._ends = generation.end_tokens(self.tokenizer, ends)
 
     def log_likelihoods(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's place and the log-likelihoods (nats) of its continuations."""
         sizes = {place: sum(len(request.prompt) + len(item) for item in request.continuations) for place, request in enumerate(requests)}
-        for _, batch in chosen([range(len(requests))], sizes, max_batch_tokens, done, part):
+        for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
             pairs = [(place, item) for place in batch for item in requests[place].continuations]
             outputs = self._ask([scored(requests[place].prompt, item) for place, item in pairs])
             values = iter(
@@ -68,7 +68,7 @@ class VllmBackend:
             yield [(place, [next(values) for _ in requests[place].continuations]) for place in batch]
 
     def next_tokens(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
     ) -> Iterator[list[tuple[int, list[float], int]]]:
         """Yield the same, and the likeliest token of the whole vocabulary after the prompt."""
         for batch in self.log_likelihoods(requests, max_batch_tokens, done, part):
@@ -76,11 +76,11 @@ class VllmBackend:
             yield [(place, values, output.outputs[0].token_ids[0]) for (place, values), output in zip(batch, outputs, strict=True)]
 
     def generate(
-        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
+        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
     ) -> Iterator[list[tuple[int, list[str]]]]:
         """Yield each request's place and its answers, one a branch."""
         sizes = {place: request.input_length for place, request in enumerate(requests)}
-        for _, batch in chosen([range(len(requests))], sizes, max_batch_tokens, done, part):
+        for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
             outputs = iter(self._ask([item for place in batch for item in written(requests[place], self._ends)]))
             yield [
                 (place, [self._text(next(outputs).outputs[0].token_ids, requests[place]) for _ in requests[place].seeds]) for place in batch

@@ -14,6 +14,7 @@ when it is done: started again after a kill, the command goes on.
 import argparse
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -64,12 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     chat = local_chat.chosen(options)
     if chat is None:
         raise UsageError("who is to be asked? Give --endpoint and --endpoint-model, or --local-model")
+    attempt: Attempt
     if options.what == "translate":
-        attempt: Attempt = lambda item, number: translated(item, options.to, chat, number)  # noqa: E731
-        instruction = TRANSLATE + options.to
+        attempt, instruction = functools.partial(translated, options.to, chat), TRANSLATE + options.to
     else:
-        attempt = lambda item, number: explained(item, chat, number)  # noqa: E731
-        instruction = EXPLAIN + SOLVE
+        attempt, instruction = functools.partial(explained, chat), EXPLAIN + SOLVE
     digest = hashlib.sha256(instruction.encode()).hexdigest()[:16]
     provenance = {"model": chat.model, "instruction": digest, "questions": options.questions}
     kept = _build(questions, attempt, options.tries, options.output, provenance)
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(kept)} of {len(questions)} items in {options.output}")
 
 
-def explained(item: Question, chat: Chat, number: int) -> tuple[Question | None, str]:
+def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None, str]:
     """Return the question with a rationale from which its answer can be found again, or the reason why not."""
     names = {code: name for name, code in LANGUAGES.items()}
     shown = _shown(item)
@@ -93,7 +93,7 @@ def explained(item: Question, chat: Chat, number: int) -> tuple[Question | None,
     return dataclasses.replace(item, rationale=rationale), ""
 
 
-def translated(item: Question, language: str, chat: Chat, number: int) -> tuple[Question | None, str]:
+def translated(language: str, chat: Chat, item: Question, number: int) -> tuple[Question | None, str]:
     """Return the question in another language with the same options, numbers and placeholders, or the reason why not."""
     record = {"context": item.context, "question": item.question, "options": item.options}
     message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
@@ -141,18 +141,26 @@ def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path
                 raise UsageError(f"{output} was begun with another model, instruction or file of questions; choose another --output")
         for item in questions:
             if item.id not in kept.items and item.id not in refused.items:
-                reasons = []
-                for number in range(tries):
-                    found, reason = attempt(item, number)
-                    if found is not None:
-                        made = {**provenance, "tries": number + 1, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-                        kept.append([{**dataclasses.asdict(found), "provenance": made}])
-                        break
-                    reasons.append(reason)
-                else:
+                found, reasons = _tried(item, attempt, tries)
+                if found is None:
                     refused.append([{"id": item.id, "reasons": reasons, "provenance": provenance}])
+                else:
+                    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                    made = {**provenance, "tries": len(reasons) + 1, "created": created}
+                    kept.append([{**dataclasses.asdict(found), "provenance": made}])
             progress.update()
         return dict(kept.items)
+
+
+def _tried(item: Question, attempt: Attempt, tries: int) -> tuple[Question | None, list[str]]:
+    """Return what the first good try made, or None, and the reasons against the tries before it."""
+    reasons: list[str] = []
+    for number in range(tries):
+        found, reason = attempt(item, number)
+        if found is not None:
+            return found, reasons
+        reasons.append(reason)
+    return None, reasons
 
 
 def _shown(item: Question) -> str:

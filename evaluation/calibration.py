@@ -15,10 +15,10 @@ def probabilities(logprobs: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(logprobs, (shares / shares.sum()).tolist(), strict=True))
 
 
-def calibration(items: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[str, Any]:
+def calibration(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the calibration of items with `logprobs` and a single right `answer`; questions with several are left out.
 
-    Expected calibration error: over equal-width bins of the likeliest option's probability, the mean of |accuracy - mean confidence|
+    Expected calibration error: over `BINS` equal-width bins of the likeliest option's probability, the mean of |accuracy - mean confidence|
     weighted by items (Naeini et al. 2015, AAAI). Brier score: mean over items of the sum over options of (probability - 1 if right)²
     (Brier 1950, Mon. Weather Rev. 78:1), from 0 to 2.
 
@@ -33,13 +33,13 @@ def calibration(items: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[st
     confidence = np.array([share[letter] for share, letter in zip(shares, likeliest, strict=True)])
     right = np.array([letter == item["answer"] for letter, item in zip(likeliest, single, strict=True)], dtype=float)
     brier = [sum((p - (letter == item["answer"])) ** 2 for letter, p in share.items()) for share, item in zip(shares, single, strict=True)]
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     found = []
-    for number in range(bins):
+    for number in range(BINS):
         inside = place == number
         if inside.any():
             mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
             count = int(inside.sum())
-            found.append({"low": number / bins, "high": (number + 1) / bins, "items": count, "confidence": mean, "accuracy": accuracy})
+            found.append({"low": number / BINS, "high": (number + 1) / BINS, "items": count, "confidence": mean, "accuracy": accuracy})
     ece = sum(entry["items"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found) / len(single)
     return {"ece": float(ece), "brier": float(np.mean(brier)), "bins": found}

@@ -1,5 +1,6 @@
 """A language model behind an OpenAI-compatible endpoint, asked one message at a time; a local server does as well as a remote one."""
 
+import http.client
 import json
 import os
 import time
@@ -9,8 +10,13 @@ from dataclasses import dataclass
 
 from galen.errors import DataError, UsageError
 
+_KEY = "OPENAI_API_KEY"
+"""Environment variable with the key; a local server needs none."""
 _TRIES = 5
-_TIMEOUT = 300
+_TIMEOUT = 300.0
+"""Seconds that an answer may take."""
+_WAIT = 2.0
+"""Seconds before the second try; each further one waits twice as long."""
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 """HTTP codes after which asking again may help."""
 
@@ -22,10 +28,6 @@ class ChatEndpoint:
     url: str
     """The endpoint's base, for example http://localhost:8000/v1."""
     model: str
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the key; a local server needs none."""
-    wait: float = 2.0
-    """Seconds before the second try; each further one waits twice as long."""
 
     def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
         """Return the model's answer.
@@ -43,7 +45,7 @@ class ChatEndpoint:
             "seed": seed,
             "max_tokens": max_tokens,
         }
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get(self.key_variable, 'none')}"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get(_KEY, 'none')}"}
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
         answer = self._send(request)
         try:
@@ -61,8 +63,8 @@ class ChatEndpoint:
                 if error.code not in _PASSING or number == _TRIES - 1:
                     detail = error.read(300).decode(errors="replace")
                     raise DataError(f"{self.url} refuses with {error.code} {error.reason}: {detail}") from None
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 if number == _TRIES - 1:
                     raise DataError(f"{self.url} cannot be reached: {getattr(error, 'reason', error)}") from None
-            time.sleep(self.wait * 2**number)
+            time.sleep(_WAIT * 2**number)
         raise AssertionError("the last try returns or raises")

@@ -1,12 +1,15 @@
 """Multiple choice: from questions and a protocol to what is asked of a model, and from what it gives to scored items."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation import answer_reading, encoding
+from evaluation.backend import Backend
 from evaluation.demonstrations import Shots
 from evaluation.forms.form import Prompt
+from evaluation.prompts import form
 from evaluation.protocol import Protocol
 from evaluation.question import Question
 from galen.errors import DataError
@@ -18,8 +21,8 @@ Item = dict[str, Any]
 class Job:
     """What is asked of a model for one task in one run, and how its replies become items."""
 
-    method: str
-    """Method of the backend that replies."""
+    ask: Callable[..., Iterator[list[Any]]]
+    """The method of the backend that replies."""
     requests: list[Any]
     build: Callable[..., Item]
     """`build(place, *reply)` gives the scored item of the question at a place."""
@@ -27,28 +30,28 @@ class Job:
     """The text of each prompt, for the record."""
 
 
-def job(name: str, questions: list[Question], shots: Shots, protocol: Protocol, run: int, backend: Any) -> Job:
+def job(name: str, questions: list[Question], shots: Shots, protocol: Protocol, run: int, backend: Backend) -> Job:
     """Return the job of one run: prompts written and encoded.
 
     Raises:
         DataError: the tokenizer has no tokens for an answer.
     """
-    put = protocol.put()
+    put = form(protocol.form)
     prompts = [put(item, shots.get(item.subject) or shots[""]) for item in questions]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
-        return Job("generate", *_generation(name, questions, prompts, protocol, run, backend), texts)
+        return Job(backend.generate, *_generation(name, questions, prompts, protocol, run, backend), texts)
     if protocol.scoring == "letter":
-        return Job("next_tokens", *_letters(name, questions, prompts, backend), texts)
+        return Job(backend.next_tokens, *_letters(name, questions, prompts, backend), texts)
     requests = _cut(name, [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts], backend.context_length)
     return Job(
-        "log_likelihoods", requests, lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values), texts
+        backend.log_likelihoods, requests, lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values), texts
     )
 
 
 def likelihood_item(item: Question, prompt: Prompt, protocol: Protocol, values: list[float]) -> Item:
     """Return the item of a question whose options' continuations have these log-likelihoods (nats); the first of equals is predicted."""
-    logprobs = dict(zip(item.options, _finite(values, item), strict=True))
+    logprobs = dict(zip(item.options, finite(values, f"question {item.id}"), strict=True))
     sizes = {letter: len(text.removeprefix(" ").encode()) or 1 for letter, text in prompt.continuations.items()}
     prediction = max(logprobs, key=lambda letter: logprobs[letter])
     per_byte = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
@@ -71,7 +74,7 @@ def letter_item(item: Question, letters: Sequence[str], values: list[float], top
         shown: the likeliest token as text.
     """
     logprobs: dict[str, float] = {}
-    for letter, value in zip(letters, _finite(values, item), strict=True):
+    for letter, value in zip(letters, finite(values, f"question {item.id}"), strict=True):
         logprobs[letter] = max(value, logprobs.get(letter, value))
     logprobs = {letter: logprobs[letter] for letter in item.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
@@ -112,7 +115,7 @@ def _item(item: Question, prediction: str | None) -> Item:
 
 
 def _letters(
-    name: str, questions: list[Question], prompts: list[Prompt], backend: Any
+    name: str, questions: list[Question], prompts: list[Prompt], backend: Backend
 ) -> tuple[list[encoding.Request], Callable[..., Item]]:
     texts = {text.strip() for prompt in prompts for text in prompt.continuations.values()}
     tokens = encoding.tokens_by_text(backend.tokenizer, texts)
@@ -127,7 +130,7 @@ def _letters(
 
 
 def _generation(
-    name: str, questions: list[Question], prompts: list[Prompt], protocol: Protocol, run: int, backend: Any
+    name: str, questions: list[Question], prompts: list[Prompt], protocol: Protocol, run: int, backend: Backend
 ) -> tuple[list[encoding.GenerationRequest], Callable[..., Item]]:
     length, requests, cut = backend.context_length, [], 0
     for item, prompt in zip(questions, prompts, strict=True):
@@ -155,9 +158,12 @@ def _cut(name: str, requests: list[encoding.Request], length: int | None) -> lis
     return [encoding.cut(request, length) for request in requests]
 
 
-def _finite(values: list[float], item: Question) -> list[float]:
-    if not all(abs(value) < float("inf") for value in values):  # also false for NaN
-        raise DataError(
-            f"question {item.id}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32"
-        )
+def finite(values: list[float], of: str) -> list[float]:
+    """Return log-likelihoods as they are.
+
+    Raises:
+        DataError: one is infinite or not a number; `of` tells of what.
+    """
+    if not all(math.isfinite(value) for value in values):
+        raise DataError(f"{of}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32")
     return values

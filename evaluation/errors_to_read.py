@@ -1,11 +1,11 @@
 """The answers worth reading: where a model was surest and wrong, and what could not be read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import calibration, jsonl
+from evaluation import calibration, item_log, jsonl
 
 WORST = 8
 
@@ -24,18 +24,16 @@ class WrongAnswer:
     """What it wrote, or an empty string where only likelihoods were compared."""
 
 
-def worst(
-    folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]], count: int = WORST
-) -> list[WrongAnswer]:
-    """Return the wrong items of a task that the model was surest of; without likelihoods, the first ones by id."""
+def worst(folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]) -> list[WrongAnswer]:
+    """Return the `WORST` wrong items of a task that the model was surest of; without likelihoods, the first ones by id."""
     run = next(iter(summary.get("runs") or {}), "")
-    path = folder / "prompts" / (f"{task}@{run}.jsonl" if run else f"{task}.jsonl")
+    path = folder / "prompts" / item_log.file_name(task, run)
     if not path.exists():
         return []
     wrong = [_wrong(item) for item in items.values() if not item["correct"]]
-    chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:count]
+    chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:WORST]
     asked = {record["id"]: record["prompt"] for _, record in jsonl.records(path)} if chosen else {}
-    return [WrongAnswer(w.id, asked.get(w.id, ""), w.answer, w.prediction, w.confidence, w.output) for w in chosen]
+    return [replace(entry, prompt=asked.get(entry.id, "")) for entry in chosen]
 
 
 def _wrong(item: Mapping[str, Any]) -> WrongAnswer:

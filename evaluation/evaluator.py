@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, output_folder, scoring, summary
+from evaluation import contamination, output_folder, scoring, summary, waiting
+from evaluation.backend import Backend
 from evaluation.demonstrations import Shots
-from evaluation.item_log import ItemLog, parts
+from evaluation.item_log import ItemLog, file_name, parts
 from evaluation.protocol import Protocol
 from evaluation.task import MultipleChoiceTask, Task
 from galen import manifest
@@ -17,9 +18,6 @@ from galen.atomic import write_text
 from galen.errors import DataError
 
 RESULTS = "results.json"
-_WAIT = 2.0
-_PATIENCE = 3600.0
-"""Seconds between two looks at the other processes' items, and without a new one before giving up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,17 +38,14 @@ class Plan:
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
     configuration: dict[str, Any]
+    """What the output folder is bound to; empty in a process that another one of this machine has started."""
     files: list[Path]
 
 
 def claim(plan: Plan, rank: int) -> None:
     """Bind the output folder; processes but the first wait until the first has done it."""
-    waited = 0.0
-    while rank and not (plan.output / output_folder.NAME).exists():
-        time.sleep(_WAIT)
-        waited += _WAIT
-        if waited > _PATIENCE:
-            raise DataError(f"the first process did not make {plan.output}")
+    if rank:
+        waiting.wait_for(plan.output / output_folder.NAME)
     output_folder.claim(plan.output, plan.configuration)
 
 
@@ -67,13 +62,15 @@ def evaluate(
         of: number of processes.
         check: called while the first process waits for the others; it raises when one has failed.
     """
-    path = plan.output / RESULTS
-    if path.exists() and (plan.output / manifest.NAME).exists():
+    finished = plan.output / RESULTS
+    if finished.exists() and (plan.output / manifest.NAME).exists():
         if rank:
             return None
         print(f"{plan.output} is already scored with this configuration; nothing to do")
-        results = json.loads(path.read_text(encoding="utf-8"))
-        return _write_results(plan, items, results["device"], 0.0) if plan.contaminated is not None else results
+        results = json.loads(finished.read_text(encoding="utf-8"))
+        if plan.contaminated is None:
+            return results
+        return _write_results(plan, items, results["device"], manifest.read(plan.output)["seconds"])
     print(f"loading the model {plan.model} …", flush=True)
     started = time.monotonic()
     backend = _backend(plan)
@@ -94,7 +91,7 @@ def evaluate(
     return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
 
 
-def _backend(plan: Plan) -> Any:
+def _backend(plan: Plan) -> Backend:
     if plan.backend == "vllm":
         from evaluation.backend_vllm import VllmBackend
 
@@ -116,15 +113,19 @@ def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[]
         check()
         if there > last:
             last, since = there, time.monotonic()
-        if time.monotonic() - since > _PATIENCE:
+        if time.monotonic() - since > waiting.PATIENCE:
             raise DataError(f"{wanted - there} of {wanted} items are missing: another process has ended; start the same command again")
-        time.sleep(_WAIT)
+        time.sleep(waiting.STEP)
 
 
 def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
     """Return task, run, and where its items stand, of all that is scored."""
     runs = {name: scoring.runs(task, plan.protocol) for name, task in plan.tasks.items()}
-    return [(name, run, scoring.log_path(plan.output, name, run, runs[name])) for name in plan.tasks for run in runs[name]]
+    return [
+        (name, run, plan.output / "items" / file_name(name, run if len(runs[name]) > 1 else ""))
+        for name in plan.tasks
+        for run in runs[name]
+    ]
 
 
 def _items(path: Path) -> dict[str, Any]:
@@ -139,7 +140,9 @@ def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, st
     for name, task in plan.tasks.items():
         runs = scoring.runs(task, plan.protocol)
         by_run = [[log[item.id] for item in items[name]] for log in (_items(path) for of, _, path in logs if of == name)]
-        chance = sum(1 / len(item.options) for item in items[name] if len(item.answers) == 1) if task.kind == "multiple_choice" else 0.0
+        chance = None
+        if task.kind == "multiple_choice":
+            chance = sum(1 / len(item.options) for item in items[name] if len(item.answers) == 1) / len(items[name])
         summaries[name] = summary.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
     results = {
         "model": {"name": plan.name, "path": str(plan.model), "adapter": str(plan.adapter) if plan.adapter else None},

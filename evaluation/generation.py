@@ -25,7 +25,7 @@ def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefi
 
     Random numbers belong to a branch and its step, not to the batch, so that the same branch draws the same ones in any batch.
     """
-    output, mask_ps = backend.read_prompts([request.prompt for request in requests], prefix, use_cache=True)
+    output, mask_ps = backend.read_prompts([request.prompt for request in requests], prefix)
     of_row = [index for index, request in enumerate(requests) for _ in request.seeds]
     sources = [_random(seed) for request in requests for seed in request.seeds]
     written: list[list[int]] = [[] for _ in of_row]
@@ -51,9 +51,8 @@ def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefi
         active = [active[place] for place in kept]
         mask_rs = torch.cat([mask_rs, torch.ones((len(active), 1), dtype=torch.long)], dim=1)
         tokens_r1 = torch.tensor([[written[row][-1]] for row in active])
-        logits_rv = backend.forward(tokens_r1, mask_rs, mask_rs.sum(1, keepdim=True) - 1, use_cache=True, past_key_values=cache).logits[
-            :, -1
-        ]
+        positions_r1 = mask_rs.sum(1, keepdim=True) - 1
+        logits_rv = backend.forward(tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache).logits[:, -1]
     texts = [text(backend.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
     return [[text for text, owner in zip(texts, of_row, strict=True) if owner == index] for index in range(len(requests))]
 

@@ -11,6 +11,11 @@ import orjson
 from galen.errors import DataError
 
 
+def file_name(task: str, run: int | str = "") -> str:
+    """Return the name of the file with a task's items, and of the one with its prompts; `run` where there are several."""
+    return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
+
+
 def parts(path: Path) -> list[Path]:
     """Return the files of a task's items: of the first process, and of others where there were several."""
     return [file for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))] if file.exists()]
@@ -19,8 +24,8 @@ def parts(path: Path) -> list[Path]:
 class ItemLog:
     """The items of one task, appended to a JSONL file and flushed batch by batch.
 
-    Of several processes each but the first has a file of its own, TASK.rankN.jsonl; what stands in the files of others is
-    known at opening. Opening drops a half line at the end, which a kill leaves behind.
+    Each of several processes but the first has a file of its own, TASK.rankN.jsonl; opening reads those of the others too. It drops
+    the half line at the end of its own file that a kill leaves behind.
 
     Raises:
         DataError: a whole line of the file is not an item.

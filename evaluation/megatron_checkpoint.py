@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from evaluation.waiting import wait_for
 from galen.errors import DataError, UsageError
 
 _TRACKER = "latest_checkpointed_iteration.txt"
 _EXPORTER = Path(__file__).parent.parent / "checkpoints_convert" / "megatron_to_hf.py"
-_WAIT, _PATIENCE = 2.0, 3600.0
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -41,22 +40,20 @@ def iterations(folder: Path, wanted: str | None) -> list[int]:
 
 
 def export(folder: Path, iteration: int, target: Path, rank: int = 0) -> Path:
-    """Return `target`, the iteration as a Hugging Face folder; it is made once, by the first process.
+    """Return `target`, the iteration as a Hugging Face folder; the first process makes it.
+
+    The exporter does nothing where `target` is this iteration's export already, and refuses any other folder.
 
     Raises:
         DataError: the export fails; its own message is passed on.
     """
-    waited = 0.0
-    while rank and not target.exists():
-        time.sleep(_WAIT)
-        waited += _WAIT
-        if waited > _PATIENCE:
-            raise DataError(f"the first process did not make {target}")
-    if not target.exists():
-        print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
+    if rank:
+        wait_for(target)
+        return target
+    print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
     return target

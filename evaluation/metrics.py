@@ -68,8 +68,7 @@ def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
 
 def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """Return the second model's accuracy minus the first's on the same items in the same order, paired bootstrap over items."""
-    differences = _floats(second) - _floats(first)
-    return mean(differences)
+    return mean(_floats(second) - _floats(first))
 
 
 def perplexity_difference(first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike) -> Estimate:

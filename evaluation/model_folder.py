@@ -28,7 +28,9 @@ def check_model(folder: str | Path) -> Path:
         hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
         raise UsageError(f"there is no model folder {folder}{hint}")
     if not (folder / "config.json").is_file():
-        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_adapter_hint(folder)}")
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
+        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
     _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
@@ -61,9 +63,10 @@ def context_length(folder: Path) -> int | None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that decides what the model answers: configuration, weights, tokenizer."""
-    names = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "vocab.json", "merges.txt")
-    found = {path for pattern in names for path in folder.glob(pattern) if path.is_file()}
+    """Return the SHA-256 of each file that decides what the model answers: weights, configurations, tokenizer."""
+    weights = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json")
+    text = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+    found = {path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()}
     return {path.name: manifest.sha256(path) for path in sorted(found)}
 
 
@@ -72,9 +75,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def _adapter_hint(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
-    return ""

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 
 
 def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
@@ -26,7 +26,7 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise DataError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{folder} cannot be loaded: {one_line(error)}") from error
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         raise DataError(
@@ -57,4 +57,4 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(network, adapter), tokenizer
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
-        raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}") from error

@@ -14,8 +14,8 @@ NAME = "configuration.json"
 def claim(folder: str | Path, configuration: Mapping[str, Any]) -> bool:
     """Bind a new folder to a configuration (plain JSON types), or check that it is bound to the same one.
 
-    A folder in which no work is done yet (all files but the configuration are empty) is bound anew: after a mistake in the
-    configuration or the data, that comes out before the first result, the mended command simply runs.
+    A folder without work (all its files but the configuration are empty) is bound anew, so that after a mistake that shows before
+    the first result the corrected command simply runs.
 
     Returns:
         True when an earlier run began here with the same configuration.

@@ -12,14 +12,12 @@ Forms:
     biomistral: BioMistral, a letter after an open bracket
 """
 
-import difflib
-
 from evaluation.forms.biomistral import biomistral
 from evaluation.forms.form import Form, Prompt
 from evaluation.forms.harness import lm_eval, lm_eval_continuation
 from evaluation.forms.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
 from evaluation.forms.mmedbench import mmedbench, mmedbench_rationale
-from galen.errors import UsageError
+from galen.errors import UsageError, nearest
 
 __all__ = ["FORMS", "PROTOCOLS", "Form", "Prompt", "form"]
 
@@ -47,7 +45,5 @@ def form(name: str) -> Form:
         UsageError: there is no such form.
     """
     if name not in FORMS:
-        nearest = difflib.get_close_matches(name, FORMS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(FORMS)}"
-        raise UsageError(f"unknown protocol {name!r}; {hint}")
+        raise UsageError(f"unknown protocol {name!r}; {nearest(name, FORMS)}")
     return FORMS[name]

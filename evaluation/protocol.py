@@ -1,13 +1,10 @@
 """Protocols: a prompt form, how the answer is taken from the model, and how often, as the published systems do it."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from evaluation import prompts
-from evaluation.forms.form import Form
-from galen.errors import UsageError
+from galen.errors import UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +31,13 @@ class Protocol:
     stop: tuple[str, ...] = ()
     """With `generation`: strings that end the answer; they are cut off."""
     chain_of_thought: bool = False
-    """Demonstrations need a rationale, and the answer is read from the end of the text."""
+    """The answer comes after an explanation, so that demonstrations need a rationale."""
     legacy: Literal["", "meditron", "mmedbench"] = ""
     """Whose strict reading is reported beside the robust one."""
 
-    def put(self) -> Form:
-        """Return the prompt form."""
-        return prompts.form(self.form)
 
-
-_COT = {"scoring": "generation", "max_new_tokens": 1024, "stop": ("###", "$$$"), "chain_of_thought": True, "legacy": "meditron"}
-_BRANCHES = {"branches": 5, "temperature": 0.8}
+_COT = Protocol("meditron_cot", "generation", max_new_tokens=1024, stop=("###", "$$$"), chain_of_thought=True, legacy="meditron")
+_SC_COT = dataclasses.replace(_COT, branches=5, temperature=0.8)
 
 PROTOCOLS: dict[str, Protocol] = {
     "lm_eval": Protocol("lm_eval"),
@@ -52,11 +45,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "option_texts": Protocol("lm_eval_continuation", per_byte=True),
     "meditron": Protocol("meditron", "letter", shots=3, runs=(1234, 432, 32)),
     "meditron_zero_shot": Protocol("meditron", "letter"),
-    "meditron_cot": Protocol("meditron_cot", **_COT),  # type: ignore[arg-type]
-    "meditron_sc_cot": Protocol("meditron_cot", **_COT, **_BRANCHES),  # type: ignore[arg-type]
+    "meditron_cot": _COT,
+    "meditron_sc_cot": _SC_COT,
     "meditron_chat": Protocol("meditron_chat", "letter"),
-    "meditron_chat_cot": Protocol("meditron_chat_cot", **_COT),  # type: ignore[arg-type]
-    "meditron_chat_sc_cot": Protocol("meditron_chat_cot", **_COT, **_BRANCHES),  # type: ignore[arg-type]
+    "meditron_chat_cot": dataclasses.replace(_COT, form="meditron_chat_cot"),
+    "meditron_chat_sc_cot": dataclasses.replace(_SC_COT, form="meditron_chat_cot"),
     "mmedbench": Protocol("mmedbench", "generation", max_new_tokens=1000, legacy="mmedbench"),
     "mmedbench_rationale": Protocol("mmedbench_rationale", "generation", max_new_tokens=1000, chain_of_thought=True, legacy="mmedbench"),
     "biomistral": Protocol("biomistral", "letter", shots=3, runs=(1, 2, 3)),
@@ -64,28 +57,33 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def protocol(name: str, **changes: object) -> Protocol:
-    """Return a protocol, with the settings in `changes` that are not None in place of its own.
+def protocol(
+    name: str,
+    *,
+    shots: int | None = None,
+    runs: tuple[int, ...] | None = None,
+    branches: int | None = None,
+    max_new_tokens: int | None = None,
+) -> Protocol:
+    """Return a protocol, with the settings that are not None in place of its own.
 
     Raises:
         UsageError: there is no such protocol, or a setting does not belong to it.
     """
     if name not in PROTOCOLS:
-        nearest = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(PROTOCOLS)}"
-        raise UsageError(f"unknown protocol {name!r}; {hint}")
+        raise UsageError(f"unknown protocol {name!r}; {nearest(name, PROTOCOLS)}")
     found = PROTOCOLS[name]
-    changes = {key: value for key, value in changes.items() if value is not None}
-    for key in ("branches", "max_new_tokens"):
-        if key in changes and found.scoring != "generation":
-            raise UsageError(f"--{key.replace('_', '-')} is for protocols that generate; {name} does not")
-    if changes.get("shots", 0) < 0:  # type: ignore[operator]
+    for option, value in (("--branches", branches), ("--max-new-tokens", max_new_tokens)):
+        if value is not None and found.scoring != "generation":
+            raise UsageError(f"{option} is for protocols that generate; {name} does not")
+    if shots is not None and shots < 0:
         raise UsageError("--shots must be at least 0")
-    if changes.get("shots") and found.form.startswith("mmedbench"):
+    if shots and found.form.startswith("mmedbench"):
         raise UsageError(f"--shots: the form of {name} has no place for demonstrations")
-    if "branches" in changes and not found.temperature:
+    if branches is not None and not found.temperature:
         raise UsageError(f"--branches: {name} takes the likeliest token, so that all branches would be the same; use meditron_sc_cot")
-    found = dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+    changes: dict[str, Any] = {"shots": shots, "runs": runs, "branches": branches, "max_new_tokens": max_new_tokens}
+    found = dataclasses.replace(found, **{key: value for key, value in changes.items() if value is not None})
     if not found.shots and len(found.runs) > 1:
         found = dataclasses.replace(found, runs=found.runs[:1])  # without demonstrations all runs would be the same
     return found

@@ -33,9 +33,8 @@ JUDGE = (
     "and length.\n\nQuestion:\n{prompt}\n\nReference rationale:\n{reference}\n\nCandidate rationale:\n{candidate}\n\n"
     "Reply with one line: Rating: N"
 )
-
-
 _TRIES = 3
+"""How often the judge is asked until it gives a rating."""
 
 
 def main(argv: list[str] | None = None) -> None:

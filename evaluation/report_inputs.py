@@ -165,7 +165,7 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
     estimates = {metric: Estimate(**estimate) for metric, estimate in summary["metrics"].items()}
     if summary["kind"] not in _ITEM_KEYS:
         raise DataError(f"{folder / 'results.json'}: task {name!r} is of the unknown kind {summary['kind']!r}")
-    first, *others = [folder / "items" / (f"{name}@{run}.jsonl" if run else f"{name}.jsonl") for run in summary.get("runs") or [""]]
+    first, *others = [folder / "items" / item_log.file_name(name, run) for run in summary.get("runs") or [""]]
     items = _items(first, summary["kind"])
     for other in others:  # an item's `correct` is its mean over the runs
         for id_, item in _items(other, summary["kind"]).items():

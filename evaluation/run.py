@@ -5,7 +5,7 @@
     python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench --data DATA --output scores --processes 8
 
 Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the command goes on where it
-stopped. Results with 95 % intervals stand in OUTPUT/results.json, the prompts in OUTPUT/prompts/. Several models have a folder each
+stopped. Results with 95 % intervals are in OUTPUT/results.json, the prompts in OUTPUT/prompts/. Several models have a folder each
 below OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several iterations if asked.
 On Slurm, `srun` with several tasks shares the work between them.
 """
@@ -33,16 +33,23 @@ def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     rank, of = _part(arguments.processes)
+    # what the command line names is checked and read before the first model is exported, hashed or loaded: a mistake is told at once
     settings, tasks = _asked(arguments)
-    # all input is read before the first model is exported, hashed or loaded: a mistake in it is told at once
+    models = _models(arguments)
+    contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
     files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
     items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
     shots = {name: _shots(name, task_, arguments.data, settings, items[name]) for name, task_ in tasks.items()}
     items = {name: found[: arguments.limit] for name, found in items.items()}
-    plans = _plans(arguments, rank, settings, tasks, files)
-    for plan in plans:
-        evaluator.claim(plan, rank)
-    children = _start_children(argv, arguments.processes) if rank == 0 and _PART not in os.environ else []
+    exported = _exported(arguments, models, rank)
+    if rank == 0:
+        print("reading what is scored, for its hashes …", flush=True)
+    plans = _plans(arguments, exported, settings, tasks, files, contaminated)
+    children: list[subprocess.Popen[bytes]] = []
+    if _PART not in os.environ:  # else the process that started this one has done it
+        for plan in plans:
+            evaluator.claim(plan, rank)
+        children = _start_children(argv, arguments.processes)
     try:
         for plan in plans:
             results = evaluator.evaluate(plan, items, shots, rank, of, lambda: _check_children(children))
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
-    """Return protocol and tasks that the command line names; numbers, backend and model folders are checked too."""
+    """Return protocol and tasks that the command line names; numbers, backend and adapter are checked too."""
     for name in ("limit", "branches", "max_new_tokens", "max_batch_tokens", "processes", "tensor_parallel"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
@@ -70,9 +77,6 @@ def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, 
         max_new_tokens=arguments.max_new_tokens,
     )
     _check_backend(arguments)
-    for model in arguments.model:
-        if not megatron_checkpoint.is_checkpoint(model):
-            model_folder.check_model(model)
     if arguments.adapter is not None:
         model_folder.check_adapter(arguments.adapter)
     return settings, _tasks(arguments.tasks, arguments.demonstrations)
@@ -87,23 +91,22 @@ def _shots(name: str, task_: task.Task, data: Path, settings: protocol.Protocol,
 
 
 def _plans(
-    arguments: argparse.Namespace, rank: int, settings: protocol.Protocol, tasks: dict[str, task.Task], files: dict[str, list[Path]]
+    arguments: argparse.Namespace,
+    models: list[tuple[str, Path]],
+    settings: protocol.Protocol,
+    tasks: dict[str, task.Task],
+    files: dict[str, list[Path]],
+    contaminated: contamination.Contaminated | None,
 ) -> list[evaluator.Plan]:
-    """Return what each model is scored on."""
-    models = _models(arguments, rank)
-    if rank == 0:
-        print("reading what is scored, for its hashes …", flush=True)
-    if arguments.adapter is not None and len(models) > 1:
-        raise UsageError("--adapter goes with one --model")
+    """Return what each model, given by name and folder, is scored on."""
     for _, model in models:
-        length = model_folder.context_length(model_folder.check_model(model))
+        length = model_folder.context_length(model)
         for name, task_ in tasks.items():
             scoring.check_length(name, task_, length)
-    contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
     return [
         evaluator.Plan(
             model=model,
-            output=output,
+            output=arguments.output / name if len(models) > 1 else arguments.output,
             name=name,
             adapter=arguments.adapter,
             protocol_name=arguments.protocol,
@@ -115,10 +118,10 @@ def _plans(
             backend=arguments.backend,
             tensor_parallel=arguments.tensor_parallel,
             contaminated=contaminated,
-            configuration=_configuration(arguments, model, name, settings, tasks, files),
+            configuration={} if _PART in os.environ else _configuration(arguments, model, name, settings, tasks, files),
             files=[path for paths in files.values() for path in paths],
         )
-        for model, output, name in _outputs(arguments, models)
+        for name, model in models
     ]
 
 
@@ -211,30 +214,33 @@ def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
     return tasks
 
 
-def _models(arguments: argparse.Namespace, rank: int) -> list[tuple[str, Path]]:
-    """Return names and Hugging Face folders of all models; Megatron checkpoints are exported to OUTPUT.models first."""
-    found = []
+def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]:
+    """Return name and folder of each model, and of a Megatron checkpoint the iteration."""
+    found: list[tuple[str, Path, int | None]] = []
     for model in arguments.model:
         if megatron_checkpoint.is_checkpoint(model):
-            exports = arguments.output.with_name(f"{arguments.output.name}.models")
-            for iteration in megatron_checkpoint.iterations(model, arguments.iterations):
-                name = f"iter_{iteration:07d}"
-                found.append((name, megatron_checkpoint.export(model, iteration, exports / name, rank)))
+            found += [(f"iter_{number:07d}", model, number) for number in megatron_checkpoint.iterations(model, arguments.iterations)]
         elif arguments.iterations is not None:
             raise UsageError(f"--iterations is for Megatron checkpoints; {model} is none")
         else:
-            found.append((model.resolve().name, model))
+            found.append((model.resolve().name, model_folder.check_model(model), None))
+    names = [name for name, _, _ in found]
+    if len(found) > 1 and arguments.adapter is not None:
+        raise UsageError("--adapter goes with one --model")
+    if len(found) > 1 and (arguments.name or len(set(names)) < len(names)):
+        raise UsageError(f"several models are named by their folders, which must differ ({', '.join(names)}), not by --name")
     return found
 
 
-def _outputs(arguments: argparse.Namespace, models: list[tuple[str, Path]]) -> list[tuple[Path, Path, str]]:
-    """Return model, output folder and name of each model."""
-    if len(models) == 1:
-        return [(models[0][1], arguments.output, arguments.name or arguments.output.name)]
-    names = [name for name, _ in models]
-    if arguments.name or len(set(names)) < len(names):
-        raise UsageError(f"several models are named by their folders, which must differ ({', '.join(names)}), not by --name")
-    return [(model, arguments.output / name, name) for name, model in models]
+def _exported(arguments: argparse.Namespace, models: list[tuple[str, Path, int | None]], rank: int) -> list[tuple[str, Path]]:
+    """Return name and Hugging Face folder of each model; Megatron checkpoints are exported to OUTPUT.models."""
+    exports = arguments.output.with_name(f"{arguments.output.name}.models")
+    folders = [
+        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank)
+        for name, folder, iteration in models
+    ]
+    names = [name for name, _, _ in models] if len(models) > 1 else [arguments.name or arguments.output.name]
+    return list(zip(names, folders, strict=True))
 
 
 def _configuration(
@@ -262,14 +268,17 @@ def _configuration(
 
 
 def _part(processes: int) -> tuple[int, int]:
-    """Return this process' number and how many there are, from `--processes`, torchrun or Slurm."""
-    for rank, of in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if _PART not in os.environ and int(os.environ.get(of, "1")) > 1:
+    """Return this process' number and how many there are, from `--processes`, torchrun or srun."""
+    if _PART in os.environ:
+        number, _, of_all = os.environ[_PART].partition("/")
+        return int(number), int(of_all)
+    # not SLURM_NTASKS: the batch script itself has it too, before any task is started
+    for rank, of in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if int(os.environ.get(of, "1")) > 1:
             if processes > 1:
                 raise UsageError(f"--processes is for one machine; here {os.environ[of]} processes were started already")
             return int(os.environ[rank]), int(os.environ[of])
-    number, _, of_all = os.environ.get(_PART, f"0/{processes}").partition("/")
-    return int(number), int(of_all)
+    return 0, processes
 
 
 def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[bytes]]:

@@ -1,46 +1,20 @@
 """From a task and its items to scored items. Knows no model: a backend replies to requests."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from evaluation import choice, document, encoding, jsonl
+from evaluation.backend import Backend, Part
 from evaluation.choice import Item, Job
 from evaluation.demonstrations import Shots
 from evaluation.item_log import ItemLog
-from evaluation.protocol import Protocol as ScoringProtocol
+from evaluation.protocol import Protocol
 from evaluation.question_sets import rows
 from evaluation.task import PerplexityTask, Task
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.progress import Progress
-
-Part = tuple[int, int]
-
-
-class Backend(Protocol):
-    """What scores: a tokenizer, and replies to requests batch by batch, each with its request's place (see `TransformersBackend`)."""
-
-    tokenizer: Any
-    context_length: int | None
-
-    def log_likelihoods(
-        self, requests: Sequence[encoding.Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
-    ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Yield each request's place and its continuations' log-likelihoods."""
-        ...
-
-    def next_tokens(
-        self, requests: Sequence[encoding.Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
-    ) -> Iterator[list[tuple[int, list[float], int]]]:
-        """Yield the same, and the likeliest token of the vocabulary."""
-        ...
-
-    def generate(
-        self, requests: Sequence[encoding.GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = (0, 1)
-    ) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yield each request's place and its answers."""
-        ...
 
 
 def input_files(task: Task, data: Path) -> list[Path]:
@@ -79,16 +53,11 @@ def check_length(name: str, task: Task, length: int | None) -> None:
         raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
 
 
-def runs(task: Task, protocol: ScoringProtocol) -> list[int]:
+def runs(task: Task, protocol: Protocol) -> list[int]:
     """Return the runs of a task: one, or one for each set of demonstrations."""
     if isinstance(task, PerplexityTask):
         return [0]
     return list(protocol.runs[:1] if task.frozen_demonstrations else protocol.runs)  # runs with the same demonstrations would be the same
-
-
-def log_path(output: Path, name: str, run: int, of: Sequence[int]) -> Path:
-    """Return where the items of a task's run stand: the run is part of the name where there are several."""
-    return output / "items" / (f"{name}@{run}.jsonl" if len(of) > 1 else f"{name}.jsonl")
 
 
 def score(
@@ -96,12 +65,12 @@ def score(
     task: Task,
     items: Sequence[Any],
     shots: Shots,
-    protocol: ScoringProtocol,
+    protocol: Protocol,
     run: int,
     backend: Backend,
     log: ItemLog,
     max_batch_tokens: int,
-    part: Part = (0, 1),
+    part: Part,
 ) -> None:
     """Score all items that `log` lacks and that are this process' part, appending each batch as it comes."""
     wanted = {item.id for item in items}
@@ -114,7 +83,7 @@ def score(
     else:
         work = choice.job(name, list(items), shots, protocol, run, backend)
         _record_prompts(log.path, items, work, part)
-    replies = getattr(backend, work.method)(work.requests, max_batch_tokens, done, part)
+    replies = work.ask(work.requests, max_batch_tokens, done, part)
     with Progress(log.path.stem, total=(len(items) - len(done)) / part[1], unit="items") as progress:
         for batch in replies:
             progress.update(log.append([work.build(*reply) for reply in batch]))
@@ -136,14 +105,11 @@ def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[document.Do
     def build(place: int, values: list[float]) -> Item:
         return perplexity_item(items[place], requests[place], encoded[place][1], values)
 
-    return Job("log_likelihoods", requests, build, [])
+    return Job(backend.log_likelihoods, requests, build, [])
 
 
 def perplexity_item(item: document.Document, request: encoding.Request, size: int, values: list[float]) -> Item:
     """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the source where the document names one."""
-    if not abs(values[0]) < float("inf"):
-        raise DataError(
-            f"document {item.id}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32"
-        )
-    found = {"id": item.id, "nll": -values[0], "tokens": len(request.continuations[0]), "bytes": size}
+    [value] = choice.finite(values, f"document {item.id}")
+    found = {"id": item.id, "nll": -value, "tokens": len(request.continuations[0]), "bytes": size}
     return found | ({"subject": item.source} if item.source else {})

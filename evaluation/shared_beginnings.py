@@ -10,11 +10,9 @@ _GROUP_COST = 256
 
 def common_length(prompts: Sequence[list[int]]) -> int:
     """Return how many tokens all prompts begin with; at least one token of each is left over."""
-    if not prompts:
-        return 0
     low, high = min(prompts), max(prompts)  # of lists in order, these two differ earliest
     shortest = min(map(len, prompts)) - 1
-    return next((place for place in range(shortest) if low[place] != high[place]), max(shortest, 0))
+    return next((place for place in range(shortest) if low[place] != high[place]), shortest)
 
 
 def groups(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:

@@ -50,11 +50,5 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
 
 def _binomial(successes: int, trials: int) -> float:
     """Return the exact two-sided p-value of so many successes at a chance of one half."""
-    tail = min(successes, trials - successes)
-    logs = [math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) - trials * math.log(2) for k in range(tail + 1)]
-    return min(2 * math.exp(_log_sum(logs)), 1.0)
-
-
-def _log_sum(logs: list[float]) -> float:
-    largest = max(logs)
-    return largest + math.log(sum(math.exp(value - largest) for value in logs))
+    tail = sum(math.comb(trials, k) for k in range(min(successes, trials - successes) + 1))
+    return min(2 * tail / 2**trials, 1.0)

@@ -22,7 +22,7 @@ _MEASURES = {
 
 
 def summarise(
-    task: Task, by_run: Sequence[Sequence[Item]], runs: Sequence[int], chance: float, contaminated: Collection[str] | None
+    task: Task, by_run: Sequence[Sequence[Item]], runs: Sequence[int], chance: float | None, contaminated: Collection[str] | None
 ) -> Item:
     """Return a task's entry of `results.json`: kind, number of items, metrics with 95 % intervals, and what the kind has besides.
 
@@ -30,14 +30,10 @@ def summarise(
         task: its specification.
         by_run: items of each run, in the same order in each.
         runs: names of the runs.
-        chance: for multiple choice, how many questions guessing a single option gets right.
+        chance: for multiple choice, the accuracy of guessing a single option.
         contaminated: ids of items that the training corpus holds, or None when this was not looked at.
     """
-    if isinstance(task, PerplexityTask):
-        entry = _perplexity(by_run[0])
-    else:
-        entry = _choice(by_run, runs)
-        entry["chance"] = chance / len(by_run[0])
+    entry = _perplexity(by_run[0]) if isinstance(task, PerplexityTask) else {**_choice(by_run, runs), "chance": chance}
     if contaminated is not None:
         entry |= _clean(task, by_run, contaminated)
     return {"kind": task.kind, "items": len(by_run[0]), **entry}

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     for compared in comparisons:
         for row in compared.rows:
             for metric, estimate in row.metrics.items():
-                main = metric == compared.metric and row.difference is not None
-                tests = [f"{row.difference.value:.4f}", f"{row.p:.4g}", f"{row.corrected_p:.4g}"] if main and row.difference else [""] * 3
+                tests = [""] * 3
+                if metric == compared.metric and row.difference is not None:
+                    tests = [f"{row.difference.value:.4f}", f"{row.p:.4g}", f"{row.corrected_p:.4g}"]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
                 rows.append([compared.task, row.model, str(compared.items), metric, *values, *tests])
     note = "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests of this table."
@@ -111,15 +112,13 @@ def _shown(value: float | None) -> str:
 
 
 def _markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    def rows() -> Iterator[str]:
-        for place, row in enumerate(table.rows):
-            yield line([f"**{row[0]}**", *row[1:]] if place < table.own < len(table.rows) else row)
-
+    rows = [
+        [f"**{row[0]}**", *row[1:]] if place < table.own < len(table.rows) else row  # ours in bold where there are others
+        for place, row in enumerate(table.rows)
+    ]
+    head, *lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.columns, *rows])
     rule = "|---|" + "---:|" * (len(table.columns) - 1)
-    return "\n".join([f"### {table.title}", "", line(table.columns), rule, *rows(), "", table.note, ""])
+    return "\n".join([f"### {table.title}", "", head, rule, *lines, "", table.note, ""])
 
 
 def _escaped(text: str) -> str:

@@ -1,6 +1,5 @@
-"""A task: one short YAML that says what is scored. Built-in ones stand in `evaluation/tasks/`, others are named by their path."""
+"""A task: one short YAML file that says what is scored. Built-in ones are in `evaluation/tasks/`, others are named by their path."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from evaluation import question_sets
 from evaluation.question import Question
 from evaluation.question_sets import rows
 from galen import recipe
-from galen.errors import UsageError
+from galen.errors import UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "tasks"
 
@@ -84,9 +83,7 @@ def load(name: str) -> tuple[str, Task]:
     built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     path = built_in.get(name, Path(name))
     if name not in built_in and path.suffix not in (".yaml", ".yml"):
-        nearest = difflib.get_close_matches(name, built_in, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"built-in tasks: {', '.join(built_in)}"
-        raise UsageError(f"unknown task {name!r}; {hint} (or give the path of a task's .yaml file)")
+        raise UsageError(f"unknown task {name!r}; {nearest(name, built_in)} (or give the path of a task's .yaml file)")
     return path.stem, recipe.load(_KINDS[_kind(path)], path)
 
 

@@ -5,14 +5,13 @@ letters and digits together and signs apart, in lower case. An empty text scores
 """
 
 import functools
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError
-
-_EXTRA = "pip install 'galen[evaluation]'"
+from galen.errors import DataError, UsageError, one_line
 
 
 def words(text: str, language: str) -> list[str]:
@@ -50,7 +49,7 @@ class BertScore:
         layer: whose hidden states are compared; None takes the last. bert-score's choice for that model is layer 9.
 
     Raises:
-        DataError: the folder holds no encoder.
+        DataError: the folder holds no encoder, or not all of its weights.
     """
 
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
@@ -58,9 +57,13 @@ class BertScore:
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._encoder = AutoModel.from_pretrained(folder).eval()
+            encoder, found = AutoModel.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder} cannot be loaded as an encoder: {' '.join(str(error).split())[:300]}") from error
+            raise DataError(f"{folder} cannot be loaded as an encoder: {one_line(error)}") from error
+        lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # which is not read here
+        if lacking:  # `transformers` fills them with random numbers
+            raise DataError(f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for example {lacking[0]}")
+        self._encoder = encoder.eval()
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:
@@ -105,9 +108,7 @@ def _cutter(language: str) -> Callable[[str], list[str]]:
 
 
 def _imported(name: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UsageError(f"the package {name.split('.')[0]} is missing: {_EXTRA}") from None
+        raise UsageError(f"the package {name.split('.')[0]} is missing: pip install 'galen[evaluation]'") from None

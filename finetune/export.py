@@ -17,7 +17,7 @@ from typing import Any
 from finetune import model_card
 from galen import cli, manifest
 from galen.atomic import atomic_folder
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -87,8 +87,7 @@ def _push(folder: Path, repository: str) -> None:
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model, tokenizer and card")
     except Exception as error:  # whatever the client's HTTP library raises: no network, no token, refused
-        told = " ".join(str(error).split())[:300]
-        raise DataError(f"{folder} is written, but was not uploaded: {told}; the same command tries it again") from error
+        raise DataError(f"{folder} is written, but was not uploaded: {one_line(error)}; the same command tries it again") from error
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from evaluation.backend_transformers import TransformersBackend, default_dtype
 from evaluation.network import load
 from evaluation.question import Question
 from finetune.validation_accuracy import correct
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
 
@@ -48,7 +48,7 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
         prompt_rate, new_rate = _speed(network, device)
         answers = correct(TransformersBackend.of_network(network, tokenizer, device), [(item, protocol) for item in questions])
     except (ValueError, RuntimeError, ImportError, AssertionError) as error:
-        raise DataError(f"{folder} does not run on this machine ({device}): {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{folder} does not run on this machine ({device}): {one_line(error)}") from error
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else network.get_memory_footprint()
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return Measurement(size, memory, prompt_rate, new_rate, answers)

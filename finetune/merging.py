@@ -7,7 +7,7 @@ from typing import Any
 from evaluation import model_folder
 from galen import manifest
 from galen.atomic import atomic_folder
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
 
 
 def check(configuration: dict[str, Any]) -> Any:
@@ -25,7 +25,7 @@ def check(configuration: dict[str, Any]) -> Any:
     try:
         checked = MergeConfiguration.model_validate(configuration)
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"mergekit refuses its configuration: {' '.join(str(error).split())[:400]}") from None
+        raise UsageError(f"mergekit refuses its configuration: {one_line(error)}") from None
     known = {method.spec.name: {parameter.name for parameter in method.spec.parameters} for method in registered_methods()}
     if checked.merge_method not in known:
         raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}")
@@ -85,7 +85,7 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
         try:
             run_merge(configuration, str(temporary), options)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
-            raise DataError(f"mergekit cannot merge these models: {' '.join(str(error).split())[:400]}") from error
+            raise DataError(f"mergekit cannot merge these models: {one_line(error)}") from error
         counts = _check_weights(temporary)
         model_folder.check_model(temporary)
         hashes = {folder / name: digest for folder in _models(configuration) for name, digest in model_folder.hashes(folder).items()}

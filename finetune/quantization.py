@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from finetune import network
-from galen.errors import DataError, UsageError, nearest
+from galen.errors import DataError, UsageError, nearest, one_line
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
@@ -47,7 +47,7 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
                 log_dir=None,
             )
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"llmcompressor cannot quantise {model} by {name}: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"llmcompressor cannot quantise {model} by {name}: {one_line(error)}") from error
     loaded.save_pretrained(output, save_compressed=True)
 
 

@@ -24,3 +24,8 @@ def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
     meant = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's exception says as one line, the end of a long text cut off."""
+    return " ".join(str(error).split())[:400]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt, demonstrated
+from evaluation.forms.form import Prompt
 from evaluation.question import Question
 
 _INSTRUCTION = "The following are multiple choice questions (with answers) about medical knowledge. \n "
@@ -10,7 +10,7 @@ _INSTRUCTION = "The following are multiple choice questions (with answers) about
 
 def biomistral(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
     """Return the form whose answer is the letter after an open bracket; demonstrations end in their letter."""
-    before = demonstrated(demonstrations, lambda item: _element(item) + item.answer, " \n ")
+    before = "".join(f"{_element(item)}{item.answer} \n " for item in demonstrations)
     return Prompt(_INSTRUCTION + before + _element(question), {letter: letter for letter in question.options}, question.answer)
 
 

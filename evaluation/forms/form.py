@@ -1,6 +1,6 @@
 """What a prompt form gives: the text a model reads, the texts that would answer, and the text that training teaches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from evaluation.question import Question
@@ -31,8 +31,3 @@ def right(question: Question, continuations: dict[str, str]) -> str:
 def lines(question: Question) -> str:
     """Return the options as `A. …`, one a line."""
     return "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
-
-
-def demonstrated(demonstrations: Sequence[Question], shown: Callable[[Question], str], separator: str) -> str:
-    """Return the demonstrations, each shown with its answer and followed by the separator."""
-    return "".join(shown(item) + separator for item in demonstrations)

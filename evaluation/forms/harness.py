@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt, demonstrated, lines, right
+from evaluation.forms.form import Prompt, lines, right
 from evaluation.question import Question
 
 
@@ -16,25 +16,21 @@ def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prom
     if question.question_set == "mmlu":
         subject = question.subject.replace("_", " ")
         description = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    return _prompt(question, description, demonstrated(demonstrations, _shown, "\n\n"))
+    shown = (_prompt(item) for item in demonstrations)
+    return _prompt(question, description + "".join(f"{prompt.text}{prompt.target}\n\n" for prompt in shown))
 
 
 def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
     """Return the form of its `mmlu_continuation` and `headqa`: the options are not listed, their texts are the continuations."""
-    before = demonstrated(demonstrations, lambda item: _open(item) + right(item, _texts(item)), "\n\n")
+    before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in demonstrations)
     continuations = _texts(question)
     return Prompt(before + _open(question), continuations, right(question, continuations))
 
 
-def _prompt(question: Question, *before: str) -> Prompt:
-    answers = question.options if question.question_set == "pubmedqa" else {letter: letter for letter in question.options}
-    continuations = {letter: f" {answer}" for letter, answer in answers.items()}
-    return Prompt("".join(before) + _question(question), continuations, right(question, continuations))
-
-
-def _shown(question: Question) -> str:
-    prompt = _prompt(question)
-    return prompt.text + prompt.target
+def _prompt(question: Question, before: str = "") -> Prompt:
+    words = question.question_set == "pubmedqa"
+    continuations = _texts(question) if words else {letter: f" {letter}" for letter in question.options}
+    return Prompt(before + _question(question), continuations, right(question, continuations))
 
 
 def _question(question: Question) -> str:

@@ -7,16 +7,17 @@ Both evaluation and fine-tuning read through it, so that what is trained on has 
 """
 
 import dataclasses
-import difflib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import orjson
 
 from evaluation import question
 from evaluation.question import Question
 from evaluation.question_sets import english, multilingual, rows
 from evaluation.question_sets.rows import Row
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, nearest
 
 Reader = Callable[[Row], Question | None]
 
@@ -45,9 +46,7 @@ def reader(name: str) -> Reader:
         UsageError: there is no such layout.
     """
     if name not in READERS:
-        nearest = difflib.get_close_matches(name, READERS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(READERS)}"
-        raise UsageError(f"unknown question set {name!r}; {hint}")
+        raise UsageError(f"unknown question set {name!r}; {nearest(name, READERS)}")
     return READERS[name]
 
 
@@ -107,8 +106,6 @@ def select(questions: list[Question], ids: Path | None = None, subjects: list[st
 
 
 def _ids(path: Path) -> set[str]:
-    import orjson
-
     try:
         return {str(item) for item in orjson.loads(path.read_bytes())}
     except (OSError, orjson.JSONDecodeError, TypeError) as error:

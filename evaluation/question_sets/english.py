@@ -146,9 +146,7 @@ def truthfulqa(row: Row) -> Question:
     text = row.text("question")
     order = sorted(range(len(choices)), key=lambda index: hashlib.sha256(f"{text}\n{choices[index]}".encode()).digest())
     given = lettered([choices[index] for index in order], row)
-    return Question(
-        row.id, "", text, given, LETTERS[order.index(labels.index(1))], "truthfulqa", subject=row.optional_text("category") or ""
-    )
+    return Question(row.id, "", text, given, LETTERS[order.index(labels.index(1))], "truthfulqa", subject=row.optional_text("category"))
 
 
 def medxpertqa(row: Row) -> Question:

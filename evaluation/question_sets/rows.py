@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from evaluation import jsonl
-from galen.errors import DataError, GalenError, UsageError
+from galen.errors import DataError, GalenError, UsageError, one_line
 
 HUB = "hub:"
 """Beginning of a source on the hub: `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
@@ -152,6 +152,6 @@ def _hub(source: str) -> Iterator[Row]:
     try:
         table = datasets.load_dataset(name, *configuration, split=split)
     except Exception as error:  # the library raises many kinds, of its own, of the network, of the file system
-        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{source} cannot be read: {one_line(error)}") from error
     for number, record in enumerate(table, start=1):
         yield Row(dict(record), f"{source}, row {number}", configuration[0] if configuration else split, number)

@@ -57,7 +57,7 @@ def test_every_answer_of_the_table_is_read():
 
 @pytest.mark.parametrize(
     ("text", "letters"),
-    [("A, " * 700, ("A",)), ("option A, " * 300, ("A",)), ("The answer is:" + "\n" * 1000 + "x", None), ("Answer: " + "**" * 1000, None)],
+    [("A, " * 700, ("A",)), ("option A, " * 300, ("A",)), ("The answer is:" + "\n" * 200 + "x", None), ("Answer: " + "**" * 1000, None)],
 )
 def test_answers_that_repeat_themselves_come_to_an_end(text, letters):
     """A search that tries all ways to share signs between its parts would go on for ever."""

@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation import encoding, prompts, question
-from evaluation.backend_transformers import TransformersBackend, batches, default_device, default_dtype
+from evaluation.backend import batches
+from evaluation.backend_transformers import TransformersBackend, default_device
 from evaluation.encoding import Request
 from evaluation.prompts import Prompt
 from galen.errors import DataError, UsageError
@@ -65,18 +66,21 @@ def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max
         assert found[place] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_document_is_scored_from_the_prefix_token_on(backend, naive):
-    text = "The heart of 12 rats was studied in all groups."
-    request, size = encoding.encode_document(backend.tokenizer, text, 256)
-    assert size == len(text)
-    assert score(backend, [request], 1000)[0] == pytest.approx([naive("<|endoftext|>", text)], rel=1e-6)
+@pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
+def test_documents_are_scored_from_the_prefix_token_on(backend, naive, max_batch_tokens):
+    texts = ["The heart of 12 rats was studied in all groups.", "Aspirin.", "血圧 was lowered by 5 % in " + "adults and " * 9]
+    requests, sizes = zip(*(encoding.encode_document(backend.tokenizer, text, 256) for text in texts), strict=True)
+    assert sizes == tuple(len(text.encode()) for text in texts)
+    found = score(backend, requests, max_batch_tokens)
+    for place, text in enumerate(texts):
+        assert found[place] == pytest.approx([naive("<|endoftext|>", text)], abs=1e-4)
 
 
 def test_a_long_document_is_cut_and_its_bytes_with_it(backend):
     request, size = encoding.encode_document(backend.tokenizer, "血圧 heart " * 50, 8)
     assert len(request.continuations[0]) == 8
     assert 0 < size < len(("血圧 heart " * 50).encode())
-    assert backend.tokenizer.decode(request.continuations[0]).rstrip("�").encode().__len__() == size
+    assert len(backend.tokenizer.decode(request.continuations[0]).rstrip("�").encode()) == size
 
 
 def test_batches_without_what_is_done_give_the_same_bits(backend):
@@ -123,10 +127,6 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
     assert default_device(4) == "cuda:3"
 
 
-def test_default_dtype():
-    assert (default_dtype("cpu"), default_dtype("cuda")) == ("float32", "bfloat16")
-
-
 def test_folders_that_are_no_models(tiny_llama, tmp_path):
     with pytest.raises(UsageError, match="there is no model folder"):
         TransformersBackend(tmp_path / "missing")
@@ -158,7 +158,9 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
     config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2)
     model = MistralForCausalLM(config).eval()
     backend = TransformersBackend.of_network(model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu"))
-    requests = [Request(list(range(5, 30 + n)), [[7], [8, 9, 10], [8, 9]]) for n in range(5)]
+    requests = [Request(list(range(5, 30 + n)), [[7], [6], [8, 9, 10], [8, 9], [8, 2]]) for n in range(5)]
+    forward, sizes = backend.forward, []
+    backend.forward = lambda tokens_rs, *rest, **options: sizes.append(tokens_rs.numel()) or forward(tokens_rs, *rest, **options)
     for batch in backend.next_tokens(requests, 200):
         for place, values, top in batch:
             for continuation, value in zip(requests[place].continuations, values, strict=True):
@@ -169,3 +171,4 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
                 expected = sum(logits[n - 1, ids[n]].item() for n in range(start, len(ids)))
                 assert value == pytest.approx(expected, abs=1e-5)
                 assert top == int(logits[start - 1].argmax())
+    assert max(sizes) <= 200 and sum(sizes) < 3 * 5 * 32  # three rows a request: what continuations have alike is there once

@@ -1,9 +1,12 @@
 """Golden prompts, character by character, as the published code of each system builds them."""
 
+from dataclasses import replace
+
 import pytest
 
 from evaluation import prompts
 from evaluation.question import Question
+from galen.errors import UsageError
 
 MCQ = Question(
     "1",
@@ -153,12 +156,19 @@ def test_harness_few_shot_and_pubmedqa():
     shot = "Question: Which ion?\nA. Na\nB. K\nC. Ca\nAnswer:"
     check("lm_eval", MCQ, [OTHER], f"{shot} C\n\nQuestion: {MCQ.question}\nA. Aspirin\nB. Heparin\nC. Salt\nAnswer:", SPACED, " B")
     words = {"A": " yes", "B": " no", "C": " maybe"}
+    in_context = replace(MCQ, context="Forty patients.")
+    check("lm_eval", in_context, [], f"Forty patients.\n\nQuestion: {MCQ.question}\nA. Aspirin\nB. Heparin\nC. Salt\nAnswer:", SPACED, " B")
     check("lm_eval", PUBMEDQA, [], "Abstract: Forty patients.\nNone died.\nQuestion: Is it safe?\nAnswer:", words, " maybe")
     texts = {"A": " Na", "B": " K", "C": " Ca"}
-    check("lm_eval_continuation", OTHER, [], "Question: Which ion?\nAnswer:", texts, " Ca")
+    check("lm_eval_continuation", replace(OTHER, context="Forty."), [], "Forty.\n\nQuestion: Which ion?\nAnswer:", texts, " Ca")
     check("lm_eval_continuation", OTHER, [OTHER], "Question: Which ion?\nAnswer: Ca\n\nQuestion: Which ion?\nAnswer:", texts, " Ca")
 
 
 def test_several_right_options_are_taught_together():
     assert prompts.form("lm_eval")(SEVERAL).target == " A,C"
     assert prompts.form("meditron")(SEVERAL).target == "A,C"
+
+
+def test_an_unknown_form_names_the_nearest():
+    with pytest.raises(UsageError, match=r"unknown protocol 'lmeval'; did you mean 'lm_eval'\?"):
+        prompts.form("lmeval")

@@ -106,9 +106,9 @@ def harness(tiny_llama, tmp_path_factory):
 
     model = HFLM(pretrained=str(tiny_llama), device="cpu", dtype="float32", batch_size=8)
 
-    def both(kind, template, protocol, count=40):
+    def both(kind, template, protocol):
         work = tmp_path_factory.mktemp(kind)
-        rows = list(records(kind, count))
+        rows = list(records(kind, 20))
         (work / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (work / "harness.yaml").write_text(template.format(file=work / "test.jsonl"))
         environment.setenv("HF_DATASETS_CACHE", str(work / "cache"))

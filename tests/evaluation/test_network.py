@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from evaluation import network
+from evaluation import model_folder, network
 from galen.errors import DataError
 
 
@@ -35,3 +35,10 @@ def test_an_adapter_of_a_shallower_model_is_told(make_llama, tied_llama, tmp_pat
     get_peft_model(shallow, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
     with pytest.raises(DataError, match=r"adapter cannot be loaded on .*missing adapter keys.*layers\.2"):
         network.with_adapter(*network.load(tied_llama), tmp_path / "adapter")
+
+
+def test_the_tokens_that_end_an_answer_are_part_of_the_model(copy):
+    before = model_folder.hashes(copy)
+    (copy / "generation_config.json").write_text('{"eos_token_id": [0, 7]}')
+    after = model_folder.hashes(copy)
+    assert [name for name in after if after[name] != before.get(name)] == ["generation_config.json"]

@@ -10,7 +10,7 @@ from evaluation.forms import meditron
 from evaluation.protocol import PROTOCOLS, Protocol, protocol
 from evaluation.question import Question
 from galen.errors import DataError, UsageError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, import_model
 from tests.conftest import run as run_command
 
 
@@ -138,7 +138,10 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
     )
     run.main(arguments)
     assert "clean" not in results_of(tmp_path / "scores")
+    manifest = tmp_path / "scores" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seconds": 99.5}))
     run.main([*arguments, "--contamination", str(index)])  # the scores are there; only the results are written anew
+    assert json.loads(manifest.read_text())["seconds"] == 99.5  # still how long the scoring took
     entry = results_of(tmp_path / "scores")
     assert (entry["contaminated"], entry["clean"]["items"]) == (1, 7)
     items = lines_of(tmp_path / "scores", "items/medqa.jsonl")
@@ -245,14 +248,31 @@ def test_option_texts_are_compared_per_byte():
 
 @pytest.mark.multiprocess
 def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_llama, tmp_path):
-    checkpoint = tmp_path / "checkpoints"
-    run_command("checkpoints_convert/hf_to_megatron.py", "--hf", tiny_llama, "--output", checkpoint)
+    checkpoint = import_model(tiny_llama, tmp_path / "checkpoints")
     run.main(arguments)
-    run.main([*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "of_megatron")])
+    of_megatron = [*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "of_megatron")]
+    run.main(of_megatron)
     expected, found = (lines_of(tmp_path / name, "items/medqa.jsonl") for name in ("scores", "of_megatron"))
     assert found == expected
-    for wanted, error, message in [("7,x", UsageError, "must be all or numbers"), ("7", DataError, "holds no iteration 7")]:
+    [export] = (tmp_path / "of_megatron.models").iterdir()
+    (export / "manifest.json").unlink()  # now it could be any model
+    with pytest.raises(DataError, match="exists and was not made from this model"):
+        run.main(of_megatron)
+
+
+def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
+    checkpoint = tmp_path / "checkpoints"
+    for iteration in (5, 10):
+        (checkpoint / f"iter_{iteration:07d}").mkdir(parents=True)
+    (checkpoint / "latest_checkpointed_iteration.txt").write_text("10")
+    for options, error, message in [
+        (["--iterations", "5,x"], UsageError, "must be all or numbers"),
+        (["--iterations", "7"], DataError, "holds no iteration 7; there are 5, 10"),
+        (["--iterations", "all", "--name", "x"], UsageError, r"several models are named by their folders, .*iter_0000005, iter_0000010"),
+        (["--contamination", str(tmp_path / "none.jsonl")], DataError, r"there is no file .*none\.jsonl"),
+    ]:
         with pytest.raises(error, match=message):
-            run.main([*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "none"), "--iterations", wanted])
+            run.main([*arguments, "--model", str(checkpoint), *options])
     with pytest.raises(UsageError, match="--iterations is for Megatron checkpoints"):
         run.main([*arguments, "--iterations", "all"])
+    assert not (tmp_path / "scores").exists() and not (tmp_path / "scores.models").exists()

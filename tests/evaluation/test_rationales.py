@@ -17,7 +17,7 @@ for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
 
 @pytest.fixture
 def server():
-    """A server whose `reply` is a function from a message to an answer; `asked` holds all messages."""
+    """A server; `reply` is a function from a message to an answer, a status, or None to break off; `asked` holds all messages."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -26,8 +26,10 @@ def server():
             server.asked.append(message)
             answer = server.reply(message)
             self.send_response(answer if isinstance(answer, int) else 200)
+            if answer is None:  # breaks off
+                self.send_header("Content-Length", "99")
             self.end_headers()
-            if not isinstance(answer, int):
+            if isinstance(answer, str):
                 self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
 
         def log_message(self, *_):
@@ -64,6 +66,7 @@ def test_words_of_a_language(language, text, words):
 
 def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -81,6 +84,12 @@ def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
     precision = sum(max(row) for row in best) / len(a)
     recall = sum(max(row[place] for row in best) for place in range(len(b))) / len(b)
     assert metric.f1(one, other) == pytest.approx(100 * 2 * precision * recall / (precision + recall), abs=1e-3)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("pooler.dense.weight", "encoder.layer.1.output.dense.weight"):
+        del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights, for example encoder\.layer\.1\.output\.dense\.weight"):
+        text_metrics.BertScore(tmp_path)
 
 
 @pytest.fixture
@@ -130,7 +139,7 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
 def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
     arguments = [str(scores), "--task", "fr", "--output", str(tmp_path / "o.jsonl"), "--endpoint", server.url, "--endpoint-model", "m"]
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answers = iter([503, 429, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
+    answers = iter([503, 429, None, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
     server.reply = lambda _: next(answers)
     rationales.main(arguments)
     server.reply = lambda _: 401

@@ -24,7 +24,7 @@ def write_model(folder, name, right):
         write_text(folder / "items" / f"{task}.jsonl", "".join(json.dumps(item) + "\n" for item in items))
         prompts = [json.dumps({"id": item["id"], "prompt": f"Which <organ>, {item['id']}?"}) + "\n" for item in items]
         write_text(folder / "prompts" / f"{task}.jsonl", "".join(prompts))
-        tasks[task] = summary.summarise(MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 20.0, None)
+        tasks[task] = summary.summarise(MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None)
     results = {"model": {"name": name, "path": name, "adapter": None}, "protocol": "lm_eval", "tasks": tasks, "versions": {}}
     write_text(folder / "results.json", json.dumps(results))
     return folder

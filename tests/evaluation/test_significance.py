@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evaluation import agreement, calibration, metrics, significance
 from galen.errors import DataError
@@ -29,7 +30,6 @@ def test_holm_by_hand():
 
 
 def test_kendall_tau_is_scipys():
-    stats = pytest.importorskip("scipy.stats", reason="comes with lm-eval, in the extra `test`")
     source = np.random.default_rng(1)
     first, second = source.integers(0, 6, 50), source.integers(0, 6, 50)
     assert significance.kendall_tau(first, second) == pytest.approx(stats.kendalltau(first, second).statistic)

@@ -1,0 +1,24 @@
+"""How processes that share the work wait for each other."""
+
+import time
+from pathlib import Path
+
+from galen.errors import DataError
+
+STEP = 2.0
+"""Seconds between two looks."""
+PATIENCE = 3600.0
+"""Seconds without anything new before giving up."""
+
+
+def wait_for(path: Path) -> None:
+    """Wait until the first process has made a file or folder.
+
+    Raises:
+        DataError: it is not there after `PATIENCE` seconds.
+    """
+    started = time.monotonic()
+    while not path.exists():
+        if time.monotonic() - started > PATIENCE:
+            raise DataError(f"the first process did not make {path}")
+        time.sleep(STEP)
