@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +54,7 @@ class TextTokenizer(Protocol):
 def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
     """Load the tokenizer at `given`: a Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
 
-    `special` are tokens to add, in this order behind the vocabulary; one that it has already keeps its id.
+    `special` are tokens to add, in this order after the vocabulary; one that it has already keeps its id.
 
     Raises:
         DataError: there is none, or it is damaged.
@@ -97,13 +98,13 @@ class HuggingFaceTokenizer:
         from tokenizers import AddedToken, Tokenizer
 
         self.path = path
-        self._tokenizer = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
+        self._tokenizer: Any = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if special:
             self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
         self.vocab_size = _ids_in_use(self._tokenizer)
-        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) or 0 for token in special}
+        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) for token in special}
         config = path.with_name("tokenizer_config.json")
         self.default_bos, self.default_eod = (_named_token(config, name) for name in ("bos_token", "eos_token"))
         unknown = getattr(self._tokenizer.model, "unk_token", None)
@@ -158,14 +159,13 @@ class SentencePieceTokenizer:
 
         self.path = path
         self.processor = SentencePieceProcessor(model_file=str(path))
-        size = self.processor.vocab_size()
+        self._pieces = self.vocab_size = self.processor.vocab_size()
         self.special: dict[str, int] = {}
         for token in special:
-            known = self.processor.piece_to_id(token)
-            added = sum(identifier >= size for identifier in self.special.values())
-            self.special[token] = known if self.processor.id_to_piece(known) == token else size + added
-        self.vocab_size = max([size, *(identifier + 1 for identifier in self.special.values())])
-        self._pieces, self._by_id = size, {identifier: token for token, identifier in self.special.items()}
+            known = self.token_id(token)
+            self.special[token] = self.vocab_size if known is None else known
+            self.vocab_size += known is None
+        self._by_id = {identifier: token for token, identifier in self.special.items()}
         bos, eos, unknown = self.processor.bos_id(), self.processor.eos_id(), self.processor.unk_id()
         self.default_bos = self.processor.id_to_piece(bos) if bos >= 0 else None
         self.default_eod = self.processor.id_to_piece(eos) if eos >= 0 else None
@@ -187,17 +187,13 @@ class SentencePieceTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens shown as they are written."""
         parts: list[str] = []
-        run: list[int] = []
-        for identifier in [*map(int, ids), -1]:
-            known = self._by_id.get(identifier)
-            if identifier >= 0 and known is None and identifier < self._pieces and not self.processor.is_control(identifier):
-                run.append(identifier)
-                continue
-            parts.append(self.processor.decode(run) if run else "")
-            run = []
-            if identifier >= 0:
-                parts.append(known or self.token(identifier) or f"<{identifier}?>")
+        for plain, group in groupby(map(int, ids), self._is_plain):
+            run = list(group)
+            parts += [self.processor.decode(run)] if plain else [self.token(identifier) or f"<{identifier}?>" for identifier in run]
         return "".join(parts)
+
+    def _is_plain(self, identifier: int) -> bool:
+        return identifier < self._pieces and identifier not in self._by_id and not self.processor.is_control(identifier)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""

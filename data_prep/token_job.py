@@ -64,7 +64,7 @@ class Output:
         self.tally: Tally
 
     def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
-        """Open the working files where `state` says; what was written behind that is cut off."""
+        """Open the working files where `state` says; what was written after that is cut off."""
         self.writer = IndexedFileWriter(
             self.bin_work, self.lengths_work, self.counts_work, dtype, state.documents, state.sequences, state.tokens
         )
@@ -86,7 +86,7 @@ class TokenJob:
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
         self.name = Path(f"{prefix}_{'_'.join(names)}_{level}")
         self._note, self._lock = (self.name.with_name(f".{self.name.name}.{ending}.partial") for ending in ("state", "lock"))
-        self.state = self._fresh()
+        self.restart()
 
     @contextlib.contextmanager
     def working(self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[None]:
@@ -113,11 +113,12 @@ class TokenJob:
             for path in (self._note, *work, self._lock):
                 path.unlink(missing_ok=True)
 
-    def _fresh(self) -> State:
-        return State(outputs={name: OutputState() for name in self.outputs})
+    def restart(self) -> None:
+        """Begin at the beginning of the input."""
+        self.state = State(outputs={name: OutputState() for name in self.outputs})
 
     def _take_up(self) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if self._note.exists():
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["plan"] == self._plan:
                 self.withdraw()  # killed between publish and manifest

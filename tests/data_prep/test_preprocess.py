@@ -160,6 +160,15 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
         run(tokenizer_folder, [good], tmp_path / "p", "--tokenizer-type", "HuggingFaceTokenizer", "--partitions=2")
 
 
+def test_a_bos_token_that_is_not_wanted_need_not_be_in_the_vocabulary(tmp_path, tokenizer_folder):
+    (tmp_path / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    run(tmp_path, [source], tmp_path / "p")
+    with pytest.raises(DataError, match="beginning-of-document token '<s>' is not in the vocabulary"):
+        run(tmp_path, [source], tmp_path / "q", "--prepend-bos")
+
+
 def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
     source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     run(tokenizer_folder, [source], tmp_path / "p")
@@ -365,7 +374,31 @@ def test_skipping_limits_and_windows(tmp_path, tokenizer_folder):
     counts = json.loads((tmp_path / "two_manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["skipped"]) == (2, {"not JSON": 1})
 
-    from data_prep.sequences import _windows
 
-    ids = np.arange(11)
-    assert [part.tolist() for part in _windows(ids, 5, 2)] == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [6, 7, 8, 9, 10]]
+def test_a_limit_holds_when_the_command_is_killed_before_its_manifest(tmp_path, tokenizer_folder, monkeypatch):
+    source = write_lines(tmp_path / "a.jsonl", [{"text": f"drug {n}"} for n in range(500)])
+    monkeypatch.setattr(token_pool, "BLOCK_BYTES", 1000)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preprocess.manifest, "write", killed)
+        run(tokenizer_folder, [source], tmp_path / "p", "--max-documents", "7")
+    run(tokenizer_folder, [source], tmp_path / "p", "--max-documents", "7")
+    assert json.loads((tmp_path / "p_manifest.json").read_text())["counts"]["documents"] == 7
+
+
+def test_a_sample_is_from_all_over_the_input(tmp_path, tokenizer_folder, monkeypatch):
+    files = [write_lines(tmp_path / name, [{"text": f"{name} {n}"} for n in range(20000)]) for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl")]
+    sampled = []
+    choose = preprocess.choose_engine
+    monkeypatch.setattr(
+        preprocess, "choose_engine", lambda tokenizer, texts, *given: (sampled.append(texts), choose(tokenizer, texts, *given))[1]
+    )
+    run(tokenizer_folder, files[:1], tmp_path / "one", "--max-documents", "1")
+    run(tokenizer_folder, files, tmp_path / "three", "--max-documents", "1")
+    one, three = sampled
+    assert len(one) == len(set(one)) > 100
+    assert sum(int(text.split()[1]) >= 10000 for text in one) >= 50
+    assert {text.split()[0] for text in three} == {"a.jsonl", "b.jsonl.gz", "c.jsonl"}
