@@ -98,13 +98,13 @@ class HuggingFaceTokenizer:
         from tokenizers import AddedToken, Tokenizer
 
         self.path = path
-        self._tokenizer: Any = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
+        self._tokenizer = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if special:
             self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
         self.vocab_size = _ids_in_use(self._tokenizer)
-        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) for token in special}
+        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) or 0 for token in special}
         config = path.with_name("tokenizer_config.json")
         self.default_bos, self.default_eod = (_named_token(config, name) for name in ("bos_token", "eos_token"))
         unknown = getattr(self._tokenizer.model, "unk_token", None)

@@ -20,7 +20,7 @@ COMMON_PHRASES = Path(__file__).parents[1] / "common_phrases.txt"
 
 
 def read_phrases(path: Path = COMMON_PHRASES) -> list[str]:
-    """Return the common phrases of a file, a line each; what stands behind a # is a comment."""
+    """Return the common phrases of a file, a line each; what follows a # is a comment."""
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line]
 
@@ -36,7 +36,7 @@ class Match:
     """Share of the field's words that stand in matching sequences."""
 
     span: tuple[int, int]
-    """The longest run of matching words in the document: first, and one behind the last."""
+    """The longest run of matching words in the document: the first, and one after the last."""
 
     covered: np.ndarray[Any, Any]
     """For each word of the document, whether it stands in a matching sequence."""
@@ -74,12 +74,12 @@ class Decontamination(PreparedFilter):
         self,
         against: Sequence[str],
         fields: Sequence[str],
-        ngram: int = 13,
-        min_words: int = 8,
-        min_ratio: float = 0.0,
-        common_items: int = 10,
-        common_phrases: str | None = None,
-        action: Literal["drop", "cut", "report"] = "drop",
+        ngram: int,
+        min_words: int,
+        min_ratio: float,
+        common_items: int,
+        common_phrases: str | None,
+        action: Literal["drop", "cut", "report"],
     ) -> None:
         super().__init__()
         self.against, self.fields, self.ngram, self.min_words, self.min_ratio = against, fields, ngram, min_words, min_ratio
