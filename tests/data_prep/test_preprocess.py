@@ -1,5 +1,6 @@
 import bz2
 import codecs
+import errno
 import gzip
 import hashlib
 import io
@@ -337,7 +338,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
 
 
-def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
+def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
     from data_prep import describe, merge_indexed
 
     words = ["the drug", "XYZ"]
@@ -349,6 +350,13 @@ def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
     run(tokenizer_folder, files, tmp_path / "s", "--append-eod", "--shards", "3")
     merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "m")])
     assert bins(tmp_path, "m_text_document") == bins(tmp_path, "one_text_document")
+
+    def refuses(*_):
+        raise OSError(errno.EINVAL, "not on this file system")
+
+    monkeypatch.setattr(merge_indexed.os, "sendfile", refuses)
+    merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "slow")])
+    assert bins(tmp_path, "slow_text_document") == bins(tmp_path, "one_text_document")
     one, merged = (json.loads((tmp_path / f"{name}_manifest.json").read_text())["counts"] for name in ("one", "m"))
     assert one == merged
     parts = [json.loads((tmp_path / f"s_{n:05d}-of-00003_manifest.json").read_text())["counts"]["outputs"]["text"] for n in range(3)]
