@@ -36,7 +36,7 @@ class Context:
     """Runs steps with a label and a number of tasks, restartably."""
 
     report: dict[str, Any] = field(default_factory=dict)
-    """What the step found, for the manifest."""
+    """What the step found, for the corpus's statistics.json."""
 
     @property
     def tasks(self) -> int:

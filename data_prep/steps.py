@@ -79,7 +79,7 @@ class LanguageId(OfSources):
     """Share of the letters that must be in the document's main language."""
 
     candidates: list[str] | None = None
-    """Languages to tell apart; null takes the twenty of filters/language_id.py."""
+    """Languages to tell apart, besides those of `keep`; null takes the twenty of filters/language_id.py."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -71,7 +71,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     add("--engine", choices=["auto", "gigatoken", "words", "reference"], default="auto", help="how to encode; all give the same ids [auto]")
     add("--stats", action="store_true", help="also write P_stats.html: lengths, how often ids occur, ids never used")
-    shapes = result.add_argument_group("sequences")
+    _add_shapes(result.add_argument_group("sequences"))
+    parts = result.add_argument_group("sharing the work out")
+    parts.add_argument(
+        "--shards", type=int, default=1, metavar="N", help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them"
+    )
+    parts.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
+    return result
+
+
+def _add_shapes(shapes: argparse._ArgumentGroup) -> None:
     shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
     shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
     shapes.add_argument(
@@ -85,12 +94,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="a record's field (messages) is a list of {role, content}; writes P_text_document and P_role_document",
     )
     shapes.add_argument("--message", default=MESSAGE, metavar="TEXT", help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"))
-    parts = result.add_argument_group("sharing the work out")
-    parts.add_argument(
-        "--shards", type=int, default=1, metavar="N", help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them"
-    )
-    parts.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
-    return result
 
 
 def check(arguments: argparse.Namespace) -> None:

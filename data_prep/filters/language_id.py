@@ -70,8 +70,8 @@ class LanguageIdFilter(BaseFilter):
     def __init__(self, keep: Sequence[str] | None, min_share: float, candidates: Sequence[str] | None) -> None:
         super().__init__()
         self.keep, self.min_share = keep, min_share
-        self.candidates = tuple(candidates or dict.fromkeys([*CANDIDATES, *(keep or ())]))
-        if unknown := {*self.candidates, *(keep or ())} - known_languages():
+        self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(keep or ())]))
+        if unknown := set(self.candidates) - known_languages():
             raise UsageError(
                 f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are {', '.join(sorted(known_languages()))}"
             )

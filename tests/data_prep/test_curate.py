@@ -4,15 +4,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from data_prep import curate
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
 from tests.data_prep.material import FIXTURE, many_records, read_records, record_xml, write_medline
-
-ROOT = Path(__file__).parents[2]
 
 
 def files_of(folder):

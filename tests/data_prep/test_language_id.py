@@ -44,5 +44,6 @@ def test_filter():
     assert document.metadata["text_language"] == "en"
     assert document.metadata["text_languages"]["en"] > 0.6
     assert step_of(LanguageId(keep=["fr"])).filter(document) == (False, "not wanted (en)")
+    assert step_of(LanguageId(keep=["en"], candidates=["fr", "de"])).filter(document) is True
     assert step_of(LanguageId(keep=["en"], min_share=0.95)).filter(document) == (False, "no main language")
     assert step_of(LanguageId()).filter(Document(text="12.5 %", id="2", metadata={})) == (False, "no letters")

@@ -17,9 +17,9 @@ import pytest
 
 from data_prep import preprocess, token_pool
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
 from tests.data_prep.material import run, write_lines
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["the patient was treated", "", "a drug & the results ≥ 3 肺炎", "x", "  \n the end\u2009<eos> of it  "]
 
 
@@ -82,13 +82,6 @@ def test_without_eod_with_another_and_another_key(tmp_path, tokenizer_folder):
     assert np.fromfile(tmp_path / "windows_body_document.bin", dtype=np.uint16).tolist() == plain
     assert [plain] == [ids[:-1] for ids in expected(tokenizer_folder, ["the drug"], 0)]
     assert np.fromfile(tmp_path / "marked_body_document.bin", dtype=np.uint16).tolist() == [*plain, 2]
-
-
-def test_large_vocabulary_takes_int32(tmp_path):
-    from data_prep.indexed_file import id_type
-
-    assert id_type(65499) == np.uint16
-    assert id_type(65500) == np.int32
 
 
 def test_sentencepiece(tmp_path):
@@ -371,7 +364,7 @@ def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch)
         describe.main([str(tmp_path / "m_text_document"), "--check"])
 
 
-def test_skipping_limits_and_windows(tmp_path, tokenizer_folder):
+def test_skipping_and_limits(tmp_path, tokenizer_folder):
     lines = b'{"text": "the drug"}\nnot\n{"text": "the patient was treated with the drug"}\n{"body": ""}\n{"text": "x"}\n'
     (tmp_path / "a.jsonl").write_bytes(lines)
     run(tokenizer_folder, [str(tmp_path / "a.jsonl")], tmp_path / "p", "--on-bad-line", "skip")
