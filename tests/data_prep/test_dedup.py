@@ -12,7 +12,7 @@ from data_prep.dedup.clusters import clusters_of
 from data_prep.dedup.duplicate import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
 from data_prep.steps import Identifier, NearDuplicate
 from data_prep.words import Words
-from tests.data_prep.material import STORY, distinct, through
+from tests.data_prep.documents import STORY, distinct, through
 
 
 def test_last_of_an_id_and_first_of_a_text_stay():

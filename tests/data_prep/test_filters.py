@@ -10,7 +10,7 @@ from data_prep.filters.licence import family
 from data_prep.filters.publication_type import PublicationTypeFilter
 from data_prep.filters.retraction import RetractionFilter
 from data_prep.steps import Abstract, Licence, Pii, Quality, Repetition
-from tests.data_prep.material import STORY
+from tests.data_prep.documents import STORY
 
 
 def document(text="T.\n\nA.", **metadata):

@@ -2,7 +2,7 @@ from datatrove.data import Document
 
 from data_prep.corpus import step_of
 from data_prep.steps import RepeatedLines
-from tests.data_prep.material import distinct, through
+from tests.data_prep.documents import distinct, through
 
 
 def texts_left(folder, texts, **settings):

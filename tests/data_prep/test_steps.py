@@ -9,7 +9,8 @@ import pytest
 
 from data_prep import curate, report
 from galen.errors import DataError, GalenError
-from tests.data_prep.material import distinct, read_records
+from tests.data_prep.documents import distinct
+from tests.data_prep.material import read_records
 
 
 @pytest.fixture
