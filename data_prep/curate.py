@@ -99,6 +99,7 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         config["files"] = {str(path): manifest.sha256(path) for path in read}
     output = Path(recipe.output)
     if (found := finished(output / manifest.NAME, "curate", inputs, config)) is not None:
+        shutil.rmtree(_partial(output), ignore_errors=True)  # it may have been killed after its last rename
         print(f"{output} is finished already: {found['counts']['kept']:,} documents")
         return
     if output.exists():
@@ -113,10 +114,14 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     print(summary(counts, output, time.monotonic() - start))
 
 
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
 @contextlib.contextmanager
 def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterator[Path]:
     """Yield the folder in which this corpus is built, locked; one that an interrupted run of another kind left is emptied."""
-    folder = output.with_name(f".{output.name}.partial")
+    folder = _partial(output)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:

@@ -259,6 +259,7 @@ def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any]
     found = finished(job.manifest, "preprocess", [hashes.record(part) for part in parts], config)
     if found is None:
         return False
+    job.tidy()  # it may have been killed after its manifest
     names = ", ".join(str(output.bin) for output in job.outputs.values())
     print(f"{names} is finished already: {found['counts']['documents']:,} documents, {found['counts']['tokens']:,} tokens")
     return True

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from galen import manifest
 from galen.errors import DataError
 
 
@@ -225,7 +226,7 @@ def _ids_in_use(tokenizer: Any) -> int:
 
 
 def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    hashes = [manifest.sha256(path) for path in files]
     if len(hashes) == 1 and not special:
         return hashes[0]
     return hashlib.sha256(json.dumps([hashes, special], sort_keys=True).encode()).hexdigest()

@@ -109,9 +109,13 @@ class TokenJob:
             self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
             self._take_up()
             yield
-            work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
-            for path in (self._note, *work, self._lock):
-                path.unlink(missing_ok=True)
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the working files of a finished job."""
+        work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
+        for path in (self._note, *work, self._lock):
+            path.unlink(missing_ok=True)
 
     def restart(self) -> None:
         """Begin at the beginning of the input."""

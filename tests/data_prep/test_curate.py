@@ -134,8 +134,10 @@ def test_finished_is_said_and_another_configuration_refused(recipe_file, tmp_pat
     curate.main([str(recipe_file)])
     before = files_of(tmp_path / "corpus")
     capsys.readouterr()
+    (tmp_path / ".corpus.partial/kept").mkdir(parents=True)  # as a kill after the last rename leaves it
     curate.main([str(recipe_file)])
     assert "finished already" in capsys.readouterr().out
+    assert not (tmp_path / ".corpus.partial").exists()
     with pytest.raises(DataError, match="steps"):
         curate.main([str(recipe_file), "steps=[{step: language, wanted: [fre]}]"])
     write_medline(medline_folder / "b.xml", [record_xml(7)])

@@ -167,8 +167,10 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
     source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     run(tokenizer_folder, [source], tmp_path / "p")
     capsys.readouterr()
+    (tmp_path / ".p_text_document.lengths.partial").touch()  # as a kill after the manifest leaves it
     run(tokenizer_folder, [source], tmp_path / "p")
     assert "finished already" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DataError, match="append_eod"):
         run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")
     (tmp_path / "p_manifest.json").unlink()
