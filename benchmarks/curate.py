@@ -27,6 +27,7 @@ from data_prep import steps
 from data_prep.corpus import step_of
 from data_prep.corpus_step import Context
 from data_prep.words import Words
+from galen import cli
 
 FULL_BYTES = 48.1e9 * 4
 """Text of GAP-Replay: tokens of both splits (arXiv 2311.16079), four bytes each."""
@@ -81,8 +82,8 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--items")
+    parser.add_argument("--corpus", type=Path, required=True, help="curated corpus")
+    parser.add_argument("--items", required=True, help="evaluation items, JSONL")
     parser.add_argument("--medline", help="a MEDLINE file, to time the reader")
     parser.add_argument("--jats", type=Path, help="a folder of full texts in JATS, to time their reader")
     parser.add_argument("--documents", type=int, default=3000)
@@ -135,4 +136,4 @@ def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

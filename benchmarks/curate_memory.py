@@ -28,6 +28,7 @@ from data_prep.corpus import step_of
 from data_prep.corpus_step import Context
 from data_prep.mixture.mixture import ROW as MIXTURE_ROW
 from data_prep.steps import Duplicate, Identifier, Mixture, NearDuplicate, RepeatedLines
+from galen import cli
 
 FULL = 21_000_000
 """Documents of GAP-Replay."""
@@ -186,6 +187,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.what == "command" and arguments.corpus is None:
+        parser.error("command needs --corpus")
     if arguments.folder:
         decide_here(arguments.decide, arguments.folder)
     elif arguments.decide:
@@ -212,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

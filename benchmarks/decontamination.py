@@ -18,6 +18,7 @@ from pathlib import Path
 from data_prep.decontamination.items import ItemField, read_items
 from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
 from data_prep.decontamination.step import find_matches, read_phrases
+from galen import cli
 
 FULL_WIDTH = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"})
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

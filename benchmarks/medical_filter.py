@@ -19,6 +19,7 @@ from datatrove.data import Document
 from data_prep.corpus import step_of
 from data_prep.filters.medical import MedicalFilter
 from data_prep.steps import Medical
+from galen import cli
 
 
 def main() -> None:
@@ -71,4 +72,4 @@ def read(where: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
