@@ -141,7 +141,7 @@ def _join(files: Sequence[IndexedFile], path: Path) -> None:
             with file.bin.open("rb", buffering=0) as source:
                 _append(source, out, progress)
     if path.stat().st_size != total:
-        raise DataError("an input changed while it was read")
+        raise DataError("an input changed while it was read; start again when nothing writes to the inputs")
 
 
 def _append(source: FileIO, out: FileIO, progress: Progress) -> None:

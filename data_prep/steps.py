@@ -290,7 +290,7 @@ class Mixture:
 
     step: Literal["mixture"] = "mixture"
     weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(default_factory=dict)
-    """Copies by source name, 1 where not named; 0.0004 takes that share of the documents, 2.5 two or three copies of each."""
+    """Copies by source name, up to 1,000, 1 where not named; 0.0004 takes that share of the documents, 2.5 two or three copies of each."""
 
     max_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     """Cap by source name: documents are taken in the order of their hash until the next one would go over it."""

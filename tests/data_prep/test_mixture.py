@@ -50,6 +50,8 @@ def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
     assert set(found["a"].values()) == {2, 3}
     assert sum(found["a"].values()) == pytest.approx(5000, rel=0.03)
     assert len(found["b"]) == pytest.approx(200, rel=0.25)
+    many, _ = taken(step_of(Mixture(weights={"a": 300})), tmp_path / "3", a=documents("a", 1))
+    assert many["a"] == {"a0": 300}
     fewer, _ = taken(mixture, tmp_path / "2", a=documents("a", 100), b=documents("b", 2000))
     assert fewer["b"] == found["b"]
     assert fewer["a"] == {key: found["a"][key] for key in fewer["a"]}
