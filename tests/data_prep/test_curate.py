@@ -94,8 +94,8 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, rec
 
 def test_killed_for_real_goes_on(tmp_path):
     """SIGKILL while it reads: no worker stays, and the same command gives the undisturbed bytes."""
-    for n in range(4):
-        write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2500 * n, 2500))
+    for n, count in enumerate((200, 1500, 1500, 1500)):
+        write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2000 * n, count))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
     command = [sys.executable, str(ROOT / "data_prep/curate.py"), str(recipe), "--workers", "1"]
