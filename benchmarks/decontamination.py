@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.decontamination.items import ItemField, read_items
+from data_prep.decontamination.matches import find_matches, read_phrases
 from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
-from data_prep.decontamination.step import find_matches, read_phrases
 from galen import cli
 
 FULL_WIDTH = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"})

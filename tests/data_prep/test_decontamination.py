@@ -7,8 +7,8 @@ from datatrove.data import Document
 
 from data_prep.corpus import step_of
 from data_prep.decontamination.items import ItemField, read_items
+from data_prep.decontamination.matches import find_matches
 from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
-from data_prep.decontamination.step import find_matches
 from data_prep.steps import Decontaminate
 from galen.errors import DataError
 
