@@ -194,7 +194,7 @@ class SentencePieceTokenizer:
         return "".join(parts)
 
     def _is_plain(self, identifier: int) -> bool:
-        return identifier < self._pieces and identifier not in self._by_id and not self.processor.is_control(identifier)
+        return 0 <= identifier < self._pieces and identifier not in self._by_id and not self.processor.is_control(identifier)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""
@@ -207,7 +207,7 @@ class SentencePieceTokenizer:
         """Return how an id is written in the vocabulary, or None."""
         if identifier in self._by_id:
             return self._by_id[identifier]
-        return self.processor.id_to_piece(identifier) if identifier < self._pieces else None
+        return self.processor.id_to_piece(identifier) if 0 <= identifier < self._pieces else None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
