@@ -23,10 +23,11 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
+from data_prep import steps
+from data_prep.corpus import step_of
 from data_prep.corpus_step import Context
-from data_prep.registry import STEPS
-from data_prep.steps import Quality
 from data_prep.words import Words
+from galen import cli
 
 FULL_BYTES = 48.1e9 * 4
 """Text of GAP-Replay: tokens of both splits (arXiv 2311.16079), four bytes each."""
@@ -61,35 +62,28 @@ def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, floa
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     """Return for each step how to run it, and its peer where datatrove has one with the same work."""
     words: WordTokenizer = Words()
-    steps: Any = STEPS
-    quality = {
-        name: value for name, value in vars(Quality()).items() if name in Quality.__dataclass_fields__ and name not in ("step", "sources")
-    }
-    contaminated: Any = STEPS["decontaminate"](against=[items], fields=["question", "options", "context"], action="report")
+    contaminated = step_of(steps.Decontaminate(against=[items], action="report"))
     contaminated.prepare(folder / "decontaminate")
-    context = Context(folder / "near", ["a"], lambda *_: None)
-    near: Any = STEPS["near_duplicate"]()
-    exact: Any = STEPS["duplicate"]()
+    exact, near = (Context(folder / name, ["a"], lambda *_: None) for name in ("exact", "near"))
     peer = MinhashDedupSignature(str(folder / "peer"), MinhashConfig(hash_config=HashConfig(precision=64, hash_fc="sha1")), language=words)
-    made: dict[str, tuple[Run, Run | None]] = {
-        "language_id": (steps["language_id"](keep=["en"]).run, None),
-        "length": (steps["length"]().run, None),
-        "quality": (steps["quality"](**quality).run, GopherQualityFilter(language=words).run),
-        "repetition": (steps["repetition"]().run, GopherRepetitionFilter(language=words).run),
-        "medical": (steps["medical"]().run, None),
-        "pii": (steps["pii"]().run, PIIFormatter().run),
-        "duplicate (notes)": (exact.notes(Context(folder / "exact", ["a"], lambda *_: None))[0].run, None),
-        "near_duplicate (signatures)": (near.notes(context)[0].run, lambda data: peer.run(data) or ()),
+    return {
+        "language_id": (step_of(steps.LanguageId(keep=["en"])).run, None),
+        "length": (step_of(steps.Length()).run, None),
+        "quality": (step_of(steps.Quality()).run, GopherQualityFilter(language=words).run),
+        "repetition": (step_of(steps.Repetition()).run, GopherRepetitionFilter(language=words).run),
+        "medical": (step_of(steps.Medical()).run, None),
+        "pii": (step_of(steps.Pii()).run, PIIFormatter().run),
+        "duplicate (notes)": (step_of(steps.Duplicate()).notes(exact)[0].run, None),
+        "near_duplicate (signatures)": (step_of(steps.NearDuplicate()).notes(near)[0].run, lambda data: peer.run(data) or ()),
         "decontaminate": (contaminated.run, None),
     }
-    return made
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--items")
+    parser.add_argument("--corpus", type=Path, required=True, help="curated corpus")
+    parser.add_argument("--items", required=True, help="evaluation items, JSONL")
     parser.add_argument("--medline", help="a MEDLINE file, to time the reader")
     parser.add_argument("--jats", type=Path, help="a folder of full texts in JATS, to time their reader")
     parser.add_argument("--documents", type=int, default=3000)
@@ -142,4 +136,4 @@ def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

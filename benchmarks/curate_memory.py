@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 import psutil
 
+from data_prep.corpus import step_of
 from data_prep.corpus_step import Context
 from data_prep.mixture.mixture import ROW as MIXTURE_ROW
-from data_prep.registry import STEPS
+from data_prep.steps import Duplicate, Identifier, Mixture, NearDuplicate, RepeatedLines
+from galen import cli
 
 FULL = 21_000_000
 """Documents of GAP-Replay."""
@@ -34,12 +36,12 @@ FULL = 21_000_000
 LINES = 16
 """Long lines a document: 4.9 million papers of 60, the others of 2."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "duplicate": {},
-    "identifier": {"keys": ["pmid"], "prefer": []},
-    "near_duplicate": {},
-    "repeated_lines": {},
-    "mixture": {"weights": {}, "max_tokens": {}, "replay": {"a": 0.1}},
+SETTINGS: dict[str, Any] = {
+    "duplicate": Duplicate(),
+    "identifier": Identifier(keys=["pmid"]),
+    "near_duplicate": NearDuplicate(),
+    "repeated_lines": RepeatedLines(),
+    "mixture": Mixture(replay={"a": 0.1}),
 }
 _TASKS = 20
 
@@ -94,9 +96,7 @@ def decide_here(step: str, folder: str) -> None:
             for _ in steps[0].run(None, rank, tasks):
                 pass
 
-    (Path(folder) / "verdicts").mkdir()
-    made: Any = STEPS[step](**SETTINGS[step])
-    made.decide(Context(Path(folder), ["a", "b"] * (_TASKS // 2), run))
+    step_of(SETTINGS[step]).decide(Context(Path(folder), ["a", "b"] * (_TASKS // 2), run))
     # not getrusage: its maximum is inherited from the process that started this one
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) / 1000)
@@ -131,7 +131,7 @@ def write_records(corpus: Path, count: int, folder: Path) -> None:
 
 def command(step: str, records: Path, folder: Path, workers: int) -> tuple[float, float, float]:
     """Run curate.py with one step; return the peak resident memory in MB of the command itself and of its largest worker, and seconds."""
-    settings = {"step": step} | {key: value for key, value in SETTINGS[step].items() if step == "identifier"}
+    settings = {"step": step} | ({"keys": ["pmid"]} if step == "identifier" else {})
     recipe = folder / "recipe.yaml"
     sources = [{"reader": "records", "path": str(path)} for path in sorted(records.iterdir())]
     split = {"train": 1, "validation": 0, "test": 0}
@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.what == "command" and arguments.corpus is None:
+        parser.error("command needs --corpus")
     if arguments.folder:
         decide_here(arguments.decide, arguments.folder)
     elif arguments.decide:
@@ -213,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

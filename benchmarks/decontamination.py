@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.decontamination.items import ItemField, read_items
+from data_prep.decontamination.matches import find_matches, read_phrases
 from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
-from data_prep.decontamination.step import COMMON_PHRASES, find_matches
+from galen import cli
 
 FULL_WIDTH = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"})
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -69,13 +70,12 @@ def main() -> None:
     parser.add_argument("--field", default="context")
     parser.add_argument("--most", type=int, default=10000, help="documents of the corpus")
     arguments = parser.parse_args()
-    phrases = [line for line in COMMON_PHRASES.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     items = [item for item in read_items([arguments.items], [arguments.field]) if len(item.text.split()) >= 8]
     texts, hasher = texts_of(arguments.documents, arguments.most), WordHasher()
     alike = nearest(items, texts)
     for ngram in (8, 13, 20):
         for ratio in (0.0, 0.1, 0.5):
-            index = build_index(items, ngram, 8, 10, phrases)
+            index = build_index(items, ngram, 8, 10, read_phrases())
             known = {entry[1:3]: number for number, entry in enumerate(index.fields)}
             wanted = [(item, known[item.item, item.field]) for item in items if (item.item, item.field) in known]
             false = sum(bool(hits(index, hasher, text, ratio)) for text in alike)
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -14,6 +14,7 @@ from collections import Counter
 from lxml import etree
 
 from data_prep.filters.language_id import language_shares
+from galen import cli
 
 CODES = {"ger": "de", "fre": "fr", "ita": "it", "pol": "pl", "spa": "es", "por": "pt", "dut": "nl", "swe": "sv", "dan": "da", "cze": "cs"}
 OTHERS = CODES | {"chi": "zh", "ara": "ar"}
@@ -54,4 +55,4 @@ def _text(element: etree._Element | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

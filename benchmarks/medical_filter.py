@@ -16,7 +16,10 @@ from pathlib import Path
 
 from datatrove.data import Document
 
+from data_prep.corpus import step_of
 from data_prep.filters.medical import MedicalFilter
+from data_prep.steps import Medical
+from galen import cli
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     medical, everyday = read(arguments.medical), read(arguments.everyday)
     random.Random(0).shuffle(medical)
     medical = medical[: arguments.most]
-    step = MedicalFilter()
+    step: MedicalFilter = step_of(Medical())
     start = time.perf_counter()
     taken = [kept(step, text, arguments.language) for text in medical]
     seconds = time.perf_counter() - start
@@ -69,4 +72,4 @@ def read(where: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

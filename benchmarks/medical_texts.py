@@ -21,6 +21,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from galen import cli
+
 E3C = {"English": "en", "Spanish": "es", "French": "fr", "Italian": "it"}
 TICO = {"ar": "ar", "es-LA": "es", "fr": "fr", "pt-BR": "pt", "ru": "ru", "zh": "zh"}
 TREEBANKS = {
@@ -124,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

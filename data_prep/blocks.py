@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import zstandard
+
 from galen.errors import DataError, UsageError
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
@@ -30,7 +32,7 @@ class Part:
     """Byte where its first line begins."""
 
     end: int | None = None
-    """Byte behind its last line; None: to the end of the file."""
+    """Byte after its last line; None: to the end of the file."""
 
     @property
     def size(self) -> int:
@@ -85,12 +87,12 @@ def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
         if is_plain(path):
             for shard in range(shards):
                 low, high = max(bounds[shard] - before, 0), min(bounds[shard + 1] - before, size)
-                start, end = _line_start(path, low, size), _line_start(path, high, size)
+                start, end = line_start(path, low, size), line_start(path, high, size)
                 if low < high and start < end:
                     result[shard].append(Part(path, start, end))
         else:
             middle = bisect.bisect_right(bounds, before + size // 2, hi=shards) - 1
-            # of uncut files, no shard may be passed over, and each one behind this needs a file
+            # of uncut files, no shard may be passed over, and each one after this needs a file
             last = middle if cuttable else min(max(middle, shards - len(files) + number), last + 1)
             result[last].append(Part(path))
         before += size
@@ -107,7 +109,7 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the blocks of all parts in order, each of about `size` bytes; `keys` are the wanted columns of tables.
 
-    The first `skip_parts` parts are left out, and `skip` bytes (rows of a table) at the beginning of the one behind them.
+    The first `skip_parts` parts are left out, and `skip` bytes (rows of a table) at the beginning of the one after them.
     `taken` is called with every piece of standard input.
 
     Raises:
@@ -122,7 +124,7 @@ def read_blocks(
                 yield from _plain_blocks(index, part, size, left_out)
             else:
                 yield from _stream_blocks(index, part.path, size, left_out, taken)
-        except (EOFError, zlib.error, OSError, _zstd_error()) as error:
+        except (EOFError, zlib.error, OSError, zstandard.ZstdError) as error:
             unreadable = isinstance(error, OSError) and error.errno is not None  # bz2 tells damage by an OSError without a number
             what = "cannot be read" if unreadable or part.path.suffix not in PACKED else f"is not whole {PACKED[part.path.suffix]} data"
             raise DataError(f"{part.path} {what}: {getattr(error, 'strerror', None) or error}") from None
@@ -159,8 +161,8 @@ def line_number(part: Part, offset: int) -> int:
     return count
 
 
-def _line_start(path: Path, offset: int, size: int) -> int:
-    """Return where the first line begins that does not begin before `offset`."""
+def line_start(path: Path, offset: int, size: int) -> int:
+    """Return where the first line of a plain file of `size` bytes begins that does not begin before byte `offset`."""
     if offset <= 0 or offset >= size:
         return max(min(offset, size), 0)
     with path.open("rb") as file:
@@ -209,7 +211,7 @@ def _position(raw: BinaryIO, path: Path) -> int:
 
 
 def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
-    """Yield the content of a file piece by piece; several packed streams behind each other are one.
+    """Yield the content of a file piece by piece; several packed streams one after the other are one.
 
     Raises:
         EOFError: the last packed stream is cut off.
@@ -236,14 +238,7 @@ def _unpacker(suffix: str) -> Any:
         return zlib.decompressobj(wbits=31)
     if suffix == ".bz2":
         return bz2.BZ2Decompressor()
-    import zstandard
-
     return zstandard.ZstdDecompressor().decompressobj()
-
-
-def _zstd_error() -> Any:
-    loaded = sys.modules.get("zstandard")
-    return loaded.ZstdError if loaded else EOFError
 
 
 def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:

@@ -5,14 +5,17 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
 from data_prep.corpus_step import CorpusStep, PreparedFilter
+from data_prep.decontamination.items import item_files
 from data_prep.dropped import merge_samples
 from data_prep.executor import TaskExecutor
+from data_prep.filters.medical import lists_in
 from data_prep.quarantine import check_quarantine, quarantined
 from data_prep.raw_files import RawFile, tasks_of
 from data_prep.readers import READERS
@@ -23,6 +26,7 @@ from data_prep.shuffle import shuffle
 from data_prep.some_sources import SomeSources
 from data_prep.stage import Executors, Stages, cut
 from data_prep.statistics_step import Statistics, merge_statistics
+from data_prep.steps import Decontaminate, Medical
 from data_prep.token_count import token_counter
 from data_prep.versions import VersionFinder, VersionWriter
 from data_prep.writer import SplitWriter
@@ -34,11 +38,15 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
     """Return the steps that a recipe asks for, in order; the first that drops a record names the reason."""
     made = []
     for settings in recipe.steps:
-        values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "step"}
-        sources = values.pop("sources", None)
-        step = STEPS[settings.step](**values)
+        step, sources = step_of(settings), getattr(settings, "sources", None)
         made.append(step if sources is None else SomeSources(step, sources))
     return made
+
+
+def step_of(settings: Any) -> Any:
+    """Return the step with these settings, an instance of one of the classes of data_prep/steps.py; for documents of all sources."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in ("step", "sources")}
+    return STEPS[settings.step](**values)
 
 
 def check(recipe: CorpusRecipe) -> None:
@@ -51,6 +59,17 @@ def check(recipe: CorpusRecipe) -> None:
         if isinstance(step, PreparedFilter):
             step.check()
     token_counter(recipe.tokenizer)
+
+
+def files_of_steps(recipe: CorpusRecipe) -> list[Path]:
+    """Return the files of the user's that steps read besides the sources: evaluation items, lists of phrases and of keywords."""
+    files: list[Path] = []
+    for step in recipe.steps:
+        if isinstance(step, Decontaminate):
+            files += [*item_files(step.against), *([Path(step.common_phrases)] if step.common_phrases else [])]
+        elif isinstance(step, Medical) and step.keywords:
+            files += [path for _, path in lists_in(step.keywords)]
+    return files
 
 
 def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, folder: Path) -> dict[str, Any]:
@@ -71,10 +90,9 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
     sources, corpus = [task[0].source for task in tasks], folder / "corpus"
     stages = Stages(sources, folder, executors, recipe.dropped, sum(file.size for file in files))
     reader = SourceFiles(tasks, str(folder / "log/read"), str(folder / "quarantine"), find_versions(files, folder, stages))
-    ordered = folder / "ordered" if recipe.shuffle else corpus
-    last = [Statistics(sources, str(folder / "statistics"), recipe.tokenizer), SplitWriter(str(ordered), recipe.split)]
-    if recipe.shuffle:
-        last[-1] = SplitWriter(str(ordered), recipe.split, level=1)
+    ordered, level = (folder / "ordered", 1) if recipe.shuffle else (corpus, 6)
+    statistics_step = Statistics(sources, str(folder / "statistics"), recipe.tokenizer, recipe.split)
+    last: list[PipelineStep] = [statistics_step, SplitWriter(str(ordered), recipe.split, level)]
 
     def check_reading(read: TaskExecutor) -> None:
         check_quarantine(read.counts(0), recipe.max_bad_share, folder)
@@ -86,10 +104,16 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
     statistics = merge_statistics(folder / "statistics", len(tasks))
     statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
-    for step in sorted(folder.glob("[0-9]*-*/publish")):  # what steps want kept: clusters, matches
-        for path in sorted(step.iterdir()):
-            shutil.copy(path, corpus / path.name)
+    _publish_findings(folder, corpus)
     return counts | {"tokens": statistics["tokens"]}
+
+
+def _publish_findings(folder: Path, corpus: Path) -> None:
+    """Put what steps want kept (JSONL of clusters, of matches) into the corpus; those of two steps of one name one after the other."""
+    found = sorted(folder.glob("[0-9]*-*/publish/*"), key=lambda path: (path.name, int(path.parts[-3].partition("-")[0]), path))
+    for name, parts in groupby(found, key=lambda path: path.name):
+        with atomic_file(corpus / name) as path, path.open("wb") as file:
+            file.writelines(part.read_bytes() for part in parts)
 
 
 def find_versions(files: Sequence[RawFile], folder: Path, stages: Stages) -> str | None:
@@ -109,7 +133,7 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
     written, source_counts = write.counts(-1), Counter[str]()
     for task, source in enumerate(sources):
         first = stages.read.task_counts(task)[0]
-        last, lost = write.task_counts(task)[-1], stages.counts.dropped[task]
+        last, lost = write.task_counts(task)[-1], stages.dropped[task]
         kept = sum(last[name] for name in SPLITS) - last["extra_copies"]
         if first["total"] != kept + sum(lost.values()):
             raise RuntimeError(
@@ -118,7 +142,8 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
         by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **lost})
         source_counts.update(first)
     order = ["reader", *(step.step for step in recipe.steps)]
-    dropped = dict(sorted(stages.counts.total().items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0])))
+    total = sum(stages.dropped, Counter[str]())
+    dropped = dict(sorted(total.items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0])))
     splits = {name: written[name] for name in SPLITS if getattr(recipe.split, name) > 0}
     kept = sum(counts["kept"] for counts in by_source.values())
     for name, count in splits.items():
@@ -133,7 +158,7 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
         "kept": kept,
         "dropped": dropped,
         "extra_copies": written["extra_copies"],
-        "changed": dict(stages.counts.changed),
+        "changed": dict(stages.changed),
         "splits": splits,
         "bytes": written["text_bytes"],
         "sources": {name: dict(counts) for name, counts in by_source.items()},

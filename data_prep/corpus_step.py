@@ -1,7 +1,7 @@
 """Steps that decide over all documents at once, such as deduplication, and how they reach the documents.
 
 Each cuts the recipe's steps into two stages. The tasks of the stage before it write notes on each document (`notes`), `decide` turns
-the notes of all tasks into verdicts, and the tasks of the stage behind it apply them (`apply`). A task has the documents of one input file
+the notes of all tasks into verdicts, and the tasks of the stage after it apply them (`apply`). A task has the documents of one input file
 in both stages, so a verdict is found by its place.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from datatrove.data import Document
-from datatrove.io import DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from galen.atomic import atomic_file
 
 KEEP = 0
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Context:
     """Runs steps with a label and a number of tasks, restartably."""
 
     report: dict[str, Any] = field(default_factory=dict)
-    """What the step found, for the manifest."""
+    """What the step found, for the corpus's statistics.json."""
 
     @property
     def tasks(self) -> int:
@@ -85,10 +85,10 @@ class NoteWriter(PipelineStep):
 
     type = "NOTES"
 
-    def __init__(self, name: str, folder: DataFolderLike, row_type: np.dtype[Any], row: Callable[[Document], tuple[Any, ...]]) -> None:
+    def __init__(self, name: str, folder: Path, row_type: np.dtype[Any], row: Callable[[Document], tuple[Any, ...]]) -> None:
         self.name = name
         super().__init__()
-        self.folder, self.row_type, self.row = get_datafolder(folder), row_type, row
+        self.folder, self.row_type, self.row = folder, row_type, row
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents unchanged."""
@@ -96,35 +96,38 @@ class NoteWriter(PipelineStep):
         for document in data:
             rows.append(self.row(document))
             yield document
-        with self.folder.open(f"{rank:05d}.npy", "wb") as file:
-            np.save(file, np.array(rows, dtype=self.row_type))
+        save_array(self.folder / f"{rank:05d}.npy", np.array(rows, dtype=self.row_type))
 
 
-def load_notes(folder: Path, tasks: int) -> list[np.ndarray[Any, Any]]:
+def save_array(path: Path, rows: Array) -> None:
+    """Write an array as a .npy file, whole or not at all."""
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, rows)
+
+
+def load_notes(folder: Path, tasks: int) -> list[Array]:
     """Return the rows of each task."""
-    return [np.load(folder / f"{task:05d}.npy", allow_pickle=False) for task in range(tasks)]
+    return [np.load(folder / f"{task:05d}.npy") for task in range(tasks)]
 
 
-def save_verdicts(folder: Path, verdicts: np.ndarray[Any, Any], notes: Sequence[np.ndarray[Any, Any]]) -> None:
+def save_verdicts(folder: Path, verdicts: Array, notes: Sequence[Array]) -> None:
     """Write the verdicts on all documents, given in the order of the tasks, as one file a task."""
     ends = np.cumsum([len(rows) for rows in notes])
     for task, part in enumerate(np.split(verdicts, ends[:-1])):
-        with atomic_file(folder / f"{task:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, part)
+        save_array(folder / f"{task:05d}.npy", part)
 
 
 class VerdictFilter(BaseFilter):
     """Drops the documents whose verdict is not KEEP, for the reason that the verdict stands for."""
 
-    def __init__(self, name: str, folder: DataFolderLike, reasons: Sequence[str]) -> None:
+    def __init__(self, name: str, folder: Path, reasons: Sequence[str]) -> None:
         self.name = name
         super().__init__()
-        self.folder, self.reasons = get_datafolder(folder), ("", *reasons)
+        self.folder, self.reasons = folder, ("", *reasons)
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents of this task that stay."""
-        with self.folder.open(f"{rank:05d}.npy") as file:
-            self._next = iter(np.load(file, allow_pickle=False).tolist())
+        self._next = iter(np.load(self.folder / f"{rank:05d}.npy").tolist())
         yield from super().run(data, rank, world_size)
         assert next(self._next, None) is None, f"task {rank} has fewer documents than verdicts"
 

@@ -25,6 +25,7 @@ from galen import __version__, cli, manifest
 from galen import recipe as recipes
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
+from galen.progress import Progress
 
 if TYPE_CHECKING:
     from data_prep.stage import Executors
@@ -76,7 +77,7 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     """Build the corpus of a recipe, or say that it is there already."""
-    from data_prep.corpus import check
+    from data_prep.corpus import build, check, files_of_steps, publish
     from data_prep.readers import READERS
 
     check(recipe)
@@ -86,19 +87,24 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         for source in recipe.sources
         for path, size in find_raw_files(source.path, READERS[source.reader].endings)
     ]
-    inputs = [describe(file.path) for file in files]
+    inputs = []
+    with Progress("hash", total=sum(file.size for file in files), unit="B", scale=True) as progress:
+        for file in files:
+            inputs.append(describe(file.path))
+            progress.update(file.size)
     licences = {source.name or source.reader: source.licence for source in recipe.sources}
     config = recipes.to_dict(recipe)
     del config["output"]
+    if read := files_of_steps(recipe):
+        config["files"] = {str(path): manifest.sha256(path) for path in read}
     output = Path(recipe.output)
     if (found := finished(output / manifest.NAME, "curate", inputs, config)) is not None:
+        shutil.rmtree(_partial(output), ignore_errors=True)  # it may have been killed after its last rename
         print(f"{output} is finished already: {found['counts']['kept']:,} documents")
         return
     if output.exists():
         raise DataError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
     with _working_folder(output, inputs, config) as folder:
-        from data_prep.corpus import build, publish
-
         counts = build(recipe, files, executors, folder)
         corpus = folder / "corpus"
         written = sorted(path for path in corpus.rglob("*") if path.is_file())
@@ -108,10 +114,14 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     print(summary(counts, output, time.monotonic() - start))
 
 
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
 @contextlib.contextmanager
 def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterator[Path]:
     """Yield the folder in which this corpus is built, locked; one that an interrupted run of another kind left is emptied."""
-    folder = output.with_name(f".{output.name}.partial")
+    folder = _partial(output)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -121,9 +131,10 @@ def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterato
         decisive = {key: value for key, value in config.items() if key != "max_bad_share"}  # it decides nothing but the end
         plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1), folder / "plan.json"
         if not note.exists() or note.read_text(encoding="utf-8") != plan:
-            for entry in folder.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
+            for entry in filter(Path.is_dir, folder.iterdir()):
+                shutil.rmtree(entry)
+            if note.exists():
+                print(f"an unfinished run with other inputs or settings left files of {output}; begun anew", file=sys.stderr)
             write_text(note, plan)
         elif (folder / "log").exists():
             print(f"going on with {output}", file=sys.stderr)

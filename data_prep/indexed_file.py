@@ -2,7 +2,7 @@
 
 `.bin` holds the ids of all sequences back to back. `.idx`, little-endian: the 9 bytes `MMIDIDX\\0\\0`, u64 version 1, u8 type code
 (4 = int32, 8 = uint16), u64 sequences, u64 documents + 1, int32 length of each sequence, int64 byte offset of each sequence, int64 index of
-the first sequence behind each document, led by 0. Source: megatron.core.datasets.indexed_dataset. As there, a document without any id
+the first sequence after each document, led by 0. Source: megatron.core.datasets.indexed_dataset. As there, a document without any id
 counts as a document but has no sequence.
 """
 
@@ -38,7 +38,7 @@ class IndexedFileWriter:
         lengths_path: file of sequence lengths.
         counts_path: file of the number of sequences of each document.
         dtype: of the ids.
-        documents, sequences, tokens: how much of an earlier run stays; what it wrote behind that is cut off.
+        documents, sequences, tokens: how much of an earlier run stays; what it wrote after that is cut off.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ def write_offsets(file: BinaryIO, lengths: Iterator[Array], itemsize: int) -> No
 
 
 def write_document_ends(file: BinaryIO, counts: Iterator[Array]) -> None:
-    """Write the index of the first sequence behind each document, led by 0."""
+    """Write the index of the first sequence after each document, led by 0."""
     before = 0
     file.write(np.zeros(1, dtype="<i8").data)
     for part in counts:

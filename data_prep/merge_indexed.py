@@ -1,4 +1,4 @@
-"""Several token files behind each other in one.
+"""Several token files joined into one.
 
     python data_prep/merge_indexed.py --input 'data/train_*-of-00008' --output-prefix data/train
 
@@ -8,10 +8,12 @@ small, whatever the number of documents; files may be larger than 2^31 bytes. Ki
 """
 
 import argparse
+import errno
 import glob
 import os
 import re
 from collections.abc import Sequence
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from galen.progress import Progress
 
 SHARD = re.compile(r"_(\d{5})-of-(\d{5})$")
 SAME = ("config", "tokenizer")
-PIECE = 1 << 24
+PIECE = 1 << 22
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -54,14 +56,10 @@ def find_prefixes(given: Sequence[str]) -> list[str]:
     """
     result: list[str] = []
     for name in given:
-        if not glob.has_magic(name):
-            result.append(re.sub(r"(\.bin|\.idx|_manifest\.json)$", "", name))
-            continue
         stem = re.sub(r"(\.bin|\.idx|_manifest\.json)$", "", name)
-        for ending in ("_manifest.json", ".idx"):
-            found = sorted(path.removesuffix(ending) for path in glob.glob(stem + ending))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            if found:
-                break
+        found = [stem]
+        if glob.has_magic(stem):
+            found = _fitting(stem, "_manifest.json") or _fitting(stem, ".idx")
         if not found:
             raise DataError(f"no {stem}_manifest.json and no {stem}.idx: nothing fits {name}")
         result += found
@@ -73,11 +71,15 @@ def find_prefixes(given: Sequence[str]) -> list[str]:
     return result
 
 
+def _fitting(stem: str, ending: str) -> list[str]:
+    return sorted(path.removesuffix(ending) for path in glob.glob(stem + ending))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+
+
 def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     """Merge sets of `preprocess.py`, all their outputs, and write a manifest.
 
     Raises:
-        DataError: they were not made alike, or a file does not have the hash of its manifest's size.
+        DataError: they were not made alike, or as of `merge`.
     """
     manifests = [manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes]
     for prefix, found in zip(prefixes, manifests, strict=True):
@@ -107,7 +109,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
 
 
 def merge(prefixes: Sequence[str], output: str, replace: bool = False) -> tuple[int, int]:
-    """Write the sequences of all `PREFIX.bin/.idx` behind each other to `output`; return the documents and tokens.
+    """Write the sequences of all `PREFIX.bin/.idx`, in order, to `output`; return the documents and tokens.
 
     Raises:
         DataError: an input is damaged or of another type, or the output exists (unless `replace`), or there is no room.
@@ -134,30 +136,24 @@ def merge(prefixes: Sequence[str], output: str, replace: bool = False) -> tuple[
 
 def _join(files: Sequence[IndexedFile], path: Path) -> None:
     total = sum(file.bin_bytes for file in files)
-    with path.open("wb") as out, Progress("merge", total=total, unit="B", scale=True) as progress:
+    with path.open("wb", buffering=0) as out, Progress("merge", total=total, unit="B", scale=True) as progress:
         for file in files:
-            with file.bin.open("rb") as source:
-                left = file.bin_bytes
-                while left:
-                    done = _copy(source.fileno(), out.fileno(), min(left, PIECE))
-                    if not done:
-                        raise DataError(f"{file.bin} became shorter while it was read")
-                    left -= done
-                    progress.update(done)
+            with file.bin.open("rb", buffering=0) as source:
+                _append(source, out, progress)
+    if path.stat().st_size != total:
+        raise DataError("an input changed while it was read; start again when nothing writes to the inputs")
 
 
-def _copy(source: int, out: int, size: int) -> int:
-    """Copy bytes within the kernel where it can."""
+def _append(source: FileIO, out: FileIO, progress: Progress) -> None:
+    """Copy a file to the end of another, within the kernel where the file systems can."""
     try:
-        return os.sendfile(out, source, None, size)
+        while done := os.sendfile(out.fileno(), source.fileno(), None, PIECE):
+            progress.update(done)
     except OSError as error:
-        if error.errno not in (22, 38):  # not possible here
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
-        data = os.read(source, size)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(out, view) :]
-        return len(data)
+        while piece := source.read(PIECE):
+            progress.update(out.write(piece))
 
 
 def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
@@ -170,7 +166,7 @@ def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
 
 
 def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:
-    """Return the counts of sets behind each other; the number of ids that none uses only if all sets say which they use."""
+    """Return the counts of joined sets."""
     outputs: dict[str, Any] = {}
     for found in counts:
         for name, one in found["outputs"].items():
@@ -183,10 +179,8 @@ def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, 
                 total[key] += one[key]
     for name, total in outputs.items():
         total["unknown_rate"] = total["unknown"] / max(total["tokens"], 1)
-        packed = [found["outputs"][name].get("ids_used") for found in counts]
-        if all(packed):  # sets of earlier versions lack it
-            used = np.logical_or.reduce([unpack_used(text, vocab_size) for text in packed])
-            total |= {"ids_never_used": int((~used).sum()), "ids_used": pack_used(used)}
+        used = np.logical_or.reduce([unpack_used(found["outputs"][name]["ids_used"], vocab_size) for found in counts])
+        total |= {"ids_never_used": int((~used).sum()), "ids_used": pack_used(used)}
     skipped: dict[str, int] = {}
     for found in counts:
         for reason, number in found["skipped"].items():

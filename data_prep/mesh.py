@@ -93,6 +93,6 @@ def _positive_information(together: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
 
 
 def _cosines(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the cosine of each pair of rows, rounded so that order does not hang on the last bit of a library's sums."""
+    """Return the cosine of each pair of rows, rounded so that order does not depend on the last bit of a library's sums."""
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return np.round(rows @ rows.T, 4)

@@ -20,6 +20,8 @@ class PartHashes:
         context = get_context("fork")
         self._pipe, other = context.Pipe(duplex=False)
         self._known: dict[Part, dict[str, Any]] = {}
+        self.stdin = hashlib.sha256()
+        """Of standard input; whoever reads it updates it."""
         process = context.Process(target=_hash, args=([part for part in parts if part.path != STDIN], other), daemon=True)
         process.start()
         other.close()
@@ -30,6 +32,8 @@ class PartHashes:
         Raises:
             DataError: the file cannot be read.
         """
+        if part.path == STDIN:
+            return {"path": str(STDIN), "sha256": self.stdin.hexdigest()}
         while part not in self._known:
             try:
                 done, found = self._pipe.recv()

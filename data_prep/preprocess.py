@@ -8,25 +8,27 @@ Killed and started again, it goes on where it stopped. Look at the result: pytho
 """
 
 import argparse
+import bisect
 import contextlib
-import hashlib
+import math
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep import token_options
-from data_prep.blocks import ENDINGS, STDIN, Block, Part, line_number, read_blocks, share_out
-from data_prep.fast_encoder import choose_engine
+from data_prep.blocks import ENDINGS, STDIN, TABLES, Block, Part, is_plain, line_number, line_start, read_blocks, share_out
+from data_prep.fast_encoder import Engine, ReferenceEngine, choose_engine
 from data_prep.indexed_file import id_type
 from data_prep.inputs import find_files
 from data_prep.part_hashes import PartHashes
+from data_prep.records import Bad
 from data_prep.resume import finished
 from data_prep.text_tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.token_job import TokenJob
@@ -54,12 +56,7 @@ def main(argv: list[str] | None = None) -> int | None:
     hashes = PartHashes([part for parts in shares.values() for part in parts])
     special = read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
     tokenizer = load_tokenizer(arguments.tokenizer_model, special)
-    bos = token_options.mark(
-        tokenizer, arguments.bos_token or tokenizer.default_bos, arguments.prepend_bos, "beginning-of-document", "--bos-token"
-    )
-    eod = token_options.mark(
-        tokenizer, arguments.eod_token or tokenizer.default_eod, arguments.append_eod, "end-of-document", "--eod-token"
-    )
+    bos, eod = token_options.marks(arguments, tokenizer)
     fingerprint = tokenizer.fingerprint()
     contract = {
         "path": str(arguments.tokenizer_model),
@@ -75,7 +72,7 @@ def main(argv: list[str] | None = None) -> int | None:
         prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
         job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
         if not _is_finished(job, parts, config, hashes):
-            task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, None)  # type: ignore[arg-type]
+            task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, ReferenceEngine(tokenizer))
             _run(job, task, config, contract, arguments, hashes, start)
         start = time.monotonic()
     return 0
@@ -92,29 +89,14 @@ def _run(
 ) -> None:
     """Do one job from where it stands to its manifest."""
     with job.working([_mark_of(part) for part in task.parts], config):
-        if STDIN in [part.path for part in task.parts]:
-            job.state = job._fresh()  # what came through a pipe is gone: begin again
+        if task.parts[0].path == STDIN:
+            job.restart()  # what came through a pipe is gone
         task.engine, task.lock = _engine(task, arguments.engine, arguments.workers), job.lock
         before = job.state.bytes, sum(output.tokens for output in job.state.outputs.values())
-        stdin = hashlib.sha256()
         try:
-            first = tokenise(job, task, arguments, stdin, start)
+            first = tokenise(job, task, arguments, hashes.stdin.update, start)
             _finish(job, task, arguments.stats)
-            counts = _counts(job, task.tokenizer)
-            outputs: list[Any] = []
-            for output in job.outputs.values():
-                outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
-            inputs = [_stdin_record(stdin) if part.path == STDIN else hashes.record(part) for part in task.parts]
-            manifest.write(
-                job.manifest,
-                stage="preprocess",
-                inputs=inputs,
-                config=config,
-                outputs=outputs,
-                counts=counts,
-                tokenizer=contract,
-                engine=task.engine.name,
-            )
+            counts = _write_manifest(job, task, config, contract, hashes)
         except OSError as error:
             job.withdraw()
             where = error.filename or job.manifest.parent
@@ -129,63 +111,60 @@ def _run(
     print(f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine {task.engine.name}")
 
 
-def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, stdin: Any, start: float) -> float:
+def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, taken: Callable[[bytes], None], start: float) -> float:
     """Encode the task's parts into the working files of `job`, from where it stopped; return the seconds from `start` to the first ids.
 
     Args:
         job: its outputs and state.
         task: what is encoded, and how.
         arguments: the command's.
-        stdin: takes the bytes of standard input, to hash them.
+        taken: called with every piece of standard input.
         start: when the command began.
 
     Raises:
         DataError: a line is not a record with text under the key (and none may be skipped), or there is no document at all.
     """
-    state, first = job.state, None
+    state = job.state
     for name, output in job.outputs.items():
         output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
     before = list(accumulate((part.size for part in task.parts), initial=0))
-    tokens = [0.0, time.monotonic()]
-    with TokenPool(task, arguments.workers) as pool:
-        blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, stdin.update)
-        saved = time.monotonic()
-        with Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress:
-            for block, result in pool.run(blocks):
-                limit = arguments.max_documents and arguments.max_documents - state.outputs[next(iter(job.outputs))].documents
-                _take(job, task, block, result, limit, arguments.on_bad_line)
-                first = time.monotonic() - start if first is None else first
-                tokens[0] += sum(len(encoded.ids) for encoded in result.outputs)
-                rate = tokens[0] / max(time.monotonic() - tokens[1], 1e-3)
-                progress.label = f"tokenise {tokens[0] / 1e6:,.1f}M tokens, {rate / 1e6:.2f}M tokens/s"
-                progress.update(before[block.part] + block.position - progress.done)
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    for output in job.outputs.values():
-                        output.writer.flush()
-                    job.save()
-                    saved = time.monotonic()
-                if limit and len(result.numbers) >= limit:
-                    break
+    left = math.inf if arguments.max_documents is None else arguments.max_documents - next(iter(state.outputs.values())).documents
+    with TokenPool(task, arguments.workers) as pool, Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress:
+        blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, taken)
+        first, tokens, begun = 0.0, 0, time.monotonic()
+        saved = begun
+        for block, result in pool.run(blocks if left else iter(())):
+            left = _cut(result, left)
+            _take(job, task, block, result, arguments.on_bad_line)
+            now = time.monotonic()
+            first = first or now - start
+            tokens += sum(len(encoded.ids) for encoded in result.outputs)
+            progress.label = f"tokenise {tokens / 1e6:,.1f}M tokens, {tokens / 1e6 / max(now - begun, 1e-3):.2f}M tokens/s"
+            progress.update(before[block.part] + block.position - progress.done)
+            if now - saved > SAVE_SECONDS:
+                for output in job.outputs.values():
+                    output.writer.flush()
+                job.save()
+                saved = time.monotonic()
+            if not left:
+                break
     for output in job.outputs.values():
         output.writer.close()
     if not any(output.documents for output in state.outputs.values()):
         raise DataError(f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}")
-    return first or 0.0
+    return first
 
 
-def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | None, on_bad: str) -> None:
+def _take(job: TokenJob, task: Task, block: Block, result: Result, on_bad: str) -> None:
     """Add what came of a block to the working files and to the state."""
     state, part = job.state, task.parts[block.part]
-    if limit and len(result.numbers) > limit:
-        _cut(result, limit)
+    if result.bad and on_bad == "stop":
+        raise DataError(_told(part, block, result.bad[0]))
     for bad in result.bad:
-        if on_bad == "stop" or len(state.examples) < EXAMPLES:
-            message = f"{_place(part, block, bad.number)}: {bad.detail}"
-            if on_bad == "stop":
-                raise DataError(message)
-            print(f"skipped: {message}", file=sys.stderr)
-            state.examples.append(message)
         state.skipped[bad.reason] = state.skipped.get(bad.reason, 0) + 1
+        if len(state.examples) < EXAMPLES:
+            state.examples.append(_told(part, block, bad))
+            print(f"skipped: {state.examples[-1]}", file=sys.stderr)
     if result.differs is not None:
         text = result.differs[:60]
         raise DataError(
@@ -205,57 +184,64 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, limit: int | 
     state.bytes += sum(result.text_bytes)
 
 
-def _cut(result: Result, limit: int) -> None:
-    """Leave out the documents behind the first `limit`, and the bad lines behind these."""
-    last = result.numbers[limit - 1]
-    result.numbers, result.text_bytes = result.numbers[:limit], result.text_bytes[:limit]
+def _cut(result: Result, left: float) -> float:
+    """Leave out the documents after the first `left`, and the bad lines after these; return how many are still wanted."""
+    if len(result.numbers) < left:
+        return left - len(result.numbers)
+    wanted = int(left)
+    last = result.numbers[wanted - 1]
+    result.numbers, result.text_bytes = result.numbers[:wanted], result.text_bytes[:wanted]
     result.bad = [bad for bad in result.bad if bad.number < last]
     for encoded in result.outputs:
-        encoded.counts = encoded.counts[:limit]
+        encoded.counts = encoded.counts[:wanted]
         encoded.lengths = encoded.lengths[: int(encoded.counts.sum())]
         encoded.ids = encoded.ids[: int(encoded.lengths.sum())]
+    return 0
 
 
-def _place(part: Part, block: Block, number: int) -> str:
-    """Return file and line of a bad line; counted only now, since lines of plain files are not counted otherwise."""
-    if part.path.suffix in (".parquet", ".arrow"):
-        return f"{part.path}, row {block.start + number + 1:,}"
-    if part.path == STDIN:
-        return f"standard input, line {number + 1:,} behind byte {block.start:,}"
-    return f"{part.path}, line {line_number(part, block.start) + number}"
+def _told(part: Part, block: Block, bad: Bad) -> str:
+    """Return where a bad line stands and what is wrong with it; lines of plain files are counted only now."""
+    if part.path.suffix in TABLES:
+        place = f"{part.path}, row {block.start + bad.number + 1:,}"
+    elif part.path == STDIN:
+        place = f"standard input, line {bad.number + 1:,} after byte {block.start:,}"
+    else:
+        place = f"{part.path}, line {line_number(part, block.start) + bad.number}"
+    return f"{place}: {bad.detail}"
 
 
-def _engine(task: Task, wanted: str, workers: int) -> Any:
+def _engine(task: Task, wanted: str, workers: int) -> Engine:
     """Choose how to encode, on a sample of the input; say so if it is not the fastest way."""
-    texts: list[str] = []
-    if wanted != "reference":
-        for place in range(4):
-            part = task.parts[place * len(task.parts) // 4]
-            if part.path == STDIN:
-                continue
-            halfway = part.start + part.size // 2 if part.path.suffix in (".jsonl", ".ndjson", ".json") else 0
-            for skip in {part.start, halfway}:
-                with contextlib.suppress(DataError):  # will be told in its place
-                    block = next(_sample_blocks(task, place * len(task.parts) // 4, skip), None)
-                    texts += sample_texts(task.parts, task.keys, task.shape.message is not None, [block] if block else [])
-    engine, why = choose_engine(task.tokenizer, texts[:256], wanted, workers)
+    texts = [] if wanted == "reference" or task.parts[0].path == STDIN else _sample(task)
+    engine, why = choose_engine(task.tokenizer, texts, wanted, workers)
     if why is not None:
         slow = "encoding with the tokenizer itself, which is slow" if engine.name == "reference" else f"encoding with {engine.name}"
         print(f"{slow}: {why}", file=sys.stderr)
     return engine
 
 
-def _sample_blocks(task: Task, part: int, skip: int) -> Iterator[Block]:
-    for block in read_blocks(task.parts[: part + 1], 1 << 16, task.keys, part, skip):
-        if block.data is not None or skip == task.parts[part].start:
-            yield block
-        skip = task.parts[part].start  # the first block of a plain file's midst begins within a line
+def _sample(task: Task) -> list[str]:
+    """Return some texts from eight places of the input; of packed files and tables only from their beginning."""
+    ends = list(accumulate(part.size for part in task.parts))
+    places = set()
+    for eighth in range(8):
+        position = ends[-1] * eighth // 8
+        number = min(bisect.bisect_right(ends, position), len(ends) - 1)
+        part = task.parts[number]
+        end = part.start + part.size
+        places.add((number, line_start(part.path, end - (ends[number] - position), end) if is_plain(part.path) else 0))
+    texts: list[str] = []
+    for number, skip in sorted(places):
+        with contextlib.suppress(DataError):  # will be told in its place
+            for block in islice(read_blocks(task.parts[: number + 1], 1 << 16, task.keys, number, skip), 1):
+                texts += sample_texts(task, block)
+    return texts
 
 
 def _input_files(given: Sequence[str]) -> list[Path]:
     if "-" in given:
         if len(given) > 1:
-            raise DataError("--input -: standard input goes alone")
+            raise UsageError("--input -: standard input goes alone")
         return [STDIN]
     for folder in filter(os.path.isdir, given):
         with contextlib.suppress(DataError):
@@ -268,11 +254,12 @@ def _input_files(given: Sequence[str]) -> list[Path]:
 
 
 def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes) -> bool:
-    if not job.manifest.exists() or any(part.path == STDIN for part in parts):
+    if not job.manifest.exists() or parts[0].path == STDIN:
         return False
     found = finished(job.manifest, "preprocess", [hashes.record(part) for part in parts], config)
     if found is None:
         return False
+    job.tidy()  # it may have been killed after its manifest
     names = ", ".join(str(output.bin) for output in job.outputs.values())
     print(f"{names} is finished already: {found['counts']['documents']:,} documents, {found['counts']['tokens']:,} tokens")
     return True
@@ -286,10 +273,6 @@ def _mark_of(part: Part) -> dict[str, Any]:
     return {"path": str(part.path), "bytes": found.st_size, "changed": found.st_mtime_ns, "start": part.start, "end": part.end}
 
 
-def _stdin_record(digest: Any) -> dict[str, Any]:
-    return {"path": "-", "sha256": digest.hexdigest()}
-
-
 def _finish(job: TokenJob, task: Task, stats: bool) -> None:
     """Write the indexes, give all files their names, and write the page if it is wanted."""
     for output in job.outputs.values():
@@ -298,6 +281,27 @@ def _finish(job: TokenJob, task: Task, stats: bool) -> None:
     if stats:
         bases = {name: output.base for name, output in job.outputs.items() if name != "role" or task.shape.message is None}
         write_page(job.stats, bases, {name: output.tally for name, output in job.outputs.items()}, task.tokenizer)
+
+
+def _write_manifest(
+    job: TokenJob, task: Task, config: Mapping[str, Any], contract: Mapping[str, Any], hashes: PartHashes
+) -> dict[str, Any]:
+    """Write the manifest of a finished job; return its counts."""
+    outputs: list[Any] = []
+    for output in job.outputs.values():
+        outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
+    counts = _counts(job, task.tokenizer)
+    manifest.write(
+        job.manifest,
+        stage="preprocess",
+        inputs=[hashes.record(part) for part in task.parts],
+        config=config,
+        outputs=outputs,
+        counts=counts,
+        tokenizer=contract,
+        engine=task.engine.name,
+    )
+    return counts
 
 
 def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…): which, how large, their identity."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,13 +69,8 @@ def describe(path: str) -> dict[str, Any]:
     record = {"path": path, "bytes": int(info["size"])}
     if mark is not None:
         return record | {"sha256": None, "version": mark}
-    import hashlib
-
-    digest = hashlib.sha256()
     with system.open(root, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return record | {"sha256": digest.hexdigest()}
+        return record | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
@@ -86,9 +82,8 @@ def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[lis
     tasks: list[list[RawFile]] = []
     size = 0
     for file in files:
-        alike = (file.reader, file.options, file.source)
-        fits = tasks and (tasks[-1][0].reader, tasks[-1][0].options, tasks[-1][0].source) == alike
-        if fits and file.reader in many_per_task and size + file.size <= _TASK_BYTES and len(tasks[-1]) < _TASK_FILES:
+        alike = tasks and all(getattr(tasks[-1][0], name) == getattr(file, name) for name in ("reader", "options", "source"))
+        if alike and file.reader in many_per_task and size + file.size <= _TASK_BYTES and len(tasks[-1]) < _TASK_FILES:
             tasks[-1].append(file)
             size += file.size
         else:

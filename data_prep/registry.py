@@ -1,4 +1,4 @@
-"""The steps by their names in recipes (data_prep/steps.py has their settings, which are the arguments here)."""
+"""The steps by their names in recipes; their arguments are the settings of the same name in data_prep/steps.py, which have the defaults."""
 
 from collections.abc import Callable
 

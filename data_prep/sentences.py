@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from galen.errors import DataError
 
 WIDE_SPACE = re.compile(r"[^\S\t\n\v\f\r ]")
-"""White space of more than one byte: sentencex 1.0.32 breaks off at some of it behind a capital letter, so it is shown a plain space."""
+"""White space of more than one byte: sentencex 1.0.32 breaks off at some of it after a capital letter, so it is shown a plain space."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,17 @@ class Shape:
     """What is made of a document's ids."""
 
     bos: int | None = None
+    """Id put before each document."""
+
     eod: int | None = None
+    """Id put after each document."""
+
     window: int | None = None
+    """Most ids of a sequence; None: a document is one sequence."""
+
     overlap: int = 0
+    """Ids that a window shares with the one before."""
+
     sentences: SentenceSplitter | None = None
     """Makes each sentence a sequence."""
 
@@ -157,4 +165,5 @@ def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape
         said = [np.full(len(part), number, dtype=np.uint32) for part, number in zip(parts, numbers, strict=True)]
         text.append(np.concatenate(parts))
         roles.append(np.concatenate(said))
-    return [_documents(sequences, [1] * len(values), dtype) for sequences in (text, roles)]
+    counts = [min(len(ids), 1) for ids in text]  # a conversation without any id has no sequence
+    return [_documents([ids for ids in sequences if len(ids)], counts, dtype) for sequences in (text, roles)]

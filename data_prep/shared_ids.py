@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sequences import Documents
-
-Ids = np.ndarray[Any, Any]
+from data_prep.sequences import Documents, Ids
 
 
 class SharedIds:
@@ -30,7 +28,7 @@ class SharedIds:
 
 
 def put(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
-    """Move the ids of a block's outputs into `buffer`, one behind the other; return how many of each lie there.
+    """Move the ids of a block's outputs into `buffer`, one after the other; return how many of each lie there.
 
     Ids that do not fit stay where they are, and None stands for them.
     """

@@ -1,6 +1,6 @@
 """A global shuffle in bounded memory: documents are dealt to buckets by a hash, and each bucket is sorted by it.
 
-The hash hangs on the seed, the identifier and the number of the copy, so the order of the corpus depends on nothing else: not on the
+The hash is that of the seed, the identifier and the number of the copy, so the order of the corpus depends on nothing else: not on the
 order of the input, not on workers.
 """
 
@@ -20,7 +20,7 @@ from data_prep.writer import open_gzip
 
 
 class Scatter(PipelineStep):
-    """Deals the lines of `<split>/<rank>.jsonl.gz` to `<bucket>/<split>/<rank>.jsonl.gz`, each behind its hash of 16 digits.
+    """Deals the lines of `<split>/<rank>.jsonl.gz` to `<bucket>/<split>/<rank>.jsonl.gz`, each after its hash of 16 digits.
 
     Buckets divide the hashes evenly and in order. One file is open for each bucket and split.
     """
@@ -45,7 +45,7 @@ class Scatter(PipelineStep):
         with gzip.open(path, "rb") as lines:
             for line in lines:
                 identifier = orjson.loads(line)["id"]
-                copy = copy + 1 if identifier == last else 0  # copies stand one behind the other
+                copy = copy + 1 if identifier == last else 0  # copies follow each other
                 last = identifier
                 place = stable_hash("shuffle", self.seed, identifier, copy)
                 bucket = place * self.buckets >> 64

@@ -1,5 +1,7 @@
 """Which part of the corpus a document belongs to: a hash of its identifier, so it never depends on the order or on other documents."""
 
+from datatrove.data import Document
+
 from data_prep.hashing import unit_hash
 from data_prep.recipe import SPLITS, SplitShares
 
@@ -12,3 +14,8 @@ def split_of(identifier: str, shares: SplitShares) -> str:
         if position < limit:
             return name
     return SPLITS[0]  # the shares add up to a hair less than 1
+
+
+def copies_in(split: str, document: Document) -> int:
+    """Return how often a document stands in its split: in the training split as often as a mixture takes it (`copies`), else once."""
+    return document.metadata.get("copies", 1) if split == "train" else 1

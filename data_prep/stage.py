@@ -32,7 +32,7 @@ class Plan:
     """Per-document steps, in order."""
 
     barrier: CorpusStep | None = None
-    """The step over all documents behind them."""
+    """The step over all documents after them."""
 
 
 def cut(steps: Sequence[PipelineStep | CorpusStep]) -> list[Plan]:
@@ -45,24 +45,6 @@ def cut(steps: Sequence[PipelineStep | CorpusStep]) -> list[Plan]:
         else:
             plans[-1].steps.append(step)
     return plans
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the tasks counted: for each task the reasons for which documents were dropped, in the order of the steps."""
-
-    dropped: list[Counter[str]]
-    """For each task, reason -> documents."""
-
-    changed: Counter[str] = field(default_factory=Counter)
-    """Other counts of the steps."""
-
-    def total(self) -> Counter[str]:
-        """Return the sums over all tasks."""
-        total: Counter[str] = Counter()
-        for part in self.dropped:
-            total.update(part)
-        return total
 
 
 class Stages:
@@ -79,9 +61,14 @@ class Stages:
     def __init__(self, sources: Sequence[str], folder: Path, executors: Executors, keep_dropped: bool, size: int) -> None:
         self.sources, self.folder, self.executors, self.size = sources, folder, executors, size
         self.everything = folder / "corpus/dropped" if keep_dropped else None
-        self.counts = Counts([Counter() for _ in sources])
+        self.dropped: list[Counter[str]] = [Counter() for _ in sources]
+        """For each task, how many documents were dropped for each reason."""
+        self.changed: Counter[str] = Counter()
+        """How many documents each step changed."""
         self.reports: dict[str, Any] = {}
+        """What steps found, by their names."""
         self.read: TaskExecutor
+        """That of the first stage, once it has run."""
 
     def run(
         self, reader: PipelineStep, plans: Sequence[Plan], last: list[PipelineStep], check: Callable[[TaskExecutor], None]
@@ -92,9 +79,7 @@ class Stages:
         """
         start: list[PipelineStep] = [reader]
         for number, plan in enumerate(plans):
-            label = "write" if number == len(plans) - 1 and number else "read" if number == 0 else f"step-{number}"
-            ahead = plans[number - 1].barrier if number else None
-            steps = list(start) + ([ahead.apply(self._context(number - 1, ahead))] if ahead else []) + plan.steps
+            steps = [*start, *plan.steps]
             self._watch(steps, number)
             prepared = [
                 (step, self.folder / f"{number}-{step.name}-{place}")
@@ -103,20 +88,29 @@ class Stages:
             ]
             for step, place in prepared:
                 step.prepare(place)
-            context = self._context(number, plan.barrier) if plan.barrier else None
-            tail = [RecordWriter(str(self._kept(number)), level=1), *plan.barrier.notes(context)] if plan.barrier and context else last
+            label, tail = "read" if number == 0 else "write", last
+            if plan.barrier is not None:
+                context = self._context(number, plan.barrier)
+                label = "read" if number == 0 else f"step-{number}"
+                tail = [RecordWriter(str(self._kept(number)), level=1), *plan.barrier.notes(context)]
             executor = self.run_tasks(label, [*steps, *tail], len(self.sources))
             if number == 0:
                 self.read = executor
                 check(executor)
             self._count(executor, steps, number)
-            self.reports |= {str(step.name): step.finish(place, len(self.sources)) for step, place in prepared}
+            for step, place in prepared:
+                self._report(str(step.name), step.finish(place, len(self.sources)))
             if number > 1:
                 shutil.rmtree(self._kept(number - 2), ignore_errors=True)
-            if plan.barrier and context:
+            if plan.barrier is not None:
                 self._decide(plan.barrier, context)
-                start = [PartReader(str(self._kept(number)))]
+                start = [PartReader(str(self._kept(number))), plan.barrier.apply(context)]
         return executor
+
+    def _report(self, name: str, report: dict[str, Any]) -> None:
+        """Keep what a step found; the second of a name is `name 2`."""
+        before = sum(known.partition(" ")[0] == name for known in self.reports)
+        self.reports[f"{name} {before + 1}" if before else name] = report
 
     def _kept(self, number: int) -> Path:
         return self.folder / ("kept" if number == 0 else f"kept-{number}")
@@ -154,11 +148,10 @@ class Stages:
         """Decide once: a mark says that the verdicts are whole."""
         note = context.folder / "report.json"
         if not note.exists():
-            (context.folder / "verdicts").mkdir(parents=True, exist_ok=True)
             step.decide(context)
             write_text(note, json.dumps(context.report, ensure_ascii=False))
         if report := json.loads(note.read_text(encoding="utf-8")):
-            self.reports[step.name] = report
+            self._report(step.name, report)
 
     def _count(self, executor: TaskExecutor, steps: Sequence[PipelineStep], number: int) -> None:
         """Take over the counts of a stage, by task and in the order of the steps."""
@@ -168,6 +161,6 @@ class Stages:
                 name = "reader" if number == 0 and place == 0 else str(step.name)
                 for key, value in counted[place].items():
                     if key.startswith("dropped_"):
-                        self.counts.dropped[task][f"{name}: {key.removeprefix('dropped_')}"] += value
+                        self.dropped[task][f"{name}: {key.removeprefix('dropped_')}"] += value
                     elif key.startswith("changed_"):
-                        self.counts.changed[f"{name}: {key.removeprefix('changed_')}"] += value
+                        self.changed[f"{name}: {key.removeprefix('changed_')}"] += value

@@ -10,6 +10,8 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_prep.dropped import Samples, merge_samples
+from data_prep.recipe import SplitShares
+from data_prep.split import copies_in, split_of
 from data_prep.token_count import token_counter
 
 
@@ -26,14 +28,15 @@ class Statistics(PipelineStep):
         sources: for each task, the name of its source.
         folder: for the counts; samples go to its folder `samples`.
         tokenizer: see `data_prep.token_count`.
+        shares: of the splits, which decide whether further copies of a document are written.
     """
 
     type = "STATS"
     name = "statistics"
 
-    def __init__(self, sources: Sequence[str], folder: str, tokenizer: str | None) -> None:
+    def __init__(self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitShares) -> None:
         super().__init__()
-        self.sources, self.folder, self.tokenizer = list(sources), Path(folder), tokenizer
+        self.sources, self.folder, self.tokenizer, self.shares = list(sources), Path(folder), tokenizer, shares
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents unchanged."""
@@ -41,7 +44,7 @@ class Statistics(PipelineStep):
         cells: dict[tuple[str, str, str], list[int]] = {}
         lengths: Counter[int] = Counter()
         for document in data:
-            tokens, copies = count(document.text), document.metadata.get("copies", 1)
+            tokens, copies = count(document.text), copies_in(split_of(document.id, self.shares), document)
             year = str(document.metadata.get("date") or "unknown")[:4]
             cell = cells.setdefault((source, language_of(document), year if year.isdigit() else "unknown"), [0, 0])
             cell[0] += copies

@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
@@ -79,7 +79,7 @@ class LanguageId(OfSources):
     """Share of the letters that must be in the document's main language."""
 
     candidates: list[str] | None = None
-    """Languages to tell apart; null takes the twenty of filters/language_id.py."""
+    """Languages to tell apart, besides those of `keep`; null takes the twenty of filters/language_id.py."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -186,7 +186,7 @@ class Pii:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class SentenceDuplicates:
+class RepeatedLines:
     """Cut lines, or sentences, that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
 
     step: Literal["repeated_lines"] = "repeated_lines"
@@ -277,20 +277,11 @@ class Upsample:
     factor: float = Field(default=1.0, ge=0)
     """Multiplies the score."""
 
-    today: str = "2023-07-15"
+    today: date = date(2023, 7, 15)
     """Date from which an article's age is counted."""
 
     sources: list[str] | None = None
-    """Sources that take part; null takes those whose documents name publication types."""
-
-    @field_validator("today")
-    @classmethod
-    def _is_date(cls, text: str) -> str:
-        try:
-            date.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no date; write year-month-day, for example 2023-07-15") from None
-        return text
+    """Sources that take part; null: of each source the documents that name a publication type."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -298,13 +289,13 @@ class Mixture:
     """How often each document is taken: weights, caps and replay, by a hash of the seed and the identifier."""
 
     step: Literal["mixture"] = "mixture"
-    weights: dict[str, float] = Field(default_factory=dict)
-    """Copies by source name, 1 where not named; 0.0004 takes that share of the documents, 2.5 two or three copies of each."""
+    weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(default_factory=dict)
+    """Copies by source name, up to 1,000, 1 where not named; 0.0004 takes that share of the documents, 2.5 two or three copies of each."""
 
-    max_tokens: dict[str, int] = Field(default_factory=dict)
+    max_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     """Cap by source name: documents are taken in the order of their hash until the next one would go over it."""
 
-    replay: dict[str, float] = Field(default_factory=dict)
+    replay: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Share of all tokens that a source shall make up, by source name: whole documents, sampled evenly."""
 
     upsample: Upsample | None = None
@@ -314,14 +305,9 @@ class Mixture:
     """Another seed takes other documents."""
 
     @model_validator(mode="after")
-    def _sane(self) -> "Mixture":
-        for name, weight in self.weights.items():
-            if weight < 0:
-                raise ValueError(f"the weight of {name} is {weight}: at least 0")
+    def _leaves_room(self) -> "Mixture":
         if sum(self.replay.values()) >= 1:
             raise ValueError(f"replay makes up {sum(self.replay.values()):g} of all tokens: it must leave some to the other sources")
-        if any(share <= 0 for share in self.replay.values()) or any(tokens <= 0 for tokens in self.max_tokens.values()):
-            raise ValueError("shares of replay and caps must be above 0; leave a source out with weight 0")
         return self
 
 
@@ -344,7 +330,7 @@ Step = Annotated[
     | Quality
     | Repetition
     | Pii
-    | SentenceDuplicates
+    | RepeatedLines
     | Duplicate
     | Identifier
     | NearDuplicate

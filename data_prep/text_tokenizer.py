@@ -7,9 +7,11 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from galen import manifest
 from galen.errors import DataError
 
 
@@ -53,7 +55,7 @@ class TextTokenizer(Protocol):
 def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
     """Load the tokenizer at `given`: a Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
 
-    `special` are tokens to add, in this order behind the vocabulary; one that it has already keeps its id.
+    `special` are tokens to add, in this order after the vocabulary; one that it has already keeps its id.
 
     Raises:
         DataError: there is none, or it is damaged.
@@ -158,14 +160,13 @@ class SentencePieceTokenizer:
 
         self.path = path
         self.processor = SentencePieceProcessor(model_file=str(path))
-        size = self.processor.vocab_size()
+        self._pieces = self.vocab_size = self.processor.vocab_size()
         self.special: dict[str, int] = {}
         for token in special:
-            known = self.processor.piece_to_id(token)
-            added = sum(identifier >= size for identifier in self.special.values())
-            self.special[token] = known if self.processor.id_to_piece(known) == token else size + added
-        self.vocab_size = max([size, *(identifier + 1 for identifier in self.special.values())])
-        self._pieces, self._by_id = size, {identifier: token for token, identifier in self.special.items()}
+            known = self.token_id(token)
+            self.special[token] = self.vocab_size if known is None else known
+            self.vocab_size += known is None
+        self._by_id = {identifier: token for token, identifier in self.special.items()}
         bos, eos, unknown = self.processor.bos_id(), self.processor.eos_id(), self.processor.unk_id()
         self.default_bos = self.processor.id_to_piece(bos) if bos >= 0 else None
         self.default_eod = self.processor.id_to_piece(eos) if eos >= 0 else None
@@ -187,17 +188,13 @@ class SentencePieceTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens shown as they are written."""
         parts: list[str] = []
-        run: list[int] = []
-        for identifier in [*map(int, ids), -1]:
-            known = self._by_id.get(identifier)
-            if identifier >= 0 and known is None and identifier < self._pieces and not self.processor.is_control(identifier):
-                run.append(identifier)
-                continue
-            parts.append(self.processor.decode(run) if run else "")
-            run = []
-            if identifier >= 0:
-                parts.append(known or self.token(identifier) or f"<{identifier}?>")
+        for plain, group in groupby(map(int, ids), self._is_plain):
+            run = list(group)
+            parts += [self.processor.decode(run)] if plain else [self.token(identifier) or f"<{identifier}?>" for identifier in run]
         return "".join(parts)
+
+    def _is_plain(self, identifier: int) -> bool:
+        return 0 <= identifier < self._pieces and identifier not in self._by_id and not self.processor.is_control(identifier)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""
@@ -210,7 +207,7 @@ class SentencePieceTokenizer:
         """Return how an id is written in the vocabulary, or None."""
         if identifier in self._by_id:
             return self._by_id[identifier]
-        return self.processor.id_to_piece(identifier) if identifier < self._pieces else None
+        return self.processor.id_to_piece(identifier) if 0 <= identifier < self._pieces else None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
@@ -229,7 +226,7 @@ def _ids_in_use(tokenizer: Any) -> int:
 
 
 def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    hashes = [manifest.sha256(path) for path in files]
     if len(hashes) == 1 and not special:
         return hashes[0]
     return hashlib.sha256(json.dumps([hashes, special], sort_keys=True).encode()).hexdigest()

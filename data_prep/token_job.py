@@ -64,7 +64,7 @@ class Output:
         self.tally: Tally
 
     def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
-        """Open the working files where `state` says; what was written behind that is cut off."""
+        """Open the working files where `state` says; what was written after that is cut off."""
         self.writer = IndexedFileWriter(
             self.bin_work, self.lengths_work, self.counts_work, dtype, state.documents, state.sequences, state.tokens
         )
@@ -86,7 +86,7 @@ class TokenJob:
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
         self.name = Path(f"{prefix}_{'_'.join(names)}_{level}")
         self._note, self._lock = (self.name.with_name(f".{self.name.name}.{ending}.partial") for ending in ("state", "lock"))
-        self.state = self._fresh()
+        self.restart()
 
     @contextlib.contextmanager
     def working(self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[None]:
@@ -109,15 +109,20 @@ class TokenJob:
             self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
             self._take_up()
             yield
-            work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
-            for path in (self._note, *work, self._lock):
-                path.unlink(missing_ok=True)
+            self.tidy()
 
-    def _fresh(self) -> State:
-        return State(outputs={name: OutputState() for name in self.outputs})
+    def tidy(self) -> None:
+        """Remove the working files of a finished job."""
+        work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
+        for path in (self._note, *work, self._lock):
+            path.unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Begin at the beginning of the input."""
+        self.state = State(outputs={name: OutputState() for name in self.outputs})
 
     def _take_up(self) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if self._note.exists():
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["plan"] == self._plan:
                 self.withdraw()  # killed between publish and manifest

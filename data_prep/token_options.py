@@ -52,7 +52,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--output-prefix", required=True, metavar="P", help="writes P_KEY_document.bin, .idx and P_manifest.json")
     add("--tokenizer-model", required=True, metavar="T", help="HF folder, tokenizer.json or SentencePiece .model")
     add("--json-keys", nargs="+", metavar="KEY", help="fields of a record that are text, each for an output of its own [text]")
-    add("--append-eod", action="store_true", help="put the end-of-document token behind each document")
+    add("--append-eod", action="store_true", help="put the end-of-document token after each document")
     add("--eod-token", metavar="TOKEN", help="this token, instead of the eos token that the tokenizer's files name")
     add("--prepend-bos", action="store_true", help="put the beginning-of-document token before each document")
     add("--bos-token", metavar="TOKEN", help="this token, instead of the bos token that the tokenizer's files name")
@@ -62,7 +62,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="tokens to add to the vocabulary, one a line, as in examples/special_tokens/meditron.txt",
     )
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]")
-    add("--max-documents", type=int, metavar="N", help="stop behind so many documents")
+    add("--max-documents", type=int, metavar="N", help="stop after so many documents")
     add(
         "--on-bad-line",
         choices=["stop", "skip"],
@@ -71,20 +71,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     add("--engine", choices=["auto", "gigatoken", "words", "reference"], default="auto", help="how to encode; all give the same ids [auto]")
     add("--stats", action="store_true", help="also write P_stats.html: lengths, how often ids occur, ids never used")
-    shapes = result.add_argument_group("sequences")
-    shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
-    shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
-    shapes.add_argument(
-        "--split-sentences", action="store_true", help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx"
-    )
-    shapes.add_argument("--keep-newlines", action="store_true", help="keep the white space between sentences, behind the one before")
-    shapes.add_argument("--lang", default="en", metavar="CODE", help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]")
-    shapes.add_argument(
-        "--instruction",
-        action="store_true",
-        help="a record's field (messages) is a list of {role, content}; writes P_text_document and P_role_document",
-    )
-    shapes.add_argument("--message", default=MESSAGE, metavar="TEXT", help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"))
+    _add_shapes(result.add_argument_group("sequences"))
     parts = result.add_argument_group("sharing the work out")
     parts.add_argument(
         "--shards", type=int, default=1, metavar="N", help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them"
@@ -93,8 +80,24 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
+def _add_shapes(shapes: argparse._ArgumentGroup) -> None:
+    shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
+    shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
+    shapes.add_argument(
+        "--split-sentences", action="store_true", help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx"
+    )
+    shapes.add_argument("--keep-newlines", action="store_true", help="keep the white space between sentences, at the end of the one before")
+    shapes.add_argument("--lang", default="en", metavar="CODE", help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]")
+    shapes.add_argument(
+        "--instruction",
+        action="store_true",
+        help="a record's field (messages) is a list of {role, content}; writes P_text_document and P_role_document",
+    )
+    shapes.add_argument("--message", default=MESSAGE, metavar="TEXT", help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"))
+
+
 def check(arguments: argparse.Namespace) -> None:
-    """Check the options against each other and fill in what hangs on others.
+    """Check the options against each other and fill in what depends on others.
 
     Raises:
         UsageError: they do not fit together.
@@ -129,6 +132,8 @@ def check(arguments: argparse.Namespace) -> None:
         (arguments.lang != "en" and not arguments.split_sentences, "--lang needs --split-sentences"),
         (not re.fullmatch("[a-z]{2,3}", arguments.lang), f"--lang {arguments.lang}: two or three letters as in ISO 639, such as en or fr"),
         (arguments.instruction and "{content}" not in arguments.message, "--message: the text must hold {content}"),
+        (arguments.message != MESSAGE and not arguments.instruction, "--message needs --instruction"),
+        (arguments.bos_token and not arguments.prepend_bos, "--bos-token needs --prepend-bos"),
     ]
     for broken, message in rules:
         if broken:
@@ -138,7 +143,7 @@ def check(arguments: argparse.Namespace) -> None:
 def shape(arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Mapping[str, Any] | None) -> Shape:
     """Return what the options make of a document."""
     return Shape(
-        bos=bos["id"] if bos and arguments.prepend_bos else None,
+        bos=bos["id"] if bos else None,
         eod=eod["id"] if eod and arguments.append_eod else None,
         window=arguments.window,
         overlap=arguments.overlap,
@@ -148,7 +153,7 @@ def shape(arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Map
 
 
 def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) -> dict[str, Any]:
-    """Return what decides the output's bytes: for the manifest, and to know a run again. Plain cases look as in Galen 0.1."""
+    """Return what decides the output's bytes: for the manifest, and to know a run again."""
     keys = arguments.json_keys
     result: dict[str, Any] = {
         "json_keys": keys[0] if len(keys) == 1 else keys,
@@ -156,7 +161,7 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
         "tokenizer": fingerprint,
         "eod": eod,
     }
-    if arguments.prepend_bos:
+    if bos:
         result["bos"] = bos
     for name in ("max_documents", "window", "overlap", "instruction"):
         if getattr(arguments, name):
@@ -174,16 +179,23 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
     return result
 
 
-def mark(tokenizer: TextTokenizer, token: str | None, wanted: bool, kind: str, option: str) -> dict[str, Any] | None:
-    """Return a token and its id for the ends of documents.
+def marks(arguments: argparse.Namespace, tokenizer: TextTokenizer) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the beginning-of-document token if it is wanted, and the end-of-document token if one is named or wanted, with their ids.
 
     Raises:
-        DataError: it is wanted and there is none, or it is not in the vocabulary.
+        DataError: a wanted one is not named, or a token is not in the vocabulary.
     """
+    bos = eod = None
+    if arguments.prepend_bos:
+        bos = _mark(tokenizer, arguments.bos_token or tokenizer.default_bos, "beginning-of-document", "--bos-token")
+    if (token := arguments.eod_token or tokenizer.default_eod) or arguments.append_eod:
+        eod = _mark(tokenizer, token, "end-of-document", "--eod-token")
+    return bos, eod
+
+
+def _mark(tokenizer: TextTokenizer, token: str | None, kind: str, option: str) -> dict[str, Any]:
     if token is None:
-        if wanted:
-            raise DataError(f"{tokenizer.path} names no {kind} token; say which with {option}")
-        return None
+        raise DataError(f"{tokenizer.path} names no {kind} token; say which with {option}")
     identifier = tokenizer.token_id(token)
     if identifier is None:
         raise DataError(f"the {kind} token {token!r} is not in the vocabulary of {tokenizer.path}")

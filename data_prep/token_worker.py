@@ -3,14 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep.blocks import Block, Part, read_range
 from data_prep.fast_encoder import Engine
-from data_prep.records import Bad, parse
+from data_prep.records import Bad, Records, parse
 from data_prep.sequences import Documents, Ids, Shape, build
 from data_prep.shared_ids import put
 from data_prep.text_tokenizer import TextTokenizer
@@ -60,8 +59,7 @@ def work(task: Task, block: Block, room: Ids) -> Result:
     Raises:
         DataError: the block's file cannot be read.
     """
-    data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
-    records = parse(data, task.keys, chat=task.shape.message is not None)
+    records = _records(task, block)
     result = Result(numbers=records.numbers, bad=records.bad)
     sizes = [[_size(value) for value in values] for values in records.fields]
     result.text_bytes = sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
@@ -70,6 +68,11 @@ def work(task: Task, block: Block, room: Ids) -> Result:
     result.differs = _audit(block, records.fields, task)
     result.shared = put(result.outputs, room)
     return result
+
+
+def _records(task: Task, block: Block) -> Records:
+    data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
+    return parse(data, task.keys, chat=task.shape.message is not None)
 
 
 def _audit(block: Block, fields: list[list[Any]], task: Task) -> str | None:
@@ -93,12 +96,10 @@ def _size(value: Any) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def sample_texts(parts: Sequence[Part], keys: Sequence[str], chat: bool, blocks: Sequence[Block]) -> list[str]:
-    """Return some texts of some blocks of plain files or tables, for comparing engines."""
+def sample_texts(task: Task, block: Block) -> list[str]:
+    """Return about sixteen texts of each key of a block, for comparing engines."""
     texts: list[str] = []
-    for block in blocks:
-        data = read_range(Path(parts[block.part].path), block.start, block.end) if block.data is None else block.data
-        for values in parse(data, keys, chat).fields:
-            values = [part["content"] for value in values for part in value] if chat else values
-            texts += [text[:AUDIT_CHARACTERS] for text in values[:: max(1, len(values) // 16)]]
+    for values in _records(task, block).fields:
+        flat = values if task.shape.message is None else [message["content"] for value in values for message in value]
+        texts += [text[:AUDIT_CHARACTERS] for text in flat[:: max(1, len(flat) // 16)]]
     return texts

@@ -6,15 +6,10 @@ import unicodedata
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 # Han with its extensions, Hiragana, Katakana, Thai: scripts that are written without spaces
-UNSPACED = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNSPACED = re.compile(f"[{UNSPACED}]")
-WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
-_TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+|[^\\w\\s]")
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text as they stand."""
-    return WORD.findall(text)
+_UNSPACED = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[{_UNSPACED}]")
+WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
+_TOKEN = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+|[^\\w\\s]")
 
 
 def plain_words(text: str) -> list[str]:
@@ -32,7 +27,7 @@ def plain(text: str) -> str:
 
 def count_words(text: str) -> int:
     """Return the number of words; two characters of an unspaced script count as one, the mean length of a word in Chinese."""
-    unspaced = len(_UNSPACED.findall(text)) if not text.isascii() else 0
+    unspaced = len(UNSPACED.findall(text)) if not text.isascii() else 0
     return len(WORD.findall(text)) - unspaced // 2
 
 

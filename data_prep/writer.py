@@ -9,7 +9,7 @@ from datatrove.io import DataFolderLike, OutputFileManager
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 
 from data_prep.recipe import SplitShares
-from data_prep.split import split_of
+from data_prep.split import copies_in, split_of
 
 
 class _Gzip(gzip.GzipFile):
@@ -58,7 +58,7 @@ class RecordWriter(JsonlWriter):
 class SplitWriter(RecordWriter):
     """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`).
 
-    Documents that a mixture takes several times (`copies` in the metadata) stand so often in the training split, once in the others.
+    Documents that a mixture takes several times stand several times in the training split (see `copies_in`).
     """
 
     name = "splits"
@@ -69,9 +69,9 @@ class SplitWriter(RecordWriter):
 
     def write(self, document: Document, rank: int = 0, **kwargs: Any) -> None:
         """Write one document into its split."""
-        split, copies = split_of(document.id, self.shares), document.metadata.pop("copies", 1)
-        if split != "train":
-            copies = 1
+        split = split_of(document.id, self.shares)
+        copies = copies_in(split, document)
+        document.metadata.pop("copies", None)
         for _ in range(copies):
             super().write(document, rank, split=split, **kwargs)
         self.stat_update(split, value=copies)

@@ -11,8 +11,8 @@ from contextlib import nullcontext
 import numpy as np
 
 from data_prep.decontamination.items import ItemField
+from data_prep.decontamination.matches import find_matches, read_phrases
 from data_prep.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
-from data_prep.decontamination.step import find_matches, read_phrases
 from data_prep.steps import Decontaminate
 from finetune import processes
 from finetune.record import Record, text_of

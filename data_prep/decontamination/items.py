@@ -22,7 +22,7 @@ class ItemField:
     """The item's `id`, or else the number of its line, from 1."""
 
     field: str
-    """Key, with the option's letter or place behind a dot."""
+    """Key, with the option's letter or place after a dot."""
 
     text: str
 
@@ -33,7 +33,7 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
     Raises:
         DataError: a path holds no file, a line is no JSON object, or a file has none of the fields at all.
     """
-    for path in _files(paths):
+    for path in item_files(paths):
         found = False
         for item in _pieces(path, fields):
             found = True
@@ -42,7 +42,12 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
             raise DataError(f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in decontaminate.fields")
 
 
-def _files(paths: Sequence[str]) -> list[Path]:
+def item_files(paths: Sequence[str]) -> list[Path]:
+    """Return the JSONL files that paths, folders or globs name.
+
+    Raises:
+        DataError: one of them names none.
+    """
     try:
         return [file for given in paths for file in find_files(given, (".jsonl", ".json"))]
     except DataError as error:

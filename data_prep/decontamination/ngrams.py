@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.decontamination.items import ItemField
 from data_prep.hashing import stable_hash
-from data_prep.words import WORD, plain
+from data_prep.words import UNSPACED, WORD, plain
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _REMEMBERED = 1_000_000
@@ -103,7 +103,7 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
     for item in items:
         text = normal_form(item.text)
         words, spans = hasher(text)
-        factor = UNSPACED_FACTOR if 2 * sum(_is_unspaced(text[start]) for start, _ in spans) > len(spans) else 1.0
+        factor = UNSPACED_FACTOR if 2 * sum(UNSPACED.match(text, start) is not None for start, _ in spans) > len(spans) else 1.0
         length = min(round(ngram * factor), len(words))
         if length < round(min_words * factor):
             continue
@@ -120,10 +120,6 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
         entries = np.array([entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32).reshape(-1, 2)
         grams[length] = (hashes, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), entries)
     return Index(fields, {length: arrays for length, arrays in grams.items() if len(arrays[0])})
-
-
-def _is_unspaced(character: str) -> bool:
-    return not character.isascii() and WORD.fullmatch(character) is not None and len(WORD.findall(2 * character)) == 2
 
 
 def _covered(words: Hashes, phrases: Sequence[Hashes]) -> np.ndarray[Any, Any]:

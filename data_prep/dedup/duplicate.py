@@ -55,7 +55,7 @@ class Duplicates(CorpusStep):
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Two hashes a document."""
-        return [NoteWriter("signature", str(context.folder / "notes"), ROW, signature)]
+        return [NoteWriter("signature", context.folder / "notes", ROW, signature)]
 
     def decide(self, context: Context) -> None:
         """Find them."""
@@ -64,4 +64,4 @@ class Duplicates(CorpusStep):
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop them."""
-        return VerdictFilter(self.name, str(context.folder / "verdicts"), ["same id", "same text"])
+        return VerdictFilter(self.name, context.folder / "verdicts", ["same id", "same text"])

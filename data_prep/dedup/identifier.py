@@ -1,16 +1,16 @@
 """One document for each article over all sources: an abstract goes when its full text is in the corpus."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, load_notes, save_verdicts
+from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, load_notes, save_array, save_verdicts
 from data_prep.dedup.clusters import clusters_of
 from data_prep.hashing import stable_hash
-from galen.atomic import atomic_file
 
 _PREFIXES = ("https://doi.org/", "http://doi.org/", "https://dx.doi.org/", "http://dx.doi.org/", "doi:", "pmid:", "pmc")
 
@@ -29,7 +29,7 @@ class _IdentifierNotes(PipelineStep):
     type = "NOTES"
     name = "identifiers"
 
-    def __init__(self, folder: str, keys: Sequence[str]) -> None:
+    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
         super().__init__()
         self.folder, self.keys = folder, list(keys)
 
@@ -42,8 +42,7 @@ class _IdentifierNotes(PipelineStep):
             names += [(number, identifier_hash(key, value)) for key in self.keys if (value := document.metadata.get(key))]
             yield document
         for folder, rows in (("lengths", np.array(lengths, "<u4")), ("names", np.array(names, "<u8").reshape(-1, 2))):
-            with atomic_file(f"{self.folder}/{folder}/{rank:05d}.npy") as path, path.open("wb") as file:
-                np.save(file, rows)
+            save_array(self.folder / folder / f"{rank:05d}.npy", rows)
 
 
 class Identifier(CorpusStep):
@@ -60,7 +59,7 @@ class Identifier(CorpusStep):
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Identifiers and lengths."""
-        return [_IdentifierNotes(str(context.folder / "notes"), self.keys)]
+        return [_IdentifierNotes(context.folder / "notes", self.keys)]
 
     def decide(self, context: Context) -> None:
         """Choose one document of each article."""
@@ -86,4 +85,4 @@ class Identifier(CorpusStep):
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""
-        return VerdictFilter(self.name, str(context.folder / "verdicts"), ["in a better source", "again in its source"])
+        return VerdictFilter(self.name, context.folder / "verdicts", ["in a better source", "again in its source"])

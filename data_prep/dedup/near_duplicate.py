@@ -2,7 +2,7 @@
 
 datatrove's own second step opens a file for each task at once, thousands for a large corpus, and its third keeps the document that its
 union of sets happens to end at. Here each band of the signatures is sorted by itself; pairs are joined to clusters, and of each the longest
-text stays, or the first; this hangs on the documents and their order alone, not on workers.
+text stays, or the first; this depends on the documents and their order alone, not on workers.
 """
 
 import json
@@ -17,14 +17,13 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignatur
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import TextNormConfig
 
-from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, save_verdicts
+from data_prep.corpus_step import Array, Context, CorpusStep, VerdictFilter, save_array, save_verdicts
 from data_prep.dedup.clusters import clusters_of
 from data_prep.words import Words
 from galen.atomic import atomic_file
 
 NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
 _MULTIPLIER = 0x9E3779B97F4A7C15
-Array = np.ndarray[Any, Any]
 
 
 class _Signatures(MinhashDedupSignature):
@@ -36,7 +35,7 @@ class _Signatures(MinhashDedupSignature):
 
     name = "minhash"
 
-    def __init__(self, folder: str, config: MinhashConfig) -> None:
+    def __init__(self, folder: Path, config: MinhashConfig) -> None:
         super().__init__(f"{folder}/signatures", config, language=Words())
         self.folder = folder
 
@@ -53,15 +52,14 @@ class _Signatures(MinhashDedupSignature):
             yield document
         signed = np.array(bands, dtype=np.uint64).reshape(-1, self.config.num_buckets).T
         for folder, rows in (("signatures", np.ascontiguousarray(signed)), ("notes", np.array(notes, dtype=NOTE))):
-            with atomic_file(f"{self.folder}/{folder}/{rank:05d}.npy") as path, path.open("wb") as file:
-                np.save(file, rows)
+            save_array(self.folder / folder / f"{rank:05d}.npy", rows)
 
 
 class _Notes:
     """The notes of all tasks on disk; documents are numbered over all tasks."""
 
     def __init__(self, folder: Path, tasks: int) -> None:
-        self.parts = [np.load(folder / f"{task:05d}.npy", mmap_mode="r", allow_pickle=False) for task in range(tasks)]
+        self.parts = [np.load(folder / f"{task:05d}.npy", mmap_mode="r") for task in range(tasks)]
         self.starts = np.cumsum([0, *map(len, self.parts)])
 
     def __getitem__(self, number: int) -> Any:
@@ -78,24 +76,23 @@ class _Pairs(PipelineStep):
     type = "DEDUP"
     name = "pairs"
 
-    def __init__(self, folder: str, tasks: int) -> None:
+    def __init__(self, folder: Path, tasks: int) -> None:
         super().__init__()
-        self.folder, self.tasks = Path(folder), tasks
+        self.folder, self.tasks = folder, tasks
 
     def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the pairs of this band."""
         bands, numbers, start = [], [], 0
         for task in range(self.tasks):
-            bands.append(np.array(np.load(self.folder / f"signatures/{task:05d}.npy", mmap_mode="r", allow_pickle=False)[rank]))
-            signed = np.load(self.folder / f"notes/{task:05d}.npy", mmap_mode="r", allow_pickle=False)["signed"]
+            bands.append(np.array(np.load(self.folder / f"signatures/{task:05d}.npy", mmap_mode="r")[rank]))
+            signed = np.load(self.folder / f"notes/{task:05d}.npy", mmap_mode="r")["signed"]
             numbers.append((start + np.flatnonzero(signed)).astype(np.uint32))
             start += len(signed)
         band, number = np.concatenate(bands), np.concatenate(numbers)
         order = np.argsort(band, kind="stable")  # of equal ones the documents stay in order
         band, number = band[order], number[order]
         same = np.flatnonzero(band[1:] == band[:-1])
-        with atomic_file(self.folder / f"pairs/{rank:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, np.stack([number[same], number[same + 1]], axis=1))
+        save_array(self.folder / f"pairs/{rank:05d}.npy", np.stack([number[same], number[same + 1]], axis=1))
         yield from ()
 
 
@@ -107,9 +104,7 @@ class NearDuplicates(CorpusStep):
 
     name = "near_duplicate"
 
-    def __init__(
-        self, ngram: int = 5, buckets: int = 14, hashes: int = 8, keep: Literal["longest", "first"] = "longest", seed: int = 1
-    ) -> None:
+    def __init__(self, ngram: int, buckets: int, hashes: int, keep: Literal["longest", "first"], seed: int) -> None:
         # numbers stay as they are: in medicine they are content. 64 bits: with 32 there would be false pairs among millions of documents
         self.config = MinhashConfig(
             ngram,
@@ -123,11 +118,11 @@ class NearDuplicates(CorpusStep):
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Signatures and lengths."""
-        return [_Signatures(str(context.folder), self.config)]
+        return [_Signatures(context.folder, self.config)]
 
     def decide(self, context: Context) -> None:
         """Find pairs, one task for each band; then clusters, and the document of each that stays."""
-        context.run("pairs", [_Pairs(str(context.folder), context.tasks)], self.config.num_buckets)
+        context.run("pairs", [_Pairs(context.folder, context.tasks)], self.config.num_buckets)
         notes = _Notes(context.folder / "notes", context.tasks)
         verdicts, sizes = np.zeros(notes.starts[-1], dtype=np.uint8), []
         with atomic_file(context.folder / "publish/duplicates.jsonl") as path, path.open("w", encoding="utf-8") as file:
@@ -145,10 +140,10 @@ class NearDuplicates(CorpusStep):
         """Return the different pairs of all bands, shape (pairs, 2)."""
         found: Array = np.empty(0, dtype=np.uint64)
         for band in range(self.config.num_buckets):
-            pairs = np.load(folder / f"{band:05d}.npy", allow_pickle=False).astype(np.uint64)
+            pairs = np.load(folder / f"{band:05d}.npy").astype(np.uint64)
             found = np.union1d(found, pairs[:, 0] << np.uint64(32) | pairs[:, 1])
         return np.stack([found >> np.uint64(32), found & np.uint64(2**32 - 1)], axis=1).astype(np.int64)
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""
-        return VerdictFilter(self.name, str(context.folder / "verdicts"), ["like a kept one"])
+        return VerdictFilter(self.name, context.folder / "verdicts", ["like a kept one"])

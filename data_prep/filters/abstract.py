@@ -9,7 +9,7 @@ class AbstractFilter(BaseFilter):
 
     name = "abstract"
 
-    def __init__(self, required: bool = True) -> None:
+    def __init__(self, required: bool) -> None:
         super().__init__()
         self.required = required
 

@@ -33,7 +33,7 @@ class CopyrightFilter(BaseFilter):
 
     name = "copyright"
 
-    def __init__(self, rule: Rule = "any_claim") -> None:
+    def __init__(self, rule: Rule) -> None:
         super().__init__()
         self.rule = rule
 

@@ -47,7 +47,7 @@ def language_shares(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[s
     classify = _identifier(tuple(candidates)).classify
     paragraphs = [line for line in text.splitlines() if line.strip()]
     letters: Counter[str] = Counter()
-    waiting, last = 0, ""
+    last = ""
     for paragraph in paragraphs[:: max(1, len(paragraphs) // _PARAGRAPHS)]:
         sample = paragraph[:_SAMPLE]
         size = sum(map(str.isalpha, sample)) * (3 if ord(max(sample)) > 0x2E80 else 1)  # a Chinese character says what three letters do
@@ -56,8 +56,7 @@ def language_shares(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[s
             continue
         last = classify(sample)[0]
         letters[last] += size
-    waiting = letters.pop("", 0)  # short ones before the first long one
-    if waiting:
+    if waiting := letters.pop("", 0):  # short ones before the first long one
         letters[next(iter(letters), None) or classify(text[:_SAMPLE])[0]] += waiting
     total = sum(letters.values())
     return {language: count / total for language, count in letters.most_common()} if total else {}
@@ -68,11 +67,11 @@ class LanguageIdFilter(BaseFilter):
 
     name = "language_id"
 
-    def __init__(self, keep: Sequence[str] | None = None, min_share: float = 0.5, candidates: Sequence[str] | None = None) -> None:
+    def __init__(self, keep: Sequence[str] | None, min_share: float, candidates: Sequence[str] | None) -> None:
         super().__init__()
         self.keep, self.min_share = keep, min_share
-        self.candidates = tuple(candidates or dict.fromkeys([*CANDIDATES, *(keep or ())]))
-        if unknown := {*self.candidates, *(keep or ())} - known_languages():
+        self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(keep or ())]))
+        if unknown := set(self.candidates) - known_languages():
             raise UsageError(
                 f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are {', '.join(sorted(known_languages()))}"
             )

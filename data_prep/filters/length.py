@@ -11,7 +11,7 @@ class LengthFilter(BaseFilter):
 
     name = "length"
 
-    def __init__(self, min_words: int = 20, max_words: int | None = None) -> None:
+    def __init__(self, min_words: int, max_words: int | None) -> None:
         super().__init__()
         self.min_words, self.max_words = min_words, max_words
 

@@ -21,7 +21,7 @@ class LicenceFilter(BaseFilter):
 
     name = "licence"
 
-    def __init__(self, allowed: Sequence[str], unstated: Literal["drop", "keep"] = "drop") -> None:
+    def __init__(self, allowed: Sequence[str], unstated: Literal["drop", "keep"]) -> None:
         super().__init__()
         self.allowed, self.unstated = {family(name) for name in allowed}, unstated
 

@@ -20,8 +20,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.filters.arabic_stemmer import ArabicStemmer
-from data_prep.words import count_words, plain
-from data_prep.words import words_of as split_words
+from data_prep.words import WORD, count_words, plain
 from galen.errors import UsageError
 
 KEYWORDS = Path(__file__).parents[1] / "keywords"
@@ -83,7 +82,7 @@ class TermMatcher:
         """Return the text as it is searched: stems with a space on either side, or plain characters."""
         if self.substrings:
             return plain(text)
-        return f" {' '.join(map(self._stem, split_words(text)))} "
+        return f" {' '.join(map(self._stem, WORD.findall(text)))} "
 
     def _stem(self, word: str) -> str:
         stem = self._stems.get(word)
@@ -143,11 +142,7 @@ class MedicalFilter(BaseFilter):
     name = "medical"
 
     def __init__(
-        self,
-        min_unique: int | None = None,
-        min_density: float | None = None,
-        other_languages: Literal["drop", "keep"] = "drop",
-        keywords: str | None = None,
+        self, min_unique: int | None, min_density: float | None, other_languages: Literal["drop", "keep"], keywords: str | None
     ) -> None:
         super().__init__()
         self.min_unique, self.min_density, self.others = min_unique, min_density, other_languages

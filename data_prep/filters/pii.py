@@ -23,7 +23,7 @@ class PiiFormatter(BaseFilter):
 
     name = "pii"
 
-    def __init__(self, emails: bool = True, ips: bool = True, phones: bool = False) -> None:
+    def __init__(self, emails: bool, ips: bool, phones: bool) -> None:
         super().__init__()
         self.phones = phones
         self.formatter = PIIFormatter(

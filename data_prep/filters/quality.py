@@ -90,7 +90,7 @@ class RepetitionFilter(GopherRepetitionFilter):
 
     name = "repetition"
 
-    def __init__(self, dup_line_frac: float | None = 0.3, dup_para_frac: float | None = 0.3, top_ngram_factor: float = 1.0) -> None:
+    def __init__(self, dup_line_frac: float | None, dup_para_frac: float | None, top_ngram_factor: float) -> None:
         top = [(n, share * top_ngram_factor) for n, share in ((2, 0.2), (3, 0.18), (4, 0.16))]
         super().__init__(dup_line_frac=dup_line_frac, dup_para_frac=dup_para_frac, language=Words())
         # datatrove measures the most frequent sequence with spaces between its words, which these scripts do not have

@@ -9,15 +9,13 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.corpus_step import Context, CorpusStep
+from data_prep.corpus_step import Context, CorpusStep, load_notes, save_array
 from data_prep.hashing import stable_hash
 from data_prep.sentences import SentenceSplitter
 from data_prep.words import count_words, plain_words
-from galen.atomic import atomic_file
 
 Unit = Literal["line", "sentence"]
 _FIRST = "first.npy"
-_CUT = np.dtype([("line", "<u8"), ("task", "<u4")])
 _FOUND = np.dtype([("line", "<u8"), ("documents", "<u4"), ("task", "<u4")])
 _RANGES = 64
 
@@ -42,7 +40,7 @@ class _LineNotes(PipelineStep):
     type = "NOTES"
     name = "lines"
 
-    def __init__(self, folder: str, min_words: int, unit: Unit) -> None:
+    def __init__(self, folder: Path, min_words: int, unit: Unit) -> None:
         super().__init__()
         self.folder, self.min_words, self.unit = folder, min_words, unit
 
@@ -55,8 +53,7 @@ class _LineNotes(PipelineStep):
             yield document
         values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
         for name, rows in (("lines", values), ("documents", counts.astype(np.uint32))):
-            with atomic_file(f"{self.folder}/{name}/{rank:05d}.npy") as path, path.open("wb") as file:
-                np.save(file, rows)
+            save_array(self.folder / name / f"{rank:05d}.npy", rows)
 
 
 class _LineCounts(PipelineStep):
@@ -65,18 +62,16 @@ class _LineCounts(PipelineStep):
     type = "DEDUP"
     name = "count"
 
-    def __init__(self, folder: str, tasks: int, most: int) -> None:
+    def __init__(self, folder: Path, tasks: int, most: int) -> None:
         super().__init__()
-        self.folder, self.tasks, self.most = Path(folder), tasks, most
+        self.folder, self.tasks, self.most = folder, tasks, most
 
     def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the lines of this range."""
         size = 2**64 // _RANGES
         parts = []
         for task in range(self.tasks):
-            lines, documents = (
-                np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r", allow_pickle=False) for name in ("lines", "documents")
-            )
+            lines, documents = (np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r") for name in ("lines", "documents"))
             first = int(np.searchsorted(lines, np.uint64(rank * size)))
             last = int(np.searchsorted(lines, np.uint64((rank + 1) * size - 1), side="right"))
             part = np.empty(last - first, dtype=_FOUND)
@@ -88,8 +83,7 @@ class _LineCounts(PipelineStep):
         totals = np.add.reduceat(found["documents"], starts) if len(starts) else found["documents"]
         kept = found[starts]
         kept["documents"] = totals
-        with atomic_file(self.folder / f"counts/{rank:05d}.npy") as path, path.open("wb") as file:
-            np.save(file, kept[totals > self.most])
+        save_array(self.folder / f"counts/{rank:05d}.npy", kept[totals > self.most])
         yield from ()
 
 
@@ -102,32 +96,29 @@ class RepeatedLines(CorpusStep):
 
     name = "repeated_lines"
 
-    def __init__(self, max_documents: int = 10, min_words: int = 4, unit: Unit = "line") -> None:
+    def __init__(self, max_documents: int, min_words: int, unit: Unit) -> None:
         self.max_documents, self.min_words, self.unit = max_documents, min_words, unit
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Hashes of lines."""
-        return [_LineNotes(str(context.folder / "notes"), self.min_words, self.unit)]
+        return [_LineNotes(context.folder / "notes", self.min_words, self.unit)]
 
     def decide(self, context: Context) -> None:
         """Find the lines, and the first task that has each."""
-        context.run("count", [_LineCounts(str(context.folder), context.tasks, self.max_documents)], _RANGES)
-        with atomic_file(context.folder / "verdicts" / _FIRST) as path, path.open("wb") as file:
-            found = np.concatenate([np.load(context.folder / f"counts/{part:05d}.npy") for part in range(_RANGES)])
-            cut = np.empty(len(found), dtype=_CUT)
-            cut["line"], cut["task"] = found["line"], found["task"]
-            np.save(file, cut)
+        context.run("count", [_LineCounts(context.folder, context.tasks, self.max_documents)], _RANGES)
+        found = np.concatenate(load_notes(context.folder / "counts", _RANGES))
+        save_array(context.folder / "verdicts" / _FIRST, found)
         context.report.update(lines=len(found), occurrences=int(found["documents"].sum()))
 
     def apply(self, context: Context) -> PipelineStep:
         """Cut them."""
-        return _LineCutter(str(context.folder / "verdicts" / _FIRST), self.min_words, self.unit)
+        return _LineCutter(context.folder / "verdicts" / _FIRST, self.min_words, self.unit)
 
 
 class _LineCutter(BaseFilter):
     name = RepeatedLines.name
 
-    def __init__(self, path: str, min_words: int, unit: Unit) -> None:
+    def __init__(self, path: Path, min_words: int, unit: Unit) -> None:
         super().__init__()
         self.path, self.min_words, self.unit = path, min_words, unit
 

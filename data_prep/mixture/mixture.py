@@ -1,22 +1,19 @@
 """The step `mixture`: a number of copies for each document, 0 included."""
 
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
+from data_prep.corpus_step import Array, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
 from data_prep.hashing import unit_hash
 from data_prep.mixture.score import citations_a_year, type_and_age_points
 from data_prep.steps import Upsample
 from data_prep.token_count import token_counter
 
 ROW = np.dtype([("place", "<f8"), ("tokens", "<u4"), ("points", "<f4"), ("citations", "<f4"), ("typed", "?")])
-_MOST = 250
-Array = np.ndarray[Any, Any]
 
 
 class Mixture(CorpusStep):
@@ -33,22 +30,21 @@ class Mixture(CorpusStep):
         weights: Mapping[str, float],
         max_tokens: Mapping[str, int],
         replay: Mapping[str, float],
-        upsample: Upsample | None = None,
-        seed: int = 42,
+        upsample: Upsample | None,
+        seed: int,
     ) -> None:
         self.weights, self.max_tokens, self.replay, self.upsample, self.seed = weights, max_tokens, replay, upsample, seed
-        self.today = date.fromisoformat(upsample.today if upsample else "2023-07-15")
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Place, tokens and points of each document."""
-        return [NoteWriter("mixture_notes", str(context.folder / "notes"), ROW, self._row)]
+        return [NoteWriter("mixture_notes", context.folder / "notes", ROW, self._row)]
 
     def _row(self, document: Document) -> tuple[Any, ...]:
-        metadata = document.metadata
-        points = type_and_age_points(metadata, self.today) if self.upsample else 0.0
-        tokens = token_counter(None)(document.text)
-        typed = bool(metadata.get("publication_types"))
-        return unit_hash("mixture", self.seed, document.id), tokens, points, citations_a_year(metadata, self.today), typed
+        place, tokens, points, citations = unit_hash("mixture", self.seed, document.id), token_counter(None)(document.text), 0.0, np.nan
+        if self.upsample:
+            points = type_and_age_points(document.metadata, self.upsample.today)
+            citations = citations_a_year(document.metadata, self.upsample.today)
+        return place, tokens, points, citations, bool(document.metadata.get("publication_types"))
 
     def decide(self, context: Context) -> None:
         """Decide for each source, replay last."""
@@ -67,7 +63,7 @@ class Mixture(CorpusStep):
         for name, share in self.replay.items():
             cap(copies, source == names.index(name), rows, round(others * share / (1 - sum(self.replay.values()))))
             tokens[name] = _tokens(copies, source == names.index(name), rows)
-        save_verdicts(context.folder / "verdicts", np.minimum(copies, _MOST).astype(np.uint8), notes)
+        save_verdicts(context.folder / "verdicts", copies, notes)
         context.report.update(tokens=tokens, copies={str(n): int((copies == n).sum()) for n in np.unique(copies)})
 
     def _score(self, rows: Array, source: Array, names: list[str]) -> Array:
@@ -84,7 +80,7 @@ class Mixture(CorpusStep):
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop those without a copy, mark the others."""
-        return _Copies(self.name, str(context.folder / "verdicts"), [])
+        return _Copies(self.name, context.folder / "verdicts", [])
 
 
 def _tokens(copies: Array, those: Array, rows: Array) -> int:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
+from data_prep.corpus import step_of
 from data_prep.decontamination.items import ItemField, read_items
+from data_prep.decontamination.matches import find_matches
 from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
-from data_prep.decontamination.step import Decontamination, find_matches
+from data_prep.steps import Decontaminate
 from galen.errors import DataError
 
 WORDS = [f"word{n}" for n in range(500)]
@@ -108,6 +110,10 @@ def test_items(questions, tmp_path):
         list(read_items([str(tmp_path / "nowhere")], ["question"]))
 
 
+def step(questions, *fields, **settings):
+    return step_of(Decontaminate(against=[str(questions)], fields=fields, **settings))
+
+
 def run(step, folder, *texts):
     step.prepare(folder)
     kept = list(step.run(iter(Document(text=text, id=str(number), metadata={}) for number, text in enumerate(texts)), 0, 1))
@@ -117,7 +123,7 @@ def run(step, folder, *texts):
 def test_drop_cut_and_report(questions, tmp_path):
     dirty = f"First sentence. {QUESTION.title()}. Last sentence."
     texts = ["Nothing of the kind.", dirty, "Says " + " ".join(WORDS[60:75])]
-    kept, found = run(Decontamination([str(questions)], ["question", "options"]), tmp_path / "drop", *texts)
+    kept, found = run(step(questions, "question", "options"), tmp_path / "drop", *texts)
     assert [document.id for document in kept] == ["0"]
     assert found == {"documents": 2, "action": "drop", "files": {"questions.jsonl": {"items": 2, "found": 1}}}
     (item,) = [json.loads(line) for line in (tmp_path / "drop/publish/contamination_items.jsonl").open()]
@@ -126,11 +132,11 @@ def test_drop_cut_and_report(questions, tmp_path):
     first = json.loads((tmp_path / "drop/publish/contamination.jsonl").open().readline())
     assert (first["document"], first["span_words"], first["span"]) == ("1", 40, QUESTION.title())
 
-    kept, _ = run(Decontamination([str(questions)], ["question"], action="cut"), tmp_path / "cut", *texts)
+    kept, _ = run(step(questions, "question", action="cut"), tmp_path / "cut", *texts)
     assert [document.text for document in kept] == [texts[0], "First sentence. . Last sentence.", texts[2]]
-    kept, _ = run(Decontamination([str(questions)], ["question"], action="report"), tmp_path / "report", *texts)
+    kept, _ = run(step(questions, "question", action="report"), tmp_path / "report", *texts)
     assert [document.text for document in kept] == texts
-    kept, _ = run(Decontamination([str(questions)], ["question", "options"], min_ratio=0.8), tmp_path / "ratio", *texts)
+    kept, _ = run(step(questions, "question", "options", min_ratio=0.8), tmp_path / "ratio", *texts)
     assert [document.id for document in kept] == ["0", "2"]
 
 

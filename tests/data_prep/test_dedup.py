@@ -2,14 +2,17 @@ import json
 import random
 
 import numpy as np
+import pytest
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupSignature
 
-from data_prep.corpus_step import KEEP, Context
+from data_prep.corpus import step_of
+from data_prep.corpus_step import KEEP
 from data_prep.dedup.clusters import clusters_of
 from data_prep.dedup.duplicate import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
-from data_prep.dedup.near_duplicate import NearDuplicates
+from data_prep.steps import Identifier, NearDuplicate
 from data_prep.words import Words
+from tests.data_prep.documents import STORY, distinct, through
 
 
 def test_last_of_an_id_and_first_of_a_text_stay():
@@ -42,22 +45,49 @@ def near_texts():
     return texts
 
 
+def clusters(context):
+    return [json.loads(line) for line in (context.folder / "publish/duplicates.jsonl").open()]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("longest", "longest"), ("first", "April")])
+def test_near_duplicates_leave_the_longest_or_the_first_and_are_listed(tmp_path, keep, kept):
+    alike = [Document(text=STORY.replace("March", month), id=month) for month in ("April", "May", "June")]
+    longest = Document(text=STORY + " Then he left.", id="longest")
+    others = [Document(text=distinct(n), id=f"o{n}") for n in range(9)]
+    tasks = (("a", [*alike[:2], *others[:3]]), ("a", [longest]), ("b", [alike[2], *others[3:]]))
+    left, context = through(step_of(NearDuplicate(keep=keep)), tmp_path, *tasks)
+    assert {document.id for part in left for document in part} == {kept} | {document.id for document in others}
+    (cluster,) = clusters(context)
+    assert {cluster["kept"], *cluster["dropped"]} == {"April", "May", "June", "longest"}
+    assert cluster["kept"] == kept
+
+
+def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
+    def document(identifier, text, **metadata):
+        return Document(text=text, id=identifier, metadata=metadata)
+
+    full = [document("f1", "Full text one. " * 9, pmcid="PMC1", doi="https://doi.org/10.1/ABC"), document("f2", "Two.", pmid=2)]
+    short = [
+        document("s1", "Abstract one.", pmid="1", doi="10.1/abc"),
+        document("s2", "Also one.", pmid="1"),
+        document("s3", "Abstract two.", pmid="2"),
+        document("s4", "Abstract four.", pmid="4"),
+        document("s5", "Abstract four, longer.", pmid="4"),
+        document("s6", "Nameless."),
+    ]
+    left, context = through(step_of(Identifier(prefer=["full"])), tmp_path, ("short", short[:3]), ("full", full), ("short", short[3:]))
+    assert [[document.id for document in part] for part in left] == [[], ["f1", "f2"], ["s5", "s6"]]
+    better, again = 1, 2  # the source; numbers of the reasons
+    verdicts = [np.load(context.folder / f"verdicts/{task:05d}.npy").tolist() for task in range(3)]
+    assert verdicts == [[better] * 3, [KEEP] * 2, [again, KEEP, KEEP]]
+
+
 def test_near_duplicates_are_those_of_datatrove(tmp_path):
     """The same clusters as pairs by datatrove's own merge of sorted signatures give."""
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(near_texts())]
-    step = NearDuplicates()
-
-    def run(label, steps, tasks):
-        for rank in range(tasks):
-            assert list(steps[0].run(None, rank, tasks)) == []
-
-    context = Context(tmp_path / "ours", ["a", "a"], run)
-    for rank, part in enumerate((documents[:90], documents[90:])):
-        assert len(list(step.notes(context)[0].run(iter(part), rank, 2))) == len(part)
-    (context.folder / "verdicts").mkdir()
-    step.decide(context)
-    records = map(json.loads, (context.folder / "publish/duplicates.jsonl").read_text().splitlines())
-    ours = sorted(sorted(int(name) for name in [record["kept"], *record["dropped"]]) for record in records)
+    step = step_of(NearDuplicate())
+    _, context = through(step, tmp_path / "ours", ("a", documents[:90]), ("a", documents[90:]))
+    ours = sorted(sorted(int(name) for name in [cluster["kept"], *cluster["dropped"]]) for cluster in clusters(context))
 
     MinhashDedupSignature(str(tmp_path / "signatures"), step.config, language=Words()).run(iter(documents), 0, 1)
     pairs = []

@@ -1,10 +1,16 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.filters.abstract import AbstractFilter
+from data_prep.corpus import step_of
+from data_prep.filters.animal_only import AnimalOnlyFilter
 from data_prep.filters.copyright import reserves_rights
 from data_prep.filters.language import LanguageFilter
+from data_prep.filters.length import LengthFilter
+from data_prep.filters.licence import family
+from data_prep.filters.publication_type import PublicationTypeFilter
 from data_prep.filters.retraction import RetractionFilter
+from data_prep.steps import Abstract, Licence, Pii, Quality, Repetition
+from tests.data_prep.documents import STORY
 
 
 def document(text="T.\n\nA.", **metadata):
@@ -52,11 +58,11 @@ def test_bare_claims(line):
 
 
 def test_abstract():
-    assert AbstractFilter().filter(document()) is True
-    assert AbstractFilter().filter(document("An abstract only.", title="")) is True
-    assert AbstractFilter().filter(document("T.")) == (False, "no abstract")
-    assert AbstractFilter(required=False).filter(document("T.")) is True
-    assert AbstractFilter(required=False).filter(document("", title="")) == (False, "no text")
+    assert step_of(Abstract()).filter(document()) is True
+    assert step_of(Abstract()).filter(document("An abstract only.", title="")) is True
+    assert step_of(Abstract()).filter(document("T.")) == (False, "no abstract")
+    assert step_of(Abstract(required=False)).filter(document("T.")) is True
+    assert step_of(Abstract(required=False)).filter(document("", title="")) == (False, "no text")
 
 
 def test_language():
@@ -72,3 +78,74 @@ def test_retraction():
     assert keep(document(retracted=True)) == (False, "retracted article")
     assert keep(document(publication_types=["Journal Article", "Retracted Publication"])) == (False, "retracted article")
     assert keep(document(publication_types=["Retraction of Publication"])) == (False, "retraction notice")
+
+
+@pytest.mark.parametrize(
+    ("licence", "kept"),
+    [
+        ("CC-BY-4.0", True),
+        ("CC BY 2.5", True),
+        ("cc-by-sa", True),
+        ("CC0-1.0", True),
+        ("public-domain", True),
+        ("CC-BY-NC-4.0", (False, "CC-BY-NC not allowed")),
+        ("CC-BY-NC-ND-4.0", (False, "CC-BY-NC-ND not allowed")),
+        ("other", (False, "a licence of its own")),
+        ("", (False, "none stated")),
+    ],
+)
+def test_licence(licence, kept):
+    assert step_of(Licence()).filter(document(licence=licence)) == kept
+
+
+def test_licence_family():
+    assert family("CC-BY-4.0") == family("cc by 3.0") == "CC-BY"
+    assert step_of(Licence(allowed=["CC0"], unstated="keep")).filter(document()) is True
+
+
+def test_publication_type_and_animals():
+    assert PublicationTypeFilter(["editorial"]).filter(document(publication_types=["Journal Article", "Editorial"])) == (False, "Editorial")
+    assert PublicationTypeFilter(["Comment"]).filter(document()) is True
+    heading = {"Animals": {"name": "Animals"}, "Humans": {"name": "Humans"}}
+    assert AnimalOnlyFilter().filter(document(mesh=[heading["Animals"]])) == (False, "animals without humans")
+    assert AnimalOnlyFilter().filter(document(mesh=list(heading.values()))) is True
+    assert AnimalOnlyFilter().filter(document(publication_types=["Observational Study, Veterinary"])) == (False, "veterinary")
+
+
+def test_length_counts_chinese_too():
+    assert LengthFilter(3, None).filter(document("two words")) == (False, "too short")
+    assert LengthFilter(3, None).filter(document("重症肺炎患者")) is True
+    assert LengthFilter(1, 3).filter(document("one two three four")) == (False, "too long")
+
+
+def test_quality_keeps_figures_and_drops_rubbish():
+    quality = step_of(Quality())
+    assert quality.filter(document(STORY)) is True
+    figures = (
+        "The rate was 12.5 % (95 % CI 10.1-14.9) in group A and 8.3 % (95 % CI 6.2-10.4) in group B, a difference of 4.2 with P of 0.01."
+    )
+    assert quality.filter(document(figures)) is True
+    assert quality.filter(document("1 2 3 4 5 6 7 8 9 of the 10")) == (False, "too few words with letters")
+    assert quality.filter(document("Buy cheap shoes online today free shipping worldwide")) == (False, "too few stop words")
+    assert quality.filter(document("重症肺炎患者在医院接受了两周的治疗。", text_language="zh")) is True
+    assert step_of(Repetition()).filter(document("The same line again.\n" * 10))[0] is False
+    assert step_of(Repetition()).filter(document(STORY)) is True
+
+
+def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
+    """Six different statements of about 23 characters with the same ending: its sequences of five characters are not repeated text."""
+    prose = (
+        "高血圧では腎臓の働きが数年で低下することがある。糖尿病は目の血管にも大きな負担がかかることがある。"
+        "薬を飲み忘れた翌朝に血圧が急に上がることがある。食塩を控えれば検査の数値が改善することがある。"
+        "激しい運動の後は息苦しさを覚えることがある。眠れない夜が続くと頭が痛くなることがある。"
+    )
+    repetition = step_of(Repetition())
+    assert repetition.filter(document(prose, text_language="ja")) is True
+    assert repetition.filter(document(prose, text_language="en")) == (False, "duplicated 5 n grams")
+    assert repetition.filter(document("重症の肺炎で入院した。" * 9, text_language="ja"))[0] is False
+
+
+def test_personal_data():
+    changed = document("Write to jane.doe@hospital.org or call +41 21 693 11 11; ratio +1 2 of 8.8.8.8 at 10^5.")
+    assert step_of(Pii(phones=True)).filter(changed) is True
+    assert changed.text == "Write to email@example.com or call [phone]; ratio +1 2 of 22.214.171.124 at 10^5."

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_prep import indexed_file, merge_indexed
-from data_prep.indexed_file import IndexedFile, write_document_ends, write_header, write_offsets
+from data_prep.indexed_file import IndexedFile, id_type, write_document_ends, write_header, write_offsets
 from galen.errors import DataError
 
 
@@ -21,6 +21,11 @@ def write_file(prefix, documents, ids):
             file.seek((place if place >= 0 else int(lengths.sum()) + place) * dtype.itemsize)
             file.write(np.array([identifier], dtype=dtype).tobytes())
     return str(prefix)
+
+
+def test_large_vocabulary_takes_int32():
+    assert id_type(65499) == np.uint16
+    assert id_type(65500) == np.int32
 
 
 def test_reads_in_pieces_as_if_at_once(tmp_path, monkeypatch):

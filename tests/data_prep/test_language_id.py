@@ -1,7 +1,9 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.filters.language_id import LanguageIdFilter, language_shares
+from data_prep.corpus import step_of
+from data_prep.filters.language_id import language_shares
+from data_prep.steps import LanguageId
 
 # one sentence each, written for this test
 SENTENCES = {
@@ -38,9 +40,10 @@ def test_a_foreign_title_does_not_decide(title):
 
 def test_filter():
     document = Document(text=f"{SENTENCES['fr']}\n\n{SENTENCES['en'] * 3}", id="1", metadata={})
-    assert LanguageIdFilter(["en"]).filter(document) is True
+    assert step_of(LanguageId(keep=["en"])).filter(document) is True
     assert document.metadata["text_language"] == "en"
     assert document.metadata["text_languages"]["en"] > 0.6
-    assert LanguageIdFilter(["fr"]).filter(document) == (False, "not wanted (en)")
-    assert LanguageIdFilter(["en"], min_share=0.95).filter(document) == (False, "no main language")
-    assert LanguageIdFilter().filter(Document(text="12.5 %", id="2", metadata={})) == (False, "no letters")
+    assert step_of(LanguageId(keep=["fr"])).filter(document) == (False, "not wanted (en)")
+    assert step_of(LanguageId(keep=["en"], candidates=["fr", "de"])).filter(document) is True
+    assert step_of(LanguageId(keep=["en"], min_share=0.95)).filter(document) == (False, "no main language")
+    assert step_of(LanguageId()).filter(Document(text="12.5 %", id="2", metadata={})) == (False, "no letters")

@@ -1,7 +1,9 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.filters.medical import KEYWORDS, RULES, MedicalFilter, TermMatcher, read_terms
+from data_prep.corpus import step_of
+from data_prep.filters.medical import KEYWORDS, RULES, TermMatcher, read_terms
+from data_prep.steps import Medical
 from galen.errors import UsageError
 
 
@@ -49,7 +51,7 @@ EVERYDAY = (
 
 
 def test_filter():
-    medical = MedicalFilter()
+    medical = step_of(Medical())
     assert medical.filter(Document(text=MEDICAL, id="1", metadata={"text_language": "en"})) is True
     assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (False, "few medical terms")
     long = Document(text=MEDICAL + EVERYDAY * 30, id="3", metadata={"text_language": "en"})
@@ -59,10 +61,10 @@ def test_filter():
 
 def test_lists_of_ones_own(tmp_path):
     with pytest.raises(UsageError, match="no lists of keywords"):
-        MedicalFilter(keywords=str(tmp_path))
+        step_of(Medical(keywords=str(tmp_path)))
     (tmp_path / "en.txt").write_text("# sports\nball\nfield\ngoal\n")
-    own = MedicalFilter(min_unique=3, min_density=0, keywords=str(tmp_path))
+    own = step_of(Medical(min_unique=3, min_density=0, keywords=str(tmp_path)))
     assert own.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) is True
     (tmp_path / "xx.txt").write_text("x\n")
     with pytest.raises(UsageError, match=r"xx\.txt"):
-        MedicalFilter(keywords=str(tmp_path))
+        step_of(Medical(keywords=str(tmp_path)))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus_step import Context
-from data_prep.mixture.mixture import Mixture
+from data_prep.corpus import step_of
 from data_prep.mixture.score import citations_a_year, type_and_age_points
-from data_prep.steps import Upsample
+from data_prep.steps import Mixture, Upsample
+from tests.data_prep.documents import through
 
 TODAY = date(2023, 7, 15)
 
@@ -34,14 +34,9 @@ def test_citations_a_year():
 
 def taken(mixture, folder, **sources):
     """Copies of each document, by source; `sources` gives their documents."""
-    context = Context(folder, list(sources), lambda *_: None)
-    (notes,) = mixture.notes(context)
-    for rank, documents in enumerate(sources.values()):
-        list(notes.run(iter(documents), rank, len(sources)))
-    mixture.decide(context)
+    left, context = through(mixture, folder, *sources.items())
     return {
-        name: {document.id: document.metadata.pop("copies", 1) for document in mixture.apply(context).run(iter(documents), rank, 1)}
-        for rank, (name, documents) in enumerate(sources.items())
+        name: {document.id: document.metadata.pop("copies", 1) for document in part} for name, part in zip(sources, left, strict=True)
     }, context.report
 
 
@@ -50,11 +45,13 @@ def documents(prefix, count, size=400, **metadata):
 
 
 def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
-    mixture = Mixture({"a": 2.5, "b": 0.1}, {}, {})
+    mixture = step_of(Mixture(weights={"a": 2.5, "b": 0.1}))
     found, _ = taken(mixture, tmp_path / "1", a=documents("a", 2000), b=documents("b", 2000))
     assert set(found["a"].values()) == {2, 3}
     assert sum(found["a"].values()) == pytest.approx(5000, rel=0.03)
     assert len(found["b"]) == pytest.approx(200, rel=0.25)
+    many, _ = taken(step_of(Mixture(weights={"a": 300})), tmp_path / "3", a=documents("a", 1))
+    assert many["a"] == {"a0": 300}
     fewer, _ = taken(mixture, tmp_path / "2", a=documents("a", 100), b=documents("b", 2000))
     assert fewer["b"] == found["b"]
     assert fewer["a"] == {key: found["a"][key] for key in fewer["a"]}
@@ -62,7 +59,7 @@ def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
 
 def test_cap_and_replay_by_tokens(tmp_path):
     found, report = taken(
-        Mixture({}, {"capped": 5_050}, {"replay": 0.1}),
+        step_of(Mixture(max_tokens={"capped": 5_050}, replay={"replay": 0.1})),
         tmp_path,
         main=documents("m", 900),
         capped=documents("c", 100),
@@ -80,7 +77,7 @@ def test_upsampling_takes_types_and_the_quarters_of_citations(tmp_path):
         for n in range(100)
     ]
     plain = documents("p", 50)
-    found, _ = taken(Mixture({}, {}, {}, Upsample()), tmp_path, typed=typed, plain=plain)
+    found, _ = taken(step_of(Mixture(upsample=Upsample())), tmp_path, typed=typed, plain=plain)
     assert set(found["plain"].values()) == {1}
     assert {found["typed"][str(n)] for n in range(25)} == {2}  # 1 + 1 for the type
     assert {found["typed"][str(n)] for n in range(75, 100)} == {3}

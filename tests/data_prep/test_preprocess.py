@@ -1,5 +1,6 @@
 import bz2
 import codecs
+import errno
 import gzip
 import hashlib
 import io
@@ -16,9 +17,9 @@ import pytest
 
 from data_prep import preprocess, token_pool
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
 from tests.data_prep.material import run, write_lines
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["the patient was treated", "", "a drug & the results ≥ 3 肺炎", "x", "  \n the end\u2009<eos> of it  "]
 
 
@@ -81,13 +82,6 @@ def test_without_eod_with_another_and_another_key(tmp_path, tokenizer_folder):
     assert np.fromfile(tmp_path / "windows_body_document.bin", dtype=np.uint16).tolist() == plain
     assert [plain] == [ids[:-1] for ids in expected(tokenizer_folder, ["the drug"], 0)]
     assert np.fromfile(tmp_path / "marked_body_document.bin", dtype=np.uint16).tolist() == [*plain, 2]
-
-
-def test_large_vocabulary_takes_int32(tmp_path):
-    from data_prep.indexed_file import id_type
-
-    assert id_type(65499) == np.uint16
-    assert id_type(65500) == np.int32
 
 
 def test_sentencepiece(tmp_path):
@@ -160,12 +154,23 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
         run(tokenizer_folder, [good], tmp_path / "p", "--tokenizer-type", "HuggingFaceTokenizer", "--partitions=2")
 
 
+def test_a_bos_token_that_is_not_wanted_need_not_be_in_the_vocabulary(tmp_path, tokenizer_folder):
+    (tmp_path / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
+    run(tmp_path, [source], tmp_path / "p")
+    with pytest.raises(DataError, match="beginning-of-document token '<s>' is not in the vocabulary"):
+        run(tmp_path, [source], tmp_path / "q", "--prepend-bos")
+
+
 def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
     source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     run(tokenizer_folder, [source], tmp_path / "p")
     capsys.readouterr()
+    (tmp_path / ".p_text_document.lengths.partial").touch()  # as a kill after the manifest leaves it
     run(tokenizer_folder, [source], tmp_path / "p")
     assert "finished already" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DataError, match="append_eod"):
         run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")
     (tmp_path / "p_manifest.json").unlink()
@@ -227,7 +232,7 @@ def test_killed_for_real_goes_on_with_the_same_bytes(tmp_path, tokenizer_folder,
     sources = [write_lines(tmp_path / "a.jsonl.gz", records), write_lines(tmp_path / "b.jsonl", records[::2])]
     run(tokenizer_folder, sources, tmp_path / "undisturbed", "--append-eod", "--workers", "2")
     note, known = tmp_path / ".p_text_document.state.partial", 0
-    for place, count in (("_take", 5), ("save", 9), ("_take", 11), ("write_index", 1), ("replace", 1), ("write", 1)):
+    for place, count in (("_take", 5), ("save", 9), ("write_index", 1), ("replace", 1), ("write", 1)):
         ended = stopped(place, count, sources, tmp_path / "p", "--append-eod", "--workers", "2")
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         state = json.loads(note.read_text())["state"]
@@ -328,7 +333,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
 
 
-def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
+def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
     from data_prep import describe, merge_indexed
 
     words = ["the drug", "XYZ"]
@@ -340,6 +345,13 @@ def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
     run(tokenizer_folder, files, tmp_path / "s", "--append-eod", "--shards", "3")
     merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "m")])
     assert bins(tmp_path, "m_text_document") == bins(tmp_path, "one_text_document")
+
+    def refuses(*_):
+        raise OSError(errno.EINVAL, "not on this file system")
+
+    monkeypatch.setattr(merge_indexed.os, "sendfile", refuses)
+    merge_indexed.main(["--input", str(tmp_path / "s_*-of-00003"), "--output-prefix", str(tmp_path / "slow")])
+    assert bins(tmp_path, "slow_text_document") == bins(tmp_path, "one_text_document")
     one, merged = (json.loads((tmp_path / f"{name}_manifest.json").read_text())["counts"] for name in ("one", "m"))
     assert one == merged
     parts = [json.loads((tmp_path / f"s_{n:05d}-of-00003_manifest.json").read_text())["counts"]["outputs"]["text"] for n in range(3)]
@@ -354,7 +366,7 @@ def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder):
         describe.main([str(tmp_path / "m_text_document"), "--check"])
 
 
-def test_skipping_limits_and_windows(tmp_path, tokenizer_folder):
+def test_skipping_and_limits(tmp_path, tokenizer_folder):
     lines = b'{"text": "the drug"}\nnot\n{"text": "the patient was treated with the drug"}\n{"body": ""}\n{"text": "x"}\n'
     (tmp_path / "a.jsonl").write_bytes(lines)
     run(tokenizer_folder, [str(tmp_path / "a.jsonl")], tmp_path / "p", "--on-bad-line", "skip")
@@ -365,7 +377,31 @@ def test_skipping_limits_and_windows(tmp_path, tokenizer_folder):
     counts = json.loads((tmp_path / "two_manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["skipped"]) == (2, {"not JSON": 1})
 
-    from data_prep.sequences import _windows
 
-    ids = np.arange(11)
-    assert [part.tolist() for part in _windows(ids, 5, 2)] == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [6, 7, 8, 9, 10]]
+def test_a_limit_holds_when_the_command_is_killed_before_its_manifest(tmp_path, tokenizer_folder, monkeypatch):
+    source = write_lines(tmp_path / "a.jsonl", [{"text": f"drug {n}"} for n in range(500)])
+    monkeypatch.setattr(token_pool, "BLOCK_BYTES", 1000)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preprocess.manifest, "write", killed)
+        run(tokenizer_folder, [source], tmp_path / "p", "--max-documents", "7")
+    run(tokenizer_folder, [source], tmp_path / "p", "--max-documents", "7")
+    assert json.loads((tmp_path / "p_manifest.json").read_text())["counts"]["documents"] == 7
+
+
+def test_a_sample_is_from_all_over_the_input(tmp_path, tokenizer_folder, monkeypatch):
+    files = [write_lines(tmp_path / name, [{"text": f"{name} {n}"} for n in range(20000)]) for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl")]
+    sampled = []
+    choose = preprocess.choose_engine
+    monkeypatch.setattr(
+        preprocess, "choose_engine", lambda tokenizer, texts, *given: (sampled.append(texts), choose(tokenizer, texts, *given))[1]
+    )
+    run(tokenizer_folder, files[:1], tmp_path / "one", "--max-documents", "1")
+    run(tokenizer_folder, files, tmp_path / "three", "--max-documents", "1")
+    one, three = sampled
+    assert len(one) == len(set(one)) > 100
+    assert sum(int(text.split()[1]) >= 10000 for text in one) >= 50
+    assert {text.split()[0] for text in three} == {"a.jsonl", "b.jsonl.gz", "c.jsonl"}

@@ -2,7 +2,7 @@ import pytest
 
 from data_prep.recipe import CorpusRecipe
 from galen.errors import UsageError
-from galen.recipe import describe, dump, load
+from galen.recipe import describe, dump, load, to_dict
 
 HEAD = "output: out\nsources: [{reader: medline, path: raw}]\n"
 
@@ -24,6 +24,12 @@ def test_steps_in_order_with_settings_and_bare_names(write):
     assert load(CorpusRecipe, write(dump(recipe).partition("steps:")[1] + dump(recipe).partition("steps:")[2])) == recipe
 
 
+def test_a_date_with_and_without_quotes(write):
+    for text in ("2023-07-15", '"2023-07-15"'):
+        recipe = load(CorpusRecipe, write(f"steps: [{{step: mixture, upsample: {{today: {text}}}}}]\n"))
+        assert to_dict(recipe)["steps"][0]["upsample"]["today"] == "2023-07-15"
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -34,6 +40,7 @@ def test_steps_in_order_with_settings_and_bare_names(write):
         ("steps:\n- {min_words: 3}\n", ["steps.0", "the key 'step' is missing"]),
         ("steps:\n- decontaminate\n", ["'steps.0.against' is missing"]),
         ("steps:\n- {step: mixture, weights: {pubmed: 2}}\n", ["the step mixture names pubmed", "the sources are medline"]),
+        ("steps:\n- {step: mixture, weights: {medline: -2}}\n", ["line 4", "steps.0.weights.medline", "greater than or equal to 0"]),
         ("steps: [medical, language_id]\n", ["the step medical needs the step language_id before it"]),
         ("steps:\n- {step: mixture, upsample: {facto: 2}}\n", ["steps.0.upsample.facto", "did you mean 'factor'?"]),
     ],

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from data_prep import describe, merge_indexed, preprocess, token_pool
 from data_prep.sentences import SentenceSplitter
-from galen.errors import UsageError
 from tests.data_prep.material import run, sequences, write_lines
 
 CHARACTERS = list("aDÉж肺.?!。！ \n\r\t\u3000\u2028\u00a0\u200b()\"'»«1-•\x85🙂")
@@ -94,14 +93,3 @@ def test_keys_shards_restart_and_statistics(tmp_path, tokenizer_folder, monkeypa
     describe.main([str(tmp_path / "m_title_sentence"), "--documents", "7"])
     assert capsys.readouterr().out.splitlines()[-2:] == ["Title 7.", "End.<eos>"]
     assert describe.main([str(tmp_path / "m_text_sentence"), "--check"]) == 0
-
-
-def test_options_that_do_not_fit(tmp_path, tokenizer_folder):
-    source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
-    for options, message in (
-        (["--split-sentences", "--window", "8"], "--window and --split-sentences"),
-        (["--keep-newlines"], "needs --split-sentences"),
-        (["--split-sentences", "--lang", "english"], "two or three letters"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            run(tokenizer_folder, [source], tmp_path / "p", *options)

@@ -62,6 +62,11 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
     assert sequences(tmp_path / "p_text_document") == (text, [0, 1, 2])
     assert sequences(tmp_path / "p_role_document") == (roles, [0, 1, 2])
 
+    nothing = write_lines(tmp_path / "c.jsonl", [{"messages": [{"role": "user", "content": text}]} for text in ("", "x")])
+    run(tokenizer_folder, [nothing], tmp_path / "n", "--instruction", "--message", "{content}")
+    for output in ("text", "role"):
+        assert list(map(len, sequences(tmp_path / f"n_{output}_document")[0])) == [1], "as in plain text, no sequence without ids"
+
     strange = write_lines(tmp_path / "b.jsonl", [{"messages": [{"role": "doctor", "content": "x"}]}])
     with pytest.raises(DataError, match=r"b\.jsonl, line 1: the role 'doctor'"):
         run(tokenizer_folder, [strange], tmp_path / "q", "--instruction")
@@ -75,6 +80,11 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
         (["--window", "4", "--instruction"], "do not go together"),
         (["--instruction", "--message", "{role}"], r"must hold \{content\}"),
         (["--json-keys", "text", "text"], "a key twice"),
+        (["--split-sentences", "--window", "8"], "--window and --split-sentences"),
+        (["--keep-newlines"], "needs --split-sentences"),
+        (["--split-sentences", "--lang", "english"], "two or three letters"),
+        (["--message", "{content}"], "--message needs --instruction"),
+        (["--bos-token", "<bos>"], "--bos-token needs --prepend-bos"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, tokenizer_folder, options, message):
