@@ -216,10 +216,11 @@ def _check_recompute(recipe: "Recipe", layers: int, stages: list[int]) -> None:
     """Check what is recomputed, and what stays out of FP8, against the number of layers in each pipeline stage."""
     training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
     number, sizes = training.recompute_num_layers or 1, [stage // pieces for stage in stages]
-    if training.recompute_method == "block" and number > max(sizes):
+    block = training.recompute_method == "block"
+    if block and number > max(sizes):
         raise UsageError(f"training.recompute_num_layers = {number} is more than the {max(sizes)} layers of a pipeline stage")
-    for size in sizes if training.recompute_method != "block" else ():
-        if size % number:  # megatron-core 0.16 would look for layers behind the last
+    for size in sizes:
+        if not block and size % number:  # megatron-core 0.16 would look for layers behind the last
             raise UsageError(
                 f"training.recompute_num_layers = {number}: groups of {number} do not divide the {size} layers of a pipeline stage; "
                 f"possible: {_divisors(size)}, or training.recompute_method: block"

@@ -24,7 +24,7 @@ ARGUMENTS += [f"training.eval_interval={LATE}", "training.save_interval=4", f"tr
 @pytest.mark.timeout(3600)
 @pytest.mark.multiprocess
 def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, checkpoint, data):
-    undisturbed = pretrain_forked(2, *ARGUMENTS, output=tmp_path / "undisturbed")
+    undisturbed = pretrain_forked(2, *ARGUMENTS, f"training.save_interval={LATE}", output=tmp_path / "undisturbed")
     killed, seeded = tmp_path / "killed", new_random()
     killed.mkdir()
     recipe = killed / "given.yaml"
