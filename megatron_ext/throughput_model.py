@@ -146,8 +146,8 @@ def volumes(architecture: Architecture, recipe: Recipe, gpus: int) -> Volumes:
     batches = memory_model.micro_batches(recipe, gpus)
     layers = max(memory_model.stage_layers(recipe, architecture.num_layers))
     tensor, context = _layer_bytes(architecture, recipe)
-    hidden = size * memory_model.micro_batch_tokens(recipe) * architecture.hidden_size
-    hidden /= parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
+    rows = memory_model.micro_batch_tokens(recipe) / (parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1)
+    hidden = size * rows * architecture.hidden_size
     parameters = max(memory_model.stage_parameters(architecture, recipe, stage) for stage in range(stages))
     replicas = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     weight = 1 if recipe.training.fp8_param_gather else size
