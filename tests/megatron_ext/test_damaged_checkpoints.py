@@ -57,7 +57,8 @@ def test_what_is_kept(tmp_path):
     for iteration in range(10, 100, 10):
         checkpoint_folder.iteration_folder(tmp_path, iteration).mkdir()
     (tmp_path / ".iter_0000005.removed").mkdir()
+    (tmp_path / "iter_saved").mkdir()  # someone else's
     checkpoint_folder.prune(tmp_path, keep=2, every=30)
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == [f"iter_00000{n}" for n in (30, 60, 80, 90)]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [*(f"iter_00000{n}" for n in (30, 60, 80, 90)), "iter_saved"]
     checkpoint_folder.prune(tmp_path, keep=1)
-    assert [folder.name for folder in tmp_path.iterdir()] == ["iter_0000090"]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["iter_0000090", "iter_saved"]
