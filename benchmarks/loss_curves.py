@@ -8,6 +8,7 @@ left out and said so.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -83,15 +84,12 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float]
 
 def one(arguments: argparse.Namespace) -> None:
     """Be that process."""
-    import dataclasses
-
+    from synthetic_run import SyntheticRun, steps
     from train_gpu import LLAMA_3_8B, write_recipe
 
     from megatron_ext import architecture as architectures
 
     shape = dataclasses.replace(architectures.read(LLAMA_3_8B), vocab_size=4096, **SIZE)
-    from synthetic_run import SyntheticRun, steps
-
     options = [*VARIANTS[arguments.one][0], "data.seq_length=256", "training.micro_batch_size=4", "training.global_batch_size=8"]
     options += ["optimizer.lr=1e-3", "training.cross_entropy_loss_fusion=false", *arguments.overrides]
     run = SyntheticRun(write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt")

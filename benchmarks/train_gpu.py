@@ -26,12 +26,8 @@ from galen.atomic import write_text  # noqa: E402
 from galen.errors import UsageError  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
-ONE_B: dict[str, Any] = {
-    "num_layers": 16,
-    "hidden_size": 2048,
-    "ffn_hidden_size": 8192,
-    "kv_channels": 64,
-}  # the shape of Llama 3.2 1B, output untied
+# The shape of Llama 3.2 1B, output untied.
+ONE_B: dict[str, Any] = {"num_layers": 16, "hidden_size": 2048, "ffn_hidden_size": 8192, "kv_channels": 64}
 TINY = ROOT / "examples/pretrain/architectures/tiny.json"
 PRECISIONS = {
     "fp32": ["training.precision=fp32"],
@@ -58,16 +54,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Train, and print and write what was measured."""
-    shape = architecture(arguments.model, arguments.layers)
+    import torch
     from synthetic_run import SyntheticRun, steps
 
+    shape = architecture(arguments.model, arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
         recipe = write_recipe(Path(folder), arguments.model)
         run = SyntheticRun(recipe, [*PRECISIONS[arguments.precision], *(LEAN if arguments.lean else []), *arguments.overrides], shape)
     taken = list(steps(run, arguments.warm_up + arguments.steps))
     seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
-    import torch
-
     gpus = torch.distributed.get_world_size()
     rate = run.tokens_per_step / seconds / gpus
     flops = rate * shape.flops_per_token(run.recipe.data.seq_length)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from galen.atomic import write_text
@@ -121,7 +121,7 @@ def read(place: str | Path) -> Architecture:
         raise DataError(
             f"cannot read {path}: {error.strerror}; checkpoints_convert/hf_to_megatron.py writes it beside the weights"
         ) from None
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:
         raise DataError(f"{path} does not describe a model: {error}") from None
 
 

@@ -23,15 +23,11 @@ class FusedCausalAttention(MegatronModule):
 
     def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, attention_type: str, **_: Any) -> None:
         super().__init__(config=config)
-        if attn_mask_type != AttnMaskType.causal or attention_type != "self":
-            raise ValueError(f"only causal self-attention is supported, not {attn_mask_type} {attention_type} (layer {layer_number})")
-        self.scale = config.softmax_scale
-        self.dropout = config.attention_dropout
+        assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
+        assert config.attention_dropout == 0.0 and config.softmax_scale is None
         self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
-        if config.num_query_groups is not None and config.num_query_groups < parallel_state.get_tensor_model_parallel_world_size():
-            raise ValueError("fewer key/value groups than tensor-parallel ranks")
 
     def forward(
         self,
@@ -50,8 +46,8 @@ class FusedCausalAttention(MegatronModule):
             key: the same, with fewer heads.
             value: like key.
             attention_mask: must be None, the mask is causal.
-            attention_bias: must be None.
             attn_mask_type: not used.
+            attention_bias: must be None.
             packed_seq_params: where the documents begin; a token attends to its own only.
         """
         assert attention_mask is None and attention_bias is None
@@ -77,10 +73,8 @@ class FusedCausalAttention(MegatronModule):
             query,
             key,
             value,
-            dropout_p=self.dropout if self.training else 0.0,
             attn_mask=mask,
             is_causal=mask is None,
-            scale=self.scale,
             enable_gqa=self.groups,
         )
         return context_bhsd.permute(2, 0, 1, 3).flatten(2)

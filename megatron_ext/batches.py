@@ -32,7 +32,7 @@ class BatchSampler:
 
 def loader(dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
     """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
-    with held_back():  # of a SIGTERM to all processes of a job the workers would die, and the run with them, without its checkpoint
+    with held_back():  # a SIGTERM to all processes of a job would kill the workers, and with them the run before its checkpoint
         return iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory))
 
 

@@ -115,10 +115,9 @@ def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
     publish(checkpoint, iteration)
 
 
-def complete_iterations(checkpoint: str | Path, newest: int) -> list[int]:
-    """Return the iterations up to `newest` that are there, in their order."""
-    found = [int(folder.name[5:]) for folder in Path(checkpoint).glob("iter_*") if folder.name[5:].isdigit()]
-    return sorted(iteration for iteration in found if iteration <= newest)
+def iterations(checkpoint: str | Path) -> list[int]:
+    """Return the iterations that are there, in their order; those after the newest that the tracker names may be incomplete."""
+    return sorted(int(folder.name[5:]) for folder in Path(checkpoint).glob("iter_*") if folder.name[5:].isdigit())
 
 
 def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
@@ -132,8 +131,9 @@ def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
 
 def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
     """Remove all but the newest `keep` iterations and, where `every` is given, the multiples of it."""
-    for folder in sorted(Path(checkpoint).glob("iter_*"))[:-keep]:
-        if every is None or int(folder.name[5:]) % every:
+    for iteration in iterations(checkpoint)[:-keep]:
+        if every is None or iteration % every:
+            folder = iteration_folder(checkpoint, iteration)
             doomed = folder.with_name(f".{folder.name}.removed")  # a kill while it is removed must not leave half a checkpoint
             folder.rename(doomed)
             shutil.rmtree(doomed)

@@ -65,7 +65,7 @@ def _candidates(checkpoint: Path) -> list[int] | str:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:
         return str(error)
-    return [] if latest is None else checkpoint_folder.complete_iterations(checkpoint, latest)
+    return [iteration for iteration in checkpoint_folder.iterations(checkpoint) if latest is not None and iteration <= latest]
 
 
 def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:

@@ -21,7 +21,9 @@ from galen.worker import follow_parent
 from megatron_ext import safe_pickle
 from megatron_ext.stop_requests import held_back
 
-_OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters else {}
+_NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
+"""Whether this is megatron-core 0.19."""
+_OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if _NEWER else {}  # its default needs a package of its own
 
 
 @contextmanager
@@ -98,7 +100,7 @@ def _check_readable(folder: Path) -> None:
     if torch.distributed.get_rank() == 0:
         try:
             safe_pickle.check_checkpoint(folder)
-            if not _OPTIONS and not (folder / "common.pt").is_file():
+            if not _NEWER and not (folder / "common.pt").is_file():
                 wrong = [f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"]
         except (DataError, OSError) as error:
             wrong = [str(error)]

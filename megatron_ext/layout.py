@@ -1,5 +1,6 @@
 """Sets up Megatron's process groups and turns a recipe into the layout's part of the model configuration."""
 
+import dataclasses
 import random
 from typing import Any
 
@@ -52,10 +53,9 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's TransformerConfig that a recipe decides."""
     parallel, training = recipe.parallel, recipe.training
     dtype = _DTYPES[training.precision]
-    names: tuple[str, ...] = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size")
-    names += ("num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage", "sequence_parallel")
-    names += ("context_parallel_size", "tp_comm_overlap")
-    options: dict[str, Any] = {name: getattr(parallel, name) for name in names}
+    options: dict[str, Any] = dataclasses.asdict(parallel)
+    for name in ("overlap_grad_reduce", "overlap_param_gather"):  # the data-parallel wrapper's and the optimizer's
+        del options[name]
     options |= {
         "params_dtype": dtype,
         "pipeline_dtype": dtype,

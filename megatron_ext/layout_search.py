@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from galen.errors import UsageError
 from megatron_ext import memory_model, throughput_model
@@ -12,6 +12,19 @@ from megatron_ext.gpu_kinds import GpuKind
 from megatron_ext.memory_model import StageMemory
 from megatron_ext.recipe import Recipe, check_layout
 from megatron_ext.throughput_model import SHARES, Shares, StepTime, Volumes
+
+_LAYOUT = {  # what the words of a layout always tell
+    "parallel": (
+        "tensor_model_parallel_size",
+        "sequence_parallel",
+        "pipeline_model_parallel_size",
+        "virtual_pipeline_model_parallel_size",
+        "context_parallel_size",
+        "overlap_grad_reduce",
+        "overlap_param_gather",
+    ),
+    "training": ("micro_batch_size", "recompute_granularity"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,7 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
     pipelines = [n for n in range(1, min(layers, 32) + 1) if layers % n == 0]
     contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)  # cutting short sequences makes small, slow products
     recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
+    plain = memory_model.without_recompute(recipe).training
     for tensor, pipeline, context, micro, recompute in itertools.product(tensors, pipelines, contexts, (1, 2, 4), recomputes):
         pieces = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
         for virtual in (None, *pieces):
@@ -104,34 +118,18 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
                 overlap_param_gather=True,
                 tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
             )
-            training = dataclasses.replace(
-                recipe.training,
-                micro_batch_size=micro,
-                recompute_granularity=recompute,
-                recompute_modules=None,
-                recompute_method=None,
-                recompute_num_layers=None,
-            )
+            training = dataclasses.replace(plain, micro_batch_size=micro, recompute_granularity=recompute)
             try:
                 yield dataclasses.replace(recipe, parallel=parallel, training=training)
             except ValueError:  # the recipe's own checks refuse it
                 continue
 
 
-def overrides(recipe: Recipe) -> list[str]:
-    """Return the layout as words of the command line."""
-    parallel, training = recipe.parallel, recipe.training
-    values = {f"parallel.{name}": getattr(parallel, name) for name in _PARALLEL}
-    values |= {"training.micro_batch_size": training.micro_batch_size, "training.recompute_granularity": training.recompute_granularity}
+def overrides(recipe: Recipe, base: Recipe) -> list[str]:
+    """Return the layout as words of the command line: what makes one, and whatever else makes `recipe` of `base`."""
+    values: dict[str, Any] = {}
+    for section, names in _LAYOUT.items():
+        before = dataclasses.asdict(getattr(base, section))
+        now = dataclasses.asdict(getattr(recipe, section))
+        values |= {f"{section}.{name}": value for name, value in now.items() if name in names or value != before[name]}
     return [f"{key}={'null' if value is None else str(value).lower()}" for key, value in values.items()]
-
-
-_PARALLEL = (
-    "tensor_model_parallel_size",
-    "sequence_parallel",
-    "pipeline_model_parallel_size",
-    "virtual_pipeline_model_parallel_size",
-    "context_parallel_size",
-    "overlap_grad_reduce",
-    "overlap_param_gather",
-)

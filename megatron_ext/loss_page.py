@@ -2,6 +2,7 @@
 
 import html
 import io
+import statistics
 from pathlib import Path
 
 from galen.atomic import write_text
@@ -38,7 +39,7 @@ def curves(state: RunState) -> str:
 
     steps = [record["step"] for record in state.train]
     losses = [record["loss"] for record in state.train]
-    smooth = [sum(losses[max(0, n - RECENT + 1) : n + 1]) / len(losses[max(0, n - RECENT + 1) : n + 1]) for n in range(len(losses))]
+    smooth = [statistics.fmean(losses[max(0, end - RECENT) : end]) for end in range(1, len(losses) + 1)]
     figure, (loss, norm, rate) = pyplot.subplots(3, 1, figsize=(9, 9), sharex=True, height_ratios=[3, 1, 1], layout="constrained")
     loss.plot(steps, losses, linewidth=0.6, alpha=0.5, label="each step")
     loss.plot(steps, smooth, linewidth=1.6, label=f"mean of {RECENT} steps")

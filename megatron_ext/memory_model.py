@@ -15,7 +15,8 @@ from megatron_ext.recipe import Recipe
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30
 _OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+"""Of a number of each type."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,11 @@ def micro_batches(recipe: Recipe, gpus: int) -> int:
     return recipe.training.global_batch_size // (recipe.training.micro_batch_size * data_parallel_size(recipe, gpus))
 
 
+def micro_batch_tokens(recipe: Recipe) -> int:
+    """Return the tokens of a micro-batch on one rank: context parallelism shares each sequence."""
+    return recipe.data.seq_length // recipe.parallel.context_parallel_size * recipe.training.micro_batch_size
+
+
 def without_recompute(recipe: Recipe) -> Recipe:
     """Return the recipe with all activations kept."""
     nothing: dict[str, Any] = dict.fromkeys(("recompute_granularity", "recompute_modules", "recompute_method", "recompute_num_layers"))
@@ -99,8 +105,8 @@ def layer_activations(architecture: Architecture, recipe: Recipe, fused: bool = 
     """
     shape, parallel, training = architecture, recipe.parallel, recipe.training
     tensor = parallel.tensor_model_parallel_size
-    size = _BYTES[training.precision]
-    tokens = recipe.data.seq_length // parallel.context_parallel_size * training.micro_batch_size
+    size = BYTES[training.precision]
+    tokens = micro_batch_tokens(recipe)
     outside = tokens / (tensor if parallel.sequence_parallel else 1)  # rows on this rank outside the matrix products
     hidden = size * outside * shape.hidden_size
     if training.recompute_granularity == "full":
@@ -146,9 +152,8 @@ def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int
 def logits_bytes(architecture: Architecture, recipe: Recipe) -> dict[str, float]:
     """Return the bytes of one micro-batch's logits on one rank: as computed, the loss's float32 softmax, and their gradient."""
     tensor = recipe.parallel.tensor_model_parallel_size
-    tokens = recipe.data.seq_length // recipe.parallel.context_parallel_size * recipe.training.micro_batch_size
-    entries = tokens * architecture.padded_vocab_size(tensor) / tensor
-    size = _BYTES[recipe.training.precision]
+    entries = micro_batch_tokens(recipe) * architecture.padded_vocab_size(tensor) / tensor
+    size = BYTES[recipe.training.precision]
     return {"logits": size * entries, "softmax": 4 * entries, "gradient": size * entries}
 
 
@@ -157,18 +162,18 @@ def stage_memory(architecture: Architecture, recipe: Recipe, gpus: int, stage: i
     parallel, training, options = recipe.parallel, recipe.training, recipe.optimizer
     layers = stage_layers(recipe, architecture.num_layers)
     parameters = stage_parameters(architecture, recipe, stage)
-    size = _BYTES[training.precision]
-    weight_bytes = 1 if training.fp8_format and training.fp8_param_gather else size
+    size = BYTES[training.precision]
+    weight_bytes = 1 if training.fp8_param_gather else size
     shards = data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    state = _BYTES[options.exp_avg_dtype] + _BYTES[options.exp_avg_sq_dtype]
-    state += 0 if training.precision == "fp32" else _BYTES[options.main_params_dtype]  # fp32 weights are their own copy
+    state = BYTES[options.exp_avg_dtype] + BYTES[options.exp_avg_sq_dtype]
+    state += 0 if training.precision == "fp32" else BYTES[options.main_params_dtype]  # fp32 weights are their own copy
     on_device = 1 - options.optimizer_offload_fraction if options.optimizer_cpu_offload else 1
     activations, logits = max(moments(architecture, recipe, gpus, stage, fused), key=sum)
     return StageMemory(
         layers=layers[stage],
         parameters=parameters,
         weights=weight_bytes * parameters,
-        gradients=_BYTES[options.main_grads_dtype] * parameters,
+        gradients=BYTES[options.main_grads_dtype] * parameters,
         optimizer=on_device * state * math.ceil(parameters / shards),
         activations=activations,
         logits=logits,
@@ -187,9 +192,8 @@ def moments(architecture: Architecture, recipe: Recipe, gpus: int, stage: int, f
     kept, again = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
     found = [(kept, 0.0)]
     if stage == parallel.pipeline_model_parallel_size - 1:  # the final norm's and the output layer's inputs
-        rows = recipe.data.seq_length / parallel.context_parallel_size * training.micro_batch_size
-        rows /= parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
-        size = _BYTES[training.precision]
+        rows = micro_batch_tokens(recipe) / (parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1)
+        size = BYTES[training.precision]
         final = rows * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
         found = [(kept + final, sum(logits_bytes(architecture, recipe).values()))]
     return [*found, (kept + again, 0.0)]
@@ -221,7 +225,7 @@ def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, l
 
 def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
     """Return the size of a checkpoint: weights, and in float32 the optimizer's copy of them and its two averages."""
-    return (_BYTES[recipe.training.precision] + _OPTIMIZER_STATE) * architecture.parameters
+    return (BYTES[recipe.training.precision] + _OPTIMIZER_STATE) * architecture.parameters
 
 
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:

@@ -52,7 +52,6 @@ def main(argv: list[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
     if arguments.part == "probe":
         print(json.dumps(probe(arguments.gpus, arguments.disk, arguments.megabytes)), flush=True)
-        sys.stdout.flush()
         os._exit(0)  # a broken link may keep communication threads waiting
     reports = [json.loads(line) for line in sys.stdin if line.startswith("{")]
     bad = judge(arguments.nodes, reports, arguments.min_bandwidth)

@@ -30,23 +30,13 @@ def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
 def optimizer_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's OptimizerConfig that a recipe decides."""
     options = recipe.optimizer
-    names: tuple[str, ...] = (
-        "lr",
-        "min_lr",
-        "weight_decay",
-        "adam_beta1",
-        "adam_beta2",
-        "adam_eps",
-        "clip_grad",
-        "use_precision_aware_optimizer",
-    )
-    names += ("optimizer_cpu_offload", "overlap_cpu_optimizer_d2h_h2d")
+    names: tuple[str, ...] = ("lr", "min_lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_grad")
+    names += ("use_precision_aware_optimizer", "optimizer_cpu_offload", "overlap_cpu_optimizer_d2h_h2d")
     types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
-    bf16 = recipe.training.precision == "bf16"
     return {
         "optimizer": "adam",
-        "bf16": bf16,
-        "params_dtype": torch.bfloat16 if bf16 else torch.float32,
+        "bf16": recipe.training.precision == "bf16",
+        "params_dtype": _DTYPES[recipe.training.precision],
         "use_distributed_optimizer": True,
         "overlap_param_gather": recipe.parallel.overlap_param_gather,
         "fp8_recipe": recipe.training.fp8_recipe if recipe.training.fp8_format else None,

@@ -43,30 +43,35 @@ def main(argv: list[str] | None = None) -> int | None:
         found, refused = None, str(error)
     possible = search(architecture, run, arguments.gpus, kind)
     if arguments.json:
-        print(json.dumps(_as_json(arguments, architecture, found, refused, best(possible, arguments.best)), indent=1))
+        print(json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1))
     else:
         print(_as_text(arguments, architecture, run, found, refused, possible))
     return 0
 
 
 def _as_json(
-    arguments: argparse.Namespace, architecture: Architecture, found: Estimate | None, refused: str | None, ranked: list[Estimate]
+    arguments: argparse.Namespace,
+    architecture: Architecture,
+    run: Recipe,
+    found: Estimate | None,
+    refused: str | None,
+    possible: list[Estimate],
 ) -> dict[str, Any]:
     return {
         "parameters": architecture.parameters,
         "gpus": arguments.gpus,
         "gpu": arguments.gpu,
         "reserve": memory_model.RESERVE,
-        "recipe": None if found is None else _figures(found),
+        "recipe": None if found is None else _figures(found, run),
         "refused": refused,
-        "best": [_figures(one) for one in ranked],
+        "best": [_figures(one, run) for one in best(possible, arguments.best)],
     }
 
 
-def _figures(one: Estimate) -> dict[str, Any]:
+def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
     stages = [{**dataclasses.asdict(stage), "total": stage.total} for stage in one.stages]
     return {
-        "layout": overrides(one.recipe),
+        "layout": overrides(one.recipe, run),
         "fits": one.fits,
         "memory": one.memory,
         "stages": stages,
@@ -102,7 +107,7 @@ def _as_text(
         ["TP", "PP", "VP", "CP", "DP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"],
         [_row(one, arguments.gpus) for one in ranked],
     )
-    lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe))}"]
+    lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe, run))}"]
     return "\n".join(lines)
 
 

@@ -5,13 +5,12 @@ No other file asks which platform it runs on.
 
 import dataclasses
 import datetime
-import functools
 import importlib.util
 import os
 import platform
 import resource
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -174,7 +173,7 @@ class Platform:
         torch.distributed.destroy_process_group()
 
 
-@functools.cache
+@cache
 def current() -> Platform:
     """Return this process's platform and make it ready for Megatron; the first call decides."""
     platform = plain()

@@ -59,12 +59,8 @@ def pretrain(run: Recipe) -> int:
     from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
     from megatron_ext.instruction_data import role_prefix
 
-    prefixes = [*run.data.train_prefixes, *run.data.validation_prefixes]
-    vocabulary = tokenised_data.check(
-        prefixes + [role_prefix(prefix) for prefix in prefixes if run.data.instruction],
-        architecture,
-        _tokenizer(run),
-    )
+    roles = [role_prefix(prefix) for prefix in run.data.prefixes] if run.data.instruction else []
+    vocabulary = tokenised_data.check(run.data.prefixes + roles, architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
@@ -156,7 +152,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         _start_folder(run)
     wandb_run = weights_and_biases.start(run.wandb, output) if first else None
     torch.distributed.barrier()
-    tokenised_data.check_ids([*run.data.train_prefixes, *run.data.validation_prefixes], architecture)
+    tokenised_data.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
     model = build_pieces(platform, architecture, run)
@@ -173,16 +169,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")
         if checkpoint is not None:
             _say(f"going on after step {progress.iteration}")
-    return Trainer(
-        platform=platform,
-        recipe=run,
-        architecture=architecture,
-        run=state,
-        progress=progress,
-        data=data,
-        stop=stop,
-        log=log,
-    )
+    return Trainer(platform=platform, recipe=run, architecture=architecture, run=state, progress=progress, data=data, stop=stop, log=log)
 
 
 def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
@@ -227,7 +214,7 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
     manifest.write(
         output / manifest.NAME,
         stage="pretrain",
-        inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in (*run.data.train_prefixes, *run.data.validation_prefixes))],
+        inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in run.data.prefixes)],
         config=recipe.to_dict(run),
         outputs=[output / "log.jsonl", checkpoint / manifest.NAME, *({**file, "path": checkpoint / file["path"]} for file in files)],
         counts=dataclasses.asdict(progress),

@@ -23,9 +23,10 @@ def check_data(data: Data, training: Training) -> None:
         raise ValueError("with data.sources, validation files stand in data.sources.NAME.validation")
     if training.eval_iters and not data.validation_prefixes:
         raise ValueError("there are no validation files; name some, or set training.eval_iters to 0")
-    for kind in ("train", "validation") if data.sources and training.eval_iters else ("train",) if data.sources else ():
-        if not any(source.weight for source in data.sources.values() if getattr(source, kind)):
-            raise ValueError(f"data.sources: all sources with {kind} files have the weight 0")
+    if data.sources:
+        for kind in ("train", "validation") if training.eval_iters else ("train",):
+            if not any(source.weight for source in data.sources.values() if getattr(source, kind)):
+                raise ValueError(f"data.sources: all sources with {kind} files have the weight 0")
     before = 0
     for number, phase in enumerate(data.phases):
         where = f"data.phases.{number}"
@@ -156,13 +157,10 @@ def check_layout(recipe: "Recipe", architecture: Architecture, world_size: int) 
         UsageError: they cannot; says which numbers do not divide and what would.
     """
     parallel, training = recipe.parallel, recipe.training
-    tensor, pipeline, context = (
-        parallel.tensor_model_parallel_size,
-        parallel.pipeline_model_parallel_size,
-        parallel.context_parallel_size,
-    )
+    tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+    context = parallel.context_parallel_size
     _check_width(recipe, architecture)
-    _check_stages(parallel, architecture.num_layers)
+    _check_recompute(recipe, architecture.num_layers, _check_stages(parallel, architecture.num_layers))
     model = tensor * pipeline * context
     if world_size % model:
         raise UsageError(
@@ -186,7 +184,6 @@ def check_layout(recipe: "Recipe", architecture: Architecture, world_size: int) 
     length, positions = recipe.data.seq_length, architecture.max_position_embeddings
     if length > positions:
         raise UsageError(f"data.seq_length = {length} is longer than the {positions} positions of the model")
-    _check_recompute(recipe, architecture.num_layers)
     return data
 
 
@@ -194,14 +191,7 @@ def _check_width(recipe: "Recipe", architecture: Architecture) -> None:
     """Check that heads, columns and tokens can be divided among the processes that share a layer."""
     parallel, length = recipe.parallel, recipe.data.seq_length
     tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
-    rules = [
-        (architecture.num_attention_heads, "attention heads", tensor, "tensor_model_parallel_size"),
-        (architecture.num_query_groups, "key/value heads", tensor, "tensor_model_parallel_size"),
-        (architecture.ffn_hidden_size, "columns of the MLP", tensor, "tensor_model_parallel_size"),
-    ]
-    for number, what, size, name in rules:
-        if number % size:
-            raise UsageError(f"the model's {number} {what} cannot be divided by parallel.{name} = {size}; possible: {_divisors(number)}")
+    _check_tensor_parallel(architecture, tensor, "parallel.tensor_model_parallel_size =")
     sequence = tensor if parallel.sequence_parallel else 1
     if length % sequence:
         raise UsageError(
@@ -222,16 +212,23 @@ def _check_width(recipe: "Recipe", architecture: Architecture) -> None:
         )
 
 
-def _check_recompute(recipe: "Recipe", layers: int) -> None:
-    """Check that recompute and bf16 layers do not ask for more layers than a stage has."""
-    training, stages = recipe.training, recipe.parallel.pipeline_model_parallel_size
-    most = layers // stages
-    wanted = {"recompute_num_layers": training.recompute_num_layers or 0}
-    if training.first_last_layers_bf16:
-        wanted |= {name: getattr(training, name) for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16")}
-    for name, number in wanted.items():
-        if number > most:
-            raise UsageError(f"training.{name} = {number} is more than the {most} layers of a pipeline stage")
+def _check_recompute(recipe: "Recipe", layers: int, stages: list[int]) -> None:
+    """Check what is recomputed, and what stays out of FP8, against the number of layers in each pipeline stage."""
+    training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    number, sizes = training.recompute_num_layers or 1, [stage // pieces for stage in stages]
+    block = training.recompute_method == "block"
+    if block and number > max(sizes):
+        raise UsageError(f"training.recompute_num_layers = {number} is more than the {max(sizes)} layers of a pipeline stage")
+    for size in sizes:
+        if not block and size % number:  # megatron-core 0.16 would look for layers behind the last
+            raise UsageError(
+                f"training.recompute_num_layers = {number}: groups of {number} do not divide the {size} layers of a pipeline stage; "
+                f"possible: {_divisors(size)}, or training.recompute_method: block"
+            )
+    most = layers // recipe.parallel.pipeline_model_parallel_size
+    for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
+        if training.first_last_layers_bf16 and getattr(training, name) > most:
+            raise UsageError(f"training.{name} = {getattr(training, name)} is more than the {most} layers of a pipeline stage")
 
 
 def check_division(architecture: Architecture, tensor: int, pipeline: int) -> None:
@@ -240,18 +237,27 @@ def check_division(architecture: Architecture, tensor: int, pipeline: int) -> No
     Raises:
         UsageError: it cannot; says which number does not divide and what would.
     """
-    for number, what, size, name in (
-        (architecture.num_attention_heads, "attention heads", tensor, "tensor"),
-        (architecture.num_query_groups, "key/value heads", tensor, "tensor"),
-        (architecture.ffn_hidden_size, "columns of the MLP", tensor, "tensor"),
-        (architecture.num_layers, "layers", pipeline, "pipeline"),
+    _check_tensor_parallel(architecture, tensor, "tensor-parallel size")
+    layers = architecture.num_layers
+    if layers % pipeline:
+        raise UsageError(
+            f"the model's {layers} layers cannot be divided by pipeline-parallel size {pipeline}; possible: {_divisors(layers)}"
+        )
+
+
+def _check_tensor_parallel(architecture: Architecture, size: int, called: str) -> None:
+    """Check that heads and columns can be divided among the `size` processes of tensor parallelism, which the user knows as `called`."""
+    for number, what in (
+        (architecture.num_attention_heads, "attention heads"),
+        (architecture.num_query_groups, "key/value heads"),
+        (architecture.ffn_hidden_size, "columns of the MLP"),
     ):
         if number % size:
-            raise UsageError(f"the model's {number} {what} cannot be divided by {name}-parallel size {size}; possible: {_divisors(number)}")
+            raise UsageError(f"the model's {number} {what} cannot be divided by {called} {size}; possible: {_divisors(number)}")
 
 
-def _check_stages(parallel: Parallel, layers: int) -> None:
-    """Check that the layers can be divided among the pipeline's stages."""
+def _check_stages(parallel: Parallel, layers: int) -> list[int]:
+    """Check that the layers can be divided among the pipeline's stages; return the numbers of layers that stages have."""
     stages = parallel.pipeline_model_parallel_size
     given = [n for n in (parallel.num_layers_in_first_pipeline_stage, parallel.num_layers_in_last_pipeline_stage) if n is not None]
     if given and stages == 1:
@@ -268,12 +274,14 @@ def _check_stages(parallel: Parallel, layers: int) -> None:
             f"with {' and '.join(map(str, given))} of the model's {layers} layers in the first or last stage, "
             f"{rest} are left for {others} other stages, which cannot be"
         )
-    for number in [*given, rest // others if others else pieces]:
-        if number % pieces:
+    sizes = [*given, rest // others] if others else given
+    for size in sizes:
+        if size % pieces:
             raise UsageError(
-                f"a pipeline stage's {number} layers cannot be divided by parallel.virtual_pipeline_model_parallel_size = {pieces}; "
-                f"possible: {_divisors(number)}"
+                f"a pipeline stage's {size} layers cannot be divided by parallel.virtual_pipeline_model_parallel_size = {pieces}; "
+                f"possible: {_divisors(size)}"
             )
+    return sizes
 
 
 def _divisors(number: int) -> str:

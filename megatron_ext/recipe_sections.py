@@ -105,6 +105,11 @@ class Data:
         """All files that are validated on."""
         return self.validation + [prefix for source in self.sources.values() for prefix in source.validation]
 
+    @property
+    def prefixes(self) -> list[str]:
+        """All files."""
+        return self.train_prefixes + self.validation_prefixes
+
 
 @dataclass(kw_only=True, config=STRICT)
 class Training:
@@ -145,7 +150,7 @@ class Training:
     recompute_method: Literal["uniform", "block"] | None = None
     """Full recompute of all layers in groups (uniform, the default) or of the first ones of each stage (block)."""
     recompute_num_layers: int | None = Field(default=None, ge=1)
-    """Layers in a group (uniform), or that are recomputed in each stage (block); 1 when not given."""
+    """Layers in a group (uniform), which divides the layers of a stage, or that are recomputed in each stage (block); 1 when not given."""
     seed: int = 1234
     """Decides the order of the data and all random numbers."""
     eval_interval: int = Field(default=100, ge=1)

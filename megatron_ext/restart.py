@@ -14,13 +14,13 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.atomic import write_text
+from galen.errors import UsageError
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED
 
 STATE = "restarts.json"
 STOP = 3
-USAGE = 2
 _EARLY = {EXIT_CODE: "was asked to stop early", 138: "was ended by SIGUSR1", 140: "was ended by SIGUSR2", 143: "was ended by SIGTERM"}
 
 
@@ -30,8 +30,6 @@ class Decision:
 
     again: bool
     why: str
-    in_vain: int
-    """Starts in a row, this one included, that brought no newer checkpoint."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -58,11 +56,11 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
         DataError: the checkpoint folder is damaged.
     """
     if exit_code == 0:
-        return Decision(False, "has ended as it should", 0)
-    if exit_code == USAGE:
-        return Decision(False, "was refused (exit code 2): mend the command or the recipe", 0)
+        return Decision(False, "has ended as it should")
+    if exit_code == UsageError.exit_code:
+        return Decision(False, "was refused (exit code 2): mend the command or the recipe")
     if exit_code == EXIT_CODE and _was_told(output):
-        return Decision(False, "was stopped by its trigger file: start it again when it should go on", 0)
+        return Decision(False, "was stopped by its trigger file: start it again when it should go on")
     state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
     before: dict[str, Any] = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {"iteration": None, "in_vain": 0}
     in_vain = before["in_vain"] + 1 if before["iteration"] == iteration else 0
@@ -70,8 +68,8 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
     stands = "has no checkpoint yet" if iteration is None else f"stands at step {iteration}"
     if in_vain >= limit:
-        return Decision(False, f"{ended} and {stands}, as {limit} starts ago: look at its log first", in_vain)
-    return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""), in_vain)
+        return Decision(False, f"{ended} and {stands}, as {limit} starts ago: look at its log first")
+    return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""))
 
 
 def _was_told(output: Path) -> bool:

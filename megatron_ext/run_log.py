@@ -35,17 +35,16 @@ class RunLog(StepLog):
 
     def _write(self, record: dict[str, Any]) -> None:
         super()._write(record)
-        for name, value in record.items():
-            if name not in ("kind", "step") and isinstance(value, int | float):
-                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-        for name, value in (record.get("sources") or {}).items():
-            self._board.add_scalar(f"{record['kind']}/loss of {name}", value, record["step"])
+        kind, step = record["kind"], record["step"]
+        values = {f"{kind}/{name}": value for name, value in record.items() if name not in ("kind", "step") and value is not None}
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+        for source, loss in record.get("sources", {}).items():
+            self._board.add_scalar(f"{kind}/loss of {source}", loss, step)
         self._board.flush()
         if self._wandb is not None:
-            named = {
-                f"{record['kind']}/{name}": value for name, value in record.items() if name not in ("kind", "step") and value is not None
-            }
-            self._wandb.log({"step": record["step"], **named})
+            self._wandb.log({"step": step, **values})
 
     def close(self) -> None:
         """Write what is not written yet."""

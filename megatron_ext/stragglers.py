@@ -32,11 +32,10 @@ class WorkTimer:
 
     def stop(self) -> None:
         """End it."""
-        if not self.on:
-            return
-        ended = self._event()
-        ended.record()
-        self._spans.append((self._begun, ended))
+        if self.on:
+            ended = self._event()
+            ended.record()
+            self._spans.append((self._begun, ended))
 
     def take(self) -> float:
         """Return the seconds since the last call, and begin anew; the device must have done all that it was given."""

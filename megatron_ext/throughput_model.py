@@ -95,7 +95,7 @@ def _stage(architecture: Architecture, recipe: Recipe, kind: GpuKind, stage: int
     """Return a stage's seconds for one micro-batch: products, attention, memory traffic, communication that is not hidden."""
     shape, parallel, training = architecture, recipe.parallel, recipe.training
     layers = memory_model.stage_layers(recipe, shape.num_layers)[stage]
-    tokens = recipe.data.seq_length // parallel.context_parallel_size * training.micro_batch_size
+    tokens = memory_model.micro_batch_tokens(recipe)
     tensor = parallel.tensor_model_parallel_size
     again = 4 / 3 if training.recompute_granularity == "full" else 1.0
     attended = 6 * shape.num_attention_heads * shape.kv_channels * recipe.data.seq_length * tokens / tensor
@@ -130,9 +130,9 @@ def _layer_bytes(architecture: Architecture, recipe: Recipe) -> tuple[float, flo
     for the weights' gradients; without it, it all-reduces them twice in each pass, which is as much (Korthikanti et al. 2022,
     section 4.2.2). Context parallelism passes keys and values round, and in the backward pass their gradients too.
     """
-    parallel, size = recipe.parallel, 2 if recipe.training.precision == "bf16" else 4
+    parallel, size = recipe.parallel, memory_model.BYTES[recipe.training.precision]
     tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
-    tokens = recipe.data.seq_length // context * recipe.training.micro_batch_size
+    tokens = memory_model.micro_batch_tokens(recipe)
     passes = 10 if parallel.sequence_parallel else 8
     between = passes * size * tokens * architecture.hidden_size * (tensor - 1) / tensor
     keys = 2 * architecture.num_query_groups * architecture.kv_channels / tensor
@@ -141,17 +141,17 @@ def _layer_bytes(architecture: Architecture, recipe: Recipe) -> tuple[float, flo
 
 def volumes(architecture: Architecture, recipe: Recipe, gpus: int) -> Volumes:
     """Return the bytes that one rank of the largest stage sends in one step."""
-    parallel, size = recipe.parallel, 2 if recipe.training.precision == "bf16" else 4
+    parallel, size = recipe.parallel, memory_model.BYTES[recipe.training.precision]
     stages, pieces = parallel.pipeline_model_parallel_size, parallel.virtual_pipeline_model_parallel_size or 1
     batches = memory_model.micro_batches(recipe, gpus)
     layers = max(memory_model.stage_layers(recipe, architecture.num_layers))
     tensor, context = _layer_bytes(architecture, recipe)
-    tokens = recipe.data.seq_length // parallel.context_parallel_size * recipe.training.micro_batch_size
-    hidden = size * tokens * architecture.hidden_size / (parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1)
+    rows = memory_model.micro_batch_tokens(recipe) / (parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1)
+    hidden = size * rows * architecture.hidden_size
     parameters = max(memory_model.stage_parameters(architecture, recipe, stage) for stage in range(stages))
     replicas = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    weight = 1 if recipe.training.fp8_param_gather and recipe.training.fp8_format else size
-    gradient = 4 if recipe.optimizer.main_grads_dtype == "fp32" else 2
+    weight = 1 if recipe.training.fp8_param_gather else size
+    gradient = memory_model.BYTES[recipe.optimizer.main_grads_dtype]
     return Volumes(
         tensor=batches * layers * tensor,
         context=batches * layers * context,

@@ -191,7 +191,7 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
         eod_mask_loss=data.eod_mask_loss,
         create_attention_mask=False,  # causal masks are built into the attention kernels
     )
-    one = partial(_conversations, recipe, tokenizer) if data.instruction else partial(_one, config)
+    one = partial(_blend_of_files, partial(_conversations, recipe, tokenizer) if data.instruction else partial(_documents, config))
     if data.sources:
         blend = Blend(_phases(recipe, count))
         sources = {name: one(data.sources[name].train, blend.counts[name], 0) for name in blend.names if blend.counts[name]}
@@ -222,27 +222,34 @@ def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
     return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
 
 
-def _conversations(recipe: Recipe, tokenizer: Path, prefixes: list[str], samples: int, split: int) -> Any:
-    """Return a dataset of `samples` sequences of conversations; several files count by their tokens."""
+def _blend_of_files(read: Callable[[str, int, int], Any], prefixes: list[str], samples: int, split: int) -> Any:
+    """Return a dataset of `samples` samples of one file or of several, which count by their tokens.
+
+    Megatron's own blend without weights ends after one pass over the files.
+
+    Args:
+        read: returns so many samples of one file.
+        prefixes: the files.
+        samples: how many are wanted.
+        split: what they are for, in Megatron's order: 0 for training, 1 for validation.
+    """
+    if len(prefixes) == 1:
+        return read(prefixes[0], samples, split)
+    blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
+    return BlendedSamples(blend, {prefix: read(prefix, count, split) for prefix, count in blend.counts.items() if count})
+
+
+def _conversations(recipe: Recipe, tokenizer: Path, prefix: str, samples: int, _: int) -> InstructionSamples:
+    """Return `samples` sequences of one file's conversations."""
     data = recipe.data
-    if len(prefixes) > 1:
-        blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
-        parts = {name: _conversations(recipe, tokenizer, [name], count, split) for name, count in blend.counts.items() if count}
-        return BlendedSamples(blend, parts)
-    conversations = Conversations(prefixes[0], tokenizer, data.seq_length)
+    conversations = Conversations(prefix, tokenizer, data.seq_length)
     return InstructionSamples(conversations, samples, data.seq_length, data.reset_attention_mask, recipe.training.seed)
 
 
-def _one(config: Callable[..., GPTDatasetConfig], prefixes: list[str], samples: int, split: int) -> Any:
-    """Return a dataset of `samples` samples (split 0 is for training, 1 for validation); several files count by their tokens.
-
-    Megatron's own blend without weights ends after one pass over the files.
-    """
-    if len(prefixes) > 1:
-        blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
-        return BlendedSamples(blend, {name: _one(config, [name], count, split) for name, count in blend.counts.items() if count})
+def _documents(config: Callable[..., GPTDatasetConfig], prefix: str, samples: int, split: int) -> Any:
+    """Return `samples` sequences of one file's documents."""
     blends: list[Any] = [None, None, None]
-    blends[split] = (prefixes, None)
+    blends[split] = ([prefix], None)
     sizes = [0, 0, 0]
     sizes[split] = samples
     return BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config(blend_per_split=blends)).build()[split]

@@ -14,7 +14,7 @@ output: {output}
 model: {{checkpoint: {checkpoint}}}
 data: {{train: [{data}/train_text_document], validation: [{data}/validation_text_document], seq_length: 32, num_workers: 0}}
 training:
-  {{train_iters: 6, micro_batch_size: 2, global_batch_size: 8, precision: fp32, eval_interval: 3, eval_iters: 2, save_interval: 3}}
+  {{train_iters: 4, micro_batch_size: 2, global_batch_size: 8, precision: fp32, eval_interval: 2, eval_iters: 1, save_interval: 4}}
 optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
 """
 
@@ -65,11 +65,12 @@ class Started:
 def start_forked(tmp_path_factory):
     """Start a run over forked processes, which begin at once, from a recipe and overrides.
 
-    With `missing`, they wait for so many more that never come. With `hold`, a folder, each process that is about to write a file of a
-    checkpoint makes a file `writer_PID` there and waits for a file `go`.
+    With `torchrun` it is torchrun that starts them. With `missing`, they wait for so many more that never come. With `hold`, a folder,
+    each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for a file `go`. `module` is
+    another one whose `main` is run.
     """
     names = ("pretrain", "checkpointing", "optimization", "platforms", "run_log", "tokenised_data", "training")
-    yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names))
+    yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names), "torch.distributed.run")
 
 
 def starter(tmp_path_factory, *modules: str):
@@ -84,12 +85,14 @@ def starter(tmp_path_factory, *modules: str):
     )
     assert server.stdout.readline() == '["ready"]\n'
 
-    def start(processes: int, *argv: object, hold: Path | None = None, missing: int = 0) -> Started:
+    def start(
+        processes: int, *argv: object, torchrun: bool = False, missing: int = 0, hold: Path | None = None, module: str = modules[0]
+    ) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
-        request = {"argv": [str(argument) for argument in argv], "processes": processes, "missing": missing, "output": str(written)}
+        request = {"module": module, "argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        request |= {"torchrun": torchrun, "missing": missing, "hold": hold and str(hold)}
         if hold:
             hold.mkdir()
-            request["hold"] = str(hold)
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         return Started(server, json.loads(server.stdout.readline()), written)
@@ -114,6 +117,12 @@ def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
         return output if check else (codes, written)
 
     return pretrain
+
+
+@pytest.fixture(scope="session")
+def alone(pretrain_forked):
+    """The run folder of the recipe on one process; not to be changed."""
+    return pretrain_forked(1)
 
 
 def log(output: Path, kind: str) -> list[dict]:

@@ -1,10 +1,10 @@
 """Starts training processes within milliseconds: it has imported what they need already, and forks.
 
-    python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import; the first one's `main` is run
+    python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import
 
-A line of JSON on standard input, `{"argv", "processes", "missing", "output"[, "hold"]}`, starts a run over that many processes, which
-expect `missing` more that never come, and whose output goes to the file; the answer is the list of their ids. As with torchrun, when one
-fails the others are ended. Then a second line holds their exit codes.
+A line of JSON on standard input, `{"module", "argv", "processes", "output", "torchrun", "missing", "hold"}`, runs a module's `main` in so
+many processes, their output in a file. The answer is the list of their ids, then a line with their exit codes. They expect `missing` more
+that never come. When one fails the others are ended, as torchrun does; with `torchrun` that one is started, and forks the others.
 """
 
 import importlib
@@ -16,18 +16,24 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
+
+from galen import cli
 
 
 def main():
-    entry, *_ = [importlib.import_module(name) for name in sys.argv[1:]]
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     answer(["ready"])
     for line in sys.stdin:
         request = json.loads(line)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        pids = [start(entry, request, rank, port) for rank in range(request["processes"])]
+        ranks = range(request["processes"])
+        works = [partial(torchrun, request)] if request["torchrun"] else [partial(run, request, rank, port) for rank in ranks]
+        pids = [fork(work, request["output"]) for work in works]
         answer(pids)
         answer(wait(pids))
 
@@ -36,30 +42,42 @@ def answer(message):
     print(json.dumps(message), flush=True)
 
 
-def start(entry, request, rank, port):
+def fork(work, output):
+    """Return the id of a new process that does some work, and whose output goes to a file."""
     pid = os.fork()
     if pid:
         return pid
-    file = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"] + request["missing"])}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)  # whole lines: the processes of a run share the file
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    from galen import cli
-
-    if "hold" in request:
-        hold_writers(Path(request["hold"]))
     code = 1
     try:
-        cli.run(lambda: entry.main(request["argv"]))
+        code = work()
     except SystemExit as done:
         code = done.code
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(code or 0)
+
+
+def run(request, rank, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"] + request["missing"])}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURMD_NODENAME": f"n{rank}"}
+    if request["hold"]:
+        hold_writers(Path(request["hold"]))
+    entry = importlib.import_module(request["module"])
+    cli.run(lambda: entry.main(request["argv"]))
+
+
+def torchrun(request):
+    from torch.distributed.run import main
+
+    options = ["--standalone", f"--nproc-per-node={request['processes']}", "--start-method=fork", "--run-path"]
+    main([*options, importlib.import_module(request["module"]).__file__, *request["argv"]])
 
 
 def hold_writers(folder):

@@ -6,7 +6,6 @@ backward pass at the fullest moment of a step, each storage once, without the we
 
 import dataclasses
 import json
-import sys
 
 import torch
 from megatron.core import parallel_state
@@ -152,7 +151,7 @@ def measure(run, shape):
     stage = parallel_state.get_pipeline_model_parallel_rank()
     planned = memory_model.stage_memory(shape, run, 2, stage, fused=False)
     # of what `logits` counts, autograd holds the logits themselves, and of each token two float32, an int64 and a bool
-    tokens = run.training.micro_batch_size * run.data.seq_length // run.parallel.context_parallel_size
+    tokens = memory_model.micro_batch_tokens(run)
     kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
     moments = memory_model.moments(shape, run, 2, stage, fused=False)
     measured = {
@@ -171,11 +170,10 @@ def size(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-if __name__ == "__main__":
+def main(_):
     platforms.current().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
         found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
         line = json.dumps({"layout": name, "held_out": name in HELD_OUT, "rank": torch.distributed.get_rank(), **found})
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        print(line, flush=True)
     platforms.current().leave_distributed()

@@ -1,6 +1,4 @@
-"""Writes the logits and per-token losses of Megatron checkpoints for given token ids. Usage: IN.pt (CHECKPOINT OUT.pt)…"""
-
-import sys
+"""Writes the logits and per-token losses of Megatron checkpoints for given token ids."""
 
 import torch
 
@@ -20,8 +18,9 @@ def compute(platform, checkpoint, tokens):
     return {"logits": logits, "losses": losses}
 
 
-if __name__ == "__main__":
-    source, *pairs = sys.argv[1:]
+def main(argv):
+    """Run with the arguments IN.pt (CHECKPOINT OUT.pt)…"""
+    source, *pairs = argv
     platform = platforms.current()
     platform.init_distributed()
     layout.initialize(Parallel(), seed=1)

@@ -12,6 +12,7 @@ from galen import manifest
 from galen.errors import DataError
 from megatron_ext.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
+from tests.megatron_ext.kills import assert_same_losses, rewind
 
 STEPS = ["training.train_iters=2", "training.save_interval=1", "training.eval_iters=0", "optimizer.lr_warmup_iters=0"]
 
@@ -27,6 +28,18 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
         for name in names:
             weight, copy = (saved.rows(key, None, 0, saved.shape(key, None)[0]) for key in (name, f"optimizer.state.param.{name}"))
             assert torch.equal(weight, copy), (iteration, name)
+
+
+@pytest.mark.multiprocess
+def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked):
+    options = ["training.save_interval=2", "training.eval_iters=0"]
+    at_once = pretrain_forked(2, *options, output=tmp_path / "at_once")
+    aside = pretrain_forked(2, *options, "training.async_save=true", output=tmp_path / "aside")
+    names = [sorted(path.name for path in (run / "checkpoints").glob("iter_*")) for run in (at_once, aside)]
+    assert names[0] == names[1] == ["iter_0000002", "iter_0000004"]
+    rewind(aside, 2)
+    pretrain_forked(2, *options, "training.async_save=true", output=aside)
+    assert_same_losses(aside, at_once)
 
 
 def test_a_full_disk_is_told_in_one_line():
@@ -63,7 +76,7 @@ def held_writer(folder, run):
 def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, checkpoint, data, holds):
     output, recipe = tmp_path / "out", tmp_path / "r.yaml"
     recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
-    arguments = [recipe, "training.async_save=true", "training.eval_iters=0"]
+    arguments = [recipe, "training.async_save=true", "training.save_interval=2", "training.eval_iters=0"]
     first = start_forked(1, *arguments, hold=holds[0])
     orphan = held_writer(holds[0], first)
     os.kill(first.pids[0], signal.SIGKILL)
@@ -71,7 +84,7 @@ def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, c
     assert orphan.is_running()
 
     second = start_forked(1, *arguments, hold=holds[1])
-    held_writer(holds[1], second)  # both starts are in the checkpoint of step 3
+    held_writer(holds[1], second)  # both starts are in the checkpoint of step 2
     (holds[0] / "go").touch()
     assert not psutil.wait_procs([orphan], timeout=300)[1]
     assert not list(output.glob("checkpoints/.iter_*/*.distcp")), "the orphan wrote into the folder of the second start"
@@ -79,7 +92,7 @@ def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, c
     codes, written = second.wait()
     assert codes == [0], written[-3000:]
     assert not list(output.glob("checkpoints/.iter_*"))
-    for iteration in (3, 6):
+    for iteration in (2, 4):
         folder = output / "checkpoints" / f"iter_{iteration:07d}"
         for record in manifest.read(folder, "checkpoint")["outputs"]:
             assert manifest.sha256(folder / record["path"]) == record["sha256"]

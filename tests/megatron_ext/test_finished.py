@@ -9,8 +9,8 @@ from tests.megatron_ext.conftest import log
 
 
 @pytest.mark.multiprocess
-def test_started_again_or_as_another_run(pretrain_forked):
-    output = pretrain_forked(1)
+def test_started_again_or_as_another_run(pretrain_forked, alone):
+    output = alone
     for record in manifest.read(output, "pretrain")["outputs"]:
         assert manifest.sha256(output / record["path"]) == record["sha256"]
     before = (output / "log.jsonl").read_bytes()
@@ -23,7 +23,7 @@ def test_started_again_or_as_another_run(pretrain_forked):
 
 
 @pytest.mark.multiprocess
-def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(pretrain_forked, data, tmp_path):
+def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(pretrain_forked, alone, data, tmp_path):
     output = tmp_path / "out"
     codes, written = pretrain_forked(1, "resilience.exit_duration_in_mins=0.0001", output=output, check=False)
     assert codes == [75], written
@@ -34,5 +34,5 @@ def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(pretrain_for
     recipe = output / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))
     pretrain_forked(1, *places, output=output)
-    losses = [[record["loss"] for record in log(folder, "train")] for folder in (output, pretrain_forked(1))]
+    losses = [[record["loss"] for record in log(folder, "train")] for folder in (output, alone)]
     assert losses[0] == losses[1]

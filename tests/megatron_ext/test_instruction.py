@@ -14,7 +14,7 @@ from finetune.batch import collate, loss_sum
 from finetune.record import Conversation
 from finetune.sample import IGNORED, Item
 from galen.errors import DataError
-from tests.conftest import TEXTS, run
+from tests.conftest import TEXTS, import_model, run
 from tests.megatron_ext.conftest import log
 
 LENGTH = 96
@@ -34,9 +34,7 @@ def model(make_llama):
 @pytest.fixture(scope="module")
 def megatron(model, tmp_path_factory):
     """The same as a Megatron checkpoint."""
-    checkpoint = tmp_path_factory.mktemp("chats") / "checkpoint"
-    run("checkpoints_convert/hf_to_megatron.py", "--hf", model, "--output", checkpoint)
-    return checkpoint
+    return import_model(model, tmp_path_factory.mktemp("chats") / "checkpoint")
 
 
 @pytest.fixture(scope="module")

@@ -1,43 +1,69 @@
-"""A run whose layout changes again and again, optimizer state and all, keeps the loss curve of one that never changed."""
+"""A run that is stopped again and again and goes on under another layout keeps the losses and samples of one that never stopped.
+
+Its sources, their change at a step and the ramp of the batch go on with it.
+"""
+
+import json
+import shutil
 
 import pytest
 
 from tests.megatron_ext.conftest import log
-from tests.megatron_ext.kills import rewind
 
-STEPS = ["training.train_iters=8", "training.save_interval=2", "training.keep_checkpoints=9", "training.eval_interval=8"]
+RECIPE = """
+output: {output}
+model: {{checkpoint: {checkpoint}}}
+data:
+  seq_length: 32
+  num_workers: 0
+  sources:
+    counting:
+      train: [{data}/train_text_document, {data}/validation_text_document]
+      validation: [{data}/validation_text_document]
+      weight: 3
+    other: {{train: [{data}/other_text_document], validation: [{data}/other_text_document], weight: 1}}
+  phases: [{{start_step: 5, weights: {{other: 1}}}}]
+training:
+  {{train_iters: 8, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12], precision: fp32,
+    eval_interval: 8, eval_iters: 1, save_interval: 100}}
+optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
+"""
+PIPELINE = "parallel.pipeline_model_parallel_size=2"
 LAYOUTS = [
-    (2, "TP2", ["parallel.tensor_model_parallel_size=2"]),
-    (2, "PP2", ["parallel.pipeline_model_parallel_size=2"]),
-    (4, "PP2 x DP2", ["parallel.pipeline_model_parallel_size=2"]),
-    (2, "TP2 again", ["parallel.tensor_model_parallel_size=2"]),
+    (2, ["parallel.tensor_model_parallel_size=2", "training.micro_batch_size=4"]),
+    (2, [PIPELINE, "parallel.virtual_pipeline_model_parallel_size=2"]),
+    (4, [PIPELINE]),
+    (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
+    (2, ["training.micro_batch_size=1"]),
 ]
 
 
+@pytest.fixture(scope="module")
+def other(data):
+    for end in ("bin", "idx"):
+        shutil.copy(data / f"train_text_document.{end}", data / f"other_text_document.{end}")
+
+
 @pytest.mark.multiprocess
-def test_the_loss_curve_does_not_notice(tmp_path, pretrain_forked):
-    undisturbed = pretrain_forked(1, *STEPS, output=tmp_path / "undisturbed")
+def test_the_losses_do_not_notice(tmp_path, pretrain_forked, other):
+    whole = pretrain_forked(1, output=tmp_path / "whole", recipe=RECIPE)
+    steps = log(whole, "train")
+    assert [record["global_batch_size"] for record in steps] == [4, 4, 4, 8, 8, 8, 8, 8]
+    assert [record["consumed_samples"] for record in steps] == [4, 8, 12, 20, 28, 36, 44, 52]
+    validation = log(whole, "validation")[-1]
+    assert validation["loss"] == pytest.approx(0.75 * validation["sources"]["counting"] + 0.25 * validation["sources"]["other"])
+
     changing = tmp_path / "changing"
-    for number, (processes, _, layout) in enumerate(LAYOUTS):
-        if number:
-            rewind(changing, 2 * number)
-        pretrain_forked(processes, *STEPS, *layout, output=changing)
-    expected, found = log(undisturbed, "train"), log(changing, "train")
-    assert [record["step"] for record in found] == list(range(1, 9))
-    for before, after in zip(expected, found, strict=True):
-        assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
-        assert after["consumed_samples"] == before["consumed_samples"]
-    assert log(changing, "validation")[-1]["loss"] == pytest.approx(log(undisturbed, "validation")[-1]["loss"], rel=1e-6)
-
-
-@pytest.mark.multiprocess
-def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked):
-    at_once = pretrain_forked(2, *STEPS, output=tmp_path / "at_once")
-    aside = pretrain_forked(2, *STEPS, "training.async_save=true", output=tmp_path / "aside")
-    names = [sorted(path.name for path in (run / "checkpoints").glob("iter_*")) for run in (at_once, aside)]
-    assert names[0] == names[1] == [f"iter_000000{step}" for step in (2, 4, 6, 8)]
-    rewind(aside, 4)
-    pretrain_forked(2, *STEPS, "training.async_save=true", output=aside)
-    assert [(r["step"], r["loss"], r["grad_norm"]) for r in log(aside, "train")] == [
-        (r["step"], r["loss"], r["grad_norm"]) for r in log(at_once, "train")
-    ]
+    changing.mkdir()
+    for stops, (processes, layout) in enumerate(LAYOUTS):
+        (changing / "stop").touch()  # each start takes one step, then finds the file
+        codes, written = pretrain_forked(processes, *layout, output=changing, recipe=RECIPE, check=False)
+        assert codes == [75] * processes, written[-3000:]
+        assert json.loads((changing / "stopped.json").read_text()) == {"reason": "trigger file", "iteration": stops + 1, "exit_code": 75}
+        assert not (changing / "stop").exists()
+    pretrain_forked(1, output=changing, recipe=RECIPE)
+    assert not (changing / "stopped.json").exists()
+    for expected, found in zip(steps, log(changing, "train"), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert (found["consumed_samples"], found["lr"]) == (expected["consumed_samples"], expected["lr"])
+    assert log(changing, "validation")[-1]["loss"] == pytest.approx(validation["loss"], rel=1e-6)

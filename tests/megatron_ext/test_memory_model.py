@@ -4,15 +4,12 @@ import json
 
 import pytest
 
-from tests.conftest import run
-
 
 @pytest.fixture(scope="module")
-def measurements():
-    done = run(
-        "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "tests.megatron_ext.measure_memory"
-    )
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def measurements(start_forked):
+    codes, written = start_forked(2, module="tests.megatron_ext.measure_memory").wait()
+    assert codes == [0, 0], written[-3000:]
+    found = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert len(found) == 38  # 19 layouts, two ranks
     return found
 

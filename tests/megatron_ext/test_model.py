@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.conftest import import_model, run
+from tests.conftest import import_model
 
 CONFIGS = {
     "tied, grouped heads": {},
@@ -26,7 +26,7 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory, make_llama):
+def computed(tmp_path_factory, make_llama, start_forked):
     """The token ids, and of each configuration its Hugging Face folder and what its Megatron model computes, all in one process."""
     folder = tmp_path_factory.mktemp("computed")
     tokens = torch.randint(300, (2, 100), generator=torch.Generator().manual_seed(1))
@@ -35,7 +35,9 @@ def computed(tmp_path_factory, make_llama):
     pairs = [(folder / f"megatron{place}", folder / f"found{place}.pt") for place in range(len(models))]
     for hf, (checkpoint, _) in zip(models.values(), pairs, strict=True):
         import_model(hf, checkpoint)
-    run("-m", "tests.megatron_ext.print_logits", folder / "tokens.pt", *(word for pair in pairs for word in pair))
+    words = (word for pair in pairs for word in pair)
+    codes, written = start_forked(1, folder / "tokens.pt", *words, module="tests.megatron_ext.print_logits").wait()
+    assert codes == [0], written[-3000:]
     return tokens, {name: (hf, torch.load(found)) for (name, hf), (_, found) in zip(models.items(), pairs, strict=True)}
 
 

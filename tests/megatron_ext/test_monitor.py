@@ -24,7 +24,7 @@ def record(step, **changed):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
-        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 6", "train_iters: 40")
+        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 4", "train_iters: 40")
     )
     records = [record(step) for step in range(1, 30)] + [record(30, skipped_steps=2, mfu=0.45)]
     records.insert(10, {"kind": "validation", "step": 10, "loss": 4.2, "tokens": 512})

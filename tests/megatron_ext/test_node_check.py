@@ -1,13 +1,11 @@
 import io
 import json
 import os
-import subprocess
 
 import pytest
 
 from galen.errors import DataError, UsageError
 from megatron_ext import node_check
-from tests.conftest import ROOT, command
 
 
 def report(name, faults=(), links=None, **more):
@@ -75,19 +73,10 @@ def test_disk(tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_two_nodes_measure_their_link(tmp_path):
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        environment["MASTER_PORT"] = str(probe.getsockname()[1])
-    words = command("-m", "megatron_ext.node_check", "probe", "--megabytes", 4)
-    started = [
-        subprocess.Popen(words, cwd=ROOT, env={**environment, "RANK": str(rank), "SLURMD_NODENAME": f"n{rank}"}, stdout=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    reports = [json.loads(process.communicate()[0]) for process in started]
+def test_two_nodes_measure_their_link(start_forked):
+    codes, written = start_forked(2, "probe", "--megabytes", 4, module="megatron_ext.node_check").wait()
+    assert codes == [0, 0], written
+    reports = sorted(map(json.loads, written.splitlines()), key=lambda report: report["node"])
     assert [(one["node"], list(one["links"])) for one in reports] == [("n0", ["n1"]), ("n1", ["n0"])]
     assert all(one["all"] > 0 and one["links"][other] > 0 for one, other in zip(reports, ("n1", "n0"), strict=True))
     assert node_check.judge(["n0", "n1"], reports, 0.0) == {}

@@ -34,10 +34,21 @@ def test_a_layout_that_does_not_fit_and_ones_that_do(call):
         assert one["step_seconds"] == pytest.approx(sum(one["step_parts"].values()))
 
 
-def test_the_best_layout_is_taken_on_the_command_line(call):
-    best = json.loads(call("--gpus", "64", "--json"))["best"][0]
-    again = json.loads(call("--gpus", "64", "--json", *best["layout"]))["recipe"]
-    assert again == best
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [  # which other layouts must take back
+            *("parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"),
+            *("parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=41"),
+            *("training.recompute_granularity=selective", "training.recompute_modules=[mlp]"),
+        ],
+    ],
+)
+def test_the_best_layout_is_taken_on_the_command_line(call, words):
+    best = json.loads(call("--gpus", "64", "--json", *words))["best"][0]
+    again = json.loads(call("--gpus", "64", "--json", *words, *best["layout"]))["recipe"]
+    assert again | {"layout": None} == best | {"layout": None}
 
 
 def test_the_table(call):

@@ -10,49 +10,49 @@ from tests.megatron_ext.conftest import RECIPE
 
 
 @pytest.fixture
-def attempt(tmp_path, checkpoint, data):
+def attempt(tmp_path, start_forked, checkpoint, data):
     def attempt(*overrides):
         recipe = tmp_path / "r.yaml"
         recipe.write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data))
-        done = run("-m", "megatron_ext.pretrain", recipe, *overrides, check=False)
-        assert "Traceback" not in done.stderr
+        (code,), written = start_forked(1, recipe, *overrides).wait()
+        assert "Traceback" not in written
         assert not (tmp_path / "out").exists()
-        return done
+        return code, written
 
     return attempt
 
 
 def test_unknown_key(attempt):
-    done = attempt("training.train_iter=5")
-    assert done.returncode == 2
-    assert "unknown key 'training.train_iter'; did you mean 'train_iters'?" in done.stderr
+    code, written = attempt("training.train_iter=5")
+    assert code == 2
+    assert "unknown key 'training.train_iter'; did you mean 'train_iters'?" in written
 
 
 def test_impossible_layout(attempt):
-    done = attempt("parallel.tensor_model_parallel_size=3")
-    assert done.returncode == 2
-    assert "4 attention heads cannot be divided by parallel.tensor_model_parallel_size = 3" in done.stderr
+    code, written = attempt("parallel.tensor_model_parallel_size=3")
+    assert code == 2
+    assert "4 attention heads cannot be divided by parallel.tensor_model_parallel_size = 3" in written
 
 
 def test_no_checkpoint(attempt, tmp_path):
-    done = attempt(f"model.checkpoint={tmp_path / 'none'}")
-    assert done.returncode == 1
-    assert "is not a Megatron checkpoint" in done.stderr
+    code, written = attempt(f"model.checkpoint={tmp_path / 'none'}")
+    assert code == 1
+    assert "is not a Megatron checkpoint" in written
 
 
 def test_no_data(attempt, tmp_path):
-    done = attempt(f"data.train=[{tmp_path / 'none'}]")
-    assert done.returncode == 1
-    assert "none.idx is missing" in done.stderr
+    code, written = attempt(f"data.train=[{tmp_path / 'none'}]")
+    assert code == 1
+    assert "none.idx is missing" in written
 
 
 def test_half_a_checkpoint(attempt, tmp_path, checkpoint):
     half = tmp_path / "half"
     shutil.copytree(checkpoint, half)
     (half / "iter_0000000" / ".metadata").unlink()
-    done = attempt(f"model.checkpoint={half}")
-    assert done.returncode == 1
-    assert ".metadata is missing" in done.stderr
+    code, written = attempt(f"model.checkpoint={half}")
+    assert code == 1
+    assert ".metadata is missing" in written
 
 
 def test_help_lists_the_keys():

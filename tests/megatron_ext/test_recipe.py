@@ -86,9 +86,19 @@ def test_possible_layouts(recipe, processes, overrides, expected):
             [
                 "parallel.pipeline_model_parallel_size=2",
                 "training.recompute_granularity=full",
+                "training.recompute_method=block",
                 "training.recompute_num_layers=16",
             ],
             "training.recompute_num_layers = 16 is more than the 15 layers",
+        ),
+        (1, ["training.recompute_granularity=full", "training.recompute_num_layers=4"], "groups of 4 do not divide the 30 layers"),
+        (
+            2,
+            [
+                *("parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=18"),
+                *("training.recompute_granularity=full", "training.recompute_num_layers=9"),
+            ],
+            "groups of 9 do not divide the 12 layers of a pipeline stage; possible: 1, 2, 3, 4, 6, 12",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_time_limit(pretrain_forked, tmp_path):
 
 @pytest.mark.multiprocess
 def test_a_process_that_hangs_is_named(start):
-    run, _ = start("resilience.distributed_timeout_minutes=0.25")
+    run, _ = start("resilience.distributed_timeout_minutes=0.15")
     os.kill(run.pids[1], signal.SIGSTOP)
     deadline = time.monotonic() + 300
     while "it waits for" not in run.written.read_text() and time.monotonic() < deadline:
