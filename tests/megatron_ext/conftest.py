@@ -89,6 +89,7 @@ def starter(tmp_path_factory, *modules: str):
         processes: int, *argv: object, torchrun: bool = False, missing: int = 0, hold: Path | None = None, module: str = modules[0]
     ) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
+        written.touch()  # a test may read it before the processes begin
         request = {"module": module, "argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
         request |= {"torchrun": torchrun, "missing": missing, "hold": hold and str(hold)}
         if hold:
