@@ -163,9 +163,12 @@ def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
         for key, value in load_file(hf / "model.safetensors").items()
     }
     save_file(renamed, hf / "model.safetensors")
-    environment = {"PYTHONPATH": str(copy)}
-    run(copy / "checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron", env=environment)
-    run(copy / "checkpoints_convert/megatron_to_hf.py", "--megatron", tmp_path / "megatron", "--output", tmp_path / "back", env=environment)
+    (copy / "there_and_back.py").write_text(
+        "import sys\nfrom checkpoints_convert import hf_to_megatron, megatron_to_hf\n"
+        "hf_to_megatron.main(['--hf', sys.argv[1], '--output', sys.argv[2]])\n"
+        "megatron_to_hf.main(['--megatron', sys.argv[2], '--output', sys.argv[3]])\n"
+    )
+    run(copy / "there_and_back.py", hf, tmp_path / "megatron", tmp_path / "back")
     found = load_file(tmp_path / "back" / "model.safetensors")
     assert found.keys() == renamed.keys()
     assert all(found[key].equal(tensor) for key, tensor in renamed.items())

@@ -16,8 +16,6 @@ from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
 from tests.conftest import run
 
-VERIFY = "checkpoints_convert/verify.py"
-
 
 @pytest.fixture(scope="module")
 def model(make_model):
@@ -38,9 +36,14 @@ def assert_the_same(printed):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 2)])
-def test_equal_as_a_user_would_see(model, checkpoint, tensor, pipeline):
-    assert_the_same(run(VERIFY, "--hf", model, "--megatron", checkpoint, "--tp", tensor, "--pp", pipeline).stdout)
+def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
+    assert_the_same(run("checkpoints_convert/verify.py", "--hf", model, "--megatron", checkpoint, "--tp", 2, "--pp", 2).stdout)
+
+
+def test_equal_without_a_layout(model, checkpoint, capsys):
+    capsys.readouterr()
+    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint)]) == 0
+    assert_the_same(capsys.readouterr().out)
 
 
 @pytest.mark.multiprocess
