@@ -59,7 +59,7 @@ def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
 def test_what_is_wrong_is_said(recipe, tmp_path, slurm):
     with pytest.raises(UsageError, match="sbatch refuses the job"):
         curate.main([str(recipe), "--executor", "slurm", "--slurm-args=--partition=nowhere"])
-    with pytest.raises(DataError, match="task [01] met a bad file"):
+    with pytest.raises(DataError, match=r"task [01] met a bad file"):
         slurm_executor.SlurmExecutor([BrokenStep()], 2, 2, tmp_path / "log", []).run()
     assert pickle.loads((tmp_path / "log/executor.pickle").read_bytes()).tasks == 2
     assert not (tmp_path / "log/job").exists()
