@@ -140,7 +140,7 @@ def convert_foreign(
     Raises:
         DataError: `output` holds another checkpoint.
     """
-    config = {"family": family.name}
+    config = dataclasses.asdict(architecture)  # which options decide, beside the files
     if _finished(output, files, config):
         return
     companions = output / checkpoint_folder.HF
