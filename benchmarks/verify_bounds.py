@@ -84,9 +84,9 @@ def differences(model: Path, folder: Path) -> list[str]:
         number = re.search(r"largest relative difference (\S+),", printed)
         found.append(number[1] if number else "failed")
     shutil.rmtree(checkpoint)
-    tokens = verify._tokens(model, verify.TEXT, 256, 1)
-    first, second = (verify._reference_logits(model, tokens, precision)[0].float() for precision in ("fp32", "bf16"))
-    return [*found, f"{max(verify._difference(second, first)):.2e}"]
+    tokens = verify.tokens_of(model, verify.TEXT, 256, 1)
+    first, second = (verify.reference_logits(model, tokens, precision)[0].float() for precision in ("fp32", "bf16"))
+    return [*found, f"{max(verify.relative_differences(second, first)):.2e}"]
 
 
 def run(*command: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from galen import cli
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int | None:
     arguments = parser.parse_args(argv)
 
     from checkpoints_convert import families
-    from checkpoints_convert.exporting import check_tensors
+    from checkpoints_convert.checks import check_tensors
     from checkpoints_convert.hf_folder import check_vocabulary, copy_companions
     from megatron_ext import checkpoint_folder
     from megatron_ext.torch_dist import TorchDist
@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> int | None:
     copy_companions(arguments.hf, arguments.megatron / checkpoint_folder.HF)
     architecture.write(folder)
     print(f"{folder}: {family.name}, {architecture.parameters:,} parameters")
-    return None
 
 
 if __name__ == "__main__":

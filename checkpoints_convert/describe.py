@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from megatron_ext.torch_dist import TorchDist
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
@@ -133,8 +133,9 @@ def _missing(source: "TorchDist") -> str:
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert import families
-    from checkpoints_convert.hf_folder import Weights, check_vocabulary
-    from checkpoints_convert.importing import check_complete
+    from checkpoints_convert.checks import check_complete
+    from checkpoints_convert.hf_folder import check_vocabulary
+    from checkpoints_convert.hf_weights import Weights
 
     family, architecture = families.find(folder / "config.json")
     weights = Weights(folder)

@@ -11,18 +11,18 @@ piece at a time: memory does not grow with the model. Killed and started again, 
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.arguments import add_dtype, add_workers, positive
+from checkpoints_convert.hf_folder import weight_files
 from checkpoints_convert.input_hashes import InputHashes
 from galen import cli
 
-DTYPES = ("bf16", "fp16", "fp32")
 
-
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="folder with config.json, *.safetensors and the tokenizer")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write; must not hold a checkpoint")
-    parser.add_argument("--dtype", choices=DTYPES, help="precision of the weights written (default: their own)")
+    add_dtype(parser)
     parser.add_argument(
         "--add-special-tokens", type=Path, metavar="FILE", help="one token a line: gives each the next free id and a row in the embedding"
     )
@@ -35,17 +35,15 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument("--seed", type=int, default=0, help="seed of --new-rows normal (default 0)")
     parser.add_argument(
         "--tensor-model-parallel-size",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    add_workers(parser)
     arguments = parser.parse_args(argv)
-    if arguments.workers < 1 or arguments.tensor_model_parallel_size < 1:
-        parser.error("--workers and --tensor-model-parallel-size must be at least 1")
 
-    with InputHashes([arguments.hf / "config.json", *sorted(arguments.hf.glob("*.safetensors"))]) as inputs:
+    with InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)]) as inputs:
         from checkpoints_convert.importing import Import, convert  # takes seconds, in which the hashes have begun
 
         job = Import(
@@ -57,7 +55,6 @@ def main(argv: list[str] | None = None) -> int | None:
             tensor_parallel=arguments.tensor_model_parallel_size,
         )
         convert(job, arguments.output, inputs, arguments.workers)
-    return None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes a Hugging Face model as iteration 0 of a Megatron checkpoint, a piece at a time."""
+"""Writes a model as iteration 0 of a Megatron checkpoint, a piece at a time."""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from checkpoints_convert import bridge_config, families, vocabulary
+from checkpoints_convert.checks import check_complete
 from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import TOKENIZERS, Weights, check_vocabulary, copy_companions
+from checkpoints_convert.hf_folder import TOKENIZERS, check_vocabulary, copy_companions
+from checkpoints_convert.hf_weights import Weights
 from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.mappings import Rows, height
+from checkpoints_convert.megatron_arguments import common_state
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import Piece, ReadAhead
-from checkpoints_convert.shapes import extra_states
+from checkpoints_convert.shapes import VOCABULARY, extra_states
 from checkpoints_convert.steps import Step, begin, finished, record, run_steps
-from checkpoints_convert.units import Unit, check_shapes, fill_megatron_rows, padded_shape, pieces, units
+from checkpoints_convert.units import Source, Unit, megatron_pieces, padded_shape, parts
 from galen.atomic import write_text
-from galen.errors import DataError
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
 
@@ -52,32 +53,36 @@ class Import:
 class WritePart(Step):
     """Writes some units into one `.distcp` file."""
 
-    source: Any
+    source: Source
     units: tuple[Unit, ...]
     architecture: Architecture
     dtype: torch.dtype | None
-    tensor_parallel: int
+    """None for each tensor's own."""
+    tensor_parallel: int = 1
+    """The vocabulary is padded for so many ranks."""
 
     def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
-        parts = [(unit, *part) for unit in self.units for part in pieces(unit, self.architecture, self._dtype(unit), self.tensor_parallel)]
-        tensors = reader.read(self._piece(unit, runs) for unit, _, runs in parts)
+        pieces = [(unit, place, piece) for unit in self.units for place, piece in self._pieces(unit)]
         entries = []
-        for (unit, place, _), tensor in zip(parts, tensors, strict=True):
-            size = padded_shape(unit, self.architecture, self.tensor_parallel)
-            offset: tuple[int, ...] = (place, *(0 for _ in size[1:]))
-            whole = size
+        for (unit, place, _), tensor in zip(pieces, reader.read(piece for *_, piece in pieces), strict=True):
+            whole = padded_shape(unit, self.architecture, self.tensor_parallel)
+            offset: tuple[int, ...] = (place, *(0 for _ in whole[1:]))
             if unit.layer is not None:
-                tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *size)
+                tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *whole)
             entries.append(torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor))
         return [dataclasses.asdict(entry) for entry in entries]
 
-    def _dtype(self, unit: Unit) -> torch.dtype:
-        return self.dtype or self.source.dtype(unit.hf[0])
+    def _pieces(self, unit: Unit) -> Iterator[tuple[int, Piece]]:
+        return megatron_pieces(unit, self.architecture, self.source, self.dtype or self.source.dtype(unit.hf[0]), self.tensor_parallel)
 
-    def _piece(self, unit: Unit, runs: list[Rows]) -> Piece:
-        shape = (height(runs), *self.source.shape(unit.hf[0])[1:])
-        return Piece(shape, self._dtype(unit), lambda target: fill_megatron_rows(target, unit, runs, self.source))
+
+def write_parts(
+    label: str, folder: Path, steps: Sequence[WritePart], inputs: InputHashes, workers: int
+) -> tuple[list[torch_dist.Entry], dict[Path, str]]:
+    """Write the files of a checkpoint; return their entries, and the SHA-256 of inputs and outputs."""
+    results, hashes = run_steps(label, folder, steps, workers, inputs)
+    return [torch_dist.Entry.from_json(entry) for part in results for entry in part], hashes
 
 
 def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) -> None:
@@ -89,64 +94,61 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
     weights = Weights(job.hf)
-    if _finished(output, inputs.paths, {"family": family.name, **job.options}):
+    config = {"family": family.name, **job.options}
+    if _finished(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         print(
             f"note: {job.hf} has no tokenizer, so an export will have none either; verify.py needs it, or --weights-only", file=sys.stderr
         )
+    source: Source = weights
     extension = None
     if job.special_tokens is not None:
         extension = vocabulary.extend(job.hf, vocabulary.read_tokens(job.special_tokens), architecture.vocab_size)
         architecture = dataclasses.replace(architecture, vocab_size=extension.vocab_size)
-    source: Any = weights
-    if extension is not None:
-        names = [mapping.hf[0] for mapping in (*family.mappings(architecture),) if mapping.megatron in vocabulary.VOCABULARY]
+        names = [mapping.hf[0] for mapping in family.mappings(architecture) if mapping.megatron in VOCABULARY]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
-    _write(job, family, architecture, source, extension, output, inputs, workers)
-    print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")
-
-
-def _write(
-    job: Import,
-    family: Family,
-    architecture: Architecture,
-    source: Any,
-    extension: "vocabulary.Extension | None",
-    output: Path,
-    inputs: InputHashes,
-    workers: int,
-) -> None:
-    """Write what came with the model, then the iteration."""
-    output.mkdir(parents=True, exist_ok=True)
     copy_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
-    config = {"family": family.name, **job.options}
-    _write_iteration(source, family, architecture, output, inputs, config, DTYPES.get(job.dtype or ""), job.tensor_parallel, workers)
+    _write_iteration(source, family, architecture, output, inputs, config, workers, DTYPES.get(job.dtype or ""), job.tensor_parallel)
 
 
-def write_source(ranks: Any, family: Family, architecture: Architecture, tokenizer: Path | None, output: Path, workers: int) -> None:
-    """Write a model that comes from another trainer's files, with a new config.json.
+def convert_foreign(
+    source: Source,
+    files: Sequence[Path],
+    family: Family,
+    architecture: Architecture,
+    hf_config: dict[str, Any],
+    tokenizer: Path | None,
+    output: Path,
+    workers: int,
+) -> None:
+    """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
+
+    Args:
+        source: its tensors, under the names that the family has in Hugging Face; their sizes are checked.
+        files: what they are read from.
+        family: the model's.
+        architecture: the model's shape.
+        hf_config: its config.json for the way back to Hugging Face.
+        tokenizer: a folder whose files but the weights go into the checkpoint.
+        output: folder of the checkpoint.
+        workers: processes that share the work.
 
     Raises:
-        DataError: it lacks a tensor or one has another size, or `output` holds a checkpoint.
+        DataError: `output` holds another checkpoint.
     """
-    if _finished(output, ranks.files, {"family": family.name}):
+    config = dataclasses.asdict(architecture)  # which options decide, beside the files
+    if _finished(output, files, config):
         return
-    for unit in (unit for part in units(family, architecture) for unit in part):
-        if unit.megatron not in vocabulary.VOCABULARY:
-            check_shapes(unit, architecture, ranks, ranks.path)
-    output.mkdir(parents=True, exist_ok=True)
     companions = output / checkpoint_folder.HF
     if tokenizer is not None:
         copy_companions(tokenizer, companions)
-    companions.mkdir(exist_ok=True)
-    write_text(companions / "config.json", json.dumps(family.config(architecture), indent=2) + "\n")
-    with InputHashes(ranks.files) as inputs:
-        _write_iteration(ranks, family, architecture, output, inputs, {"family": family.name}, None, 1, workers)
-    print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")
+    write_text(companions / "config.json", json.dumps(hf_config, indent=2) + "\n")
+    with InputHashes(files) as inputs:
+        _write_iteration(source, family, architecture, output, inputs, config, workers)
 
 
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
@@ -155,134 +157,34 @@ def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> b
 
 
 def _write_iteration(
-    source: Any,
+    source: Source,
     family: Family,
     architecture: Architecture,
     output: Path,
     inputs: InputHashes,
     config: dict[str, Any],
-    dtype: torch.dtype | None,
-    tensor_parallel: int,
     workers: int,
+    dtype: torch.dtype | None = None,
+    tensor_parallel: int = 1,
 ) -> None:
     """Write the iteration and its manifest; they appear together."""
 
     def place(unit: Unit) -> tuple[str, int]:
         return min(source.place(name) for name in unit.hf)
 
-    steps = [
-        WritePart(f"__{number}_0.distcp", source, tuple(sorted(part, key=place)), architecture, dtype, tensor_parallel)
-        for number, part in enumerate(units(family, architecture))
-    ]
+    steps = []
+    for number, part in enumerate(parts(family, architecture)):
+        nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
+        ordered = tuple(sorted(part, key=place))
+        steps.append(WritePart(f"__{number}_0.distcp", nbytes, source, ordered, architecture, dtype, tensor_parallel))
     steps.sort(key=lambda step: place(step.units[0]))  # the inputs are read from their first byte to their last, or nearly so
-    total = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for step in steps for unit in step.units)
     with checkpoint_folder.new_iteration(output, 0) as folder:
         begin(folder, inputs.paths, config)
-        entries, hashes = run_steps("import", folder, steps, workers, inputs, total)
+        entries, hashes = write_parts("import", folder, steps, inputs, workers)
         written = dtype or source.dtype(family.shared[0].hf[0])
-        common = common_state(architecture, tensor_parallel, written)
-        found = [torch_dist.Entry.from_json(entry) for part in entries for entry in part]
-        torch_dist.finish(folder, found, common, extra_states(architecture))
+        torch_dist.finish(folder, entries, common_state(architecture, tensor_parallel, written), extra_states(architecture))
         architecture.write(folder)
         bridge_config.write(folder, architecture, tensor_parallel, written)
         files = [path for path in sorted(folder.iterdir()) if path.is_file()]
         record(folder, STAGE, inputs.paths, hashes, config, files, architecture)
-
-
-# Arguments of Megatron-LM that Megatron-Bridge reads without asking whether they are there, at their defaults.
-_BRIDGE_READS: dict[str, Any] = {
-    "multi_latent_attention": False,
-    "heterogeneous_layers_config_path": None,
-    "no_persist_layer_norm": False,
-    "overlap_p2p_comm": False,
-    "num_experts": None,
-    "rotary_interleaved": False,
-    "decoder_first_pipeline_num_layers": None,
-    "decoder_last_pipeline_num_layers": None,
-    "fp8_param_gather": False,
-    "bias_swiglu_fusion": True,
-    "bias_gelu_fusion": False,
-    "squared_relu": False,
-    "init_method_xavier_uniform": False,
-    "config_logger_dir": "",
-    "cp_comm_type": ["p2p"],
-    "is_hybrid_model": False,
-}
-
-
-def common_state(architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the arguments that Megatron-LM (--use-checkpoint-args) and Megatron-Bridge read from a checkpoint."""
-    return torch_dist.megatron_arguments(
-        num_layers=architecture.num_layers,
-        hidden_size=architecture.hidden_size,
-        ffn_hidden_size=architecture.ffn_hidden_size,
-        num_attention_heads=architecture.num_attention_heads,
-        num_query_groups=architecture.num_query_groups,
-        group_query_attention=architecture.num_query_groups != architecture.num_attention_heads,
-        kv_channels=architecture.kv_channels,
-        max_position_embeddings=architecture.max_position_embeddings,
-        seq_length=architecture.max_position_embeddings,
-        position_embedding_type="rope",
-        rotary_base=int(architecture.rotary_base),
-        rotary_percent=1.0,
-        use_rope_scaling=architecture.rope_scaling_factor is not None,
-        rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
-        norm_epsilon=architecture.layernorm_epsilon,
-        layernorm_epsilon=architecture.layernorm_epsilon,
-        normalization="RMSNorm",
-        swiglu=True,
-        add_bias_linear=False,
-        add_qkv_bias=architecture.add_qkv_bias,
-        qk_layernorm=architecture.qk_layernorm,
-        window_size=None if architecture.window_size is None else (architecture.window_size - 1, 0),
-        untie_embeddings_and_output_weights=not architecture.share_embeddings_and_output_weights,
-        padded_vocab_size=architecture.padded_vocab_size(tensor_parallel),
-        tensor_model_parallel_size=tensor_parallel,
-        pipeline_model_parallel_size=1,
-        iteration=0,
-        consumed_train_samples=0,
-        consumed_valid_samples=0,
-        ckpt_format="torch_dist",
-        **_BRIDGE_READS,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-    )
-
-
-def check_complete(weights: Weights, family: Family, architecture: Architecture) -> None:
-    """Check that the folder's tensors are those of the model, in number and size: a surplus one would silently be lost.
-
-    Raises:
-        DataError: they are not.
-    """
-    wanted = [unit for part in units(family, architecture) for unit in part]
-    expected = {name for unit in wanted for name in unit.hf}
-    folder = weights.files[0].parent
-    if missing := expected - weights.names():
-        raise DataError(f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}")
-    for unit in wanted:
-        check_shapes(unit, architecture, weights, folder)
-    surplus = {name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")}
-    if architecture.share_embeddings_and_output_weights and surplus == set(family.output.hf):
-        embedding, output = family.shared[0].hf[0], family.output.hf[0]
-        if not _same(weights, embedding, output):
-            raise DataError(f"config.json ties {output} to the embedding, but the file holds a different tensor")
-        surplus = set()
-    if surplus:
-        raise DataError(
-            f"{len(surplus)} tensors have no place in a {family.name} model: {_some(surplus)}; is model_type in config.json right?"
-        )
-
-
-def _same(weights: Weights, first: str, second: str) -> bool:
-    """Compare two tensors bit by bit, some rows at a time."""
-    rows = weights.shape(first)[0]
-    return weights.shape(second)[0] == rows and all(
-        weights.rows(first, start, min(start + 4096, rows)).equal(weights.rows(second, start, min(start + 4096, rows)))
-        for start in range(0, rows, 4096)
-    )
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+    print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints_convert.hf_folder import Weights
+from checkpoints_convert.hf_weights import Weights
 
 
 def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

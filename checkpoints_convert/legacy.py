@@ -54,7 +54,6 @@ class Ranks:
             raise DataError(f"{path} holds no mp_rank_XX/{_FILE}")
         self.path = path
         self.files = [folder / _FILE for folder in folders]
-        self.stages: list[list[dict[str, StoredTensor]]] = []
         places = [_RANK.fullmatch(folder.name) for folder in folders]
         ranks = [(int(match[2] or 0), int(match[1])) for match in places if match]
         tensor, pipeline = max(rank for _, rank in ranks) + 1, max(stage for stage, _ in ranks) + 1
@@ -65,9 +64,11 @@ class Ranks:
         self.layout = (tensor, pipeline)
         contents = {rank: safe_pickle.read_archive(file) for rank, file in zip(ranks, self.files, strict=True)}
         self.arguments = self._arguments(contents[0, 0])
+        self.heads = self.arguments.num_attention_heads
+        self.groups = getattr(self.arguments, "num_attention_heads_kv", None) or self.heads
+        self.head_size = getattr(self.arguments, "kv_channels", None) or self.arguments.hidden_size // self.heads
         self.iteration = contents[0, 0].get("iteration")
-        for stage in range(pipeline):
-            self.stages.append([_flat(contents[stage, rank]["model"]["language_model"]) for rank in range(tensor)])
+        self.stages = [[_flat(contents[stage, rank]["model"]["language_model"]) for rank in range(tensor)] for stage in range(pipeline)]
         self.layers_per_stage = self.arguments.num_layers // pipeline
         self._last: tuple[str, Tensor] | None = None
 
@@ -88,24 +89,22 @@ class Ranks:
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:
                 raise DataError(f"{self.files[0]}: {name} = {known[name]!r} cannot be carried over (only {' or '.join(map(repr, wanted))})")
-        heads = known["num_attention_heads"]
         rows = self.shape("model.embed_tokens.weight")[0]
         if vocab_size > rows:
             raise DataError(f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has {rows:,} padded rows")
-        tied = known.get("tie_embed_logits", False)
         return Architecture(
             family="llama",
             num_layers=known["num_layers"],
             hidden_size=known["hidden_size"],
             ffn_hidden_size=known["ffn_hidden_size"],
-            num_attention_heads=heads,
-            num_query_groups=known.get("num_attention_heads_kv") or heads,
-            kv_channels=known.get("kv_channels") or known["hidden_size"] // heads,
+            num_attention_heads=self.heads,
+            num_query_groups=self.groups,
+            kv_channels=self.head_size,
             vocab_size=vocab_size,
             max_position_embeddings=known.get("max_position_embeddings") or known["seq_length"],
             rotary_base=float(known.get("rope_theta") or 10000.0),
             layernorm_epsilon=known["layernorm_epsilon"],
-            share_embeddings_and_output_weights=tied,
+            share_embeddings_and_output_weights=known.get("tie_embed_logits", False),
         )
 
     def place(self, name: str) -> tuple[str, int]:
@@ -116,18 +115,14 @@ class Ranks:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor under Llama's name."""
         parts, how = self._parts(name)
-        whole = list(parts[0].shape)
-        if how in ("rows", "glu", "qkv"):
-            whole[0] = sum(part.shape[0] for part in parts)
-        elif how == "columns":
-            whole[1] = sum(part.shape[1] for part in parts)
-        if how == "glu":
-            whole[0] //= 2
+        rows, *width = parts[0].shape
+        if how == "columns":
+            return rows, sum(part.shape[1] for part in parts)
         if how == "qkv":
-            size = self.arguments.hidden_size // self.arguments.num_attention_heads
-            groups = getattr(self.arguments, "num_attention_heads_kv", None) or self.arguments.num_attention_heads
-            whole[0] = size * (self.arguments.num_attention_heads if ".q_proj." in name else groups)
-        return tuple(whole)
+            rows = self.head_size * (self.heads if ".q_proj." in name else self.groups)
+        elif how != "same":
+            rows = sum(part.shape[0] for part in parts) // (2 if how == "glu" else 1)
+        return (rows, *width)
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the precision of a tensor under Llama's name."""
@@ -159,33 +154,27 @@ class Ranks:
 
     def _heads(self, fused: Tensor, place: int) -> Tensor:
         """Return query, key or value (0, 1, 2) of the fused tensor, rotary rows in halves."""
-        heads = self.arguments.num_attention_heads
-        groups = getattr(self.arguments, "num_attention_heads_kv", None) or heads
-        size = self.arguments.hidden_size // heads
-        grouped = fused.view(groups, heads // groups + 2, size, -1)
+        grouped = fused.view(self.groups, self.heads // self.groups + 2, self.head_size, -1)
         wanted = (grouped[:, :-2], grouped[:, -2:-1], grouped[:, -1:])[place].flatten(0, 1)
         if place < 2:  # pairs (0, 1), (2, 3) … become the first and the second half
-            wanted = wanted.unflatten(1, (size // 2, 2)).transpose(1, 2).flatten(1, 2)
+            wanted = wanted.unflatten(1, (self.head_size // 2, 2)).transpose(1, 2).flatten(1, 2)
         return wanted.flatten(0, 1)
 
     def _parts(self, name: str) -> tuple[list[StoredTensor], str]:
         """Return the ranks' parts of a tensor and how they fit together."""
-        stage, old = 0, _NAMES.get(name)
-        if old is None:
+        if name in _NAMES:
+            old, how = _NAMES[name]
+            stage = 0 if name == "model.embed_tokens.weight" else len(self.stages) - 1
+        else:
             match = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", name)
             if match is None or match[2] not in _LAYER:
                 raise KeyError(name)
-            layer = int(match[1])
-            stage = layer // self.layers_per_stage
-            old = (f"layers.{layer % self.layers_per_stage}.{_LAYER[match[2]][0]}", _LAYER[match[2]][1])
-        elif name != "model.embed_tokens.weight":
-            stage = len(self.stages) - 1
-        try:
-            return [rank[old[0]] for rank in self.stages[stage]], old[1]
-        except KeyError:
-            raise DataError(
-                f"{self.path} lacks {old[0]} in stage {stage}; there: {', '.join(sorted(self.stages[stage][0])[:6])} …"
-            ) from None
+            stage, place = divmod(int(match[1]), self.layers_per_stage)
+            old, how = _LAYER[match[2]]
+            old = f"layers.{place}.{old}"
+        if any(old not in rank for rank in self.stages[stage]):
+            raise DataError(f"{self.path} lacks {old} in stage {stage}; there: {', '.join(sorted(self.stages[stage][0])[:6])} …")
+        return [rank[old] for rank in self.stages[stage]], how
 
 
 _NAMES = {

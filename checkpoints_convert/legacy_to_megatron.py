@@ -9,11 +9,12 @@ anything in them, and refused when they hold more than a checkpoint does. Weight
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.arguments import add_workers, positive
 from galen import cli
 from galen.errors import DataError
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -21,22 +22,29 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with tokenizer.json; its ids are the vocabulary")
-    parser.add_argument("--vocab-size", type=int, metavar="N", help="rows that belong to a token (default: the tokenizer's ids)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--vocab-size", type=positive, metavar="N", help="rows that belong to a token (default: the tokenizer's ids)")
+    add_workers(parser)
     arguments = parser.parse_args(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error("give --tokenizer or --vocab-size: the files know only the padded size of the vocabulary")
 
     from checkpoints_convert import importing, legacy
+    from checkpoints_convert.checks import check_shapes
     from checkpoints_convert.families import FAMILIES
     from checkpoints_convert.hf_folder import tokenizer_ids
+    from checkpoints_convert.shapes import VOCABULARY
+    from checkpoints_convert.units import units
 
     ranks = legacy.Ranks(arguments.legacy)
     size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
     if size is None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
-    importing.write_source(ranks, FAMILIES["llama"], ranks.architecture(size), arguments.tokenizer, arguments.output, arguments.workers)
-    return None
+    family, architecture = FAMILIES["llama"], ranks.architecture(size)
+    for unit in units(family, architecture):
+        if unit.megatron not in VOCABULARY:  # these are padded there too
+            check_shapes(unit, architecture, ranks, arguments.legacy)
+    config = family.config(architecture)
+    importing.convert_foreign(ranks, ranks.files, family, architecture, config, arguments.tokenizer, arguments.output, arguments.workers)
 
 
 if __name__ == "__main__":

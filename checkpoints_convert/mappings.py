@@ -16,7 +16,7 @@ PADDING = -1
 
 
 class Rows(NamedTuple):
-    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`, or zero rows for PADDING."""
+    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`; zeros where that is PADDING."""
 
     tensor: int
     start: int
@@ -35,7 +35,7 @@ class Mapping(Protocol):
         """Names of the Hugging Face tensors."""
 
     def rows(self, architecture: Architecture) -> list[Rows]:
-        """Return what Megatron's rows are, from the first to the last; each Hugging Face row occurs once."""
+        """Return what Megatron's rows are, from the first on, without padding; each Hugging Face row occurs once."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,14 @@ class Plain:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tensor with one row per token: Megatron pads it with zero rows, Hugging Face has none of them."""
+    """A tensor with one row per token; Megatron pads it with zero rows, which Hugging Face does not have."""
 
     megatron: str
     hf: tuple[str]
 
     def rows(self, architecture: Architecture) -> list[Rows]:
-        """Return the tokens' rows, then the padding."""
-        tokens, padded = architecture.vocab_size, architecture.padded_vocab_size()
-        return [Rows(0, 0, tokens)] + ([Rows(PADDING, 0, padded - tokens)] if padded > tokens else [])
+        """Return the tokens' rows."""
+        return [Rows(0, 0, architecture.vocab_size)]
 
 
 @dataclass(frozen=True)

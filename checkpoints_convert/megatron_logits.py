@@ -1,4 +1,4 @@
-"""The Megatron side of verify.py: the logits of a checkpoint under a layout. Started by verify.py, with torchrun.
+"""The Megatron side of verify.py: the logits of a checkpoint under a layout. Started by verify.py, one process for each rank.
 
 Reads `tokens.safetensors` in --folder, writes `logits.safetensors` there.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from megatron_ext.architecture import Architecture
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the tokens are and the logits go")
@@ -30,35 +30,40 @@ def main(argv: list[str] | None = None) -> int | None:
     from safetensors.torch import load_file, save_file
 
     from megatron_ext import architecture as architectures
-    from megatron_ext import checkpointing, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
+    from megatron_ext import checkpointing, layout, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
     from megatron_ext.checkpoint_folder import find_iteration
+    from megatron_ext.recipe import Parallel
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
-    platform = platforms.current()
-    platform.init_distributed()
+    platforms.current().init_distributed()
+    layout.initialize(Parallel(tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp), seed=1)
     logits = compute(folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype)
     if logits is not None:
         save_file({"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-    return None
 
 
 def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor: int, pipeline: int, dtype: str) -> "Tensor | None":
-    """Return the logits [batch, sequence, padded vocabulary] on the first rank of the last stage, None elsewhere (collective)."""
+    """Return the logits [batch, sequence, padded vocabulary] on the first rank of the last stage, None elsewhere (collective).
+
+    Args:
+        folder: of the iteration.
+        architecture: the model's shape.
+        tokens: ids [batch, sequence]; under tensor parallelism the sequence is a multiple of its size.
+        tensor: tensor-parallel size of the layout under way.
+        pipeline: its pipeline-parallel size.
+        dtype: fp32 or bf16.
+    """
     import torch
     from megatron.core import parallel_state
     from megatron.core.pipeline_parallel import get_forward_backward_func
     from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
-    from megatron_ext import checkpointing, layout, platforms
+    from megatron_ext import checkpointing, platforms
     from megatron_ext.model import build_model
-    from megatron_ext.recipe import Parallel, check_division
 
-    check_division(architecture, tensor, pipeline)
-    if not parallel_state.model_parallel_is_initialized():
-        layout.initialize(Parallel(tensor_model_parallel_size=tensor, pipeline_model_parallel_size=pipeline), seed=1)
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     platform = platforms.current()
     model = build_model(

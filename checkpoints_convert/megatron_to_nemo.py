@@ -9,31 +9,25 @@ NeMo need not be installed. Killed and started again, the same command goes on.
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.arguments import add_dtype, add_megatron, add_workers
 from galen import cli
+from megatron_ext.checkpoint_folder import find_iteration
 
-DTYPES = ("bf16", "fp16", "fp32")
 
-
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--megatron", type=Path, required=True, metavar="DIR", help="checkpoint folder with latest_checkpointed_iteration.txt"
-    )
-    parser.add_argument("--iteration", type=int, help="iteration to export (default: the newest)")
+    add_megatron(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
     parser.add_argument("--as-family", choices=("llama",), help="write an InternLM2 as a Llama: NeMo has no InternLM2")
-    parser.add_argument("--dtype", choices=DTYPES, help="precision of the weights written (default: their own)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    add_dtype(parser)
+    add_workers(parser)
     arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
-        parser.error("--workers must be at least 1")
 
     from checkpoints_convert.nemo_export import NemoExport, convert
 
-    job = NemoExport(megatron=arguments.megatron, iteration=arguments.iteration, as_family=arguments.as_family, dtype=arguments.dtype)
-    convert(job, arguments.output, arguments.workers)
-    return None
+    folder = find_iteration(arguments.megatron, arguments.iteration)
+    convert(NemoExport(folder, arguments.as_family, arguments.dtype), arguments.output, arguments.workers)
 
 
 if __name__ == "__main__":

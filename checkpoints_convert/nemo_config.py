@@ -28,8 +28,12 @@ MODELS = {
 MODULE = "nemo.collections.llm.gpt.model"
 SCALED = "Llama31Config"
 """NeMo's configuration of a Llama with llama3 rotary scaling."""
-_SCALING = {"low_freq_factor": "low_freq_factor", "high_freq_factor": "high_freq_factor"}
-_SCALING["old_context_len"] = "original_max_position_embeddings"
+# NeMo's names of the fields of llama3 rotary scaling, and Hugging Face's
+_SCALING = {
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "old_context_len": "original_max_position_embeddings",
+}
 # Arguments that change what a model computes, and the values that Galen's model stands for.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "normalization": ("RMSNorm",),
@@ -69,7 +73,7 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         model, config = content["_target_"], content["config"]
-        family = next((name for name, (_, known, _) in MODELS.items() if model == f"{MODULE}.{MODELS[name][0]}.{known}"), None)
+        family = next((name for name, (module, known, _) in MODELS.items() if model == f"{MODULE}.{module}.{known}"), None)
     except OSError as error:
         raise DataError(f"{folder} is no NeMo 2 checkpoint: {path}: {error.strerror}") from None
     except (yaml.YAMLError, KeyError, TypeError) as error:

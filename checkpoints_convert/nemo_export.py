@@ -9,17 +9,18 @@ from typing import Any
 import torch
 
 from checkpoints_convert import nemo_config, nemo_context
-from checkpoints_convert.exporting import check_tensors
+from checkpoints_convert.checks import check_tensors
 from checkpoints_convert.families import FAMILIES
+from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import check_vocabulary, tokenizer_ids
-from checkpoints_convert.importing import DTYPES, WritePart
+from checkpoints_convert.importing import DTYPES, WritePart, write_parts
 from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import ReadAhead
 from checkpoints_convert.shapes import extra_states
-from checkpoints_convert.steps import begin, finished, record, run_steps
+from checkpoints_convert.steps import begin, finished, record
 from checkpoints_convert.stored_model import StoredModel
-from checkpoints_convert.units import units
+from checkpoints_convert.units import parts, units
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
@@ -57,38 +58,37 @@ class WriteNemoPart(WritePart):
 class NemoExport:
     """What to export and how."""
 
-    megatron: Path
-    iteration: int | None = None
-    as_family: str | None = None
-    dtype: str | None = None
+    folder: Path
+    """Of the iteration."""
+    as_family: str | None
+    dtype: str | None
 
 
 def convert(job: NemoExport, output: Path, workers: int = 1) -> None:
-    """Write one iteration of a checkpoint as the NeMo 2 folder `output`.
+    """Write the iteration that `job` names as the NeMo 2 folder `output`.
 
     Raises:
         DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something else.
     """
-    folder = checkpoint_folder.find_iteration(job.megatron, job.iteration)
+    folder = job.folder
     architecture = architectures.read(folder)
     architecture = dataclasses.replace(architecture, family=job.as_family or architecture.family)
     nemo_config.arguments(architecture)  # refuses what NeMo does not have
-    tokenizer = _tokenizer(job.megatron / checkpoint_folder.HF, architecture)
+    tokenizer = _tokenizer(folder.parent / checkpoint_folder.HF, architecture)
     inputs = [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
     iteration = int(folder.name.removeprefix("iter_"))
     options = {"family": architecture.family, "iteration": iteration, "dtype": job.dtype}
     if finished(output, output, STAGE, inputs, options):
         return
-    stored = TorchDist(folder)
-    check_tensors(stored, FAMILIES[architecture.family], architecture)
-    source = StoredModel(stored, FAMILIES[architecture.family], architecture)
+    family, stored = FAMILIES[architecture.family], TorchDist(folder)
+    check_tensors(stored, family, architecture)
+    source = StoredModel(stored, units(family, architecture), architecture)
     temporary = output.with_name(f".{output.name}.partial")
     begin(temporary / nemo_config.WEIGHTS, inputs, options)
     shutil.rmtree(temporary / nemo_config.CONTEXT, ignore_errors=True)
     dtype = DTYPES.get(job.dtype or "")
-    hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, architecture, dtype, inputs, workers)
-    embedding = FAMILIES[architecture.family].shared[0].hf[0]
-    nemo_context.write(temporary / nemo_config.CONTEXT, architecture, dtype or source.dtype(embedding), tokenizer)
+    hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, inputs, workers)
+    nemo_context.write(temporary / nemo_config.CONTEXT, architecture, dtype or source.dtype(family.shared[0].hf[0]), tokenizer)
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     record(temporary, STAGE, inputs, hashes, options, files, architecture)
     temporary.replace(output)
@@ -104,14 +104,20 @@ def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
 
 
 def _write_weights(
-    folder: Path, source: StoredModel, architecture: Architecture, dtype: torch.dtype | None, paths: list[Path], workers: int
+    folder: Path,
+    source: StoredModel,
+    family: Family,
+    architecture: Architecture,
+    dtype: torch.dtype | None,
+    paths: list[Path],
+    workers: int,
 ) -> dict[Path, str]:
     """Write `weights/` and return the SHA-256 of the inputs and of the files written."""
-    parts = enumerate(units(FAMILIES[architecture.family], architecture))
-    steps = [WriteNemoPart(f"__{number}_0.distcp", source, tuple(part), architecture, dtype, 1) for number, part in parts]
-    total = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for step in steps for unit in step.units)
+    steps = []
+    for number, part in enumerate(parts(family, architecture)):
+        nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
+        steps.append(WriteNemoPart(f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype))
     with InputHashes(paths) as inputs:
-        results, hashes = run_steps("export", folder, steps, workers, inputs, total)
-    entries = [torch_dist.Entry.from_json(entry) for part in results for entry in part]
+        entries, hashes = write_parts("export", folder, steps, inputs, workers)
     torch_dist.finish(folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)])
     return hashes

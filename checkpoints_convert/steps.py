@@ -30,6 +30,8 @@ class Step(ABC):
 
     file: str
     """Its name in the output folder."""
+    nbytes: int
+    """Bytes of the tensors in it."""
 
     @abstractmethod
     def run(self, output: OutputFile, reader: ReadAhead) -> Any:
@@ -46,18 +48,16 @@ def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
         write_text(path, plan)
 
 
-def run_steps(
-    label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: InputHashes, total_bytes: int
-) -> tuple[list[Any], dict[Path, str]]:
-    """Run the steps that no earlier run finished; return their results in order and the SHA-256 of inputs and outputs.
+def run_steps(label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: InputHashes) -> tuple[list[Any], dict[Path, str]]:
+    """Run the steps that no earlier start finished; return their results in order and the SHA-256 of inputs and outputs.
 
     When the work fails, a file that is whole has been recorded, so that the next start keeps it.
 
     Raises:
-        DataError: the disk has not the room for what is missing.
+        DataError: the disk lacks the room for what is missing.
     """
-    done = [_read_result(folder, step) for step in steps]
-    missing = [step for step, result in zip(steps, done, strict=True) if result is None]
+    total_bytes = sum(step.nbytes for step in steps)
+    missing = [step for step in steps if _read_result(folder, step) is None]
     kept = sum((folder / step.file).stat().st_size for step in steps if step not in missing)
     _check_room(folder, total_bytes - kept, missing)
     if kept:
@@ -192,7 +192,7 @@ def _same_source(made: dict[str, Any], inputs: Sequence[Path], config: dict[str,
     if {**made["config"], **config} != made["config"]:
         return False
     times = made.get("input_times", [])
-    seen = {(record["path"], record["bytes"], time) for record, time in zip(made["inputs"], times, strict=False)}
+    seen = {(file["path"], file["bytes"], changed) for file, changed in zip(made["inputs"], times, strict=False)}
     if {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs} == seen:
         return True
-    return {record["sha256"] for record in made["inputs"]} == {manifest.sha256(path) for path in inputs}
+    return {file["sha256"] for file in made["inputs"]} == {manifest.sha256(path) for path in inputs}

@@ -1,15 +1,12 @@
 """The tensors of a torch_dist checkpoint under a family's Hugging Face names: what another program saved, as a source of rows."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from checkpoints_convert.family import Family
-from checkpoints_convert.mappings import PADDING, hf_shapes
-from checkpoints_convert.units import Unit, units
-from megatron_ext import checkpoint_folder
+from checkpoints_convert.mappings import hf_shapes
+from checkpoints_convert.units import Unit
 from megatron_ext.architecture import Architecture
 from megatron_ext.torch_dist import TorchDist
 
@@ -20,13 +17,9 @@ class StoredModel:
     Rows of a Hugging Face tensor are rows of a Megatron tensor, by the family's mapping; nothing is computed.
     """
 
-    def __init__(self, stored: TorchDist, family: Family, architecture: Architecture) -> None:
-        self.path: Path = stored.folder
-        self.files = [self.path / ".metadata", *checkpoint_folder.weight_files(self.path)]
+    def __init__(self, stored: TorchDist, units: Iterable[Unit], architecture: Architecture) -> None:
         self._stored, self._architecture = stored, architecture
-        self._places: dict[str, tuple[Unit, int]] = {}
-        for unit in (unit for part in units(family, architecture) for unit in part):
-            self._places |= {name: (unit, number) for number, name in enumerate(unit.hf)}
+        self._places = {name: (unit, number) for unit in units for number, name in enumerate(unit.hf)}
 
     def place(self, name: str) -> tuple[str, int]:
         """Return the file that a tensor's first part lies in and its first byte there; KeyError when there is none of that name."""
@@ -49,21 +42,11 @@ class StoredModel:
         Raises:
             DataError: the checkpoint lacks some of them.
         """
-        unit, _ = self._places[name]
-        for first, last, place in self._runs(name, start, start + len(target)):
-            part = target[first - start : last - start]
-            if part.dtype == self.dtype(name):
-                self._stored.read_into(part, unit.megatron, unit.layer, place)
-            else:
-                part.copy_(self._stored.rows(unit.megatron, unit.layer, place, place + last - first))
-
-    def _runs(self, name: str, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the first and last row of each part of the wanted rows that lies together, and its place in the Megatron tensor."""
         unit, number = self._places[name]
-        place = 0
+        stop = start + len(target)
+        place = 0  # of the run's first row in the Megatron tensor
         for run in unit.mapping.rows(self._architecture):
-            if run.tensor == number and run.tensor != PADDING:
-                first, last = max(start, run.start), min(stop, run.stop)
-                if first < last:
-                    yield first, last, place + first - run.start
+            first, last = max(start, run.start), min(stop, run.stop)
+            if run.tensor == number and first < last:
+                self._stored.read_into(target[first - start : last - start], unit.megatron, unit.layer, place + first - run.start)
             place += run.stop - run.start

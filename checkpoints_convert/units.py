@@ -1,8 +1,9 @@
 """The work of a conversion, cut into pieces of bounded size."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from checkpoints_convert.family import Family
 from checkpoints_convert.mappings import PADDING, Mapping, Rows, chunks, height, hf_shapes
+from checkpoints_convert.read_ahead import Piece
 from checkpoints_convert.shapes import VOCABULARY, shape
-from galen.errors import DataError
 from megatron_ext.architecture import Architecture
 
 CHUNK_BYTES = 31 * 2**20
@@ -19,7 +20,7 @@ CHUNK_BYTES = 31 * 2**20
 
 
 class Source(Protocol):
-    """Tensors by name, of which any rows can be read."""
+    """Hugging Face tensors by name, of which any rows can be read."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor."""
@@ -57,11 +58,16 @@ class Unit:
         return sum(math.prod(size) for size in hf_shapes(self.mapping, architecture)) * dtype.itemsize
 
 
-def units(family: Family, architecture: Architecture) -> list[list[Unit]]:
-    """Return a model's tensors: those before the layers, each layer's, those after."""
+def parts(family: Family, architecture: Architecture) -> list[list[Unit]]:
+    """Return a model's tensors in the parts that files are made of: those before the layers, each layer's, those after."""
     shared = [Unit(mapping, None) for mapping in family.mappings(architecture)]
     layers = [[Unit(mapping, layer) for mapping in family.layer] for layer in range(architecture.num_layers)]
     return [shared[:1], *layers, shared[1:]]
+
+
+def units(family: Family, architecture: Architecture) -> list[Unit]:
+    """Return all of a model's tensors."""
+    return [unit for part in parts(family, architecture) for unit in part]
 
 
 def padded_shape(unit: Unit, architecture: Architecture, tensor_parallel: int) -> tuple[int, ...]:
@@ -70,67 +76,40 @@ def padded_shape(unit: Unit, architecture: Architecture, tensor_parallel: int) -
     return (architecture.padded_vocab_size(tensor_parallel), *size[1:]) if unit.megatron in VOCABULARY else size
 
 
-def pieces(unit: Unit, architecture: Architecture, dtype: torch.dtype, tensor_parallel: int = 1) -> Iterator[tuple[int, list[Rows]]]:
-    """Yield a unit in runs of at most CHUNK_BYTES: the first row in the Megatron tensor, and what the rows are."""
-    size = padded_shape(unit, architecture, tensor_parallel)
-    rows = [run for run in unit.mapping.rows(architecture) if run.tensor != PADDING]
-    missing = size[0] - sum(run.stop - run.start for run in rows)
-    if missing:
-        rows.append(Rows(PADDING, 0, missing))
-    row_bytes = math.prod(size[1:]) * dtype.itemsize
-    yield from chunks(rows, max(CHUNK_BYTES // row_bytes, 1))
+def megatron_pieces(
+    unit: Unit, architecture: Architecture, source: Source, dtype: torch.dtype, tensor_parallel: int | None = None
+) -> Iterator[tuple[int, Piece]]:
+    """Yield a unit's Megatron tensor in pieces of at most CHUNK_BYTES of this precision, each with the place of its first row.
+
+    With `tensor_parallel` the zero rows are among them with which the vocabulary is padded for so many ranks.
+    """
+    width = shape(unit.megatron, architecture)[1:]
+    rows = unit.mapping.rows(architecture)
+    if tensor_parallel is not None and (padding := padded_shape(unit, architecture, tensor_parallel)[0] - height(rows)):
+        rows.append(Rows(PADDING, 0, padding))
+    for place, runs in chunks(rows, _rows_at_once(width, dtype)):
+        yield place, Piece((height(runs), *width), dtype, partial(_fill, names=unit.hf, runs=runs, source=source))
 
 
-def fill_megatron_rows(target: Tensor, unit: Unit, runs: list[Rows], source: Source) -> None:
-    """Read these rows of a unit's Megatron tensor from the Hugging Face tensors into `target`, in its precision."""
+def hf_pieces(name: str, source: Source, dtype: torch.dtype) -> Iterator[Piece]:
+    """Yield a Hugging Face tensor in pieces of at most CHUNK_BYTES of this precision, from the first row to the last."""
+    rows, *width = source.shape(name)
+    most = _rows_at_once(width, dtype)
+    for start in range(0, rows, most):
+        yield Piece((min(most, rows - start), *width), dtype, partial(source.read_into, name=name, start=start))
+
+
+def _rows_at_once(width: Sequence[int], dtype: torch.dtype) -> int:
+    return max(CHUNK_BYTES // (math.prod(width) * dtype.itemsize), 1)
+
+
+def _fill(target: Tensor, names: Sequence[str], runs: Sequence[Rows], source: Source) -> None:
+    """Fill `target` with rows of the Hugging Face tensors of these names, one run below the other."""
     place = 0
     for run in runs:
         stop = place + run.stop - run.start
         if run.tensor == PADDING:
             target[place:stop] = 0
         else:
-            source.read_into(target[place:stop], unit.hf[run.tensor], run.start)
+            source.read_into(target[place:stop], names[run.tensor], run.start)
         place = stop
-
-
-def megatron_rows(unit: Unit, runs: list[Rows], source: Source, dtype: torch.dtype, buffer: bytearray) -> Tensor:
-    """Return these rows of a unit's Megatron tensor, read into `buffer`, which grows to hold them.
-
-    One buffer for all pieces: memory that comes and goes piece by piece would be fragmented and grow with the model.
-    """
-    width = source.shape(unit.hf[0])[1:]
-    numbers = height(runs) * math.prod(width)
-    buffer.extend(bytes(max(numbers * dtype.itemsize - len(buffer), 0)))
-    target = torch.frombuffer(buffer, dtype=dtype, count=numbers).view(-1, *width)
-    fill_megatron_rows(target, unit, runs, source)
-    return target
-
-
-def hf_pieces(unit: Unit, architecture: Architecture, dtype: torch.dtype) -> Iterator[list[tuple[int, int]]]:
-    """Yield a unit's Hugging Face tensors, one after the other, in runs of at most CHUNK_BYTES.
-
-    A run is a list of rows of the Megatron tensor, in the order of the Hugging Face tensor: the first, and the one after the last.
-    """
-    row_bytes = math.prod(shape(unit.megatron, architecture)[1:]) * dtype.itemsize
-    stored = []  # the same rows as the mapping's, but numbered as in the Megatron tensor
-    place = 0
-    for run in unit.mapping.rows(architecture):
-        end = place + run.stop - run.start
-        if run.tensor != PADDING:
-            stored.append((run, Rows(run.tensor, place, end)))
-        place = end
-    for number in range(len(unit.hf)):
-        rows = [there for run, there in sorted(stored) if run.tensor == number]
-        for _, runs in chunks(rows, max(CHUNK_BYTES // row_bytes, 1)):
-            yield [(run.start, run.stop) for run in runs]
-
-
-def check_shapes(unit: Unit, architecture: Architecture, source: Source, where: object) -> None:
-    """Check that the Hugging Face tensors have the sizes that the configuration asks for.
-
-    Raises:
-        DataError: one has not; names the numbers.
-    """
-    for name, expected in zip(unit.hf, hf_shapes(unit.mapping, architecture), strict=True):
-        if source.shape(name) != expected:
-            raise DataError(f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for {list(expected)}")

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checkpoints_convert.arguments import add_megatron, positive
 from galen import cli
 from galen.errors import DataError
 from galen.progress import Progress
@@ -33,22 +34,19 @@ original's own logits between bf16 and fp32. Equal weights came to 0.9 to 1.0 ti
 roundings differ by up to the sum of both. Only fp32 is a proof."""
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
-    parser.add_argument("--megatron", type=Path, required=True, metavar="DIR", help="Megatron checkpoint folder")
-    parser.add_argument("--iteration", type=int, help="iteration to compare (default: the newest)")
-    parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor-parallel size of the Megatron side (default 1)")
-    parser.add_argument("--pp", type=int, default=1, metavar="N", help="pipeline-parallel size of the Megatron side (default 1)")
+    add_megatron(parser)
+    parser.add_argument("--tp", type=positive, default=1, metavar="N", help="tensor-parallel size of the Megatron side (default 1)")
+    parser.add_argument("--pp", type=positive, default=1, metavar="N", help="pipeline-parallel size of the Megatron side (default 1)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision of both forward passes (default fp32)")
     parser.add_argument("--text", type=Path, default=TEXT, metavar="FILE", help="text to compute logits on (default: a page of ours)")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="tokens of the text that are used (default 256)")
+    parser.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="tokens of the text that are used (default 256)")
     parser.add_argument("--weights-only", action="store_true", help="do not compute logits (needs no memory for the model)")
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)")
     arguments = parser.parse_args(argv)
-    if arguments.tp < 1 or arguments.pp < 1 or arguments.max_tokens < 2:
-        parser.error("--tp and --pp must be at least 1, --max-tokens at least 2")
     if not arguments.weights_only:
         _check_layout(arguments)
 
@@ -75,10 +73,10 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
     from checkpoints_convert import families
-    from checkpoints_convert.exporting import check_tensors, differences
-    from checkpoints_convert.hf_folder import Weights
-    from checkpoints_convert.importing import check_complete
-    from checkpoints_convert.units import CHUNK_BYTES, megatron_rows, pieces, units
+    from checkpoints_convert.checks import check_complete, check_tensors, differences
+    from checkpoints_convert.hf_weights import Weights
+    from checkpoints_convert.read_ahead import ReadAhead
+    from checkpoints_convert.units import megatron_pieces, units
     from megatron_ext import architecture as architectures
     from megatron_ext.checkpoint_folder import find_iteration
     from megatron_ext.torch_dist import TorchDist
@@ -93,24 +91,18 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
     wrong: list[str] = []
-    buffer = bytearray(CHUNK_BYTES)
-    wanted = [unit for part in units(family, architecture) for unit in part]
-    with Progress("weights", total=len(wanted), unit="tensors") as progress:
+    wanted = units(family, architecture)
+    with Progress("weights", total=len(wanted), unit="tensors") as progress, ReadAhead() as reader:
         for unit in wanted:
             dtype, other = source.dtype(unit.megatron, unit.layer), weights.dtype(unit.hf[0])
+            pieces = list(megatron_pieces(unit, architecture, weights, other))
             if dtype != other:
                 wrong.append(f"{unit.megatron} (layer {unit.layer}): {dtype} there, {other} in {', '.join(unit.hf)}")
-                continue
-            for place, runs in pieces(unit, architecture, dtype):
-                expected = megatron_rows(unit, runs, weights, dtype, buffer)
-                # rows beyond the vocabulary are padding, of which another layout has more or fewer
-                count = min(place + len(expected), source.shape(unit.megatron, unit.layer)[0]) - place
-                if "word_embeddings" in unit.megatron or "output_layer" in unit.megatron:
-                    count = min(place + len(expected), architecture.vocab_size) - place
-                found = source.rows(unit.megatron, unit.layer, place, place + max(count, 0))
-                if not _same_bits(found, expected[: max(count, 0)]):
-                    wrong.append(f"{unit.megatron} (layer {unit.layer}) is not {', '.join(unit.hf)}")
-                    break
+            elif not all(
+                _same_bits(source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected)
+                for (place, _), expected in zip(pieces, reader.read(piece for _, piece in pieces), strict=True)
+            ):
+                wrong.append(f"{unit.megatron} (layer {unit.layer}) is not {', '.join(unit.hf)}")
             progress.update()
     for line in wrong[:10]:
         print(line)
@@ -121,8 +113,6 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
 def _same_bits(first: "Tensor", second: "Tensor") -> bool:
     import torch
 
-    if first.shape != second.shape:
-        return False
     return first.view(-1).view(torch.uint8).equal(second.view(-1).view(torch.uint8))
 
 
@@ -131,8 +121,8 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     import torch
     from safetensors.torch import load_file, save_file
 
-    tokens = _tokens(arguments.hf, arguments.text, arguments.max_tokens, arguments.tp)
-    expected = _reference_logits(arguments.hf, tokens, arguments.dtype)
+    tokens = tokens_of(arguments.hf, arguments.text, arguments.max_tokens, arguments.tp)
+    expected = reference_logits(arguments.hf, tokens, arguments.dtype)
     with tempfile.TemporaryDirectory(prefix="galen-verify-") as folder:
         save_file({"tokens": tokens}, f"{folder}/tokens.safetensors")
         _megatron_logits(arguments, folder)
@@ -141,13 +131,13 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     if expected.size(-1) != found.size(-1) or not bool(torch.isfinite(found).all()):
         raise DataError(f"Megatron gave logits of size {list(found.shape)}, expected {list(expected.shape)}, all of them finite")
     scale = expected.abs().amax(-1)
-    difference = _difference(found, expected)
+    difference = relative_differences(found, expected)
     agree = (found.argmax(-1) == expected.argmax(-1)).tolist()
     worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[: arguments.worst]
     layout = f"TP{arguments.tp} x PP{arguments.pp}" + (", sequence parallel" if arguments.tp > 1 else "")
     bound, why = FP32_BOUND, ""
     if arguments.dtype == "bf16":
-        own = max(_difference(expected, _reference_logits(arguments.hf, tokens, "fp32")[0]))
+        own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
         bound, why = BF16_FACTOR * own, f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
@@ -160,12 +150,12 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     return max(difference) <= bound
 
 
-def _difference(found: "Tensor", expected: "Tensor") -> list[float]:
+def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
     """Return the largest difference of each position's logits [sequence, vocabulary], relative to its largest expected logit."""
     return ((found - expected).abs().amax(-1) / expected.abs().amax(-1).clamp(min=1e-30)).tolist()
 
 
-def _tokens(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
+def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
     """Return [1, sequence] token ids of the text; their number is a multiple of the tensor-parallel size (sequence parallel)."""
     import torch
     from transformers import AutoTokenizer
@@ -185,7 +175,7 @@ def _tokens(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
     return torch.tensor([ids])
 
 
-def _reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
+def reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
     """Return the logits of the original's own code, [1, sequence, vocabulary]."""
     import importlib
 

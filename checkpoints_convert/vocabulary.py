@@ -8,12 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints_convert.hf_folder import Weights
-from checkpoints_convert.shapes import VOCABULARY
+from checkpoints_convert.hf_weights import Weights
 from galen.atomic import write_text
 from galen.errors import DataError
-
-__all__ = ["VOCABULARY", "ExtendedWeights", "Extension", "extend", "read_tokens"]
 
 
 def read_tokens(path: Path) -> list[str]:

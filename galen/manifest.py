@@ -1,5 +1,6 @@
 """The `manifest.json` that each stage writes beside its output: what it read, how, what it wrote, and counts."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -106,6 +107,7 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, Galen and the installed libraries that decide results."""
     found = {"python": platform.python_version(), "galen": __version__}

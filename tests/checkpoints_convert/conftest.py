@@ -1,12 +1,15 @@
-"""Tiny random models of every family, with the tiny tokenizer."""
+"""Tiny random models of every family, with the tiny tokenizer, and processes that have Megatron imported."""
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from tests.megatron_ext.conftest import starter
 
 TINY = {
     "vocab_size": 300,
@@ -68,6 +71,34 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def start_side(tmp_path_factory):
+    yield from starter(tmp_path_factory, "tests.checkpoints_convert.megatron_side")
+
+
+@pytest.fixture(scope="session")
+def megatron_side(start_side):
+    """Run an action of megatron_side.py over so many forked processes."""
+
+    def run(processes: int, *arguments: object) -> None:
+        codes, written = start_side(processes, *arguments).wait()
+        assert not any(codes), written[-6000:]
+
+    return run
+
+
+@pytest.fixture
+def forked_logits(megatron_side, monkeypatch):
+    """Let verify.py's other side run in forked processes, which begin at once, instead of new ones."""
+
+    def run(command, **_):
+        processes = int(command[command.index("--nproc-per-node") + 1]) if "--nproc-per-node" in command else 1
+        megatron_side(processes, "verify", *command[command.index("checkpoints_convert.megatron_logits") + 1 :])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 def as_internlm2(folder: Path) -> None:

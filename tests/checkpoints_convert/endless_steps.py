@@ -26,4 +26,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     (folder / "pids").mkdir()
     with InputHashes([]) as inputs:
-        run_steps("test", folder, [Endless("a"), Endless("b")], 2, inputs, 2)
+        run_steps("test", folder, [Endless("a", 1), Endless("b", 1)], 2, inputs)

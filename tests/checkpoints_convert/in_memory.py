@@ -2,29 +2,40 @@
 
 import torch
 
-from checkpoints_convert import units
+from checkpoints_convert.read_ahead import ReadAhead
+from checkpoints_convert.stored_model import StoredModel
+from checkpoints_convert.units import hf_pieces, megatron_pieces
 
 
 class Tensors(dict):
     """Hugging Face tensors by name, as a source of rows."""
 
-    def shape(self, name):
-        return tuple(self[name].shape)
-
-    def dtype(self, name):
-        return self[name].dtype
-
     def read_into(self, target, name, start):
         target.copy_(self[name][start : start + len(target)])
 
 
+class Stored:
+    """A Megatron tensor of a unit, in the place of a checkpoint folder."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def read_into(self, target, name, layer, start):
+        target.copy_(self.tensor[start : start + len(target)])
+
+
+def joined(pieces):
+    with ReadAhead() as reader:
+        return torch.cat([rows.clone() for rows in reader.read(pieces)])
+
+
 def to_megatron(unit, tensors, architecture):
-    """Return the Megatron tensor that a unit's Hugging Face tensors make."""
+    """Return the Megatron tensor that a unit's Hugging Face tensors make, padded for one rank."""
     source = Tensors(zip(unit.hf, tensors, strict=True))
-    parts = units.pieces(unit, architecture, torch.float32)
-    return torch.cat([units.megatron_rows(unit, runs, source, torch.float32, bytearray()) for _, runs in parts])
+    return joined(piece for _, piece in megatron_pieces(unit, architecture, source, torch.float32, 1))
 
 
 def to_hf(unit, tensor, architecture):
-    """Return the unit's Hugging Face tensors, one after the other, that a Megatron tensor holds."""
-    return [tensor[start:stop] for runs in units.hf_pieces(unit, architecture, torch.float32) for start, stop in runs]
+    """Return the unit's Hugging Face tensors that a Megatron tensor holds."""
+    source = StoredModel(Stored(tensor), [unit], architecture)
+    return [joined(hf_pieces(name, source, torch.float32)) for name in unit.hf]

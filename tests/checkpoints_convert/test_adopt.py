@@ -1,12 +1,14 @@
-"""A checkpoint in Megatron-LM's own form (no architecture.json, no hf/) becomes one of ours."""
+"""A checkpoint in Megatron-LM's own form (no architecture.json, no hf/) holds what ours holds, and becomes one of ours."""
+
+import shutil
 
 import pytest
 from safetensors.torch import load_file
 
-from checkpoints_convert import adopt, hf_to_megatron, megatron_to_hf
+from checkpoints_convert import adopt, megatron_to_hf
 from galen.errors import DataError
 from megatron_ext.torch_dist import TorchDist
-from tests.conftest import run
+from tests.conftest import import_model
 
 
 @pytest.fixture(scope="module")
@@ -14,12 +16,21 @@ def model(make_model):
     return make_model("llama-3")
 
 
-@pytest.fixture
-def foreign(tmp_path, model):
+@pytest.fixture(scope="module")
+def ours(model, tmp_path_factory):
+    return import_model(model, tmp_path_factory.mktemp("adopt") / "ours")
+
+
+@pytest.fixture(scope="module")
+def saved(ours, megatron_side):
     """What `dist_checkpointing.save` writes of Megatron's model, under the names that Megatron-LM uses."""
-    hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "ours")])
-    (tmp_path / "foreign").mkdir()
-    run("-m", "tests.checkpoints_convert.save_again", tmp_path / "ours", tmp_path / "foreign" / "iter_0000030")
+    megatron_side(1, "save", ours, ours.parent / "iter_0000030")
+    return ours.parent / "iter_0000030"
+
+
+@pytest.fixture
+def foreign(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "foreign" / saved.name)
     (tmp_path / "foreign" / "latest_checkpointed_iteration.txt").write_text("30")
     return tmp_path / "foreign"
 
@@ -38,8 +49,19 @@ def test_another_model_is_refused(foreign, make_model):
     assert not (foreign / "hf").exists()
 
 
-def test_imports_carry_megatron_lms_arguments(foreign, tmp_path):
-    arguments = vars(TorchDist(tmp_path / "ours" / "iter_0000000").common()["args"])
+def test_imports_hold_the_tensors_that_megatron_saves(ours, saved):
+    imported, own = TorchDist(ours / "iter_0000000"), TorchDist(saved)
+    names = {name for name in own.tensors if "_extra_state" not in name}
+    assert names == set(imported.tensors)
+    for name in names:
+        layer = 3 if name.startswith("decoder.layers.") else None
+        assert own.tensors[name].size == imported.tensors[name].size
+        rows = imported.shape(name, layer)[0]
+        assert own.rows(name, layer, 0, rows).equal(imported.rows(name, layer, 0, rows)), name
+
+
+def test_imports_carry_megatron_lms_arguments(ours):
+    arguments = vars(TorchDist(ours / "iter_0000000").common()["args"])
     assert (arguments["num_layers"], arguments["num_query_groups"], arguments["rotary_base"]) == (4, 2, 500000)
     assert arguments["untie_embeddings_and_output_weights"]
     assert arguments["padded_vocab_size"] == 384

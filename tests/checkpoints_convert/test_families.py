@@ -52,9 +52,9 @@ def original_logits(hf, tokens):
         return AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
 
 
-def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, tokens):
+def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, tokens, megatron_side):
     save_file({"tokens": tokens}, tmp_path / "tokens")
-    run("-m", "tests.checkpoints_convert.print_logits", tmp_path / "tokens", tmp_path / "logits", *checkpoints.values())
+    megatron_side(1, "logits", tmp_path / "tokens", tmp_path / "logits", *checkpoints.values())
     found = load_file(tmp_path / "logits")
     for name, hf in models.items():
         expected = original_logits(hf, tokens)
@@ -107,12 +107,6 @@ def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, to
 def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints, name, family, message):
     with pytest.raises(DataError, match=message):
         megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "x"), "--as-family", family])
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_configurations_go_both_ways(models, name):
-    found, architecture = families.find(models[name] / "config.json")
-    assert found.architecture(found.config(architecture)) == architecture
 
 
 REFUSED = {
@@ -169,9 +163,12 @@ def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
         for key, value in load_file(hf / "model.safetensors").items()
     }
     save_file(renamed, hf / "model.safetensors")
-    environment = {"PYTHONPATH": str(copy)}
-    run(copy / "checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron", env=environment)
-    run(copy / "checkpoints_convert/megatron_to_hf.py", "--megatron", tmp_path / "megatron", "--output", tmp_path / "back", env=environment)
+    (copy / "there_and_back.py").write_text(
+        "import sys\nfrom checkpoints_convert import hf_to_megatron, megatron_to_hf\n"
+        "hf_to_megatron.main(['--hf', sys.argv[1], '--output', sys.argv[2]])\n"
+        "megatron_to_hf.main(['--megatron', sys.argv[2], '--output', sys.argv[3]])\n"
+    )
+    run(copy / "there_and_back.py", hf, tmp_path / "megatron", tmp_path / "back")
     found = load_file(tmp_path / "back" / "model.safetensors")
     assert found.keys() == renamed.keys()
     assert all(found[key].equal(tensor) for key, tensor in renamed.items())

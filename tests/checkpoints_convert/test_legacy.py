@@ -87,6 +87,16 @@ def test_the_model_comes_back(tmp_path, model, tensor, pipeline, key):
     assert json.loads((tmp_path / "back" / "config.json").read_text())["num_key_value_heads"] == 2
 
 
+def test_another_vocabulary_is_another_model(tmp_path, model, capsys):
+    write_ranks(model, tmp_path / "old", 1, 1)
+    options = ["--legacy", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--vocab-size"]
+    legacy_to_megatron.main([*options, "300"])
+    legacy_to_megatron.main([*options, "300"])
+    assert "nothing to do" in capsys.readouterr().err
+    with pytest.raises(DataError, match="was not made from this model in this way"):
+        legacy_to_megatron.main([*options, "301"])
+
+
 def test_described(tmp_path, model, capsys):
     write_ranks(model, tmp_path / "old", 2, 2)
     assert describe.main([str(tmp_path / "old")]) == 0

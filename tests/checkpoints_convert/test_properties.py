@@ -1,12 +1,14 @@
 """Mappings over random small shapes: there and back is the identity, every row has one place, pieces cover all."""
 
+import dataclasses
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints_convert import units
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.mappings import PADDING, chunks, height, hf_shapes
+from checkpoints_convert.mappings import chunks, height, hf_shapes
 from checkpoints_convert.shapes import shape
 from megatron_ext.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
@@ -33,7 +35,7 @@ def architectures(draw):
 
 
 def all_units(architecture):
-    return [unit for part in units.units(FAMILIES[architecture.family], architecture) for unit in part]
+    return units.units(FAMILIES[architecture.family], architecture)
 
 
 def random_tensors(mapping, architecture):
@@ -62,18 +64,16 @@ def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
         divided = chunks(runs, largest)
         assert all(0 < height(part) <= largest for _, part in divided)
         assert [place for place, _ in divided] == [sum(height(part) for _, part in divided[:n]) for n in range(len(divided))]
-        rows = [(run.tensor, row) for _, part in divided for run in part if run.tensor != PADDING for row in range(run.start, run.stop)]
-        assert rows == [(run.tensor, row) for run in runs if run.tensor != PADDING for row in range(run.start, run.stop)]
+        rows = [(run.tensor, row) for _, part in divided for run in part for row in range(run.start, run.stop)]
+        assert rows == [(run.tensor, row) for run in runs for row in range(run.start, run.stop)]
         assert len(set(rows)) == len(rows) == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
-        covered = sum(height(part) for _, part in units.pieces(unit, architecture, torch.float32, tensor_parallel))
-        assert covered == units.padded_shape(unit, architecture, tensor_parallel)[0]
+        pieces = units.megatron_pieces(unit, architecture, None, torch.float32, tensor_parallel)
+        assert sum(piece.shape[0] for _, piece in pieces) == units.padded_shape(unit, architecture, tensor_parallel)[0]
 
 
 @settings(max_examples=100, deadline=None)
 @given(architectures(), st.sampled_from([None, 16]), st.booleans())
 def test_configurations_go_both_ways(architecture, window, neutral):
-    import dataclasses
-
     name = architecture.family
     own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name == "qwen3"}
     if name in ("mistral", "qwen2", "qwen3"):

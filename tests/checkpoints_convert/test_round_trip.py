@@ -1,4 +1,4 @@
-"""Hugging Face to Megatron and back: the same files bit by bit, as a user would run it."""
+"""Hugging Face to Megatron and back: the same files bit by bit."""
 
 import json
 import shutil
@@ -9,17 +9,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from checkpoints_convert import hf_to_megatron
+from checkpoints_convert import hf_to_megatron, megatron_to_hf
 from galen.errors import DataError
 from tests.conftest import run
 
-IMPORT, EXPORT = "checkpoints_convert/hf_to_megatron.py", "checkpoints_convert/megatron_to_hf.py"
+EXPORT = "checkpoints_convert/megatron_to_hf.py"
 
 
-def there_and_back(hf, folder):
-    run(IMPORT, "--hf", hf, "--output", folder / "megatron")
-    run(EXPORT, "--megatron", folder / "megatron", "--output", folder / "back")
-    return folder / "back"
+def there(hf, output):
+    hf_to_megatron.main(["--hf", str(hf), "--output", str(output)])
+    return output
+
+
+def back_again(checkpoint, output, *options):
+    megatron_to_hf.main(["--megatron", str(checkpoint), "--output", str(output), *options])
+    return output
 
 
 @pytest.mark.parametrize(
@@ -27,9 +31,13 @@ def there_and_back(hf, folder):
 )
 def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, options):
     hf = make_llama(**options)
-    if options.get("dtype") == "bfloat16":
+    if options:
         AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16).save_pretrained(hf)
-    back = there_and_back(hf, tmp_path)
+        back = back_again(there(hf, tmp_path / "megatron"), tmp_path / "back")
+    else:  # as a user would
+        back = tmp_path / "back"
+        run("checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron")
+        run(EXPORT, "--megatron", tmp_path / "megatron", "--output", back)
     expected, found = load_file(hf / "model.safetensors"), load_file(back / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -42,8 +50,7 @@ def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, opt
 
 
 def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
-    run(IMPORT, "--hf", tied_llama, "--output", tmp_path / "megatron")
-    run(EXPORT, "--megatron", tmp_path / "megatron", "--output", tmp_path / "back", "--max-shard-bytes", 200_000)
+    back_again(there(tied_llama, tmp_path / "megatron"), tmp_path / "back", "--max-shard-bytes", "2e5")
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
     for name, file in index["weight_map"].items():
@@ -52,22 +59,27 @@ def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
     expected = load_file(tied_llama / "model.safetensors")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
-    # and sharded folders are read
-    assert load_file(there_and_back(tmp_path / "back", tmp_path / "again") / "model.safetensors").keys() == expected.keys()
+    # and sharded folders are read, whatever else lies in them
+    save_file({"norm.weight": torch.ones(64)}, tmp_path / "back" / "consolidated.safetensors")
+    again = back_again(there(tmp_path / "back", tmp_path / "of-shards"), tmp_path / "again")
+    assert load_file(again / "model.safetensors").keys() == expected.keys()
+    lost = next(iter(index["weight_map"].values()))
+    (tmp_path / "back" / lost).unlink()
+    with pytest.raises(DataError, match=f"names 1 files that are not there: {lost}"):
+        there(tmp_path / "back", tmp_path / "of-too-few")
 
 
-def test_started_again(tmp_path, tied_llama, untied_llama):
-    back = there_and_back(tied_llama, tmp_path)
+def test_started_again(tmp_path, tied_llama, untied_llama, capsys):
+    checkpoint, back = there(tied_llama, tmp_path / "megatron"), tmp_path / "back"
+    back_again(checkpoint, back)
     before = (back / "model.safetensors").stat().st_mtime_ns
-    for done in (
-        run(IMPORT, "--hf", tied_llama, "--output", tmp_path / "megatron"),
-        run(EXPORT, "--megatron", tmp_path / "megatron", "--output", back),
-    ):
-        assert "nothing to do" in done.stderr
+    capsys.readouterr()
+    there(tied_llama, checkpoint)
+    back_again(checkpoint, back)
+    assert capsys.readouterr().err.count("nothing to do") == 2
     assert (back / "model.safetensors").stat().st_mtime_ns == before
-    other = run(IMPORT, "--hf", untied_llama, "--output", tmp_path / "megatron", check=False)
-    assert other.returncode == 1
-    assert "was not made from this model" in other.stderr
+    with pytest.raises(DataError, match="was not made from this model"):
+        there(untied_llama, checkpoint)
 
 
 def change_config(folder, **fields):
@@ -78,6 +90,12 @@ def change_config(folder, **fields):
 def lose_a_tensor(folder):
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.2.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def mix_precisions(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"] = tensors["model.layers.2.mlp.up_proj.weight"].bfloat16()
     save_file(tensors, folder / "model.safetensors")
 
 
@@ -107,6 +125,7 @@ MISTAKES = {
         "git lfs pull",
     ),
     "a tensor less": (lose_a_tensor, "lacks 1 tensors that config.json calls for: model.layers.2.mlp.up_proj.weight"),
+    "two precisions in one tensor": (mix_precisions, "model.layers.2.mlp.up_proj.weight is bfloat16, but Megatron has them in one tensor"),
     "a tensor more": (add_a_tensor, "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias"),
     "tokenizer too large": (
         lambda folder: change_config(folder, vocab_size=299),

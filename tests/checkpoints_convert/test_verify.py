@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import hf_to_megatron, verify
 from checkpoints_convert.families import FAMILIES
@@ -14,8 +15,6 @@ from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Plain, Rows
 from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
 from tests.conftest import run
-
-VERIFY = "checkpoints_convert/verify.py"
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +29,29 @@ def checkpoint(model, tmp_path_factory):
     return folder
 
 
+def assert_the_same(printed):
+    assert "26 of 26 Megatron tensors equal bit by bit" in printed
+    assert "256 positions, fp32" in printed
+    assert printed.endswith("\nthe same model\n")
+
+
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-def test_equal_under_every_layout(model, checkpoint, tensor, pipeline):
-    done = run(VERIFY, "--hf", model, "--megatron", checkpoint, "--tp", tensor, "--pp", pipeline)
-    assert "26 of 26 Megatron tensors equal bit by bit" in done.stdout
-    assert "256 positions, fp32" in done.stdout
-    assert done.stdout.endswith("the same model\n")
-    assert "NOT" not in done.stdout
+def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
+    assert_the_same(run("checkpoints_convert/verify.py", "--hf", model, "--megatron", checkpoint, "--tp", 2, "--pp", 2).stdout)
+
+
+def test_equal_without_a_layout(model, checkpoint, capsys):
+    capsys.readouterr()
+    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint)]) == 0
+    assert_the_same(capsys.readouterr().out)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("layout", ["--tp", "--pp"])
+def test_equal_under_other_layouts(model, checkpoint, layout, forked_logits, capsys):
+    capsys.readouterr()
+    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint), layout, "2"]) == 0
+    assert_the_same(capsys.readouterr().out)
 
 
 def test_a_layout_that_does_not_divide_the_model_is_refused_before_any_work(model, checkpoint, capsys):
@@ -101,7 +115,7 @@ def test_a_wrong_mapping_is_caught_by_the_weights(model, wrong_checkpoint, chang
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("change", [swap_gate_and_up, ungroup])
-def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change, capsys, monkeypatch):
+def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change, forked_logits, capsys, monkeypatch):
     """Were the mapping itself wrong, the weights would agree with it: the logits must not."""
     folder = wrong_checkpoint(change)
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
@@ -110,7 +124,7 @@ def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change
 
 
 @pytest.mark.multiprocess
-def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, capsys, monkeypatch):
+def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, forked_logits, capsys, monkeypatch):
     options = ["--dtype", "bf16", "--hf", str(model), "--megatron"]
     assert verify.main([*options, str(checkpoint)]) == 0
     printed = capsys.readouterr().out
@@ -124,7 +138,7 @@ def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, capsys
 
 
 @pytest.mark.multiprocess
-def test_lost_rotary_scaling_is_caught(model, checkpoint, tmp_path, capsys, monkeypatch):
+def test_lost_rotary_scaling_is_caught(model, checkpoint, tmp_path, forked_logits, capsys, monkeypatch):
     lost = tmp_path / "lost"
     shutil.copytree(checkpoint, lost)
     folder = lost / "iter_0000000"
@@ -138,8 +152,6 @@ def test_lost_rotary_scaling_is_caught(model, checkpoint, tmp_path, capsys, monk
 def test_one_changed_bit_is_named(model, checkpoint, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(model, other)
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(other / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"].view(torch.int32)[5, 7] ^= 1
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})

@@ -42,7 +42,7 @@ SlurmdPidFile={folder}/slurmd_%n.pid
 SlurmdLogFile={folder}/slurmd_%n.log
 ReturnToService=1
 SlurmdTimeout=20
-SchedulerParameters=bf_interval=4
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
 KillWait=60
 MinJobAge=3600
 SelectType=select/cons_tres
@@ -171,19 +171,19 @@ class Cluster:
 
     def command(self, *arguments: object, check: bool = True, **environment: str) -> str:
         """Run a Slurm command in the repository and return its output."""
-        done = subprocess.run(
-            [*map(str, arguments)], env={**self.environment, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = self._run(*arguments, **environment)
         assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def refusal(self, *arguments: object, **environment: str) -> str:
         """Run a command that must end with exit code 2; return what it says."""
-        done = subprocess.run(
-            [*map(str, arguments)], env={**self.environment, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = self._run(*arguments, **environment)
         assert done.returncode == 2, done
         return done.stderr
+
+    def _run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = [str(argument) for argument in arguments]
+        return subprocess.run(words, env={**self.environment, **environment}, cwd=ROOT, capture_output=True, text=True, check=False)
 
     def jobs(self) -> list[int]:
         """Return the numbers of all jobs, an array's once."""
@@ -205,13 +205,13 @@ class Cluster:
     def hasten(self, number: int) -> dict[str, str]:
         """Let a job that was queued again start soon: Slurm makes it wait two minutes. Return what Slurm knows of it.
 
-        A few seconds must pass, since a node refuses what was signed before it ended the job's last start.
+        Two seconds must pass, since a node refuses what was signed in the second in which it was told to end the job's last start.
         """
         job = self.job(number)
         if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and job["StartTime"].startswith("2"):
             start = datetime.datetime.fromisoformat(job["StartTime"])
             if start - datetime.datetime.now() > datetime.timedelta(seconds=20):
-                self.command("scontrol", "update", f"JobId={number}", "StartTime=now+4", check=False)
+                self.command("scontrol", "update", f"JobId={number}", "StartTime=now+2", check=False)
         return job
 
     def until(self, number: int, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.megatron_ext.conftest import checkpoint, data, pretrain_forked, start_forked  # noqa: F401 (fixtures)
+from tests.megatron_ext.conftest import checkpoint, data, start_forked  # noqa: F401 (fixtures)
 from tests.slurm import cluster as slurm
 
 REAL = os.environ.get("GALEN_TEST_SITE")  # a file of further settings, such as those of a real container (docs/slurm.md)

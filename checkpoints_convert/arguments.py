@@ -1,0 +1,29 @@
+"""Options that the conversion programs have in common. No torch here: `--help` answers at once."""
+
+import argparse
+from pathlib import Path
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0; the type of an option of argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is wanted")
+    return int(text)
+
+
+def add_megatron(parser: argparse.ArgumentParser) -> None:
+    """Add --megatron and --iteration, which name what is read."""
+    parser.add_argument(
+        "--megatron", type=Path, required=True, metavar="DIR", help="checkpoint folder with latest_checkpointed_iteration.txt"
+    )
+    parser.add_argument("--iteration", type=int, metavar="N", help="iteration to read (default: the newest)")
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype, a key of `importing.DTYPES`."""
+    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="precision of the weights written (default: their own)")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers."""
+    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that share the work (default 1)")

@@ -1,0 +1,98 @@
+"""Checks that a model's files hold the tensors that its configuration and its family call for: none lost, none too many."""
+
+import dataclasses
+
+from checkpoints_convert.family import Family
+from checkpoints_convert.hf_weights import Weights
+from checkpoints_convert.mappings import hf_shapes
+from checkpoints_convert.shapes import VOCABULARY
+from checkpoints_convert.units import Source, Unit, padded_shape, units
+from galen.errors import DataError
+from megatron_ext.architecture import Architecture
+from megatron_ext.torch_dist import TorchDist
+
+
+def check_complete(weights: Weights, family: Family, architecture: Architecture) -> None:
+    """Check that the tensors of a Hugging Face folder are those of the model, in number, size and precision.
+
+    Raises:
+        DataError: they are not.
+    """
+    wanted = units(family, architecture)
+    expected = {name for unit in wanted for name in unit.hf}
+    folder = weights.files[0].parent
+    if missing := expected - weights.names():
+        raise DataError(f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}")
+    for unit in wanted:
+        check_shapes(unit, architecture, weights, folder)
+        if len({weights.dtype(name) for name in unit.hf}) > 1:
+            kinds = ", ".join(f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in unit.hf)
+            raise DataError(f"{folder}: {kinds}, but Megatron has them in one tensor; save the model in one precision first")
+    surplus = {name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")}
+    if architecture.share_embeddings_and_output_weights and surplus == set(family.output.hf):
+        embedding, output = family.shared[0].hf[0], family.output.hf[0]
+        if not _equal(weights, embedding, output):
+            raise DataError(f"config.json ties {output} to the embedding, but the file holds a different tensor")
+        surplus = set()
+    if surplus:
+        raise DataError(
+            f"{len(surplus)} tensors have no place in a {family.name} model: {_some(surplus)}; is model_type in config.json right?"
+        )
+
+
+def check_shapes(unit: Unit, architecture: Architecture, source: Source, where: object) -> None:
+    """Check that the Hugging Face tensors of a unit have the sizes that the configuration asks for.
+
+    Raises:
+        DataError: one has not; names the numbers.
+    """
+    for name, expected in zip(unit.hf, hf_shapes(unit.mapping, architecture), strict=True):
+        if source.shape(name) != expected:
+            raise DataError(f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for {list(expected)}")
+
+
+def check_tensors(stored: TorchDist, family: Family, architecture: Architecture) -> None:
+    """Check that a Megatron checkpoint has the tensors of the family, in their sizes.
+
+    Raises:
+        DataError: one is missing, is too many, or has another size; says which numbers differ and what to do.
+    """
+    wanted = units(family, architecture)
+    if missing := sorted({unit.megatron for unit in wanted if not stored.holds(unit.megatron, unit.layer)}):
+        raise DataError(f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model")
+    known = {stored.key(unit.megatron, unit.layer) for unit in wanted}
+    model = {name for name in stored.tensors if name.startswith(("decoder.", "embedding.", "output_layer."))}
+    if surplus := {name for name in model - known if "_extra_state" not in name}:
+        raise DataError(f"{stored.folder} has tensors that a {family.name} model has no place for: {_some(surplus)}")
+    for unit in wanted:
+        found, expected = stored.shape(unit.megatron, unit.layer), padded_shape(unit, architecture, 1)
+        hint = ""
+        if unit.megatron in VOCABULARY:
+            if found[0] >= architecture.vocab_size:
+                expected = (found[0], *expected[1:])  # padded for any number of ranks
+            else:
+                hint = (
+                    f": the tokenizer and config.json have {architecture.vocab_size:,} ids, the checkpoint {found[0]:,} rows; "
+                    "import the model again with hf_to_megatron.py --add-special-tokens, or export with the --hf folder it was trained with"
+                )
+        if found != expected:
+            raise DataError(f"{stored.folder}: {unit.megatron} has the size {list(found)}, the model asks for {list(expected)}{hint}")
+
+
+def differences(first: Architecture, second: Architecture) -> str:
+    """Name the fields in which two architectures differ, with both values."""
+    pairs = zip(dataclasses.asdict(first).items(), dataclasses.asdict(second).values(), strict=True)
+    return "; ".join(f"{name} is {value!r} there and {other!r} here" for (name, value), other in pairs if value != other)
+
+
+def _equal(weights: Weights, first: str, second: str) -> bool:
+    """Compare two tensors some rows at a time."""
+    rows = weights.shape(first)[0]
+    return weights.shape(second)[0] == rows and all(
+        weights.rows(first, start, min(start + 4096, rows)).equal(weights.rows(second, start, min(start + 4096, rows)))
+        for start in range(0, rows, 4096)
+    )
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")

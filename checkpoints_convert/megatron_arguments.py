@@ -1,0 +1,68 @@
+"""The arguments that Megatron-LM (--use-checkpoint-args) and Megatron-Bridge read from the `common.pt` of a checkpoint."""
+
+from typing import Any
+
+import torch
+
+from megatron_ext import torch_dist
+from megatron_ext.architecture import Architecture
+
+# Arguments that Megatron-Bridge reads without asking whether they are there, at Megatron-LM's defaults.
+_BRIDGE_READS: dict[str, Any] = {
+    "multi_latent_attention": False,
+    "heterogeneous_layers_config_path": None,
+    "no_persist_layer_norm": False,
+    "overlap_p2p_comm": False,
+    "num_experts": None,
+    "rotary_interleaved": False,
+    "decoder_first_pipeline_num_layers": None,
+    "decoder_last_pipeline_num_layers": None,
+    "fp8_param_gather": False,
+    "bias_swiglu_fusion": True,
+    "bias_gelu_fusion": False,
+    "squared_relu": False,
+    "init_method_xavier_uniform": False,
+    "config_logger_dir": "",
+    "cp_comm_type": ["p2p"],
+    "is_hybrid_model": False,
+}
+
+
+def common_state(architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what `common.pt` holds of an imported model whose vocabulary is padded for `tensor_parallel` ranks."""
+    return torch_dist.megatron_arguments(
+        num_layers=architecture.num_layers,
+        hidden_size=architecture.hidden_size,
+        ffn_hidden_size=architecture.ffn_hidden_size,
+        num_attention_heads=architecture.num_attention_heads,
+        num_query_groups=architecture.num_query_groups,
+        group_query_attention=architecture.num_query_groups != architecture.num_attention_heads,
+        kv_channels=architecture.kv_channels,
+        max_position_embeddings=architecture.max_position_embeddings,
+        seq_length=architecture.max_position_embeddings,
+        position_embedding_type="rope",
+        rotary_base=int(architecture.rotary_base),
+        rotary_percent=1.0,
+        use_rope_scaling=architecture.rope_scaling_factor is not None,
+        rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
+        norm_epsilon=architecture.layernorm_epsilon,
+        layernorm_epsilon=architecture.layernorm_epsilon,
+        normalization="RMSNorm",
+        swiglu=True,
+        add_bias_linear=False,
+        add_qkv_bias=architecture.add_qkv_bias,
+        qk_layernorm=architecture.qk_layernorm,
+        window_size=None if architecture.window_size is None else (architecture.window_size - 1, 0),
+        untie_embeddings_and_output_weights=not architecture.share_embeddings_and_output_weights,
+        padded_vocab_size=architecture.padded_vocab_size(tensor_parallel),
+        tensor_model_parallel_size=tensor_parallel,
+        pipeline_model_parallel_size=1,
+        iteration=0,
+        consumed_train_samples=0,
+        consumed_valid_samples=0,
+        ckpt_format="torch_dist",
+        **_BRIDGE_READS,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+    )

@@ -1,0 +1,41 @@
+"""What tests do with Megatron's own model, in processes that have imported it already (tests/megatron_ext/fork_server.py).
+
+verify …                     what `python -m checkpoints_convert.megatron_logits …` does
+logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints
+save CHECKPOINT FOLDER           load a checkpoint and save it with Megatron's own writer
+"""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from checkpoints_convert import megatron_logits
+from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
+from megatron_ext.dist_checkpoint import ShardedWriter
+from megatron_ext.model import build_model
+from megatron_ext.recipe import Parallel
+
+
+def main(argv):
+    action, *arguments = argv
+    if action == "verify":
+        return megatron_logits.main(arguments)
+    platforms.current().init_distributed()
+    layout.initialize(Parallel(), seed=1)
+    return {"logits": write_logits, "save": save}[action](*arguments)
+
+
+def write_logits(tokens, target, *checkpoints):
+    logits = {}
+    for checkpoint in checkpoints:
+        folder = checkpoint_folder.newest(checkpoint)
+        computed = megatron_logits.compute(folder, architecture.read(folder), load_file(tokens)["tokens"], 1, 1, "fp32")
+        logits[checkpoint] = computed.contiguous()
+    save_file(logits, target)
+
+
+def save(checkpoint, target):
+    model = build_model(platforms.current(), architecture.read(checkpoint_folder.newest(checkpoint)), 128)
+    checkpointing.load_weights(model, checkpoint)
+    Path(target).mkdir()
+    ShardedWriter().save(checkpointing._without_extra_state(model.sharded_state_dict(metadata=dict(checkpointing._METADATA))), target)
