@@ -7,6 +7,7 @@ import contextlib
 import json
 
 import psutil
+import pytest
 
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import assert_same_losses, await_moment, last_step, new_random
@@ -46,6 +47,7 @@ def is_rank(process, recipe):
     return False
 
 
+@pytest.mark.slow
 def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, start_forked):
     """One job: node n1 is left out, a killed process, the time limit and a dead node queue it again, and it ends with all its steps."""
     folder = tmp_path / "a run's folder"
