@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights-only", action="store_true", help="do not compute logits (needs no memory for the model)")
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)")
     arguments = parser.parse_args(argv)
+    if arguments.max_tokens < 2:
+        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
     if not arguments.weights_only:
         _check_layout(arguments)
 

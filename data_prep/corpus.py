@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -112,8 +112,15 @@ def _publish_findings(folder: Path, corpus: Path) -> None:
     """Put what steps want kept (JSONL of clusters, of matches) into the corpus; those of two steps of one name one after the other."""
     found = sorted(folder.glob("[0-9]*-*/publish/*"), key=lambda path: (path.name, int(path.parts[-3].partition("-")[0]), path))
     for name, parts in groupby(found, key=lambda path: path.name):
-        with atomic_file(corpus / name) as path, path.open("wb") as file:
-            file.writelines(part.read_bytes() for part in parts)
+        _join(parts, corpus / name)
+
+
+def _join(parts: Iterable[Path], output: Path) -> None:
+    """Write files one after the other as one, which may be as large as the corpus."""
+    with atomic_file(output) as path, path.open("wb") as target:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, target)
 
 
 def find_versions(files: Sequence[RawFile], folder: Path, stages: Stages) -> str | None:
@@ -171,7 +178,6 @@ def publish(folder: Path, output: Path) -> None:
     """Give the finished corpus its final name and remove the rest of the working folder."""
     output.parent.mkdir(parents=True, exist_ok=True)
     if bad := sorted((folder / "quarantine").glob("*.jsonl")):
-        with atomic_file(folder / "corpus/quarantine.jsonl") as path, path.open("wb") as file:
-            file.writelines(part.read_bytes() for part in bad)
+        _join(bad, folder / "corpus/quarantine.jsonl")
     (folder / "corpus").rename(output)
     shutil.rmtree(folder)

@@ -88,7 +88,7 @@ def _corpora(corpora: Sequence[Path]) -> str:
         licences = {item["source"]: item["licence"] for item in record["inputs"]}
         sources = record["counts"]["sources"].items()
         rows += [(name, counts["kept"], licences[name] or "each document's own") for name, counts in sources]
-    total = sum(kept for _, kept, _ in rows)
+    total = sum(kept for _, kept, _ in rows) or 1  # a corpus of which nothing was kept
     lines = [f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows]
     return "\n".join(["| source | documents | share | licence |", "|---|---|---|---|", *lines])
 

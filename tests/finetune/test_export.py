@@ -30,6 +30,13 @@ def arguments(run, tmp_path):
     return ["--run", str(run), "--output", str(tmp_path / "out"), "--name", "Tiny", "--license", "Apache-2.0"]
 
 
+def test_a_corpus_of_which_nothing_was_kept_has_its_row(arguments, run, tmp_path):
+    counts, inputs = {"kept": 0, "sources": {"pubmed": {"kept": 0}}}, [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "curate", "inputs": inputs, "counts": counts}))
+    export.main([*arguments, "--corpus", str(tmp_path)])
+    assert "| pubmed | 0 | 0.0% | CC0-1.0 |" in (tmp_path / "out/README.md").read_text()
+
+
 def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, tiny_llama):
     corpus, scores = tmp_path / "corpus", tmp_path / "scores"
     corpus.mkdir()
