@@ -6,23 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from galen import lock
 from galen.errors import DataError
 
 
 @contextmanager
 def atomic_file(final: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; on success it is flushed to disk and renamed, on an error removed."""
+    """Yield an empty new file beside `final`; on success it is flushed to disk and renamed, on an error removed.
+
+    It is made and locked by this process alone: a link of its name is not followed, one that a killed command left is replaced.
+
+    Raises:
+        DataError: another process is writing it.
+    """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.partial")
+    descriptor = lock.create_exclusively(temporary)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb") as file:  # by its name: a library may have put a new file there
             os.fsync(file.fileno())
         temporary.replace(final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -30,21 +40,29 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final`; renamed to it on success, removed on an error.
 
     Raises:
-        DataError: `final` exists already; nothing is overwritten.
+        DataError: `final` exists already; nothing is overwritten. Or another process is making it.
     """
     final = Path(final)
-    if final.exists():
-        raise DataError(f"{final} exists already; remove it or choose another output")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left behind
-    temporary.mkdir()
-    try:
-        yield temporary
-        temporary.replace(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with lock.hold(final):
+        if final.exists():
+            raise DataError(f"{final} exists already; remove it or choose another output")
+        temporary = final.with_name(f".{final.name}.partial")
+        remove(temporary)  # what a killed run left behind
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.replace(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(final: str | Path, text: str) -> None:

@@ -1,0 +1,115 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from galen import lock
+from galen.atomic import atomic_file, atomic_folder, write_text
+from galen.errors import DataError
+from tests.conftest import ROOT
+
+HOLD = """
+import sys, time
+from galen import lock
+with lock.hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of tmp_path/out."""
+    script = tmp_path / "holder.py"
+    script.write_text(HOLD)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_start_is_told_who_holds_the_output(tmp_path, holder):
+    message = f"out is being written by holder.py \\(process {holder.pid} on .*since 20"
+    with pytest.raises(DataError, match=message), lock.hold(tmp_path / "out"):
+        pass
+    with pytest.raises(DataError, match=message), atomic_folder(tmp_path / "out"):
+        pass
+
+
+def test_a_killed_holder_leaves_nothing_locked(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    with lock.hold(tmp_path / "out"):
+        pass
+    assert not lock.lock_file(tmp_path / "out").exists()
+
+
+def test_a_process_that_was_forked_does_not_hold_the_lock(tmp_path):
+    with lock.hold(tmp_path / "out"):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with lock.hold(tmp_path / "out"):
+            pass
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_the_same_lock_twice_in_one_process_is_refused(tmp_path):
+    with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="being written"), lock.hold(tmp_path / "out"):
+        pass
+
+
+def test_many_starts_at_once_write_one_after_the_other(tmp_path):
+    """Each that gets the lock finds it free: no two are inside at once, also while the file is removed and made anew."""
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import os, sys\nfrom galen import lock\nfrom galen.errors import DataError\ninside = sys.argv[1] + '.inside'\n"
+        "for _ in range(200):\n    try:\n        with lock.hold(sys.argv[1]):\n"
+        "            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))\n            os.unlink(inside)\n"
+        "    except DataError:\n        pass\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, tmp_path / "out"]
+    processes = [subprocess.Popen(command, env=environment) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+
+
+def test_a_link_laid_for_the_working_file_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".out.partial").symlink_to(precious)
+    write_text(tmp_path / "out", "new")
+    assert (precious.read_text(), (tmp_path / "out").read_text()) == ("mine", "new")
+
+
+def test_a_link_laid_for_the_working_folder_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    (tmp_path / ".out.partial").symlink_to(precious)
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "a").touch()
+    assert (precious / "file").exists()
+    assert not (tmp_path / "out").is_symlink()
+
+
+def test_a_file_that_another_process_writes_is_refused_and_one_left_by_a_kill_replaced(tmp_path):
+    (tmp_path / ".left.partial").write_text("half")
+    write_text(tmp_path / "left", "whole")
+    assert (tmp_path / "left").read_text() == "whole"
+    with (
+        atomic_file(tmp_path / "out") as path,
+        pytest.raises(DataError, match="being written by another process"),
+        atomic_file(tmp_path / "out"),
+    ):
+        path.write_text("mine")
+    assert not path.exists()
