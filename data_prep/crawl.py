@@ -8,17 +8,14 @@ which takes content and licence from them. Whether a site's terms permit this us
 Needs the extra `crawl` (Scrapy).
 """
 
-import contextlib
-import fcntl
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from data_prep.crawling.website import Site
-from galen import __version__, cli
+from galen import __version__, cli, lock
 from galen import recipe as recipes
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -35,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     if importlib.util.find_spec("scrapy") is None:
         raise UsageError("crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'")
     folder = Path(site.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with lock.hold(folder):
+        folder.mkdir(exist_ok=True)
         crawl(site, folder, f"{AGENT} ({arguments.contact})" if arguments.contact else AGENT)
     return 0
 
@@ -116,16 +113,6 @@ def crawl_delay(site: Site, agent: str) -> float:
         if answer.ok:
             longest = max(longest, float(Protego.parse(answer.text).crawl_delay(agent) or 0))
     return longest
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"another crawl is writing into {folder} just now") from None
-        yield
 
 
 if __name__ == "__main__":

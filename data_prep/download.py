@@ -24,7 +24,7 @@ from typing import TypeVar
 from data_prep.fetching import listings, pmc
 from data_prep.fetching.record import Record
 from data_prep.fetching.transfer import Item, Transfer
-from galen import cli
+from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
@@ -41,14 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
         raise UsageError(f"--base-url {options.base_url}: an address begins with https:// or http://")
     transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6)
-    options.output.mkdir(parents=True, exist_ok=True)
-    record = Record(options.output)
-    jobs = _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
     if options.dry_run:
-        for name, _ in jobs:
+        for name, _ in _jobs(transfer, options):
             print(name)
         return 0
-    _run(jobs, transfer, options)
+    with lock.hold(options.output):
+        options.output.mkdir(exist_ok=True)
+        _run(_jobs(transfer, options), transfer, options)
     return 0
 
 
@@ -69,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Job = tuple[str, Callable[[], None]]
+
+
+def _jobs(transfer: Transfer, options: argparse.Namespace) -> Iterator[Job]:
+    """Return what is left to do."""
+    record = Record(options.output)
+    return _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
+
+
 Published = TypeVar("Published", Item, pmc.Package)
 
 
