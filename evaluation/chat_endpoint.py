@@ -79,6 +79,8 @@ class ChatEndpoint:
                     answer = reply.read(_MOST_BYTES + 1)
                 if len(answer) > _MOST_BYTES:
                     raise DataError(f"{self.url} answers with more than {_MOST_BYTES:,} bytes: that is no chat completion")
+                if reply.length:
+                    raise http.client.IncompleteRead(answer, reply.length)
                 return answer
             except urllib.error.HTTPError as error:
                 if 300 <= error.code < 400:
