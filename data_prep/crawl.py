@@ -62,8 +62,8 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
         print(f"not fetched: {line}", file=sys.stderr)
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
-        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, {forbidden} forbidden by robots.txt, "
-        f"{spider.elsewhere} led out of the site"
+        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, "
+        f"{forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site"
     )
     if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
         raise RuntimeError("a page could not be worked on: a bug, please report it with the message above")

@@ -31,7 +31,9 @@ def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
     for source in published.TABLES:
         found_cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
         own = [
-            [name, *map(_shown, values), _shown(_average(values))] for name, values in found_cells.items() if any(v is not None for v in values)
+            [name, *map(_shown, values), _shown(_average(values))]
+            for name, values in found_cells.items()
+            if any(v is not None for v in values)
         ]
         if own:
             theirs = [[name, *(f"{value:.1f}" for value in values)] for name, values in source.rows.items()]

@@ -121,7 +121,19 @@ def test_size_of_a_vocabulary_with_gaps(tmp_path):
     assert load_tokenizer(tmp_path).vocab_size == 8
 
 
-NUMERALS = ["a  5 b", "12,345.67  8", "m² x10⁻³ ½½ ¼", "Ⅻ 肺炎3日", "٣٤ 5", "5's 5 's", "3\n\n 4\t5", "a\u037850 \U0001ccf0", "½", "é7é", "<|end|>7<|end|>"]
+NUMERALS = [
+    "a  5 b",
+    "12,345.67  8",
+    "m² x10⁻³ ½½ ¼",
+    "Ⅻ 肺炎3日",
+    "٣٤ 5",
+    "5's 5 's",
+    "3\n\n 4\t5",
+    "a\u037850 \U0001ccf0",
+    "½",
+    "é7é",
+    "<|end|>7<|end|>",
+]
 
 
 @pytest.fixture(scope="module", params=["all bytes", "bytes of its text"])
@@ -157,7 +169,9 @@ def test_digits_by_themselves(isolating):
 def test_digits_by_themselves_in_all_of_unicode(isolating):
     """Each character stands between letters, blanks and digits once."""
     known = [chr(number) for number in range(0x110000) if not 0xD800 <= number < 0xE000 and number % 7 == 0]
-    assert_same_ids(isolating, ["".join(f"{char}{'a 1'[n % 3]}" for n, char in enumerate(known[at : at + 400])) for at in range(0, len(known), 400)])
+    assert_same_ids(
+        isolating, ["".join(f"{char}{'a 1'[n % 3]}" for n, char in enumerate(known[at : at + 400])) for at in range(0, len(known), 400)]
+    )
 
 
 def test_the_demos_model_takes_the_fast_way():

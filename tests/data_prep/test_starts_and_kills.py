@@ -119,7 +119,7 @@ def test_of_starts_at_once_one_works(name, material, tmp_path):
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
     ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
     worked = [out for out, err, code in ends if code == 0 and "is finished already" not in out]
-    for out, err, code in ends:
+    for _, err, code in ends:
         assert "Traceback" not in err
         if code:
             assert code == 1
@@ -198,7 +198,7 @@ def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
         line = json.dumps({"text": "a text", "id": "1", "metadata": metadata})
         (corpus / split / "00000.jsonl.gz").write_bytes(gzip.compress(f"{line}\n".encode() * 5))
     (corpus / "manifest.json").write_text(json.dumps({"stage": "curate", "counts": {"splits": {"train": 5, "test": 5}}}))
-    with pytest.raises(DataError, match="no record of the train split of .* has enough MeSH headings"):
+    with pytest.raises(DataError, match=r"no record of the train split of .* has enough MeSH headings"):
         mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
     (corpus / "train/00000.jsonl.gz").write_bytes(b"\x1f\x8bdamaged")
     with pytest.raises(DataError, match=r"00000\.jsonl\.gz is damaged"):
