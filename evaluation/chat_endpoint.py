@@ -70,7 +70,7 @@ class ChatEndpoint:
             text = json.loads(answer)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
             raise DataError(f"{self.url} gives no chat completion, but {keys.hide(repr(answer))[:200]}") from None
-        return text or ""
+        return keys.hide(str(text or ""))
 
     def _send(self, request: urllib.request.Request) -> bytes:
         for number in range(_TRIES):

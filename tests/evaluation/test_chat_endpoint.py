@@ -2,13 +2,17 @@
 
 import http.server
 import json
+import os
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from evaluation import chat_endpoint
 from evaluation.chat_endpoint import ChatEndpoint
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT, command
 
 SENTINEL = "sentinel-5d2c1f"
 
@@ -90,3 +94,27 @@ def test_an_endless_answer_is_broken_off(servers, monkeypatch):
     servers[0].reply = (200, {}, bytes(2000))
     with pytest.raises(DataError, match="more than 1,000 bytes"):
         ChatEndpoint(servers[0].url, "m").ask("?")
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("said", [f"I am {SENTINEL}. Rating: 4", f"no rating, {SENTINEL}"])
+def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
+    """Although the judge repeats it: not in scores, messages or the command line."""
+    pytest.importorskip("sacrebleu")
+    endpoint, _ = servers
+    endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+    scores = tmp_path / "scores"
+    for name, record in (
+        ("items", {"id": "1", "language": "fr", "outputs": ["###Rationale: Parce que."], "rationale": "Parce que oui."}),
+        ("prompts", {"id": "1", "prompt": "Question ?"}),
+    ):
+        (scores / name).mkdir(parents=True)
+        (scores / name / "fr.jsonl").write_text(json.dumps(record) + "\n")
+    given = [scores, "--task", "fr", "--output", tmp_path / "out.jsonl", "--endpoint", endpoint.url, "--endpoint-model", "m"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command("evaluation/rationales.py", *given), cwd=ROOT, env=dict(os.environ), **pipes)
+    shown = Path(f"/proc/{process.pid}/cmdline").read_text()
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == (0 if "Rating" in said else 1)
+    assert endpoint.asked[0]["Authorization"] == f"Bearer {SENTINEL}"
+    assert SENTINEL not in "".join([shown, printed, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())])
