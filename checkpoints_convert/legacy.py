@@ -9,6 +9,7 @@ The files are pickles; they are read by `safe_pickle`, which runs nothing of the
 
 import math
 import re
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,22 @@ _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 def find_ranks(path: Path) -> list[Path]:
     """Return the rank folders of a checkpoint: of its newest iteration, or those in `path` itself."""
     tracker = path / "latest_checkpointed_iteration.txt"
-    if tracker.is_file():
-        name = tracker.read_text(encoding="utf-8").strip()
-        path = path / (f"iter_{int(name):07d}" if name.isdigit() else "release")
+    if tracker.is_file() and not list(path.glob("iter_*/.metadata")):
+        path = _newest(path, tracker)
     return sorted(folder.parent for folder in path.glob(f"mp_rank_*/{_FILE}") if _RANK.fullmatch(folder.parent.name))
+
+
+def _newest(path: Path, tracker: Path) -> Path:
+    """Return the folder that the tracker names, `release` for that word; where it is damaged, the newest that has ranks, and say so."""
+    name = tracker.read_bytes()[:64].decode("ascii", errors="replace").strip()
+    named = path / (f"iter_{int(name):07d}" if re.fullmatch(r"[0-9]{1,18}", name) else "release")
+    if name == "release" or list(named.glob(f"mp_rank_*/{_FILE}")):
+        return named
+    there = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
+    if not there:
+        return named
+    print(f"warning: {tracker} holds {name[:40]!r}, which is no iteration there: taking {there[-1].name}", file=sys.stderr)
+    return there[-1]
 
 
 def is_legacy(path: Path) -> bool:
