@@ -48,7 +48,8 @@ class Weights:
         for path in self.files:
             found = read_header(path)
             if twice := found.keys() & self.tensors.keys():
-                raise DataError(f"{path} and {self.tensors[min(twice)].path.name} both hold {min(twice)}; remove the one that is not the model's")
+                name = min(twice)
+                raise DataError(f"{path} and {self.tensors[name].path.name} both hold {name}; remove the file that is not the model's")
             self.tensors |= found
 
     def names(self) -> set[str]:

@@ -83,7 +83,9 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
     from safetensors import SafetensorError
 
     with atomic_folder(output) as temporary:
-        options = MergeOptions(random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False, trust_remote_code=False)
+        options = MergeOptions(
+            random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False, trust_remote_code=False
+        )
         try:
             run_merge(configuration, str(temporary), options)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 from checkpoints_convert.families import internlm2, llama, mistral, qwen
 from checkpoints_convert.family import Family
 from galen import json_file
-from galen.errors import DataError, one_line
+from galen.errors import DataError, malformed
 from megatron_ext.architecture import Architecture
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)}
@@ -43,9 +43,5 @@ def architecture_of(family: Family, config: dict[str, Any], path: str | Path) ->
     Raises:
         DataError: a field is missing or cannot be carried over.
     """
-    try:
+    with malformed(path):
         return family.architecture(config)
-    except KeyError as error:
-        raise DataError(f"{path}: the field {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise DataError(f"{path}: {one_line(error)}") from None

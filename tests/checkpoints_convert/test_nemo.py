@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import Metadata
 
 from checkpoints_convert import describe, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron
+from galen import manifest
 from galen.errors import DataError
 from megatron_ext import safe_pickle
 
