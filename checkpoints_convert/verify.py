@@ -169,6 +169,7 @@ def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
 def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
     """Return [1, sequence] token ids of the text; their number is a multiple of the tensor-parallel size (sequence parallel)."""
     import torch
+
     try:
         content = text.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

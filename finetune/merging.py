@@ -116,4 +116,3 @@ def _check_weights(folder: Path) -> dict[str, int]:
                     raise DataError(f"the merged weight {name} holds values that are not numbers")
                 tensors, weights = tensors + 1, weights + tensor.numel()
     return {"tensors": tensors, "weights": weights}
-

@@ -25,9 +25,7 @@ def check(recorded: Mapping[Path, Mapping[str, Any]], hashes: Mapping[Path, str]
     """
     for path, digest in hashes.items():
         if path in recorded and recorded[path]["sha256"] != digest:
-            raise DataError(
-                f"{path} was altered: its SHA-256 is not the one in its manifest; {_HINT}"
-            )
+            raise DataError(f"{path} was altered: its SHA-256 is not the one in its manifest; {_HINT}")
 
 
 def difference(path: Path, record: Mapping[str, Any]) -> str | None:

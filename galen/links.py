@@ -26,8 +26,7 @@ def check(path: Path, folder: Path) -> None:
         allowed.append(home.parent.parent / "blobs")
     if not any(target.is_relative_to(place) for place in allowed):
         raise DataError(
-            f"{path} is a symbolic link to {target}, outside its folder, and is not followed into a "
-            "copy; put the file itself there"
+            f"{path} is a symbolic link to {target}, outside its folder, and is not followed into a copy; put the file itself there"
         )
 
 

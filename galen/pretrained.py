@@ -13,6 +13,9 @@ from typing import Any
 from galen import json_file
 from galen.errors import DataError, GalenError, one_line
 
+_WEIGHTS_PER_BYTE = 16
+"""More than any way to store them gives: 1 bit each would be 8."""
+
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
@@ -51,19 +54,35 @@ def load_model(auto_class: Any, folder: str | Path, **options: Any) -> Any:
     Raises:
         DataError: `transformers` cannot load it with its own code.
     """
-    _check_kernels(Path(folder))
+    config = json_file.read_object(Path(folder) / "config.json")
+    _check_kernels(Path(folder), config)
+    _check_size(Path(folder), config)
     with reading(folder):
         return auto_class.from_pretrained(folder, trust_remote_code=False, **options)
 
 
-def _check_kernels(folder: Path) -> None:
+def _check_kernels(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that asks for a kernel of a hub: it would be fetched and run."""
-    config = json_file.read_object(folder / "config.json")
     for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key, "")):
-            raise DataError(
-                f"{folder / 'config.json'}: {key} = {config[key]!r} names code of a hub, which is not run; remove it"
-            )
+            raise DataError(f"{folder / 'config.json'}: {key} = {config[key]!r} names code of a hub, which is not run; remove it")
+
+
+def _check_size(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration far larger than the files: `transformers` would fill the memory with what they lack."""
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+    layers, hidden, inner, vocabulary = (_number(config.get(name)) for name in names)
+    asked = hidden * (vocabulary + layers * max(inner, 1)) + layers
+    stored = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    if asked > _WEIGHTS_PER_BYTE * stored:
+        raise DataError(
+            f"{folder / 'config.json'} describes a model of at least {asked:.2g} weights, the files beside it "
+            f"have {stored:,} bytes: it is damaged, or another model's"
+        )
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _reason(folder: Path, error: Exception) -> str:

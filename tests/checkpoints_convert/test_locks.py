@@ -59,7 +59,7 @@ def test_every_command_respects_the_lock(tmp_path, model, checkpoint):
         (adopt.main, ["--hf", model, "--megatron"], tmp_path / "adopted"),
     ):
         with lock.hold(output):
-            with pytest.raises(DataError, match="is being written by .* wait for it, or end it first"):
+            with pytest.raises(DataError, match=r"is being written by .* wait for it, or end it first"):
                 main([*map(str, options), str(output)])
             assert output.name == "adopted" or not output.exists()
 
@@ -100,5 +100,3 @@ def test_a_partial_folder_that_is_a_link_is_not_followed(tmp_path, checkpoint):
         assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
         shutil.rmtree(tmp_path / "out")
         (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
-
-

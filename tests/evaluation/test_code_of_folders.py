@@ -60,8 +60,8 @@ def at_a_terminal(main) -> tuple[int, str]:
         code = 99
         try:
             torch.set_num_threads(1)
-            sys.stdin = open(0, closefd=False)  # pytest has put its own there
-            sys.stdout = sys.stderr = open(1, "w", closefd=False, buffering=1)
+            sys.stdin = os.fdopen(0, closefd=False)  # pytest has put its own there
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
             cli.run(main)
         except SystemExit as ended:
             code = int(ended.code or 0)
@@ -130,7 +130,7 @@ def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
     shutil.copytree(tied_llama, folder)
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").rename(folder / "decoy.safetensors")
-    with pytest.raises(DataError, match="cannot be loaded: .*safetensors"):
+    with pytest.raises(DataError, match=r"cannot be loaded: .*safetensors"):
         load(folder)
 
 

@@ -6,7 +6,19 @@ from galen.errors import DataError
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"1", b"null", b"\xff\xfe", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b"[" * 100_000, b'{"a":' + b"9" * 5000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff\xfe",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"a":' + b"9" * 5000,
+    ],
 )
 def test_what_is_no_object_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "config.json"
@@ -17,7 +29,7 @@ def test_what_is_no_object_is_told_in_one_line(tmp_path, content):
 
 
 def test_missing_and_folder(tmp_path):
-    with pytest.raises(DataError, match="cannot read .*x: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*x: No such file"):
         json_file.read_object(tmp_path / "x")
-    with pytest.raises(DataError, match="cannot read .*: Is a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
         json_file.read_object(tmp_path)

@@ -36,7 +36,9 @@ def iteration(folder, number, *names):
 COMPLETE = ("metadata.json", ".metadata", "__0_0.distcp")
 
 
-@pytest.mark.parametrize("tracker", [None, b"", b"\n", b"\xff\xfe\x00", "²".encode(), b"9" * 5000, b"-4", b"4.0", b"99", b"release", "folder"])
+@pytest.mark.parametrize(
+    "tracker", [None, b"", b"\n", b"\xff\xfe\x00", "²".encode(), b"9" * 5000, b"-4", b"4.0", b"99", b"release", "folder"]
+)
 def test_without_a_good_pointer_the_newest_complete_iteration_is_taken(tmp_path, tracker, capsys):
     iteration(tmp_path, 2, *COMPLETE)
     iteration(tmp_path, 4, *COMPLETE)
