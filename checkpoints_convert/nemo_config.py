@@ -80,9 +80,8 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{path} does not describe a model of NeMo: {one_line(error)}") from None
     if family is None:
-        raise DataError(
-            f"{path}: the model {model if isinstance(model, str) else shown(model)} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}"
-        )
+        named = model if isinstance(model, str) else shown(model)
+        raise DataError(f"{path}: the model {named} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}")
     with malformed(path):
         architecture = _architecture(family, config, vocab_size, positions)
     if architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path)) != architecture:
