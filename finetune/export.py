@@ -9,13 +9,12 @@ a folder that was exported before is uploaded as it is now, with what you change
 """
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune import model_card
-from galen import cli, manifest
+from galen import cli, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 
@@ -46,9 +45,7 @@ def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, 
     """Write the folder: weights and tokenizer of `source`, card and manifest."""
     card = model_card.card(run, arguments.scores, arguments.corpus, arguments.name, arguments.license)
     with atomic_folder(arguments.output) as temporary:
-        for path in source.iterdir():
-            if path.is_file():
-                shutil.copy2(path, temporary / path.name)
+        links.copy_files([path for path in source.iterdir() if path.is_file()], source, temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path for path in temporary.iterdir() if path.is_file())
         inputs = [

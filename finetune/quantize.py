@@ -19,7 +19,7 @@ from evaluation import jsonl, model_folder, prompts, question
 from evaluation.question import Question
 from finetune import processes, record
 from finetune.record import Conversation, Pair, Record
-from galen import cli, manifest
+from galen import cli, json_file, links, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
 
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
+    links.check_folder(model)
     prompts.form(arguments.protocol)
     from evaluation.backend_transformers import quiet
     from finetune import measurement, quantization
@@ -110,8 +111,8 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
     asked = manifest.sha256(arguments.questions) if questions else None
     key = {**config, "questions": asked, "limit": arguments.limit, "protocol": arguments.protocol}
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["config"] == key:
+        stored = json_file.read_object(path)
+        if stored.get("config") == key and isinstance(stored.get("measured"), dict):
             return Measurement(**stored["measured"])
     processes.say(f"{folder}: measuring …")
     found = measure(folder, questions, arguments.protocol)
@@ -139,9 +140,7 @@ def _whole(found: Record) -> str:
 
 def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -> list[list[int]]:
     """Return texts spread evenly over the file as token ids."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = pretrained.load_tokenizer(model)
     step = max(len(texts) // arguments.samples, 1)
     chosen = texts[::step][: arguments.samples]
     return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int | None:
     finished = (run / manifest.NAME).exists()
     files: dict[str, dict[str, str]] = {}
     if first:
-        files = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
+        hashes = model_folder.hashes(model, options.model.verify_checksums)
+        files = {"model": hashes, "data": {str(path): manifest.sha256(path) for path in data.files}}
         claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
         output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
     if finished:
