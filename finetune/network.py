@@ -106,10 +106,19 @@ def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpoin
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(network, config)
+    _sort_sets(adapted)
     for name, parameter in adapted.named_parameters():
         if "trainable_tokens_delta" in name:
             parameter.data = parameter.data.float()  # as the adapter's other weights
     return adapted
+
+
+def _sort_sets(adapted: Any) -> None:
+    """Give the adapter's configuration sorted lists for its sets, which peft would write in another order in each process."""
+    for config in adapted.peft_config.values():
+        for name, value in vars(config).items():
+            if isinstance(value, set):
+                setattr(config, name, sorted(value))
 
 
 def _vocabulary_layers(network: Any) -> list[str]:
