@@ -106,6 +106,8 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
         template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
         chat.install(tokenizer, template)
         network.set_end_of_answer(model, tokenizer)
+        if not chat.has_end_mark(tokenizer):
+            processes.say(f"the chat template writes no token behind an answer: {tokenizer.eos_token} is learnt behind the last one")
     if options.lora is not None:
         model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
     return model, tokenizer, new_tokens
