@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
 from galen.errors import DataError, one_line
 
@@ -36,6 +37,20 @@ def read(folder: Path, name: str) -> Any:
     """Return what `write` wrote; use it inside `reading`."""
     tensors = load_file(folder / f"{name}.safetensors")
     return _from_json(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
+
+
+def load_weights(network: Any, folder: Path) -> None:
+    """Load the weights that `save_pretrained` wrote: of the adapter, or without one of the model; use it inside `reading`."""
+    if (folder / "adapter_model.safetensors").is_file():
+        network.load_adapter(str(folder), "default", is_trainable=True)
+        return
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        weights |= load_file(path)
+    found = network.load_state_dict(weights, strict=False)
+    lacking = set(found.missing_keys) - set(network.all_tied_weights_keys)
+    if lacking or found.unexpected_keys:
+        raise ValueError(f"weights are missing or unknown: {', '.join(sorted([*lacking, *found.unexpected_keys])[:3])}")
 
 
 def _to_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -117,6 +132,7 @@ def is_whole(folder: Path) -> bool:
     except (OSError, ValueError):  # what a kill leaves
         return False
     with reading(folder):
+        TrainerState.load_from_json(str(folder / TRAINER_STATE))
         if state["global_step"] != step_of(folder):
             raise ValueError(f"{TRAINER_STATE} is of step {state['global_step']}")
         if not any((folder / name).is_file() for name in _WEIGHTS):

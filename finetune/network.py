@@ -144,6 +144,7 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     network.config.use_cache = True  # the Trainer has switched it off
     network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's, with paths of this machine; finetune/export.py writes the card
 
 
 def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:

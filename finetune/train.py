@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from evaluation import model_folder, output_folder
+from evaluation.question import Question
 from finetune import chat, processes, training_data
 from finetune.recipe import Recipe
 from finetune.training_data import TrainingData
@@ -67,6 +68,7 @@ def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: 
         return stop_signals.EXIT_CODE
     if processes.is_first():
         counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
+        counts["languages"] = sorted({item.record.language for item in data.train if isinstance(item.record, Question)})
         results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
         _write_manifest(options, files, run, results, counts)
         print(_summary(counts, results))

@@ -173,19 +173,18 @@ class AnswerTrainer(Trainer):
         self.state.best_model_checkpoint = None if folder is None else str(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with checkpoint.reading(resume_from_checkpoint):
-            if self.is_fsdp_enabled:
-                self._load_sharded_weights(Path(resume_from_checkpoint))
-            else:
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        folder = self.state.best_model_checkpoint
+        self._load_weights(Path(self.state.best_model_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
         with checkpoint.reading(folder):
             if self.is_fsdp_enabled:
-                self._load_sharded_weights(Path(folder))
+                options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+                set_model_state_dict(self.model, checkpoint.read(folder, checkpoint.FSDP_WEIGHTS), options=options)
             else:
-                super()._load_best_model()
+                checkpoint.load_weights(self.model, folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -221,10 +220,6 @@ class AnswerTrainer(Trainer):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(self.model, options=options)
         return weights, get_optimizer_state_dict(self.model, self.optimizer, options=options)
-
-    def _load_sharded_weights(self, folder: Path) -> None:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        set_model_state_dict(self.model, checkpoint.read(folder, checkpoint.FSDP_WEIGHTS), options=options)
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from galen.atomic import write_text
+from galen.errors import DataError, one_line
 
 
 class StepLog:
@@ -78,6 +79,22 @@ class StepLog:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a half line at the end is what a kill left."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """Return the records of a log; a half line at the end is what a kill left.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    records = []
+    number = 0
+    try:
+        text = path.read_text(encoding="utf-8")
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+                raise ValueError("no record of a step")
+            records.append(record)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: damaged ({one_line(error)}); remove that line, and the same command goes on") from None
+    return records

@@ -75,6 +75,26 @@ def test_the_table_pairs_accuracies_with_the_first_model():
     assert lines[3].startswith("| awq | 90.0 | 140.0 | 500 | 10.0 | 70.0% [54.6, 81.9] | -5.0 [")
 
 
+@pytest.mark.parametrize(("width", "method"), [(96, "bnb4"), (100, "gptq")])
+def test_widths_that_a_method_cannot_store_are_told_before_any_work(make_llama, tmp_path, monkeypatch, width, method):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    model = make_llama(num_hidden_layers=1, intermediate_size=width)
+    (tmp_path / "texts.jsonl").write_text('{"text": "Dose"}\n')
+    arguments = ["--model", str(model), "--methods", method, "--output", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=rf"{width}"):
+        quantize.main([*arguments, "--calibration", str(tmp_path / "texts.jsonl")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_starts_at_once_are_told(model, tmp_path):
+    from galen import lock
+
+    with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="is being written by"):
+        quantize.main(["--model", str(model), "--methods", "bnb4", "--output", str(tmp_path / "out")])
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [("awq5", "unknown method 'awq5'; did you mean 'awq'"), (",", "names no method"), ("bnb4,bnb2", "unknown method 'bnb2'")],
