@@ -65,11 +65,9 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     from jinja2 import TemplateError
 
     given = [dict(message) for message in messages]
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), template)
-    else:  # several under names, of which transformers takes the default
-        template = None
+    template = None  # there may be several under names, of which transformers takes the default
+    if isinstance(tokenizer.chat_template, str):
+        template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.chat_template)
     try:
         return tokenizer.apply_chat_template(given, chat_template=template, tokenize=False, add_generation_prompt=open_answer)
     except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -101,7 +99,9 @@ def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str,
             )
         end = _behind(whole, len(head), message["content"].strip())
         if end is None:
-            raise DataError(f"this chat template changes what the assistant says ({message['content']!r:.60}); give another data.chat_template")
+            raise DataError(
+                f"this chat template changes what the assistant says ({message['content']!r:.60}); give another data.chat_template"
+            )
         mark = next((mark for mark in marks if tail.lstrip().startswith(mark)), None)
         behind_mark = None if mark is None else _behind(whole, end, mark)
         marked = behind_mark is not None

@@ -95,7 +95,9 @@ def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> l
 def _usage(base: str, adapter: bool) -> str:
     """Return lines of Python that load the folder and let the model write."""
     package, loader = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-    needs = f"The adapter needs its base model, `{base}`: put the path of its folder into `adapter_config.json` if it is not on the hub.\n\n"
+    needs = (
+        f"The adapter needs its base model, `{base}`: put the path of its folder into `adapter_config.json` if it is not on the hub.\n\n"
+    )
     return f"""{needs if adapter else ""}```python
 from transformers import AutoTokenizer
 from {package} import {loader}

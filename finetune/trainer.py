@@ -169,7 +169,9 @@ class AnswerTrainer(Trainer):
         step = self.state.best_global_step
         folder = self._checkpoint(step) if step else None
         if folder is not None and not folder.is_dir():
-            raise DataError(f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same command starts from the beginning")
+            raise DataError(
+                f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same command starts from the beginning"
+            )
         self.state.best_model_checkpoint = None if folder is None else str(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

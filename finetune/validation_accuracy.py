@@ -57,9 +57,7 @@ class ValidationAccuracy:
         return self.stopping.agreed(self.options.device)
 
 
-def correct(
-    backend: TransformersBackend, questions: Sequence[tuple[Question, str]], stop: Callable[[], bool] = lambda: False
-) -> list[int]:
+def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]], stop: Callable[[], bool] = lambda: False) -> list[int]:
     """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it.
 
     Breaks off after a batch where `stop` says so.

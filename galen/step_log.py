@@ -86,15 +86,19 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    records = []
-    number = 0
     try:
         text = path.read_text(encoding="utf-8")
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
-                raise ValueError("no record of a step")
-            records.append(record)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: damaged ({one_line(error)}); remove that line, and the same command goes on") from None
-    return records
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {one_line(error)}; restore it, or choose another output") from None
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+            raise ValueError("no record of a step")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: damaged ({one_line(error)}); remove that line, and the same command goes on") from None
+    return record

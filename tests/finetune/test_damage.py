@@ -108,7 +108,9 @@ def test_a_damaged_model_is_told(stopped, tiny_llama, tmp_path, name, content):
     assert not (tmp_path / "run" / "adapter").exists()
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"stage": "finetune"}', b'{"stage": "finetune", "config": {"model": 3}, "created": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"stage": "finetune"}', b'{"stage": "finetune", "config": {"model": 3}, "created": "x"}', b"\xff"]
+)
 def test_a_damaged_manifest_of_a_run_is_told(stopped, tmp_path, content):
     run = shutil.copytree(stopped / "run", tmp_path / "run")
     (run / "manifest.json").write_bytes(content)
@@ -117,12 +119,16 @@ def test_a_damaged_manifest_of_a_run_is_told(stopped, tmp_path, content):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"model": {}, "protocol": "p", "tasks": {"a": 3}}', b'{"model": 3, "protocol": "p", "tasks": []}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"{}", b'{"model": {}, "protocol": "p", "tasks": {"a": 3}}', b'{"model": 3, "protocol": "p", "tasks": []}']
+)
 def test_damaged_scores_are_told(tmp_path, content):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_bytes(content)
-    (tmp_path / "r.yaml").write_text(json.dumps({"ensemble": {"scores": [str(tmp_path / name) for name in "ab"]}, "output": str(tmp_path / "o")}))
+    (tmp_path / "r.yaml").write_text(
+        json.dumps({"ensemble": {"scores": [str(tmp_path / name) for name in "ab"]}, "output": str(tmp_path / "o")})
+    )
     with pytest.raises(DataError, match=r"results\.json"):
         merge.main([str(tmp_path / "r.yaml")])
     assert not (tmp_path / "o").exists()

@@ -5,9 +5,9 @@ from finetune import measurement
 
 def test_speeds_are_the_median_after_a_warm_up(tiny_llama):
     """The first reading is slow, as where kernels are compiled, and one in the middle, as where other work ran."""
-    from transformers import AutoModelForCausalLM
-
     import time
+
+    from transformers import AutoModelForCausalLM
 
     network, times = AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), []
 

@@ -67,7 +67,9 @@ def test_the_context_goes_altogether_where_none_fits(tiny):
 
 
 def test_questions_that_never_fit_are_counted_and_named(tiny):
-    with pytest.raises(DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'; raise data\.max_length to \d+ ") as told:
+    with pytest.raises(
+        DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'; raise data\.max_length to \d+ "
+    ) as told:
         sample.encode([Item(QUESTION, "lm_eval")], tiny, 10)
     needed = int(str(told.value).split(" to ")[1].split()[0])
     assert len(sample.encode([Item(QUESTION, "lm_eval")], tiny, needed)[0]) == 1

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(long_
     assert codes == [75], written[-3000:]
     assert f"stopped by {number.name} after step" in written
     kept = written.split("kept: ")[1].splitlines()[0]
-    assert os.path.isdir(kept)
+    assert Path(kept).is_dir()
     assert "\nto go on: python " in written
     train.main([str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"])
     same_result(long_recipe / "whole", tmp_path / "run")
@@ -110,7 +111,9 @@ def test_the_command_that_a_stopped_run_names_finishes_it(long_recipe, tmp_path)
         started.send_signal(signal.SIGINT)
         assert started.wait(300) == 75
     line = next(line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("to go on: python "))
-    subprocess.run(line.removeprefix("to go on: ").replace("python", sys.executable, 1), shell=True, check=True, timeout=400, capture_output=True)
+    subprocess.run(
+        line.removeprefix("to go on: ").replace("python", sys.executable, 1), shell=True, check=True, timeout=400, capture_output=True
+    )
     same_result(long_recipe / "whole", tmp_path / "run")
 
 
