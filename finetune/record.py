@@ -61,8 +61,9 @@ def read(path: str | Path) -> list[Record]:
     elif "options" in first[1]:
         return list(question.read(path))
     else:
+        keys = ", ".join(repr(key)[1:-1] for key in first[1])  # on one line
         raise DataError(
-            f"{first[0]}: no record of a known layout, its keys are {', '.join(repr(key)[1:-1] for key in first[1]):.200}; known: question, options, answer; "
+            f"{first[0]}: no record of a known layout, its keys are {keys:.200}; known: question, options, answer; "
             "prompt, completion; messages; instruction, input, output; question, answer"
         )
     return [make(record, where) for where, record in jsonl.records(path)]
