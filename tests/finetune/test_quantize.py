@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -86,6 +87,23 @@ def test_widths_that_a_method_cannot_store_are_told_before_any_work(make_llama, 
     with pytest.raises(DataError, match=rf"{width}"):
         quantize.main([*arguments, "--calibration", str(tmp_path / "texts.jsonl")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_file, tmp_path):
+    """Stored by transformers itself, with widths that bitsandbytes' kernels for some CPUs cannot take."""
+    pytest.importorskip("bitsandbytes")
+    from evaluation import run as evaluate
+    from finetune.network import bitsandbytes_config
+
+    model = make_llama(num_hidden_layers=1, hidden_size=72, intermediate_size=100, max_position_embeddings=512)
+    stored = shutil.copytree(model, tmp_path / "stored")
+    config = bitsandbytes_config("4bit", torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(model, quantization_config=config).save_pretrained(stored)
+    shutil.copy(question_file, tmp_path / "q.jsonl")
+    (tmp_path / "q.yaml").write_text("kind: multiple_choice\nfile: q.jsonl\n")
+    given = ("--model", stored, "--tasks", tmp_path / "q.yaml", "--data", tmp_path, "--limit", 4, "--output", tmp_path / "scores")
+    assert not evaluate.main([str(argument) for argument in given])
+    assert json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["q"]["items"] == 4
 
 
 def test_two_starts_at_once_are_told(model, tmp_path):
