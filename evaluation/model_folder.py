@@ -29,7 +29,9 @@ def check_model(folder: str | Path) -> Path:
         adapter = (folder / "adapter_config.json").is_file()
         hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
         raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
-    json_file.read_object(folder / "config.json")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():  # transformers goes on without a damaged one, as if it said nothing
+            json_file.read_object(folder / name)
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):

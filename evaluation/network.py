@@ -31,7 +31,15 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
             f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
             f"another shape, for example {lacking[0]}; copy the whole folder again"
         )
+    _leave_unpacked(network)
     return network, tokenizer
+
+
+def _leave_unpacked(network: Any) -> None:
+    """Let bitsandbytes compute 4-bit layers as they are where it would pack them for this CPU and fails with their widths."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and (module.in_features % 64 or module.out_features % 32):
+            module.support_avx512bf16_for_cpu = False
 
 
 def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
