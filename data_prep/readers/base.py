@@ -22,6 +22,9 @@ from galen.errors import DataError
 
 _PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
 _SAMPLE_BYTES = 200
+NOTED = "noted_"
+"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
+
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from lxml import etree
 from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
-from data_prep.readers.markup import MATHML, plain_text
-from data_prep.readers.xml_tree import HREF, LANGUAGE, TOO_DEEP, Element, parse_xml, strip_namespace, tag_of
+from data_prep.readers.markup import plain_text
+from data_prep.readers.xml_tree import HREF, LANGUAGE, TOO_DEEP, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
 _ARTICLES = (".nxml", ".xml")
+_ABOUT_ENVELOPE = {"responseDate", "request", "header", "Header", "about", "resumptionToken"}
 _TEASERS = {"toc", "teaser", "graphical", "web-summary", "key-image", "video"}
 # JATS article types -> MEDLINE publication types, which filters know
 _TYPES = {
@@ -77,19 +78,36 @@ class JatsReader(SourceReader):
         except etree.XMLSyntaxError as error:
             self.quarantine(filepath, f"{position}, line {error.lineno}", "broken XML", error.msg, data)
             return
-        _strip_default_namespace(root)
-        articles = [root] if root.tag == "article" else root.findall("article")
-        if not articles:
-            self.quarantine(filepath, position, "not JATS", f"the root element is <{tag_of(root)}>, not <article>", data)
+        strip_namespaces(root)
+        articles, others = articles_of(root)
+        for other in others:
+            self._other(other, filepath, position, data)
         for number, article in enumerate(articles):
+            place = position if len(articles) == 1 else f"{position}, article {number + 1}"
             try:
                 document = self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
             except RecursionError:
-                self.quarantine(filepath, position, *TOO_DEEP, data)
+                self.quarantine(filepath, place, *TOO_DEEP, data)
                 continue
             self.stat_update("total")
             self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
-            yield document
+            if document.text:
+                yield document
+            else:
+                self.stat_update("dropped_no text")
+
+    def _other(self, element: Element, filepath: str, position: str, data: bytes) -> None:
+        """Count what stands in the place of an article and is none."""
+        if element.find("header[@status='deleted']") is not None:
+            self.stat_update("total", "dropped_deleted record")
+            return
+        parent = element.getparent()
+        if parent is None:
+            detail = f"the root element is <{tag_of(element)}>, and no <article> with front matter or a body is in it"
+        else:
+            detail = f"<{tag_of(element)}> in <{tag_of(parent)}>, line {element.sourceline}, is or holds no JATS article"
+            data = etree.tostring(element, with_tail=False)
+        self.quarantine(filepath, position, "not JATS", detail, data)
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
         known = _metadata(article)
@@ -177,8 +195,31 @@ def _date(meta: Element) -> str | None:
     return min(dates, key=lambda date: (date[:4], -len(date), date)) if dates else None
 
 
-def _strip_default_namespace(root: Element) -> None:
-    """Take the default namespace off the elements, as newer files have one and older have none."""
-    namespace = root.nsmap.get(None)
-    if namespace and not namespace.startswith(MATHML[1:-1]):
-        strip_namespace(root, namespace)
+def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
+    """Return the articles in a document, through sets and envelopes (OAI-PMH) of any depth, and what stands beside them and is none.
+
+    What tells about an envelope (the dates and headers of OAI-PMH, an issue's metadata) counts as neither.
+    """
+    articles: list[Element] = []
+    others: list[Element] = []
+    waiting = [root]
+    while waiting:
+        element = waiting.pop()
+        tag = tag_of(element)
+        if tag == "article" and _is_jats(element):
+            articles.append(element)
+        elif tag != "article" and next(iter(element.iter("article")), None) is not None:
+            waiting.extend(child for child in reversed(element) if tag_of(child))
+        elif element is root or not _is_about_envelope(element):
+            others.append(element)
+    return articles, others
+
+
+def _is_jats(element: Element) -> bool:
+    """Say whether an `article` is one of JATS: other languages (DocBook, HTML) have an element of that name, too."""
+    return any(tag_of(child) in ("front", "body") for child in element)
+
+
+def _is_about_envelope(element: Element) -> bool:
+    tag = tag_of(element)
+    return tag in _ABOUT_ENVELOPE or tag.endswith("-meta") or (len(element) == 0 and tag.lower() not in ("reply", "error", "record"))
