@@ -7,7 +7,8 @@ from datatrove.data import Document
 from data_prep.readers.base import SourceReader
 from data_prep.readers.html_text import page_text, parse
 from data_prep.readers.licence import licence_name
-from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP
+from data_prep.readers.record import Record
+from data_prep.readers.xml_tree import LANGUAGE
 
 
 class HtmlReader(SourceReader):
@@ -20,11 +21,13 @@ class HtmlReader(SourceReader):
     endings = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
     many_per_task = True
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the document of one file."""
-        data = self.read_whole(filepath)
-        if data is None:
-            return
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file."""
+        return self.whole_file(filepath)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a file."""
+        data = record.content
         document = page_document(self, data, filepath, self.content_id(filepath, data), self.options.content)
         if document is not None:
             yield document
@@ -38,11 +41,7 @@ def page_document(
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
-    try:
-        title, text = page_text(root, selector)
-    except RecursionError:
-        reader.quarantine(filepath, f"page {url or identifier}", *TOO_DEEP, data)
-        return None
+    title, text = page_text(root, selector)
     reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
