@@ -11,7 +11,8 @@ from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
-from data_prep.readers.xml_tree import HREF, LANGUAGE, TOO_DEEP, Element, parse_xml, strip_namespaces, tag_of
+from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
@@ -49,65 +50,70 @@ class JatsReader(SourceReader):
     endings = (*_ARTICLES, ".nxml.gz", ".xml.gz", *_PACKAGES)
     many_per_task = True
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file or archive."""
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file, or the members of an archive, as bytes."""
+        if not filepath.endswith(_PACKAGES):
+            yield from self.whole_file(filepath)
+            return
         with self.open(filepath) as stream:
-            if filepath.endswith(_PACKAGES):
-                yield from self._members(stream, filepath)
-            else:
-                yield from self._articles(stream, filepath, filepath, "whole file")
-
-    def _members(self, stream: BinaryIO, filepath: str) -> Iterator[Document]:
-        try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
-                    if member.isfile() and member.name.endswith(_ARTICLES):
-                        file = archive.extractfile(member)
-                        assert file is not None, "it is a file"
-                        yield from self._articles(cast(BinaryIO, file), member.name, filepath, f"member {member.name}")
-        except tarfile.TarError as error:
-            raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
-
-    def _articles(self, stream: BinaryIO, name: str, filepath: str, position: str) -> Iterator[Document]:
-        """Yield the articles of one file or member: one as a rule, several where the root is a set of them."""
-        data = self.read_record(stream, filepath, position)
-        if data is None:
-            return
-        try:
-            root = parse_xml(data)
-        except etree.XMLSyntaxError as error:
-            self.quarantine(filepath, f"{position}, line {error.lineno}", "broken XML", error.msg, data)
-            return
-        strip_namespaces(root)
-        articles, others = articles_of(root)
-        for other in others:
-            self._other(other, filepath, position, data)
-        for number, article in enumerate(articles):
-            place = position if len(articles) == 1 else f"{position}, article {number + 1}"
             try:
-                document = self._document(article, name if len(articles) == 1 else f"{name}/{number}", filepath)
-            except RecursionError:
-                self.quarantine(filepath, place, *TOO_DEEP, data)
-                continue
-            self.stat_update("total")
-            self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
-            if document.text:
-                yield document
-            else:
-                self.stat_update("dropped_no text")
+                with tarfile.open(fileobj=stream, mode="r|") as archive:
+                    for member in archive:
+                        if member.isfile() and member.name.endswith(_ARTICLES):
+                            yield self._member(archive, member)
+            except tarfile.TarError as error:
+                raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
 
-    def _other(self, element: Element, filepath: str, position: str, data: bytes) -> None:
-        """Count what stands in the place of an article and is none."""
+    def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Record:
+        """Return a member; a sparse file, which could be of any length, is refused."""
+        position = f"member {member.name}"
+        file = archive.extractfile(member)
+        assert file is not None, "it is a file"
+        if member.issparse():
+            return Record(position, refused=Why("sparse file", "a sparse file in a tar archive is not read"))
+        return self.record_of(cast(BinaryIO, file), position)
+
+    def parts(self, record: Record, filepath: str) -> Iterator[Record]:
+        """Yield the articles of one file or member: one as a rule, several where the root is a set of them."""
+        try:
+            root = parse_xml(record.content)
+        except etree.XMLSyntaxError as error:
+            record.position += f", line {error.lineno}"
+            raise Refused("broken XML", error.msg) from None
+        strip_namespaces(root)
+        name = record.position.removeprefix("member ") if record.position.startswith("member ") else filepath
+        articles, others = articles_of(root)
+        for element in others:
+            yield self._other(element, record)
+        for number, article in enumerate(articles):
+            whole = len(articles) == 1
+            position = record.position if whole else f"{record.position}, article {number + 1}"
+            yield Record(position, (article, name if whole else f"{name}/{number}"), record.sample)
+
+    def _other(self, element: Element, record: Record) -> Record:
+        """Return what stands in the place of an article and is none: it is counted, too."""
         if element.find("header[@status='deleted']") is not None:
-            self.stat_update("total", "dropped_deleted record")
-            return
+            return Record(record.position, (None, ""))
         parent = element.getparent()
         if parent is None:
-            detail = f"the root element is <{tag_of(element)}>, and no <article> with front matter or a body is in it"
+            why = Why("not JATS", f"the root element is <{tag_of(element)}>, not an <article> with front matter or a body, and holds none")
+            return Record(record.position, sample=record.sample, refused=why)
+        why = Why("not JATS", f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none")
+        return Record(f"{record.position}, line {element.sourceline}", sample=f"<{tag_of(element)}>", refused=why)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of an article."""
+        article, name = record.content
+        if article is None:
+            self.stat_update("total", "dropped_deleted record")
+            return
+        document = self._document(article, name, filepath)
+        self.stat_update("total")
+        self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
+        if document.text:
+            yield document
         else:
-            detail = f"<{tag_of(element)}> in <{tag_of(parent)}>, line {element.sourceline}, is or holds no JATS article"
-            data = etree.tostring(element, with_tail=False)
-        self.quarantine(filepath, position, "not JATS", detail, data)
+            self.stat_update("dropped_no text")
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
         known = _metadata(article)

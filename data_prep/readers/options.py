@@ -59,4 +59,10 @@ class ReaderOptions:
     """Recognise scanned PDF pages if the extra `ocr` is installed; otherwise they are counted and named."""
 
     max_record_bytes: int = Field(default=64 * 2**20, ge=1024)
-    """A record (line, article, page) longer than this is quarantined; it bounds the memory of a worker."""
+    """A record (line, article, page) longer than this is quarantined."""
+
+    max_record_seconds: float = Field(default=60, gt=0, le=86400)
+    """Processor time for a record: one that takes longer is ended and quarantined. OCR has this much for each page."""
+
+    max_record_memory: int = Field(default=2 * 2**30, ge=64 * 2**20)
+    """Memory for a record in bytes, besides what the process had before: one that takes more is ended and quarantined."""

@@ -12,7 +12,8 @@ from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
-from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP, Element, inline_text, parse_xml, strip_namespaces, tag_of
+from data_prep.readers.record import Record, Refused
+from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespaces, tag_of
 from data_prep.words import UNSPACED_RANGES
 
 _APART = {"s", "p", "div", "ab", "head", "item", "label", "list", "note", "row", "cell", "quote", "l", "lg", "figDesc"}
@@ -34,25 +35,21 @@ class TeiReader(SourceReader):
     endings = (".tei", ".xml", ".xml.gz")
     many_per_task = True
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the document of one file."""
-        data = self.read_whole(filepath)
-        if data is None:
-            return
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file."""
+        return self.whole_file(filepath)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a file."""
         try:
-            root = parse_xml(data)
+            root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
-            self.quarantine(filepath, f"line {error.lineno}", "broken XML", error.msg, data)
-            return
+            record.position = f"line {error.lineno}"
+            raise Refused("broken XML", error.msg) from None
         if tag_of(root) != "TEI":
-            self.quarantine(filepath, "whole file", "not TEI", f"the root element is <{tag_of(root)}>, not <TEI>", data)
-            return
+            raise Refused("not TEI", f"the root element is <{tag_of(root)}>, not <TEI>")
         strip_namespaces(root)
-        try:
-            document = self._document(root, data, filepath)
-        except RecursionError:
-            self.quarantine(filepath, "whole file", *TOO_DEEP, data)
-            return
+        document = self._document(root, record.content, filepath)
         self.stat_update("total")
         yield document
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from datatrove.data import Document
 
-from data_prep.readers.base import NOTED, BadRecord, SourceReader
+from data_prep.readers.base import NOTED, SourceReader
 from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.licence import licence_name
 from data_prep.readers.page_encoding import UnknownEncodingError
-from data_prep.readers.xml_tree import LANGUAGE, TOO_DEEP
+from data_prep.readers.record import Record, Refused
+from data_prep.readers.xml_tree import LANGUAGE
 
 _DAMAGED_SHARE = 0.001
 """Replacement characters in the text above which a page is put aside; one with fewer is kept and named."""
@@ -28,11 +29,13 @@ class HtmlReader(SourceReader):
     endings = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
     many_per_task = True
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the document of one file."""
-        data = self.read_whole(filepath)
-        if data is None:
-            return
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file."""
+        return self.whole_file(filepath)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a file."""
+        data = record.content
         document = page_document(self, data, filepath, self.content_id(filepath, data), self.options.content)
         if document is not None:
             yield document
@@ -46,21 +49,15 @@ def page_document(
     try:
         root = parse(data, charset)
     except UnknownEncodingError as error:
-        reader.quarantine(filepath, position, "unknown encoding", str(error), data)
-        return None
+        raise Refused("unknown encoding", str(error)) from None
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
     written = 0 if selector else letters_of(root)
-    try:
-        title, text = page_text(root, selector)
-    except RecursionError:
-        reader.quarantine(filepath, position, *TOO_DEEP, data)
-        return None
+    title, text = page_text(root, selector)
     damaged = text.count("\ufffd")
     if damaged > _DAMAGED_SHARE * len(text):
-        reader.quarantine(filepath, position, "damaged text", f"{damaged:,} replacement characters for what was lost before", data)
-        return None
+        raise Refused("damaged text", f"{damaged:,} replacement characters for what was lost before")
     reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
@@ -88,4 +85,4 @@ def page_document(
 def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
     """Count a page that is read, but not as it should be, and name it among what could not be read."""
     reader.stat_update(f"{NOTED}{reason}")
-    reader.on_bad(BadRecord(reader.path_of(filepath), position, reason, detail))
+    reader.report(filepath, position, reason, detail)
