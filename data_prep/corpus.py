@@ -104,6 +104,8 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
         shuffle(recipe.shuffle, counts["bytes"], len(tasks), folder, stages)
     statistics = merge_statistics(folder / "statistics", len(tasks))
     statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
+    if not recipe.report.samples:
+        statistics |= {"samples": {}, "kept_samples": []}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
     _publish_findings(folder, corpus)
     return counts | {"tokens": statistics["tokens"]}

@@ -116,7 +116,7 @@ class JatsReader(SourceReader):
             self.stat_update("dropped_no text")
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
-        known = _metadata(article)
+        known = _metadata(article) | {"title": ""}
         writer = JatsText(article, self.options)
         title_group = article.find("front/article-meta/title-group")
         if title_group is not None:
