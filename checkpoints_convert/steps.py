@@ -17,8 +17,8 @@ from checkpoints_convert.read_ahead import ReadAhead
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
-from galen.progress import Progress
 from galen.main_guard import check_main_guard
+from galen.progress import Progress
 from galen.worker import follow_parent
 from megatron_ext.architecture import Architecture
 

@@ -15,7 +15,7 @@ def check_main_guard() -> None:
     """
     if (script := unguarded_script()) is not None:
         raise UsageError(
-            f"{script} starts its work without `if __name__ == \"__main__\":`, so that each worker process would start it again; "
+            f'{script} starts its work without `if __name__ == "__main__":`, so that each worker process would start it again; '
             "put what it does below such a line"
         )
 

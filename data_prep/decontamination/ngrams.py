@@ -66,7 +66,8 @@ class WordHasher:
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain("".join(part for part, _ in parts_of(word))))]
+            whole = "".join(part for part, _ in parts_of(word))
+            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain(whole))]
         return known
 
 
@@ -90,8 +91,8 @@ def windows(words: Hashes, length: int) -> Hashes:
 class Index:
     """Sequences of the items, by their length in words.
 
-    `fields` are (file, item, field, words) in order; `words` are the hashes of all their words, sorted. `grams[length]` is (hashes sorted, start of each in the
-    entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
+    `fields` are (file, item, field, words) in order; `words` are the hashes of all their words, sorted. `grams[length]` is (hashes
+    sorted, start of each in the entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
     """
 
     fields: list[tuple[str, str, str, int]]

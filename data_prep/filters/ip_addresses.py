@@ -1,7 +1,7 @@
 """Public IP addresses in medical prose, where most numbers of four parts are something else.
 
-Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers have the same form. An address is what can be
-one and
+Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers have the same form. An address is what
+can be one and
 
 - stands as one: in an address of the web, with a port or a network's length, or near a word such as host, server or IP; or
 - is no number of an enzyme by its size, and no word such as section, table or version stands nearer before it. Where all of its parts are
@@ -20,18 +20,19 @@ _ADDRESS_WORDS = (
     r"servidor\w*|direcci[oó]n|endereço|indirizzo|адрес\w*|сервер\w*|хост\w*|localhost|port|accessed|request\w*|workstation\w*|vpn|lan"
 )
 _NUMBER_WORDS = (
-    r"ec|e\.c\.?|kf|enzym\w*|section\w*|sect?\.?|sec\.|chapter\w*|chap\.?|clause\w*|paragraph\w*|para\.?|annex\w*|appendix|article\w*|"
+    r"ec|e\.c\.?|kf|enzym\w*|section\w*|sect?\.?|sec\.|chapter\w*|chap\.?|clause\w*|paragraph\w*|para\.?|annex\w*|"
+    r"appendix|article\w*|"
     r"table\w*|tab\.?|fig(?:ure)?s?\.?|equation\w*|eq\.?|box|item\w*|step\w*|part|level|recommendation\w*|statement\w*|criteri\w*|question\w*|rule\w*|"
-    r"version\w*|ver\.?|v\.?|vers\.?|release\w*|rev\.?|revision\w*|build\w*|patch\w*|update\w*|software|firmware|package\w*|program\w*|toolbox|tool|driver\w*|"
+    r"version\w*|ver\.?|v\.?|vers\.?|release\w*|rev\.?|revision\w*|build\w*|patch\w*|"
+    r"update\w*|software|firmware|package\w*|program\w*|toolbox|tool|driver\w*|"
     r"lineage\w*|clade\w*|variant\w*|sublineage\w*|genotype\w*|subtype\w*|strain\w*|oid\w*|icd\S*|code\w*|class\w*|tcdb|tc|nr|no\.?|number\w*|"
     r"abschnitt\w*|kapitel\w*|abbildung\w*|abb\.?|tabelle\w*|ziffer\w*|nummer\w*|version\S*|chapitre\w*|tableau\w*|sección|seccion|capítulo|capitulo|"
     r"tabla|figura|versi[oó]n|seção|versão|tabela|раздел\w*|таблиц\w*|верси\w*|глав\w*|пункт\w*|phosphatase|kinase|\w+ase|§|¶"
 )
-_WORD = re.compile(
-    rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])", re.IGNORECASE
-)
+_WORD = re.compile(rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])", re.IGNORECASE)
 _FUNCTION_WORD = re.compile(
-    r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|из|с|на|и)\s*[:=(\[\"'“]?\s*$", re.IGNORECASE
+    r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
+    re.IGNORECASE,
 )
 _BEFORE, _BEHIND = 60, 30
 _SMALL = 30
@@ -68,9 +69,8 @@ def _is_address(found: re.Match[str]) -> bool:
     behind = text[found.end() : found.end() + _BEHIND]
     if before.endswith(("//", "@")) or re.match(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b", behind):
         return True
-    nearest = None
-    for nearest in _WORD.finditer(before):
-        pass
+    words = list(_WORD.finditer(before))
+    nearest = words[-1] if words else None
     if nearest is not None and nearest["address"]:
         return True
     parts = [int(part) for part in found[0].split(".")]

@@ -4,8 +4,6 @@ This is no de-identification: names, record numbers, dates, postal addresses, na
 code stay. Clinical notes need a tool made for that.
 """
 
-import re
-
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter

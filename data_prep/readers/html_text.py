@@ -16,7 +16,7 @@ from data_prep.readers.forms import heading, table_rows
 from data_prep.readers.markup import clean, math
 from data_prep.readers.page_encoding import decode_page
 from data_prep.readers.raised import superscript
-from data_prep.readers.word_lists import keep_word_lists
+from data_prep.readers.word_lists import clean_word, is_word_export
 from data_prep.readers.xml_tree import MATHML, Element, tag_of
 
 _LEFT_OUT = {"script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video", "audio", "canvas", "select",
@@ -64,7 +64,7 @@ def parse(data: bytes, charset: str | None = None) -> Element | None:
     if not isinstance(root.tag, str):
         return None
     etree.strip_elements(root, etree.Comment, etree.ProcessingInstruction, with_tail=False)  # trafilatura would take their tails along
-    keep_word_lists(root)
+    clean_word(root)
     return root
 
 
@@ -73,6 +73,8 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
     if selector:
         found = root.cssselect(selector)  # type: ignore[attr-defined]
         return [element for element in found if not any(other in found for other in element.iterancestors())]
+    if is_word_export(root):  # nothing stands around its content
+        return list(root.iterfind("body"))
     import trafilatura
 
     extracted: Any = trafilatura.bare_extraction(

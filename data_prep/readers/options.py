@@ -22,8 +22,8 @@ Selector = Annotated[str, AfterValidator(_check_selector)]
 
 
 METADATA_KEYS = (
-    "title", "language", "publication_types", "date", "copyright", "licence", "license", "retracted", "source", "url", "pmid", "pmcid", "doi",
-    "corpus_id", "corpusid", "mesh", "article_type", "journal", "citation_count", "full_text", "member",
+    "title", "language", "publication_types", "date", "copyright", "licence", "license", "retracted", "source", "url", "pmid", "pmcid",
+    "doi", "corpus_id", "corpusid", "mesh", "article_type", "journal", "citation_count", "full_text", "member",
 )  # fmt: skip
 """What steps, the mixture and the report read, and where a document comes from."""
 
@@ -51,8 +51,8 @@ class ReaderOptions:
     hash of the text."""
 
     metadata_keys: list[str] = Field(default_factory=lambda: list(METADATA_KEYS))
-    """Keys of JSONL and Parquet records (reader records), also inside their `metadata` or `meta`, that go into the metadata; the others are left
-    out and named at the end. ["*"] takes all: think of what a column may say of a person."""
+    """Keys of JSONL and Parquet records (reader records), also inside their `metadata` or `meta`, that go into the metadata; the others
+    are left out and named at the end. ["*"] takes all: think of what a column may say of a person."""
 
     language: str | None = None
     """Language of documents that state none, as two or three letters."""

@@ -1,9 +1,9 @@
 """In which encoding a web page is written, by the rules of https://encoding.spec.whatwg.org/ and of HTML, and by detection where these
 leave garbage.
 
-In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of the HTTP header; that of a `meta` element;
-that of an XML declaration; detection by chardet. `iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in browsers. A label
-under which the bytes are not valid, or give words that no language has, is false: the next one counts.
+In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of the HTTP header; that of a `meta`
+element; that of an XML declaration; detection by chardet. `iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in
+browsers. A label under which the bytes are not valid, or give words that no language has, is false: the next one counts.
 """
 
 import codecs
@@ -39,26 +39,24 @@ _MOSTLY = 0.9
 
 _LATIN = ("cp1252", "windows-1252", "iso-8859-1", "iso8859-1", "iso8859-15", "iso-8859-15", "ascii", "us-ascii", "macroman", "mac-roman")
 _WESTERN_LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
-_WESTERN = frozenset(
-    _WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad"
-)
+_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
 _SIGNS = "¤¦¨¯´¸¬¥¶¼½¾¹\u00ad"
 _LETTER = "[^\\W\\d_]"
 _SIGN_AT_LETTER = re.compile(
     f"{_LETTER}[{_SIGNS}±§]|(?<![mM])(?<={_LETTER})[²³]|[{_SIGNS}³²]{_LETTER}|{_LETTER}[¢-©«¬®-±»-¿×÷ƒ†‡‰ˆ˜]{_LETTER}"
 )
 _LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
-_WESTERN = frozenset(
-    _WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad"
-)
+_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
 _SYMBOL_IN_WORD = re.compile("[^\\W\\d_][¢-©«-´¶-¹»-¿×÷ƒ†‡‰ˆ˜]+[^\\W\\d_]")
 _LETTERS = "[^\\W\\d_a-zA-Z]"
 _FOREIGN_RUN = re.compile(f"{_LETTERS}{{4,}}")
-_SCRIPTS_MIXED = re.compile("[a-zA-Z][\u0370-\u07ff\u0e00-\u0e7f]|[\u0370-\u07ff\u0e00-\u0e7f][a-zA-Z]|[a-z][\u3400-\u9fff\uac00-\ud7af][a-z]")
+_OTHER_SCRIPT = "[\u0370-\u07ff\u0e00-\u0e7f]"
+_SCRIPTS_MIXED = re.compile(f"[a-zA-Z]{_OTHER_SCRIPT}|{_OTHER_SCRIPT}[a-zA-Z]|[a-z][\u3400-\u9fff\uac00-\ud7af][a-z]")
 _CONTROLS = re.compile("[\x80-\x9f\ufffd\ufffe\uffff]")
-_TWICE = re.compile("[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
-                    "|\u00e2[\u0080-\u009f\u20ac\u201a\u2026\u2020\u2021][\u0080-\u00bf\u0152\u0153\u0178\u017d\u017e\u02dc\u2013-\u203a\u2122]")  # fmt: skip
-
+# What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those behind
+_FIRST_OF_TWO, _FIRST_OF_THREE = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]", "\u00e2"
+_FURTHER = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+_TWICE = re.compile(f"{_FIRST_OF_TWO}{_FURTHER}|{_FIRST_OF_THREE}{_FURTHER}{_FURTHER}")
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 
 
@@ -118,7 +116,7 @@ def _utf16(data: bytes, labels: list[str]) -> str | None:
     zeros = data[: 4 * _PRESCANNED].count(0)
     size = len(data[: 4 * _PRESCANNED])
     stated = next((label.lower() for label in labels if label.lower().startswith("utf-16")), "")
-    if zeros < size * 0.2 and not (stated and b"<\0" in data or b"\0<" in data):
+    if zeros < size * 0.2 and not (stated and (b"<\0" in data or b"\0<" in data)):
         return None
     big = data[: 4 * _PRESCANNED : 2].count(0) > zeros / 2
     codec = "utf-16-be" if big else "utf-16-le"
@@ -155,7 +153,7 @@ def _detected(data: bytes, labels: list[str]) -> str:
 
 
 def _guessed(data: bytes) -> str | None:
-    """Return the text in the encoding that chardet detects; None where it detects none, or a Western one, which `_western` judges better."""
+    """Return the text in the encoding that chardet detects; None where it detects none, or a Western one: `_western` judges better."""
     import chardet
 
     prose = _MARKUP.sub(b" ", data[:_DETECTED_ON])
@@ -167,7 +165,8 @@ def _guessed(data: bytes) -> str | None:
     name = str(found["encoding"] or "").lower()
     if not name or name in _LATIN or (found["confidence"] or 0) < _LEAST_CONFIDENCE:
         return None
-    texts = [text for codec in (_CODECS.get(name, name), _ALIKE.get(name)) if codec and (text := _decoded_as(data, codec)) is not None]
+    codecs_alike = filter(None, (_CODECS.get(name, name), _ALIKE.get(name)))
+    texts = [text for codec in codecs_alike if (text := _decoded_as(data, codec)) is not None]
     return min(texts, key=_wrong_signs, default=None)
 
 

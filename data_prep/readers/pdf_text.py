@@ -15,12 +15,14 @@ _LONGEST_WORD, _LONGEST_EDGE, _PAGE_DIGITS = 80, 300, 3
 _ADDRESS = r"(?:https?|file|ftp)://\S+"
 _DATE = r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}\.? \w+\.? \d{4}|\w+\.? \d{1,2}, \d{4})"
 _CLOCK = r"\d{1,2}[:.h]\d{2}(?::\d{2})?(?:\s?[AaPp]\.?[Mm]\.?)?"
-_PAGE = r"(?:page|seite|página|pagina|pág\.?|p\.|s\.|стр\.?|страница|стор\.?|strona|sida|side)\s*\d+(?:\s*(?:of|/|von|de|sur|di|van|из|z|av|af)\s*\d+)?"
+_OF = r"(?:of|/|von|de|sur|di|van|из|z|av|af)"
+_PAGE_WORD = r"(?:page|seite|página|pagina|pág\.?|p\.|s\.|стр\.?|страница|стор\.?|strona|sida|side)"
+_PAGE = rf"{_PAGE_WORD}\s*\d+(?:\s*{_OF}\s*\d+)?"
 # What browsers and word processors print at the edges of a page, whatever the document
 _PRINTED = re.compile(
-    rf"""\W*(?:{_ADDRESS}(?:\s+\d+\s*(?:/|of|von|de|sur)\s*\d+)?       # address of the page, with its number
+    rf"""\W*(?:{_ADDRESS}(?:\s+\d+\s*{_OF}\s*\d+)?       # address of the page, with its number
     |{_DATE},?\s+{_CLOCK}(?:\s+\S.*)?                                   # date, time and title
-    |\d+\s*(?:/|of|von|de|sur|di|из)\s*\d+|[-–—|]\s*\d+\s*[-–—|]  # "1/1", "- 1 -"
+    |\d+\s*{_OF}\s*\d+|[-–—|]\s*\d+\s*[-–—|]  # "1/1", "- 1 -"
     |{_PAGE}(?:\s.{{0,40}})?
     |(?:downloaded|printed|retrieved|accessed|gedruckt|ausgedruckt|heruntergeladen|imprimé|téléchargé|impreso|descargado|stampato|impresso)
       \b.{{0,120}}(?:\d{{4}}|{_CLOCK}|{_ADDRESS}))\W*""",

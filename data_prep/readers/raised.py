@@ -1,7 +1,7 @@
 """Superscripts as plain text, so that no number changes its value.
 
-- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret: `10^6`, `10^-4`, `10^3–4`, `10^6.5`,
-  `m^2`. So does an exponent in letters behind a number: `10^n`, `2^-ΔΔCt`.
+- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret: `10^6`, `10^-4`, `10^3–4`,
+  `10^6.5`, `m^2`. So does an exponent in letters behind a number: `10^n`, `2^-ΔΔCt`.
 - White space before it is no hindrance where the power is certain: behind 10 ("5 x 10 <sup>6</sup>"), before a minus sign, behind a
   unit. A mass number stays with its element: "202 <sup>1</sup>H".
 - A list or range behind a word, and a number behind a decimal sign ("in 2010.<sup>12</sup>"), is a citation: ` [12,13]`.
@@ -28,9 +28,9 @@ _WORD = re.compile(r"[^\W\d_]{4,}$")
 _DECIMAL = re.compile(r"\d[.,]$")
 _UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ)$")
 _ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd "
-    "In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu "
-    "Am Cm D"
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag "
+    "Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
+    "Np Pu Am Cm D"
 )
 _ISOTOPE = re.compile(rf"[\[(]?(?:{'|'.join(sorted(_ELEMENTS.split(), key=len, reverse=True))})(?![a-zA-Z])")
 
@@ -47,19 +47,25 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
     if not inner or not base:
         return raised
     trailing = " " if raised[-1:].isspace() else ""
+    touches = base == before
     if _NUMBER.fullmatch(inner):
-        if base == before and _is_citation(inner, base):
+        if touches and _is_citation(inner, base):
             return f" [{inner}]{trailing}"
-        if (base == before and (base[-1].isalnum() or base[-1] in ")]}")) or (base != before and _is_power(inner, base, element)):
-            return f"{JOINED}^{inner}{trailing}"
+        is_power = _carries(base) if touches else _is_power(inner, base, element)
     elif _SYMBOLS.fullmatch(inner) and _PLAIN_NUMBER.search(base):
-        if base == before or _TEN.search(base) or _NEGATIVE.match(inner):
-            return f"{JOINED}^{inner}{trailing}"
-    return raised
+        is_power = touches or _TEN.search(base) is not None or _NEGATIVE.match(inner) is not None
+    else:
+        is_power = False
+    return f"{JOINED}^{inner}{trailing}" if is_power else raised
+
+
+def _carries(base: str) -> bool:
+    """Say whether a power can stand directly behind a text."""
+    return base[-1].isalnum() or base[-1] in ")]}"
 
 
 def _is_citation(inner: str, base: str) -> bool:
-    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any behind "5." """
+    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any number behind "5." or "5,"."""
     if _DECIMAL.search(base):
         return not _NEGATIVE.match(inner)
     return _SEVERAL.search(inner) is not None and (_WORD.search(base) is not None or base[-1] in ")]}")
@@ -70,15 +76,13 @@ def _is_power(inner: str, base: str, element: Element | None) -> bool:
     if element is not None and _ISOTOPE.match(text_after(element)):
         return False
     if _NEGATIVE.match(inner):
-        return base[-1].isalnum() or base[-1] in ")]}"
+        return _carries(base)
     if _TEN.search(base):
         return True
     return inner in ("2", "3", "4") and _UNIT.search(base) is not None
 
 
-def raised_text(
-    element: Element, one: Callable[[Element, str], str], is_raised: Callable[[Element], bool], before: str
-) -> str:
+def raised_text(element: Element, one: Callable[[Element, str], str], is_raised: Callable[[Element], bool], before: str) -> str:
     """Return a superscript element as plain text; those that touch it are read as one with it ("10", "-", "8").
 
     Args:

@@ -120,7 +120,6 @@ class RecordsReader(JsonReader):
         known = in_form(known)
         return self.document(text, str(identifier) if identifier not in (None, "") else self.content_id(filepath, text), filepath, **known)
 
-
     def _allowed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields that go into the metadata, and count the others."""
         allowed = self.options.metadata_keys

@@ -96,7 +96,7 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
             blocks.append(heading(depth, f"{number} {name}".strip() if name else ""))
         blocks.append(_with_spans(part, works, floats, forms))
         for span in _objects(part.get("ref_spans")):
-            if (entry := waiting.pop(span.get("ref_id"), None)) is not None:
+            if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:
                 blocks.append(_floating(entry, forms))
     blocks += [_floating(entry, forms) for entry in waiting.values()]
     return [block for block in blocks if block]
@@ -108,7 +108,7 @@ def _with_spans(part: dict[str, Any], works: dict[str, tuple[str, str]], floats:
         work = works.get(span.get("ref_id") or "")
         spans.append((span["start"], span["end"], forms.citation(text[span["start"] : span["end"]], [work] if work else [])))
     for span in filter(_is_placed, _objects(part.get("ref_spans"))):
-        caption = _object(floats.get(span.get("ref_id"))).get("text") or ""
+        caption = _object(floats.get(str(span.get("ref_id")))).get("text") or ""
         spans.append((span["start"], span["end"], forms.reference(text[span["start"] : span["end"]], caption)))
     return tidy(" ".join(replaced(text, spans).split()))
 
@@ -127,5 +127,5 @@ def _floating(entry: dict[str, Any], forms: Forms) -> str:
 def _work(entry: Any) -> tuple[str, str]:
     entry = _object(entry)
     authors = entry.get("authors") or []
-    first = (authors[0] if isinstance(authors, list) else authors) or {}
+    first = (authors[0] if authors and isinstance(authors, list) else authors) or {}
     return " ".join(str(entry.get("title") or "").split()), str(first.get("last") or "") if isinstance(first, dict) else str(first)

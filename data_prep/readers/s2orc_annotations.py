@@ -1,7 +1,8 @@
 """Text with stand-off annotations, as S2ORC has it: spans of the text say what is a header, a citation, a figure, an author.
 
-An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets count characters, UTF-16 units or bytes of
-UTF-8: that is taken in which all annotations lie inside the text and the fewest begin or end inside a word. Names of annotations may have underscores.
+An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets count characters, UTF-16 units or bytes
+of UTF-8: that is taken in which all annotations lie inside the text and the fewest begin or end inside a word. Names of annotations may
+have underscores.
 """
 
 import json

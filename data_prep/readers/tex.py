@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from lxml import etree
 
@@ -53,15 +54,19 @@ def _texts(element: Element) -> Iterator[str]:
         if child.tag is etree.Entity:
             yield html.unescape(child.text or "")
         elif child.tag is etree.PI:
-            yield _instruction(child) if child.target.lower() in ("cdata", "tex", "latex", "math") else ""
+            yield _instruction(child) if _target(child) in ("cdata", "tex", "latex", "math") else ""
         elif child.tag is not etree.Comment:
             yield from _texts(child)
         yield child.tail or ""
 
 
-def _instruction(node: etree._Element) -> str:
-    name: str = node.target  # type: ignore[attr-defined]
-    if name.lower().startswith(_EDITORS_MARKS):
+def _target(node: Any) -> str:
+    """Return the name of a processing instruction."""
+    return str(node.target).lower()
+
+
+def _instruction(node: Element) -> str:
+    if _target(node).startswith(_EDITORS_MARKS):
         return ""
     text = (node.text or "").strip()
     return text.removeprefix("[").removesuffix("]]").removesuffix("]") if text.startswith("[") and text.endswith("]") else text

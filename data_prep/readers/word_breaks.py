@@ -1,8 +1,8 @@
 """Words broken by a hyphen at a line's end: whether the hyphen belongs to the word ("follow-up") or only to the line ("infor-mation").
 
-Decided, in order, by what the document itself writes elsewhere, by the word lists of pyspellchecker (ten of its languages), and by the halves:
-two words that make none together are a compound. In German and its neighbours, which write compounds as one word, and where neither half is a
-word, the halves are joined.
+Decided, in order, by what the document itself writes elsewhere, by the word lists of pyspellchecker (ten of its languages), and by the
+halves: two words that make none together are a compound. In German and its neighbours, which write compounds as one word, and where a half
+is no word, the halves are joined.
 """
 
 import functools
@@ -18,13 +18,19 @@ _RARE = 50
 """Occurrences up to which the lists hold misspellings ("followup")."""
 
 _SAMPLE = 3000
-_SUSPENDED = frozenset("and or und oder bzw beziehungsweise sowie et ou y o e u en of och eller og to bis и или".split())
+_SUSPENDED = frozenset(
+    ["and", "or", "to", "und", "oder", "bzw", "sowie", "bis", "et", "ou", "y", "o", "e", "u", "en", "of", "och", "eller", "og", "и", "или"]
+)
 """Words behind a half that a later word completes: "Haupt- und Nebenwirkungen", "pre- and postoperative"."""
 
 _CLOSED_PREFIXES = frozenset(
-    "angio bio broncho cardio chemo cyto electro endo epi extra gastro haemo hemo hepato hyper hypo immuno inter intra micro mono multi "
-    "myo nephro neuro osteo para patho peri pharmaco photo physio poly psycho radio sub super thermo trans ultra vaso".split()
-)
+    [
+        "angio", "bio", "broncho", "cardio", "chemo", "cyto", "electro", "endo", "epi", "extra", "gastro", "haemo",
+        "hemo", "hepato", "hyper", "hypo", "immuno", "inter", "intra", "micro", "mono", "multi", "myo", "nephro",
+        "neuro", "osteo", "para", "patho", "peri", "pharmaco", "photo", "physio", "poly", "psycho", "radio", "sub",
+        "super", "thermo", "trans", "ultra", "vaso",
+    ]
+)  # fmt: skip
 _PARTICIPLE = re.compile(r"\w{3,}(?:ed|ing)")
 _LAST_LETTERS = re.compile(r"[^\W\d_]*$")
 _WORD = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
@@ -79,7 +85,7 @@ class WordBreaks:
     def _words(self) -> Counter[str]:
         """Return how often the document has each word, those at a break left out."""
         if self._written is None:
-            inside = re.sub(r"[^\s]*[-\u00ad\ufffe\x02][ \t]*\r?\n[ \t]*[^\s]*", " ", self._text)
+            inside = re.sub(r"[^\s]*[-\u2010\u00ad\ufffe\x02][ \t]*\r?\n[ \t]*[^\s]*", " ", self._text)
             self._written = Counter(word.lower().replace("\u2010", "-").replace("\u2011", "-") for word in _WORD.findall(inside))
             if self._language is None:
                 self._language = _language_of(self._text[:_SAMPLE])

@@ -1,6 +1,7 @@
 """Lists of HTML that Microsoft Word exports: paragraphs that only look like items, to `ul` and `ol`."""
 
 import re
+from typing import Any
 
 import lxml.html
 
@@ -13,7 +14,21 @@ _BULLET = re.compile(r"\s*[·•▪●○■§\uf0a7\uf0b7o-][\s\u00a0]+")
 _DEEPEST = 9
 
 
-def keep_word_lists(root: Element) -> None:
+def clean_word(root: Element) -> None:
+    """Take Office's own elements (`o:p`) off their content, and make lists of paragraphs that Word marks as items."""
+    own: list[Any] = [element for element in root.iter() if ":" in tag_of(element) and element.getparent() is not None]
+    for element in own:
+        element.drop_tag()
+    _make_lists(root)
+
+
+def is_word_export(root: Element) -> bool:
+    """Say whether Word wrote a page."""
+    names = [meta.get("content") or "" for meta in root.iter("meta") if (meta.get("name") or "").lower() in ("generator", "progid")]
+    return any(name.startswith(("Microsoft Word", "Word.Document")) for name in names)
+
+
+def _make_lists(root: Element) -> None:
     """Make a list of each row of paragraphs that Word marks as items (`MsoListParagraph`, `mso-list: l0 level1 lfo1`).
 
     Their own bullets and numbers go; an item of a deeper level stands in a list in the item before it.
@@ -71,12 +86,11 @@ def _replace(paragraph: Element, made: Element, tail: str | None) -> None:
 
 def _take_mark(paragraph: Element) -> bool:
     """Take the bullet or number of an item away; say whether it was a number."""
-    for part in list(paragraph.iter()):
-        if tag_of(part) and _MARK.search(part.get("style") or ""):
+    inner: list[Any] = [part for part in paragraph.iterdescendants() if tag_of(part)]
+    for part in inner:
+        if _MARK.search(part.get("style") or ""):
             text = "".join(map(str, part.itertext()))
-            parent = part.getparent()
-            if parent is not None:
-                part.drop_tree()  # type: ignore[attr-defined]
+            part.drop_tree()
             return _NUMBER.match(text) is not None
     text = paragraph.text or ""
     if found := _BULLET.match(text):

@@ -201,7 +201,8 @@ NO_NAMESPACE = 'xmlns=""'
 
 def small_article(number, attributes="", prefix=""):
     text = (
-        f'<p:article {attributes}><p:front><p:article-meta><p:article-id pub-id-type="pmcid">PMC{number}</p:article-id></p:article-meta></p:front>'
+        f'<p:article {attributes}><p:front><p:article-meta><p:article-id pub-id-type="pmcid">PMC{number}</p:article-id>'
+        "</p:article-meta></p:front>"
         f"<p:body><p:p>Text of {number}.</p:p></p:body></p:article>"
     )
     return text.replace("p:", prefix)
@@ -218,7 +219,8 @@ def record_of(content):
         (f"<pmc-articleset {DEFAULT}>{small_article(1)}{small_article(2, NO_NAMESPACE)}</pmc-articleset>", [1, 2]),
         (small_article(1, f'xmlns:j="{JATS}"', "j:"), [1]),
         (f"<j:articles xmlns:j='{JATS}'>{small_article(1, '', 'j:')}{small_article(2, DEFAULT)}</j:articles>", [1, 2]),
-        (f"<OAI-PMH xmlns='{OAI}'><responseDate>x</responseDate><GetRecord>{record_of(small_article(1, DEFAULT))}</GetRecord></OAI-PMH>", [1]),
+        (f"<OAI-PMH xmlns='{OAI}'><responseDate>x</responseDate><GetRecord>{record_of(small_article(1, DEFAULT))}"
+         "</GetRecord></OAI-PMH>", [1]),
         (f"<o:OAI-PMH xmlns:o='{OAI}'><o:ListRecords>{record_of(small_article(1, DEFAULT))}{record_of(small_article(2))}"
          "<o:resumptionToken>t</o:resumptionToken></o:ListRecords></o:OAI-PMH>", [1, 2]),
         (f"<s:Envelope xmlns:s='urn:s'><s:Body><set>{small_article(1, DEFAULT)}</set></s:Body></s:Envelope>", [1]),
@@ -245,7 +247,8 @@ def test_what_is_no_article_is_counted(tmp_path):
     assert bad.detail == "<record> in <ListRecords> is no JATS article and holds none"
     assert stats == {"total": 3, "dropped_deleted record": 1, "dropped_quarantined, not JATS": 1, "sub-articles left out": 0}
     for root in ("<book><body/></book>", "<article xmlns='http://docbook.org/ns/docbook'><title>D</title><para>x</para></article>",
-                 "<html><body><article><p>Page</p></article></body></html>", f"<OAI-PMH xmlns='{OAI}'><error code='e'>no</error></OAI-PMH>"):  # fmt: skip
+                 "<html><body><article><p>Page</p></article></body></html>",
+                 f"<OAI-PMH xmlns='{OAI}'><error code='e'>no</error></OAI-PMH>"):  # fmt: skip
         (tmp_path / "a.xml").write_text(root)
         documents, [bad], stats = read(tmp_path / "a.xml")
         assert (documents, bad.reason, stats["total"]) == ([], "not JATS", 1)
@@ -254,7 +257,9 @@ def test_what_is_no_article_is_counted(tmp_path):
     assert (len(documents), len(bad), stats["total"]) == (1, 2, 3)
 
 
-@pytest.mark.parametrize("name", ["mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'", "math xmlns='http://www.w3.org/1998/Math/MathML'", "math"])
+@pytest.mark.parametrize(
+    "name", ["mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'", "math xmlns='http://www.w3.org/1998/Math/MathML'", "math"]
+)
 def test_mathml_survives(tmp_path, name):
     tag = name.split()[0]
     prefix = tag.removesuffix("math")
@@ -273,7 +278,8 @@ def test_mathml_survives(tmp_path, name):
         ("<![CDATA[a<b \\& c]]>", "$a<b \\& c$"),
         ("<!-- $x$ -->", "$x$"),
         ("x<?page 3?>+y", "$x+y$"),
-        ("\\documentclass[12pt]{minimal}\n\\usepackage{amsmath}\n\\setlength{\\oddsidemargin}{-69pt}\\begin{document}$$n=4$$\\end{document}", "$n=4$"),
+        ("\\documentclass[12pt]{minimal}\n\\usepackage{amsmath}\n\\setlength{\\oddsidemargin}{-69pt}\\begin{document}$$n=4$$"
+         "\\end{document}", "$n=4$"),
         ("\\documentclass{article}\\begin{document}\\begin{equation*}n=4\\end{equation*}\\end{document}", "$n=4$"),
         ("\\usepackage{amsmath}\\pagestyle{empty} $n=4$", "$n=4$"),
         ("\\documentclass{a}\\begin {document}\\[n=4\\]", "$n=4$"),
@@ -284,7 +290,8 @@ def test_mathml_survives(tmp_path, name):
 def test_tex(tmp_path, tex, formula):
     mathml = "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
     (tmp_path / "a.xml").write_text(
-        f"<article><body><p>It costs $5: <inline-formula><alternatives><tex-math>{tex}</tex-math>{mathml}</alternatives></inline-formula>.</p>"
+        f"<article><body><p>It costs $5: <inline-formula><alternatives><tex-math>{tex}</tex-math>{mathml}</alternatives>"
+        "</inline-formula>.</p>"
         f"<disp-formula><label>(1)</label><tex-math>{tex}</tex-math></disp-formula></body></article>"
     )
     [document], _, _ = read(tmp_path / "a.xml")

@@ -68,7 +68,8 @@ def test_exponents_of_formulas(formula, plain):
 @pytest.mark.parametrize(
     ("reader", "name", "frame", "sup"),
     [
-        (MedlineReader, "a.xml", "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>T</ArticleTitle><Abstract>"
+        (MedlineReader, "a.xml", "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>T</ArticleTitle>"
+         "<Abstract>"
          '<AbstractText Label="">{}</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>', "sup"),
         (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
         (TeiReader, "a.tei", '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>', 'hi rend="superscript"'),
