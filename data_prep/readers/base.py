@@ -49,6 +49,8 @@ class SourceReader(BaseDiskReader):
     endings: ClassVar[tuple[str, ...]]
     many_per_task: ClassVar[bool] = False
     """Whether a file is typically one document, so that a task should read many."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """What it imports only when it reads: imported before a process is forked for it, lest each task's process does it again."""
 
     def __init__(self, folder: DataFolderLike, options: ReaderOptions | None = None) -> None:
         super().__init__(folder, add_file_path=False)

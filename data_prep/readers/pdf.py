@@ -24,6 +24,7 @@ class PdfReader(SourceReader):
 
     name = "pdf"
     endings = (".pdf",)
+    libraries = ("pypdfium2",)
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""

@@ -72,6 +72,7 @@ class RecordsReader(JsonReader):
 
     name = "records"
     endings = (*_JSON, ".parquet")
+    libraries = ("pyarrow.parquet",)
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the lines or rows of one file."""

@@ -1,5 +1,6 @@
 """All input files of a recipe, divided into tasks, each file read by its own reader."""
 
+import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,8 @@ class SourceFiles(PipelineStep):
         self._noted = time.monotonic()
         done = 0
         files = self.tasks[rank]
+        for library in READERS[files[0].reader].libraries:
+            importlib.import_module(library)
         before = 0
         for batch in read_files([(partial(self._reader, file), name_of(file.path)) for file in files], files[0].options):
             file = files[batch.file]

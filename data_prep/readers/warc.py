@@ -29,6 +29,7 @@ class WarcReader(SourceReader):
 
     name = "warc"
     endings = (".warc", ".warc.gz")
+    libraries = ("trafilatura", "warcio.archiveiterator", "warcio.recordloader", "pypdfium2")
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the responses of one archive, still packed, each with the last `warcinfo`, and those of these that are wrong."""

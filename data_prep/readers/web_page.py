@@ -28,6 +28,7 @@ class HtmlReader(SourceReader):
     name = "html"
     endings = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
     many_per_task = True
+    libraries = ("trafilatura",)
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
