@@ -63,6 +63,8 @@ def parts_of(word: str) -> list[tuple[str, int]]:
 
 def is_hidden(text: str) -> bool:
     """Say whether a word, or a text, holds invisible characters or a break inside a word."""
+    if text.isascii():
+        return "\n" in text and _LINE_END.search(text) is not None
     return _HIDDEN.search(text) is not None
 
 

@@ -48,7 +48,8 @@ class WordHasher:
     def _words_of(self, text: str) -> Iterator[tuple[str, int]]:
         """Yield the words as they are written, and where each begins."""
         if not is_hidden(text):
-            yield from ((found[0], found.start()) for found in WORD.finditer(text))
+            for found in WORD.finditer(text):
+                yield found[0], found.start()
             return
         for found in WHOLE_WORD.finditer(text):
             parts = parts_of(found[0])
