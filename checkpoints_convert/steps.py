@@ -18,6 +18,7 @@ from checkpoints_convert.read_ahead import ReadAhead
 from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
+from galen.main_guard import check_main_guard
 from galen.progress import Progress
 from galen.worker import follow_parent
 from megatron_ext.architecture import Architecture
@@ -106,6 +107,7 @@ def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) 
 
 def _shared(folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]) -> None:
     """Let several processes do the steps; they end with this one, or they would write into the files of its next start."""
+    check_main_guard()
     with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
         try:

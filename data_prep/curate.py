@@ -155,6 +155,7 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
     if counts["quarantined"] or counts["broken_files"]:
         lines.append(f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and {counts['broken_files']:,} broken files")
+    lines += [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 
