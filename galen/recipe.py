@@ -199,7 +199,7 @@ def _message(item: Any) -> str:
         return "should be a list: [a, b]"
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | datetime.date):
         kind = {bool: "a truth value", int: "a number", float: "a number"}.get(type(item["input"]), "a date")
-        return f"should be text, but YAML reads {item['input']} as {kind}: put it in quotes"
+        return f"YAML reads {item['input']} as {kind}; in quotes it is a valid string"
     return item["msg"].removeprefix("Value error, ")
 
 

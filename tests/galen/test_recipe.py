@@ -81,10 +81,10 @@ def test_dump_reads_back_equal(write):
         (GOOD, ["train_iters=3"], ["unknown key 'train_iters'", "did you mean 'training.train_iters' or 'extra.train_iters'?"]),
         (GOOD, ["training.output=3"], ["unknown key 'training.output'", "did you mean 'output'?"]),
         (GOOD, ["trainiters=3"], ["unknown key 'trainiters'", "train_iters'?"]),
-        (GOOD, ["languages=[en, true]"], ["override 'languages=[en, true]': languages.1: should be text, but YAML reads True as a truth"]),
-        (GOOD + "languages: [en, fr]\n", ["languages=[en, 5]"], ["override 'languages=[en, 5]': languages.1: should be text"]),
+        (GOOD, ["languages=[en, true]"], ["override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in quotes it is a valid string"]),
+        (GOOD + "languages: [en, fr]\n", ["languages=[en, 5]"], ["override 'languages=[en, 5]': languages.1: YAML reads 5 as a number"]),
         (GOOD, ["sources=[{path: a}, {pat: b}]"], ["override 'sources=[{path: a}, {pat: b}]': unknown key 'sources.1.pat'"]),
-        (GOOD, ["output=2024-01-01"], ["output: should be text, but YAML reads 2024-01-01 as a date: put it in quotes"]),
+        (GOOD, ["output=2024-01-01"], ["output: YAML reads 2024-01-01 as a date; in quotes it is a valid string"]),
         (GOOD + "1: 2\n", [], ["line 8: unknown key '1'"]),
         (GOOD, [".".join("a" * 1000) + "=1"], ["more than 64 levels"]),
         (GOOD, ["a=[["], ["override 'a=[[': not valid YAML"]),
@@ -113,7 +113,7 @@ def test_norwegian_is_text(write):
 def test_a_mistake_in_a_layer_is_told_of_the_layer(write, tmp_path):
     layer = tmp_path / "layer.yaml"
     layer.write_text("\n\nlanguages: [en, 5]\n")
-    with pytest.raises(UsageError, match=r"layer\.yaml, line 3: languages\.1: should be text"):
+    with pytest.raises(UsageError, match=r"layer\.yaml, line 3: languages\.1: YAML reads 5 as a number"):
         load(Recipe, write(GOOD + "languages: [a, b]\n"), [str(layer)])
 
 
