@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evaluation import model_folder
 from evaluation.chat_endpoint import ChatEndpoint
-from evaluation.encoding import GenerationRequest
+from evaluation.encoding import GenerationRequest, encode_text
 from galen.errors import UsageError
 
 
@@ -46,7 +46,9 @@ class LocalChat:
         tokenizer, length = self._backend.tokenizer, self._backend.context_length
         if tokenizer.chat_template:
             message = tokenizer.apply_chat_template([{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False)
-        ids = tokenizer.encode(message, add_special_tokens=not tokenizer.chat_template)
+            ids = tokenizer.encode(message, add_special_tokens=False)
+        else:
+            ids = encode_text(tokenizer, message)
         if length is not None:
             max_tokens = min(max_tokens, max(length // 2, 1))
             ids = ids[-(length - max_tokens) :]
