@@ -5,11 +5,8 @@ from dataclasses import dataclass, replace
 
 from evaluation import metrics, significance
 from evaluation.metrics import Estimate
-from evaluation.report_inputs import ModelScores, TaskScores
+from evaluation.report_inputs import PRIMARY, ModelScores, TaskScores
 from galen.errors import DataError
-
-PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
-"""Kind of a task to the metric that models are compared by."""
 
 
 @dataclass(frozen=True, slots=True)

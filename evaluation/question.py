@@ -1,5 +1,7 @@
 """Multiple-choice questions: the record that every reader gives and every prompt form takes, and Galen's own JSONL layout."""
 
+import hashlib
+import heapq
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,15 @@ def read(path: str | Path) -> list[Question]:
     return list(questions.values())
 
 
+def sample(questions: list[Question], limit: int | None) -> list[Question]:
+    """Return at most `limit` questions in their order: those whose ids have the smallest SHA-256, whatever the order of the file."""
+    if limit is None or limit >= len(questions):
+        return questions
+    chosen = heapq.nsmallest(limit, questions, key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    ids = {item.id for item in chosen}
+    return [item for item in questions if item.id in ids]
+
+
 def from_record(record: dict[str, Any], where: str) -> Question:
     """Return the question in a record of Galen's own layout.
 
@@ -93,8 +104,8 @@ def _options(record: dict[str, Any], where: str) -> dict[str, str]:
     if not isinstance(options, dict) or len(options) < 2:
         raise DataError(f"{where}: key 'options' must be an object or a list of at least two options, not {jsonl.shown(options)}")
     for letter in options:
-        if not letter.strip() or "," in letter:
-            raise DataError(f"{where}: key 'options' names an option {letter!r}; letters are wanted")
+        if letter.split() != [letter] or "," in letter:
+            raise DataError(f"{where}: key 'options' names an option {jsonl.shown(letter)}; letters are wanted")
         jsonl.text(options, letter, f"{where}, in 'options'")
     return options
 
@@ -110,7 +121,7 @@ def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
             named = [whole]
     letters = [letter for part in named for letter in with_text(part, options)]
     if not letters or any(not with_text(part, options) for part in named):
-        raise DataError(f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options {', '.join(options)}")
+        raise DataError(f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options {', '.join(options)[:80]}")
     return joined(letters, options)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from galen import __version__
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 
 NAME = "manifest.json"
 _PACKAGES = (
@@ -100,8 +100,10 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read the manifest {path}: {error.strerror}; was the stage that writes it finished?") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not a manifest: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a manifest: {one_line(error)}") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is not a manifest: an object is wanted")
     if stage is not None and manifest.get("stage") != stage:
         raise DataError(f"{path} was written by the stage {manifest.get('stage')!r}, this needs the output of {stage!r}")
     return manifest

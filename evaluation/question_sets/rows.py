@@ -65,7 +65,7 @@ class Row:
 
     def wrong(self, message: str) -> DataError:
         """Return an error that names the place."""
-        return DataError(f"{self.where}: {' '.join(message.split())}")
+        return DataError(f"{self.where}: {' '.join(message.split())[:400]}")
 
 
 def read(source: str | Path) -> Iterator[Row]:
