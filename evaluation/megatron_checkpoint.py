@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from evaluation.waiting import wait_for
+from galen import worker
 from galen.errors import DataError, UsageError
 
 _TRACKER = "latest_checkpointed_iteration.txt"
@@ -53,7 +54,7 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0) -> Path:
     print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=worker.end_with_starter)
     if done.returncode:
         raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
     return target

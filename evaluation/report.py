@@ -8,6 +8,7 @@ not given is left out of the page. Folders come from evaluation/run.py, data_pre
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from evaluation import comparison, errors_to_read, report_inputs, tables
 from evaluation.comparison import Comparison, Row
 from evaluation.report_inputs import ModelScores
-from galen import cli
+from galen import cli, lock
 from galen.atomic import write_text
 from galen.errors import UsageError
 
@@ -39,6 +40,14 @@ _COUNTED = ("perplexity", "bits_per_byte")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(argv)
+    with contextlib.ExitStack() as locks:
+        for output in filter(None, (options.output, options.tables)):
+            locks.enter_context(lock.hold(output))
+        _report(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Read all, and write the page and the tables."""
     models = [report_inputs.read_scores(folder) for folder in options.results]
     names = [model.name for model in models]
     if len(set(names)) < len(names):

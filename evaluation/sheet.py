@@ -10,6 +10,9 @@ from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets compute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -58,7 +61,8 @@ def _add(sheet: Sheet, cells: list[str], where: str, line: int) -> None:
         if any(cells[len(sheet.columns) :]):
             raise DataError(f"{where}: {len(cells)} cells, but there are {len(sheet.columns)} columns")
         padding = [""] * len(sheet.columns)
-        sheet.rows.append(dict(zip(sheet.columns, cells + padding, strict=False)))
+        texts = [cell.removeprefix("'") if cell[1:2] in _FORMULA else cell for cell in cells]
+        sheet.rows.append(dict(zip(sheet.columns, texts + padding, strict=False)))
         sheet.lines.append(line)
 
 
@@ -87,7 +91,7 @@ def write(path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], enter
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
-        writer.writerows(merged)
+        writer.writerows({name: _shown(cell) for name, cell in row.items()} for row in merged)
         write_text(path, text.getvalue())
         return True
 
@@ -107,6 +111,11 @@ def _merged(path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequenc
                 "nothing was written: choose another file, or move the sheet away"
             )
     return list(found.values())
+
+
+def _shown(cell: str) -> str:
+    """Return a cell as a spreadsheet shows it and does not compute it: a quote before what would begin a formula."""
+    return f"'{cell}" if cell[:1] in _FORMULA else cell
 
 
 def _plain(text: str) -> str:
