@@ -189,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", default="", metavar="LANGUAGE", help=f"with translate: one of {', '.join(LANGUAGES)}")
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="tries for an item before it is rejected (default: 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N questions, chosen by a hash of their ids")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="write a sheet for the human check; what was entered in one that is there stays")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="write a sheet for the human check; what was entered in one that is there stays"
+    )
     return parser
 
 

@@ -44,7 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     judge = local_chat.chosen(options)
     encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
     settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
-    with lock.hold(options.output), ItemLog(options.output) as log, Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress:
+    with (
+        lock.hold(options.output),
+        ItemLog(options.output) as log,
+        Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress,
+    ):
         for item in items:
             of = hashlib.sha256(json.dumps([item["candidate"], item["rationale"], *settings]).encode()).hexdigest()[:16]
             if item["id"] not in log.items:
@@ -81,7 +85,9 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
             if "rationale" in item and item.get("outputs"):
                 check(ScoredRationale, item, where, ": not a scored item")
                 if item["id"] not in asked:
-                    raise DataError(f"{where}: the item {jsonl.shown(item['id'])} has no prompt in {run / 'prompts'}; score the model again")
+                    raise DataError(
+                        f"{where}: the item {jsonl.shown(item['id'])} has no prompt in {run / 'prompts'}; score the model again"
+                    )
                 candidate = item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
                 found.append({**item, "candidate": candidate, "prompt": asked[item["id"]], "language": item.get("language", "en")})
     if not found:
@@ -133,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL")
     parser.add_argument("--encoder", type=Path, metavar="DIR", help="Hugging Face encoder for BERTScore (default: BERTScore is left out)")
     parser.add_argument("--encoder-layer", type=int, metavar="N", help="hidden states to compare (default: the last)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges; ratings in one that is there stay")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges; ratings in one that is there stay"
+    )
     parser.add_argument("--judges", type=int, default=2, metavar="N", help="columns for judges in the sheet (default: 2)")
     local_chat.add_options(parser, "a judge")
     return parser

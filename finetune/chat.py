@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.chat_template import render
 from galen.errors import DataError, UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
@@ -46,20 +47,6 @@ def install(tokenizer: Any, template: str | None) -> None:
             f"the chat template writes {', '.join(split)}, which this tokenizer splits into several tokens; "
             f"add {'them' if len(split) > 1 else 'it'}: model.add_tokens=[{', '.join(repr(mark) for mark in split)}]"
         )
-
-
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False) -> str:
-    """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
-
-    Raises:
-        DataError: the template refuses these messages (many want user and assistant in turn).
-    """
-    from jinja2 import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, add_generation_prompt=open_answer)
-    except TemplateError as error:
-        raise DataError(f"the chat template refuses a conversation with the roles {[m['role'] for m in messages]}: {error}") from None
 
 
 def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:

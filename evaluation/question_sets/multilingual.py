@@ -49,7 +49,14 @@ def frenchmedmcqa(row: Row) -> Question:
         letters = ["ABCDE"[number] for number in row.record.get("correct_answers") or []]
     right = answer(letters, given, row)
     return Question(
-        row.needed_identifier("id"), "", row.text("question"), given, right, "frenchmedmcqa", "fr", subject=row.optional_text("subject_name")
+        row.needed_identifier("id"),
+        "",
+        row.text("question"),
+        given,
+        right,
+        "frenchmedmcqa",
+        "fr",
+        subject=row.optional_text("subject_name"),
     )
 
 

@@ -7,7 +7,24 @@ from typing import Any
 
 ROUNDS = int(os.environ.get("GALEN_FUZZ", "400"))
 """Inputs of each fuzz test; GALEN_FUZZ=20000 is a long run."""
-PIECES = [b'"', b"'", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[", b"}", b"]", b",", b"\n", b"\r", b"null", b"-1e999", b"\\ud800", b"\x1f\x8b"]
+PIECES = [
+    b'"',
+    b"'",
+    b"\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"{",
+    b"[",
+    b"}",
+    b"]",
+    b",",
+    b"\n",
+    b"\r",
+    b"null",
+    b"-1e999",
+    b"\\ud800",
+    b"\x1f\x8b",
+]
 VALUES: list[Any] = [None, True, 0, -1, 10**30, 1.5, "", " ", "A", "a\nb", "x" * 300, [], {}, [[]], ["A"], [None], {"A": None}, {"": "x"}]
 
 

@@ -6,7 +6,7 @@ from evaluation import agreement, sheet
 from galen.errors import DataError, UsageError
 
 GIVEN, JUDGES = ["id", "question"], ["judge1", "judge2"]
-ROWS = [["a", "One?"], ["b", "Two,\n\"three\"?"], ["c", "=SUM(1)"]]
+ROWS = [["a", "One?"], ["b", 'Two,\n"three"?'], ["c", "=SUM(1)"]]
 
 
 def test_what_was_entered_stays(tmp_path):

@@ -81,7 +81,11 @@ def test_dump_reads_back_equal(write):
         (GOOD, ["train_iters=3"], ["unknown key 'train_iters'", "did you mean 'training.train_iters' or 'extra.train_iters'?"]),
         (GOOD, ["training.output=3"], ["unknown key 'training.output'", "did you mean 'output'?"]),
         (GOOD, ["trainiters=3"], ["unknown key 'trainiters'", "train_iters'?"]),
-        (GOOD, ["languages=[en, true]"], ["override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in quotes it is a valid string"]),
+        (
+            GOOD,
+            ["languages=[en, true]"],
+            ["override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in quotes it is a valid string"],
+        ),
         (GOOD + "languages: [en, fr]\n", ["languages=[en, 5]"], ["override 'languages=[en, 5]': languages.1: YAML reads 5 as a number"]),
         (GOOD, ["sources=[{path: a}, {pat: b}]"], ["override 'sources=[{path: a}, {pat: b}]': unknown key 'sources.1.pat'"]),
         (GOOD, ["output=2024-01-01"], ["output: YAML reads 2024-01-01 as a date; in quotes it is a valid string"]),
