@@ -40,7 +40,7 @@ class GenerationRequest:
 
 
 def beginning(tokenizer: Any) -> list[int]:
-    """Return the ids that a tokenizer puts before a text: BOS, what its model has in place of it, or nothing. What it appends is left out."""
+    """Return the ids that a tokenizer puts before a text: BOS, what its model has in place of it, or nothing."""
     bare = tokenizer.encode("x", add_special_tokens=False)
     ids = tokenizer.encode("x")
     places = [place for place in range(len(ids)) if ids[place : place + len(bare)] == bare]

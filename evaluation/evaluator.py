@@ -198,5 +198,6 @@ def table(results: dict[str, Any]) -> str:
             kept = f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g}  ({entry['contaminated']} contaminated items left out)"
             rows.append((name, str(entry["clean"]["items"]), "clean", f"{entry['clean']['value']:.4g}", kept))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    notes = [f"note: {name}: {entry['one_sided']}" for name, entry in results["tasks"].items() if "one_sided" in entry]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([results["model"]["name"], *lines])
+    return "\n".join([results["model"]["name"], *lines, *notes])

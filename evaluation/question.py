@@ -9,7 +9,6 @@ from typing import Any
 from evaluation import jsonl
 from galen.errors import DataError
 
-
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -19,7 +19,6 @@ from evaluation.comparison import Comparison, Row
 from evaluation.report_inputs import ModelScores
 from galen import cli, lock
 from galen.atomic import write_text
-from galen.errors import UsageError
 
 _TITLES = {
     "perplexity": "Perplexity",
@@ -48,10 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     """Read all, and write the page and the tables."""
-    models = [report_inputs.read_scores(folder) for folder in options.results]
-    names = [model.name for model in models]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two results folders bear the same model name ({', '.join(names)}); score with another --name")
+    models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
     page = render(
@@ -62,6 +58,7 @@ def _report(options: argparse.Namespace) -> None:
         paper=paper,
         grouped=grouped(models),
         calibrations=calibrations(models),
+        letters=letters(models),
         wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={
@@ -76,6 +73,10 @@ def _report(options: argparse.Namespace) -> None:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
     for item in comparisons:
         print(verdict(item))
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.summary.get("one_sided"):
+                print(f"{model.name}, {name}: {scores.summary['one_sided']}")
     print(f"report: {options.output}")
     if options.tables:
         print(f"tables as Markdown, CSV and LaTeX: {options.tables}")
@@ -85,7 +86,8 @@ def verdict(compared: Comparison) -> str:
     """Return a task's outcome in one sentence: the first model against the second and, where there are more, the last."""
     first = compared.rows[0]
     metric = compared.metric
-    subject = f"{_TITLES[metric]} on {compared.items:,} {'documents' if compared.kind == 'perplexity' else 'questions'} ({compared.task})"
+    things = "documents" if compared.kind == "perplexity" else "questions"
+    subject = f"{_TITLES[metric]} on {compared.items:,} {things} ({compared.title})"
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
@@ -152,6 +154,16 @@ def calibrations(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str,
         for name, scores in model.tasks.items():
             if scores.summary.get("calibration", {}).get("bins"):
                 found.setdefault(name, {})[model.name] = scores.summary["calibration"]
+    return found
+
+
+def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each task, what each model answered how often, and what is to be said of it."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.summary.get("predictions"):
+                found.setdefault(name, {})[model.name] = scores.summary
     return found
 
 

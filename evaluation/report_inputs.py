@@ -1,8 +1,10 @@
 """What the report is made from, read and checked: scores of models, a corpus, training runs, times of stages."""
 
+import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from evaluation import item_log, jsonl
 from evaluation.metrics import Estimate
 from evaluation.results_schema import ITEMS, CorpusCounts, LogLine, Results, StageTime, check
 from galen import manifest
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 
 SPLITS = ("train", "validation", "test")
 PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
@@ -37,6 +39,7 @@ class ModelScores:
     """One model's results folder."""
 
     name: str
+    """How the report calls it: the model, and the protocol where the report has several of the model."""
     path: str
     adapter: str | None
     protocol: str
@@ -45,6 +48,13 @@ class ModelScores:
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
+    model: str
+    """The model's name."""
+
+    @property
+    def way(self) -> tuple[str, str]:
+        """Return what must be equal for scores to compare: protocol and settings."""
+        return self.protocol, json.dumps(self.settings, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,33 @@ def read_scores(folder: Path) -> ModelScores:
         tasks={name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()},
         versions=results["versions"],
         folder=folder,
+        model=model["name"],
     )
+
+
+def named(models: Sequence[ModelScores]) -> list[ModelScores]:
+    """Return the models with names that tell them apart: of a model that is there several times, with its protocol and settings.
+
+    Raises:
+        UsageError: two bear the same name under the same protocol and settings.
+    """
+    by_model = Counter(model.model for model in models)
+    ways: dict[str, list[ModelScores]] = {model.model: [] for model in models}
+    for model in models:
+        if any(other.way == model.way for other in ways[model.model]):
+            names = ", ".join(model.model for model in models)
+            raise UsageError(f"two results folders bear the same model name ({names}); rename one: score it again with another --name")
+        ways[model.model].append(model)
+    several = {name for name, times in by_model.items() if times > 1}
+    names = {id(model): f"{model.model} ({way(model, ways[model.model])})" for model in models if model.model in several}
+    return [replace(model, name=names.get(id(model), model.name)) for model in models]
+
+
+def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
+    """Return a model's protocol, and the settings in which others under the same protocol differ."""
+    alike = [other for other in others if other.protocol == model.protocol]
+    keys = [key for key, value in model.settings.items() if any(other.settings.get(key, value) != value for other in alike)]
+    return ", ".join([model.protocol, *(f"{key} {jsonl.shown(model.settings[key])}" for key in keys)])
 
 
 def read_corpus(folder: Path) -> Corpus:

@@ -1,4 +1,4 @@
-"""The forms of what the report reads (results, scored items, logs, counts), checked before anything is made from them: files may be damaged or written by hand."""
+"""The forms of what the report reads, checked before anything is made from it: files may be damaged or written by hand."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +52,7 @@ class Summary(_Checked):
     by_language: dict[str, Interval] | None = None
     calibration: Calibration | None = None
     predictions: dict[str, int] | None = None
+    one_sided: str | None = None
 
 
 class Model(_Checked):

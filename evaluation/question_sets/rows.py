@@ -137,7 +137,7 @@ def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 where = f"{path}, line {line}"
                 if cells == [end]:
                     return
-                if reader.line_num > line and len(cells) != 6 or cells and cells[-1].endswith(end):
+                if (reader.line_num > line and len(cells) != 6) or (cells and cells[-1].endswith(end)):
                     raise DataError(f"{where}: a quote is opened here and not closed, or not where it should be")
                 if len(cells) != 6:
                     raise DataError(f"{where}: six columns are wanted (question, A, B, C, D, answer), not {len(cells)}")

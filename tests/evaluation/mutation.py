@@ -5,7 +5,7 @@ import os
 import random
 from typing import Any
 
-ROUNDS = int(os.environ.get("GALEN_FUZZ", "400"))
+ROUNDS = int(os.environ.get("GALEN_FUZZ", "250"))
 """Inputs of each fuzz test; GALEN_FUZZ=20000 is a long run."""
 PIECES = [
     b'"',

@@ -19,19 +19,37 @@ EXAM_ITEM = {"qid": "7", "qtext": "?", "ra": "3", "answers": [{"aid": n, "atext"
 SAMPLES = {
     "galen": ("a.jsonl", {"id": "q1", "context": "c", "question": "?", "options": FIVE, "answer": "A,C", "language": "fr"}),
     "medqa": ("a.jsonl", {"question": "?", "options": FIVE, "answer_idx": "A", "answer": "Heart", "meta_info": "step1"}),
-    "medmcqa": ("a.jsonl", {"id": "u", "question": "?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 2, "exp": "e", "subject_name": "s"}),
+    "medmcqa": (
+        "a.jsonl",
+        {"id": "u", "question": "?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 2, "exp": "e", "subject_name": "s"},
+    ),
     "pubmedqa": ("a.json", {"1": {"QUESTION": "?", "CONTEXTS": ["a", "b"], "final_decision": "yes", "LONG_ANSWER": "l"}}),
-    "mmlu": ("anatomy_test.csv", "Which?,a,b,c,d,A\n\"One, or\ntwo?\",a,b,c,d,B\n"),
+    "mmlu": ("anatomy_test.csv", 'Which?,a,b,c,d,A\n"One, or\ntwo?",a,b,c,d,B\n'),
     "truthfulqa": ("a.jsonl", {"question": "?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]}, "category": "Health"}),
     "medxpertqa": ("a.jsonl", {"id": "M-1", "question": "?\nAnswer Choices: x", "options": FIVE, "label": "B", "body_system": "s"}),
     "mmedbench": ("French.jsonl", {"question": "?", "options": FIVE, "answer_idx": "A,B", "rationale": "r", "human_check_passed": 1}),
-    "frenchmedmcqa": ("a.json", [{"id": "f", "question": "?", "answers": {k.lower(): v for k, v in FIVE.items()}, "correct_answers": ["a", "d"]}]),
+    "frenchmedmcqa": (
+        "a.json",
+        [{"id": "f", "question": "?", "answers": {k.lower(): v for k, v in FIVE.items()}, "correct_answers": ["a", "d"]}],
+    ),
     "igakuqa": ("a.jsonl", {"problem_id": "1", "problem_text": "?", "choices": LIST, "text_only": True, "answer": ["a"]}),
     "rumeddanet": ("a.jsonl", {"pairID": "p", "context": "c", "question": "?", "answer": "да"}),
     "headqa": ("a.json", {"exams": {"e": {"name": "e", "category": "b", "data": [EXAM_ITEM]}}}),
-    "biomistral": ("French-full.json", [{"identifier": "m", "corpus_name": "PubMedQA", "context_translated": "c", "question_translated": "?",
-                                         "options_translated": FIVE, "correct_answer_letter": "A", "few_shot_samples[1]": [FEW]}]),
-}  # fmt: skip
+    "biomistral": (
+        "French-full.json",
+        [
+            {
+                "identifier": "m",
+                "corpus_name": "PubMedQA",
+                "context_translated": "c",
+                "question_translated": "?",
+                "options_translated": FIVE,
+                "correct_answer_letter": "A",
+                "few_shot_samples[1]": [FEW],
+            }
+        ],
+    ),
+}
 
 
 def encoded(file, content):
