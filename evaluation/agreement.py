@@ -81,7 +81,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
         metrics = record["metrics"]
         first = next(iter(found.values()), metrics)
         if first.keys() != metrics.keys():
-            raise DataError(f"{where}: has the metrics {', '.join(metrics)}, earlier records have {', '.join(first)}")
+            raise DataError(f"{where}: has the metrics {jsonl.shown(list(metrics))}, earlier records have {jsonl.shown(list(first))}")
         found[record["id"]] = metrics
     return found
 

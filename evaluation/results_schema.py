@@ -9,7 +9,7 @@ from galen.errors import DataError
 
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
-Line = Annotated[str, Field(pattern=r"^[^\x00/\r\n]+$")]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f/\u2028]+$", max_length=200)]
 """A name that may be part of a file's name."""
 
 

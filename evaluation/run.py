@@ -23,7 +23,7 @@ from typing import Any
 
 from evaluation import contamination, demonstrations, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
 from galen import cli, lock, manifest, recipe, worker
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, NotThereError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable by which `--processes` tells a child its number and how many there are: `1/4`."""
@@ -230,7 +230,7 @@ def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
             specification = replace(specification, frozen_demonstrations=str(shown.resolve()))
         tasks[name] = specification
     if shown is not None and not shown.is_file():
-        raise UsageError(f"--demonstrations: there is no file {shown}")
+        raise NotThereError(f"--demonstrations: there is no file {shown}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
