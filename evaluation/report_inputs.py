@@ -122,8 +122,8 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
             raise UsageError(f"two results folders bear the same model name ({names}); rename one: score it again with another --name")
         ways[model.model].append(model)
     several = {name for name, times in by_model.items() if times > 1}
-    names = {id(model): f"{model.model} ({way(model, ways[model.model])})" for model in models if model.model in several}
-    return [replace(model, name=names.get(id(model), model.name)) for model in models]
+    shown = {id(model): f"{model.model} ({way(model, ways[model.model])})" for model in models if model.model in several}
+    return [replace(model, name=shown.get(id(model), model.name)) for model in models]
 
 
 def way(model: ModelScores, others: Sequence[ModelScores]) -> str:

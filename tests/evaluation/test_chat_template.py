@@ -21,8 +21,10 @@ def tokenizer(tiny_tokenizer):
 BUILT_IN = sorted((ROOT / "finetune" / "chat_templates").glob("*.jinja"))
 PLAIN = [
     "{% for m in messages %}{{ bos_token }}{{ m['role'] | upper }}: {{ m.content | tojson }}{{ eos_token }}{% endfor %}",
-    "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% generation %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endgeneration %}{% endfor %}",
-    "{{ strftime_now('%Y') | length }}{% if add_generation_prompt %}go{% endif %}{% for i in range(3) %}{% if i == 1 %}{% break %}{% endif %}x{% endfor %}",
+    "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% generation %}"
+    "{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endgeneration %}{% endfor %}",
+    "{{ strftime_now('%Y') | length }}{% if add_generation_prompt %}go{% endif %}"
+    "{% for i in range(3) %}{% if i == 1 %}{% break %}{% endif %}x{% endfor %}",
 ]
 
 

@@ -26,7 +26,10 @@ def whole(tmp_path_factory):
     summary |= {"by_subject": {"a": group, "b": group}, "calibration": CALIBRATION, "predictions": {"A": 6}, "one_sided": "x"}
     path.write_text(json.dumps(results))
     items = folder / "base" / "items" / "topics.jsonl"
-    records = [json.loads(line) | {"logprobs": {"A": -1.0, "B": -2.0}, "outputs": ["t"], "rationale": "r"} for line in items.read_text().splitlines()]
+    records = [
+        json.loads(line) | {"logprobs": {"A": -1.0, "B": -2.0}, "outputs": ["t"], "rationale": "r"}
+        for line in items.read_text().splitlines()
+    ]
     items.write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "base" / "prompts").mkdir()
     (folder / "base" / "prompts" / "topics.jsonl").write_text("".join(json.dumps({"id": r["id"], "prompt": "?"}) + "\n" for r in records))

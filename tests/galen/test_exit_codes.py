@@ -30,7 +30,14 @@ MISSING_MODEL = [
     ("evaluation.build", ["rationales", "--reader", "galen", "--questions", "q.jsonl", "--output", "o", "--local-model", "none"]),
 ]
 WITH_RECIPE = ["data_prep.curate", "finetune.train", "finetune.merge", "megatron_ext.pretrain", "megatron_ext.plan"]
-BARE = ["data_prep.preprocess", "data_prep.report", "checkpoints_convert.hf_to_megatron", "evaluation.run", "evaluation.report", "finetune.quantize"]
+BARE = [
+    "data_prep.preprocess",
+    "data_prep.report",
+    "checkpoints_convert.hf_to_megatron",
+    "evaluation.run",
+    "evaluation.report",
+    "finetune.quantize",
+]
 WRONG_NAME = [
     ("evaluation.run", ["--model", "MODEL", "--tasks", "medqqa", "--data", ".", "--output", "o"]),
     ("evaluation.run", ["--model", "MODEL", "--tasks", "medqa", "--protocol", "lm_evl", "--data", ".", "--output", "o"]),
