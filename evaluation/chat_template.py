@@ -19,8 +19,10 @@ from galen.errors import DataError, one_line
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False) -> str:
+def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False, template: str | None = None) -> str:
     """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
+
+    The template is the tokenizer's own where none is given.
 
     Raises:
         DataError: the template refuses these messages (many want user and assistant in turn), or needs too much time or memory.
@@ -30,7 +32,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
         "open_answer": open_answer,
         "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)},
     }
-    answer = _renderer.ask(tokenizer.get_chat_template(), request)
+    answer = _renderer.ask(template or tokenizer.get_chat_template(), request)
     if "text" in answer:
         return answer["text"]
     roles = f"a conversation with the roles {[message['role'] for message in messages][:8]}"
