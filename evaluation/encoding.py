@@ -49,7 +49,10 @@ def beginning(tokenizer: Any) -> list[int]:
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Return the ids of a text to be gone on with: the tokenizer's beginning, which the text may hold already, and no end of sequence."""
-    ids = tokenizer.encode(text, add_special_tokens=False)
+    return _begun(tokenizer, tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def _begun(tokenizer: Any, ids: list[int]) -> list[int]:
     first = beginning(tokenizer)
     return ids if ids[: len(first)] == first else first + ids
 
@@ -63,8 +66,8 @@ def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], 
     Raises:
         DataError: one of the two has no tokens, so that there is nothing to score or train on.
     """
-    before = tokenizer.encode(prompt, add_special_tokens=False)
-    whole = tokenizer.encode(prompt + answer, add_special_tokens=False)
+    before = tokenizer.encode(prompt, add_special_tokens=False, verbose=False)
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=False, verbose=False)
     behind = whole[len(before) :]
     if whole[: len(before)] != before:
         line = tokenizer.encode("\n", add_special_tokens=False)
@@ -72,7 +75,7 @@ def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], 
         behind = both[len(line) :] if both[: len(line)] == line else tokenizer.encode(answer, add_special_tokens=False)
     if not before or not behind:
         raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {prompt[-40:]!r}")
-    return encode_text(tokenizer, prompt), behind
+    return _begun(tokenizer, before), behind
 
 
 def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:

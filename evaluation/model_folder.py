@@ -31,7 +31,9 @@ def check_model(folder: str | Path) -> Path:
         adapter = (folder / "adapter_config.json").is_file()
         hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
         raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
-    _read_json(folder / "config.json")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():  # transformers goes on without a damaged one, as if it said nothing
+            _read_json(folder / name)
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
@@ -72,6 +74,9 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no JSON object")
+    return found

@@ -19,13 +19,12 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     Raises:
         DataError: `transformers` cannot load it, or weights are missing.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # damaged files make transformers raise of many kinds, its libraries' own among them
         raise DataError(f"{folder} cannot be loaded: {one_line(error)}") from error
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
@@ -33,7 +32,15 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
             f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
             f"another shape, for example {lacking[0]}; copy the whole folder again"
         )
+    _leave_unpacked(network)
     return network, tokenizer
+
+
+def _leave_unpacked(network: Any) -> None:
+    """Let bitsandbytes compute 4-bit layers as they are where it would pack them for this CPU and fails with their widths."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and (module.in_features % 64 or module.out_features % 32):
+            module.support_avx512bf16_for_cpu = False
 
 
 def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:

@@ -103,7 +103,7 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a manifest: {one_line(error)}") from None
     if not isinstance(manifest, dict):
-        raise DataError(f"{path} is not a manifest: an object is wanted")
+        raise DataError(f"{path} is not a manifest: it holds no JSON object")
     if stage is not None and manifest.get("stage") != stage:
         raise DataError(f"{path} was written by the stage {manifest.get('stage')!r}, this needs the output of {stage!r}")
     return manifest

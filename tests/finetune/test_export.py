@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import yaml
@@ -62,8 +63,38 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
         "Nothing it writes is medical advice",
     ):
         assert wanted in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["language"] == ["en"] and front["datasets"] == ["train"] and front["pipeline_tag"] == "text-generation"
+    (entry,) = front["model-index"]
+    assert entry["name"] == "Tiny"
+    metric = {"type": "accuracy", "value": 0.77, "name": "accuracy (meditron_chat)"}
+    dataset = {"name": "pubmedqa", "type": "pubmedqa"}
+    assert entry["results"] == [{"task": {"type": "question-answering"}, "dataset": dataset, "metrics": [metric]}]
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_no_path_of_this_machine_leaves_it(arguments, run, tmp_path, tiny_llama, kind):
+    if kind == "adapter":
+        shutil.copytree(run, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "model")
+        arguments[1] = str(tmp_path / "run")
+    export.main([*arguments, "--base", "someone/base", "--language", "de", "en"])
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        for local in (tiny_llama, run.parent, tmp_path):
+            assert str(local).encode() not in content, path
+    card = (tmp_path / "out" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "someone/base" and front["language"] == ["de", "en"]
+    if kind == "adapter":
+        config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "someone/base"
+        assert config["target_modules"] == sorted(config["target_modules"])
+    else:  # the lines of the card run as they are
+        snippet = card.split("```python\n")[1].split("```")[0]
+        assert command_line("-c", snippet.replace('"."', repr(str(tmp_path / "out")))).stdout.startswith("Question: Which")
 
 
 def push(arguments, hub):
