@@ -105,6 +105,8 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
     statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
     _publish_findings(folder, corpus)
+    if bad := sorted((folder / "quarantine").glob("*.jsonl")):
+        _join(bad, corpus / "quarantine.jsonl")
     return counts | {"tokens": statistics["tokens"]}
 
 
@@ -177,7 +179,5 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
 def publish(folder: Path, output: Path) -> None:
     """Give the finished corpus its final name and remove the rest of the working folder."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    if bad := sorted((folder / "quarantine").glob("*.jsonl")):
-        _join(bad, folder / "corpus/quarantine.jsonl")
     (folder / "corpus").rename(output)
     shutil.rmtree(folder)

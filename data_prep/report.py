@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from data_prep import report_figures
-from galen import cli, manifest
+from galen import cli, lock, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 
@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]")
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
-    write_text(output, render(arguments.corpus))
+    with lock.hold(output):
+        write_text(output, render(arguments.corpus))
     print(f"{output} is written")
     return 0
 

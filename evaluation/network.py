@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from galen import pretrained
 from galen.errors import DataError, one_line
 
 
@@ -19,13 +20,11 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     Raises:
         DataError: `transformers` cannot load it, or weights are missing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except Exception as error:  # damaged files make transformers raise of many kinds, its libraries' own among them
-        raise DataError(f"{folder} cannot be loaded: {one_line(error)}") from error
+    tokenizer = pretrained.load_tokenizer(folder)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True, **options}
+    network, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         raise DataError(
@@ -53,15 +52,14 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
     """
     from peft import PeftModel
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
+    if (adapter / "tokenizer.json").is_file():
+        tokenizer = pretrained.load_tokenizer(adapter)
     try:
-        if (adapter / "tokenizer.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(adapter)
         if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
             network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(network, adapter), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserWarning) as error:
         raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}") from error

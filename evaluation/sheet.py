@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation import cells
 from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,8 @@ def read(path: Path) -> Sheet:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
-        for cells in reader:
-            _add(sheet, cells, f"{path}, line {line}", line)
+        for row in reader:
+            _add(sheet, row, f"{path}, line {line}", line)
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {line}: {error}; is a quote not closed?") from None
@@ -51,17 +49,17 @@ def read(path: Path) -> Sheet:
     return sheet
 
 
-def _add(sheet: Sheet, cells: list[str], where: str, line: int) -> None:
+def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
     """Take the cells of the next line."""
     if not sheet.columns:
-        if "id" not in cells or len(set(cells)) < len(cells):
-            raise DataError(f"{where}: a column 'id' is wanted, and each column once; the columns are {', '.join(cells)[:80]}")
-        sheet.columns.extend(cells)
-    elif any(cells):
-        if any(cells[len(sheet.columns) :]):
-            raise DataError(f"{where}: {len(cells)} cells, but there are {len(sheet.columns)} columns")
+        if "id" not in row or len(set(row)) < len(row):
+            raise DataError(f"{where}: a column 'id' is wanted, and each column once; the columns are {', '.join(row)[:80]}")
+        sheet.columns.extend(row)
+    elif any(row):
+        if any(row[len(sheet.columns) :]):
+            raise DataError(f"{where}: {len(row)} cells, but there are {len(sheet.columns)} columns")
         padding = [""] * len(sheet.columns)
-        texts = [cell.removeprefix("'") if cell[1:2] in _FORMULA else cell for cell in cells]
+        texts = [cells.from_csv(cell) for cell in row]
         sheet.rows.append(dict(zip(sheet.columns, texts + padding, strict=False)))
         sheet.lines.append(line)
 
@@ -85,13 +83,13 @@ def write(path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], enter
         if lacking:
             raise UsageError(f"{path} is there and is no such sheet: it has no column {lacking[0]!r}; choose another file")
         columns = [*there.columns, *(name for name in entered if name not in there.columns)]
-        merged = _merged(path, there, [dict(zip(given, cells, strict=True)) for cells in rows], given)
+        merged = _merged(path, there, [dict(zip(given, row, strict=True)) for row in rows], given)
         if path.exists() and columns == there.columns and merged == there.rows:
             return False
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
-        writer.writerows({name: _shown(cell) for name, cell in row.items()} for row in merged)
+        writer.writerows({name: cells.for_csv(cell) for name, cell in row.items()} for row in merged)
         write_text(path, text.getvalue())
         return True
 
@@ -111,11 +109,6 @@ def _merged(path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequenc
                 "nothing was written: choose another file, or move the sheet away"
             )
     return list(found.values())
-
-
-def _shown(cell: str) -> str:
-    """Return a cell as a spreadsheet shows it and does not compute it: a quote before what would begin a formula."""
-    return f"'{cell}" if cell[:1] in _FORMULA else cell
 
 
 def _plain(text: str) -> str:

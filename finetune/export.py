@@ -10,14 +10,13 @@ a folder that was exported before is uploaded as it is now, with what you change
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune import model_card
 from finetune.scores import read_results
-from galen import cli, manifest
+from galen import cli, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 
@@ -54,9 +53,7 @@ def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, 
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}") from None
     with atomic_folder(arguments.output) as temporary:
-        for path in sorted(source.iterdir()):
-            if path.is_file() and not path.is_symlink():
-                shutil.copy2(path, temporary / path.name)
+        links.copy_files([path for path in sorted(source.iterdir()) if path.is_file()], source, temporary)
         _name_base(temporary / "adapter_config.json", base)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path for path in temporary.iterdir() if path.is_file())

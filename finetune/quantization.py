@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from finetune import network
+from galen import pretrained
 from galen.errors import DataError, UsageError, nearest, one_line
 
 GROUP_SIZES = (128, 64, 32)
@@ -26,16 +27,17 @@ def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[li
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     config = network.bitsandbytes_config(kind, torch.bfloat16)
-    AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=torch.bfloat16).save_pretrained(output)
+    loaded = pretrained.load_model(AutoModelForCausalLM, model, quantization_config=config, dtype=torch.bfloat16, use_safetensors=True)
+    loaded.save_pretrained(output)
 
 
 def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
     """Write by a method of llmcompressor, in the compressed-tensors format, which vLLM reads, too."""
     from datasets import Dataset
     from llmcompressor import oneshot
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    loaded = pretrained.load_model(AutoModelForCausalLM, model, dtype="auto", use_safetensors=True)
     rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
     try:
         with _memory():
@@ -45,7 +47,8 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
                 recipe=_recipe(name, loaded),
                 max_seq_length=max(map(len, calibration), default=0),
                 num_calibration_samples=len(rows),
-                processor=AutoTokenizer.from_pretrained(model),
+                processor=pretrained.load_tokenizer(model),
+                trust_remote_code_model=False,
                 log_dir=None,
             )
     except (ValueError, RuntimeError) as error:
@@ -186,7 +189,5 @@ def write(method: str, model: Path, output: Path, calibration: Sequence[list[int
     Raises:
         DataError: the method cannot quantise this model.
     """
-    from transformers import AutoTokenizer
-
     METHODS[method].write(model, output, calibration)
-    AutoTokenizer.from_pretrained(model).save_pretrained(output)
+    pretrained.load_tokenizer(model).save_pretrained(output)

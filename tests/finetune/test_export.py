@@ -33,7 +33,9 @@ def arguments(run, tmp_path):
 
 def test_a_corpus_of_which_nothing_was_kept_has_its_row(arguments, run, tmp_path):
     counts, inputs = {"kept": 0, "sources": {"pubmed": {"kept": 0}}}, [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}]
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "curate", "inputs": inputs, "counts": counts}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts})
+    )
     export.main([*arguments, "--corpus", str(tmp_path)])
     assert "| pubmed | 0 | 0.0% | CC0-1.0 |" in (tmp_path / "out/README.md").read_text()
 
@@ -44,7 +46,9 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     scores.mkdir()
     sources = {"pubmed": {"kept": 900}, "guidelines": {"kept": 100}}
     inputs = [{"path": "a", "source": "pubmed", "licence": None}, {"path": "b", "source": "guidelines", "licence": "CC-BY-4.0"}]
-    (corpus / "manifest.json").write_text(json.dumps({"stage": "curate", "inputs": inputs, "counts": {"kept": 1000, "sources": sources}}))
+    counts = {"kept": 1000, "sources": sources}
+    made = {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
+    (corpus / "manifest.json").write_text(json.dumps(made))
     summary = {"items": 500, "metrics": {"accuracy": {"value": 0.77, "low": 0.731, "high": 0.805}}, "contaminated": 12}
     summary["clean"] = {"items": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
     results = {"model": {"name": "tuned"}, "protocol": "meditron_chat", "tasks": {"pubmedqa": summary}}

@@ -3,6 +3,7 @@
 GALEN_KILLS is the number of kills of each command (default 2); the seed is fixed.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -32,7 +33,8 @@ def killed(start, module, arguments, seed, seconds):
         started = start(1, *arguments, module=module)
         time.sleep(draw.uniform(0, seconds))
         for pid in started.pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # done already
+                os.kill(pid, signal.SIGKILL)
         codes, _ = started.wait()
         kills += codes == [-signal.SIGKILL]
     codes, written = start(1, *arguments, module=module).wait()
@@ -92,7 +94,8 @@ def test_training(start_forked, recipe_file, tmp_path):
 
 def test_merging(start_forked, model, tmp_path):
     pytest.importorskip("mergekit")
-    models = [{"model": str(model), "parameters": {"weight": weight}} for weight in (0.3, 0.7)]
+    shutil.copytree(model, tmp_path / "other")
+    models = [{"model": str(folder), "parameters": {"weight": 0.5}} for folder in (model, tmp_path / "other")]
     configuration = {"merge_method": "linear", "dtype": "float32", "models": models}
     (tmp_path / "merge.yaml").write_text(yaml.safe_dump({"mergekit": configuration, "output": "unused"}))
     seconds = timed(start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'whole'}"])
