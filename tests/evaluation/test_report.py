@@ -199,7 +199,7 @@ def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Prompt protocol: lm_eval, meditron." in page
     ids = re.findall(r' id="([^"]*)"', page)
     assert len(ids) == len(set(ids))
-    with pytest.raises(DataError, match="base was scored with the protocol lm_eval, tuned with mmedbench"):
+    with pytest.raises(DataError, match=r"base \(lm_eval\) was scored with the protocol lm_eval, tuned with mmedbench"):
         write_report(tmp_path, folders[0], folders[2], under(folders[3], "mmedbench"))
     with pytest.raises(UsageError, match="bear the same model name"):
         write_report(tmp_path, folders[0], folders[2], folders[0])
