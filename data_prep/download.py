@@ -5,6 +5,7 @@
     python data_prep/download.py pmc --licence comm --output raw/pmc
     S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc            # also s2-papers, s2-abstracts
     python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
+    python data_prep/download.py pubmedqa --output DATA/pubmedqa                   # a benchmark; docs/evaluation.md says where others are
 
 Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was, inside a file too; a file that is
 there as it is published is not fetched again. Each file is checked against the published checksum before it gets its name, and noted
@@ -21,14 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data_prep.fetching import listings, pmc
+from data_prep.fetching import benchmarks, listings, pmc
 from data_prep.fetching.record import Record
 from data_prep.fetching.transfer import LARGEST, Item, Transfer, public, trouble_with
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
-SOURCES = ("medline-baseline", "medline-updates", "pmc", "s2orc", "s2-papers", "s2-abstracts")
+SOURCES = ("medline-baseline", "medline-updates", "pmc", "s2orc", "s2-papers", "s2-abstracts", *benchmarks.FILES)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,6 +91,8 @@ def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
         return listings.medline(transfer, part, partial(_wanted, options.include), **base)
     if options.source.startswith("hf:"):
         return listings.hub(transfer, options.source[3:], revision=options.revision, **base)
+    if options.source in benchmarks.FILES:
+        return benchmarks.files(options.source, **base)
     dataset = options.source.removeprefix("s2-")
     return listings.semantic_scholar(transfer, dataset, release=options.release, **base)
 

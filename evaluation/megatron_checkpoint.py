@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from evaluation.waiting import wait_for
+from galen import worker
 from galen.errors import DataError, UsageError
 
 _TRACKER = "latest_checkpointed_iteration.txt"
@@ -61,7 +62,7 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
     command += [] if verify else ["--no-verify"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=worker.end_with_starter)
     if done.returncode:
         raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
     for line in done.stderr.splitlines():

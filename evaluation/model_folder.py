@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from galen import checksums, json_file, manifest
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, NotThereError
 
 # peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -17,14 +17,14 @@ def check_model(folder: str | Path) -> Path:
     """Return the folder when it holds a model with a tokenizer that `transformers` can load.
 
     Raises:
-        UsageError: there is no such folder.
+        NotThereError: there is no such folder.
         DataError: something a model needs is not in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         hub = len(folder.parts) == 2 and not folder.parent.exists()
         hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
-        raise UsageError(f"there is no model folder {folder}{hint}")
+        raise NotThereError(f"there is no model folder {folder}{hint}")
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
@@ -43,12 +43,12 @@ def check_adapter(folder: str | Path) -> Path:
     """Return the folder when it holds a PEFT adapter.
 
     Raises:
-        UsageError: there is no such folder.
+        NotThereError: there is no such folder.
         DataError: it is not an adapter.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"there is no adapter folder {folder}")
+        raise NotThereError(f"there is no adapter folder {folder}")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")

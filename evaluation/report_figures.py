@@ -105,7 +105,7 @@ def intervals(comparison: Comparison) -> Markup:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("accuracy, %" if comparison.metric == "accuracy" else f"{comparison.metric} (lower is better)")
-        return _svg(figure, f"intervals-{comparison.task}")
+        return _svg(figure, f"intervals-{comparison.title}")
 
 
 def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:

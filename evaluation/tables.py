@@ -53,7 +53,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                 if metric == compared.metric and row.difference is not None:
                     tests = [f"{row.difference.value:.4f}", f"{row.p:.4g}", f"{row.corrected_p:.4g}"]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
-                rows.append([compared.task, row.model, str(compared.items), metric, *values, *tests])
+                rows.append([compared.title, row.model, str(compared.items), metric, *values, *tests])
     note = "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests of this table."
     return Table("all", "All metrics", note, columns, rows, len(rows))
 

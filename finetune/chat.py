@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError, nearest, one_line
+from evaluation import chat_template
+from galen.errors import DataError, UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
 _MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
@@ -60,19 +61,12 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
 
     Raises:
-        DataError: the template refuses these messages (many want user and assistant in turn).
+        DataError: the template refuses these messages (many want user and assistant in turn), or needs too much time or memory.
     """
-    from jinja2 import TemplateError
-
-    given = [dict(message) for message in messages]
     template = None  # there may be several under names, of which transformers takes the default
     if isinstance(tokenizer.chat_template, str):
         template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.chat_template)
-    try:
-        return tokenizer.apply_chat_template(given, chat_template=template, tokenize=False, add_generation_prompt=open_answer)
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        roles = [message["role"] for message in messages]
-        raise DataError(f"the chat template refuses a conversation with the roles {roles}: {one_line(error)}") from None
+    return chat_template.render(tokenizer, messages, open_answer, template)
 
 
 def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]], bool]:

@@ -88,7 +88,7 @@ def _least_length(item: Item, tokenizer: Any) -> int:
     """Return the `max_length` with which a record that is too long has room for a token of its answer (a question: for all of it)."""
     match record := item.record:
         case Pair():
-            return len(_beginning(tokenizer)) + 2
+            return len(encoding.beginning(tokenizer)) + 2
         case Conversation():
             first = 1 if record.messages[0]["role"] == "system" else 0
             last = max(number for number, message in enumerate(record.messages) if message["role"] == "user")
@@ -148,7 +148,7 @@ def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | 
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
-    first = len(_beginning(tokenizer))
+    first = len(encoding.beginning(tokenizer))
     spare = min(excess, max(sample.first_label - first - 1, 0))  # at least one token of the prompt stays, to predict from
     tokens, labels = (part[:first] + part[first + spare :] for part in (sample.tokens, sample.labels))
     return _shortened(Sample(tokens, labels), max_length)
@@ -188,19 +188,7 @@ def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
     """
     stripped = prompt.rstrip(" ")
     answer = prompt[len(stripped) :] + answer
-    before, whole = (tokenizer.encode(text, add_special_tokens=False, verbose=False) for text in (stripped, stripped + answer))
-    behind = whole[len(before) :]
-    if whole[: len(before)] != before:  # the prompt's last characters would go into one token with the answer's first
-        line, both = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
-        behind = both[len(line) :] if both[: len(line)] == line else tokenizer.encode(answer, add_special_tokens=False)
-    if not before or not behind:
-        raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {stripped[-40:]!r}")
-    return Sample.of(_beginning(tokenizer) + before, behind)
-
-
-def _beginning(tokenizer: Any) -> list[int]:
-    """Return the ids that the tokenizer puts before a text: BOS or nothing."""
-    return [tokenizer.bos_token_id] if tokenizer.encode("x")[0] == tokenizer.bos_token_id else []
+    return Sample.of(*encoding.encode_answer(tokenizer, stripped, answer))
 
 
 def _ended(sample: Sample, tokenizer: Any) -> Sample:

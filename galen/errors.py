@@ -1,4 +1,12 @@
-"""Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback."""
+"""Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback.
+
+The same mistake has the same exit code in every room:
+
+- 2, the command or the recipe is wrong, whatever the data: an unknown option, key, name (task, protocol, step …), a value that is not
+  allowed, options that do not go together, an output that belongs to other work, a recipe that cannot be read or is not YAML.
+- 1, files are wrong: a file or folder that the command or the recipe names is not there, is empty, damaged, of another kind, or does not
+  fit another one; another process holds the output; the disk is full.
+"""
 
 import contextlib
 import difflib
@@ -19,6 +27,12 @@ class UsageError(GalenError, ValueError):
 
 class DataError(GalenError, ValueError):
     """A file is missing, damaged, empty, or does not fit another one. Exit code 1."""
+
+
+class NotThereError(UsageError, DataError):
+    """A file or folder that the command or the recipe names does not exist. Told before any work, like wrong usage; exit code 1."""
+
+    exit_code = 1
 
 
 def nearest(name: str, known: Collection[str]) -> str:
