@@ -16,6 +16,7 @@ from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
 from finetune.sample import IGNORED
 from galen.errors import DataError, UsageError
+from megatron_ext import random_states
 
 Accuracy = Callable[[Any], dict[str, float]]
 
@@ -79,6 +80,13 @@ class AnswerTrainer(Trainer):
                 f"no space is left for the checkpoint of step {self.state.global_step} in {self.args.output_dir}; make room, and the "
                 "same command goes on from the last whole one"
             ) from error
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Restore the random states; what is none of NumPy's is refused, since NumPy takes it unseen."""
+        with random_states.restoring(checkpoint or ""):
+            for path in Path(checkpoint).glob("rng_state*.pth") if checkpoint else ():
+                random_states.numpy_state(torch.load(path)["numpy"])
+            super()._load_rng_state(checkpoint)
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

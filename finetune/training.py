@@ -24,6 +24,7 @@ from finetune.validation_accuracy import ValidationAccuracy
 from galen import recipe
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
+from megatron_ext.safe_pickle import in_place_of_torch_load
 
 
 def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
             write_text(folder / "contamination.jsonl", "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets))
         callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
     loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks)
-    loop.train(resume_from_checkpoint=str(last) if last else None)
+    with in_place_of_torch_load():  # the Trainer's checkpoints of optimizer and random states are pickles
+        loop.train(resume_from_checkpoint=str(last) if last else None)
     _save(options, loop, tokenizer, folder, result)
     best = loop.state.best_model_checkpoint
     return {
