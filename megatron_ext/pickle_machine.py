@@ -17,7 +17,7 @@ from typing import Any
 from galen.errors import DataError
 from megatron_ext import pickle_names
 from megatron_ext.pickle_names import NAMES, Array, DType, Inert, Known, Storage, need, settled
-from megatron_ext.pickle_operations import MARK, OPERATIONS
+from megatron_ext.pickle_operations import OPERATIONS
 from megatron_ext.stored_tensor import StoredTensor, contiguous
 
 Place = Callable[[str, int], tuple[Path, int]]
@@ -53,6 +53,9 @@ class Machine:
         self.data, self.source, self.place, self.end = data, source, place, start
         self.limits = limits or Limits()
         self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        """What lay on the stack at each mark."""
+        self.has_arrays = False
         self.memo: dict[int, Any] = {}
         self.taken = 0
         self.operations = 0
@@ -93,7 +96,7 @@ class Machine:
             if not self.operations % _CHECK_EVERY:
                 self.check_limits()
             if code == 0x2E:  # STOP
-                need(len(self.stack) == 1 and self.stack[0] is not MARK, "it leaves more than one value, or none")
+                need(len(self.stack) == 1 and not self.below, "it leaves more than one value, or none")
                 return settled(self.stack.pop())
             operation = table[code]
             if operation is None:
@@ -145,23 +148,19 @@ class Machine:
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Pop a value."""
-        value = self.stack.pop()
-        if value is MARK:
-            raise IndexError
-        return settled(value)
+        """Pop a value that lies above the last mark."""
+        return settled(self.stack.pop())
+
+    def mark(self) -> None:
+        """Begin a row of values."""
+        self.taken += 72
+        self.below.append(self.stack)
+        self.stack = []
 
     def marked(self) -> list[Any]:
         """Pop what lies above the last mark, and the mark."""
-        stack = self.stack
-        place = len(stack) - 1
-        while stack[place] is not MARK:
-            place -= 1
-            if place < 0:
-                raise IndexError
-        values = [settled(value) for value in stack[place + 1 :]]
-        del stack[place:]
-        return values
+        values, self.stack = self.stack, self.below.pop()
+        return [settled(value) for value in values] if self.has_arrays else values
 
     def top(self, kind: type) -> Any:
         """Return the value on the top, which must be exactly of a type."""
@@ -186,13 +185,15 @@ class Machine:
         if type(known) is not Known:
             raise self.forbidden(_told(known))
         self.taken += 200
-        if known.make in _OF_MACHINE:
-            return known.make(self, *arguments)  # type: ignore[misc]
+        make: Any = known.make
+        if make in _OF_MACHINE:
+            return make(self, *arguments)
         if known.name == "builtins.getattr":
             return self._member(*arguments)
-        if known.make is None:
+        self.has_arrays = self.has_arrays or make is pickle_names.array
+        if make is None:
             raise self.forbidden(known.name)
-        return known.make(*arguments)
+        return make(*arguments)
 
     def _member(self, *arguments: Any) -> Any:
         """Return a stand-in for a member of an enumeration, the one thing for which such files call getattr."""

@@ -81,7 +81,7 @@ class Storage:
 
 def settled(value: Any) -> Any:
     """Return an array's content in place of its stand-in."""
-    return value.value if type(value) is Array and value.value is not None else value
+    return value if type(value) is not Array or value.value is None else value.value
 
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2")
@@ -237,17 +237,18 @@ def _dtype(*arguments: Any) -> DType:
     return DType(arguments[0].lstrip("<|"))
 
 
-def _array(*arguments: Any) -> Array:
+def array(*arguments: Any) -> Array:
+    """Return the stand-in that an array is until its content comes."""
     kind = arguments[0] if len(arguments) == 3 else None
     need(type(kind) is Known and kind.name == "numpy.ndarray" and type(arguments[1]) is tuple, "an array of another class")
     return Array()
 
 
-def set_array(array: Array, state: Any) -> None:
+def set_array(target: Array, state: Any) -> None:
     """Give an array its content: numbers of a known type, as many bytes as its shape asks for."""
-    need(array.value is None and type(state) is tuple and len(state) == 5, "an array's content twice, or of another form")
+    need(target.value is None and type(state) is tuple and len(state) == 5, "an array's content twice, or of another form")
     _, shape, kind, fortran, content = state
-    array.value = _filled(content, kind, shape, "F" if fortran is True else "C")
+    target.value = _filled(content, kind, shape, "F" if fortran is True else "C")
 
 
 def _filled(content: Any, kind: Any, shape: Any, order: Any) -> numpy.ndarray:
@@ -314,7 +315,7 @@ def _all() -> dict[tuple[str, str], Any]:
         names |= {(module, name): Known(f"builtins.{name}", make) for name, make in kinds.items()}
         names |= {(module, "str"): Known("builtins.str"), (module, "getattr"): Known("builtins.getattr")}
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names |= {(module, "_reconstruct"): Known(f"{module}._reconstruct", _array), (module, "scalar"): Known(f"{module}.scalar", _scalar)}
+        names |= {(module, "_reconstruct"): Known(f"{module}._reconstruct", array), (module, "scalar"): Known(f"{module}.scalar", _scalar)}
     for module in ("numpy.core.numeric", "numpy._core.numeric"):
         names[module, "_frombuffer"] = Known(f"{module}._frombuffer", _from_buffer)
     return names | {

@@ -1,6 +1,5 @@
 """The operations of pickles that checkpoints are written with, for `pickle_machine`. Those that are missing are refused."""
 
-import codecs
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ if TYPE_CHECKING:
     from megatron_ext.pickle_machine import Machine
 
 Operation = Callable[["Machine"], None]
-MARK = object()
-"""Lies on the stack where a row of values begins."""
 _LONGEST_NUMBER = 256
 
 
@@ -66,7 +63,7 @@ def _string_line(machine: "Machine") -> None:
     text = machine.line()
     need(len(text) >= 2 and text[:1] == text[-1:] and text[:1] in (b"'", b'"'), "a text without its quotes")
     machine.charge(len(text))
-    machine.push(_old_text(codecs.escape_decode(text[1:-1])[0]), 50)  # type: ignore[attr-defined]
+    machine.push(_old_text(text[1:-1].decode("unicode_escape").encode("latin-1")), 50)
 
 
 def _unicode_line(machine: "Machine") -> None:
@@ -158,10 +155,19 @@ def _add_items(machine: "Machine") -> None:
 
 
 def _put(machine: "Machine", place: int) -> None:
-    value = machine.stack[-1]
-    need(value is not MARK, "a mark is kept")
     machine.taken += 40
-    machine.memo[place] = value
+    machine.memo[place] = machine.stack[-1]
+
+
+def _memoize(machine: "Machine") -> None:
+    machine.taken += 40
+    machine.memo[len(machine.memo)] = machine.stack[-1]
+
+
+def _get_byte(machine: "Machine") -> None:
+    machine.taken += 8
+    machine.stack.append(settled(machine.memo[machine.data[machine.end]]))
+    machine.end += 1
 
 
 def _get(machine: "Machine", place: int) -> None:
@@ -214,7 +220,7 @@ _BY_CODE: dict[bytes, Operation] = {
     b"N": _constant(None),
     b"\x88": _constant(True),
     b"\x89": _constant(False),
-    b"(": _constant(MARK),
+    b"(": lambda machine: machine.mark(),
     b"K": _fixed("<B"),
     b"M": _fixed("<H"),
     b"J": _fixed("<i"),
@@ -254,8 +260,8 @@ _BY_CODE: dict[bytes, Operation] = {
     b"q": lambda machine: _put(machine, machine.number(_UINT8)),
     b"r": lambda machine: _put(machine, machine.number(_UINT32)),
     b"p": lambda machine: _put(machine, int(machine.line(_LONGEST_NUMBER))),
-    b"\x94": lambda machine: _put(machine, len(machine.memo)),
-    b"h": lambda machine: _get(machine, machine.number(_UINT8)),
+    b"\x94": _memoize,
+    b"h": _get_byte,
     b"j": lambda machine: _get(machine, machine.number(_UINT32)),
     b"g": lambda machine: _get(machine, int(machine.line(_LONGEST_NUMBER))),
     b"c": _global,
