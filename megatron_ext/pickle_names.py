@@ -117,7 +117,7 @@ _ENUMERATIONS = {
     "megatron.legacy.model.enums": ("AttnMaskType", "AttnType", "LayerType", "ModelType"),
     "transformer_engine.common.recipe": ("Format",),
 }
-_DATA = {  # data classes, with the type of their state
+_DATA: dict[str, dict[str, type]] = {  # data classes, with the type of their state
     f"{_DCP}.metadata": {
         **dict.fromkeys(("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"), dict),
         **{"MetadataIndex": dict, "StorageMeta": dict, "TensorProperties": tuple},
@@ -299,8 +299,8 @@ def _inert(name: str, arguments: bool = False, **options: Any) -> Known:
 
 def _all() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {}
-    for module, kinds in _ENUMERATIONS.items():
-        names |= {(module, kind): _inert(f"{module}.{kind}", arguments=True, members=True) for kind in kinds}
+    for module, members in _ENUMERATIONS.items():
+        names |= {(module, kind): _inert(f"{module}.{kind}", arguments=True, members=True) for kind in members}
     for module, states in _DATA.items():
         names |= {(module, kind): _inert(f"{module}.{kind}", arguments=module == "_io", state=state) for kind, state in states.items()}
     names["transformer_engine.common.recipe", "_FormatHelper"] = _inert("transformer_engine.common.recipe._FormatHelper", arguments=True)
@@ -310,7 +310,10 @@ def _all() -> dict[tuple[str, str], Any]:
     for module in ("torch", "torch.storage"):
         names |= {(module, name): Known(f"{module}.{name}") for name in STORAGES}
     for module in ("builtins", "__builtin__"):
-        kinds = {**{name: _empty(kind) for name, kind in _EMPTY.items()}, **{name: _number(kind) for name, kind in _NUMBERS.items()}}
+        kinds: dict[str, Callable[..., Any]] = {
+            **{name: _empty(kind) for name, kind in _EMPTY.items()},
+            **{name: _number(kind) for name, kind in _NUMBERS.items()},
+        }
         kinds |= {"complex": _complex, "set": _set, "frozenset": _set, "dict": _ordered}
         names |= {(module, name): Known(f"builtins.{name}", make) for name, make in kinds.items()}
         names |= {(module, "str"): Known("builtins.str"), (module, "getattr"): Known("builtins.getattr")}

@@ -17,7 +17,8 @@ _KEYS = 624
 
 def get() -> dict[str, Any]:
     """Return the three states."""
-    name, keys, place, has_normal, normal = numpy.random.get_state()
+    drawn: Any = numpy.random.get_state()
+    name, keys, place, has_normal, normal = drawn
     stored = (name, torch.from_numpy(keys.astype(numpy.int64)), place, has_normal, normal)
     return {"python": random.getstate(), "numpy": stored, "torch": torch.get_rng_state()}
 

@@ -8,7 +8,7 @@ returned here is what is used: nothing else in this repository unpickles a file 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
@@ -109,7 +109,7 @@ def check_checkpoint(folder: str | Path) -> Metadata:
 def in_place_of_torch_load() -> Iterator[None]:
     """Let every torch.load read with this module: for libraries that load what was saved by themselves."""
     before = torch.load
-    torch.load = _load
+    torch.load = cast(Any, _load)
     try:
         yield
     finally:

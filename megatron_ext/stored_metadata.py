@@ -63,7 +63,8 @@ def _tensors(stored: Any) -> dict[str, Any]:
             tensors[name] = dcp.BytesStorageMetadata()
             continue
         fields = _record(value, _TENSOR)
-        size, chunks = fields.get("size"), fields.get("chunks")
+        size: Any = fields.get("size")
+        chunks: Any = fields.get("chunks")
         check_sizes(size)
         need(type(chunks) is list, "a tensor without parts")
         parts += len(chunks)
@@ -78,14 +79,15 @@ def _tensors(stored: Any) -> dict[str, Any]:
 
 def _properties(value: Any) -> dcp.TensorProperties:
     need(type(value) is Inert and value.known is _PROPERTIES and type(value.state) is tuple, "a tensor without its type")
-    dtype = value.state[0] if value.state else None
+    dtype: Any = value.state[0] if value.state else None
     need(type(dtype) is torch.dtype, "a tensor without its type")
     return dcp.TensorProperties(dtype=dtype)
 
 
 def _chunk(value: Any, whole: tuple[int, ...], name: str) -> dcp.ChunkStorageMetadata:
     fields = _record(value, _CHUNK)
-    offsets, sizes = fields.get("offsets"), fields.get("sizes")
+    offsets: Any = fields.get("offsets")
+    sizes: Any = fields.get("sizes")
     check_sizes(offsets)
     check_sizes(sizes)
     fits = len(offsets) == len(sizes) == len(whole) and all(
@@ -111,7 +113,9 @@ def _places(stored: Any, tensors: dict[str, Any]) -> dict[Any, Any]:
 
 def _place(value: Any) -> _StorageInfo:
     fields = _record(value, _PLACE)
-    path, offset, length = (fields.get(name) for name in ("relative_path", "offset", "length"))
+    path: Any = fields.get("relative_path")
+    offset: Any = fields.get("offset")
+    length: Any = fields.get("length")
     need(type(path) is str, "a place without a file")
     if not _PLAIN_NAME.fullmatch(path) or path in (".", ".."):
         raise ValueError(f"it points outside its folder: {path[:200]!r}")

@@ -19,6 +19,7 @@ from evaluation import run as evaluate
 from finetune import chat, sample, train
 from galen.errors import DataError, UsageError
 from tests.conftest import run as command_line
+from tests.megatron_ext import attack_pickles
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,23 @@ def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path, s
         for folder in (tmp_path / "whole", run)
     ]
     assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_an_attacked_checkpoint_is_not_gone_on_from(recipe_file, tmp_path, start_forked, name):
+    started = start_forked(1, recipe_file, "training.max_steps=4", "training.save_interval=2", "training.validation_interval=2")
+    assert started.wait()[0] == [0]
+    run, mark = tmp_path / "run", tmp_path / "was-run"
+    shutil.rmtree(run / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(run / "adapter")
+    (run / "manifest.json").unlink()
+    path = run / "checkpoints" / "checkpoint-2" / name
+    attack = attack_pickles.call(attack_pickles.name("os", "system"), attack_pickles.text(f"touch {mark}"))
+    path.write_bytes(attack_pickles.archive(attack_pickles.whole(attack)))
+    again = start_forked(1, recipe_file, "training.max_steps=4", "training.save_interval=2", "training.validation_interval=2")
+    codes, written = again.wait()
+    assert codes == [1] and f"error: {path} asks to run os.system" in written.replace("the random states in ", ""), written
+    assert "Traceback" not in written and not mark.exists() and not (run / "adapter").exists()
 
 
 def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, tmp_path):
