@@ -1,6 +1,7 @@
 """One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -13,10 +14,11 @@ from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.dict_utils import merge
 from megatron.core.dist_checkpointing.mapping import apply_factory_merges
-from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy, get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
 from megatron.core.dist_checkpointing.utils import extract_sharded_base, force_all_tensors_to_non_fp8
 from megatron.core.dist_checkpointing.validation import StrictHandling, determine_global_metadata, validate_integrity_and_strict_load
 from torch.distributed.checkpoint.api import CheckpointException
@@ -94,7 +96,7 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     reader = CheckedReader(folder, _checked(folder))
     try:
-        strategy = FullyParallelLoadStrategyWrapper(get_default_load_sharded_strategy(str(folder)), _replicas())
+        strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), _replicas())
         if not getattr(strategy, "stream_ckpt_dequant", False):
             force_all_tensors_to_non_fp8(state)
         state, nonpersistent, factories = load_preprocess(state)
@@ -124,6 +126,7 @@ def _checked(folder: Path) -> Metadata:
     metadata: Metadata | None = None
     if torch.distributed.get_rank() == 0:
         try:
+            _check_form(folder)
             metadata = safe_pickle.check_checkpoint(folder)
             if not _NEWER and not (folder / "common.pt").is_file():
                 wrong = f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"
@@ -134,3 +137,16 @@ def _checked(folder: Path) -> Metadata:
     if found[0]:
         raise DataError(found[0])
     return found[1]
+
+
+def _check_form(folder: Path) -> None:
+    """Check that a checkpoint is of the one form that is read here."""
+    path = folder / "metadata.json"
+    try:
+        form = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not a distributed checkpoint: {path.name} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    if not isinstance(form, dict) or form.get("sharded_backend") != torch_dist.BACKEND["sharded_backend"]:
+        raise DataError(f"{path} does not speak of a torch_dist checkpoint")

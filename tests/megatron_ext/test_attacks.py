@@ -26,6 +26,7 @@ from checkpoints_convert import (
     nemo_to_megatron,
     verify,
 )
+from evaluation import megatron_checkpoint
 from galen.errors import DataError, GalenError
 from megatron_ext import checkpointing, dist_checkpoint, layout, platforms, safe_pickle
 from megatron_ext.recipe import Parallel
@@ -363,3 +364,11 @@ def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretra
     codes, written = pretrain_forked(1, f"output={output}", output=output, check=False)
     assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
     assert not mark.exists()
+
+
+def test_evaluation_does_not_score_an_attacked_checkpoint(tmp_path, checkpoint):
+    mark = tmp_path / "was-run"
+    path = attacked(checkpoint, tmp_path / "attacked", in_metadata, mark)
+    with pytest.raises(DataError, match=rf"{path} asks to run os\.system"):
+        megatron_checkpoint.export(tmp_path / "attacked", 0, tmp_path / "output")
+    assert not mark.exists() and not (tmp_path / "output").exists()
