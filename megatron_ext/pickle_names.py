@@ -127,6 +127,7 @@ _DATA: dict[str, dict[str, type]] = {  # data classes, with the type of their st
     f"{_CORE}.dist_checkpointing.strategies.torch": {"MCoreMetadata": dict},  # of Megatron Core 0.15, in place of Metadata
     f"{_CORE}.optimizer.optimizer_config": {"OptimizerConfig": dict},
     f"{_CORE}.rerun_state_machine": {"RerunErrorInjector": dict},
+    f"{_CORE}.transformer.pipeline_parallel_layer_layout": {"PipelineParallelLayerLayout": dict},
     "transformer_engine.common.recipe": {"DelayedScaling": dict},
     "_io": {"BytesIO": tuple},
 }
