@@ -82,8 +82,9 @@ class Machine:
 
     def forbidden(self, what: str) -> DataError:
         """Return the error that says what the pickle wants to run."""
+        shown = "".join(letter if letter.isprintable() else "?" for letter in what[:200])
         return DataError(
-            f"{self.source} asks to run {what}, which no checkpoint does; nothing was run. "
+            f"{self.source} asks to run {shown}, which no checkpoint does; nothing was run. "
             "The file is not what it seems: do not load it with any other program either"
         )
 
@@ -177,7 +178,7 @@ class Machine:
         elif pair in NAMES:
             self.push(NAMES[pair])
         else:
-            raise self.forbidden(f"{module}.{name}"[:200])
+            raise self.forbidden(f"{module}.{name}")
 
     def call(self, known: Any, arguments: Any) -> Any:
         """Return what a known name makes of arguments."""

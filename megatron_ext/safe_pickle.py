@@ -31,9 +31,7 @@ def read_pickle(path: str | Path) -> Any:
     Raises:
         DataError: it is damaged, or names what such files do not hold.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is no file")
+    path = _file(path)
     with path.open("rb") as file:
         data = file.read(_LARGEST)
     found = _whole(Machine(data, path, limits=_METADATA))
@@ -72,12 +70,20 @@ def read_archive(path: str | Path, offset: int = 0, length: int | None = None) -
     Raises:
         DataError: it is damaged, or names what such files do not hold.
     """
-    path = Path(path)
+    path = _file(path)
     length = path.stat().st_size - offset if length is None else length
     with path.open("rb") as file:
         archive = StoredArchive(path, file, offset, length)
         found = _whole(Machine(archive.pickle(), path, archive.storage))
     return pickle_values.check(found, path)
+
+
+def _file(path: str | Path) -> Path:
+    """Return a path that is that of a file, or of nothing; a pipe would be waited for without end."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a file")
+    return path
 
 
 def _whole(machine: Machine) -> Any:

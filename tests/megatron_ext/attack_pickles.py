@@ -99,6 +99,7 @@ def commands(mark):
         "a dotted name through parallel_state": dotted(parallel, "torch.os.system") + b"(" + shell + b"tR",
         "a dotted name through a class of the list": dotted("pathlib", "PosixPath.touch") + b"(" + path + b"tR",
         "a dotted name through argparse": dotted("argparse", "Namespace.__init__.__globals__"),
+        "a name of several lines": dotted("os", "system\n\x1b[2Jerror: none") + b"(" + shell + b"tR",
         "a dotted name in the module": dotted("os.path", "os.system") + b"(" + shell + b"tR",
         "a member of parallel_state": call(getter, name(parallel, "os"), text("system")) + b"(" + shell + b"tR",
         "a module of Megatron": name(parallel, "os") + b"(tR",
