@@ -70,10 +70,10 @@ def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | 
     pieces = model if isinstance(model, list) else [model]
     wanted = {name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}
     force_all_tensors_to_non_fp8(wanted)  # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
-    names = {name: list(part) for name, part in wanted.items()}
+    names = {name: set(part) for name, part in wanted.items()}
     loaded = load_sharded(wanted, folder)
     for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
-        weights = {key: loaded[name][key] for key in names[name]}  # a file may hold others, of which a module would make something
+        weights = {key: value for key, value in loaded[name].items() if key in names[name]}  # a file may add some for a module to unpickle
         piece.load_state_dict(weights, strict=False)
         for key, weight in piece.named_parameters():
             if hasattr(weight, "get_high_precision_init_val"):  # kept in FP8: what the optimizer will start from, random so far
