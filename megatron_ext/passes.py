@@ -1,6 +1,5 @@
 """How often data are read: passes over what a file holds, none of which shares a sequence with another."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -32,19 +31,22 @@ class Passes(torch.utils.data.Dataset):
     """
 
     def __init__(self, once: Samples, samples: int, seed: int) -> None:
-        self.once, self._samples = once, samples
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(_shuffled, len(once), seed))
+        self.once, self._samples, self._seed = once, samples, seed
+        self._order: tuple[int, Any] = (0, range(len(once)))  # the pass that was read last, and its order
 
     def __len__(self) -> int:
         return self._samples
 
     def __getitem__(self, sample: int) -> Mapping[str, Tensor]:
         number, place = divmod(sample, len(self.once))
-        return self.once[int(self._order(number)[place]) if number else place]
+        if number != self._order[0]:
+            self._order = (number, self._order_of(number))
+        return self.once[int(self._order[1][place])]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the cache behind, which cannot go to another process."""
-        raise TypeError("a dataset of passes is handed to other processes by fork alone")
+    def _order_of(self, number: int) -> Any:
+        if number == 0:
+            return range(len(self.once))
+        return numpy.random.default_rng([self._seed, number]).permutation(len(self.once)).astype(numpy.int32)
 
 
 class ReadOnce(torch.utils.data.Dataset):
@@ -61,7 +63,9 @@ class ReadOnce(torch.utils.data.Dataset):
     def __init__(self, files: Sequence[Samples], samples: int, seed: int) -> None:
         self._files = files
         self._bounds = numpy.cumsum([0, *(len(file) for file in files)])
-        self._chosen = numpy.random.default_rng(seed).permutation(self._bounds[-1])[:samples]
+        self.available = int(self._bounds[-1])
+        """Samples that the files have."""
+        self._chosen = numpy.random.default_rng(seed).permutation(self.available)[:samples]
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -73,8 +77,3 @@ class ReadOnce(torch.utils.data.Dataset):
         place = int(self._chosen[sample])
         file = int(numpy.searchsorted(self._bounds, place, side="right")) - 1
         return self._files[file][place - int(self._bounds[file])]
-
-
-def _shuffled(size: int, seed: int, number: int) -> numpy.ndarray[Any, Any]:
-    """Return the order of one pass."""
-    return numpy.random.default_rng([seed, number]).permutation(size).astype(numpy.int32)

@@ -92,6 +92,9 @@ class Data:
     """Let a token attend to its own document only (and count positions from the document's start)."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
+    warn_above_epochs: float = Field(default=4.0, gt=0)
+    """Warn where the run reads a source more often than this: up to four epochs repeated text is worth nearly as much as new text
+    (Muennighoff et al. 2023)."""
     num_workers: int = Field(default=2, ge=0)
     """Processes that read ahead, for each training process; 0 reads in the process itself."""
 
