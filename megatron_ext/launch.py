@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
+from megatron_ext import watchdog
 
 _KILLED = "a process of the run was killed by the system, most likely for lack of memory"
 
@@ -61,6 +62,21 @@ def advice() -> str:
         "training.recompute_granularity=full or a smaller data.num_workers, and start the same command again: it goes on from the last "
         "checkpoint"
     )
+
+
+def lost(error: RuntimeError, run: Path) -> DataError | None:
+    """Return what to say where a library's error means that another process has ended: a process of the run, or one that reads ahead."""
+    if not any(words in str(error) for words in _LOST):
+        return None
+    gone = [f"rank {note['rank']} (process {note['pid']})" for note in watchdog.notes(run) if watchdog.is_gone(note)]
+    who = f"{' and '.join(gone)} of the run" if gone else "a process of the run, or one that reads its data,"
+    return DataError(
+        f"{who} has ended ({one_line(error)[:150]}). If it said nothing, and nobody ended it, the system has killed it, most likely for "
+        f"lack of memory: {advice()}"
+    )
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DataLoader worker")
 
 
 def command() -> str:

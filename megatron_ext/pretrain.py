@@ -21,7 +21,7 @@ from galen import cli, lock, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, launch, weights_and_biases
+from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
 from megatron_ext.recipe import Recipe, check_layout
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
 
@@ -32,7 +32,7 @@ _MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_eve
 _MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
 _MAY_CHANGE |= {"model.architecture", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
 _MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
-_MAY_CHANGE |= {"data.warn_above_epochs"}
+_MAY_CHANGE |= {"data.warn_above_epochs", "resilience.check_memory"}
 _MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
 
 
@@ -72,14 +72,29 @@ def pretrain(run: Recipe) -> int:
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
+    platforms.current().check_memory(architecture, run)
     with contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
-        reason = trainer.run()
+        reason = _train(trainer, output)
         if trainer.log:
             _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
+
+
+def _train(trainer: Any, output: Path) -> str | None:
+    """Run the training; return why it stopped early.
+
+    Raises:
+        DataError: among others, a process that this one waits for has ended.
+    """
+    try:
+        return trainer.run()
+    except RuntimeError as error:
+        if (told := launch.lost(error, output)) is None:
+            raise
+        raise told from error
 
 
 def _tokenizer(run: Recipe) -> Path:
@@ -96,6 +111,7 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
         done = f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
     else:
         done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
+    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}")
     _say(f"{done}; to go on: {launch.command()}")
 
 
@@ -243,6 +259,7 @@ def _start_folder(run: Recipe) -> None:
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     (output / STOPPED).unlink(missing_ok=True)
+    watchdog.forget(output)
     write_text(output / RECIPE, recipe.dump(run))
 
 

@@ -230,6 +230,8 @@ class Resilience:
     """Save and stop when this file appears; RUN/stop when not given."""
     distributed_timeout_minutes: float = Field(default=10.0, gt=0)
     """A run in which a process shows no progress for so long is ended, naming who waits for whom."""
+    check_memory: bool = True
+    """Refuse a run on CPUs that needs more memory, by an estimate, than the machine has free."""
     straggler_interval: int = Field(default=100, ge=0)
     """Steps between two comparisons of the processes' speed; 0 for none."""
     straggler_ratio: float = Field(default=1.3, gt=1)

@@ -214,7 +214,9 @@ class Cluster:
                 self.command("scontrol", "update", f"JobId={number}", "StartTime=now+2", check=False)
         return job
 
-    def until(self, number: int | str, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str) -> dict[str, str]:
+    def until(
+        self, number: int | str, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str
+    ) -> dict[str, str]:
         """Wait until `ready`, given what Slurm knows of a job, is true; fail when the job ends before. Return what Slurm knows."""
 
         def look() -> dict[str, str] | None:
