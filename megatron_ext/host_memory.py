@@ -1,6 +1,7 @@
 """Whether a run on CPUs fits into the memory of this machine: asked before it starts, since the system kills what does not."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,18 +116,21 @@ def check(architecture: Architecture, run: Recipe) -> None:
 
 
 def _what_fits(architecture: Architecture, run: Recipe, processes: int, here: int, free: float) -> str:
-    """Say with which change of the recipe, or of the number of processes, a run fits."""
+    """Say with which change of the recipe, or of the number of processes, a run fits; shorter sequences come last."""
     numbers = [processes >> halved for halved in range(processes.bit_length())] if here == processes else [processes]
-    for number in numbers:
-        for changed, words in _smaller(run):
+    lengths = [run.data.seq_length >> halved for halved in range(32) if run.data.seq_length >> halved >= SHORTEST]
+    for length, number in itertools.product(lengths, numbers):
+        shorter = dataclasses.replace(run, data=dataclasses.replace(run.data, seq_length=length))
+        for changed, words in _smaller(shorter):
             if _is_possible(architecture, changed, number) and machine_bytes(architecture, changed, number, min(here, number)) <= free:
-                fewer = [] if number == processes else [f"{number} {'process' if number == 1 else 'processes'} (--nproc-per-node {number})"]
-                return "It fits with " + " and ".join([*fewer, *([" ".join(words)] if words else [])])
+                fewer = [] if number == processes else [f"--nproc-per-node {number}"]
+                less = [] if length == run.data.seq_length else [f"data.seq_length={length}"]
+                return f"It fits with {' '.join([*fewer, *words, *less])}"
     return "Nothing smaller fits: take a smaller model or a larger machine"
 
 
 def _smaller(run: Recipe) -> Iterator[tuple[Recipe, list[str]]]:
-    """Yield recipes that need less and less memory, each with the words of the command line that make it of `run`."""
+    """Yield a recipe and ones that need less memory for the same work, each with the words of the command line that make it."""
     words: list[str] = []
     yield run, words
     if run.training.micro_batch_size > 1:
@@ -135,12 +139,7 @@ def _smaller(run: Recipe) -> Iterator[tuple[Recipe, list[str]]]:
         yield run, words
     if run.training.recompute_granularity is None:
         run = dataclasses.replace(run, training=dataclasses.replace(run.training, recompute_granularity="full"))
-        words = [*words, "training.recompute_granularity=full"]
-        yield run, words
-    for length in (run.data.seq_length >> halved for halved in range(1, 32)):
-        if length < SHORTEST:
-            return
-        yield dataclasses.replace(run, data=dataclasses.replace(run.data, seq_length=length)), [*words, f"data.seq_length={length}"]
+        yield run, [*words, "training.recompute_granularity=full"]
 
 
 def _is_possible(architecture: Architecture, run: Recipe, processes: int) -> bool:

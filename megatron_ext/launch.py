@@ -1,12 +1,12 @@
 """The processes of a run on one machine: how they are started, what is told when one ends, and the command that started them."""
 
+import contextlib
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -32,7 +32,7 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds for a checkpoint after Ctrl-C
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it reports, the processes have said
+    logging.disable(logging.ERROR)  # what it reports, the processes have said
     options = ["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments]
     try:
         torchrun.run(torchrun.parse_args(options))
@@ -83,10 +83,8 @@ def command() -> str:
     """Return the command line that started this run, as a shell would take it."""
     words = list(sys.orig_argv)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        try:
+        with contextlib.suppress(psutil.Error):
             words = psutil.Process(os.getppid()).cmdline() or words
-        except psutil.Error:
-            pass
-    if len(words) > 1 and Path(words[0]).name.startswith("python") and not words[1].startswith("-"):
-        words = [Path(words[1]).name, *words[2:]] if Path(words[1]).name == "torchrun" else words
+    if len(words) > 1 and Path(words[1]).name == "torchrun":
+        words = words[1:]  # a script, which its interpreter was called with
     return shlex.join([Path(words[0]).name, *words[1:]])

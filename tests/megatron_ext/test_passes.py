@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from galen import recipe as recipes
 from megatron_ext import tokenised_data
 from megatron_ext.passes import ReadOnce
 from megatron_ext.recipe import Recipe
-from galen import recipe as recipes
 from tests.megatron_ext.conftest import RECIPE, log, write
 
 EOD = 0
