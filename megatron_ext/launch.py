@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -45,10 +46,12 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> int:
 
 def _code(codes: Collection[int]) -> int:
     """Return the exit code of a run from those of its processes, negative where a signal ended one."""
-    if -9 in codes:
-        raise DataError(f"{_KILLED}: {advice()}")
     told = [code for code in codes if code > 0]
-    return min(told, key=_COMMON.index) if told and set(told) <= set(_COMMON) else max(told, default=128 - min(codes))
+    if told:  # by a process that has said why
+        return min(told, key=_COMMON.index) if set(told) <= set(_COMMON) else max(told)
+    if -signal.SIGKILL in codes:
+        raise DataError(f"{_KILLED}: {advice()}")
+    return 128 - min(codes)
 
 
 _COMMON = [2, 1, 75]

@@ -1,7 +1,8 @@
 """Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
 
 Three kills hit processes that started by themselves, one of them while they start, the others those of `torchrun`; GALEN_KILLS sets
-how many there are in all (8). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has imported the libraries.
+how many there are in all (8). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
+imported the libraries.
 """
 
 import contextlib
