@@ -276,6 +276,8 @@ class _Documents:
         dataset = BlendedMegatronDatasetBuilder(GPTDataset, [0, None, 0], lambda: True, config).build()[1]
         if dataset is None or not len(dataset):
             raise DataError(f"{prefix}.bin has too few tokens: a prediction needs two")
+        # what the core keeps for all sequences is the mask of the first that it was asked for, padding included
+        dataset.masks_and_position_ids_are_cacheable = False
         return dataset
 
     def repeated(self, prefix: str, samples: int) -> Passes:

@@ -100,6 +100,15 @@ def test_no_sequence_holds_a_repetition(built, lengths):
         assert len(predicted) == starts[-1] - 1 == len(set(predicted))  # all but the first of the pass
 
 
+def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
+    data = built([[1] * 70])
+    tokens = [len(read(data.train.once[place])) for place in (*range(3), *range(3))]
+    again = built([[1] * 70]).train.once
+    padded = min(range(3), key=lambda place: tokens[place])
+    assert sorted(tokens[:3]) == [6, 33, 33]
+    assert [len(read(again[place])) for place in (padded, *range(3))] == [6, *tokens[:3]]
+
+
 def test_later_passes_have_another_order(built):
     data = built([[n] * 33 for n in range(20)], "training.train_iters=40")
     size = len(data.train.once)
