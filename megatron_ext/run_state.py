@@ -133,7 +133,7 @@ def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
     if holder is not None or not signs:
         signs.append(folder / "recipe.yaml")  # written anew at each start
     age = time.time() - max(path.stat().st_mtime for path in signs)
-    if age > (SILENT_SECONDS if notes or train else STARTING_SECONDS):
+    if age > (SILENT_SECONDS if notes else STARTING_SECONDS):
         return f"no sign of life for {age / 60:,.0f} minutes", True
     if gone:
         ranks = ", ".join(str(note["rank"]) for note in gone)
