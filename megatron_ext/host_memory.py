@@ -118,7 +118,8 @@ def check(architecture: Architecture, run: Recipe) -> None:
 def _what_fits(architecture: Architecture, run: Recipe, processes: int, here: int, free: float) -> str:
     """Say with which change of the recipe, or of the number of processes, a run fits; shorter sequences come last."""
     numbers = [processes >> halved for halved in range(processes.bit_length())] if here == processes else [processes]
-    lengths = [run.data.seq_length >> halved for halved in range(32) if run.data.seq_length >> halved >= SHORTEST]
+    shorter_ones = (run.data.seq_length >> halved for halved in range(1, 32))
+    lengths = [run.data.seq_length, *(length for length in shorter_ones if length >= SHORTEST)]
     for length, number in itertools.product(lengths, numbers):
         shorter = dataclasses.replace(run, data=dataclasses.replace(run.data, seq_length=length))
         for changed, words in _smaller(shorter):

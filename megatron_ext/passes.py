@@ -55,7 +55,7 @@ class ReadOnce(torch.utils.data.Dataset):
     Behind the last one come empty ones, without a token that counts, which fill up the processes' batches.
 
     Args:
-        files: a dataset for each file, which holds each document once.
+        files: a dataset for each file, which holds each document once, in random order.
         samples: how many are wanted; where the files have more, a sample of them is taken.
         seed: decides which.
     """
@@ -65,7 +65,9 @@ class ReadOnce(torch.utils.data.Dataset):
         self._bounds = numpy.cumsum([0, *(len(file) for file in files)])
         self.available = int(self._bounds[-1])
         """Samples that the files have."""
-        self._chosen = numpy.random.default_rng(seed).permutation(self.available)[:samples]
+        mixed = len(files) > 1  # each file is in a random order of its own
+        order = numpy.random.default_rng(seed).permutation(self.available) if mixed else numpy.arange(self.available)
+        self._chosen = order[:samples]
 
     def __len__(self) -> int:
         return len(self._chosen)
