@@ -114,6 +114,8 @@ def test_a_second_start_is_told_who_is_there(start, tmp_path):
     deadline = time.monotonic() + 300
     while log(output, "train")[-1]["step"] == since:  # the first goes on
         assert time.monotonic() < deadline, run.written.read_text()
+    os.kill(run.pids[0], signal.SIGTERM)
+    assert run.wait()[0] == [75, 75]
 
 
 @pytest.mark.multiprocess
