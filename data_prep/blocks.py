@@ -19,6 +19,9 @@ from galen.errors import DataError, UsageError
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
 TABLES = (".parquet", ".arrow")
+LONGEST_LINE = 64 << 20
+"""Bytes of a line, its end included, that is still a record; of a longer one only its length is taken note of."""
+PIECE = 1 << 20
 ENDINGS = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *PACKED)) + TABLES
 STDIN = Path("-")
 
@@ -59,7 +62,16 @@ class Block:
     """Bytes of the part, as it lies on the disk, read up to its end."""
 
     data: Any = None
-    """Its lines as bytes, its rows as an Arrow record batch, or None: bytes start to end of a plain file."""
+    """Its lines as bytes, its rows as an Arrow record batch, or None: bytes start to end of a plain file. `LongLine` for one that is too
+    long."""
+
+
+@dataclass(frozen=True, slots=True)
+class LongLine:
+    """A line that is too long to be a record."""
+
+    length: int
+    """Bytes, those of the line's end included."""
 
 
 def is_plain(path: Path) -> bool:
@@ -167,8 +179,7 @@ def line_start(path: Path, offset: int, size: int) -> int:
         return max(min(offset, size), 0)
     with path.open("rb") as file:
         file.seek(offset - 1)
-        file.readline()
-        return file.tell()
+        return offset - 1 + _pass_line(file)
 
 
 def _plain_blocks(index: int, part: Part, size: int, skip: int) -> Iterator[Block]:
@@ -179,30 +190,65 @@ def _plain_blocks(index: int, part: Part, size: int, skip: int) -> Iterator[Bloc
             stop = min(start + size, end)
             if stop < end:
                 file.seek(stop - 1)
-                file.readline()
-                stop = file.tell()
-            yield Block(index, start, stop, stop - part.start)
+                stop += _pass_line(file) - 1
+            if stop - start <= size or stop - start <= LONGEST_LINE:
+                yield Block(index, start, stop, stop - part.start)
+            else:
+                yield from _around_long_line(file, Block(index, start, stop, stop - part.start), size)
             start = stop
+
+
+def _pass_line(file: BinaryIO) -> int:
+    """Read on to the end of a line, in little memory; return how many bytes that were."""
+    length = 0
+    while data := file.readline(PIECE):
+        length += len(data)
+        if data.endswith(b"\n"):
+            break
+    return length
+
+
+def _around_long_line(file: BinaryIO, block: Block, size: int) -> Iterator[Block]:
+    """Yield a block of a plain file, the last line of which goes far over its size, as whole lines and that one."""
+    file.seek(block.start)
+    head = file.read(size)
+    line = block.start + head.rfind(b"\n") + 1
+    if line > block.start:
+        yield Block(block.part, block.start, line, block.position - (block.end - line))
+    length = block.end - line
+    yield Block(block.part, line, block.end, block.position, LongLine(length) if length > LONGEST_LINE else None)
 
 
 def _stream_blocks(index: int, path: Path, size: int, skip: int, taken: Callable[[bytes], None] | None) -> Iterator[Block]:
     raw: BinaryIO = sys.stdin.buffer if path == STDIN else path.open("rb")
     with raw:
-        start, held = skip, b""
+        start, held, passed = skip, b"", 0
         for data in _unpacked(raw, path.suffix):
             if taken is not None and path == STDIN:
                 taken(data)
             if skip:
                 data, skip = data[skip:], max(skip - len(data), 0)
+            if passed:  # inside a line that is too long
+                cut = data.find(b"\n") + 1
+                passed += cut or len(data)
+                if not cut:
+                    continue
+                yield Block(index, start, start + passed, _position(raw, path), LongLine(passed))
+                start, data, passed = start + passed, data[cut:], 0
             data, first = held + data, 0
             while len(data) - first >= size:
                 cut = data.rfind(b"\n", first, first + size) + 1 or data.find(b"\n", first + size) + 1
                 if not cut:
                     break
-                yield Block(index, start, start + cut - first, _position(raw, path), data[first:cut])
+                whole = data[first:cut] if cut - first <= max(size, LONGEST_LINE) else LongLine(cut - first)
+                yield Block(index, start, start + cut - first, _position(raw, path), whole)
                 start, first = start + cut - first, cut
             held = data[first:]
-        if held:
+            if len(held) > max(size, LONGEST_LINE):
+                held, passed = b"", len(held)
+        if passed:
+            yield Block(index, start, start + passed, _position(raw, path), LongLine(passed))
+        elif held:
             yield Block(index, start, start + len(held), _position(raw, path), held)
 
 
@@ -217,28 +263,73 @@ def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
         EOFError: the last packed stream is cut off.
     """
     if suffix not in PACKED:
-        while data := raw.read(1 << 20):
+        while data := raw.read(PIECE):
             yield data
         return
-    unit: Any = None
+    unit: _Unpacker | None = None
     while data := raw.read(1 << 16):
         while data:
             if unit is None and not (data := data.lstrip(b"\0") if suffix == ".gz" else data):
                 break
-            unit = unit or _unpacker(suffix)
-            yield unit.decompress(data)
-            data = unit.unused_data if unit.eof else b""
+            unit = unit or _UNPACKERS[suffix]()
+            yield from unit.pieces(data)
+            data = unit.rest
             unit = None if unit.eof else unit
     if unit is not None:
         raise EOFError("it ends too early")
 
 
-def _unpacker(suffix: str) -> Any:
-    if suffix == ".gz":
-        return zlib.decompressobj(wbits=31)
-    if suffix == ".bz2":
-        return bz2.BZ2Decompressor()
-    return zstandard.ZstdDecompressor().decompressobj()
+class _Unpacker:
+    """Unpacks one packed stream; however much comes of a little input, only a piece of it is held at a time."""
+
+    eof = False
+    rest = b""
+    """What follows the stream's end."""
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the next bytes give."""
+        raise NotImplementedError
+
+
+class _Gzip(_Unpacker):
+    def __init__(self) -> None:
+        self._unit = zlib.decompressobj(wbits=31)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while piece := self._unit.decompress(data, PIECE):
+            yield piece
+            data = self._unit.unconsumed_tail
+        self.eof, self.rest = self._unit.eof, self._unit.unused_data
+
+
+class _Bzip2(_Unpacker):
+    def __init__(self) -> None:
+        self._unit = bz2.BZ2Decompressor()
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        yield self._unit.decompress(data, PIECE)
+        while not self._unit.needs_input and not self._unit.eof:
+            yield self._unit.decompress(b"", PIECE)
+        self.eof, self.rest = self._unit.eof, self._unit.unused_data
+
+
+class _Zstd(_Unpacker):
+    """zstandard bounds no output, but a block of 4 bytes gives at most 128 KiB: so little input is taken at a time."""
+
+    _INPUT = 1 << 10
+
+    def __init__(self) -> None:
+        self._unit = zstandard.ZstdDecompressor().decompressobj()
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        for first in range(0, len(data), self._INPUT):
+            yield self._unit.decompress(data[first : first + self._INPUT])
+            if self._unit.eof:
+                self.eof, self.rest = True, self._unit.unused_data + data[first + self._INPUT :]
+                break
+
+
+_UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".zst": _Zstd}
 
 
 def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:

@@ -35,6 +35,17 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def folder_of(path: str) -> str:
+    """Return the folder of a file, or the address of what holds it."""
+    folder, slash, _ = path.rpartition("/")
+    return folder or slash or "."
+
+
+def name_of(path: str) -> str:
+    """Return a file's name in its folder."""
+    return path.rpartition("/")[2]
+
+
 def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
     """Return path and size of the files that a path or address names: one, those below a folder with one of `endings`, a glob's.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.blocks import Block, Part, read_range
+from data_prep.blocks import LONGEST_LINE, Block, LongLine, Part, read_range
 from data_prep.fast_encoder import Engine
 from data_prep.records import Bad, Records, parse
 from data_prep.sequences import Documents, Ids, Shape, build
@@ -49,8 +49,6 @@ class Task:
     dtype: np.dtype[Any]
     tokenizer: TextTokenizer
     engine: Engine
-    lock: Any = None
-    """The job's lock file: a worker must not hold it when the command is gone."""
 
 
 def work(task: Task, block: Block, room: Ids) -> Result:
@@ -71,6 +69,9 @@ def work(task: Task, block: Block, room: Ids) -> Result:
 
 
 def _records(task: Task, block: Block) -> Records:
+    if isinstance(block.data, LongLine):
+        detail = f"{block.data.length:,} bytes in one line; the limit is {LONGEST_LINE:,}"
+        return Records([[] for _ in task.keys], bad=[Bad(0, "too long", detail)])
     data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
     return parse(data, task.keys, chat=task.shape.message is not None)
 

@@ -11,6 +11,7 @@ bucket of about 4 million.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,40 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
+from data_prep.raw_files import folder_of, name_of
 from data_prep.readers.medline import DELETED, KEEP, SUPERSEDED, MedlineReader
 from data_prep.readers.options import ReaderOptions
-from galen.errors import DataError
+from data_prep.readers.process import read_files
+from data_prep.readers.record import Record
 
 EVENT = np.dtype([("key", "<u8"), ("deletion", "?")])
 _VERSION_BITS = 8
+_MOST_DIGITS = 15
 _BUCKET_ROWS = 4_000_000
 
 
 def event_key(pmid: str, version: str | None) -> int:
-    """Return PMID and version as one sortable number; 0, which stands for no PMID, for what is no number."""
-    if not pmid.isdecimal():
+    """Return PMID and version as one sortable number; 0, which stands for no PMID, for what is no number or none of this size."""
+    if not pmid.isdecimal() or len(pmid) > _MOST_DIGITS:
         return 0
-    number = int(version) if version and version.isdecimal() else 1
+    number = int(version[:_MOST_DIGITS]) if version and version.isdecimal() else 1
     return int(pmid) << _VERSION_BITS | min(number, 2**_VERSION_BITS - 1)
+
+
+class PmidReader(MedlineReader):
+    """Yields the PMIDs of each record, with their keys; what is wrong with a file, the reader proper meets again and reports."""
+
+    name = "versions"
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the PMIDs of a record: one, or those that are deleted."""
+        element, _ = record.content
+        deletion = element.tag == "DeleteCitation"
+        article = element.tag == "PubmedArticle"
+        for found in element.findall("PMID") if deletion else element.findall("MedlineCitation/PMID")[:1] if article else ():
+            pmid = (found.text or "").strip()
+            if pmid:
+                yield Document("", pmid, metadata={"key": event_key(pmid, found.get("Version")), "deletion": deletion})
 
 
 class VersionWriter(PipelineStep):
@@ -51,21 +71,10 @@ class VersionWriter(PipelineStep):
     def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Write the rows; there are no documents to pass on."""
         path, options = self.files[rank]
-        folder, slash, name = path.rpartition("/")
-        keys: list[int] = []
-        deletions: list[bool] = []
-        try:
-            for element in MedlineReader(folder or slash or ".", options).records(name):
-                deletion = element.tag == "DeleteCitation"
-                for found in element.findall("PMID") if deletion else element.findall("MedlineCitation/PMID")[:1]:
-                    pmid = (found.text or "").strip()
-                    if pmid:
-                        keys.append(event_key(pmid, found.get("Version")))
-                        deletions.append(deletion)
-        except DataError:
-            pass  # the reader meets it again and reports it
-        rows = np.empty(len(keys), dtype=EVENT)
-        rows["key"], rows["deletion"] = keys, deletions
+        events: list[tuple[int, bool]] = []
+        for batch in read_files([(partial(PmidReader, folder_of(path), options), name_of(path))], options):
+            events += [(document.metadata["key"], document.metadata["deletion"]) for document in batch.documents]
+        rows = np.array(events, dtype=EVENT)
         with self.folder.open(f"{rank:05d}.npy", "wb") as file:
             np.save(file, rows)
         yield from ()

@@ -8,7 +8,6 @@ how often, over the resamples, the metric is the best; the judges' agreement wit
 """
 
 import argparse
-import csv
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import jsonl
+from evaluation import jsonl, sheet
 from evaluation.metrics import SEED, Estimate
+from evaluation.results_schema import RationaleScores, check
 from evaluation.significance import kendall_tau
 from galen import cli
 from galen.errors import DataError
@@ -77,13 +77,12 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
     """
     found: dict[str, dict[str, float]] = {}
     for where, record in jsonl.records(path):
-        metrics = record.get("metrics")
-        if not isinstance(metrics, dict) or not metrics or not all(isinstance(value, int | float) for value in metrics.values()):
-            raise DataError(f"{where}: key 'metrics' must hold numbers, not {jsonl.shown(metrics)}")
+        check(RationaleScores, record, where, ": not the scores of a rationale")
+        metrics = record["metrics"]
         first = next(iter(found.values()), metrics)
         if first.keys() != metrics.keys():
-            raise DataError(f"{where}: has the metrics {', '.join(metrics)}, earlier records have {', '.join(first)}")
-        found[jsonl.text(record, "id", where)] = metrics
+            raise DataError(f"{where}: has the metrics {jsonl.shown(list(metrics))}, earlier records have {jsonl.shown(list(first))}")
+        found[record["id"]] = metrics
     return found
 
 
@@ -93,24 +92,32 @@ def read_ratings(path: Path) -> dict[str, dict[str, float]]:
     Raises:
         DataError: the sheet has no column `id` or no judge, or a rating is no number.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    names = [name for name in (rows[0] if rows else {}) if name and name.startswith("judge")]
-    if not names or "id" not in rows[0]:
+    filled = sheet.read(path)
+    names = [name for name in filled.columns if name.startswith("judge")]
+    if not names:
         raise DataError(f"{path}: a column 'id' and a column 'judge…' for each judge are wanted")
     judges: dict[str, dict[str, float]] = {name: {} for name in names}
-    for number, row in enumerate(rows, start=2):
+    for row, line in zip(filled.rows, filled.lines, strict=True):
         for name in names:
-            cell = (row[name] or "").strip().replace(",", ".")
-            if cell:
-                try:
-                    judges[name][row["id"]] = float(cell)
-                except ValueError:
-                    raise DataError(f"{path}, line {number}: column {name!r} must be a number, not {cell!r}") from None
+            cell = row[name].strip()
+            if not cell:
+                continue
+            rating = _number(cell)
+            if rating is None:
+                raise DataError(f"{path}, line {line}: column {name!r} must be a number, not {jsonl.shown(cell)}")
+            if row["id"] in judges[name]:
+                raise DataError(f"{path}, line {line}: {name} has rated {jsonl.shown(row['id'])} before")
+            judges[name][row["id"]] = rating
     return {name: ratings for name, ratings in judges.items() if ratings}
+
+
+def _number(cell: str) -> float | None:
+    """Return the number in a cell, which may have a decimal comma, or None."""
+    try:
+        number = float(cell.replace(",", "."))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 if __name__ == "__main__":

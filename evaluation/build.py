@@ -12,11 +12,9 @@ when it is done: started again after a kill, the command goes on.
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import re
 import time
@@ -25,14 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation import answer_reading, local_chat, question_sets
+from evaluation import answer_reading, local_chat, question, question_sets, sheet
 from evaluation.forms.form import lines
 from evaluation.item_log import ItemLog
 from evaluation.local_chat import Chat
 from evaluation.question import Question
 from evaluation.question_sets.multilingual import LANGUAGES
-from galen import cli
-from galen.atomic import write_text
+from galen import cli, lock
 from galen.errors import UsageError
 from galen.progress import Progress
 
@@ -59,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("tries", "limit"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1")
-    questions = question_sets.read(options.reader, options.questions)[: options.limit]
+    questions = question.sample(question_sets.read(options.reader, options.questions), options.limit)
     if options.what == "translate" and options.to not in LANGUAGES:
         raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
     chat = local_chat.chosen(options)
@@ -74,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     provenance = {"model": chat.model, "instruction": digest, "questions": options.questions}
     kept = _build(questions, attempt, options.tries, options.output, provenance)
     if options.check:
-        write_text(options.check, check_sheet(questions, kept))
+        write_check_sheet(options.check, questions, kept)
         print(f"sheet for the human check: {options.check}")
     print(f"{len(kept)} of {len(questions)} items in {options.output}")
 
@@ -119,22 +116,28 @@ def translated(language: str, chat: Chat, item: Question, number: int) -> tuple[
     ), ""
 
 
-def check_sheet(questions: list[Question], kept: dict[str, dict[str, Any]]) -> str:
-    """Return a CSV sheet for the human check: what was made beside what it was made from, and empty columns for verdict and remark."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["id", "original", "made", "rationale", "passed", "remark"])
+def write_check_sheet(path: Path, questions: list[Question], kept: dict[str, dict[str, Any]]) -> None:
+    """Write a sheet for the human check: what was made beside what it was made from, and columns for verdict and remark.
+
+    What has been entered in a sheet that is there stays.
+    """
+    rows = []
     for item in questions:
         if item.id in kept:
             record = kept[item.id]
             made = Question(item.id, record["context"], record["question"], record["options"], record["answer"])
-            writer.writerow([item.id, _shown(item), _shown(made), record["rationale"], "", ""])
-    return text.getvalue()
+            rows.append([item.id, _shown(item), _shown(made), record["rationale"]])
+    sheet.write(path, ["id", "original", "made", "rationale"], rows, ["passed", "remark"])
 
 
 def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path, provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
     rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
-    with ItemLog(output) as kept, ItemLog(rejected) as refused, Progress("build", total=len(questions), unit="items") as progress:
+    with (
+        lock.hold(output),
+        ItemLog(output) as kept,
+        ItemLog(rejected) as refused,
+        Progress("build", total=len(questions), unit="items") as progress,
+    ):
         for record in (*kept.items.values(), *refused.items.values()):
             made = record.get("provenance", {})
             if any(made.get(key) != value for key, value in provenance.items()):
@@ -185,8 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     local_chat.add_options(parser, "the model")
     parser.add_argument("--to", default="", metavar="LANGUAGE", help=f"with translate: one of {', '.join(LANGUAGES)}")
     parser.add_argument("--tries", type=int, default=3, metavar="N", help="tries for an item before it is rejected (default: 3)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="write a sheet for the human check")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N questions, chosen by a hash of their ids")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="write a sheet for the human check; what was entered in one that is there stays"
+    )
     return parser
 
 

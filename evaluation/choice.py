@@ -134,7 +134,7 @@ def _generation(
 ) -> tuple[list[encoding.GenerationRequest], Callable[..., Item]]:
     length, requests, cut = backend.context_length, [], 0
     for item, prompt in zip(questions, prompts, strict=True):
-        ids = backend.tokenizer.encode(prompt.text)
+        ids = encoding.encode_text(backend.tokenizer, prompt.text)
         longest = protocol.max_new_tokens
         if length is not None:
             # as much of the answer as fits; a prompt that leaves less than a quarter of it loses its beginning

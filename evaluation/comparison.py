@@ -5,11 +5,8 @@ from dataclasses import dataclass, replace
 
 from evaluation import metrics, significance
 from evaluation.metrics import Estimate
-from evaluation.report_inputs import ModelScores, TaskScores
+from evaluation.report_inputs import PRIMARY, ModelScores, TaskScores, way
 from galen.errors import DataError
-
-PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
-"""Kind of a task to the metric that models are compared by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,13 @@ class Comparison:
     items: int
     chance: float | None
     rows: list[Row]
+    protocol: str = ""
+    """Where the report has the task under several protocols, or settings of one: which."""
+
+    @property
+    def title(self) -> str:
+        """Return the task, and the protocol where there are several."""
+        return f"{self.task}, {self.protocol}" if self.protocol else self.task
 
     @property
     def metric(self) -> str:
@@ -53,24 +57,47 @@ class Comparison:
 
 
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:
-    """Return a comparison for each task; models that were not scored on it are left out, the first of the others is its base.
+    """Return a comparison for each task and protocol; models that were not scored so are left out, the first of the others is its base.
 
     Raises:
         DataError: two models were scored on different items of one task or with different protocols, so that they do not compare.
     """
     comparisons = []
     for name in dict.fromkeys(name for model in models for name in model.tasks):
-        first, *others = (model for model in models if name in model.tasks)
-        base = first.tasks[name]
-        rows = [Row(first.name, base.metrics, None, base.kind == "perplexity")]
-        for model in others:
-            scores = model.tasks[name]
-            if base.kind == "multiple_choice":
-                _check_same_protocol(first, model)
-            _check_same_items(name, first.name, base, model.name, scores)
-            rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
-        comparisons.append(Comparison(name, base.kind, len(base.items), base.chance, rows))
+        scored = [model for model in models if name in model.tasks]
+        groups = _groups(name, scored)
+        for protocol, group in groups:
+            comparisons.append(_compared(name, protocol if len(groups) > 1 else "", group))
     return _corrected(comparisons)
+
+
+def _groups(task: str, models: Sequence[ModelScores]) -> list[tuple[str, list[ModelScores]]]:
+    """Return the models that were scored alike, with their protocol: documents have none; each has to have the base model in it.
+
+    Raises:
+        DataError: a model was scored in a way in which the base was not, so that it compares with nothing.
+    """
+    if models[0].tasks[task].kind == "perplexity":
+        return [("", list(models))]
+    groups: dict[tuple[str, str], list[ModelScores]] = {}
+    for model in models:
+        groups.setdefault(model.way, []).append(model)
+    base = models[0]
+    for group in groups.values():
+        if all(model.model != base.model for model in group):
+            _check_same_protocol(base, group[0])
+    return [(way(group[0], models), group) for group in groups.values()]
+
+
+def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Comparison:
+    first, *others = models
+    base = first.tasks[name]
+    rows = [Row(first.name, base.metrics, None, base.kind == "perplexity")]
+    for model in others:
+        scores = model.tasks[name]
+        _check_same_items(name, first.name, base, model.name, scores)
+        rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
+    return Comparison(name, base.kind, len(base.items), base.chance, rows, protocol)
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
@@ -90,10 +117,10 @@ def p_value(first: TaskScores, second: TaskScores) -> float:
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    tests = {f"{item.task}\n{row.model}": row.p for item in comparisons for row in item.rows if row.p is not None}
+    tests = {f"{item.title}\n{row.model}": row.p for item in comparisons for row in item.rows if row.p is not None}
     corrected = significance.holm(tests)
     return [
-        replace(item, rows=[replace(row, corrected_p=corrected.get(f"{item.task}\n{row.model}")) for row in item.rows])
+        replace(item, rows=[replace(row, corrected_p=corrected.get(f"{item.title}\n{row.model}")) for row in item.rows])
         for item in comparisons
     ]
 

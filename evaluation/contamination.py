@@ -31,7 +31,7 @@ def read(path: Path, share: float) -> Contaminated:
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise DataError(f"{where}: key 'share' must be a number from 0 to 1, not {jsonl.shown(value)}")
         if value >= share and record.get("action") not in ("dropped", "cut"):
-            found.setdefault(str(record.get("task") or ""), set()).add(jsonl.text(record, "id", where))
+            found.setdefault(str(record.get("task") or ""), set()).add(jsonl.identifier(record, "id", where))
     return {task: frozenset(ids) for task, ids in found.items()}
 
 

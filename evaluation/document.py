@@ -60,5 +60,7 @@ def _documents(paths: list[Path]) -> Iterator[tuple[str, Document]]:
         for where, record in jsonl.records(path):
             metadata = record.get("metadata")
             source = metadata.get("source") if isinstance(metadata, dict) else None
-            found = Document(jsonl.text(record, "id", where), jsonl.text(record, "text", where), source if isinstance(source, str) else "")
+            found = Document(
+                jsonl.identifier(record, "id", where), jsonl.text(record, "text", where), source if isinstance(source, str) else ""
+            )
             yield where, found

@@ -39,22 +39,56 @@ class GenerationRequest:
         return (len(self.prompt) + self.max_new_tokens) * len(self.seeds)
 
 
-def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Return the ids of a prompt and of its continuation.
+def beginning(tokenizer: Any) -> list[int]:
+    """Return the ids that a tokenizer puts before a text: BOS, what its model has in place of it, or nothing."""
+    bare = tokenizer.encode("x", add_special_tokens=False)
+    ids = tokenizer.encode("x")
+    places = [place for place in range(len(ids)) if ids[place : place + len(bare)] == bare]
+    return ids[: places[0]] if places else []
 
-    Spaces at the end of the prompt move to the continuation; the continuation is what the ids of both together have beyond
-    the ids of the prompt (lm-evaluation-harness 0.4, `api/model.py`, `_encode_pair`).
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a text to be gone on with: the tokenizer's beginning, which the text may hold already, and no end of sequence."""
+    return _begun(tokenizer, tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def _begun(tokenizer: Any, ids: list[int]) -> list[int]:
+    first = beginning(tokenizer)
+    return ids if ids[: len(first)] == first else first + ids
+
+
+def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt, as it has them alone, and those of the answer behind it.
+
+    Where the prompt's last characters would go into one token with the answer's first, as `: B` is one in some vocabularies, the
+    answer has the tokens that it has behind a line break.
 
     Raises:
         DataError: one of the two has no tokens, so that there is nothing to score or train on.
     """
+    before = tokenizer.encode(prompt, add_special_tokens=False, verbose=False)
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=False, verbose=False)
+    behind = whole[len(before) :]
+    if whole[: len(before)] != before:
+        line = tokenizer.encode("\n", add_special_tokens=False)
+        both = tokenizer.encode("\n" + answer, add_special_tokens=False)
+        behind = both[len(line) :] if both[: len(line)] == line else tokenizer.encode(answer, add_special_tokens=False)
+    if not before or not behind:
+        raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {prompt[-40:]!r}")
+    return _begun(tokenizer, before), behind
+
+
+def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of its continuation.
+
+    Spaces at the end of the prompt move to the continuation, as in lm-evaluation-harness 0.4 (`api/model.py`, `_encode_pair`). Unlike
+    there no special token that the tokenizer appends stands between the two or is scored, and the prompt's tokens never change.
+
+    Raises:
+        DataError: one of the two has no tokens.
+    """
     stripped = prompt.rstrip()
-    continuation = prompt[len(stripped) :] + continuation
-    ids = tokenizer.encode(stripped)
-    added = tokenizer.encode(stripped + continuation)[len(ids) :]
-    if not ids or not added:
-        raise DataError(f"this tokenizer gives no token for {continuation!r} after {stripped[-40:]!r}")
-    return ids, added
+    return encode_answer(tokenizer, stripped, prompt[len(stripped) :] + continuation)
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> Request:
@@ -78,7 +112,7 @@ def encode_letters(tokenizer: Any, prompt: Prompt, tokens: Mapping[str, list[int
     lacking = set(prompt.continuations) - {letter for _, letter in pairs}
     if lacking:
         raise DataError(f"the vocabulary has no token for the answers {', '.join(prompt.continuations[key] for key in sorted(lacking))!r}")
-    return Request(tokenizer.encode(prompt.text), [[token] for token, _ in pairs]), [letter for _, letter in pairs]
+    return Request(encode_text(tokenizer, prompt.text), [[token] for token, _ in pairs]), [letter for _, letter in pairs]
 
 
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
@@ -112,6 +146,8 @@ def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request
     if len(ids) == max_tokens:
         covered = tokenizer.decode(ids, clean_up_tokenization_spaces=False).rstrip("\ufffd")
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if prefix is None:
+        raise DataError("this tokenizer has neither a BOS nor an EOS token to begin a document with; add one to its tokenizer_config.json")
     return Request([prefix], [ids]), len(covered.encode())
 
 

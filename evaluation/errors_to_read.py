@@ -32,14 +32,23 @@ def worst(folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[st
         return []
     wrong = [_wrong(item) for item in items.values() if not item["correct"]]
     chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:WORST]
-    asked = {record["id"]: record["prompt"] for _, record in jsonl.records(path)} if chosen else {}
+    asked = prompts(path) if chosen else {}
     return [replace(entry, prompt=asked.get(entry.id, "")) for entry in chosen]
+
+
+def prompts(path: Path) -> dict[str, str]:
+    """Read what the model read for each item, by the item's id.
+
+    Raises:
+        DataError: the file is missing, or a record is wrong.
+    """
+    return {jsonl.text(record, "id", where): jsonl.text(record, "prompt", where) for where, record in jsonl.records(path)}
 
 
 def _wrong(item: Mapping[str, Any]) -> WrongAnswer:
     confidence = None
     likeliest = item.get("argmax") or item.get("prediction")
     if item.get("logprobs") and likeliest:
-        confidence = calibration.probabilities(item["logprobs"])[likeliest]
+        confidence = calibration.probabilities(item["logprobs"]).get(likeliest)
     prediction = item.get("prediction") or (f"unreadable: {item['top']!r}" if "top" in item else "unreadable")
     return WrongAnswer(item["id"], "", item.get("answer", ""), prediction, confidence, "\n———\n".join(item.get("outputs", [])))

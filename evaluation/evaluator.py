@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, output_folder, scoring, summary, waiting
+from evaluation import contamination, jsonl, output_folder, scoring, summary, waiting
 from evaluation.backend import Backend
 from evaluation.demonstrations import Shots
 from evaluation.item_log import ItemLog, file_name, parts
 from evaluation.protocol import Protocol
+from evaluation.results_schema import Results, check
 from evaluation.task import MultipleChoiceTask, Task
 from galen import manifest
 from galen.atomic import write_text
@@ -46,7 +47,7 @@ def claim(plan: Plan, rank: int) -> None:
     """Bind the output folder; processes but the first wait until the first has done it."""
     if rank:
         waiting.wait_for(plan.output / output_folder.NAME)
-    output_folder.claim(plan.output, plan.configuration)
+    output_folder.claim(plan.output, plan.configuration, free=("model.name",))
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def evaluate(
         if rank:
             return None
         print(f"{plan.output} is already scored with this configuration; nothing to do")
-        results = json.loads(finished.read_text(encoding="utf-8"))
+        results = _finished(plan)
         if plan.contaminated is None:
             return results
         return _write_results(plan, items, results["device"], manifest.read(plan.output)["seconds"])
@@ -89,6 +90,22 @@ def evaluate(
     if of > 1:
         _wait_for_others(plan, items, check)
     return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
+
+
+def _finished(plan: Plan) -> dict[str, Any]:
+    """Return the results of a run that is finished, under the name that the model has now."""
+    path = plan.output / RESULTS
+    results = jsonl.tree(path)
+    check(Results, results, path, " is not a results file of evaluation/run.py; remove it, and the items are not scored again")
+    if results["model"]["name"] == plan.name:
+        return results
+    record = manifest.read(plan.output)
+    results["model"]["name"] = record["config"]["model"]["name"] = plan.name
+    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    hashed = {**manifest.describe_file(path), "path": RESULTS}
+    record["outputs"] = [hashed if output["path"] == RESULTS else output for output in record["outputs"]]
+    write_text(plan.output / manifest.NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return results
 
 
 def _backend(plan: Plan) -> Backend:
@@ -181,5 +198,6 @@ def table(results: dict[str, Any]) -> str:
             kept = f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g}  ({entry['contaminated']} contaminated items left out)"
             rows.append((name, str(entry["clean"]["items"]), "clean", f"{entry['clean']['value']:.4g}", kept))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    notes = [f"note: {name}: {entry['one_sided']}" for name, entry in results["tasks"].items() if "one_sided" in entry]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([results["model"]["name"], *lines])
+    return "\n".join([results["model"]["name"], *lines, *notes])

@@ -46,8 +46,10 @@ class ItemLog:
             for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
                 try:
                     item = orjson.loads(line)
+                    if not isinstance(item["id"], str):
+                        raise TypeError
                     self.items.setdefault(item["id"], item)
-                except (orjson.JSONDecodeError, KeyError, TypeError):
+                except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
                     raise DataError(f"{path}, line {number}: not a scored item; remove the folder and score again") from None
 
     def append(self, items: Iterable[Mapping[str, Any]]) -> int:

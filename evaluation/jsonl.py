@@ -1,5 +1,6 @@
 """JSON Lines, plain or gzip-compressed, with errors that name file, line and key."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from typing import Any
 
 import orjson
 
-from galen.errors import DataError
+from galen.errors import DataError, one_line
+
+MAX_LINE = 64 * 2**20
+"""Bytes of the longest record; what is longer is no record, or made to fill the memory."""
 
 
 def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -21,7 +25,12 @@ def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise DataError(f"{path}, line {number}: longer than {MAX_LINE >> 20} MiB")
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
     except FileNotFoundError:
@@ -42,6 +51,29 @@ def text(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
+def identifier(record: dict[str, Any], key: str, where: str) -> str:
+    """Return the id under a key: a text, or a whole number as text.
+
+    Raises:
+        DataError: it is missing or something else.
+    """
+    value = record.get(key)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(record, key, where)
+
+
+def tree(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        DataError: it is not JSON.
+    """
+    try:
+        return orjson.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {one_line(error)}") from None
+
+
 def dump(record: dict[str, Any]) -> str:
     """Return a record as one line of JSON."""
     return orjson.dumps(record).decode()
@@ -49,7 +81,7 @@ def dump(record: dict[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as an error message shows it."""
-    return "missing" if value is None else f"{value!r:.60}"
+    return "missing" if value is None else f"{' '.join(repr(value).split()):.60}"
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

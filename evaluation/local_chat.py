@@ -5,9 +5,9 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from evaluation import model_folder
+from evaluation import chat_template, model_folder
 from evaluation.chat_endpoint import ChatEndpoint
-from evaluation.encoding import GenerationRequest
+from evaluation.encoding import GenerationRequest, encode_text
 from galen.errors import UsageError
 
 
@@ -45,8 +45,10 @@ class LocalChat:
         """Return the model's answer. A message that leaves no room for it within the model's context is cut at its beginning."""
         tokenizer, length = self._backend.tokenizer, self._backend.context_length
         if tokenizer.chat_template:
-            message = tokenizer.apply_chat_template([{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False)
-        ids = tokenizer.encode(message, add_special_tokens=not tokenizer.chat_template)
+            message = chat_template.render(tokenizer, [{"role": "user", "content": message}], open_answer=True)
+            ids = tokenizer.encode(message, add_special_tokens=False)
+        else:
+            ids = encode_text(tokenizer, message)
         if length is not None:
             max_tokens = min(max_tokens, max(length // 2, 1))
             ids = ids[-(length - max_tokens) :]

@@ -1,7 +1,7 @@
 """An output folder that remembers what it is for, so that a restart goes on and nothing else mixes in."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ from galen.errors import DataError, UsageError
 NAME = "configuration.json"
 
 
-def claim(folder: str | Path, configuration: Mapping[str, Any]) -> bool:
+def claim(folder: str | Path, configuration: Mapping[str, Any], free: Collection[str] = ()) -> bool:
     """Bind a new folder to a configuration (plain JSON types), or check that it is bound to the same one.
 
     A folder without work (all its files but the configuration are empty) is bound anew, so that after a mistake that shows before
     the first result the corrected command simply runs.
+
+    Args:
+        folder: the output.
+        configuration: what decides it.
+        free: dotted keys of it that decide nothing and may change.
 
     Returns:
         True when an earlier run began here with the same configuration.
@@ -34,28 +39,29 @@ def claim(folder: str | Path, configuration: Mapping[str, Any]) -> bool:
         return False
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}; remove the folder and start again") from None
     different = list(_differences(there, wanted))
-    if different and not _has_work(folder):
-        write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
-        return False
-    if different:
-        shown = "; ".join(different[:3]) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+    binding = [text for key, text in different if key not in free]
+    if binding and _has_work(folder):
+        shown = "; ".join(binding[:3]) + (f"; and {len(binding) - 3} more" if len(binding) > 3 else "")
         raise UsageError(f"{folder} was begun with another configuration ({shown}); choose another output or remove it")
-    return True
+    if different:
+        write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+    return not binding
 
 
 def _has_work(folder: Path) -> bool:
     return any(path.is_file() and path.stat().st_size > 0 for path in folder.rglob("*") if path != folder / NAME)
 
 
-def _differences(there: Any, wanted: Any, key: str = "") -> Iterator[str]:
+def _differences(there: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each key that differs, and both values in words."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         for name in [*there, *(name for name in wanted if name not in there)]:
             yield from _differences(there.get(name), wanted.get(name), f"{key}.{name}" if key else name)
     elif there != wanted:
-        yield f"{key}: {_shown(there)} there, {_shown(wanted)} now"
+        yield key, f"{key}: {_shown(there)} there, {_shown(wanted)} now"
 
 
 def _shown(value: Any) -> str:

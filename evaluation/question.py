@@ -1,11 +1,15 @@
 """Multiple-choice questions: the record that every reader gives and every prompt form takes, and Galen's own JSONL layout."""
 
+import hashlib
+import heapq
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation import jsonl
 from galen.errors import DataError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,19 @@ def read(path: str | Path) -> list[Question]:
     return list(questions.values())
 
 
+def sample(questions: list[Question], limit: int | None) -> list[Question]:
+    """Return at most `limit` questions in their order: those whose ids have the smallest SHA-256, whatever the order of the file."""
+    if limit is None or limit >= len(questions):
+        return questions
+    chosen = heapq.nsmallest(limit, questions, key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    ids = {item.id for item in chosen}
+    return [item for item in questions if item.id in ids]
+
+
 def from_record(record: dict[str, Any], where: str) -> Question:
     """Return the question in a record of Galen's own layout.
+
+    `id` may be a whole number, `options` a list of texts (A, B, … in their order), `answer` a list of letters, or the text of an option.
 
     Raises:
         DataError: a key is missing or wrong.
@@ -68,21 +83,49 @@ def from_record(record: dict[str, Any], where: str) -> Question:
     context = record.get("context", "")
     if not isinstance(context, str):
         raise DataError(f"{where}: key 'context' must be a text, not {jsonl.shown(context)}")
-    options = record.get("options")
-    if not isinstance(options, dict) or len(options) < 2:
-        raise DataError(f"{where}: key 'options' must be an object of at least two options, not {jsonl.shown(options)}")
-    for letter in options:
-        jsonl.text(options, letter, f"{where}, in 'options'")
-    answer = jsonl.text(record, "answer", where)
-    unknown = [letter for letter in answer.split(",") if letter not in options]
-    if unknown:
-        raise DataError(f"{where}: key 'answer' is {answer!r}, which is none of the options {', '.join(options)}")
+    options = _options(record, where)
+    answer = _answer(record, options, where)
     extra = {key: record[key] for key in ("question_set", "language", "subject", "rationale") if isinstance(record.get(key), str)}
     return Question(
-        id=jsonl.text(record, "id", where),
+        id=jsonl.identifier(record, "id", where),
         context=context,
         question=jsonl.text(record, "question", where),
         options=options,
-        answer=joined(answer.split(","), options),
+        answer=answer,
         **extra,
     )
+
+
+def _options(record: dict[str, Any], where: str) -> dict[str, str]:
+    options = record.get("options")
+    if isinstance(options, list) and 2 <= len(options) <= len(LETTERS):
+        options = dict(zip(LETTERS, options, strict=False))
+    if not isinstance(options, dict) or len(options) < 2:
+        raise DataError(f"{where}: key 'options' must be an object or a list of at least two options, not {jsonl.shown(options)}")
+    for letter in options:
+        if letter.split() != [letter] or "," in letter:
+            raise DataError(f"{where}: key 'options' names an option {jsonl.shown(letter)}; letters are wanted")
+        jsonl.text(options, letter, f"{where}, in 'options'")
+    return options
+
+
+def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
+    given = record.get("answer")
+    if isinstance(given, list):
+        named = [jsonl.text({"answer": part}, "answer", where).strip() for part in given]
+    else:
+        whole = jsonl.text(record, "answer", where).strip()
+        named = [part.strip() for part in whole.split(",")]
+        if any(part not in options for part in named):
+            named = [whole]
+    letters = [letter for part in named for letter in with_text(part, options)]
+    if not letters or any(not with_text(part, options) for part in named):
+        raise DataError(f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options {', '.join(options)[:80]}")
+    return joined(letters, options)
+
+
+def with_text(answer: str, options: dict[str, str]) -> list[str]:
+    """Return the letters of the options that an answer means: a letter itself, else those with this text, blanks at its ends aside."""
+    if answer in options:
+        return [answer]
+    return [letter for letter, text in options.items() if text.strip() == answer.strip()]

@@ -10,20 +10,18 @@ shows question, reference and rationale without the model's name; evaluation/agr
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import json
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import jsonl, local_chat, text_metrics
+from evaluation import errors_to_read, jsonl, local_chat, sheet, text_metrics
 from evaluation.item_log import ItemLog, parts
 from evaluation.local_chat import Chat
-from galen import cli
-from galen.atomic import write_text
+from evaluation.results_schema import ScoredRationale, check
+from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
@@ -46,7 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     judge = local_chat.chosen(options)
     encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
     settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
-    with ItemLog(options.output) as log, Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress:
+    with (
+        lock.hold(options.output),
+        ItemLog(options.output) as log,
+        Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress,
+    ):
         for item in items:
             of = hashlib.sha256(json.dumps([item["candidate"], item["rationale"], *settings]).encode()).hexdigest()[:16]
             if item["id"] not in log.items:
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
                 raise UsageError(f"{options.output} holds scores of another run, encoder or judge; choose another --output")
         records = [log.items[item["id"]] for item in items]
     if options.sheet:
-        write_text(options.sheet, sheet(items, options.judges))
+        write_sheet(options.sheet, items, options.judges)
         print(f"sheet: {options.sheet}")
     for language, group in _by_language(items, records).items():
         hypotheses, references = [item["candidate"] for item, _ in group], [item["rationale"] for item, _ in group]
@@ -76,11 +78,16 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
     if not (run / "prompts" / f"{task}.jsonl").is_file():
         there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
         raise DataError(f"{run} holds no task {task}" + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?"))
-    asked = {record["id"]: record["prompt"] for _, record in jsonl.records(run / "prompts" / f"{task}.jsonl")}
+    asked = errors_to_read.prompts(run / "prompts" / f"{task}.jsonl")
     found = []
     for file in parts(path) or [path]:
-        for _, item in jsonl.records(file):
+        for where, item in jsonl.records(file):
             if "rationale" in item and item.get("outputs"):
+                check(ScoredRationale, item, where, ": not a scored item")
+                if item["id"] not in asked:
+                    raise DataError(
+                        f"{where}: the item {jsonl.shown(item['id'])} has no prompt in {run / 'prompts'}; score the model again"
+                    )
                 candidate = item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
                 found.append({**item, "candidate": candidate, "prompt": asked[item["id"]], "language": item.get("language", "en")})
     if not found:
@@ -112,14 +119,10 @@ def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: C
     return record
 
 
-def sheet(items: list[dict[str, Any]], judges: int) -> str:
-    """Return a CSV sheet with a column for each judge, to be filled with ratings from 1 to 5."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["id", "question", "reference", "rationale", *(f"judge{number}" for number in range(1, judges + 1))])
-    for item in items:
-        writer.writerow([item["id"], item["prompt"], item["rationale"], item["candidate"], *[""] * judges])
-    return text.getvalue()
+def write_sheet(path: Path, items: list[dict[str, Any]], judges: int) -> None:
+    """Write a sheet with a column for each judge, to be filled with ratings from 1 to 5; ratings that are there stay."""
+    rows = [[item["id"], item["prompt"], item["rationale"], item["candidate"]] for item in items]
+    sheet.write(path, ["id", "question", "reference", "rationale"], rows, [f"judge{number}" for number in range(1, judges + 1)])
 
 
 def _by_language(items: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
@@ -136,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL")
     parser.add_argument("--encoder", type=Path, metavar="DIR", help="Hugging Face encoder for BERTScore (default: BERTScore is left out)")
     parser.add_argument("--encoder-layer", type=int, metavar="N", help="hidden states to compare (default: the last)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges; ratings in one that is there stay"
+    )
     parser.add_argument("--judges", type=int, default=2, metavar="N", help="columns for judges in the sheet (default: 2)")
     local_chat.add_options(parser, "a judge")
     return parser

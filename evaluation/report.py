@@ -8,6 +8,7 @@ not given is left out of the page. Folders come from evaluation/run.py, data_pre
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,8 @@ from typing import Any
 from evaluation import comparison, errors_to_read, report_inputs, tables
 from evaluation.comparison import Comparison, Row
 from evaluation.report_inputs import ModelScores
-from galen import cli
+from galen import cli, lock
 from galen.atomic import write_text
-from galen.errors import UsageError
 
 _TITLES = {
     "perplexity": "Perplexity",
@@ -39,10 +39,15 @@ _COUNTED = ("perplexity", "bits_per_byte")
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = _parser().parse_args(argv)
-    models = [report_inputs.read_scores(folder) for folder in options.results]
-    names = [model.name for model in models]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two results folders bear the same model name ({', '.join(names)}); score with another --name")
+    with contextlib.ExitStack() as locks:
+        for output in filter(None, (options.output, options.tables)):
+            locks.enter_context(lock.hold(output))
+        _report(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Read all, and write the page and the tables."""
+    models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
     page = render(
@@ -53,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         paper=paper,
         grouped=grouped(models),
         calibrations=calibrations(models),
+        letters=letters(models),
         wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={
@@ -67,6 +73,10 @@ def main(argv: list[str] | None = None) -> None:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
     for item in comparisons:
         print(verdict(item))
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.summary.get("one_sided"):
+                print(f"{model.name}, {name}: {scores.summary['one_sided']}")
     print(f"report: {options.output}")
     if options.tables:
         print(f"tables as Markdown, CSV and LaTeX: {options.tables}")
@@ -76,7 +86,8 @@ def verdict(compared: Comparison) -> str:
     """Return a task's outcome in one sentence: the first model against the second and, where there are more, the last."""
     first = compared.rows[0]
     metric = compared.metric
-    subject = f"{_TITLES[metric]} on {compared.items:,} {'documents' if compared.kind == 'perplexity' else 'questions'} ({compared.task})"
+    things = "documents" if compared.kind == "perplexity" else "questions"
+    subject = f"{_TITLES[metric]} on {compared.items:,} {things} ({compared.title})"
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
@@ -143,6 +154,16 @@ def calibrations(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str,
         for name, scores in model.tasks.items():
             if scores.summary.get("calibration", {}).get("bins"):
                 found.setdefault(name, {})[model.name] = scores.summary["calibration"]
+    return found
+
+
+def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each task, what each model answered how often, and what is to be said of it."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            if scores.summary.get("predictions"):
+                found.setdefault(name, {})[model.name] = scores.summary
     return found
 
 

@@ -1,18 +1,22 @@
 """What the report is made from, read and checked: scores of models, a corpus, training runs, times of stages."""
 
 import json
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation import item_log, jsonl
 from evaluation.metrics import Estimate
+from evaluation.results_schema import ITEMS, CorpusCounts, LogLine, Results, StageTime, check
 from galen import manifest
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 
 SPLITS = ("train", "validation", "test")
-_ITEM_KEYS = {"perplexity": ("id", "nll", "tokens"), "multiple_choice": ("id", "correct")}
+PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
+"""Kind of a task to the metric that models are compared by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class ModelScores:
     """One model's results folder."""
 
     name: str
+    """How the report calls it: the model, and the protocol where the report has several of the model."""
     path: str
     adapter: str | None
     protocol: str
@@ -43,6 +48,13 @@ class ModelScores:
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
+    model: str
+    """The model's name."""
+
+    @property
+    def way(self) -> tuple[str, str]:
+        """Return what must be equal for scores to compare: protocol and settings."""
+        return self.protocol, json.dumps(self.settings, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +93,44 @@ def read_scores(folder: Path) -> ModelScores:
         else "was the model scored to its end by evaluation/run.py?"
     )
     results = _read_json(path, hint)
-    try:
-        tasks = {name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()}
-        model = results["model"]
-        return ModelScores(
-            name=model["name"],
-            path=model["path"],
-            adapter=model.get("adapter"),
-            protocol=results["protocol"],
-            settings=results.get("settings", {}),
-            tasks=tasks,
-            versions=results["versions"],
-            folder=folder,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a results file of evaluation/run.py: {_lack(error)}") from None
+    check(Results, results, path, " is not a results file of evaluation/run.py")
+    model = results["model"]
+    return ModelScores(
+        name=model["name"],
+        path=model["path"],
+        adapter=model.get("adapter"),
+        protocol=results["protocol"],
+        settings=results.get("settings", {}),
+        tasks={name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()},
+        versions=results["versions"],
+        folder=folder,
+        model=model["name"],
+    )
+
+
+def named(models: Sequence[ModelScores]) -> list[ModelScores]:
+    """Return the models with names that tell them apart: of a model that is there several times, with its protocol and settings.
+
+    Raises:
+        UsageError: two bear the same name under the same protocol and settings.
+    """
+    by_model = Counter(model.model for model in models)
+    ways: dict[str, list[ModelScores]] = {model.model: [] for model in models}
+    for model in models:
+        if any(other.way == model.way for other in ways[model.model]):
+            names = ", ".join(model.model for model in models)
+            raise UsageError(f"two results folders bear the same model name ({names}); rename one: score it again with another --name")
+        ways[model.model].append(model)
+    several = {name for name, times in by_model.items() if times > 1}
+    shown = {id(model): f"{model.model} ({way(model, ways[model.model])})" for model in models if model.model in several}
+    return [replace(model, name=shown.get(id(model), model.name)) for model in models]
+
+
+def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
+    """Return a model's protocol, and the settings in which others under the same protocol differ."""
+    alike = [other for other in others if other.protocol == model.protocol]
+    keys = [key for key, value in model.settings.items() if any(other.settings.get(key, value) != value for other in alike)]
+    return ", ".join([model.protocol, *(f"{key} {jsonl.shown(model.settings[key])}" for key in keys)])
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -110,20 +145,32 @@ def read_corpus(folder: Path) -> Corpus:
     words = []
     for path in (path for split in SPLITS for path in sorted((folder / split).glob("*.jsonl.gz"))):
         for where, document in jsonl.records(path):
-            try:
-                words.append(len(document["text"].split()))
-                metadata = document.get("metadata", {})
-            except (KeyError, AttributeError) as error:
-                raise DataError(f"{where}: not a document: {_lack(error)}") from None
+            words.append(len(jsonl.text(document, "text", where).split()))
+            metadata = document.get("metadata") or {}
+            if not isinstance(metadata, dict):
+                raise DataError(f"{where}: key 'metadata' must be an object, not {jsonl.shown(metadata)}")
             year = str(metadata.get("date") or "")[:4]
-            if year.isdigit():
+            if re.fullmatch("[0-9]{4}", year):
                 years[int(year)] += 1
-            languages.update(metadata.get("language") or ())
+            languages.update(_languages(metadata.get("language"), where))
     if not words:
         raise DataError(f"{folder} holds no documents ({', '.join(SPLITS)}/*.jsonl.gz)")
-    if not {"read", "kept", "dropped"} <= record["counts"].keys():
+    if not {"read", "kept", "dropped"} <= _mapping(record.get("counts")).keys():
         raise DataError(f"{folder / manifest.NAME}: its counts lack read, kept or dropped; was it written by data_prep/curate.py?")
-    return Corpus(record["counts"], record["config"], years, words, languages)
+    check(CorpusCounts, record["counts"], folder / manifest.NAME, ": its counts are not those of data_prep/curate.py")
+    return Corpus(record["counts"], _mapping(record.get("config")), years, words, languages)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _languages(value: Any, where: str) -> list[str]:
+    """Return the languages in a document's metadata: none, one, or a list."""
+    found = [value] if isinstance(value, str) else value or []
+    if not isinstance(found, list) or not all(isinstance(language, str) for language in found):
+        raise DataError(f"{where}: key 'language' must be a list of texts, not {jsonl.shown(value)}")
+    return found
 
 
 def read_run(folder: Path) -> Run:
@@ -137,16 +184,14 @@ def read_run(folder: Path) -> Run:
     steps: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
     path = folder / "log.jsonl"
     for where, line in jsonl.records(path):
-        try:
-            if line["kind"] in steps:
-                steps[line["kind"]][int(line["step"])] = {**line, "loss": float(line["loss"])}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where}: not a line of a training log: {_lack(error)}") from None
+        if line.get("kind") in ("train", "validation"):
+            check(LogLine, line, where, ": not a line of a training log")
+            steps[line["kind"]][line["step"]] = line
     if not steps["train"]:
         raise DataError(f"{path} holds no training step")
     recipe = folder / "recipe.yaml"
     train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in steps.values())
-    return Run(train, validation, recipe.read_text(encoding="utf-8") if recipe.exists() else "")
+    return Run(train, validation, recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "")
 
 
 def read_times(path: Path) -> list[tuple[str, float]]:
@@ -155,26 +200,34 @@ def read_times(path: Path) -> list[tuple[str, float]]:
     Raises:
         DataError: the file is missing or holds something else.
     """
-    try:
-        return [(str(stage["title"]), float(stage["seconds"])) for stage in _read_json(path).values()]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path} is not a file of stage times: {_lack(error)}") from None
+    stages = _read_json(path)
+    if not isinstance(stages, dict):
+        raise DataError(f"{path} is not a file of stage times: an object is wanted, not {jsonl.shown(stages)}")
+    for name, stage in stages.items():
+        check(StageTime, stage, path, f" is not a file of stage times: {jsonl.shown(name)}")
+    return [(stage["title"], float(stage["seconds"])) for stage in stages.values()]
 
 
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
-    estimates = {metric: Estimate(**estimate) for metric, estimate in summary["metrics"].items()}
-    if summary["kind"] not in _ITEM_KEYS:
-        raise DataError(f"{folder / 'results.json'}: task {name!r} is of the unknown kind {summary['kind']!r}")
+    path = folder / "results.json"
+    kind = summary["kind"]
+    if kind not in ITEMS:
+        raise DataError(f"{path}: task {name!r} is of the unknown kind {jsonl.shown(kind)}")
+    if PRIMARY[kind] not in summary["metrics"]:
+        raise DataError(f"{path}: task {name!r} has no {PRIMARY[kind]}")
+    estimates = {metric: Estimate(**{key: found[key] for key in ("value", "low", "high")}) for metric, found in summary["metrics"].items()}
     first, *others = [folder / "items" / item_log.file_name(name, run) for run in summary.get("runs") or [""]]
-    items = _items(first, summary["kind"])
+    items = _items(first, kind)
     for other in others:  # an item's `correct` is its mean over the runs
-        for id_, item in _items(other, summary["kind"]).items():
+        for id_, item in _items(other, kind).items():
+            if id_ not in items:
+                raise DataError(f"{other} holds the item {jsonl.shown(id_)}, which {first} lacks; score the model again")
             items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
     if others:
         items = {id_: {**item, "correct": item["correct"] / (len(others) + 1)} for id_, item in items.items()}
     if len(items) != summary["items"]:
         raise DataError(f"{first} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
-    return TaskScores(summary["kind"], estimates, items, summary.get("chance"), summary)
+    return TaskScores(kind, estimates, items, summary.get("chance"), summary)
 
 
 def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -182,21 +235,13 @@ def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
     items = {}
     for file in item_log.parts(path) or [path]:
         for where, item in jsonl.records(file):
-            for key in _ITEM_KEYS[kind]:
-                if key not in item:
-                    raise DataError(f"{where}: not a scored item: the key {key!r} is missing")
+            check(ITEMS[kind], item, where, ": not a scored item")
             items[item["id"]] = item
     return items
 
 
-def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
+def _read_json(path: Path, hint: str = "") -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return jsonl.tree(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}{'; ' + hint if hint else ''}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
-
-
-def _lack(error: Exception) -> str:
-    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)

@@ -11,6 +11,7 @@ On Slurm, `srun` with several tasks shares the work between them.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import contamination, demonstrations, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
-from galen import cli, manifest, recipe
-from galen.errors import DataError, UsageError
+from galen import checksums, cli, lock, manifest, recipe, worker
+from galen.errors import DataError, NotThereError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable by which `--processes` tells a child its number and how many there are: `1/4`."""
@@ -40,16 +41,38 @@ def main(argv: list[str] | None = None) -> int | None:
     files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
     items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
     shots = {name: _shots(name, task_, arguments.data, settings, items[name]) for name, task_ in tasks.items()}
-    items = {name: found[: arguments.limit] for name, found in items.items()}
-    exported = _exported(arguments, models, rank)
-    if rank == 0:
-        print("reading what is scored, for its hashes …", flush=True)
-    plans = _plans(arguments, exported, settings, tasks, files, contaminated)
+    items = {name: scoring.limited(tasks[name], found, arguments.limit) for name, found in items.items()}
+    with contextlib.ExitStack() as locks:
+        for output in _outputs(arguments, [name for name, _, _ in models]):
+            locks.enter_context(lock.hold(output if rank == 0 else output.with_name(f"{output.name}.rank{rank}")))
+        exported = _exported(arguments, models, rank)
+        if rank == 0:
+            print("reading what is scored, for its hashes …", flush=True)
+        plans = _plans(arguments, exported, settings, tasks, files, contaminated)
+        _score(plans, items, shots, argv, (rank, of), arguments.processes)
+    return 0
+
+
+def _outputs(arguments: argparse.Namespace, names: list[str]) -> list[Path]:
+    """Return the folder of each model's scores."""
+    return [arguments.output / name for name in names] if len(names) > 1 else [arguments.output]
+
+
+def _score(
+    plans: list[evaluator.Plan],
+    items: dict[str, list[Any]],
+    shots: dict[str, dict[int, demonstrations.Shots]],
+    argv: list[str],
+    part: tuple[int, int],
+    processes: int,
+) -> None:
+    """Score each plan, as one of `part` and with further `processes` of this machine, and print the results."""
+    rank, of = part
     children: list[subprocess.Popen[bytes]] = []
     if _PART not in os.environ:  # else the process that started this one has done it
         for plan in plans:
             evaluator.claim(plan, rank)
-        children = _start_children(argv, arguments.processes)
+        children = _start_children(argv, processes)
     try:
         for plan in plans:
             results = evaluator.evaluate(plan, items, shots, rank, of, lambda: _check_children(children))
@@ -61,7 +84,6 @@ def main(argv: list[str] | None = None) -> int | None:
     finally:
         for child in children:
             child.terminate()  # nothing where it has ended already
-    return 0
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
@@ -106,7 +128,7 @@ def _plans(
     return [
         evaluator.Plan(
             model=model,
-            output=arguments.output / name if len(models) > 1 else arguments.output,
+            output=output,
             name=name,
             adapter=arguments.adapter,
             protocol_name=arguments.protocol,
@@ -121,7 +143,7 @@ def _plans(
             configuration={} if _PART in os.environ else _configuration(arguments, model, name, settings, tasks, files),
             files=[path for paths in files.values() for path in paths],
         )
-        for name, model in models
+        for (name, model), output in zip(models, _outputs(arguments, [name for name, _ in models]), strict=True)
     ]
 
 
@@ -164,8 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for items and results; of several models, one each"
     )
-    parser.add_argument("--name", help="how the report calls the model (default: the output folder's name)")
-    parser.add_argument("--limit", type=int, metavar="N", help="score only the first N items of each task")
+    parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
+    parser.add_argument("--name", help="how the report calls the model (default: the output folder's name); a finished run is renamed")
+    parser.add_argument("--limit", type=int, metavar="N", help="score only N items of each task, chosen by a hash of their ids")
     parser.add_argument(
         "--contamination", type=Path, metavar="FILE", help='JSONL of {"id", "share"}: n-grams of an item that the corpus holds'
     )
@@ -208,7 +231,7 @@ def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
             specification = replace(specification, frozen_demonstrations=str(shown.resolve()))
         tasks[name] = specification
     if shown is not None and not shown.is_file():
-        raise UsageError(f"--demonstrations: there is no file {shown}")
+        raise NotThereError(f"--demonstrations: there is no file {shown}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
@@ -236,7 +259,7 @@ def _exported(arguments: argparse.Namespace, models: list[tuple[str, Path, int |
     """Return name and Hugging Face folder of each model; Megatron checkpoints are exported to OUTPUT.models."""
     exports = arguments.output.with_name(f"{arguments.output.name}.models")
     folders = [
-        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank)
+        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank, not arguments.no_verify)
         for name, folder, iteration in models
     ]
     names = [name for name, _, _ in models] if len(models) > 1 else [arguments.name or arguments.output.name]
@@ -252,9 +275,11 @@ def _configuration(
     files: dict[str, list[Path]],
 ) -> dict[str, Any]:
     """Return all that decides the scores, with the hashes of all files read."""
+    adapter: Path | None = arguments.adapter
+    verify = not arguments.no_verify
     return {
-        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model)},
-        "adapter": {"path": str(arguments.adapter), "files": model_folder.hashes(arguments.adapter)} if arguments.adapter else None,
+        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model, verify)},
+        "adapter": {"path": str(adapter), "files": model_folder.hashes(adapter, verify)} if adapter else None,
         "protocol": arguments.protocol,
         "settings": asdict(settings),
         "dtype": arguments.dtype,
@@ -285,7 +310,10 @@ def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[by
     """Start the other processes of this machine with the same command; each takes the GPU of its number."""
     command = [sys.executable, str(Path(__file__).resolve()), *argv]
     environments = [{**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)} for rank in range(1, processes)]
-    return [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for environment in environments]
+    return [
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.end_with_starter)
+        for environment in environments
+    ]
 
 
 def _check_children(children: list[subprocess.Popen[bytes]]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import choice, document, encoding, jsonl
+from evaluation import choice, document, encoding, jsonl, question
 from evaluation.backend import Backend, Part
 from evaluation.choice import Item, Job
 from evaluation.demonstrations import Shots
@@ -41,6 +41,11 @@ def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
         return task.questions(data)
     limits = [number for number in (task.max_documents, limit) if number is not None]
     return document.read(data / task.documents, min(limits, default=None))
+
+
+def limited(task: Task, items: list[Any], limit: int | None) -> list[Any]:
+    """Return at most `limit` of a task's items, chosen by a hash of their ids; of documents only these were read."""
+    return items if isinstance(task, PerplexityTask) else question.sample(items, limit)
 
 
 def check_length(name: str, task: Task, length: int | None) -> None:

@@ -1,7 +1,7 @@
 """From scored items to a task's entry in `results.json`."""
 
 import operator
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -19,6 +19,10 @@ _MEASURES = {
     "accuracy_legacy": "correct_legacy",
 }
 """Metric to the key of an item that it is the mean of; a metric whose key the items lack is left out."""
+
+ONE_SIDED = 0.9
+"""From this share on a single answer is nearly always given."""
+ONE_SIDED_ITEMS = 20
 
 
 def summarise(
@@ -75,10 +79,27 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
             estimates[f"macro_by_{key}"] = metrics.macro_mean(correct, list(groups.values()))
     if all("logprobs" in item for item in first):
         entry["calibration"] = calibration.calibration([item for items in by_run for item in items])
+    if all("answer" in item for item in first):
+        entry |= predictions([item for items in by_run for item in items])
     if not single:
         of_runs = [float(np.mean([item["correct"] for item in items])) for items in by_run]
         entry |= {"runs": dict(zip(map(str, runs), of_runs, strict=True)), "sd": float(np.std(of_runs, ddof=1))}
     return {"metrics": _plain(estimates), **entry}
+
+
+def predictions(items: Sequence[Item]) -> Item:
+    """Return how often each answer was given, the most frequent first, and a sentence where it is nearly always the same one.
+
+    A model that cannot tell letters apart answers one of them nearly always: its accuracy is how often that letter is right.
+    """
+    counts = Counter(item["prediction"] or "unreadable" for item in items)
+    found: Item = {"predictions": dict(counts.most_common())}
+    answer, times = counts.most_common(1)[0]
+    right = sum(item["answer"] == answer for item in items)
+    if len(items) >= ONE_SIDED_ITEMS and times >= ONE_SIDED * len(items) > right:
+        shares = f"{times / len(items):.1%} of the answers are {answer}, which is right for {right / len(items):.1%} of the questions"
+        found["one_sided"] = shares
+    return found
 
 
 def _clean(task: Task, by_run: Sequence[Sequence[Item]], contaminated: Collection[str]) -> Item:

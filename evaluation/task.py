@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from evaluation import question_sets
 from evaluation.question import Question
 from evaluation.question_sets import rows
-from galen import recipe
+from galen import recipe, yaml_text
 from galen.errors import UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "tasks"
@@ -90,10 +89,10 @@ def load(name: str) -> tuple[str, Task]:
 def _kind(path: Path) -> str:
     """Return the `kind` of a task file. Whatever else is wrong with the file is left to `recipe.load`, which knows the lines."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        tree, _ = yaml_text.read(path)
+    except UsageError:
         return "multiple_choice"
-    kind = tree.get("kind") if isinstance(tree, dict) else None
-    if isinstance(tree, dict) and kind not in _KINDS:
+    kind = tree.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UsageError(f"{path}: key 'kind' must be one of {', '.join(_KINDS)}, not {kind!r}")
-    return kind or "multiple_choice"
+    return kind

@@ -1,7 +1,16 @@
-"""Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback."""
+"""Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback.
 
+The same mistake has the same exit code in every room:
+
+- 2, the command or the recipe is wrong, whatever the data: an unknown option, key, name (task, protocol, step …), a value that is not
+  allowed, options that do not go together, an output that belongs to other work, a recipe that cannot be read or is not YAML.
+- 1, files are wrong: a file or folder that the command or the recipe names is not there, is empty, damaged, of another kind, or does not
+  fit another one; another process holds the output; the disk is full.
+"""
+
+import contextlib
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 class GalenError(Exception):
@@ -20,10 +29,35 @@ class DataError(GalenError, ValueError):
     """A file is missing, damaged, empty, or does not fit another one. Exit code 1."""
 
 
+class NotThereError(UsageError, DataError):
+    """A file or folder that the command or the recipe names does not exist. Told before any work, like wrong usage; exit code 1."""
+
+    exit_code = 1
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
     meant = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+
+
+@contextlib.contextmanager
+def malformed(path: object) -> Iterator[None]:
+    """While values of a file are read: one that is missing, or has another type than code expects, is the file's fault.
+
+    Raises:
+        DataError: names the path and what was raised.
+    """
+    try:
+        yield
+    except GalenError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{path}: the field {error} is missing") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {one_line(error)}") from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,10 @@ which also becomes the command's help:
 """
 
 import dataclasses
+import datetime
+import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -20,39 +23,83 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from galen import yaml_text
 from galen.errors import UsageError, nearest
+from galen.yaml_text import Location
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 T = TypeVar("T")
-Location = tuple[str | int, ...]
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     """Read the YAML file `path`, apply `overrides` in their order and validate.
 
     An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`), whose keys replace those
-    that are there: a layout of GPUs, for example, beside the recipe of a model.
+    that are there: a layout of GPUs, for example, beside the recipe of a model. One value where a list of values is
+    wanted is a list of one.
 
     Raises:
         UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
     """
-    tree, lines = _read_yaml(Path(path))
+    tree, lines = yaml_text.read(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
         if "=" not in override and override.endswith((".yaml", ".yml")):
-            layer, lines = _read_yaml(Path(override))
+            layer, lines = yaml_text.read(Path(override))
             _merge(tree, layer)
-            origin |= {key: f"{override}, line {line}" for key, line in lines.items()}
+            for key, line in lines.items():
+                _set_origin(origin, key, f"{override}, line {line}")
         else:
-            origin[_apply_override(tree, override)] = f"override {override!r}"
+            _set_origin(origin, _apply_override(tree, override), f"override {override!r}")
     try:
-        return TypeAdapter(recipe_class).validate_python(tree)
+        return _validated(recipe_class, tree)
     except ValidationError as error:
         items = error.errors()
         items = [item for item in items if not _beside_the_point(item["loc"], items)]
         messages = [_explain(recipe_class, item, origin, str(path)) for item in items]
         raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
+
+
+def _validated(recipe_class: type[T], tree: dict[str, Any]) -> T:
+    """Return the recipe; where a list is wanted and one value is there, try a list of it."""
+    adapter = TypeAdapter(recipe_class)
+    try:
+        return adapter.validate_python(tree)
+    except ValidationError as error:
+        lists = [item["loc"] for item in error.errors() if item["type"] in _LISTS]
+        singles = [_resolve(recipe_class, place)[0] for place in lists]
+        wrapped = [place for place in dict.fromkeys(singles) if _wrap(tree, place)]
+        if not wrapped:
+            raise
+        try:
+            return adapter.validate_python(tree)
+        except ValidationError as second:
+            items = [_resolve(recipe_class, item["loc"])[0] for item in second.errors()]
+            if any(item[: len(place)] == place for item in items for place in wrapped):
+                raise error from None  # a list of the value is wrong too: what was given is told, not what was tried
+            raise
+
+
+_LISTS = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
+
+
+def _wrap(tree: Any, place: Location) -> bool:
+    """Put the single value at a location into a list; return whether there is one."""
+    *parents, last = place
+    for part in parents:
+        tree = tree[part]
+    single = isinstance(tree[last], str | int | float)
+    if single:
+        tree[last] = [tree[last]]
+    return single
+
+
+def _set_origin(origin: dict[Location, str], place: Location, where: str) -> None:
+    """Note where the value at a location comes from; what stood below it is gone."""
+    for known in [known for known in origin if known[: len(place)] == place]:
+        del origin[known]
+    origin[place] = where
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -94,44 +141,6 @@ def _mark(section: type) -> str:
     return next(name for name, info in fields.items() if typing.get_origin(info.annotation) is Literal)
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return the mapping in a YAML file and the line number of each key in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    try:
-        tree = yaml.safe_load(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if tree is None:
-        return {}, {}
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of keys to values, this is a {type(tree).__name__}")
-    lines: dict[Location, int] = {}
-    for key, line in _key_lines(root, ()):
-        if key in lines:  # YAML would silently forget the first
-            raise UsageError(f"{path}, line {line}: {'.'.join(map(str, key))!r} is given twice, first in line {lines[key]}")
-        lines[key] = line
-    return tree, lines
-
-
-def _key_lines(node: Any, prefix: Location) -> Iterator[tuple[Location, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*prefix, key.value), key.start_mark.line + 1
-            yield from _key_lines(value, (*prefix, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*prefix, index), value.start_mark.line + 1
-            yield from _key_lines(value, (*prefix, index))
-
-
 def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
     """Replace values of `tree` by those of `layer`; sections are merged, lists replaced."""
     for key, value in layer.items():
@@ -146,11 +155,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UsageError(f"override {override!r}: write key=value, for example output=DIR")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"override {override!r}: the value is not valid YAML: {getattr(error, 'problem', error)}") from None
-    location: Location = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    value = yaml_text.value(text, f"override {override!r}")
+    location: Location = tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in key.split("."))
+    if len(location) > yaml_text.MAX_DEPTH:
+        raise UsageError(f"override {override[:40]!r}…: the key has more than {yaml_text.MAX_DEPTH} levels")
     node: Any = tree
     part: Any
     for depth, part in enumerate(location):
@@ -173,7 +181,7 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
     key = ".".join(map(str, location))
     where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: unknown key {key!r}; {nearest(str(location[-1]), _field_names(section))}"
+        return f"{where}: unknown key {key!r}; {_meant(recipe_class, section, str(location[-1]))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"
     if item["type"] == "union_tag_invalid":
@@ -182,8 +190,47 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         return f"{where}: {key}: unknown {mark} {given!r}; {nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
-    message = "should be a list: [a, b]" if item["type"] == "list_type" else item["msg"].removeprefix("Value error, ")
-    return f"{where}: {key + ': ' if key else ''}{message}"
+    return f"{where}: {key + ': ' if key else ''}{_message(item)}"
+
+
+def _message(item: Any) -> str:
+    """Return what is wrong with a value."""
+    if item["type"] in _LISTS:
+        return "should be a list: [a, b]"
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | datetime.date):
+        kind = {bool: "a truth value", int: "a number", float: "a number"}.get(type(item["input"]), "a date")
+        return f"YAML reads {item['input']} as {kind}; in quotes it is a valid string"
+    return item["msg"].removeprefix("Value error, ")
+
+
+def _meant(recipe_class: type, section: type | None, name: str) -> str:
+    """Return the end of a message about an unknown key: a key of this name in another section, else a similar one, else all."""
+    elsewhere = [key for key in _keys(recipe_class) if key.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"did you mean {' or '.join(map(repr, elsewhere[:3]))}?"
+    own = _field_names(section)
+    leaves = {key.rpartition(".")[2]: key for key in _keys(recipe_class)}
+    close = difflib.get_close_matches(name, [*own, *leaves], n=1, cutoff=0.8)
+    if close and close[0] not in own:
+        return f"did you mean {leaves[close[0]]!r}?"
+    return nearest(name, own)
+
+
+def _keys(section: type, prefix: str = "", depth: int = 4) -> Iterator[str]:
+    """Yield the dotted name of each key of a recipe class that is no part of a list, those of its sections too."""
+    for name, info in section.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        yield prefix + name
+        for below in _plain_sections(info.annotation) if depth else ():
+            yield from _keys(below, f"{prefix}{name}.", depth - 1)
+
+
+def _plain_sections(annotation: Any) -> Iterator[type]:
+    """Yield the dataclasses that a field may hold itself, not within a list or a dict."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        yield annotation
+    elif typing.get_origin(annotation) in (types.UnionType, typing.Union, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _plain_sections(argument)
 
 
 def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:

@@ -1,9 +1,14 @@
 """How a worker process behaves towards the process that started it."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
 def follow_parent() -> None:
@@ -17,3 +22,12 @@ def _end_with_parent() -> None:
     assert parent is not None, "runs in a worker only"
     parent.join()
     os._exit(1)
+
+
+def end_with_starter() -> None:
+    """As `preexec_fn` of `subprocess.Popen`: the system kills the process when the one that started it ends, however it ends.
+
+    It has to be started by a thread that lives as long as its process. On Linux only; elsewhere nothing happens.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -43,15 +43,15 @@ def type_and_age_points(metadata: Mapping[str, Any], today: date) -> float:
 def citations_a_year(metadata: Mapping[str, Any], today: date) -> float:
     """Return citations a year since publication (`citation_count`); NaN where citations or date are not known."""
     count, published = metadata.get("citation_count"), _date(metadata.get("date"))
-    return float("nan") if count is None or published is None else count / ((today - published).days // 365 + 1)
+    return float("nan") if count is None or published is None else count / max((today - published).days // 365 + 1, 1)
 
 
 def _date(text: Any) -> date | None:
     """Return a date of which year, or year and month, may be all that is known."""
     if not text:
         return None
-    parts = [int(part) for part in str(text)[:10].split("-") if part.isdigit()]
+    parts = [int(part) for part in str(text)[:10].split("-") if part.isdecimal()]
     try:
         return date(parts[0], parts[1] if len(parts) > 1 else 1, parts[2] if len(parts) > 2 else 1)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         return None

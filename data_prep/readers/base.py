@@ -2,47 +2,44 @@
 
 import bz2
 import contextlib
+import datetime
 import gzip
 import hashlib
 import io
+import itertools
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import Any, BinaryIO, ClassVar, TypeVar, cast
 
+import orjson
 from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 from data_prep.readers.language import medline_code
 from data_prep.readers.options import ReaderOptions
-from galen.errors import DataError
+from data_prep.readers.record import START, BadRecord, Outcome, Place, Record, Refused, Watch, Why, is_of_system, printable
+from data_prep.readers.remote import open_raw
+from data_prep.readers.xml_tree import TOO_DEEP
+from galen.errors import DataError, one_line
 
 _PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
-_SAMPLE_BYTES = 200
+NOTED = "noted_"
+"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
 
-
-@dataclass(frozen=True, slots=True)
-class BadRecord:
-    """A record, or the rest of a file, that could not be read."""
-
-    file: str
-    position: str
-    """Where in the file, in words: "line 12, byte 4096", "member a/b.nxml"."""
-    reason: str
-    """Kind of the mistake, for counting."""
-    detail: str
-    sample: str = ""
-    """How it begins."""
+SAMPLE_BYTES = 200
+Reader = TypeVar("Reader", bound="SourceReader")
 
 
 class SourceReader(BaseDiskReader):
-    """Base of the readers of raw sources: a subclass has `name`, `endings` and `read_file`.
+    """Base of the readers of raw sources: a subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
 
-    Every record is counted as `total`; one that gives no document also as `dropped_<reason>`. A bad record is handed to `quarantine`
-    and reading goes on; a file that cannot be read further ends with a `DataError`.
+    `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in `parse`, the record is put into
+    quarantine and reading goes on; when `records` fails, the file cannot be read further.
+    Every record is counted as `total`; one that gives no document also as `dropped_<reason>`.
 
     Args:
         folder: local folder or fsspec address that holds the files.
@@ -52,12 +49,150 @@ class SourceReader(BaseDiskReader):
     endings: ClassVar[tuple[str, ...]]
     many_per_task: ClassVar[bool] = False
     """Whether a file is typically one document, so that a task should read many."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """What it imports only when it reads: imported before a process is forked for it, lest each task's process does it again."""
 
     def __init__(self, folder: DataFolderLike, options: ReaderOptions | None = None) -> None:
         super().__init__(folder, add_file_path=False)
         self.options = options or ReaderOptions()
         self.raw: BinaryIO | None = None
         self.on_bad: Callable[[BadRecord], None] = lambda bad: None
+        self.watch = Watch()
+        self._outcome = Outcome(START)
+
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the records of one file.
+
+        Raises:
+            DataError: it cannot be read further.
+        """
+        raise NotImplementedError
+
+    def parts(self, record: Record, filepath: str) -> Iterable[Record]:
+        """Yield what a record holds and is parsed each by itself: as a rule, it alone."""
+        return (record,)
+
+    def parse(self, record: Record, filepath: str) -> Iterable[Document]:
+        """Return the documents of one part of a record. Any exception puts it into quarantine."""
+        raise NotImplementedError
+
+    def read_file(self, filepath: str) -> Iterator[Document]:
+        """Yield the documents of one file, read in this process.
+
+        Raises:
+            DataError: it cannot be read further.
+        """
+        for outcome in self.outcomes(filepath):
+            for label, count in outcome.counts.items():
+                super().stat_update(label, value=count)
+            for bad in outcome.bad:
+                self.on_bad(bad)
+            yield from outcome.documents()
+
+    def outcomes(self, filepath: str, start: Place = START) -> Iterator[Outcome]:
+        """Yield what comes of the records of one file, from the one at `start` on.
+
+        Raises:
+            DataError: it cannot be read further.
+        """
+        self.watch.looks(START)
+        try:
+            for number, record in enumerate(self.records(filepath)):
+                if number >= start.record:
+                    yield from self._outcomes_of(record, filepath, number, start.part if number == start.record else 0)
+                self.watch.looks(Place(number + 1))
+        except DataError:
+            raise
+        except Exception as error:
+            if is_of_system(error):
+                raise
+            detail = self._why(error).detail
+            raise DataError(f"{printable(self.path_of(filepath))} cannot be read further: {detail}") from None
+
+    def _outcomes_of(self, record: Record, filepath: str, number: int, first: int) -> Iterator[Outcome]:
+        """Yield what comes of the parts of one record, from the `first` on."""
+        place = Place(number)
+        try:
+            for part in self._parts_of(record, filepath, number):
+                if place.part >= first:
+                    yield self._parsed(part, filepath, place)
+                place = Place(number, place.part + 1)
+        except DataError:
+            raise
+        except Exception as error:
+            if is_of_system(error):
+                raise
+            if place.part >= first:
+                yield self._refused(record, filepath, place, error)
+
+    def _parts_of(self, record: Record, filepath: str, number: int) -> Iterator[Record]:
+        if record.refused is not None:
+            raise Refused(*record.refused)
+        parts = iter(self.parts(record, filepath))
+        for place in map(Place, itertools.repeat(number), itertools.count()):
+            if (why := self.watch.unsplit.get(place)) is not None:
+                raise Refused(*why)
+            self.watch.splits(place)
+            if (part := next(parts, None)) is None:
+                return
+            yield part
+
+    def _parsed(self, part: Record, filepath: str, place: Place) -> Outcome:
+        """Return what comes of one part; this is the one place where a record is parsed and where all that goes wrong in it ends."""
+        self._outcome = Outcome(place)
+        try:
+            if (why := part.refused or self.watch.unparsed.get(place)) is not None:
+                raise Refused(*why)
+            self.watch.parses(place)
+            self._outcome.data = self._encoded(self.parse(part, filepath))
+        except DataError:
+            raise
+        except Exception as error:
+            if is_of_system(error):
+                raise
+            return self._refused(part, filepath, place, error)
+        return self._outcome
+
+    def _encoded(self, documents: Iterable[Document]) -> bytes:
+        """Return documents as JSON.
+
+        Raises:
+            Refused: it is something that a corpus cannot hold: lone surrogates, binary fields, huge integers, a text too long.
+        """
+        rows = [[document.text, document.id, document.metadata] for document in documents]
+        for text, _, _ in rows:
+            if len(text) > self.options.max_record_bytes:
+                raise Refused("too long", f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
+        try:
+            return orjson.dumps(rows, default=_time)
+        except TypeError as error:
+            raise Refused("wrong form", str(error)) from None
+
+    def _refused(self, record: Record, filepath: str, place: Place, error: Exception) -> Outcome:
+        """Return the outcome of a record that cannot be read: what was counted before is forgotten."""
+        self._outcome = Outcome(place)
+        self.quarantine(filepath, record.position, *self._why(error), record.sample)
+        return self._outcome
+
+    def _why(self, error: Exception) -> Why:
+        if isinstance(error, Refused):
+            return error.why
+        if isinstance(error, RecursionError):
+            return Why(*TOO_DEEP)
+        if isinstance(error, MemoryError):
+            return Why("too much memory", f"took more than {self.options.max_record_memory:,} bytes of memory (max_record_memory)")
+        return Why("unreadable", f"{type(error).__name__}: {one_line(error)}")
+
+    def helper(self, kind: "type[Reader]") -> "Reader":
+        """Return a reader of another kind for a part of this one's present record: it counts and reports here."""
+        reader = kind(self.data_folder, self.options)
+        reader.watch, reader._outcome = self.watch, self._outcome
+        return reader
+
+    def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
+        """Count something of the present record."""
+        for label in labels:
+            self._outcome.counts[label] += value
 
     @contextlib.contextmanager
     def open(self, filepath: str) -> Iterator[BinaryIO]:
@@ -66,7 +201,7 @@ class SourceReader(BaseDiskReader):
         Raises:
             DataError: the packed data is damaged or breaks off.
         """
-        with self.data_folder.open(filepath, "rb") as raw:
+        with open_raw(self.data_folder, filepath) as raw:
             self.raw = raw
             try:
                 yield _unpacked(raw, filepath)
@@ -78,14 +213,18 @@ class SourceReader(BaseDiskReader):
 
     def path_of(self, filepath: str) -> str:
         """Return the full path or address of a file of the folder, for messages."""
-        return str(self.data_folder.resolve_paths(filepath))
+        return printable(str(self.data_folder.resolve_paths(filepath)))
 
     def quarantine(self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b"") -> None:
         """Count a bad record and report it."""
         self.stat_update("total", f"dropped_quarantined, {reason}")
-        text = sample[:_SAMPLE_BYTES]
+        self.report(filepath, position, reason, detail, sample)
+
+    def report(self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b"") -> None:
+        """Report something that a record lacks, without counting it as bad."""
+        text = sample[:SAMPLE_BYTES]
         text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-        self.on_bad(BadRecord(self.path_of(filepath), position, reason, detail, text))
+        self._outcome.bad.append(BadRecord(self.path_of(filepath), *map(printable, (position, reason, detail, text))))
 
     def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:
         """Return a document with the metadata that filters rely on; what is not known gets an empty value or the source's default."""
@@ -97,35 +236,31 @@ class SourceReader(BaseDiskReader):
             "copyright": "",
             "licence": "",
             "retracted": False,
-            "source": PurePath(filepath).name,
+            "source": printable(PurePath(filepath).name),
         } | known
         languages = metadata["language"] or ([self.options.language] if self.options.language else [])
         metadata["language"] = [medline_code(language) for language in languages if language]
         metadata["licence"] = metadata["licence"] or self.options.licence
         return Document(text=text, id=identifier, metadata=metadata)
 
-    def read_whole(self, filepath: str) -> bytes | None:
-        """Return a file's content, or None when it is longer than a record may be and therefore quarantined."""
+    def whole_file(self, filepath: str) -> Iterator[Record]:
+        """Yield a file's content as its one record."""
         with self.open(filepath) as stream:
-            return self.read_record(stream, filepath, "whole file")
+            record = self.record_of(stream, "whole file")
+        yield record
 
-    def read_record(self, stream: BinaryIO, filepath: str, position: str) -> bytes | None:
-        """Return what a stream holds, one record; None when it is longer than a record may be and therefore quarantined."""
+    def record_of(self, stream: BinaryIO, position: str) -> Record:
+        """Return what a stream holds as one record; when it is longer than a record may be, only that."""
         limit = self.options.max_record_bytes
         data = stream.read(limit + 1)
         if len(data) <= limit:
-            return data
-        self.quarantine(filepath, position, "too long", f"longer than {limit:,} bytes (max_record_bytes)", data)
-        return None
+            return Record(position, data, data[:SAMPLE_BYTES])
+        return Record(position, None, data[:SAMPLE_BYTES], Why("too long", f"longer than {limit:,} bytes (max_record_bytes)"))
 
     def content_id(self, filepath: str, content: str | bytes) -> str:
         """Return an identifier for a document that has none: its file's name and a hash of its content, the same on every machine."""
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        return f"{PurePath(filepath).name}:{hashlib.blake2b(data, digest_size=8).hexdigest()}"
-
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file."""
-        raise NotImplementedError
+        return f"{printable(PurePath(filepath).name)}:{hashlib.blake2b(data, digest_size=8).hexdigest()}"
 
 
 def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
@@ -142,6 +277,13 @@ def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
 
         return cast(BinaryIO, io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")))
     return raw
+
+
+def _time(value: Any) -> str | None:
+    """Return pandas' times, which are nanoseconds in Parquet, as the writer of the corpus takes them."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat() if value == value else None  # pandas' NaT is not equal to itself
+    raise TypeError(f"a corpus cannot hold {type(value).__name__}")
 
 
 class BoundedStream:

@@ -15,7 +15,7 @@ from lxml import etree
 from data_prep.readers.base import BoundedStream, SourceReader
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
-from data_prep.readers.xml_tree import TOO_DEEP
+from data_prep.readers.record import Record, printable
 from galen.errors import DataError
 
 _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -43,22 +43,30 @@ class MedlineReader(SourceReader):
     verdicts: Iterator[int] | None = None
     """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all."""
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file."""
-        source = PurePath(filepath).name
-        for element in self.records(filepath):
-            if element.tag == "DeleteCitation":
-                self.stat_update("deletion notices", value=len(element.findall("PMID")))
-            else:
-                try:
-                    document = self._document(element, source)
-                except RecursionError:
-                    self.quarantine(filepath, f"line {element.sourceline}", *TOO_DEEP)
-                    continue
-                if document is not None:
-                    yield document
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the records of one file, each with the verdict on it."""
+        for element in self.elements(filepath):
+            counted = self.verdicts is not None and element.tag == "PubmedArticle" and pmid_of(element)
+            verdict = next(self.verdicts, KEEP) if self.verdicts is not None and counted else KEEP
+            yield Record(f"line {element.sourceline}", (element, verdict))
 
-    def records(self, filepath: str) -> Iterator[etree._Element]:
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a record that counts."""
+        element, verdict = record.content
+        if element.tag == "DeleteCitation":
+            self.stat_update("deletion notices", value=len(element.findall("PMID")))
+            return
+        self.stat_update("total")
+        if element.tag == "PubmedBookArticle":
+            self.stat_update("dropped_book record")
+        elif not (pmid := pmid_of(element)):
+            self.stat_update("dropped_no PMID")
+        elif verdict != KEEP:
+            self.stat_update(f"dropped_{_VERDICTS[verdict]}")
+        else:
+            yield article(element.find("MedlineCitation"), pmid, printable(PurePath(filepath).name))
+
+    def elements(self, filepath: str) -> Iterator[etree._Element]:
         """Yield the records of one file as elements, which are emptied afterwards."""
         path = self.path_of(filepath)
         with self.open(filepath) as unpacked:
@@ -77,21 +85,10 @@ class MedlineReader(SourceReader):
             if events.root.tag != "PubmedArticleSet":
                 raise DataError(f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not <PubmedArticleSet>")
 
-    def _document(self, element: etree._Element, source: str) -> Document | None:
-        if element.tag == "PubmedBookArticle":
-            self.stat_update("total", "dropped_book record")
-            return None
-        citation = element.find("MedlineCitation")
-        if citation is None or not (pmid := (citation.findtext("PMID") or "").strip()):
-            self.stat_update("total", "dropped_no PMID")
-            return None
-        verdict = KEEP if self.verdicts is None else next(self.verdicts)
-        if verdict != KEEP:
-            self.stat_update("total", f"dropped_{_VERDICTS[verdict]}")
-            return None
-        document = article(citation, pmid, source)
-        self.stat_update("total")
-        return document
+
+def pmid_of(element: etree._Element) -> str:
+    """Return the PMID of a `PubmedArticle`; empty if it has none."""
+    return (element.findtext("MedlineCitation/PMID") or "").strip()
 
 
 def article(citation: etree._Element, pmid: str, source: str) -> Document:

@@ -7,8 +7,9 @@ from typing import Any
 
 from datatrove.data import Document
 
-from data_prep.readers.base import BadRecord, SourceReader
+from data_prep.readers.base import SourceReader
 from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
+from data_prep.readers.record import Record, Refused
 
 _SCALE = 200 / 72  # pixels per point: 200 dots per inch
 
@@ -23,33 +24,38 @@ class PdfReader(SourceReader):
 
     name = "pdf"
     endings = (".pdf",)
+    libraries = ("pypdfium2",)
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the document of one file."""
-        data = self.read_whole(filepath)
-        if data is None:
-            return
-        document = self.from_data(data, filepath, self.content_id(filepath, data), "whole file")
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file."""
+        return self.whole_file(filepath)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a file."""
+        data = record.content
+        document = self.from_data(data, filepath, self.content_id(filepath, data), record.position)
         if document is not None:
             yield document
 
     def from_data(self, data: bytes, filepath: str, identifier: str, position: str) -> Document | None:
-        """Return the document of a PDF file's bytes, or None when it is quarantined or dropped."""
+        """Return the document of a PDF file's bytes, or None when it is dropped.
+
+        Raises:
+            Refused: it is damaged.
+        """
         import pypdfium2
 
         try:
             file = pypdfium2.PdfDocument(data)
         except pypdfium2.PdfiumError as error:
-            self.quarantine(filepath, position, "broken PDF", str(error), data)
-            return None
+            raise Refused("broken PDF", str(error)) from None
         try:
             count = len(file)
             matter = outer_matter(count) if self.options.drop_outer_matter else set()
             pages, scanned, recognised = self._pages(file, [number for number in range(count) if number not in matter])
-            stated = file.get_metadata_dict()
+            stated = _stated(file)
         except pypdfium2.PdfiumError as error:  # a page that is damaged
-            self.quarantine(filepath, position, "broken PDF", str(error), data)
-            return None
+            raise Refused("broken PDF", str(error)) from None
         finally:
             file.close()
         self.stat_update("total")
@@ -57,8 +63,9 @@ class PdfReader(SourceReader):
             self.stat_update("scanned pages", value=len(scanned))
             named = ", ".join(str(number + 1) for number in scanned[:20]) + (", …" if len(scanned) > 20 else "")
             detail = f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is installed"
-            self.on_bad(BadRecord(self.path_of(filepath), f"{position}, pages {named}", "scanned", detail))
-        text = joined_pages(pages)
+            self.report(filepath, f"{position}, pages {named}", "scanned", detail)
+        language = self.options.language
+        text = joined_pages(pages, language if language and len(language) == 2 else None)
         if not text:
             self.stat_update("dropped_scanned, no OCR" if scanned else "dropped_no text")
             return None
@@ -81,12 +88,21 @@ class PdfReader(SourceReader):
                 if self.options.ocr and has_ocr():
                     text = _recognise(page)
                     recognised += 1
+                    self.watch.goes_on()
                 else:
                     scanned.append(number)
                     text = ""
             pages.append(text)
             page.close()
         return pages, scanned, recognised
+
+
+def _stated(file: Any) -> dict[str, str]:
+    """Return title and date that a file states."""
+    try:
+        return {name: file.get_metadata_value(name) for name in ("Title", "CreationDate")}
+    except UnicodeError as error:
+        raise Refused("broken PDF", f"its title or date is no text: {error}") from None
 
 
 def has_ocr() -> bool:

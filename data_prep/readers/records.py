@@ -1,20 +1,22 @@
 """Records as on the Hugging Face hub: JSONL (plain or packed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …)."""
 
-import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import orjson
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader, bounded_lines
+from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
 from data_prep.readers.licence import licence_name
+from data_prep.readers.metadata import in_form
+from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.remote import open_raw
 from data_prep.records import Unusable, load_line, rows
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 
 _JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))
 _ROWS = 256
+_LONGEST_NAME = 60
 
 
 class JsonReader(SourceReader):
@@ -22,38 +24,35 @@ class JsonReader(SourceReader):
 
     endings = (*_JSON, ".gz")
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file."""
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the lines of one file."""
         limit = self.options.max_record_bytes
         with self.open(filepath) as stream:
             for line in bounded_lines(stream, limit):
                 if line.data is None:
-                    detail = f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)"
-                    self.quarantine(filepath, line.position, "too long", detail)
+                    why = Why("too long", f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)")
+                    yield Record(line.position, refused=why)
                 elif line.data.strip():
-                    yield from self._line(line.data, filepath, line.position)
+                    yield Record(line.position, line.data, line.data[:SAMPLE_BYTES])
 
-    def _line(self, data: bytes, filepath: str, position: str) -> Iterator[Document]:
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a line."""
         try:
-            record = load_line(data)
+            fields = load_line(record.content)
         except Unusable as error:
-            self.quarantine(filepath, position, error.reason, error.detail, data)
-            return
-        yield from self.checked(record, filepath, position, data)
+            raise Refused(error.reason, error.detail) from None
+        return self.checked(fields, filepath)
 
-    def checked(self, record: Any, filepath: str, position: str, sample: bytes = b"") -> Iterator[Document]:
-        """Yield the document of a record, or quarantine it."""
+    def checked(self, record: Any, filepath: str) -> Iterator[Document]:
+        """Yield the document of a record."""
         if not isinstance(record, dict):
-            self.quarantine(filepath, position, "wrong form", f"each record must be an object, this is a {type(record).__name__}", sample)
-            return
+            raise Refused("wrong form", f"each record must be an object, this is a {type(record).__name__}")
+        keys = ", ".join(record)
         try:
             document = self.from_record(record, filepath)
-            if document is not None:  # a TypeError for what a corpus cannot hold: lone surrogates, binary fields, huge integers
-                orjson.dumps([document.text, document.id, document.metadata], default=_time)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             detail = f"no key {error}" if isinstance(error, KeyError) else str(error)
-            self.quarantine(filepath, position, "wrong form", f"{detail} (keys: {', '.join(record)})", sample)
-            return
+            raise Refused("wrong form", f"{detail} (keys: {keys})") from None
         self.stat_update("total")
         if document is None:
             self.stat_update("dropped_no text")
@@ -66,30 +65,39 @@ class JsonReader(SourceReader):
 
 
 class RecordsReader(JsonReader):
-    """Yields a document per record: `text_key`, `id_key` (else a hash of the text); all other fields go into the metadata."""
+    """Yields a document per record: `text_key`, `id_key` (else a hash of the text); of the other fields those of `metadata_keys`.
+
+    A field that is left out is counted as `noted_records with the column <name>, which is left out`.
+    """
 
     name = "records"
     endings = (*_JSON, ".parquet")
+    libraries = ("pyarrow.parquet",)
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file."""
-        if not filepath.endswith(".parquet"):
-            yield from super().read_file(filepath)
-            return
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the lines or rows of one file."""
+        return self._rows(filepath) if filepath.endswith(".parquet") else super().records(filepath)
+
+    def _rows(self, filepath: str) -> Iterator[Record]:
         import pyarrow
         import pyarrow.parquet
 
-        path = self.path_of(filepath)
-        with self.data_folder.open(filepath, "rb") as raw:
+        with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
             try:
                 number = 0
                 for batch in pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=_ROWS):
-                    for _, row in rows(batch, batch.schema.names):
+                    for row in _rows_of(batch):
                         number += 1
-                        yield from self.checked(row, filepath, f"row {number}")
+                        yield Record(f"row {number}", row)
             except (pyarrow.ArrowException, OSError) as error:
-                raise DataError(f"{path} is not whole Parquet data ({error}); fetch it again") from None
+                raise DataError(f"{self.path_of(filepath)} is not whole Parquet data ({one_line(error)}); fetch it again") from None
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a line or row."""
+        if isinstance(record.content, bytes):
+            return super().parse(record, filepath)
+        return self.checked(record.content if isinstance(record.content, dict) else _single(record.content), filepath)
 
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
@@ -105,31 +113,42 @@ class RecordsReader(JsonReader):
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = _object(record.pop("metadata", None) or record.pop("meta", None))
         # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a document
-        known = {key: value for key, value in {**record, **inner}.items() if key not in ("source", "copies")}
-        if source := record.get("source") or inner.get("source"):
+        fields = self._allowed({**record, **inner})
+        known = {key: value for key, value in fields.items() if key not in ("source", "copies")}
+        if source := fields.get("source") and (record.get("source") or inner.get("source")):
             known["origin"] = source
-        for key in ("language", "publication_types"):
-            if key in known and not isinstance(known[key], list):
-                known[key] = [str(known[key])] if known[key] else []
         known["licence"] = licence_name(_text(known.pop("licence", None)), _text(known.pop("license", None)))
-        for key in ("title", "copyright"):
-            known[key] = _text(known.get(key)) or ""
-        known["retracted"] = bool(known.get("retracted"))
+        known = in_form(known)
         return self.document(text, str(identifier) if identifier not in (None, "") else self.content_id(filepath, text), filepath, **known)
 
+    def _allowed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that go into the metadata, and count the others."""
+        allowed = self.options.metadata_keys
+        if "*" in allowed:
+            return fields
+        for key in fields:
+            if key not in allowed:
+                self.stat_update(f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out (options.metadata_keys)")
+        return {key: value for key, value in fields.items() if key in allowed}
 
-def _time(value: Any) -> str:
-    """Return pandas' times, which are nanoseconds in Parquet, as the writer of the corpus takes them."""
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    raise TypeError
+
+def _rows_of(batch: Any) -> Iterable[Any]:
+    """Yield the rows of an Arrow record batch; where one cannot be made a Python value, each as a batch of its own."""
+    try:
+        return [row for _, row in rows(batch, batch.schema.names)]
+    except Exception:
+        return (batch.slice(number, 1) for number in range(batch.num_rows))
+
+
+def _single(batch: Any) -> dict[str, Any]:
+    return next(row for _, row in rows(batch, batch.schema.names))
 
 
 def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"metadata": value}
     return value if isinstance(value, dict) else {}
 

@@ -1,9 +1,11 @@
 """All input files of a recipe, divided into tasks, each file read by its own reader."""
 
+import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,12 @@ from datatrove.data import Document
 from datatrove.io import DataFolder, DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.raw_files import RawFile
+from data_prep.raw_files import RawFile, folder_of, name_of
 from data_prep.readers import READERS
-from data_prep.readers.base import BadRecord, SourceReader
+from data_prep.readers.base import SourceReader
 from data_prep.readers.medline import MedlineReader
-from galen.errors import DataError
+from data_prep.readers.process import read_files
+from data_prep.readers.record import BadRecord, printable
 
 
 class SourceFiles(PipelineStep):
@@ -54,29 +57,33 @@ class SourceFiles(PipelineStep):
         self._bad: list[BadRecord] = []
         self._noted = time.monotonic()
         done = 0
-        for file in self.tasks[rank]:
-            self.stat_update("input_files")
-            self._before = self._count()
-            try:
-                yield from self._read(file, done)
-            except DataError as error:
+        files = self.tasks[rank]
+        for library in READERS[files[0].reader].libraries:
+            importlib.import_module(library)
+        before = 0
+        for batch in read_files([(partial(self._reader, file), name_of(file.path)) for file in files], files[0].options):
+            file = files[batch.file]
+            for label, count in batch.counts.items():
+                self.stat_update(label, value=count)
+            self._bad += batch.bad
+            if time.monotonic() - self._noted > 0.5:
+                self._note(done + batch.position)
+            yield from batch.documents
+            if batch.broken is not None:
                 self.stat_update("broken files")
-                self._bad.append(BadRecord(file.path, f"after record {self._count() - self._before}", "broken file", str(error)))
-            done += file.size
-            self._note(done)
+                self._bad.append(BadRecord(printable(file.path), f"after record {self._count() - before}", "broken file", batch.broken))
+            if batch.whole:
+                self.stat_update("input_files")
+                before, done = self._count(), done + file.size
+                self._note(done)
         self._write_bad()
 
-    def _read(self, file: RawFile, done: int) -> Iterator[Document]:
-        folder, slash, name = file.path.rpartition("/")
-        reader: SourceReader = READERS[file.reader](folder or slash or ".", file.options)
-        reader.stats = self.stats  # the reader counts what it drops; the executor saves the statistics of this step
-        reader.on_bad = self._bad.append
+    def _reader(self, file: RawFile) -> SourceReader:
+        """Return the reader of a file; called in its process."""
+        reader = READERS[file.reader](folder_of(file.path), file.options)
         if isinstance(reader, MedlineReader) and self.verdict_folder is not None:
             reader.verdicts = iter(self._verdicts_of(file))
-        for document in reader.read_file(name):
-            yield document
-            if time.monotonic() - self._noted > 0.5:
-                self._note(done + (reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0))
+        return reader
 
     def _verdicts_of(self, file: RawFile) -> list[int]:
         """Return the verdicts on a MEDLINE file's records; MEDLINE files are numbered through all tasks and stand alone in theirs."""

@@ -1,15 +1,20 @@
 """Plain text files, a document each: single, packed, or as members of a ZIP archive, as MMedC is published on the Hugging Face hub."""
 
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
+from data_prep.readers.record import Record, Refused, Why, printable
+from data_prep.readers.remote import open_raw
 from galen.errors import DataError
 
+_OVERLAP = Why("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
+_NOT_THERE = Why("wrong offset", "the archive's directory names a place at which no member begins")
+_HEADER_BYTES = 30
+_MAGIC = b"PK\3\4"
 _TEXTS = (".txt", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
 
 
@@ -26,38 +31,64 @@ class TextReader(SourceReader):
     endings = (*_TEXTS, ".zip")
     many_per_task = True
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one file or archive."""
-        if filepath.endswith(".zip"):
-            yield from self._members(filepath)
-        elif (data := self.read_whole(filepath)) is not None:
-            yield from self._text(data, filepath, "")
-
-    def _members(self, filepath: str) -> Iterator[Document]:
-        with self.data_folder.open(filepath, "rb") as raw:
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the file, or the members of an archive, still packed."""
+        if not filepath.endswith(".zip"):
+            yield from self.whole_file(filepath)
+            return
+        with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
             try:
                 with zipfile.ZipFile(raw) as archive:
-                    for member in archive.infolist():
-                        if member.is_dir() or not member.filename.endswith(".txt") or member.filename.startswith("__MACOSX/"):
-                            continue
-                        with archive.open(member) as file:
-                            data = self.read_record(cast(BinaryIO, file), filepath, f"member {member.filename}")
-                        if data is not None:
-                            yield from self._text(data, filepath, member.filename)
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or packed in an unknown way
+                    wrong = _wrong(archive.infolist(), raw)
+                    for number, member in enumerate(archive.infolist()):
+                        if member.filename.endswith(".txt") and not member.filename.startswith("__MACOSX/"):
+                            yield Record(f"member {member.filename}", (archive, member), refused=wrong.get(number))
+            except zipfile.BadZipFile as error:
                 raise DataError(f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again") from None
 
-    def _text(self, data: bytes, filepath: str, member: str) -> Iterator[Document]:
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a file or member."""
+        member = ""
+        if isinstance(record.content, tuple):
+            archive, info = record.content
+            member = printable(info.filename)
+            with archive.open(info) as file:
+                whole = self.record_of(cast(BinaryIO, file), record.position)
+            if whole.refused is not None:
+                raise Refused(*whole.refused)
+            record.content, record.sample = whole.content, whole.sample
         try:
-            text = data.decode("utf-8-sig").strip()
+            text = record.content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
-            position = f"member {member}" if member else "whole file"
-            self.quarantine(filepath, position, "not UTF-8", f"not UTF-8 text (byte {error.start + 1})", data)
-            return
+            raise Refused("not UTF-8", f"not UTF-8 text (byte {error.start + 1})") from None
         self.stat_update("total")
         if not text:
             self.stat_update("dropped_no text")
             return
         name = self.content_id(filepath, text)
         yield self.document(text, f"{member}@{name}" if member else name, filepath, member=member)
+
+
+def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Why]:
+    """Return which members do not begin where the archive says, or begin before the data of one before them ends, and why they are refused.
+
+    An archive of some kilobytes could otherwise hold the same gigabytes hundreds of times.
+    """
+    wrong: dict[int, Why] = {}
+    end = 0
+    for number, member in sorted(enumerate(members), key=lambda pair: pair[1].header_offset):
+        if not _begins(member.header_offset, raw):
+            wrong[number] = _NOT_THERE
+        elif member.header_offset < end:
+            wrong[number] = _OVERLAP
+        else:
+            end = member.header_offset + _HEADER_BYTES + len(member.orig_filename) + member.compress_size
+    return wrong
+
+
+def _begins(offset: int, raw: BinaryIO) -> bool:
+    if offset < 0:
+        return False
+    raw.seek(offset)
+    return raw.read(len(_MAGIC)) == _MAGIC

@@ -1,16 +1,22 @@
 """Web archives (WARC, https://iipc.github.io/warc-specifications/): HTML pages and PDF files in their `response` records."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
+import cssselect
+import regex
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.html_text import PAGE_TYPES, content_type
 from data_prep.readers.pdf import PdfReader
+from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.web_page import page_document
 from galen.errors import DataError
+
+_PACKINGS = ("br", "zstd", "x-gzip", "compress", "x-compress", "dcb", "dcz")
+_PATTERN_SECONDS = 10
+_SLOW = f"the pattern documents of the archive took more than {_PATTERN_SECONDS} s on an address"
 
 
 class WarcReader(SourceReader):
@@ -23,53 +29,114 @@ class WarcReader(SourceReader):
 
     name = "warc"
     endings = (".warc", ".warc.gz")
+    libraries = ("trafilatura", "warcio.archiveiterator", "warcio.recordloader", "pypdfium2")
 
-    def read_file(self, filepath: str) -> Iterator[Document]:
-        """Yield the documents of one archive."""
+    def records(self, filepath: str) -> Iterator[Record]:
+        """Yield the responses of one archive, still packed, each with the last `warcinfo`, and those of these that are wrong."""
         from warcio.archiveiterator import WARCIterator
         from warcio.exceptions import ArchiveLoadFailed
 
-        info: dict[str, str] = {}
+        info = _Info()
         with self.open(filepath) as stream:
             forward = _Forward(stream)
             try:
-                for record in WARCIterator(forward):
+                for number, record in enumerate(WARCIterator(forward, no_record_parse=True), 1):
+                    if record.length is None:
+                        raise DataError(f"{self.path_of(filepath)}: record {number} does not say how long it is (Content-Length)")
                     if record.rec_type == "warcinfo":
-                        info = _fields(record.content_stream().read(2**20))
+                        info = _Info(record.content_stream().read(2**20))
+                        if info.wrong is not None:
+                            yield Record(f"record {number}", sample=info.data, refused=info.wrong)
                     elif record.rec_type == "response":
-                        yield from self._response(record, filepath, info)
+                        url = record.rec_headers.get_header("WARC-Target-URI") or ""
+                        yield Record(f"record {url or number}", (record, url, info))
+                        if forward.error is not None:
+                            raise forward.error
                     _drain(record, self.path_of(filepath))
                 if forward.error is not None:
                     raise forward.error
             except ArchiveLoadFailed as error:
                 raise DataError(f"{self.path_of(filepath)} is not a whole WARC file ({error}); fetch it again") from None
 
-    def _response(self, record: Any, filepath: str, info: dict[str, str]) -> Iterator[Document]:
-        url = record.rec_headers.get_header("WARC-Target-URI") or ""
-        if record.http_headers is None or record.http_headers.get_statuscode() != "200":
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a response."""
+        from warcio.recordloader import ArcWarcRecordLoader
+
+        loader = ArcWarcRecordLoader(verify_http=False, arc2warc=False)
+        response, url, info = record.content
+        if not url:
+            raise Refused("no address", "the response does not say of which address it is (WARC-Target-URI)")
+        response.http_headers = loader.load_http_headers("response", url, response.raw_stream, response.length)
+        if response.http_headers is None or response.http_headers.get_statuscode() != "200":
             self.stat_update("total", "dropped_no answer")
             return
-        kind, charset = content_type(record.http_headers.get_header("Content-Type") or "")
+        kind, charset = content_type(response.http_headers.get_header("Content-Type") or "")
         if kind not in (*PAGE_TYPES, "application/pdf"):
             self.stat_update("total", "dropped_not a page")
             return
-        if info.get("documents") and not re.search(info["documents"], url):
+        if not info.wants(url):
             self.stat_update("total", "dropped_only followed")
             return
-        data = self.read_record(record.content_stream(), filepath, f"record {url}")
-        if data is None:
-            return
+        data = self._body(response, record)
         if kind == "application/pdf":
-            pdf = PdfReader(self.data_folder, self.options)
-            pdf.stats, pdf.on_bad = self.stats, self.on_bad
-            document = pdf.from_data(data, filepath, url, f"record {url}")
+            document = self.helper(PdfReader).from_data(data, filepath, url, record.position)
         else:
-            document = page_document(self, data, filepath, url, self.options.content or info.get("content", ""), charset, url)
+            document = page_document(self, data, filepath, url, self.options.content or info.content, charset, url)
         if document is not None:
             document.metadata["url"] = url
-            document.metadata["crawled"] = record.rec_headers.get_header("WARC-Date")
-            document.metadata["licence"] = document.metadata["licence"] or info.get("licence", "")
+            document.metadata["crawled"] = response.rec_headers.get_header("WARC-Date")
+            document.metadata["licence"] = document.metadata["licence"] or info.licence
             yield document
+
+    def _body(self, response: Any, record: Record) -> bytes:
+        """Return what was answered, unpacked."""
+        from warcio.bufferedreaders import BufferedReader
+
+        encoding = (response.http_headers.get_header("Content-Encoding") or "").strip().lower()
+        if encoding in _PACKINGS and encoding not in BufferedReader.get_supported_decompressors():
+            raise Refused("unknown packing", f"the page is packed with {encoding}, which cannot be unpacked here")
+        whole = self.record_of(response.content_stream(), record.position)
+        record.sample = whole.sample
+        if whole.refused is not None:
+            raise Refused(*whole.refused)
+        return bytes(whole.content)
+
+
+class _Info:
+    """What a `warcinfo` record says that counts here: licence, content (a CSS selector), documents (a regular expression)."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        fields = _fields(data)
+        self.data, self.licence, self.content = data, fields.get("licence", ""), fields.get("content", "")
+        self.wrong: Why | None = None
+        self._documents: Any = None
+        self._slow = False
+        try:
+            if pattern := fields.get("documents"):
+                self._documents = regex.compile(pattern)
+        except (regex.error, RecursionError, OverflowError) as error:
+            self.wrong = Why("wrong pattern", f"its documents: is no regular expression ({error}); all pages of the archive are taken")
+        try:
+            cssselect.HTMLTranslator().css_to_xpath(self.content or "*")
+        except cssselect.SelectorError as error:
+            self.content = ""
+            self.wrong = Why("wrong selector", f"its content: is no CSS selector ({error}); content is found without it")
+
+    def wants(self, url: str) -> bool:
+        """Say whether the page at an address is a document rather than a page to follow links from.
+
+        Raises:
+            Refused: the pattern takes seconds on this address, as some do by design or by mistake.
+        """
+        if self._documents is None:
+            return True
+        if self._slow:
+            raise Refused("slow pattern", _SLOW)
+        try:
+            return self._documents.search(url, timeout=_PATTERN_SECONDS) is not None
+        except TimeoutError:
+            self._slow = True
+            raise Refused("slow pattern", _SLOW) from None
 
 
 class _Forward:

@@ -11,13 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
-
-from evaluation import question
+from evaluation import jsonl, question
 from evaluation.question import Question
 from evaluation.question_sets import english, multilingual, rows
 from evaluation.question_sets.rows import Row
-from galen.errors import DataError, UsageError, nearest
+from galen.errors import DataError, GalenError, UsageError, nearest, one_line
 
 Reader = Callable[[Row], Question | None]
 
@@ -69,8 +67,10 @@ def read(name: str, source: str | Path) -> list[Question]:
     for row in rows.read(source):
         try:
             found = convert(row)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a list where a text should be, a number for a letter …
-            raise row.wrong(f"no record in the layout {name!r}: {error}") from None
+        except GalenError:
+            raise
+        except Exception as error:  # a list where a text should be, a number for a letter: a reader trusts the layout
+            raise row.wrong(f"no record in the layout {name!r}: {one_line(error)}") from None
         if found is None:
             continue
         if found.id in questions and name == "galen":
@@ -107,6 +107,9 @@ def select(questions: list[Question], ids: Path | None = None, subjects: list[st
 
 def _ids(path: Path) -> set[str]:
     try:
-        return {str(item) for item in orjson.loads(path.read_bytes())}
-    except (OSError, orjson.JSONDecodeError, TypeError) as error:
-        raise DataError(f"{path}: a JSON object or list of ids is wanted: {error}") from None
+        ids = jsonl.tree(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not isinstance(ids, dict | list) or not all(isinstance(id_, str | int) for id_ in ids):
+        raise DataError(f"{path}: a JSON object or list of ids is wanted, not {jsonl.shown(ids)}")
+    return {str(id_) for id_ in ids}

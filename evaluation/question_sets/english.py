@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.question import Question, joined
+from evaluation import jsonl
+from evaluation.question import LETTERS, Question, joined, with_text
 from evaluation.question_sets.rows import Row
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}
 
 
@@ -18,7 +18,9 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
         DataError: there are fewer than two, or one is no text.
     """
     if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise row.wrong(f"at least two options with a text each are wanted, not {texts!r:.80}")
+        raise row.wrong(f"at least two options with a text each are wanted, not {jsonl.shown(texts)}")
+    if len(texts) > len(LETTERS):
+        raise row.wrong(f"{len(texts)} options are more than there are letters")
     return dict(zip(LETTERS, (text.strip() for text in texts), strict=False))
 
 
@@ -34,8 +36,8 @@ def options(row: Row, key: str = "options") -> dict[str, str]:
     if len({letter for letter, _ in pairs}) < len(pairs):
         raise row.wrong(f"key {key!r} names a letter twice: {', '.join(letter for letter, _ in pairs)}")
     found = {letter.strip().upper(): text for letter, text in pairs if text not in (None, "")}
-    if len(found) < 2 or not all(isinstance(text, str) for text in found.values()):
-        raise row.wrong(f"key {key!r} must hold at least two options with a text each, not {value!r:.80}")
+    if len(found) < 2 or not all(isinstance(text, str) and text.strip() for text in found.values()):
+        raise row.wrong(f"key {key!r} must hold at least two options with a text each, not {jsonl.shown(value)}")
     return {letter: text.strip() for letter, text in sorted(found.items())}
 
 
@@ -47,7 +49,7 @@ def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
     """
     letters = [letter.strip().upper() for letter in letters]
     if not letters or any(letter not in of for letter in letters):
-        raise row.wrong(f"the right answer is {', '.join(letters) or 'missing'}; it must be among the options {', '.join(of)}")
+        raise row.wrong(f"the right answer is {', '.join(letters)[:60] or 'missing'}; it must be among the options {', '.join(of)}")
     return joined(letters, of)
 
 
@@ -56,17 +58,17 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
     number = row.record.get(key)
     if isinstance(number, str) and number.strip().isdigit():
         number = int(number)
-    if not isinstance(number, int) or not first <= number < first + count:
-        raise row.wrong(f"key {key!r} must be a whole number from {first} to {first + count - 1}, not {number!r}")
+    if not isinstance(number, int) or isinstance(number, bool) or not first <= number < first + count:
+        raise row.wrong(f"key {key!r} must be a whole number from {first} to {first + count - 1}, not {jsonl.shown(number)}")
     return LETTERS[number - first]
 
 
 def medqa(row: Row) -> Question:
     """MedQA (USMLE), five or four options: `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`."""
     given = options(row)
-    letters = [row.text("answer_idx")] if row.record.get("answer_idx") else [k for k, text in given.items() if text == row.text("answer")]
+    letters = [row.text("answer_idx")] if row.record.get("answer_idx") else with_text(row.text("answer"), given)
     return Question(
-        row.optional_text("id") or row.id,
+        row.identifier("id") or row.id,
         "",
         row.text("question"),
         given,
@@ -88,7 +90,7 @@ def medmcqa(row: Row) -> Question | None:
         return None
     from_one = ".json," in row.where
     return Question(
-        row.optional_text("id") or row.id,
+        row.identifier("id") or row.id,
         "",
         row.text("question"),
         given,
@@ -111,8 +113,8 @@ def pubmedqa(row: Row) -> Question | None:
     if decision is None:
         return None
     if decision not in YES_NO_MAYBE.values():
-        raise row.wrong(f"key 'final_decision' must be yes, no or maybe, not {decision!r}")
-    if not isinstance(record.get("question"), str):
+        raise row.wrong(f"key 'final_decision' must be yes, no or maybe, not {jsonl.shown(decision)}")
+    if not isinstance(record.get("question"), str) or not record["question"].strip():
         raise row.wrong("key 'QUESTION' (or 'question') must be a text")
     return Question(
         row.key or str(record.get("pubid") or record.get("id") or row.id),
@@ -154,4 +156,4 @@ def medxpertqa(row: Row) -> Question:
     given = options(row)
     text = row.text("question").split("\nAnswer Choices:")[0].strip()
     subject = row.optional_text("body_system") or row.optional_text("medical_task")
-    return Question(row.text("id"), "", text, given, answer([row.text("label")], given, row), "medxpertqa", subject=subject)
+    return Question(row.needed_identifier("id"), "", text, given, answer([row.text("label")], given, row), "medxpertqa", subject=subject)

@@ -1,5 +1,6 @@
 """Records of question sets in other languages than English, or in several, to questions."""
 
+from evaluation import jsonl
 from evaluation.question import Question
 from evaluation.question_sets.english import answer, lettered, options, place
 from evaluation.question_sets.rows import Row
@@ -48,7 +49,14 @@ def frenchmedmcqa(row: Row) -> Question:
         letters = ["ABCDE"[number] for number in row.record.get("correct_answers") or []]
     right = answer(letters, given, row)
     return Question(
-        row.text("id"), "", row.text("question"), given, right, "frenchmedmcqa", "fr", subject=row.optional_text("subject_name")
+        row.needed_identifier("id"),
+        "",
+        row.text("question"),
+        given,
+        right,
+        "frenchmedmcqa",
+        "fr",
+        subject=row.optional_text("subject_name"),
     )
 
 
@@ -59,8 +67,8 @@ def igakuqa(row: Row) -> Question | None:
     given = lettered(row.record["choices"], row)
     right = row.record.get("answer")
     if not isinstance(right, list):
-        raise row.wrong(f"key 'answer' must be a list of letters, not {right!r}")
-    return Question(row.text("problem_id"), "", row.text("problem_text"), given, answer(right, given, row), "igakuqa", "ja")
+        raise row.wrong(f"key 'answer' must be a list of letters, not {jsonl.shown(right)}")
+    return Question(row.needed_identifier("problem_id"), "", row.text("problem_text"), given, answer(right, given, row), "igakuqa", "ja")
 
 
 def rumeddanet(row: Row) -> Question | None:
@@ -70,7 +78,7 @@ def rumeddanet(row: Row) -> Question | None:
     given = {"A": "да", "B": "нет"}
     letters = [letter for letter, word in given.items() if word == row.text("answer").strip().lower()]
     return Question(
-        row.optional_text("pairID") or row.id,
+        row.identifier("pairID") or row.id,
         row.text("context"),
         row.text("question"),
         given,
@@ -108,7 +116,7 @@ def biomistral(row: Row) -> Question:
     given = options(row, f"options{suffix}")
     corpus = row.text("corpus_name")
     return Question(
-        row.optional_text("identifier") or row.id,
+        row.identifier("identifier") or row.id,
         row.optional_text(f"context{suffix}") if corpus == "PubMedQA" else "",
         row.text(f"question{suffix}"),
         given,
@@ -126,6 +134,8 @@ def biomistral_demonstrations(row: Row, triple: int) -> list[Question]:
         raise row.wrong(f"key 'few_shot_samples[{triple}]' must be a list of demonstrations")
     found = []
     for number, sample in enumerate(samples, start=1):
+        if not isinstance(sample, dict):
+            raise row.wrong(f"demonstration {number} must be an object, not {jsonl.shown(sample)}")
         part = Row(sample, f"{row.where}, demonstration {number}", row.file, number)
         given = options(part)
         context = part.optional_text("context")

@@ -1,12 +1,12 @@
 """Rows of published question sets as they come: JSON Lines, JSON, CSV, Parquet, or a data set of the Hugging Face hub."""
 
+import codecs
 import csv
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import IO, Any
 
 from evaluation import jsonl
 from galen.errors import DataError, GalenError, UsageError, one_line
@@ -48,9 +48,24 @@ class Row:
         value = self.record.get(key)
         return value.strip() if isinstance(value, str) else ""
 
+    def identifier(self, key: str) -> str:
+        """Return the id under a key, a text or a whole number, or an empty string when there is none."""
+        value = self.record.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.optional_text(key)
+
+    def needed_identifier(self, key: str) -> str:
+        """Return the id under a key.
+
+        Raises:
+            DataError: it is missing, or neither a text nor a whole number.
+        """
+        return jsonl.identifier(self.record, key, self.where)
+
     def wrong(self, message: str) -> DataError:
         """Return an error that names the place."""
-        return DataError(f"{self.where}: {message}")
+        return DataError(f"{self.where}: {' '.join(message.split())[:400]}")
 
 
 def read(source: str | Path) -> Iterator[Row]:
@@ -69,8 +84,9 @@ def read(source: str | Path) -> Iterator[Row]:
                 yield Row(record, where, path.name.split(".")[0], number, key)
         except GalenError:
             raise
-        except (KeyError, OSError, TypeError, ValueError) as error:  # of csv, pyarrow, another encoding, a tree of another form
-            raise DataError(f"{path} cannot be read as a {path.suffix} file of questions: {error!r:.200}") from None
+        except Exception as error:  # of csv and pyarrow, which have kinds of their own; another encoding, a tree of another form
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+            raise DataError(f"{path} cannot be read as a {path.suffix} file of questions: {reason}") from None
 
 
 def files(source: str | Path) -> list[Path]:
@@ -111,33 +127,79 @@ def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the lines of a CSV file without a header as MMLU's are: question, four options, the right letter."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            if len(cells) != 6:
-                raise DataError(f"{path}, record {number}: six columns are wanted (question, A, B, C, D, answer), not {len(cells)}")
-            yield f"{path}, record {number}", "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
+    """Yield the records of a CSV file without a header as MMLU's are: question, four options, the right letter."""
+    end = "\0end"  # a line of our own behind the last: where it is no record, a quote is still open
+    with path.open("rb") as file:
+        reader = csv.reader(itertools.chain(_csv_lines(file), [end]))
+        line = 1
+        try:
+            for cells in reader:
+                where = f"{path}, line {line}"
+                if cells == [end]:
+                    return
+                if (reader.line_num > line and len(cells) != 6) or (cells and cells[-1].endswith(end)):
+                    raise DataError(f"{where}: a quote is opened here and not closed, or not where it should be")
+                if len(cells) != 6:
+                    raise DataError(f"{where}: six columns are wanted (question, A, B, C, D, answer), not {len(cells)}")
+                yield where, "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}, line {line}: {error}; is a quote not closed?") from None
+
+
+def _csv_lines(file: IO[bytes]) -> Iterator[str]:
+    """Yield the lines of a CSV file.
+
+    Raises:
+        ValueError: one is not text, or is longer than `jsonl.MAX_LINE`.
+    """
+    number = 0
+    while line := file.readline(jsonl.MAX_LINE + 1):
+        number += 1
+        try:
+            text = line.removeprefix(codecs.BOM_UTF8).decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text or len(line) > jsonl.MAX_LINE:
+            raise ValueError(f"line {number} is not UTF-8 text, or too long; save the file as UTF-8")
+        yield text
 
 
 def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the records of a JSON array, of an object of records, or of HEAD-QA's object of exams; a file of JSON Lines also does."""
-    content = path.read_bytes()
     try:
-        tree = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        if content.lstrip()[:1] == b"{" and b"\n{" in content:  # JSON Lines under the name .json, as MedMCQA's files are
+        tree = jsonl.tree(path)
+    except DataError:
+        if _is_json_lines(path):  # under the name .json, as MedMCQA's files are
             for where, record in jsonl.records(path):
                 yield where, "", record
             return
-        raise DataError(f"{path} is not JSON: {error}") from None
+        raise
     if isinstance(tree, dict) and isinstance(tree.get("exams"), dict):
-        tree = [{**exam, **item} for exam in tree["exams"].values() for item in exam["data"]]
-    pairs = tree.items() if isinstance(tree, dict) else (("", record) for record in tree) if isinstance(tree, list) else ()
+        tree = [record for name, exam in tree["exams"].items() for record in _exam(name, exam)]
+    if not isinstance(tree, dict | list):
+        raise DataError(f"{path}: a list or an object of records is wanted, not {jsonl.shown(tree)}")
+    pairs = tree.items() if isinstance(tree, dict) else (("", record) for record in tree)
     for number, (key, record) in enumerate(pairs, start=1):
-        where = f"{path}, record {key or number}"
+        where = f"{path}, record {' '.join(key.split())[:60] or number}"
         if not isinstance(record, dict):
             raise DataError(f"{where}: a record must be a JSON object, not {jsonl.shown(record)}")
         yield where, key, record
+
+
+def _is_json_lines(path: Path) -> bool:
+    content = path.read_bytes()
+    return content.lstrip()[:1] == b"{" and b"\n{" in content
+
+
+def _exam(name: str, exam: Any) -> Iterator[dict[str, Any]]:
+    """Yield the records of one of HEAD-QA's exams."""
+    if not isinstance(exam, dict) or not isinstance(exam.get("data"), list):
+        raise ValueError(f"exam {name!r} holds no list 'data'")
+    for number, item in enumerate(exam["data"], start=1):
+        if not isinstance(item, dict):
+            raise ValueError(f"record {number} of the exam {name!r} must be an object, not {jsonl.shown(item)}")
+        yield {**exam, **item}
 
 
 def _hub(source: str) -> Iterator[Row]:

@@ -317,3 +317,17 @@ def test_licence_groups():
     }
     assert {code: licence_group(code) for code in codes} == codes
     assert licence_group(None) == licence_group("CC BY", open_access=False) == "other"
+
+
+def test_a_benchmark_comes_in_the_layout_that_its_task_reads(tmp_path):
+    from evaluation import task
+
+    site, record = Site(), {"QUESTION": "Is it?", "CONTEXTS": ["a", "b"], "final_decision": "yes"}
+    site.files["/pubmedqa/pubmedqa/master/data/ori_pqal.json"] = json.dumps({"1": record, "2": record}).encode()
+    site.files["/pubmedqa/pubmedqa/master/data/test_ground_truth.json"] = b'{"2": "yes"}'
+    with site.running() as base:
+        assert run(base, tmp_path / "pubmedqa", source="pubmedqa") == 0
+        assert run(base, tmp_path / "pubmedqa", source="pubmedqa") == 0
+    assert len(site.requests) == 2  # what is there is not fetched again
+    [question] = task.load("pubmedqa")[1].questions(tmp_path)
+    assert (question.id, question.answer) == ("2", "A")

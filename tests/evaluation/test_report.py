@@ -172,6 +172,39 @@ def test_a_task_that_the_first_model_lacks_is_shown(tmp_path: Path, models: list
     assert "Accuracy on 40 questions (topics) is 52.5 %" in capsys.readouterr().out
 
 
+def under(folder: Path, protocol: str, **settings) -> Path:
+    """The same results as if scored under another protocol, or with other settings of it."""
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"protocol": protocol, "settings": settings}))
+    return folder
+
+
+def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [
+        under(write_scores(tmp_path / f"{name}-{protocol}-{shots}", name, 3.0, right), protocol, shots=shots)
+        for name, right in (("base", 20), ("tuned", 31))
+        for protocol, shots in (("lm_eval", 0), ("lm_eval", 5), ("meditron", 3))
+    ]
+    page = write_report(tmp_path, *folders, "--tables", tmp_path / "tables")
+    lines = capsys.readouterr().out.splitlines()
+    accuracies = [line for line in lines if line.startswith("Accuracy")]
+    assert [re.search(r"\((topics[^)]*)\)", line)[1] for line in accuracies] == [
+        "topics, lm_eval, shots 0",
+        "topics, lm_eval, shots 5",
+        "topics, meditron",
+    ]
+    assert "50.0 % for base (lm_eval, shots 0); rose to 77.5 % for tuned (lm_eval, shots 0)" in accuracies[0]
+    assert "50.0 % for base (meditron); rose to 77.5 % for tuned (meditron)" in accuracies[2]
+    assert any(line.startswith("Perplexity on 40 documents (held_out): ") for line in lines)
+    assert "Prompt protocol: lm_eval, meditron." in page
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    with pytest.raises(DataError, match=r"base \(lm_eval\) was scored with the protocol lm_eval, tuned with mmedbench"):
+        write_report(tmp_path, folders[0], folders[2], under(folders[3], "mmedbench"))
+    with pytest.raises(UsageError, match="bear the same model name"):
+        write_report(tmp_path, folders[0], folders[2], folders[0])
+
+
 def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
     with pytest.raises(UsageError, match="bear the same model name"):
         write_report(tmp_path, models[0], models[0])

@@ -1,5 +1,6 @@
 """The command as a user starts it, on a tiny random Llama."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import pytest
 
 from evaluation import output_folder, run
+from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import command
 
@@ -90,6 +92,34 @@ def test_another_configuration_into_the_same_folder_is_an_error(arguments, data,
     questions.write_bytes(questions.read_bytes() + b"\n")
     with pytest.raises(UsageError, match=r"tasks\.mesh_topics\.files"):
         run.main([*arguments, "--limit", "1"])
+
+
+def test_a_finished_run_is_renamed_without_scoring_again(arguments, tmp_path, monkeypatch):
+    run.main([*arguments, "--name", "first"])
+    scores = tmp_path / "scores"
+    before = json.loads((scores / "results.json").read_text())
+    items = {path: path.stat().st_mtime_ns for path in scores.rglob("*.jsonl")}
+    monkeypatch.setattr("evaluation.evaluator._backend", None)  # no model is loaded
+    run.main([*arguments, "--name", "second"])
+    after = json.loads((scores / "results.json").read_text())
+    assert after["model"].pop("name") == "second" and before["model"].pop("name") == "first"
+    assert after == before and items == {path: path.stat().st_mtime_ns for path in items}
+    record = manifest.read(scores)
+    assert record["config"]["model"]["name"] == "second"
+    [written] = [output for output in record["outputs"] if output["path"] == "results.json"]
+    assert written["sha256"] == manifest.sha256(scores / "results.json")
+    assert json.loads((scores / "configuration.json").read_text())["model"]["name"] == "second"
+
+
+def test_limit_takes_a_sample_by_hash(arguments, data, tmp_path):
+    """Not the first ones, and the same ones whatever the order of the file."""
+    expected = sorted(sorted((f"q{n}" for n in range(9)), key=lambda id_: hashlib.sha256(id_.encode()).digest())[:3])
+    assert expected != ["q0", "q1", "q2"]
+    file = data / "questions" / "test.jsonl"
+    for name in ("scores", "turned"):
+        run.main([*arguments, "--output", str(tmp_path / name), "--limit", "3", "--tasks", "mesh_topics"])
+        assert sorted(item["id"] for item in items_of(tmp_path / name, "mesh_topics")) == expected
+        file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
 
 
 @pytest.mark.parametrize(

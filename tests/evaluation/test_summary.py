@@ -15,3 +15,17 @@ def test_shares_of_one_run_have_wilson_s_interval_also_where_none_or_all_are_rig
     for metric, right in [("accuracy", 0), ("accuracy_argmax", 3), ("unreadable", 10)]:
         expected = stats.binomtest(right, 10).proportion_ci(0.95, "wilson")
         assert (found[metric]["low"], found[metric]["high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_a_model_that_answers_one_letter_nearly_always_is_flagged():
+    def items(predictions, answers):
+        return [{"prediction": None if p == "-" else p, "answer": a} for p, a in zip(predictions, answers, strict=True)]
+
+    found = summary.predictions(items("A" * 19 + "B", "ABCD" * 5))
+    assert found == {
+        "predictions": {"A": 19, "B": 1},
+        "one_sided": "95.0% of the answers are A, which is right for 25.0% of the questions",
+    }
+    assert summary.predictions(items("A" * 20, "A" * 19 + "B")) == {"predictions": {"A": 20}}  # it is nearly always right
+    assert summary.predictions(items("A" * 17 + "B--", "ABCD" * 5)) == {"predictions": {"A": 17, "unreadable": 2, "B": 1}}
+    assert "one_sided" not in summary.predictions(items("A" * 8, "ABCD" * 2))  # too few to say

@@ -29,6 +29,9 @@ class Recipe:
     training: Training
     sources: list[Source] = ()  # type: ignore[assignment]
     extra: Training | None = None
+    languages: list[str] | None = None
+    files: str | list[str | Source] | None = None
+    shares: dict[str, float] | None = None
 
 
 @pytest.fixture
@@ -75,6 +78,20 @@ def test_dump_reads_back_equal(write):
         ("a: [1\nb: 2\n", [], ["line 2", "not valid YAML"]),
         ("output: x\ntraining: {lr: 1}\ntraining: {train_iters: 5}\n", [], ["line 3", "'training' is given twice, first in line 2"]),
         ("output: x\ntraining: {lr: 1}\n", ["sources=a"], ["override 'sources=a'", "sources: should be a list: [a, b]"]),
+        (GOOD, ["train_iters=3"], ["unknown key 'train_iters'", "did you mean 'training.train_iters' or 'extra.train_iters'?"]),
+        (GOOD, ["training.output=3"], ["unknown key 'training.output'", "did you mean 'output'?"]),
+        (GOOD, ["trainiters=3"], ["unknown key 'trainiters'", "train_iters'?"]),
+        (
+            GOOD,
+            ["languages=[en, true]"],
+            ["override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in quotes it is a valid string"],
+        ),
+        (GOOD + "languages: [en, fr]\n", ["languages=[en, 5]"], ["override 'languages=[en, 5]': languages.1: YAML reads 5 as a number"]),
+        (GOOD, ["sources=[{path: a}, {pat: b}]"], ["override 'sources=[{path: a}, {pat: b}]': unknown key 'sources.1.pat'"]),
+        (GOOD, ["output=2024-01-01"], ["output: YAML reads 2024-01-01 as a date; in quotes it is a valid string"]),
+        (GOOD + "1: 2\n", [], ["line 8: unknown key '1'"]),
+        (GOOD, [".".join("a" * 1000) + "=1"], ["more than 64 levels"]),
+        (GOOD, ["a=[["], ["override 'a=[[': not valid YAML"]),
     ],
 )
 def test_mistakes_are_named(write, text, overrides, expected):
@@ -82,6 +99,26 @@ def test_mistakes_are_named(write, text, overrides, expected):
         load(Recipe, write(text), overrides)
     for part in expected:
         assert part in str(error.value)
+
+
+def test_one_value_is_a_list_of_one(write):
+    recipe = load(Recipe, write(GOOD + "languages: no\n"), ["files=a.jsonl"])
+    assert recipe.languages == ["no"]
+    assert recipe.files == "a.jsonl"
+    assert load(Recipe, write(GOOD), ["languages=en"]).languages == ["en"]
+
+
+def test_norwegian_is_text(write):
+    recipe = load(Recipe, write(GOOD + "languages: [en, no, on]\nshares: {no: 0.5}\n"), ["files=[no, yes]"])
+    assert (recipe.languages, recipe.shares, recipe.files) == (["en", "no", "on"], {"no": 0.5}, ["no", "yes"])
+    assert load(Recipe, write(dump(recipe))) == recipe
+
+
+def test_a_mistake_in_a_layer_is_told_of_the_layer(write, tmp_path):
+    layer = tmp_path / "layer.yaml"
+    layer.write_text("\n\nlanguages: [en, 5]\n")
+    with pytest.raises(UsageError, match=r"layer\.yaml, line 3: languages\.1: YAML reads 5 as a number"):
+        load(Recipe, write(GOOD + "languages: [a, b]\n"), [str(layer)])
 
 
 def test_missing_file(tmp_path):

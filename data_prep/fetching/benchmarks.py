@@ -1,0 +1,18 @@
+"""Benchmarks that their authors publish as plain files under a licence that lets anybody take them."""
+
+from collections.abc import Iterator
+
+from data_prep.fetching.transfer import Item
+
+GITHUB = "https://raw.githubusercontent.com"
+FILES = {
+    "pubmedqa": ("pubmedqa/pubmedqa/master/data", ("ori_pqal.json", "test_ground_truth.json")),  # MIT
+}
+"""Name of a benchmark to its folder in a repository, and its files."""
+
+
+def files(name: str, base: str = GITHUB) -> Iterator[Item]:
+    """Yield the files of a benchmark; no checksums are published."""
+    folder, names = FILES[name]
+    for file in names:
+        yield Item(file, f"{base}/{folder}/{file}")

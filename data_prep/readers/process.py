@@ -1,0 +1,357 @@
+"""A process that reads files, so that a record which takes too long or too much memory can be ended alone.
+
+Libraries in C (pdfium, lxml, regular expressions) cannot be interrupted from within their process. So the files of a task are read in a
+process of their own, forked from the task's: the kernel ends it when a record takes more than `max_record_seconds` of processor time, and
+refuses it more than `max_record_memory` besides what it had before the record. The task's process then starts another one, which goes
+through the file again up to the record at fault, puts that into quarantine and goes on behind it. Processor time rather than time of the
+clock: what is put into quarantine does not depend on how busy the machine is.
+"""
+
+import ctypes
+import errno
+import gc
+import io
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
+
+import orjson
+from datatrove.data import Document
+
+from data_prep.readers.base import SourceReader
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.record import START, BadRecord, Outcome, Place, Watch, Why, documents_of, is_of_system, printable
+from galen.errors import DataError, one_line
+
+MOST_ENDED = 20
+"""Records of one file that may end a reader's process; after so many the rest of the file is given up."""
+
+_BATCH_BYTES = 2**18
+_BATCH_SECONDS = 0.3
+_LENGTH = struct.Struct("<Q")
+_STATE = struct.Struct("<3q")
+_LOOKS, _SPLITS, _PARSES = range(3)
+_PR_SET_PDEATHSIG = 1
+
+Readers = Sequence[tuple[Callable[[], SourceReader], str]]
+"""For each file, what makes its reader, and its name in the reader's folder."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What came of some records of one file that follow each other."""
+
+    file: int
+    """Which file."""
+    last: Place
+    """The last of the records."""
+    documents: list[Document] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    bad: list[BadRecord] = field(default_factory=list)
+    position: int = 0
+    """Bytes of the file read so far."""
+    broken: str | None = None
+    """Why the file cannot be read further."""
+    whole: bool = False
+    """The file is read to its end, or as far as that goes."""
+    failed: list[Any] | None = None
+    """Number, words and file name of an error of the system, which is none of what the file holds."""
+
+
+def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
+    """Yield what comes of the records of some files, in order, read in processes of their own.
+
+    Args:
+        files: the files.
+        options: the limits.
+
+    Raises:
+        DataError: the system ended the process.
+        OSError: a file cannot be opened, or a disk or network fails.
+    """
+    number, start, watch = 0, START, _Limits(options)
+    while number < len(files):
+        last = Batch(number, start)
+        with _Child(files, number, start, watch) as child:
+            for batch in child.batches():
+                if batch.failed is not None:
+                    raise OSError(*batch.failed)
+                if batch.whole:
+                    number, start = batch.file + 1, START
+                    watch.next_file()
+                else:
+                    number, start = batch.file, Place(batch.last.record, batch.last.part + 1)
+                last = batch
+                yield batch
+            status, peak = child.wait()
+        if number == len(files):
+            return
+        broken = watch.blame(_why(status, peak, options))
+        if broken is not None:
+            position = last.position if last.file == number else 0
+            yield Batch(number, start, position=position, broken=broken, whole=True)
+            number, start = number + 1, START
+            watch.next_file()
+
+
+def _why(status: int, peak: int, options: ReaderOptions) -> Why:
+    """Return why a reader's process ended.
+
+    Raises:
+        DataError: the system ended it.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGPROF:
+        return Why("too long a time", f"took more than {options.max_record_seconds:g} s of processor time (max_record_seconds)")
+    if code in (-signal.SIGKILL, -signal.SIGTERM):
+        raise DataError(
+            f"a reader's process was ended by {signal.Signals(-code).name}, perhaps for lack of memory: "
+            "try fewer --workers or a lower max_record_memory"
+        )
+    if code >= 0:
+        raise RuntimeError(f"a reader's process ended with code {code}: a bug, please report it with the log of the worker")
+    if peak > options.max_record_memory * 0.7:
+        return Why("too much memory", f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)")
+    return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
+
+
+class _Limits(Watch):
+    """Notes in memory shared with the parent what the reader is about, and begins the time for it anew."""
+
+    def __init__(self, options: ReaderOptions) -> None:
+        self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
+        self._state = mmap.mmap(-1, mmap.PAGESIZE)
+        self.next_file()
+
+    def next_file(self) -> None:
+        """Forget what is known about the present file: the next one follows."""
+        self.unsplit: dict[Place, Why] = {}
+        self.unparsed: dict[Place, Why] = {}
+        _STATE.pack_into(self._state, 0, _LOOKS, *START)
+
+    def looks(self, place: Place) -> None:
+        self._note(_LOOKS, place)
+
+    def splits(self, place: Place) -> None:
+        self._note(_SPLITS, place)
+
+    def parses(self, place: Place) -> None:
+        self._note(_PARSES, place)
+
+    def goes_on(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
+
+    def limit_memory(self) -> None:
+        """Allow so much memory for a record besides what the process has now."""
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = _data_bytes() + self.memory
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+    def blame(self, why: Why) -> str | None:
+        """In the parent: note that what the reader was about must not be tried again; return why the file cannot be read further, if so."""
+        kind, record, part = _STATE.unpack_from(self._state)
+        place = Place(record, part)
+        if kind == _LOOKS:
+            return f"what follows record {record} {why.detail}"
+        if len(self.unsplit) + len(self.unparsed) >= MOST_ENDED:
+            return f"more than {MOST_ENDED} of its records took too long, too much memory or crashed; the last one {why.detail}"
+        (self.unsplit if kind == _SPLITS else self.unparsed)[place] = why
+        return None
+
+    def _note(self, kind: int, place: Place) -> None:
+        _STATE.pack_into(self._state, 0, kind, *place)
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
+
+
+def _data_bytes() -> int:
+    """Return how much private memory this process may write to, which is what the system's limit counts."""
+    with open("/proc/self/status", "rb") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith(b"VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class _Child:
+    """A process that reads files from a place on and sends what comes of them."""
+
+    def __init__(self, files: Readers, number: int, start: Place, watch: _Limits) -> None:
+        near, far = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the worker's other thread only waits for its parent
+            self.pid = os.fork()
+        if self.pid == 0:
+            os.close(near)
+            _serve(parent, far, files, number, start, watch)
+        os.close(far)
+        self._pipe: BinaryIO = os.fdopen(near, "rb")
+        self._ended: tuple[int, int] | None = None
+
+    def __enter__(self) -> "_Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        if self._ended is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield what it sends until it ends."""
+        while len(head := self._pipe.read(_LENGTH.size)) == _LENGTH.size:
+            (length,) = _LENGTH.unpack(head)
+            if len(body := self._pipe.read(length)) < length:
+                return
+            yield _received(orjson.loads(body))
+
+    def wait(self) -> tuple[int, int]:
+        """Return its exit status and the most memory that it had, in bytes."""
+        if self._ended is None:
+            _, status, usage = os.wait4(self.pid, 0)
+            self._ended = status, usage.ru_maxrss * 1024
+        return self._ended
+
+
+def _received(message: dict[str, Any]) -> Batch:
+    message["last"] = Place(*message["last"])
+    message["documents"] = [document for rows in message["documents"] for document in documents_of(rows)]
+    message["bad"] = [BadRecord(**bad) for bad in message["bad"]]
+    return Batch(**message)
+
+
+def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, watch: _Limits) -> None:
+    """In the child: read, send, and end the process."""
+    code = 70
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        _end_with(parent)
+        gc.freeze()  # the collector would write to, and so copy, what is shared
+        with os.fdopen(pipe, "wb", buffering=0) as file:
+            sender = _Sender(file, number, watch)
+            for place in range(number, len(files)):
+                _read(files[place], start, watch, sender)
+                start = START
+                watch.next_file()
+        code = 0
+    except _Gone:
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: _Limits, sender: "_Sender") -> None:
+    """Read one file from a place on and send what comes of it."""
+    make, name = file
+    broken = None
+    try:
+        watch.looks(start)
+        watch.limit_memory()
+        reader = make()
+        reader.watch = watch
+        for outcome in reader.outcomes(name, start):
+            sender.add(outcome, reader)
+    except DataError as error:
+        broken = printable(str(error))
+    except _Gone:
+        raise
+    except Exception as error:
+        if is_of_system(error):
+            sender.end_file(None, _failure(error, name))
+            return
+        traceback.print_exc()
+        broken = printable(f"{type(error).__name__}: {one_line(error)}")
+    sender.end_file(broken)
+
+
+def _failure(error: Exception, name: str) -> list[Any]:
+    """Return number, words and file name of an error of the system; fsspec's may have no number."""
+    number = getattr(error, "errno", None) or (errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO)
+    words = getattr(error, "strerror", None) or one_line(error) or os.strerror(number)
+    return [number, printable(words), printable(str(getattr(error, "filename", None) or name))]
+
+
+class _Gone(Exception):
+    """Nobody waits for what is sent."""
+
+
+class _Sender:
+    """Collects what comes of records and sends it, some records at a time."""
+
+    def __init__(self, pipe: io.FileIO, number: int, watch: _Limits) -> None:
+        self._pipe, self._number, self._watch = pipe, number, watch
+        self._begin(START)
+
+    def _begin(self, last: Place) -> None:
+        self._last = last
+        self._documents: list[orjson.Fragment] = []
+        self._counts: Counter[str] = Counter()
+        self._bad: list[dict[str, str]] = []
+        self._position = self._size = 0
+        self._since = time.monotonic()
+
+    def add(self, outcome: Outcome, reader: SourceReader) -> None:
+        """Take what came of one record."""
+        self._last = outcome.place
+        self._documents.append(orjson.Fragment(outcome.data))
+        self._counts.update(outcome.counts)
+        self._bad += map(asdict, outcome.bad)
+        self._size += len(outcome.data)
+        if self._size >= _BATCH_BYTES or time.monotonic() - self._since > _BATCH_SECONDS:
+            self._position = reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0
+            self._send()
+
+    def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
+        """Send the rest of a file."""
+        self._send(broken, whole=True, failed=failed)
+        self._number += 1
+        self._begin(START)
+
+    def _send(self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # the limit is for the reading of records
+        message = {
+            "file": self._number,
+            "last": list(self._last),  # orjson takes no named tuples
+            "documents": self._documents,
+            "counts": self._counts,
+            "bad": self._bad,
+            "position": self._position,
+            "broken": broken,
+            "whole": whole,
+            "failed": failed,
+        }
+        body = orjson.dumps(message)
+        for piece in (_LENGTH.pack(len(body)), body):
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[self._pipe.write(view) :]
+                except BrokenPipeError:
+                    raise _Gone from None
+        self._begin(self._last)
+        self._watch.limit_memory()
+
+
+def _end_with(parent: int) -> None:
+    """Have the system end this process when its parent is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)

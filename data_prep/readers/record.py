@@ -1,0 +1,118 @@
+"""One record on its way through a reader: as it is found in a file, what came of it, and why it could not be read."""
+
+import errno
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+from datatrove.data import Document
+
+
+class Place(NamedTuple):
+    """Which record of a file, from 0, and which part of it (an article of a set of articles)."""
+
+    record: int = 0
+    part: int = 0
+
+
+class Why(NamedTuple):
+    """Why a record goes into quarantine."""
+
+    reason: str
+    """Kind of the mistake, for counting."""
+    detail: str
+
+
+START = Place()
+
+
+class Refused(Exception):
+    """A record goes into quarantine: the kind of the mistake, for counting, and the mistake in words."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.why = Why(reason, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record, or the rest of a file, that could not be read."""
+
+    file: str
+    position: str
+    """Where in the file, in words: "line 12, byte 4096", "member a/b.nxml"."""
+    reason: str
+    """Kind of the mistake, for counting."""
+    detail: str
+    sample: str = ""
+    """How it begins."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A record as it is found in a file, not parsed yet."""
+
+    position: str
+    """Where in the file, in words."""
+    content: Any = None
+    """What the reader parses."""
+    sample: bytes | str = b""
+    """How it begins."""
+    refused: Why | None = None
+    """It is put into quarantine without being parsed."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one record, or of one part of it."""
+
+    place: Place
+    data: bytes = b"[]"
+    """The documents as a JSON list of [text, id, metadata], which is what a corpus can hold."""
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: list[BadRecord] = field(default_factory=list)
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents."""
+        return documents_of(orjson.loads(self.data))
+
+
+def documents_of(rows: list[list[Any]]) -> Iterator[Document]:
+    """Yield documents from lists of text, id and metadata."""
+    return (Document(text=text, id=identifier, metadata=metadata) for text, identifier, metadata in rows)
+
+
+class Watch:
+    """Is told what a reader does next; here it does nothing, and a reader's process keeps limits with it."""
+
+    unsplit: Mapping[Place, Why] = {}
+    """Records that must not be divided into parts again, from that part on."""
+
+    unparsed: Mapping[Place, Why] = {}
+    """Parts that must not be parsed again."""
+
+    def looks(self, place: Place) -> None:
+        """The file is read up to the beginning of a record."""
+
+    def splits(self, place: Place) -> None:
+        """A record is divided into its parts, up to the beginning of one."""
+
+    def parses(self, place: Place) -> None:
+        """A part is parsed."""
+
+    def goes_on(self) -> None:
+        """A part that takes long by its nature has come a step further: its time begins anew."""
+
+
+def printable(text: str) -> str:
+    """Return text in which a lone surrogate (of a file name that is not UTF-8) is written out, so that it can be stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_of_system(error: Exception) -> bool:
+    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails. Seeking to a wrong place is no such."""
+    if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

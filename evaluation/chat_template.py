@@ -1,0 +1,91 @@
+"""Chat templates of models, rendered with bounds: a template is a program of somebody else's.
+
+Jinja's sandbox keeps it from the system but not from endless loops and texts, so it runs in a process of its own with limits on time,
+memory and length (`evaluation/chat_template_worker.py`); one process serves all renderings of this one.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from galen.errors import DataError, one_line
+
+_WORKER = Path(__file__).with_name("chat_template_worker.py")
+
+
+def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False, template: str | None = None) -> str:
+    """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
+
+    The template is the tokenizer's own where none is given.
+
+    Raises:
+        DataError: the template refuses these messages (many want user and assistant in turn), or needs too much time or memory.
+    """
+    request = {
+        "messages": [dict(message) for message in messages],
+        "open_answer": open_answer,
+        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)},
+    }
+    answer = _renderer.ask(template or tokenizer.get_chat_template(), request)
+    if "text" in answer:
+        return answer["text"]
+    roles = f"a conversation with the roles {[message['role'] for message in messages][:8]}"
+    if "limit" in answer:
+        raise DataError(f"the chat template needs more than {answer['limit']} for {roles}; give another one")
+    raise DataError(f"the chat template refuses {roles}: {one_line(DataError(answer['error']))}")
+
+
+class _Renderer:
+    """The process that renders, started when it is first needed and again when a template has ended it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
+        self._template = ""
+
+    def ask(self, template: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request."""
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None
+            known = template == self._template
+            self._template = template
+            try:
+                process.stdin.write(json.dumps({**request, "template": None if known else template}) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = ""
+            if line:
+                return json.loads(line)
+            return {"limit": self._end(process)}
+
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._process is None or self._owner != os.getpid():  # a forked process has its parent's
+            command = [sys.executable, str(_WORKER)]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+            self._owner, self._template = os.getpid(), ""
+            assert self._process.stdout is not None
+            if not self._process.stdout.readline():
+                self._process = None
+                raise DataError(f"{_WORKER.name} does not start; does `{sys.executable} {_WORKER}` say why?")
+        return self._process
+
+    def _end(self, process: "subprocess.Popen[str]") -> str:
+        """Return what the process ran out of."""
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process = None
+        return "5 s of processor time" if process.wait() == -signal.SIGPROF else "its process may have"
+
+
+_renderer = _Renderer()

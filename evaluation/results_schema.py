@@ -1,0 +1,156 @@
+"""The forms of what the report reads, checked before anything is made from it: files may be damaged or written by hand."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from galen.errors import DataError
+
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e300, le=1e300)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f/\u2028]+$", max_length=200)]
+"""A name that may be part of a file's name."""
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Interval(_Checked):
+    """A value with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Bin(_Checked):
+    """One bin of a reliability diagram."""
+
+    confidence: Number
+    accuracy: Number
+
+
+class Calibration(_Checked):
+    """A task's calibration."""
+
+    ece: Number | None
+    brier: Number | None
+    bins: list[Bin]
+
+
+class Summary(_Checked):
+    """A task's entry."""
+
+    kind: str
+    items: Count
+    metrics: dict[Line, Interval]
+    chance: Number | None = None
+    runs: dict[Line, Number] | None = None
+    by_subject: dict[str, Interval] | None = None
+    by_language: dict[str, Interval] | None = None
+    calibration: Calibration | None = None
+    predictions: dict[str, int] | None = None
+    one_sided: str | None = None
+
+
+class Model(_Checked):
+    """Which model was scored."""
+
+    name: str
+    path: str
+    adapter: str | None = None
+
+
+class Results(_Checked):
+    """`results.json`."""
+
+    tasks: dict[Line, Summary]
+    model: Model
+    protocol: str
+    settings: dict[str, Any] = {}
+    versions: dict[str, str]
+
+
+class ScoredDocument(_Checked):
+    """An item of a perplexity task."""
+
+    id: str
+    nll: Number
+    tokens: Count
+
+
+class ScoredQuestion(_Checked):
+    """An item of a multiple-choice task."""
+
+    id: str
+    correct: bool | Annotated[float, Field(ge=0, le=1)]
+    answer: str = ""
+    prediction: str | None = None
+    argmax: str | None = None
+    top: str = ""
+    logprobs: dict[str, Number] | None = None
+    outputs: list[str] = []
+
+
+class ScoredRationale(_Checked):
+    """An item with a checked reference rationale."""
+
+    id: str
+    rationale: str
+    outputs: list[str]
+    language: str = "en"
+
+
+class RationaleScores(_Checked):
+    """An item's metrics, in a file of evaluation/rationales.py."""
+
+    id: str
+    metrics: Annotated[dict[Line, Number], Field(min_length=1)]
+
+
+class CorpusCounts(_Checked):
+    """Counts in the manifest of a corpus."""
+
+    read: Annotated[int, Field(ge=0)]
+    kept: Annotated[int, Field(ge=0)]
+    dropped: dict[str, int]
+    splits: dict[str, int] = {}
+
+
+class LogLine(_Checked):
+    """A step or a validation in the log of a training run."""
+
+    step: Annotated[int, Field(ge=0, le=10**15)]
+    loss: Number
+    tokens: int | float | None = None
+
+
+class StageTime(_Checked):
+    """How long a stage took."""
+
+    title: str
+    seconds: Annotated[Number, Field(ge=0)]
+
+
+ITEMS: dict[str, type[BaseModel]] = {"perplexity": ScoredDocument, "multiple_choice": ScoredQuestion}
+"""Kind of a task to the form of its items."""
+
+
+def check(form: type[BaseModel], value: Any, where: str | Path, name: str) -> None:
+    """Check that a value has a form.
+
+    Raises:
+        DataError: it has not; tells where, what it should be (`name`), and the first key that is wrong.
+    """
+    try:
+        form.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            problem = f"the key {key!r} is missing"
+        else:
+            problem = f"{key}: {first['msg']}" if key else "an object is wanted"
+        raise DataError(f"{where}{name}: {' '.join(problem.split())[:300]}") from None

@@ -1,0 +1,249 @@
+"""Damaged inputs of every format, through the real readers: nothing ends a run but a message to the user.
+
+    GALEN_FUZZ=20000 python -m pytest tests/data_prep/test_fuzz.py --timeout 7200
+
+tries so many inputs in all instead of a few hundred; GALEN_FUZZ_SEED chooses others, GALEN_FUZZ_SAMPLES names a folder of further JATS articles.
+An input that fails is kept, its path and seed are told.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import traceback
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from data_prep import describe, merge_indexed, steps
+from data_prep.blocks import LongLine, Part, read_blocks
+from data_prep.corpus import step_of
+from data_prep.mixture.score import citations_a_year, type_and_age_points
+from data_prep.raw_files import RawFile
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.sources import SourceFiles
+from data_prep.records import parse
+from data_prep.writer import RecordWriter
+from galen.errors import GalenError
+from tests.data_prep import fuzz_samples as samples
+
+INPUTS = int(os.environ.get("GALEN_FUZZ", "400"))
+SEED = int(os.environ.get("GALEN_FUZZ_SEED", "1"))
+A_TASK = 20
+READERS = ("medline", "jats", "tei", "s2orc", "guidelines", "records", "text", "html", "warc", "pdf")
+STEPS = [
+    *(steps.Pii(phones=True), steps.Abstract(required=False), steps.Retraction(), steps.Copyright(), steps.Licence(unstated="keep")),
+    *(steps.AnimalOnly(), steps.PublicationType(drop=["Letter"]), steps.Length(min_words=0), steps.Quality(), steps.ArticleLanguage()),
+]
+PIECES = [
+    *(b"", b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\r", b"<", b">", b"&", b'"', b"'", b"]]>", b"<![CDATA[", b"--", b"<?x?>", b"%"),
+    *(b"&#55296;", b"&amp;#99999999999;", b"&#x110000;", b"&nbsp;", b"&amp;#55296;", b"\\ud800", b"\\u0000", b"-1", b"0", b"1e999", b"NaN"),
+    *(b"99999999999999999999", b"4294967296", b"null", b"true", b"[]", b"{}", b'""', b"[[[[[[[[", b"{{{{", b"\xc2\xb2", b"\xe2\x91\xa0"),
+    *(b"<h\">", b"<p>", b"</p>", b"<math><semantics/></math>", b"<sup>2</sup>", b"<a xmlns='urn:x'>", b"xml:lang='\xc3\xa9'", b"(((((", b"[a-"),
+    *(b"<b>" * 600, b"[" * 2000, b"9" * 5000, b"\xf0\x9f\x98\x80", b"\r\n\r\n", b"WARC/1.0", b"Content-Length: -5", b"%PDF-1.7", b"endobj"),
+]
+VALUES = [None, True, -1, 0, 1.5, 10**30, float("nan"), "", "x", "\ud800", "\0", [], {}, [None], [[1]], {"a": None}, "9" * 50, ["x", 1], "²"]
+
+
+def damaged(data, chance):
+    """Return data with one to four changes."""
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        place, other = chance.randrange(len(data) + 1), chance.randrange(len(data) + 1)
+        length = chance.choice((1, 2, 8, 40, 400))
+        piece = chance.choice(PIECES)
+        data = chance.choice(
+            (
+                lambda data=data, place=place, piece=piece: data[:place] + piece + data[place:],
+                lambda data=data, place=place, piece=piece, length=length: data[:place] + piece + data[place + length :],
+                lambda data=data, place=place, length=length: data[:place] + data[place + length :],
+                lambda data=data, place=place, other=other, length=length: data[:place] + data[other : other + length] + data[place:],
+                lambda data=data, place=place: data[:place] + bytes(chance.randrange(256) for _ in range(4)) + data[place + 4 :],
+                lambda data=data, place=place: data[:place],
+                lambda data=data: _without_a_word(data, chance),
+            )
+        )()
+    return data
+
+
+def _without_a_word(data, chance):
+    """Return data in which one word is replaced by another, or by nothing, in one place or in all."""
+    words = re.findall(rb"[A-Za-z][A-Za-z-]+|\d+", data)
+    if not words:
+        return data
+    new = chance.choice([*PIECES[:40], chance.choice(words)])
+    return data.replace(chance.choice(words), new, chance.choice((-1, 1)))
+
+
+def damaged_json(data, chance):
+    """Return JSON lines with another value in some place."""
+    records = [json.loads(line) for line in data.splitlines()]
+    places = [place for record in records for place in _places(record)]
+    for _ in range(chance.choice((1, 2, 3))):
+        inside, key = chance.choice(places)
+        change = chance.randrange(4)
+        if isinstance(inside, dict) and change == 0:
+            inside.pop(key, None)
+        elif isinstance(inside, dict) and change == 1:
+            inside[chance.choice(["\ud800", "", "text", "meta", "copies", "source"])] = chance.choice(VALUES)
+        elif not isinstance(inside, list) or key < len(inside):
+            inside[key] = chance.choice(VALUES)
+    return samples.lines(*records)
+
+
+def _places(value):
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in list(keys):
+        yield value, key
+        yield from _places(value[key])
+
+
+def write_input(folder, reader, kinds, number):
+    """Write one damaged input; which, its number alone decides."""
+    chance = random.Random(f"{SEED} {reader} {number}")
+    ending, data = chance.choice(kinds)
+    structured = ending == ".jsonl" and chance.random() < 0.5
+    before = chance.random() < 0.8  # damage what is packed, else the package
+    if before:
+        data = damaged_json(data, chance) if structured else damaged(data, chance)
+    if reader == "jats" and chance.random() < 0.2:
+        ending, data = ".tar", samples.tar(data)
+    elif reader == "text" and chance.random() < 0.4:
+        ending, data = ".zip", samples.zipped(data)
+    packable = {"jats": (".gz",), "tei": (".gz",), "medline": (".gz",), "html": (".gz",), "warc": (".gz",), "pdf": ()}
+    packings = packable.get(reader, tuple(samples.PACKERS))
+    if ending not in (".parquet", ".zip") and packings and chance.random() < 0.3:
+        packing = chance.choice(packings)
+        ending, data = ending + packing, samples.PACKERS[packing](data)
+    path = folder / f"{number}{ending}"
+    path.write_bytes(data if before else damaged(data, chance))
+    return path
+
+
+def through_curation(paths, reader, folder):
+    """Read files as curate.py does and take the documents through steps and the writer; return what was counted."""
+    options = ReaderOptions(max_record_seconds=5, max_record_memory=2**29)
+    files = [RawFile(reader, str(path), path.stat().st_size, options) for path in paths]
+    source = SourceFiles([files], str(folder / "log"), str(folder / "quarantine"))
+    documents = source.run()
+    kept = Counter()
+
+    def counted(documents):
+        for document in documents:
+            kept["read"] += 1
+            type_and_age_points(document.metadata, date(2026, 1, 1))
+            citations_a_year(document.metadata, date(2026, 1, 1))
+            yield document
+
+    documents = counted(documents)
+    for settings in STEPS:
+        documents = step_of(settings).run(documents)
+    for _ in RecordWriter(str(folder / "out")).run(documents):
+        pass
+    counts = Counter({label: int(stat.total) for label, stat in source.stats.stats.items()})
+    dropped = sum(count for label, count in counts.items() if label.startswith("dropped_"))
+    assert counts["total"] == kept["read"] + dropped, f"{counts}, but {kept['read']} documents"
+    assert counts["input_files"] == len(paths)
+    return counts
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers(reader, tmp_path):
+    kinds = samples.inner_samples(tmp_path)[reader]
+    count = max(INPUTS * 8 // 100, A_TASK)
+    found = Counter()
+    for first in range(0, count, A_TASK):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        paths = [write_input(folder, reader, kinds, number) for number in range(first, min(first + A_TASK, count))]
+        try:
+            found += through_curation(paths, reader, folder)
+        except Exception:
+            for path in paths:
+                (folder / path.stem).mkdir()
+                try:
+                    through_curation([path], reader, folder / path.stem)
+                except Exception:
+                    pytest.fail(f"seed {SEED}, {path}:\n{traceback.format_exc()}")
+            raise
+    assert found["input_files"] == count
+    assert found["total"] > 0
+
+
+def alone(check, path):
+    """Run a check in a process of its own, which a library may crash; return how that ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            check(path)
+            code = 0
+        except GalenError:
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def blocks(paths):
+    """Read what preprocess.py tokenises."""
+    for path in paths:
+        try:
+            for block in read_blocks([Part(path)], 1 << 12, ["text"]):
+                if block.data is not None and not isinstance(block.data, LongLine):
+                    parse(block.data, ["text"])
+        except GalenError:
+            pass
+
+
+def index(paths):
+    """Describe, check and merge a token file."""
+    for path in paths:
+        prefix = str(path.with_suffix(""))
+        for work in (
+            lambda prefix=prefix: describe.main([prefix, "--check"]),
+            lambda prefix=prefix: describe.main([prefix, "--documents", "0"]),
+            lambda prefix=prefix: describe.compare(*(describe.IndexedFile(prefix) for _ in range(2))),
+            lambda prefix=prefix: merge_indexed.merge([prefix, prefix], f"{prefix}_merged"),
+        ):
+            try:
+                work()
+            except GalenError:
+                pass
+
+
+def write_block_input(folder, number):
+    chance = random.Random(f"{SEED} blocks {number}")
+    records = [{"text": f"Text {n}.", "id": n} for n in range(20)]
+    kinds = {".jsonl": samples.lines(*records), ".parquet": samples.parquet(records), ".arrow": samples.arrow(records)}
+    for packing in (".gz", ".bz2", ".zst"):
+        kinds[f".jsonl{packing}"] = samples.PACKERS[packing](kinds[".jsonl"])
+    ending = chance.choice(list(kinds))
+    path = folder / f"{number}{ending}"
+    path.write_bytes(damaged(kinds[ending], chance))
+    return path
+
+
+def write_index_input(folder, number):
+    chance = random.Random(f"{SEED} index {number}")
+    path = samples.token_file(folder, str(number)).with_suffix(chance.choice((".idx", ".idx", ".idx", ".bin")))
+    path.write_bytes(damaged(path.read_bytes(), chance))
+    return path
+
+
+@pytest.mark.parametrize(("write", "check"), [(write_block_input, blocks), (write_index_input, index)])
+def test_token_files(write, check, tmp_path, capfd):
+    count = max(INPUTS // 10, A_TASK)
+    for first in range(0, count, A_TASK):
+        paths = [write(tmp_path, number) for number in range(first, min(first + A_TASK, count))]
+        if alone(check, paths) != 0:
+            for path in paths:
+                code = alone(check, [path])
+                assert code == 0, f"seed {SEED}, {path}: ended with {code}\n{capfd.readouterr().err[-3000:]}"
+        for path in Path(tmp_path).iterdir():
+            path.unlink()
