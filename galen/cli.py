@@ -1,10 +1,14 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
+import contextlib
 import errno
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from galen.errors import GalenError
 
@@ -21,6 +25,7 @@ def run(main: Callable[[], int | None]) -> None:
     except GalenError as error:
         if _speaks():
             print(f"error: {error}", file=sys.stderr)
+        tell_launcher(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
@@ -33,8 +38,17 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         if _speaks():
             print(f"error: {refusal}", file=sys.stderr)
+        tell_launcher(refusal)
         code = 1
     sys.exit(code)
+
+
+def tell_launcher(message: str) -> None:
+    """Leave why this process ends where torchrun looks for it; its report would else speak of a traceback that is not there."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        record = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": record}), encoding="utf-8")
 
 
 def _speaks() -> bool:
