@@ -26,6 +26,7 @@ class Why(NamedTuple):
 
 
 START = Place()
+TOO_MUCH_MEMORY = "too much memory"
 
 
 class Refused(Exception):
@@ -101,6 +102,13 @@ class Watch:
 
     def parses(self, place: Place) -> None:
         """A part is parsed."""
+
+    def parsed(self) -> None:
+        """A part is parsed.
+
+        Raises:
+            MemoryError: that took too much memory, which a library may have kept to itself.
+        """
 
     def goes_on(self) -> None:
         """A part that takes long by its nature has come a step further: its time begins anew."""
