@@ -143,6 +143,7 @@ class _Limits(Watch):
 
     def __init__(self, options: ReaderOptions) -> None:
         self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
+        self._begun = self._peak = _peak()
         self._state = mmap.mmap(-1, mmap.PAGESIZE)
         self.next_file()
 

@@ -120,7 +120,10 @@ def printable(text: str) -> str:
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails. Seeking to a wrong place is no such."""
+    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails.
+
+    Seeking to a wrong place is no such.
+    """
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

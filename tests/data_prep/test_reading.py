@@ -63,9 +63,7 @@ def overlapping():
 
 def warc(tmp_path, *records, fields=None):
     path = tmp_path / "a.warc"
-    answers = [
-        (f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data) for n, (kind, headers, data) in enumerate(records)
-    ]
+    answers = [(f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data) for n, (kind, headers, data) in enumerate(records)]
     write_warc(path, answers, fields)
     return path.read_bytes()
 
@@ -113,7 +111,10 @@ RECORD_KINDS = {
     "binary": b"\xff\xfe\x00\n",
 }
 KINDS = {
-    **{f"records: {name}": ("records", lambda _, data=data: {"a.jsonl": lines(GOOD_LINE) + data + lines(GOOD_LINE)}) for name, data in RECORD_KINDS.items()},
+    **{
+        f"records: {name}": ("records", lambda _, data=data: {"a.jsonl": lines(GOOD_LINE) + data + lines(GOOD_LINE)})
+        for name, data in RECORD_KINDS.items()
+    },
     "s2orc: wrong places": ("s2orc", lambda _: {"a.jsonl": lines(OLD, OLD | {"pdf_parse": {"body_text": [7]}}, OLD)}),
     "s2orc: strings for objects": ("s2orc", lambda _: {"a.jsonl": lines(OLD, OLD | {"externalids": "x", "content": "y"}, OLD)}),
     "jats: huge character reference": ("jats", lambda _: around(article(3, f"<p>&amp;#{'9' * 5000};</p>"))),
