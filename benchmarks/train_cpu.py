@@ -166,7 +166,7 @@ def train_with_trainer(work: Path, arguments: argparse.Namespace) -> None:
         disable_tqdm=True,
         seed=SEED,
     )
-    model = AutoModelForCausalLM.from_pretrained(work / "hf", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(work / "hf", dtype=torch.float32, trust_remote_code=False)
     data = [{"input_ids": row, "labels": row} for row in tokens]
     run_trainer = Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()])
     run_trainer.train()

@@ -52,7 +52,7 @@ def make_model(folder: Path, name: str, tokenizer: Path, hidden: int, layers: in
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    words = AutoTokenizer.from_pretrained(tokenizer)
+    words = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     common: dict[str, Any] = {
         "vocab_size": -(-len(words) // 128) * 128,
         "hidden_size": hidden,

@@ -9,7 +9,7 @@ Checks that its tensors are those of the model that the Hugging Face folder desc
 import argparse
 from pathlib import Path
 
-from galen import cli
+from galen import cli, lock
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,12 +29,13 @@ def main(argv: list[str] | None = None) -> None:
     from megatron_ext import checkpoint_folder
     from megatron_ext.torch_dist import TorchDist
 
-    folder = checkpoint_folder.newest(arguments.megatron)
     family, architecture = families.find(arguments.hf / "config.json")
     check_vocabulary(arguments.hf, architecture.vocab_size)
-    check_tensors(TorchDist(folder), family, architecture)
-    copy_companions(arguments.hf, arguments.megatron / checkpoint_folder.HF)
-    architecture.write(folder)
+    with lock.hold(arguments.megatron):
+        folder = checkpoint_folder.newest(arguments.megatron)
+        check_tensors(TorchDist(folder), family, architecture)
+        copy_companions(arguments.hf, arguments.megatron / checkpoint_folder.HF)
+        architecture.write(folder)
     print(f"{folder}: {family.name}, {architecture.parameters:,} parameters")
 
 

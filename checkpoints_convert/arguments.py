@@ -2,6 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from galen import checksums, manifest
 
 
 def positive(text: str) -> int:
@@ -22,6 +25,23 @@ def add_megatron(parser: argparse.ArgumentParser) -> None:
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add --dtype, a key of `importing.DTYPES`."""
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="precision of the weights written (default: their own)")
+
+
+def add_no_verify(parser: argparse.ArgumentParser) -> None:
+    """Add --no-verify."""
+    parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
+
+
+def recorded(folder: Path, no_verify: bool) -> dict[Path, dict[str, Any]]:
+    """Return what the manifest of a folder says of its files, for `InputHashes`; with `no_verify` nothing, and a warning.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    if no_verify:
+        checksums.say_skipped(folder)
+        return {}
+    return manifest.recorded(folder)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

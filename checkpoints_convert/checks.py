@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import torch
+from torch import Tensor
+
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_weights import Weights
 from checkpoints_convert.mappings import hf_shapes
@@ -89,9 +92,14 @@ def _equal(weights: Weights, first: str, second: str) -> bool:
     """Compare two tensors some rows at a time."""
     rows = weights.shape(first)[0]
     return weights.shape(second)[0] == rows and all(
-        weights.rows(first, start, min(start + 4096, rows)).equal(weights.rows(second, start, min(start + 4096, rows)))
+        same_bits(weights.rows(first, start, min(start + 4096, rows)), weights.rows(second, start, min(start + 4096, rows)))
         for start in range(0, rows, 4096)
     )
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors hold the same bits: a number that is not one (NaN) equals itself."""
+    return first.dtype == second.dtype and first.reshape(-1).view(torch.uint8).equal(second.reshape(-1).view(torch.uint8))
 
 
 def _some(names: set[str]) -> str:

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galen import cli
+from galen import cli, json_file
 from galen.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def describe(path: Path) -> dict[str, Any]:
         return legacy.describe(path)
     if (path / ".metadata").is_file():
         return _megatron(path)
-    if (path / checkpoint_folder.LATEST).is_file():
+    if (path / checkpoint_folder.LATEST).is_file() or checkpoint_folder.iterations(path):
         return _megatron(checkpoint_folder.newest(path))
     if (path / "weights" / ".metadata").is_file():
         return _nemo(path)
@@ -95,10 +95,8 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     found["dtype"] = ", ".join(sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()}))
     optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
     found["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
-    state = _json(folder / "training_state.json")
-    if state:
-        found["saved from"] = "TP{} x PP{} x DP{}".format(*state["layout"])
-        found |= {name.replace("_", " "): value for name, value in state["progress"].items() if name != "seconds"}
+    if (folder / "training_state.json").is_file():
+        found |= _training_state(folder / "training_state.json")
     elif "args" in common:
         arguments = vars(common["args"])
         sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
@@ -150,11 +148,13 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     return found | {"complete": "yes"}
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _training_state(path: Path) -> dict[str, Any]:
+    state = json_file.read_object(path)
+    layout, progress = state.get("layout"), state.get("progress")
+    if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
+        raise DataError(f"{path} is not what a pretraining run writes: its layout or progress is missing")
+    found = {name.replace("_", " "): value for name, value in progress.items() if name != "seconds"}
+    return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **found}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,18 @@ class Fields:
         self.known.add(name)
         return self.config.get(name, *default) if default else self.config[name]
 
+    def whole(self, name: str, *default: Any) -> Any:
+        """Return a field that is a whole number above 0, or the default.
+
+        Raises:
+            ValueError: it is something else.
+            KeyError: it is missing and has no default.
+        """
+        found = self.take(name, *default)
+        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+            raise ValueError(f"{name} = {found!r} should be a whole number above 0")
+        return found
+
     def only(self, **wanted: Any) -> None:
         """Refuse fields that have another value than the one that Megatron's model stands for; absent is right.
 
@@ -80,18 +92,18 @@ def architecture(
         KeyError: a field is missing.
     """
     fields.only(**_ALWAYS)
-    heads, hidden = fields.take("num_attention_heads"), fields.take("hidden_size")
+    heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
     base, factor = _rope(fields)
     made = Architecture(
         family=family,
-        num_layers=fields.take("num_hidden_layers"),
+        num_layers=fields.whole("num_hidden_layers"),
         hidden_size=hidden,
-        ffn_hidden_size=fields.take("intermediate_size"),
+        ffn_hidden_size=fields.whole("intermediate_size"),
         num_attention_heads=heads,
-        num_query_groups=fields.take("num_key_value_heads", None) or num_query_groups or heads,
-        kv_channels=fields.take("head_dim", None) or kv_channels or hidden // heads,
-        vocab_size=fields.take("vocab_size"),
-        max_position_embeddings=fields.take("max_position_embeddings"),
+        num_query_groups=fields.whole("num_key_value_heads", None) or num_query_groups or heads,
+        kv_channels=fields.whole("head_dim", None) or kv_channels or hidden // heads,
+        vocab_size=fields.whole("vocab_size"),
+        max_position_embeddings=fields.whole("max_position_embeddings"),
         rotary_base=base,
         rope_scaling_factor=factor,
         layernorm_epsilon=fields.take("rms_norm_eps"),
@@ -130,6 +142,8 @@ def config(architecture: Architecture, model_type: str, architectures: Collectio
 def _rope(fields: Fields) -> tuple[float, float | None]:
     """Return the rotary base and the factor of Llama 3's scaling, if any."""
     new, old, base = fields.take("rope_parameters", None), fields.take("rope_scaling", None), fields.take("rope_theta", 10000.0)
+    if not isinstance(new, dict | None) or not isinstance(old, dict | None):
+        raise ValueError(f"rope_parameters = {new!r}, rope_scaling = {old!r}: an object is wanted")
     rope = new or {"rope_theta": base, **(old or {})}  # transformers 5 writes rope_parameters, earlier ones the other two
     kind = rope.get("rope_type") or rope.get("type") or "default"
     known = {"rope_type", "type", "rope_theta", "factor"}

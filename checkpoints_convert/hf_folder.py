@@ -1,10 +1,9 @@
 """A Hugging Face model folder: which files hold the tensors, what else comes with them, how many ids the tokenizer has. No torch here."""
 
-import json
-import shutil
 from pathlib import Path
+from typing import Any
 
-from galen import manifest
+from galen import json_file, links, manifest, pretrained
 from galen.errors import DataError
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -25,18 +24,27 @@ def weight_files(folder: str | Path) -> list[Path]:
         return [whole]
     if not index.is_file():
         return sorted(Path(folder).glob("*.safetensors"))
-    try:
-        files = sorted({index.with_name(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{index} is damaged: {type(error).__name__}: {error}") from None
+    places = json_file.read_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise DataError(f"{index} is damaged: weight_map is missing, or no object")
+    for tensor, name in places.items():
+        if not isinstance(name, str) or Path(name).name != name or "\0" in name or not name.endswith(".safetensors"):
+            raise DataError(f"{index} is damaged: {tensor} should be in a .safetensors file beside it, not in {name!r}")
+    files = sorted({index.with_name(name) for name in places.values()})
     if missing := [path.name for path in files if not path.is_file()]:
         raise DataError(f"{index} names {len(missing)} files that are not there: {', '.join(missing[:3])}; fetch them")
     return files
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
-    """Copy all but the weights (configuration, tokenizer, chat template, licence) and return what was written."""
+    """Copy all but the weights (configuration, tokenizer, chat template, licence) and return what was written.
+
+    Raises:
+        DataError: one is a symbolic link that leads out of the folder.
+    """
     target = Path(target)
+    if target.is_symlink():
+        target.unlink()
     target.mkdir(parents=True, exist_ok=True)
     names = [
         path.name
@@ -47,9 +55,7 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.name != manifest.NAME
     ]
-    for name in names:
-        shutil.copyfile(Path(source) / name, target / name)
-    return [target / name for name in names]
+    return links.copy_files([Path(source) / name for name in names], Path(source), target)
 
 
 def check_vocabulary(folder: str | Path, rows: int) -> None:
@@ -73,16 +79,29 @@ def tokenizer_ids(folder: str | Path) -> int | None:
     return None if largest < 0 else largest + 1
 
 
+def read_tokenizer(path: Path) -> Any:
+    """Read a tokenizer.json.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    with pretrained.reading(path):
+        return Tokenizer.from_file(str(path))
+
+
 def _largest_id(folder: Path) -> tuple[Path, int]:
     """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
     if (path := folder / "tokenizer.json").is_file():
-        from tokenizers import Tokenizer
-
-        return path, max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1)
+        return path, max(read_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1)
     if (path := folder / "tokenizer.model").is_file():
         from sentencepiece import SentencePieceProcessor
 
         added = folder / "added_tokens.json"
-        ids = json.loads(added.read_text(encoding="utf-8")).values() if added.is_file() else ()
-        return path, max([SentencePieceProcessor(model_file=str(path)).vocab_size() - 1, *ids])
+        ids = list(json_file.read_object(added).values()) if added.is_file() else []
+        if not all(isinstance(id, int) for id in ids):
+            raise DataError(f"{added} should name an id for each token")
+        with pretrained.reading(path):
+            return path, max([SentencePieceProcessor(model_file=str(path)).vocab_size() - 1, *ids])
     return path, -1

@@ -11,10 +11,10 @@ piece at a time: memory does not grow with the model. Killed and started again, 
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_workers, positive
+from checkpoints_convert.arguments import add_dtype, add_no_verify, add_workers, positive, recorded
 from checkpoints_convert.hf_folder import weight_files
 from checkpoints_convert.input_hashes import InputHashes
-from galen import cli
+from galen import cli, lock
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,9 +41,11 @@ def main(argv: list[str] | None = None) -> None:
         help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
     )
     add_workers(parser)
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
-    with InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)]) as inputs:
+    known = recorded(arguments.hf, arguments.no_verify)
+    with lock.hold(arguments.output), InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs:
         from checkpoints_convert.importing import Import, convert  # takes seconds, in which the hashes have begun
 
         job = Import(

@@ -2,14 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from checkpoints_convert.hf_folder import weight_files
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 from megatron_ext.stored_tensor import StoredTensor
 
 _DTYPES = {
@@ -27,6 +28,8 @@ _DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MOST_HEADER = 100_000_000
+"""Bytes; the limit of the format's own library."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -43,7 +46,11 @@ class Weights:
             raise DataError(f"{folder} holds no .safetensors file; save the model with save_pretrained(safe_serialization=True) first")
         self.tensors: dict[str, StoredTensor] = {}
         for path in self.files:
-            self.tensors |= read_header(path)
+            found = read_header(path)
+            if twice := found.keys() & self.tensors.keys():
+                name = min(twice)
+                raise DataError(f"{path} and {self.tensors[name].path.name} both hold {name}; remove the file that is not the model's")
+            self.tensors |= found
 
     def names(self) -> set[str]:
         """Return the names of all tensors."""
@@ -75,10 +82,13 @@ class Weights:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Return the tensors of a safetensors file by name.
+    """Return the tensors of a safetensors file by name, in the order of their bytes.
+
+    What the format's own library refuses is refused here: tensors that overlap, leave a gap or end elsewhere than the file, sizes
+    that do not fit, numbers that are not whole, names that come twice.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged; names the tensor.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -86,21 +96,81 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise DataError(f"{path} is only Git's pointer to the weights; fetch them with `git lfs pull` in {path.parent}")
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
+        if length > size - 8 or length > _MOST_HEADER:
             raise DataError(f"{path} is damaged: its header should have {length:,} bytes, the file has {size:,}")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {
-                name: StoredTensor(path, 8 + length + entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"]))
-                for name, entry in header.items()
-                if name != "__metadata__"
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from None
-    for name, tensor in tensors.items():
-        if tensor.offset + tensor.nbytes > size:
-            raise DataError(f"{path} is damaged: it has {size:,} bytes, the tensor {name} would end at {tensor.offset + tensor.nbytes:,}")
-    return tensors
+        text = file.read(length)
+    try:
+        entries = _parse_header(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: its header is none of safetensors: {one_line(error)}") from None
+    tensors = {}
+    for name, entry in entries.items():
+        if wrong := _misshapen(entry):
+            raise DataError(f"{path} is damaged: tensor {name}: {wrong}")
+        tensors[name] = StoredTensor(path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"]))
+    ends = {name: entry["data_offsets"][1] for name, entry in entries.items()}
+    place = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
+        if tensor.offset != place:
+            raise DataError(f"{path} is damaged: tensor {name} begins at {tensor.offset:,}, the one before it ends at {place:,}")
+        place = ends[name]
+    if 8 + length + place != size:
+        raise DataError(f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + place:,}")
+    return {name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()}
+
+
+def _parse_header(text: bytes) -> dict[str, Any]:
+    """Return the entries of a header without its remarks.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    if not text.startswith(b"{"):
+        raise ValueError("it does not begin with {")
+    found = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
+    json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is no text
+    remarks = found.pop("__metadata__", {})
+    if not isinstance(remarks, dict) or not all(isinstance(value, str) for value in remarks.values()):
+        raise ValueError("__metadata__ should hold texts")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if text.startswith("-") or len(text) > 19:
+        raise ValueError(f"{text[:40]} is no size")
+    return int(text)
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]} is no whole number")
+
+
+def _misshapen(entry: Any) -> str | None:
+    """Return what is wrong with a tensor's entry in a header, or None."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        return "it should have dtype, shape and data_offsets"
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
+        return f"the precision {entry['dtype']!r} is not known"
+    for key in ("shape", "data_offsets"):
+        if not isinstance(entry[key], list) or not all(type(number) is int for number in entry[key]):
+            return f"{key} should hold whole numbers"
+    if len(entry["data_offsets"]) != 2:
+        return "data_offsets should hold its first byte and its end"
+    start, end = entry["data_offsets"]
+    if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:  # what follows a zero counts, too
+        return f"the size {entry['shape']} is impossible"
+    nbytes = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
+    if end - start != nbytes:
+        return f"the size {entry['shape']} in {entry['dtype']} takes {nbytes:,} bytes, data_offsets give it {end - start:,}"
+    return None
 
 
 def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -115,40 +115,39 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     _write_iteration(source, family, architecture, output, inputs, config, workers, DTYPES.get(job.dtype or ""), job.tensor_parallel)
 
 
-def convert_foreign(
-    source: Source,
-    files: Sequence[Path],
-    family: Family,
-    architecture: Architecture,
-    hf_config: dict[str, Any],
-    tokenizer: Path | None,
-    output: Path,
-    workers: int,
-) -> None:
-    """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
+@dataclass(frozen=True)
+class ForeignImport:
+    """Another trainer's model."""
 
-    Args:
-        source: its tensors, under the names that the family has in Hugging Face; their sizes are checked.
-        files: what they are read from.
-        family: the model's.
-        architecture: the model's shape.
-        hf_config: its config.json for the way back to Hugging Face.
-        tokenizer: a folder whose files but the weights go into the checkpoint.
-        output: folder of the checkpoint.
-        workers: processes that share the work.
+    source: Source
+    """Its tensors, under the names that the family has in Hugging Face; their sizes are checked."""
+    files: Sequence[Path]
+    """What they are read from."""
+    family: Family
+    architecture: Architecture
+    hf_config: dict[str, Any]
+    """Its config.json for the way back to Hugging Face."""
+    tokenizer: Path | None
+    """A folder whose files but the weights go into the checkpoint."""
+    recorded: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    """What a manifest says of the files."""
+
+
+def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
+    """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
         DataError: `output` holds another checkpoint.
     """
-    config = dataclasses.asdict(architecture)  # which options decide, beside the files
-    if _finished(output, files, config):
+    config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
+    if _finished(output, job.files, config):
         return
     companions = output / checkpoint_folder.HF
-    if tokenizer is not None:
-        copy_companions(tokenizer, companions)
-    write_text(companions / "config.json", json.dumps(hf_config, indent=2) + "\n")
-    with InputHashes(files) as inputs:
-        _write_iteration(source, family, architecture, output, inputs, config, workers)
+    if job.tokenizer is not None:
+        copy_companions(job.tokenizer, companions)
+    write_text(companions / "config.json", json.dumps(job.hf_config, indent=2) + "\n")
+    with InputHashes(job.files, job.recorded) as inputs:
+        _write_iteration(job.source, job.family, job.architecture, output, inputs, config, workers)
 
 
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:

@@ -3,14 +3,17 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Condition
-from typing import Self
+from typing import Any, Self
+
+from galen import checksums, manifest
 
 _AT_ONCE = 16 * 2**20  # bytes; the interpreter is asked for twice in each
 _AHEAD = 2**30  # bytes; little enough to stay in the cache
+_WEIGHTS = (".safetensors", ".distcp", ".bin")
 _BEHIND = 2**29  # bytes before the conversion's place that it may still want
 
 
@@ -19,10 +22,16 @@ class InputHashes:
 
     The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so far that it is gone from there.
     What both have read is given back to the system: it takes new memory much more slowly than memory that was just in use.
+
+    Args:
+        paths: the files.
+        recorded: what the manifest of their folder says (`manifest.recorded`), with which the hashes are compared, also those of its
+            small files.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], recorded: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
         self.paths = list(paths)
+        self._recorded = recorded or {}
         self._thread = ThreadPoolExecutor(1, "hash")
         self._moved = Condition()
         self._share, self._closed = 0.0, False
@@ -50,9 +59,16 @@ class InputHashes:
             self._moved.notify()
 
     def result(self) -> dict[Path, str]:
-        """Wait for the hashes and return them."""
+        """Wait for the hashes and return them.
+
+        Raises:
+            DataError: a file was altered since its record was written.
+        """
         self.advance(1.0)
-        return {path: future.result() for path, future in self._hashes.items()}
+        hashes = {path: future.result() for path, future in self._hashes.items()}
+        others = [path for path in self._recorded if path not in hashes and path.suffix not in _WEIGHTS and path.is_file()]
+        checksums.check(self._recorded, hashes | {path: manifest.sha256(path) for path in others})
+        return hashes
 
     def _hash(self, path: Path) -> str:
         digest = hashlib.sha256()

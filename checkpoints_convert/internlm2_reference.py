@@ -4,18 +4,18 @@ Written after the published description of the model (grouped `wqkv`, `w2(silu(w
 it shares no code with the mappings or with Megatron.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from checkpoints_convert.hf_weights import Weights
+from galen import json_file
 
 
 def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the logits [batch, sequence, vocabulary] of an InternLM2 folder; one layer is in memory at a time."""
-    config, weights = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")), Weights(folder)
+    config, weights = json_file.read_object(Path(folder) / "config.json"), Weights(folder)
 
     def weight(name: str) -> Tensor:
         return weights.read(f"{name}.weight").to(dtype)

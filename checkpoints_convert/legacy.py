@@ -9,6 +9,7 @@ The files are pickles; they are read by `safe_pickle`, which runs nothing of the
 
 import math
 import re
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from galen.errors import DataError
+from galen.errors import DataError, malformed
 from megatron_ext import safe_pickle
 from megatron_ext.architecture import Architecture
 from megatron_ext.stored_tensor import StoredTensor
@@ -27,11 +28,21 @@ _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 
 def find_ranks(path: Path) -> list[Path]:
     """Return the rank folders of a checkpoint: of its newest iteration, or those in `path` itself."""
-    tracker = path / "latest_checkpointed_iteration.txt"
-    if tracker.is_file():
-        name = tracker.read_text(encoding="utf-8").strip()
-        path = path / (f"iter_{int(name):07d}" if name.isdigit() else "release")
+    if not list(path.glob(f"mp_rank_*/{_FILE}")) and not list(path.glob("iter_*/.metadata")):
+        path = _newest(path)
     return sorted(folder.parent for folder in path.glob(f"mp_rank_*/{_FILE}") if _RANK.fullmatch(folder.parent.name))
+
+
+def _newest(path: Path) -> Path:
+    """Return the folder that the tracker names, `release` for that word; where it is damaged or missing, the newest with ranks."""
+    tracker = path / "latest_checkpointed_iteration.txt"
+    name = tracker.read_bytes()[:64].decode("ascii", errors="replace").strip() if tracker.is_file() else ""
+    named = path / (f"iter_{int(name):07d}" if re.fullmatch(r"[0-9]{1,18}", name) else "release")
+    there = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
+    if name == "release" or not there or list(named.glob(f"mp_rank_*/{_FILE}")):
+        return named
+    print(f"warning: {tracker} names no iteration that is there: taking {there[-1].name}", file=sys.stderr)
+    return there[-1]
 
 
 def is_legacy(path: Path) -> bool:
@@ -49,6 +60,10 @@ class Ranks:
     """
 
     def __init__(self, path: Path) -> None:
+        with malformed(path):
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
         folders = find_ranks(path)
         if not folders:
             raise DataError(f"{path} holds no mp_rank_XX/{_FILE}")
@@ -71,6 +86,8 @@ class Ranks:
         self.stages = [[_flat(contents[stage, rank]["model"]["language_model"]) for rank in range(tensor)] for stage in range(pipeline)]
         self.layers_per_stage = self.arguments.num_layers // pipeline
         self._last: tuple[str, Tensor] | None = None
+        if self.layers_per_stage < 1:
+            raise DataError(f"{path}: {self.arguments.num_layers} layers on {pipeline} pipeline stages")
 
     @staticmethod
     def _arguments(content: Any) -> Namespace:
@@ -85,6 +102,10 @@ class Ranks:
         Raises:
             DataError: an argument asks for something that is not a Llama.
         """
+        with malformed(self.files[0]):
+            return self._architecture(vocab_size)
+
+    def _architecture(self, vocab_size: int) -> Architecture:
         known = vars(self.arguments)
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from checkpoints_convert.arguments import add_workers, positive
-from galen import cli
+from galen import cli, lock
 from galen.errors import DataError
 
 
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
         if unit.megatron not in VOCABULARY:  # these are padded there too
             check_shapes(unit, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
-    importing.convert_foreign(ranks, ranks.files, family, architecture, config, arguments.tokenizer, arguments.output, arguments.workers)
+    job = importing.ForeignImport(ranks, ranks.files, family, architecture, config, arguments.tokenizer)
+    with lock.hold(arguments.output):
+        importing.convert_foreign(job, arguments.output, arguments.workers)
 
 
 if __name__ == "__main__":

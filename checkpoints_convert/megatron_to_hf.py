@@ -10,9 +10,9 @@ copied a piece at a time: memory does not grow with the model. Killed and starte
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_megatron, add_workers
+from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
 from checkpoints_convert.input_hashes import InputHashes
-from galen import cli
+from galen import cli, lock
 from megatron_ext.checkpoint_folder import find_iteration, weight_files
 
 
@@ -30,10 +30,12 @@ def main(argv: list[str] | None = None) -> None:
     add_dtype(parser)
     parser.add_argument("--max-shard-bytes", type=float, default=5e9, metavar="N", help="largest file (default 5e9, as in transformers)")
     add_workers(parser)
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
-    with InputHashes([folder / ".metadata", *weight_files(folder)]) as inputs:
+    known = recorded(folder, arguments.no_verify)
+    with lock.hold(arguments.output), InputHashes([folder / ".metadata", *weight_files(folder)], known) as inputs:
         from checkpoints_convert.exporting import Export, convert  # takes seconds, in which the hashes have begun
 
         job = Export(

@@ -9,8 +9,8 @@ NeMo need not be installed. Killed and started again, the same command goes on.
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_megatron, add_workers
-from galen import cli
+from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from galen import cli, lock
 from megatron_ext.checkpoint_folder import find_iteration
 
 
@@ -22,12 +22,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--as-family", choices=("llama",), help="write an InternLM2 as a Llama: NeMo has no InternLM2")
     add_dtype(parser)
     add_workers(parser)
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
     from checkpoints_convert.nemo_export import NemoExport, convert
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
-    convert(NemoExport(folder, arguments.as_family, arguments.dtype), arguments.output, arguments.workers)
+    known = recorded(folder, arguments.no_verify)
+    with lock.hold(arguments.output):
+        convert(NemoExport(folder, arguments.as_family, arguments.dtype), arguments.output, arguments.workers, known)
 
 
 if __name__ == "__main__":

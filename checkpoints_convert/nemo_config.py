@@ -5,6 +5,7 @@ never imported; `io.json`, from which NeMo itself builds the objects, is not rea
 """
 
 from pathlib import Path
+from reprlib import repr as shown  # of a value whose aliases make it endless, the beginning
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ import yaml
 from checkpoints_convert import bridge_config
 from checkpoints_convert.families import FAMILIES, architecture_of
 from checkpoints_convert.hf_config import LLAMA3_SCALING
-from galen.errors import DataError
+from galen.errors import DataError, malformed, one_line
 from megatron_ext.architecture import Architecture
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
@@ -76,16 +77,13 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
         family = next((name for name, (module, known, _) in MODELS.items() if model == f"{MODULE}.{module}.{known}"), None)
     except OSError as error:
         raise DataError(f"{folder} is no NeMo 2 checkpoint: {path}: {error.strerror}") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{path} does not describe a model of NeMo: {error}") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} does not describe a model of NeMo: {one_line(error)}") from None
     if family is None:
-        raise DataError(f"{path}: the model {model} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}")
-    try:
+        named = model if isinstance(model, str) else shown(model)
+        raise DataError(f"{path}: the model {named} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}")
+    with malformed(path):
         architecture = _architecture(family, config, vocab_size, positions)
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error} of the model's configuration") from None
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
     if architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path)) != architecture:
         raise DataError(f"{path}: {architecture} is not a {family} model")
     return architecture
@@ -94,10 +92,10 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
 def _architecture(family: str, config: dict[str, Any], vocab_size: int | None, positions: int | None) -> Architecture:
     for name, wanted in _ONLY.items():
         if name in config and config[name] not in wanted:
-            raise ValueError(f"{name} = {config[name]!r} cannot be carried over (only {wanted[0]!r})")
+            raise ValueError(f"{name} = {shown(config[name])} cannot be carried over (only {wanted[0]!r})")
     activation = config.get("activation_func", {}).get("_target_", "")
     if activation != "torch.nn.functional.silu":
-        raise ValueError(f"activation_func = {activation!r} cannot be carried over (only torch.nn.functional.silu)")
+        raise ValueError(f"activation_func = {shown(activation)} cannot be carried over (only torch.nn.functional.silu)")
     rows = config.get("vocab_size") or vocab_size
     if rows is None:
         raise ValueError(f"vocab_size is left to the tokenizer, and {CONTEXT}/{TOKENIZER} has no tokenizer.json; give --hf")
@@ -133,7 +131,7 @@ def _rope_scaling(config: dict[str, Any]) -> float | None:
         return None
     for name, theirs in _SCALING.items():
         if config[name] != LLAMA3_SCALING[theirs]:
-            raise ValueError(f"{name} = {config[name]!r} cannot be carried over (only {LLAMA3_SCALING[theirs]!r})")
+            raise ValueError(f"{name} = {shown(config[name])} cannot be carried over (only {LLAMA3_SCALING[theirs]!r})")
     return float(config["scale_factor"])
 
 

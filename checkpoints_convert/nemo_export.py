@@ -1,7 +1,7 @@
 """Writes an iteration of a Megatron checkpoint as a NeMo 2 folder, a piece at a time."""
 
 import dataclasses
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from checkpoints_convert.shapes import extra_states
 from checkpoints_convert.steps import begin, finished, record
 from checkpoints_convert.stored_model import StoredModel
 from checkpoints_convert.units import parts, units
+from galen import atomic
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
@@ -64,8 +65,8 @@ class NemoExport:
     dtype: str | None
 
 
-def convert(job: NemoExport, output: Path, workers: int = 1) -> None:
-    """Write the iteration that `job` names as the NeMo 2 folder `output`.
+def convert(job: NemoExport, output: Path, workers: int = 1, recorded: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
+    """Write the iteration that `job` names as the NeMo 2 folder `output`; `recorded` is what its manifest says of its files.
 
     Raises:
         DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something else.
@@ -84,10 +85,13 @@ def convert(job: NemoExport, output: Path, workers: int = 1) -> None:
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
     temporary = output.with_name(f".{output.name}.partial")
+    if temporary.is_symlink():
+        temporary.unlink()
     begin(temporary / nemo_config.WEIGHTS, inputs, options)
-    shutil.rmtree(temporary / nemo_config.CONTEXT, ignore_errors=True)
+    atomic.remove(temporary / nemo_config.CONTEXT)
     dtype = DTYPES.get(job.dtype or "")
-    hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, inputs, workers)
+    with InputHashes(inputs, recorded) as hashing:
+        hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, hashing, workers)
     nemo_context.write(temporary / nemo_config.CONTEXT, architecture, dtype or source.dtype(family.shared[0].hf[0]), tokenizer)
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     record(temporary, STAGE, inputs, hashes, options, files, architecture)
@@ -109,7 +113,7 @@ def _write_weights(
     family: Family,
     architecture: Architecture,
     dtype: torch.dtype | None,
-    paths: list[Path],
+    inputs: InputHashes,
     workers: int,
 ) -> dict[Path, str]:
     """Write `weights/` and return the SHA-256 of the inputs and of the files written."""
@@ -117,7 +121,6 @@ def _write_weights(
     for number, part in enumerate(parts(family, architecture)):
         nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
         steps.append(WriteNemoPart(f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype))
-    with InputHashes(paths) as inputs:
-        entries, hashes = write_parts("export", folder, steps, inputs, workers)
+    entries, hashes = write_parts("export", folder, steps, inputs, workers)
     torch_dist.finish(folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)])
     return hashes

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.arguments import add_workers
-from galen import cli
+from checkpoints_convert.arguments import add_no_verify, add_workers, recorded
+from galen import cli, lock
 from galen.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     parser.add_argument("--hf", type=Path, metavar="DIR", help="take config.json and tokenizer from here; weights are not needed")
     add_workers(parser)
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
     from checkpoints_convert import importing, nemo_config
@@ -37,13 +38,16 @@ def main(argv: list[str] | None = None) -> None:
     from megatron_ext.checkpoint_folder import weight_files
     from megatron_ext.torch_dist import TorchDist
 
+    known = recorded(arguments.nemo, arguments.no_verify)
     architecture, config, tokenizer = _model(arguments.nemo, arguments.hf)
     family = FAMILIES[architecture.family]
     folder = arguments.nemo / nemo_config.WEIGHTS
     stored = TorchDist(folder, nemo_config.PREFIX)
     check_tensors(stored, family, architecture)
     source, files = StoredModel(stored, units(family, architecture), architecture), [folder / ".metadata", *weight_files(folder)]
-    importing.convert_foreign(source, files, family, architecture, config, tokenizer, arguments.output, arguments.workers)
+    job = importing.ForeignImport(source, files, family, architecture, config, tokenizer, known)
+    with lock.hold(arguments.output):
+        importing.convert_foreign(job, arguments.output, arguments.workers)
 
 
 def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], Path | None]":

@@ -102,8 +102,11 @@ class OutputFile:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    """Open a new file: a link is not followed, and a worker of a killed command, if one is still at it, has the old one."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o666)
     except OSError:
+        path.unlink(missing_ok=True)  # Linux may have made it before it refused
         return os.open(path, flags, 0o666)

@@ -1,5 +1,6 @@
 """Runs the steps of a conversion, each of which writes one file, and goes on where a killed run stopped."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import ReadAhead
-from galen import manifest
+from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
+from galen.main_guard import check_main_guard
 from galen.progress import Progress
 from galen.worker import follow_parent
 from megatron_ext.architecture import Architecture
@@ -42,8 +44,8 @@ def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
     """Keep the unfinished output in `folder` when it was begun from these inputs with this configuration, else begin with an empty one."""
     files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
     plan, path = json.dumps({"inputs": files, "config": config}), folder / _PLAN
-    if not path.is_file() or path.read_text(encoding="utf-8") != plan:
-        shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_symlink() or not path.is_file() or path.read_bytes() != plan.encode():
+        atomic.remove(folder)
         folder.mkdir(parents=True)
         write_text(path, plan)
 
@@ -54,7 +56,7 @@ def run_steps(label: str, folder: Path, steps: Sequence[Step], workers: int, inp
     When the work fails, a file that is whole has been recorded, so that the next start keeps it.
 
     Raises:
-        DataError: the disk lacks the room for what is missing.
+        DataError: the disk lacks the room for what is missing, or an input is not what its manifest says.
     """
     total_bytes = sum(step.nbytes for step in steps)
     missing = [step for step in steps if _read_result(folder, step) is None]
@@ -105,6 +107,7 @@ def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) 
 
 def _shared(folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]) -> None:
     """Let several processes do the steps; they end with this one, or they would write into the files of its next start."""
+    check_main_guard()
     with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent) as pool:
         running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
         try:
@@ -122,7 +125,10 @@ def _unheard(_: int) -> None:
 
 
 def _write(folder: Path, step: Step, reader: ReadAhead, written: Callable[[int], None]) -> Callable[[], None]:
-    """Write a step's file; return what is left to do: after it, a new start will not write the file again."""
+    """Write a step's file; return what is left to do: after it, a new start will not write the file again.
+
+    What is noted of the file has a hash of its own: a note that is damaged counts as none.
+    """
     output = OutputFile(folder / step.file, written)
     try:
         result = step.run(output, reader)
@@ -131,7 +137,8 @@ def _write(folder: Path, step: Step, reader: ReadAhead, written: Callable[[int],
         raise
 
     def finish() -> None:
-        write_text(_result_path(folder, step), json.dumps({"result": result, "sha256": output.close()}))
+        note = json.dumps({"result": result, "sha256": output.close(), "bytes": output.tell()})
+        write_text(_result_path(folder, step), f"{_digest(note)}\n{note}")
 
     return finish
 
@@ -141,10 +148,17 @@ def _result_path(folder: Path, step: Step) -> Path:
 
 
 def _read_result(folder: Path, step: Step) -> Any:
+    """Return what an earlier start noted of a step's file, or None where that is missing or damaged, or the file is."""
     try:
-        return json.loads(_result_path(folder, step).read_text(encoding="utf-8"))
+        digest, note = _result_path(folder, step).read_text(encoding="utf-8").split("\n", 1)
+        result = json.loads(note) if digest == _digest(note) else None
+        return result if result and (folder / step.file).stat().st_size == result["bytes"] else None
     except (OSError, ValueError):
         return None
+
+
+def _digest(note: str) -> str:
+    return hashlib.sha256(note.encode()).hexdigest()
 
 
 def record(
@@ -191,7 +205,9 @@ def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], con
 def _same_source(made: dict[str, Any], inputs: Sequence[Path], config: dict[str, Any]) -> bool:
     if {**made["config"], **config} != made["config"]:
         return False
-    times = made.get("input_times", [])
+    times = made.get("input_times")
+    if not isinstance(times, list):
+        times = []
     seen = {(file["path"], file["bytes"], changed) for file, changed in zip(made["inputs"], times, strict=False)}
     if {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs} == seen:
         return True

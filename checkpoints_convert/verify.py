@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.arguments import add_megatron, positive
-from galen import cli
+from checkpoints_convert.arguments import add_megatron, add_no_verify, positive
+from galen import checksums, cli, pretrained
 from galen.errors import DataError
 from galen.progress import Progress
 
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--text", type=Path, default=TEXT, metavar="FILE", help="text to compute logits on (default: a page of ours)")
     parser.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="tokens of the text that are used (default 256)")
     parser.add_argument("--weights-only", action="store_true", help="do not compute logits (needs no memory for the model)")
+    add_no_verify(parser)
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)")
     arguments = parser.parse_args(argv)
     if arguments.max_tokens < 2:
@@ -55,8 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
     if not arguments.weights_only:
         same &= compare_logits(arguments)
+    if same:
+        _verify(arguments)
     print("the same model" if same else "NOT the same model")
     return 0 if same else 1
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    """Compare both folders with their manifests: one that was made from an altered one would be the same model.
+
+    Raises:
+        DataError: a file was altered since it was written.
+    """
+    from megatron_ext.checkpoint_folder import find_iteration
+
+    for folder in (arguments.hf, find_iteration(arguments.megatron, arguments.iteration)):
+        (checksums.say_skipped if arguments.no_verify else checksums.verify)(folder)
 
 
 def _check_layout(arguments: argparse.Namespace) -> None:
@@ -75,7 +90,7 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
     from checkpoints_convert import families
-    from checkpoints_convert.checks import check_complete, check_tensors, differences
+    from checkpoints_convert.checks import check_complete, check_tensors, differences, same_bits
     from checkpoints_convert.hf_weights import Weights
     from checkpoints_convert.read_ahead import ReadAhead
     from checkpoints_convert.units import megatron_pieces, units
@@ -101,7 +116,7 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
             if dtype != other:
                 wrong.append(f"{unit.megatron} (layer {unit.layer}): {dtype} there, {other} in {', '.join(unit.hf)}")
             elif not all(
-                _same_bits(source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected)
+                same_bits(source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected)
                 for (place, _), expected in zip(pieces, reader.read(piece for _, piece in pieces), strict=True)
             ):
                 wrong.append(f"{unit.megatron} (layer {unit.layer}) is not {', '.join(unit.hf)}")
@@ -110,12 +125,6 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
         print(line)
     print(f"weights: {len(wanted) - len(wrong)} of {len(wanted)} Megatron tensors equal bit by bit")
     return not wrong
-
-
-def _same_bits(first: "Tensor", second: "Tensor") -> bool:
-    import torch
-
-    return first.view(-1).view(torch.uint8).equal(second.view(-1).view(torch.uint8))
 
 
 def compare_logits(arguments: argparse.Namespace) -> bool:
@@ -160,16 +169,15 @@ def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
 def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
     """Return [1, sequence] token ids of the text; their number is a multiple of the tensor-parallel size (sequence parallel)."""
     import torch
-    from transformers import AutoTokenizer
 
     try:
         content = text.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the text {text}: {error}") from None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(hf)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{hf}: no tokenizer for the logits' text ({str(error).splitlines()[0]}); --weights-only needs none") from None
+        tokenizer = pretrained.load_tokenizer(hf)
+    except DataError as error:
+        raise DataError(f"{hf}: no tokenizer for the logits' text ({error}); --weights-only needs none") from None
     ids = tokenizer(content)["input_ids"][:most]
     ids = ids[: len(ids) // multiple * multiple]
     if not ids:
@@ -192,8 +200,7 @@ def reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
             return importlib.import_module(family.reference).logits(hf, tokens, dtype)
         from transformers import AutoModelForCausalLM
 
-        # trust_remote_code stays off: only code of the installed transformers runs
-        return AutoModelForCausalLM.from_pretrained(hf, dtype=dtype)(tokens).logits
+        return pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)(tokens).logits
 
 
 def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:

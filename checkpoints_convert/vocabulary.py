@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from checkpoints_convert.hf_folder import read_tokenizer
 from checkpoints_convert.hf_weights import Weights
+from galen import json_file
 from galen.atomic import write_text
 from galen.errors import DataError
 
@@ -43,9 +45,9 @@ class Extension:
 
     def write(self, folder: Path) -> None:
         """Add the tokens to the tokenizer in `folder` and the new number of rows to its config.json."""
-        from tokenizers import AddedToken, Tokenizer
+        from tokenizers import AddedToken
 
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in self.tokens])
         for number, token in enumerate(self.tokens):
             if tokenizer.token_to_id(token) != self.first + number:
@@ -53,12 +55,12 @@ class Extension:
         tokenizer.save(str(folder / "tokenizer.json"))
         settings = folder / "tokenizer_config.json"
         if settings.is_file():
-            content = json.loads(settings.read_text(encoding="utf-8"))
-            if "added_tokens_decoder" in content:
+            content = json_file.read_object(settings)
+            if isinstance(content.get("added_tokens_decoder"), dict):
                 plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
                 content["added_tokens_decoder"] |= {str(self.first + n): {"content": token, **plain} for n, token in enumerate(self.tokens)}
                 write_text(settings, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json_file.read_object(folder / "config.json")
         config["vocab_size"] = self.vocab_size
         write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
@@ -72,9 +74,7 @@ def extend(folder: Path, tokens: Sequence[str], rows: int) -> Extension:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(f"{path} is missing: special tokens can be added only to a tokenizer.json (save_pretrained writes one)")
-    from tokenizers import Tokenizer
-
-    known = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    known = read_tokenizer(path).get_vocab(with_added_tokens=True)
     if already := [token for token in tokens if token in known]:
         raise DataError(f"{path} has {already[0]!r} already, as id {known[already[0]]} ({len(already)} of {len(tokens)} tokens)")
     first = max(known.values(), default=-1) + 1

@@ -19,6 +19,7 @@ from data_prep.filters.medical import lists_in
 from data_prep.quarantine import check_quarantine, quarantined
 from data_prep.raw_files import RawFile, tasks_of
 from data_prep.readers import READERS
+from data_prep.readers.base import NOTED
 from data_prep.readers.sources import SourceFiles
 from data_prep.recipe import SPLITS, CorpusRecipe
 from data_prep.registry import STEPS
@@ -103,8 +104,12 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
         shuffle(recipe.shuffle, counts["bytes"], len(tasks), folder, stages)
     statistics = merge_statistics(folder / "statistics", len(tasks))
     statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
+    if not recipe.report.samples:
+        statistics |= {"samples": {}, "kept_samples": []}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
     _publish_findings(folder, corpus)
+    if bad := sorted((folder / "quarantine").glob("*.jsonl")):
+        _join(bad, corpus / "quarantine.jsonl")
     return counts | {"tokens": statistics["tokens"]}
 
 
@@ -160,7 +165,8 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
                 f"the {name} split would be empty: {source_counts['total']} records read, {kept} kept (dropped: {reasons}); "
                 f"give more input, filter less, or set split.{name}=0 and share it among the others"
             )
-    return {
+    noted = {key.removeprefix(NOTED): count for key, count in sorted(source_counts.items()) if key.startswith(NOTED)}
+    return ({"noted": noted} if noted else {}) | {
         "read": source_counts["total"],
         "kept": kept,
         "dropped": dropped,
@@ -177,7 +183,5 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
 def publish(folder: Path, output: Path) -> None:
     """Give the finished corpus its final name and remove the rest of the working folder."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    if bad := sorted((folder / "quarantine").glob("*.jsonl")):
-        _join(bad, folder / "corpus/quarantine.jsonl")
     (folder / "corpus").rename(output)
     shutil.rmtree(folder)

@@ -8,17 +8,13 @@ which takes content and licence from them. Whether a site's terms permit this us
 Needs the extra `crawl` (Scrapy).
 """
 
-import contextlib
-import fcntl
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from data_prep.crawling.website import Site
-from galen import __version__, cli
+from galen import __version__, cli, lock
 from galen import recipe as recipes
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -35,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     if importlib.util.find_spec("scrapy") is None:
         raise UsageError("crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'")
     folder = Path(site.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with lock.hold(folder):
+        folder.mkdir(exist_ok=True)
         crawl(site, folder, f"{AGENT} ({arguments.contact})" if arguments.contact else AGENT)
     return 0
 
@@ -50,6 +46,7 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     from scrapy.crawler import CrawlerProcess
 
     from data_prep.crawling.archive import Archive
+    from data_prep.crawling.robots import crawl_delay
     from data_prep.crawling.spider import SiteSpider
 
     delay = max(site.delay, crawl_delay(site, agent))
@@ -65,7 +62,8 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
         print(f"not fetched: {line}", file=sys.stderr)
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
-        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, {forbidden} forbidden by robots.txt"
+        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, "
+        f"{forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site"
     )
     if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
         raise RuntimeError("a page could not be worked on: a bug, please report it with the message above")
@@ -77,7 +75,13 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
 
 def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     """Return Scrapy's settings: one request at a time, robots.txt obeyed, nothing kept but the archive."""
+    from data_prep.crawling.addresses import Addresses, checked_resolver
+    from data_prep.crawling.spider import SiteOnly
+
     return {
+        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50},  # before all others: also before robots.txt of a host is asked for
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),  # only http and https are left
+        "DNS_RESOLVER": checked_resolver(Addresses(site)),
         "USER_AGENT": agent,
         "ROBOTSTXT_OBEY": True,
         "CONCURRENT_REQUESTS": 1,
@@ -94,38 +98,6 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
         "DEPTH_PRIORITY": 1,  # breadth first
         "SCHEDULER_MEMORY_QUEUE": "scrapy.squeues.FifoMemoryQueue",
     }
-
-
-def crawl_delay(site: Site, agent: str) -> float:
-    """Return the longest Crawl-delay that robots.txt of the start hosts asks of this agent, in seconds.
-
-    Raises:
-        DataError: a robots.txt cannot be had (that it does not exist is no error).
-    """
-    import requests
-    from protego import Protego
-
-    longest = 0.0
-    for host in sorted({f"{urlsplit(start).scheme}://{urlsplit(start).netloc}" for start in site.start}):
-        try:
-            answer = requests.get(f"{host}/robots.txt", headers={"User-Agent": agent}, timeout=60)
-        except requests.RequestException as error:
-            raise DataError(f"{host}/robots.txt cannot be had ({type(error).__name__}); without it nothing is fetched") from None
-        if answer.status_code >= 500:
-            raise DataError(f"{host}/robots.txt: HTTP {answer.status_code}; without it nothing is fetched")
-        if answer.ok:
-            longest = max(longest, float(Protego.parse(answer.text).crawl_delay(agent) or 0))
-    return longest
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"another crawl is writing into {folder} just now") from None
-        yield
 
 
 if __name__ == "__main__":

@@ -6,22 +6,20 @@ writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata)
 record read. Killed and started again, it goes on after the last finished input file. What decides: data_prep/recipe.py.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.raw_files import RawFile, describe, find_raw_files
 from data_prep.recipe import CorpusRecipe
 from data_prep.resume import finished
-from galen import __version__, cli, manifest
+from galen import __version__, cli, lock, manifest
 from galen import recipe as recipes
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
@@ -77,10 +75,17 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     """Build the corpus of a recipe, or say that it is there already."""
-    from data_prep.corpus import build, check, files_of_steps, publish
-    from data_prep.readers import READERS
+    from data_prep.corpus import check
 
     check(recipe)
+    with lock.hold(recipe.output):
+        _curate(recipe, executors)
+
+
+def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
+    from data_prep.corpus import build, files_of_steps, publish
+    from data_prep.readers import READERS
+
     start = time.monotonic()
     files = [
         RawFile(source.reader, path, size, source.options, source.name or source.reader)
@@ -104,13 +109,16 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         return
     if output.exists():
         raise DataError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
-    with _working_folder(output, inputs, config) as folder:
-        counts = build(recipe, files, executors, folder)
-        corpus = folder / "corpus"
-        written = sorted(path for path in corpus.rglob("*") if path.is_file())
-        described = [record | {"source": file.source, "licence": licences[file.source]} for record, file in zip(inputs, files, strict=True)]
-        manifest.write(corpus / manifest.NAME, stage="curate", inputs=described, config=config, outputs=written, counts=counts)
-        publish(folder, output)
+    folder = _working_folder(output, inputs, config)
+    counts = build(recipe, files, executors, folder)
+    corpus = folder / "corpus"
+    note = corpus / manifest.NAME
+    for left in (note, note.with_name(f".{note.name}.partial")):  # of a run that was killed before it published
+        left.unlink(missing_ok=True)
+    written = sorted(path for path in corpus.rglob("*") if path.is_file())
+    described = [record | {"source": file.source, "licence": licences[file.source]} for record, file in zip(inputs, files, strict=True)]
+    manifest.write(note, stage="curate", inputs=described, config=config, outputs=written, counts=counts)
+    publish(folder, output)
     print(summary(counts, output, time.monotonic() - start))
 
 
@@ -118,27 +126,21 @@ def _partial(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
-@contextlib.contextmanager
-def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Iterator[Path]:
-    """Yield the folder in which this corpus is built, locked; one that an interrupted run of another kind left is emptied."""
+def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Path:
+    """Return the folder in which this corpus is built; one that an interrupted run of another kind left is emptied."""
     folder = _partial(output)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"another command is building {output} just now") from None
-        decisive = {key: value for key, value in config.items() if key != "max_bad_share"}  # it decides nothing but the end
-        plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1), folder / "plan.json"
-        if not note.exists() or note.read_text(encoding="utf-8") != plan:
-            for entry in filter(Path.is_dir, folder.iterdir()):
-                shutil.rmtree(entry)
-            if note.exists():
-                print(f"an unfinished run with other inputs or settings left files of {output}; begun anew", file=sys.stderr)
-            write_text(note, plan)
-        elif (folder / "log").exists():
-            print(f"going on with {output}", file=sys.stderr)
-        yield folder
+    decisive = {key: value for key, value in config.items() if key != "max_bad_share"}  # it decides nothing but the end
+    plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1), folder / "plan.json"
+    if not note.exists() or note.read_text(encoding="utf-8") != plan:
+        for entry in filter(Path.is_dir, folder.iterdir()):
+            shutil.rmtree(entry)
+        if note.exists():
+            print(f"an unfinished run with other inputs or settings left files of {output}; begun anew", file=sys.stderr)
+        write_text(note, plan)
+    elif (folder / "log").exists():
+        print(f"going on with {output}", file=sys.stderr)
+    return folder
 
 
 def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
@@ -153,6 +155,7 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
     if counts["quarantined"] or counts["broken_files"]:
         lines.append(f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and {counts['broken_files']:,} broken files")
+    lines += [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

@@ -23,8 +23,8 @@ from typing import TypeVar
 
 from data_prep.fetching import listings, pmc
 from data_prep.fetching.record import Record
-from data_prep.fetching.transfer import Item, Transfer
-from galen import cli
+from data_prep.fetching.transfer import LARGEST, Item, Transfer, public, trouble_with
+from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
@@ -36,19 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.source not in SOURCES and not re.fullmatch("hf:.+", options.source):
         raise UsageError(f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME")
-    if options.requests_per_second <= 0 or options.connections < 1 or (options.max_rate is not None and options.max_rate <= 0):
-        raise UsageError("--requests-per-second and --max-rate must be above 0, --connections at least 1")
+    rates = [options.requests_per_second, options.largest, *([] if options.max_rate is None else [options.max_rate])]
+    if min(rates) <= 0 or options.connections < 1:
+        raise UsageError("--requests-per-second, --max-rate and --largest must be above 0, --connections at least 1")
     if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
-        raise UsageError(f"--base-url {options.base_url}: an address begins with https:// or http://")
-    transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6)
-    options.output.mkdir(parents=True, exist_ok=True)
-    record = Record(options.output)
-    jobs = _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
+        raise UsageError(f"--base-url {public(options.base_url)}: an address begins with https:// or http://")
+    transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6, int(options.largest * 1e9))
     if options.dry_run:
-        for name, _ in jobs:
+        for name, _ in _jobs(transfer, options):
             print(name)
         return 0
-    _run(jobs, transfer, options)
+    with lock.hold(options.output):
+        options.output.mkdir(exist_ok=True)
+        _run(_jobs(transfer, options), transfer, options)
     return 0
 
 
@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--release", default="latest", help="release of Semantic Scholar's datasets [latest]")
     parser.add_argument("--requests-per-second", type=float, default=3.0, metavar="N", help="at most; NCBI asks for 3 [3]")
     parser.add_argument("--max-rate", type=float, metavar="MB/S", help="megabytes a second over all connections [no limit]")
+    parser.add_argument(
+        "--largest", type=float, default=LARGEST / 1e9, metavar="GB", help="of files whose size is not published [%(default)g]"
+    )
     parser.add_argument("--connections", type=int, default=2, metavar="N", help="files at a time [2]")
     parser.add_argument("--base-url", metavar="URL", help="another server, such as a mirror")
     parser.add_argument("--dry-run", action="store_true", help="list what would be fetched, and fetch nothing")
@@ -69,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Job = tuple[str, Callable[[], None]]
+
+
+def _jobs(transfer: Transfer, options: argparse.Namespace) -> Iterator[Job]:
+    """Return what is left to do."""
+    record = Record(options.output)
+    return _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
+
+
 Published = TypeVar("Published", Item, pmc.Package)
 
 
@@ -89,9 +100,18 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
     def fetch(item: Item) -> None:
         record.add(item.name, url=item.public_url, **transfer.file(item, options.output))
 
+    def refuse(name: str) -> None:
+        raise DataError(f"{name} is the name of two files; the first one is fetched")
+
+    names: set[str] = set()
     for item in _chosen(_listing(transfer, options), options.include):
-        if not record.has(item):
+        if trouble_with(item.name) is not None:
+            yield repr(item.name[:100]), partial(fetch, item)  # which says what the trouble is
+        elif item.name in names:
+            yield item.name, partial(refuse, item.name)
+        elif not record.has(item):
             yield item.name, partial(fetch, item)
+        names.add(item.name)
 
 
 def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:

@@ -24,6 +24,7 @@ from loguru import logger
 from tqdm import tqdm
 
 from galen.errors import DataError
+from galen.main_guard import check_main_guard
 from galen.worker import follow_parent
 
 logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files
@@ -112,6 +113,7 @@ class LocalExecutor(TaskExecutor):
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
+        check_main_guard()
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "workers.log"
         context = multiprocessing.get_context("forkserver")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
+from data_prep import digits
 from data_prep.sequences import Ids
 from data_prep.text_tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
 
@@ -79,11 +80,14 @@ class GigatokenEngine:
         self._splitter: Any = getattr(tokenizer, "splitter", None)
         self._special = {token: np.array([identifier], dtype=np.uint32) for token, identifier in tokenizer.special.items()}
         self._beyond: int | None = None
+        self._numerals: dict[str, Ids] | None = None
+        """Ids of numerals at which the text is cut."""
         if isinstance(tokenizer, SentencePieceTokenizer):
             self._form, self.added = _sentencepiece_form(tokenizer)
         else:
             assert isinstance(tokenizer, HuggingFaceTokenizer)
             self._form, self.added = tokenizer.to_json(), tokenizer.added_tokens()
+            self._isolate_digits()
             if tokenizer.lacks_bytes():
                 self._beyond = tokenizer.vocab_size
                 self._form = _complete_bytes(self._form, tokenizer.vocab_size)
@@ -96,14 +100,31 @@ class GigatokenEngine:
         self._calls += 1
         if self._calls % 8 == 0 and _resident() > self._resident + self._memory:
             self._load()
-        if self._avoid is not None or self._beyond is not None:
+        if self._avoid is not None or self._beyond is not None or self._numerals is not None:
             return map(self._encode_or_refer, texts)
         return map(self._encode if self._splitter is None else self._encode_split, texts)
 
+    def _isolate_digits(self) -> None:
+        """For a tokenizer that takes each numeral by itself: give that step to gigatoken in another form, and do the rest here."""
+        form = digits.without_digit_step(self._form)
+        if form is not None:
+            self._form, self._numerals = form, {}
+
+    def _encode_numerals(self, text: str) -> Ids | None:
+        """Return the ids of a text that is cut at numerals, None if the reference is to say where."""
+        assert self._numerals is not None
+        pieces = digits.cut_at_numerals(text)
+        if pieces is None or len(pieces) == 1:
+            return None if pieces is None else self._encode(text)
+        for numeral in pieces[1::2]:
+            if numeral not in self._numerals:
+                self._numerals[numeral] = self._reference.encode([numeral])[0]
+        return np.concatenate([self._numerals[piece] if n % 2 else self._encode(piece) for n, piece in enumerate(pieces)])
+
     def _encode_or_refer(self, text: str) -> Ids:
         if self._avoid is None or not self._avoid.search(text):
-            ids = self._encode_split(text)
-            if self._beyond is None or not (ids >= self._beyond).any():
+            ids = self._encode_split(text) if self._numerals is None else self._encode_numerals(text)
+            if ids is not None and (self._beyond is None or not (ids >= self._beyond).any()):
                 return ids
         return self._reference.encode([text])[0]
 

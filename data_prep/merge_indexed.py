@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.indexed_file import IndexedFile, write_document_ends, write_header, write_offsets
-from data_prep.resume import finished
+from data_prep.resume import claimed, finished, forget
 from data_prep.token_stats import pack_used, unpack_used
-from galen import cli, manifest
+from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -40,11 +40,13 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument("--output-prefix", required=True, metavar="P", help="prefix of what is written")
     arguments = parser.parse_args(argv)
     prefixes = find_prefixes(arguments.input)
-    if Path(f"{prefixes[0]}_manifest.json").is_file():
-        merge_jobs(prefixes, arguments.output_prefix)
-    else:
-        documents, tokens = merge(prefixes, arguments.output_prefix)
-        print(f"{arguments.output_prefix}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)} files")
+    if Path(arguments.output_prefix).resolve() in (Path(prefix).resolve() for prefix in prefixes):
+        raise UsageError(f"--output-prefix {arguments.output_prefix} is one of the inputs")
+    with lock.hold(arguments.output_prefix):
+        if Path(f"{prefixes[0]}_manifest.json").is_file():
+            merge_jobs(prefixes, arguments.output_prefix)
+        else:
+            merge_files(prefixes, arguments.output_prefix)
     return 0
 
 
@@ -92,27 +94,43 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     inputs = [Path(f"{prefix}_manifest.json") for prefix in prefixes]
     config = {**manifests[0]["config"], "merged": len(prefixes)}
     goal = Path(f"{output}_manifest.json")
-    if finished(goal, "preprocess", [manifest.describe_file(path) for path in inputs], config) is not None:
+    records = [manifest.describe_file(path) for path in inputs]
+    if finished(goal, "preprocess", records, config) is not None:
+        forget(output)  # it may have been killed after its manifest
         print(f"{goal} is finished already")
         return
-    outputs: list[Path] = []
-    for ending in [Path(record["path"]).name.removeprefix(Path(prefixes[0]).name) for record in manifests[0]["outputs"]]:
-        if ending.endswith(".idx"):
-            base = ending.removesuffix(".idx")
-            merge([prefix + base for prefix in prefixes], output + base, replace=True)
-            outputs += [Path(f"{output}{base}.bin"), Path(f"{output}{base}.idx")]
-    counts = _add_counts([found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"])
-    manifest.write(
-        goal, stage="preprocess", inputs=inputs, config=config, outputs=outputs, counts=counts, tokenizer=manifests[0]["tokenizer"]
-    )
+    names = [Path(record["path"]).name.removeprefix(Path(prefixes[0]).name) for record in manifests[0]["outputs"]]
+    bases = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
+    outputs = [Path(f"{output}{base}{ending}") for base in bases for ending in (".bin", ".idx")]
+    with claimed(output, outputs, {"inputs": records, "config": config}):
+        for base in bases:
+            merge([prefix + base for prefix in prefixes], output + base)
+        counts = _add_counts([found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"])
+        manifest.write(
+            goal, stage="preprocess", inputs=inputs, config=config, outputs=outputs, counts=counts, tokenizer=manifests[0]["tokenizer"]
+        )
     print(f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,} tokens of {len(prefixes)} sets")
 
 
-def merge(prefixes: Sequence[str], output: str, replace: bool = False) -> tuple[int, int]:
-    """Write the sequences of all `PREFIX.bin/.idx`, in order, to `output`; return the documents and tokens.
+def merge_files(prefixes: Sequence[str], output: str) -> None:
+    """Merge one pair of files of each prefix, without a manifest.
 
     Raises:
-        DataError: an input is damaged or of another type, or the output exists (unless `replace`), or there is no room.
+        DataError: as of `merge`.
+    """
+    finals = [Path(f"{output}.bin"), Path(f"{output}.idx")]
+    sources = [Path(f"{prefix}{ending}") for prefix in prefixes for ending in (".bin", ".idx")]
+    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sources if path.exists()]
+    with claimed(output, finals, known):
+        documents, tokens = merge(prefixes, output)
+    print(f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)} files")
+
+
+def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
+    """Write the sequences of all `PREFIX.bin/.idx`, in order, to `output`, which the caller has claimed; return the documents and tokens.
+
+    Raises:
+        DataError: an input is damaged or of another type, or there is no room.
     """
     files = [IndexedFile(prefix, with_data=False) for prefix in prefixes]
     for file in files:
@@ -120,11 +138,6 @@ def merge(prefixes: Sequence[str], output: str, replace: bool = False) -> tuple[
         if file.dtype != files[0].dtype:
             raise DataError(f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one tokenizer")
     bin_path, idx_path = Path(f"{output}.bin"), Path(f"{output}.idx")
-    for path in (bin_path, idx_path):
-        if path.exists() and not replace:
-            raise DataError(f"{path} exists already; remove it or choose another --output-prefix")
-    if {path.resolve() for path in (bin_path, idx_path)} & {path.resolve() for file in files for path in (file.bin, file.idx)}:
-        raise UsageError(f"--output-prefix {output} is one of the inputs")
     try:
         with atomic_file(bin_path) as new_bin, atomic_file(idx_path) as new_idx:
             _join(files, new_bin)

@@ -22,9 +22,16 @@ def is_topic(name: str) -> bool:
     return name not in CHECK_TAGS and not name.startswith("History, ")
 
 
+def _is_heading(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or "major" not in value:
+        return False
+    return is_topic(value["name"])
+
+
 def topics(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the record's topic headings, and those of them that are major topics, without repetition."""
-    headings = [heading for heading in record["metadata"]["mesh"] if is_topic(heading["name"])]
+    assigned = record["metadata"].get("mesh")  # as the reader of MEDLINE writes it; other sources have none, or another kind
+    headings = [heading for heading in assigned if _is_heading(heading)] if isinstance(assigned, list) else []
     every = list(dict.fromkeys(heading["name"] for heading in headings))
     return every, list(dict.fromkeys(heading["name"] for heading in headings if heading["major"]))
 

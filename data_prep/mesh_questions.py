@@ -10,6 +10,7 @@ the same whatever the order or the number of the others.
 import argparse
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import orjson
 from data_prep.hashing import stable_hash, unit_hash
 from data_prep.mesh import Companions, stands_in, topics, words
 from data_prep.recipe import SPLITS
-from data_prep.resume import finished
-from galen import cli, manifest
+from data_prep.resume import claimed, finished, forget
+from galen import cli, lock, manifest
 from galen.atomic import atomic_file
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, one_line
 from galen.progress import Progress
 
 QUESTION = "Which of these MeSH headings is a major topic of this abstract?"
@@ -39,18 +40,33 @@ def main(argv: list[str] | None = None) -> int | None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least {least}")
-    corpus, output = Path(arguments.corpus), Path(arguments.output)
+    with lock.hold(arguments.output):
+        _make(arguments, Path(arguments.corpus), Path(arguments.output))
+    return 0
+
+
+def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
     splits = manifest.read(corpus, stage="curate")["counts"]["splits"]
     config = {name: getattr(arguments, name) for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")}
     inputs = [corpus / manifest.NAME]
     note = output.with_suffix(".manifest.json")
     if (found := finished(note, "mesh_questions", [manifest.describe_file(path) for path in inputs], config)) is not None:
         print(f"{output} is finished already: {found['counts']['questions']:,} questions")
-        return 0
-    if output.exists():
-        raise DataError(f"{output} exists already and is no output of this command; remove it or choose another one")
+        forget(output)  # it may have been killed after its manifest
+        return
+    with claimed(output, [output], {"inputs": [manifest.describe_file(path) for path in inputs], "config": config}):
+        counts = _write_questions(arguments, corpus, output, splits)
+        manifest.write(note, stage="mesh_questions", inputs=inputs, config=config, outputs=[output], counts=counts)
+    print("\n".join(f"{label:<32}{count:>8,}" for label, count in counts.items()))
+    if arguments.count and counts["questions"] < arguments.count:
+        print(f"only {counts['questions']:,} questions could be made, {arguments.count:,} were asked for")
+
+
+def _write_questions(arguments: argparse.Namespace, corpus: Path, output: Path, splits: dict[str, int]) -> dict[str, int]:
     with Progress("MeSH headings", splits.get("train"), unit="records") as progress:
         companions = Companions(topics(record) for record in _records(corpus, "train", progress))
+    if not companions.names:
+        raise DataError(f"no record of the train split of {corpus} has enough MeSH headings: questions are made of MEDLINE records")
     with Progress("questions", splits.get(arguments.split), unit="records") as progress:
         questions = _questions(corpus, companions, arguments, progress)
     chosen = choose(questions, arguments.count)
@@ -59,11 +75,7 @@ def main(argv: list[str] | None = None) -> int | None:
         raise DataError(f"no question can be made from the {arguments.split} split of {corpus}: its records have too few MeSH major topics")
     with atomic_file(output) as temporary:
         temporary.write_bytes(b"".join(orjson.dumps(question, option=orjson.OPT_APPEND_NEWLINE) for question in chosen))
-    manifest.write(note, stage="mesh_questions", inputs=inputs, config=config, outputs=[output], counts=counts)
-    print("\n".join(f"{label:<32}{count:>8,}" for label, count in counts.items()))
-    if arguments.count and len(chosen) < arguments.count:
-        print(f"only {len(chosen):,} questions could be made, {arguments.count:,} were asked for")
-    return 0
+    return counts
 
 
 def make_question(record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int) -> dict[str, Any] | None:
@@ -74,6 +86,8 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
     that makes them about as common as right ones: else the more common option would more often be the right one.
     """
     every, major = topics(record)
+    if "pmid" not in record["metadata"]:
+        return None
     identifier, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
@@ -123,10 +137,13 @@ def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str,
     if not files:
         raise DataError(f"{corpus} has no {split} split")
     for path in files:
-        with gzip.open(path) as stream:
-            for line in stream:
-                yield orjson.loads(line)
-                progress.update()
+        try:
+            with gzip.open(path) as stream:
+                for line in stream:
+                    yield orjson.loads(line)
+                    progress.update()
+        except (EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path} is damaged: {one_line(error)}") from None
 
 
 def _cut(text: str, limit: int | None) -> str:

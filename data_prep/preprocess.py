@@ -35,7 +35,7 @@ from data_prep.token_job import TokenJob
 from data_prep.token_pool import TokenPool
 from data_prep.token_stats import id_counts, write_page
 from data_prep.token_worker import Result, Task, sample_texts
-from galen import cli, manifest
+from galen import cli, lock, manifest
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
@@ -71,9 +71,10 @@ def main(argv: list[str] | None = None) -> int | None:
     for shard, parts in shares.items():
         prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
         job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
-        if not _is_finished(job, parts, config, hashes):
-            task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, ReferenceEngine(tokenizer))
-            _run(job, task, config, contract, arguments, hashes, start)
+        with lock.hold(prefix):
+            if not _is_finished(job, parts, config, hashes):
+                task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, ReferenceEngine(tokenizer))
+                _run(job, task, config, contract, arguments, hashes, start)
         start = time.monotonic()
     return 0
 
@@ -91,7 +92,7 @@ def _run(
     with job.working([_mark_of(part) for part in task.parts], config):
         if task.parts[0].path == STDIN:
             job.restart()  # what came through a pipe is gone
-        task.engine, task.lock = _engine(task, arguments.engine, arguments.workers), job.lock
+        task.engine = _engine(task, arguments.engine, arguments.workers)
         before = job.state.bytes, sum(output.tokens for output in job.state.outputs.values())
         try:
             first = tokenise(job, task, arguments, hashes.stdin.update, start)

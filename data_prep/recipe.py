@@ -68,6 +68,15 @@ class Shuffle:
     """Text that a worker holds in memory at a time; the corpus is written in as many files a split as that needs."""
 
 
+@dataclass(kw_only=True, config=STRICT)
+class Report:
+    """What statistics.json and the report of the corpus hold besides numbers."""
+
+    samples: bool = True
+    """Texts of a few documents, kept and dropped ones, and of what decontamination found. false: none, as for clinical notes; with
+    `dropped: true` and in contamination.jsonl they are still on disk."""
+
+
 def _usual_steps() -> list[Any]:
     return [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()]
 
@@ -96,6 +105,9 @@ class CorpusRecipe:
 
     dropped: bool = False
     """Also write the dropped documents, to dropped/<step>/."""
+
+    report: Report = Field(default_factory=Report)
+    """What the report shows."""
 
     tokenizer: str | None = None
     """Tokenizer (as of preprocess.py) to count tokens with; null estimates them from the bytes of the text."""

@@ -1,6 +1,6 @@
 """The report of a curated corpus, one HTML file with pictures.
 
-    python data_prep/report.py CORPUS [--output report.html]
+    python data_prep/report.py CORPUS [--output report.html] [--no-samples]
 
 reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl) in the folder that curate.py wrote, and
 writes CORPUS/report.html: documents and tokens by source, language and year, lengths, the funnel of drops, samples, duplicates,
@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from data_prep import report_figures
-from galen import cli, manifest
+from galen import cli, lock, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 
@@ -30,15 +30,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that curate.py wrote")
     parser.add_argument("--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]")
+    parser.add_argument("--no-samples", action="store_true", help="show no text of any document, as for clinical notes")
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
-    write_text(output, render(arguments.corpus))
+    with lock.hold(output):
+        write_text(output, render(arguments.corpus, samples=not arguments.no_samples))
     print(f"{output} is written")
     return 0
 
 
-def render(corpus: Path) -> str:
+def render(corpus: Path, samples: bool = True) -> str:
     """Return the report of a corpus as HTML.
+
+    Args:
+        corpus: folder that curate.py wrote.
+        samples: show texts of documents, unless the recipe says otherwise (`report.samples`).
 
     Raises:
         DataError: the folder is no curated corpus, or one without statistics.
@@ -48,6 +54,8 @@ def render(corpus: Path) -> str:
         statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
     except OSError:
         raise DataError(f"{corpus} has no statistics.json: curate it again with this version of Galen") from None
+    samples = samples and record["config"].get("report", {}).get("samples", True)
+    steps = [step["step"] for step in record["config"]["steps"]]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["count"] = lambda number: f"{number:,}"
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
@@ -58,9 +66,11 @@ def render(corpus: Path) -> str:
         tokens=statistics["tokens"],
         tables=[(title, table_of(statistics["cells"], place)) for place, title in enumerate(("source", "language"))],
         figures=figures_of(statistics),
-        funnel=funnel(statistics["counts"], [step["step"] for step in record["config"]["steps"]]),
-        samples=statistics["samples"],
-        kept_samples=statistics["kept_samples"],
+        funnel=funnel(statistics["counts"], steps),
+        replaces_personal_data="pii" in steps,
+        shows_samples=samples,
+        samples=statistics["samples"] if samples else {},
+        kept_samples=statistics["kept_samples"] if samples else [],
         found=statistics["steps"],
         clusters=_first_lines(corpus / "duplicates.jsonl"),
         matches=_first_lines(corpus / "contamination.jsonl"),

@@ -15,6 +15,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "galen",  # the same corpus gives the same bytes
     "font.size": 9,
+    "text.parse_math": False,  # a dollar in a source's name is a dollar
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

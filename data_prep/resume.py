@@ -1,10 +1,13 @@
-"""Whether a stage's output is there already, from the same inputs and the same configuration."""
+"""Whether a stage's output is there already, from the same inputs and the same configuration, or left by a killed run of it."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from galen import manifest
+from galen.atomic import write_text
 from galen.errors import DataError
 
 
@@ -32,6 +35,39 @@ def finished(
         changed = [name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))] or ["their order"]
         raise DataError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")
     return found
+
+
+@contextlib.contextmanager
+def claimed(output: str | Path, files: Sequence[Path], plan: object) -> Iterator[None]:
+    """While the block runs, note what writes `files`: after a kill the same work may replace them, and nothing else does.
+
+    The caller holds the lock of `output`.
+
+    Raises:
+        DataError: one of the files is there, and not from an interrupted run of the same plan.
+    """
+    note, wanted = _claim_of(output), json.dumps(plan, indent=1)
+    if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
+        for path in filter(Path.exists, files):
+            raise DataError(f"{path} exists already and is not of this command; remove it or choose another output")
+        write_text(note, wanted)
+    try:
+        yield
+    except BaseException:
+        if not any(map(Path.exists, files)):
+            note.unlink(missing_ok=True)
+        raise
+    note.unlink()
+
+
+def forget(output: str | Path) -> None:
+    """Remove the note of a run that was killed when all was done."""
+    _claim_of(output).unlink(missing_ok=True)
+
+
+def _claim_of(output: str | Path) -> Path:
+    path = Path(output)
+    return path.with_name(f".{path.name}.claim.partial")
 
 
 def _identity(inputs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

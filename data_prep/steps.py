@@ -172,7 +172,8 @@ class Repetition(OfSources):
 
 @dataclass(kw_only=True, config=STRICT)
 class Pii:
-    """Replace e-mail and public IP addresses (datatrove's formatter), and telephone numbers on request."""
+    """Replace e-mail and public IP addresses, and telephone numbers on request. This is NOT de-identification: names, record numbers,
+    dates, addresses and national numbers stay."""
 
     step: Literal["pii"] = "pii"
     emails: bool = True
@@ -182,7 +183,7 @@ class Pii:
     """Replace public IP addresses."""
 
     phones: bool = False
-    """Replace international telephone numbers (+ and 8 to 15 digits)."""
+    """Replace international telephone numbers: a plus sign, a country's code and a number of that country."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -1,7 +1,6 @@
 """The files of one tokenising job, and what makes it go on after it was killed."""
 
 import contextlib
-import fcntl
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,36 +84,27 @@ class TokenJob:
         self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
         self.name = Path(f"{prefix}_{'_'.join(names)}_{level}")
-        self._note, self._lock = (self.name.with_name(f".{self.name.name}.{ending}.partial") for ending in ("state", "lock"))
+        self._note = self.name.with_name(f".{self.name.name}.state.partial")
         self.restart()
 
     @contextlib.contextmanager
     def working(self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[None]:
-        """Lock the job and take up the state of an interrupted run of the same job, if any; remove the working files at the end.
+        """Take up the state of an interrupted run of the same job, if any; remove the working files at the end.
+
+        The caller holds the lock of the prefix.
 
         Raises:
-            DataError: another process is at it, or the output exists and is not this job's, or there is no writing here.
+            DataError: the output exists and is not this job's.
         """
-        try:
-            self.manifest.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._lock.open("w")
-        except OSError as error:
-            raise DataError(f"cannot write {self._lock.parent}: {error.strerror}") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"another command is writing {self.name} just now") from None
-            self.lock = lock
-            self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
-            self._take_up()
-            yield
-            self.tidy()
+        self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
+        self._take_up()
+        yield
+        self.tidy()
 
     def tidy(self) -> None:
         """Remove the working files of a finished job."""
         work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
-        for path in (self._note, *work, self._lock):
+        for path in (self._note, *work):
             path.unlink(missing_ok=True)
 
     def restart(self) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -190,7 +191,26 @@ def marks(arguments: argparse.Namespace, tokenizer: TextTokenizer) -> tuple[dict
         bos = _mark(tokenizer, arguments.bos_token or tokenizer.default_bos, "beginning-of-document", "--bos-token")
     if (token := arguments.eod_token or tokenizer.default_eod) or arguments.append_eod:
         eod = _mark(tokenizer, token, "end-of-document", "--eod-token")
+    if arguments.append_eod and not arguments.eod_token and eod and (told := _told_of_chat(eod["token"], tokenizer)):
+        print(told, file=sys.stderr)
     return bos, eod
+
+
+_ENDS_A_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<|return|>", "<|eot|>")
+"""Tokens that end a turn of a conversation, and that chat models name as `eos_token`."""
+_ENDS_A_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "<|endofdocument|>", "<eos>", "</s>")
+"""Tokens that end a document for the base models of the same families: Qwen, SmolLM2, Phi; Llama 3; Gemma; Llama 2, Mistral."""
+
+
+def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
+    """Return what is to be said of an end-of-document token that nobody chose and that ends a turn of a conversation; else None."""
+    if token not in _ENDS_A_TURN:
+        return None
+    others = [other for other in _ENDS_A_DOCUMENT if tokenizer.token_id(other) is not None]
+    what = f"--append-eod takes {token!r}, the eos token in the tokenizer's files: it ends a turn of a conversation, as in a chat model"
+    if not others:
+        return f"warning: {what}; --eod-token chooses another one"
+    return f"warning: {what}; base models of this family end a document with {others[0]!r}: --eod-token '{others[0]}'"
 
 
 def _mark(tokenizer: TextTokenizer, token: str | None, kind: str, option: str) -> dict[str, Any]:

@@ -124,8 +124,6 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 def _serve(task: Task, buffers: SharedIds, pipes: tuple[Connection, ...]) -> None:
     """In a worker: answer each block with its result, or with an error, until the process is killed."""
-    if task.lock is not None:
-        task.lock.close()
     follow_parent()
     while True:
         for pipe in wait(pipes):

@@ -49,8 +49,6 @@ class Task:
     dtype: np.dtype[Any]
     tokenizer: TextTokenizer
     engine: Engine
-    lock: Any = None
-    """The job's lock file: a worker must not hold it when the command is gone."""
 
 
 def work(task: Task, block: Block, room: Ids) -> Result:

@@ -1,4 +1,9 @@
-"""Words of a text in any language, with no dictionary: runs of letters and digits; each Chinese or Japanese character by itself."""
+"""Words of a text in any language, with no dictionary: runs of letters and digits; each Chinese or Japanese character by itself.
+
+What compares texts or counts their words (decontamination, medical, quality, repetition, duplicates, repeated lines) sees them as
+`searchable` gives them: without characters that are not seen and without breaks inside words. The kept text is never changed by it: a
+zero-width joiner means something in Persian, in Indic scripts and in emoji.
+"""
 
 import re
 import unicodedata
@@ -6,10 +11,61 @@ import unicodedata
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 # Han with its extensions, Hiragana, Katakana, Thai: scripts that are written without spaces
-_UNSPACED = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-UNSPACED = re.compile(f"[{_UNSPACED}]")
-WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
-_TOKEN = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+|[^\\w\\s]")
+UNSPACED_RANGES = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
+WORD = re.compile(f"[{UNSPACED_RANGES}]|[^\\W_{UNSPACED_RANGES}]+")
+_TOKEN = re.compile(f"[{UNSPACED_RANGES}]|[^\\W{UNSPACED_RANGES}]+|[^\\w\\s]")
+
+# Soft hyphen, grapheme joiner, Arabic letter mark, Hangul and Khmer fillers, Mongolian selectors, zero-width space and joiners, marks of
+# direction, word joiner and invisible operators, variation selectors, byte order mark, tags
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\U000e0000-\U000e0fff"
+)
+INVISIBLE = re.compile(f"[{_INVISIBLE}]+")
+_BREAK = "[-\u2010\u00ad][ \\t\u00a0]*\\r?\\n[ \\t\u00a0]*"
+_LINE_END = re.compile(_BREAK)
+_BROKEN_WORD = re.compile(f"(?<=[^\\W\\d_]){_BREAK}(?=[^\\W\\d_])")
+_LETTERS = f"[^\\W_{UNSPACED_RANGES}]"
+_HIDDEN = re.compile(f"[{_INVISIBLE}]|{_BREAK}")
+WHOLE_WORD = re.compile(f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}){_LETTERS}+)*")
+"""Like WORD, but a word goes on over invisible characters and over a hyphen at a line's end."""
+
+
+def searchable(text: str) -> str:
+    """Return a text as it is searched and compared: no invisible characters, words broken at a line's end joined."""
+    if not text.isascii():
+        text = INVISIBLE.sub(_soft_break, text)
+    if "\n" in text and _LINE_END.search(text):
+        text = _BROKEN_WORD.sub(_joined, text)
+    return text
+
+
+def _soft_break(found: re.Match[str]) -> str:
+    """Return what stays of invisible characters: a soft hyphen before the end of a line, for the rule on broken words."""
+    return "\u00ad" if "\u00ad" in found[0] and found.string[found.end() : found.end() + 2].lstrip("\r")[:1] == "\n" else ""
+
+
+def _joined(found: re.Match[str]) -> str:
+    """Return "" where a word goes on in the next line; a capital behind small letters begins a word of its own ("Non-\\nHodgkin")."""
+    left, right = found.string[found.start() - 1], found.string[found.end()]
+    return found[0] if right.isupper() and not left.isupper() else ""
+
+
+def parts_of(word: str) -> list[tuple[str, int]]:
+    """Return the parts of a word (see WHOLE_WORD) that is broken at lines' ends, and where each begins."""
+    parts, start = [], 0
+    for found in _LINE_END.finditer(word):
+        parts.append((word[start : found.start()], start))
+        start = found.end()
+    return [*parts, (word[start:], start)]
+
+
+def is_hidden(text: str) -> bool:
+    """Say whether a word, or a text, holds invisible characters or a break inside a word."""
+    if text.isascii():
+        return "\n" in text and _LINE_END.search(text) is not None
+    return _HIDDEN.search(text) is not None
 
 
 def plain_words(text: str) -> list[str]:
@@ -18,7 +74,8 @@ def plain_words(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return a text with compatible characters unified, without case and accents."""
+    """Return a text as it is searched, with compatible characters unified, without case and accents."""
+    text = searchable(text)
     if text.isascii():
         return text.lower()
     split = unicodedata.normalize("NFKD", text).casefold()
@@ -27,6 +84,7 @@ def plain(text: str) -> str:
 
 def count_words(text: str) -> int:
     """Return the number of words; two characters of an unspaced script count as one, the mean length of a word in Chinese."""
+    text = searchable(text)
     unspaced = len(UNSPACED.findall(text)) if not text.isascii() else 0
     return len(WORD.findall(text)) - unspaced // 2
 
@@ -36,7 +94,7 @@ class Words(WordTokenizer):
 
     def word_tokenize(self, text: str) -> list[str]:
         """Return words and marks."""
-        return _TOKEN.findall(text)
+        return _TOKEN.findall(searchable(text))
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Return the lines: no step here needs sentences."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import jsonl
+from evaluation import cells, jsonl
 from evaluation.metrics import SEED, Estimate
 from evaluation.significance import kendall_tau
 from galen import cli
@@ -107,7 +107,7 @@ def read_ratings(path: Path) -> dict[str, dict[str, float]]:
             cell = (row[name] or "").strip().replace(",", ".")
             if cell:
                 try:
-                    judges[name][row["id"]] = float(cell)
+                    judges[name][cells.from_csv(row["id"])] = float(cell)
                 except ValueError:
                     raise DataError(f"{path}, line {number}: column {name!r} must be a number, not {cell!r}") from None
     return {name: ratings for name, ratings in judges.items() if ratings}

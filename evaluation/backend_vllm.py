@@ -43,7 +43,12 @@ class VllmBackend:
         folder = model_folder.check_model(model)
         try:
             self.engine = vllm.LLM(
-                str(folder), dtype=dtype or "auto", tensor_parallel_size=tensor_parallel, logprobs_mode="raw_logprobs", **options
+                str(folder),
+                dtype=dtype or "auto",
+                tensor_parallel_size=tensor_parallel,
+                logprobs_mode="raw_logprobs",
+                trust_remote_code=False,
+                **options,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"vLLM cannot load {folder}: {one_line(error)}") from error

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation import answer_reading, local_chat, question_sets
+from evaluation import answer_reading, cells, local_chat, question_sets
 from evaluation.forms.form import lines
 from evaluation.item_log import ItemLog
 from evaluation.local_chat import Chat
@@ -128,7 +128,8 @@ def check_sheet(questions: list[Question], kept: dict[str, dict[str, Any]]) -> s
         if item.id in kept:
             record = kept[item.id]
             made = Question(item.id, record["context"], record["question"], record["options"], record["answer"])
-            writer.writerow([item.id, _shown(item), _shown(made), record["rationale"], "", ""])
+            shown = map(cells.for_csv, (item.id, _shown(item), _shown(made), record["rationale"]))
+            writer.writerow([*shown, "", ""])
     return text.getvalue()
 
 

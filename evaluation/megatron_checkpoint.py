@@ -1,5 +1,6 @@
 """Megatron checkpoints as models to score, at any step of a training: each is exported once, beside the scores."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,14 @@ _EXPORTER = Path(__file__).parent.parent / "checkpoints_convert" / "megatron_to_
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder holds Megatron checkpoints: `latest_checkpointed_iteration.txt` and `iter_…` folders."""
-    return (folder / _TRACKER).is_file()
+    """Return whether a folder holds Megatron checkpoints: `latest_checkpointed_iteration.txt`, or `iter_…` folders without it."""
+    return (folder / _TRACKER).is_file() or bool(_iterations(folder))
+
+
+def _iterations(folder: Path) -> list[int]:
+    """Return the numbers of the complete `iter_…` folders, in their order."""
+    complete = [path.parent.name for path in folder.glob("iter_*/metadata.json") if (path.parent / ".metadata").is_file()]
+    return sorted(int(match[1]) for name in complete if (match := re.fullmatch(r"iter_([0-9]{7,18})", name)))
 
 
 def iterations(folder: Path, wanted: str | None) -> list[int]:
@@ -23,7 +30,7 @@ def iterations(folder: Path, wanted: str | None) -> list[int]:
         UsageError: `wanted` is neither.
         DataError: one is not there.
     """
-    there = sorted(int(path.name.removeprefix("iter_")) for path in folder.glob("iter_*") if path.name.removeprefix("iter_").isdigit())
+    there = _iterations(folder)
     if not there:
         raise DataError(f"{folder} holds no iter_… folder")
     if wanted is None:
@@ -31,7 +38,7 @@ def iterations(folder: Path, wanted: str | None) -> list[int]:
     if wanted == "all":
         return there
     parts = [part.strip() for part in wanted.split(",")]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
         raise UsageError(f"--iterations must be all or numbers with commas, not {wanted!r}")
     missing = [part for part in parts if int(part) not in there]
     if missing:
@@ -39,7 +46,7 @@ def iterations(folder: Path, wanted: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
-def export(folder: Path, iteration: int, target: Path, rank: int = 0) -> Path:
+def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bool = True) -> Path:
     """Return `target`, the iteration as a Hugging Face folder; the first process makes it.
 
     The exporter does nothing where `target` is this iteration's export already, and refuses any other folder.
@@ -53,7 +60,11 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0) -> Path:
     print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
+    command += [] if verify else ["--no-verify"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
+    for line in done.stderr.splitlines():
+        if line.startswith("warning: "):
+            print(line, file=sys.stderr)
     return target

@@ -1,11 +1,9 @@
 """A Hugging Face model folder or adapter folder, looked at without torch: is it one, and which exactly."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
-from galen import manifest
+from galen import checksums, json_file, manifest
 from galen.errors import DataError, UsageError
 
 # peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
@@ -31,7 +29,9 @@ def check_model(folder: str | Path) -> Path:
         adapter = (folder / "adapter_config.json").is_file()
         hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
         raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
-    _read_json(folder / "config.json")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():  # transformers goes on without a damaged one, as if it said nothing
+            json_file.read_object(folder / name)
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
@@ -52,26 +52,36 @@ def check_adapter(folder: str | Path) -> Path:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")
+    if json_file.read_object(folder / "adapter_config.json").get("megatron_config"):
+        raise DataError(f"{folder / 'adapter_config.json'}: megatron_config names a module to import, which is not done")
     return folder
 
 
 def context_length(folder: Path) -> int | None:
     """Return how many tokens the model can read at once, or None where its configuration does not say."""
-    config = _read_json(folder / "config.json")
+    config = json_file.read_object(folder / "config.json")
     length = config.get("max_position_embeddings") or config.get("n_positions")
-    return int(length) if length else None
+    if length is not None and not isinstance(length, int):
+        raise DataError(f"{folder / 'config.json'}: max_position_embeddings = {length!r} is no whole number")
+    return length or None
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that decides what the model answers: weights, configurations, tokenizer."""
+def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
+    """Return the SHA-256 of each file that decides what the model answers: weights, configurations, tokenizer.
+
+    Args:
+        folder: of a model or an adapter.
+        verify: compare them with the manifest that a command of ours wrote of the folder; without, say so.
+
+    Raises:
+        DataError: a file is not the one that was written.
+    """
     weights = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json")
     text = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
     found = {path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()}
-    return {path.name: manifest.sha256(path) for path in sorted(found)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    digests = {path: manifest.sha256(path) for path in sorted(found)}
+    if verify:
+        checksums.check(manifest.recorded(folder), digests)
+    elif manifest.recorded(folder):
+        checksums.say_skipped(folder)
+    return {path.name: digest for path, digest in digests.items()}

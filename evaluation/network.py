@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from galen import pretrained
 from galen.errors import DataError, one_line
 
 
@@ -19,21 +20,26 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     Raises:
         DataError: `transformers` cannot load it, or weights are missing.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        network, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise DataError(f"{folder} cannot be loaded: {one_line(error)}") from error
+    tokenizer = pretrained.load_tokenizer(folder)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True, **options}
+    network, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         raise DataError(
             f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
             f"another shape, for example {lacking[0]}; copy the whole folder again"
         )
+    _leave_unpacked(network)
     return network, tokenizer
+
+
+def _leave_unpacked(network: Any) -> None:
+    """Let bitsandbytes compute 4-bit layers as they are where it would pack them for this CPU and fails with their widths."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and (module.in_features % 64 or module.out_features % 32):
+            module.support_avx512bf16_for_cpu = False
 
 
 def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
@@ -46,15 +52,14 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
     """
     from peft import PeftModel
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
+    if (adapter / "tokenizer.json").is_file():
+        tokenizer = pretrained.load_tokenizer(adapter)
     try:
-        if (adapter / "tokenizer.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(adapter)
         if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
             network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(network, adapter), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserWarning) as error:
         raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}") from error

@@ -76,7 +76,8 @@ def from_record(record: dict[str, Any], where: str) -> Question:
     answer = jsonl.text(record, "answer", where)
     unknown = [letter for letter in answer.split(",") if letter not in options]
     if unknown:
-        raise DataError(f"{where}: key 'answer' is {answer!r}, which is none of the options {', '.join(options)}")
+        known = ", ".join(repr(letter)[1:-1] for letter in options)
+        raise DataError(f"{where}: key 'answer' is {jsonl.shown(answer)}, which is none of the options {known:.200}")
     extra = {key: record[key] for key in ("question_set", "language", "subject", "rationale") if isinstance(record.get(key), str)}
     return Question(
         id=jsonl.text(record, "id", where),

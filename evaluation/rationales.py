@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import jsonl, local_chat, text_metrics
+from evaluation import cells, jsonl, local_chat, text_metrics
 from evaluation.item_log import ItemLog, parts
 from evaluation.local_chat import Chat
 from galen import cli
@@ -118,7 +118,8 @@ def sheet(items: list[dict[str, Any]], judges: int) -> str:
     writer = csv.writer(text)
     writer.writerow(["id", "question", "reference", "rationale", *(f"judge{number}" for number in range(1, judges + 1))])
     for item in items:
-        writer.writerow([item["id"], item["prompt"], item["rationale"], item["candidate"], *[""] * judges])
+        shown = map(cells.for_csv, (item["id"], item["prompt"], item["rationale"], item["candidate"]))
+        writer.writerow([*shown, *[""] * judges])
     return text.getvalue()
 
 

@@ -25,6 +25,7 @@ _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "galen",  # the same report has the same bytes
     "font.size": 10,
+    "text.parse_math": False,  # a dollar in a model's name is a dollar
     "text.color": _INK,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
@@ -143,7 +144,8 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
 
 def _short(name: str) -> str:
     """Return a name short enough to stand beside a figure; its beginning and its end, where steps and sizes stand, are kept."""
-    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
+    short = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
+    return f"\N{ZERO WIDTH SPACE}{short}" if short.startswith("_") else short  # matplotlib's legend leaves out names that begin so
 
 
 def _thousands(axes: Axes) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import contamination, demonstrations, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
-from galen import cli, manifest, recipe
+from galen import checksums, cli, manifest, recipe
 from galen.errors import DataError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
@@ -164,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for items and results; of several models, one each"
     )
+    parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
     parser.add_argument("--name", help="how the report calls the model (default: the output folder's name)")
     parser.add_argument("--limit", type=int, metavar="N", help="score only the first N items of each task")
     parser.add_argument(
@@ -236,7 +237,7 @@ def _exported(arguments: argparse.Namespace, models: list[tuple[str, Path, int |
     """Return name and Hugging Face folder of each model; Megatron checkpoints are exported to OUTPUT.models."""
     exports = arguments.output.with_name(f"{arguments.output.name}.models")
     folders = [
-        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank)
+        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank, not arguments.no_verify)
         for name, folder, iteration in models
     ]
     names = [name for name, _, _ in models] if len(models) > 1 else [arguments.name or arguments.output.name]
@@ -252,9 +253,11 @@ def _configuration(
     files: dict[str, list[Path]],
 ) -> dict[str, Any]:
     """Return all that decides the scores, with the hashes of all files read."""
+    adapter: Path | None = arguments.adapter
+    verify = not arguments.no_verify
     return {
-        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model)},
-        "adapter": {"path": str(arguments.adapter), "files": model_folder.hashes(arguments.adapter)} if arguments.adapter else None,
+        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model, verify)},
+        "adapter": {"path": str(adapter), "files": model_folder.hashes(adapter, verify)} if adapter else None,
         "protocol": arguments.protocol,
         "settings": asdict(settings),
         "dtype": arguments.dtype,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import published
+from evaluation import cells, published
 from evaluation.comparison import Comparison
 from evaluation.report_inputs import ModelScores
 from galen.atomic import write_text
@@ -29,9 +29,11 @@ def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
     """Return the tables of the papers that the models have at least one column of: our rows first, then the published ones."""
     found = []
     for source in published.TABLES:
-        cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
+        found_cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
         own = [
-            [name, *map(_shown, values), _shown(_average(values))] for name, values in cells.items() if any(v is not None for v in values)
+            [name, *map(_shown, values), _shown(_average(values))]
+            for name, values in found_cells.items()
+            if any(v is not None for v in values)
         ]
         if own:
             theirs = [[name, *(f"{value:.1f}" for value in values)] for name, values in source.rows.items()]
@@ -64,17 +66,18 @@ def markdown(tables: Sequence[Table]) -> str:
 def as_csv(table: Table) -> str:
     """Return a table as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
+    rows = [[cells.for_csv(cell) for cell in row] for row in [table.columns, *table.rows]]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def latex(table: Table) -> str:
     """Return a table as a LaTeX `table` with booktabs rules; a rule parts our rows from the published ones."""
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in [table.columns, *table.rows]]
+    lines = [" & ".join(map(cells.for_latex, row)) + r" \\" for row in [table.columns, *table.rows]]
     body = [lines[0], r"\midrule", *lines[1 : table.own + 1]]
     if table.own < len(table.rows):
         body += [r"\midrule", *lines[table.own + 1 :]]
-    begin = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}"]
+    begin = [r"\begin{table}", r"\centering", rf"\caption{{{cells.for_latex(table.title)}. {cells.for_latex(table.note)}}}"]
     tabular = rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
     return "\n".join([*begin, tabular, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
@@ -112,16 +115,9 @@ def _shown(value: float | None) -> str:
 
 
 def _markdown(table: Table) -> str:
-    rows = [
-        [f"**{row[0]}**", *row[1:]] if place < table.own < len(table.rows) else row  # ours in bold where there are others
-        for place, row in enumerate(table.rows)
-    ]
-    head, *lines = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table.columns, *rows])
+    shown = [[cells.for_markdown(cell) for cell in row] for row in [table.columns, *table.rows]]
+    for row in shown[1 : table.own + 1] if table.own < len(table.rows) else []:
+        row[0] = f"**{row[0]}**"  # ours in bold where there are others
+    head, *lines = ("| " + " | ".join(row) + " |" for row in shown)
     rule = "|---|" + "---:|" * (len(table.columns) - 1)
     return "\n".join([f"### {table.title}", "", head, rule, *lines, "", table.note, ""])
-
-
-def _escaped(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text

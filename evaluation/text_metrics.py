@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError, one_line
+from galen import pretrained
+from galen.errors import DataError, UsageError
 
 
 def words(text: str, language: str) -> list[str]:
@@ -53,13 +54,10 @@ class BertScore:
     """
 
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            encoder, found = AutoModel.from_pretrained(folder, output_loading_info=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder} cannot be loaded as an encoder: {one_line(error)}") from error
+        self._tokenizer = pretrained.load_tokenizer(folder)
+        encoder, found = pretrained.load_model(AutoModel, folder, output_loading_info=True, weights_only=True)
         lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # which is not read here
         if lacking:  # `transformers` fills them with random numbers
             raise DataError(f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for example {lacking[0]}")

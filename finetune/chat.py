@@ -1,14 +1,20 @@
 """Chat templates: choosing one, writing it into the tokenizer, and finding what the assistant says in a rendered conversation."""
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError, UsageError, nearest
+from galen.errors import DataError, UsageError, nearest, one_line
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
-_MARKS = re.compile(r"<\|[a-z_]+\|>")
+_MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_DATE = datetime.datetime(2024, 7, 26)
+"""What a template gets that asks for today's date, so that equal runs have equal samples; Llama 3.1's own default."""
+_PROBE = "\ue000\ue001\ue000"
+"""Stands for an answer to see what the template writes around it; of a private area of Unicode, so that no template has it."""
 _EXAMPLE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
@@ -22,6 +28,8 @@ def read_template(name: str) -> str:
     path = BUILT_IN / f"{name}.jinja" if name in names else Path(name)
     try:
         return path.read_text(encoding="utf-8").rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"data.chat_template: {path} is not UTF-8: {error}") from None
     except OSError:
         hint = f"{nearest(name, names)} (or the path of a .jinja file)"
         raise UsageError(f"data.chat_template: there is no template {name!r}; {hint}") from None
@@ -56,37 +64,81 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     """
     from jinja2 import TemplateError
 
+    given = [dict(message) for message in messages]
+    template = None  # there may be several under names, of which transformers takes the default
+    if isinstance(tokenizer.chat_template, str):
+        template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.chat_template)
     try:
-        return tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, add_generation_prompt=open_answer)
-    except TemplateError as error:
-        raise DataError(f"the chat template refuses a conversation with the roles {[m['role'] for m in messages]}: {error}") from None
+        return tokenizer.apply_chat_template(given, chat_template=template, tokenize=False, add_generation_prompt=open_answer)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        roles = [message["role"] for message in messages]
+        raise DataError(f"the chat template refuses a conversation with the roles {roles}: {one_line(error)}") from None
 
 
-def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
-    """Return the rendered conversation, and where in it each of the assistant's messages stands: (first, behind the last) character.
+def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]], bool]:
+    """Return the rendered conversation, where in it each of the assistant's messages stands, and whether a mark ends the last.
 
-    A message begins behind the text that the template writes before every answer, and ends with the mark that ends it: that is
-    what the model has to write. White space behind the mark is the template's.
+    A place is (first, behind the last) character. A message begins behind the text that the template writes before every answer, and
+    ends with the mark that ends it, a token of its own: that is what the model has to write. Without such a mark it ends with its text.
 
     Raises:
-        DataError: the template changes earlier messages when others follow, so that answers cannot be found by their place.
+        DataError: the template changes earlier messages when others follow, or an answer's text, so that answers cannot be found.
     """
     whole = render(tokenizer, messages)
-    spans = []
+    marks = _special_tokens(tokenizer)
+    spans, marked = [], False
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before, behind = render(tokenizer, messages[:number], open_answer=True), render(tokenizer, messages[: number + 1])
-        if not (whole.startswith(behind) and behind.startswith(before)):
+        before = render(tokenizer, messages[:number], open_answer=True)
+        head, _, tail = render(tokenizer, [*messages[:number], {**message, "content": _PROBE}]).partition(_PROBE)
+        if not (whole.startswith(before) and head.startswith(before) and whole.startswith(head)):
             raise DataError(
                 "this chat template writes earlier messages differently when others follow them, so that it cannot be told "
                 "which tokens are the answers; give another data.chat_template, or one question and answer to a conversation"
             )
-        spans.append((len(before), len(behind.rstrip())))
-    return whole, spans
+        end = _behind(whole, len(head), message["content"].strip())
+        if end is None:
+            raise DataError(
+                f"this chat template changes what the assistant says ({message['content']!r:.60}); give another data.chat_template"
+            )
+        mark = next((mark for mark in marks if tail.lstrip().startswith(mark)), None)
+        behind_mark = None if mark is None else _behind(whole, end, mark)
+        marked = behind_mark is not None
+        spans.append((len(before), end if behind_mark is None else behind_mark))
+    return whole, spans, marked
+
+
+def _behind(text: str, place: int, part: str) -> int | None:
+    """Return the place behind a part that stands, after white space, at a place of a text, or None when something else does."""
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place + len(part) if text.startswith(part, place) else None
+
+
+def _special_tokens(tokenizer: Any) -> list[str]:
+    """Return the tokens that a template can write as marks, the longest first."""
+    names = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return sorted((name for name in names if name.strip()), key=lambda name: (-len(name), name))
 
 
 def end_of_answer(tokenizer: Any) -> int:
-    """Return the id of the token that ends an answer, at which generation has to stop."""
-    whole, ((_, end),) = answers(tokenizer, _EXAMPLE)
-    return tokenizer.encode(whole[:end], add_special_tokens=False)[-1]
+    """Return the id of the token that ends an answer, at which generation has to stop: the template's mark, or end of sequence.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    whole, ((_, end),), marked = answers(tokenizer, _EXAMPLE)
+    if marked:
+        return tokenizer.encode(whole[:end], add_special_tokens=False)[-1]
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the chat template writes no token that ends an answer, and this tokenizer names no end-of-sequence token, so that no answer "
+            "would ever end; give another data.chat_template, for example chatml"
+        )
+    return tokenizer.eos_token_id
+
+
+def has_end_mark(tokenizer: Any) -> bool:
+    """Say whether the template writes a token that ends an answer."""
+    return answers(tokenizer, _EXAMPLE)[2]

@@ -29,9 +29,10 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
         training: records to look through.
         tests: test records by the name of their file or set.
     """
-    hasher = WordHasher()
     fields = [ItemField(name, record.id, "asked", text_of(record)) for name, records in tests.items() for record in records]
-    index, whole = _index(fields), {_bag(hasher(normal_form(field.text))[0]): field for field in fields}
+    index = _index(fields)
+    hasher = index.hasher()
+    whole = {_bag(hasher(normal_form(field.text))[0]): field for field in fields}
     found = []
     shown = Progress("test questions in training", len(training), "records") if processes.is_first() else nullcontext()
     with shown as progress:

@@ -29,7 +29,7 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
     if len(folders) < 2:
         raise UsageError("ensemble.scores: an ensemble needs the scores of two models or more")
     results = [read_results(folder) for folder in folders]
-    names = [name for name, task in results[0]["tasks"].items() if task["kind"] == "multiple_choice"]
+    names = [name for name, task in results[0]["tasks"].items() if task.get("kind") == "multiple_choice"]
     if not names:
         raise DataError(f"{folders[0]} has no multiple-choice task; only letters' probabilities can be added up")
     for folder, other in zip(folders[1:], results[1:], strict=True):

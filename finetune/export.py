@@ -9,13 +9,14 @@ a folder that was exported before is uploaded as it is now, with what you change
 """
 
 import argparse
-import shutil
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune import model_card
-from galen import cli, manifest
+from finetune.scores import read_results
+from galen import cli, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 
@@ -29,12 +30,14 @@ def main(argv: list[str] | None = None) -> int | None:
     source = next((arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()), None)
     if source is None:
         raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
-    config = {"run": run["created"], "name": arguments.name, "license": arguments.license}
-    config |= {"scores": [str(path) for path in arguments.scores], "corpus": [str(path) for path in arguments.corpus]}
+    base = arguments.base or _base_name(run, arguments.run)
+    config = {"run": run.get("created"), "name": arguments.name, "license": arguments.license, "base": base, "language": arguments.language}
+    config |= {"scores": [_scores_hash(path) for path in arguments.scores]}
+    config |= {"corpus": [path.name for path in arguments.corpus]}
     if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")["config"] == config:
         print(f"{arguments.output} is exported already")
     else:
-        _write(arguments, run, source, config)
+        _write(arguments, run, source, base, config)
         print(f"done: {arguments.output}")
     if arguments.push is not None:
         _push(arguments.output, arguments.push)
@@ -42,22 +45,61 @@ def main(argv: list[str] | None = None) -> int | None:
     return 0
 
 
-def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, config: Mapping[str, Any]) -> None:
-    """Write the folder: weights and tokenizer of `source`, card and manifest."""
-    card = model_card.card(run, arguments.scores, arguments.corpus, arguments.name, arguments.license)
+def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, base: str, config: Mapping[str, Any]) -> None:
+    """Write the folder: weights and tokenizer of `source`, card and manifest. No path of this machine is in any of them."""
+    given = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
+    try:
+        card = model_card.card(run, *given, base, arguments.language, source.name == "adapter")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}") from None
     with atomic_folder(arguments.output) as temporary:
-        for path in source.iterdir():
-            if path.is_file():
-                shutil.copy2(path, temporary / path.name)
+        links.copy_files([path for path in sorted(source.iterdir()) if path.is_file()], source, temporary)
+        _name_base(temporary / "adapter_config.json", base)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path for path in temporary.iterdir() if path.is_file())
-        inputs = [
-            *(source / path.name for path in written if path.name != "README.md"),
-            *(path / "results.json" for path in arguments.scores),
-        ]
+        read = {f"{source.name}/{path.name}": source / path.name for path in written if path.name != "README.md"}
+        read |= {f"scores/{path.name}/results.json": path / "results.json" for path in arguments.scores}
         manifest.write(
-            temporary / manifest.NAME, stage="export", inputs=inputs, config=config, outputs=written, counts={"files": len(written)}
+            temporary / manifest.NAME,
+            stage="export",
+            inputs=[manifest.describe_file(path) | {"path": name} for name, path in read.items()],
+            config=config,
+            outputs=written,
+            counts={"files": len(written)},
         )
+
+
+def _scores_hash(folder: Path) -> str:
+    read_results(folder)
+    return manifest.sha256(folder / "results.json")
+
+
+def _base_name(run: Mapping[str, Any], folder: Path) -> str:
+    """Return the name of the base model's folder.
+
+    Raises:
+        DataError: the run's manifest is damaged.
+    """
+    try:
+        return Path(run["config"]["model"]["path"]).name
+    except (LookupError, TypeError) as error:
+        raise DataError(f"the manifest of {folder} is damaged: {error!r:.200}") from None
+
+
+def _name_base(path: Path, base: str) -> None:
+    """Let an adapter name its base model by its name instead of a path of this machine.
+
+    Raises:
+        DataError: the adapter's configuration is damaged.
+    """
+    if not path.is_file():
+        return
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path.name} of the run's adapter is damaged: {one_line(error)}") from None
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the exported model")
     parser.add_argument("--name", required=True, help="the model's name in its card")
     parser.add_argument("--license", required=True, help="its licence (SPDX); the base model's and the data's bind it")
+    parser.add_argument("--base", metavar="OWNER/NAME", help="the base model on the hub (default: the name of its folder)")
+    parser.add_argument("--language", nargs="*", metavar="CODE", help="ISO 639-1 codes (default: those of the training questions)")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="DIR", help="folders of evaluation/run.py")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], metavar="DIR", help="curated corpora that the base was pretrained on")
     parser.add_argument(

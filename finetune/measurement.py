@@ -1,5 +1,6 @@
 """What a model costs and what it knows, measured on this machine: bytes, memory, speed, accuracy."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from finetune.validation_accuracy import correct
 from galen.errors import DataError, one_line
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
+REPEATS = 5
+"""Times that a speed is measured, after one time that does not count; the median is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +59,23 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
 
 @torch.inference_mode()
 def _speed(network: Any, device: torch.device) -> tuple[float, float]:
-    """Return tokens a second in reading and in writing; the first reading, which prepares kernels, does not count."""
+    """Return tokens a second in reading and in writing: the median of several times, after one that prepares kernels and memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     tokens = torch.randint(0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).to(device)
 
     def seconds(work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
+        times = []
+        for _ in range(REPEATS + 1):
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
 
     read = partial(network, tokens)
     write = partial(network.generate, tokens, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
-    seconds(read)
     reading, both = seconds(read), seconds(write)
     return PROMPT_TOKENS / reading, NEW_TOKENS / max(both - reading, 1e-9)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import model_folder
-from galen import manifest
+from galen import links, manifest, pretrained
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 
@@ -32,7 +32,9 @@ def check(configuration: dict[str, Any]) -> Any:
     for key in _not_taken(configuration, checked.model_dump(), known[checked.merge_method]):
         raise UsageError(f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it")
     folders = _models(checked)
-    vocabularies = {folder: _vocabulary(model_folder.check_model(folder)) for folder in folders}
+    for folder in folders:
+        links.check_folder(model_folder.check_model(folder))
+    vocabularies = {folder: pretrained.load_tokenizer(folder).get_vocab() for folder in folders}
     if checked.tokenizer is None and checked.tokenizer_source is None:
         for folder in folders[1:]:
             if vocabularies[folder] != vocabularies[folders[0]]:
@@ -81,7 +83,9 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
     from safetensors import SafetensorError
 
     with atomic_folder(output) as temporary:
-        options = MergeOptions(random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False)
+        options = MergeOptions(
+            random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False, trust_remote_code=False
+        )
         try:
             run_merge(configuration, str(temporary), options)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -112,9 +116,3 @@ def _check_weights(folder: Path) -> dict[str, int]:
                     raise DataError(f"the merged weight {name} holds values that are not numbers")
                 tensors, weights = tensors + 1, weights + tensor.numel()
     return {"tensors": tensors, "weights": weights}
-
-
-def _vocabulary(folder: Path) -> dict[str, int]:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder).get_vocab()

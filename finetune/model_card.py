@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from evaluation.question_sets import rows
 from finetune.scores import read_results
 from galen import manifest
 
@@ -16,7 +17,16 @@ CAUTION = (
 )
 
 
-def card(run: Mapping[str, Any], scores: Sequence[Path], corpora: Sequence[Path], name: str, licence: str) -> str:
+def card(
+    run: Mapping[str, Any],
+    scores: Sequence[Path],
+    corpora: Sequence[Path],
+    name: str,
+    licence: str,
+    base: str,
+    languages: Sequence[str] | None = None,
+    adapter: bool = False,
+) -> str:
     """Return a model card in Markdown with the front matter that Hugging Face reads.
 
     Args:
@@ -25,17 +35,24 @@ def card(run: Mapping[str, Any], scores: Sequence[Path], corpora: Sequence[Path]
         corpora: folders or manifests of data_prep/curate.py, what the base was further pretrained on.
         name: the model's name.
         licence: SPDX identifier of the model's licence.
+        base: name of the base model.
+        languages: ISO 639-1 codes; None takes those of the training questions.
+        adapter: the model is an adapter for the base, not a model of its own.
 
     Raises:
         DataError: a manifest or results file is missing or damaged.
     """
-    base = Path(run["config"]["model"]["path"]).name
-    front = {"license": licence.lower(), "library_name": "transformers", "base_model": base, "tags": ["medical"]}
+    front: dict[str, Any] = {"license": licence.lower(), "library_name": "peft" if adapter else "transformers", "base_model": base}
+    front |= {"pipeline_tag": "text-generation", "tags": ["medical"]}
+    front |= {"language": list(languages if languages is not None else run["counts"].get("languages", []))}
+    front |= {"datasets": _datasets(run), "model-index": _model_index(run, scores, name)}
+    front = {key: value for key, value in front.items() if value}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
         f"## Intended use and caution\n\n{CAUTION}",
-        f"## How it was made\n\n{_training(run)}",
+        f"## Use\n\n{_usage(base, adapter)}",
+        f"## How it was made\n\n{_training(run, base)}",
         f"## Fine-tuning data\n\n{_questions(run)}",
         f"## Pretraining corpora\n\n{_corpora(corpora)}",
         f"## Scores\n\n{_scores(scores)}",
@@ -44,7 +61,56 @@ def card(run: Mapping[str, Any], scores: Sequence[Path], corpora: Sequence[Path]
     return "\n\n".join(parts) + "\n"
 
 
-def _training(run: Mapping[str, Any]) -> str:
+def _datasets(run: Mapping[str, Any]) -> list[str]:
+    """Return the names of the training data: of the hub where they come from there, else of the set or the file."""
+    train = run["config"]["data"]["train"]
+    names = []
+    for source in [train] if isinstance(train, str) else train:
+        if isinstance(source, str):
+            names.append(Path(source).name.split(".")[0])
+        elif source["source"].startswith(rows.HUB):
+            names.append(source["source"].split(":")[1])
+        else:
+            names.append(source["set"])
+    return list(dict.fromkeys(names))
+
+
+def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> list[dict[str, Any]]:
+    """Return the scores in the form that Hugging Face shows them in; those of the base model are not this model's."""
+    found = []
+    for results in map(read_results, scores):
+        model = results["model"]
+        if not model.get("adapter") and model.get("path") == run["config"]["model"]["path"]:
+            continue
+        for task, summary in results["tasks"].items():
+            metrics = [
+                {"type": metric, "value": value["value"], "name": f"{metric} ({results['protocol']})"}
+                for metric, value in summary["metrics"].items()
+            ]
+            dataset = {"name": task, "type": task}
+            found.append({"task": {"type": "question-answering"}, "dataset": dataset, "metrics": metrics})
+    return [{"name": name, "results": found}] if found else []
+
+
+def _usage(base: str, adapter: bool) -> str:
+    """Return lines of Python that load the folder and let the model write."""
+    package, loader = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+    needs = (
+        f"The adapter needs its base model, `{base}`: put the path of its folder into `adapter_config.json` if it is not on the hub.\n\n"
+    )
+    return f"""{needs if adapter else ""}```python
+from transformers import AutoTokenizer
+from {package} import {loader}
+
+folder = "."  # this folder, or its name on the hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = {loader}.from_pretrained(folder)
+prompt = tokenizer("Question: Which vitamin prevents scurvy?\\nAnswer:", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))
+```"""
+
+
+def _training(run: Mapping[str, Any], base: str) -> str:
     config, counts = run["config"], run["counts"]
     lora, training = config["lora"], config["training"]
     how = "all weights"
@@ -53,7 +119,7 @@ def _training(run: Mapping[str, Any]) -> str:
     bits = f", the base in {config['model']['quantization']} meanwhile" if config["model"]["quantization"] else ""
     batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts["processes"]
     rows = {
-        "base model": config["model"]["path"],
+        "base model": base,
         "trained": f"{how}{bits}; {counts['trained_weights']:,} weights",
         "steps": f"{counts['steps']:,}" + (f", the weights of step {counts['best_step']:,} kept" if counts["best_step"] else ""),
         "samples in a step": f"{batch}",

@@ -106,10 +106,19 @@ def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpoin
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(network, config)
+    _sort_sets(adapted)
     for name, parameter in adapted.named_parameters():
         if "trainable_tokens_delta" in name:
             parameter.data = parameter.data.float()  # as the adapter's other weights
     return adapted
+
+
+def _sort_sets(adapted: Any) -> None:
+    """Give the adapter's configuration sorted lists for its sets, which peft would write in another order in each process."""
+    for config in adapted.peft_config.values():
+        for name, value in vars(config).items():
+            if isinstance(value, set):
+                setattr(config, name, sorted(value))
 
 
 def _vocabulary_layers(network: Any) -> list[str]:
@@ -135,6 +144,7 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     network.config.use_cache = True  # the Trainer has switched it off
     network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's, with paths of this machine; finetune/export.py writes the card
 
 
 def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:

@@ -1,7 +1,18 @@
 """The processes of a run, as torchrun or Slurm's job steps start them."""
 
+import datetime
+import json
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from galen.errors import GalenError
+
+_LONGEST_WAIT = datetime.timedelta(hours=12)
+_DECISION = "galen/decision"
+_kept: list[Any] = []
+"""The store where the processes meet, which has to stay as long as they do."""
 
 
 def count() -> int:
@@ -18,3 +29,28 @@ def say(line: str) -> None:
     """Tell the user, once."""
     if is_first():
         print(line, file=sys.stderr, flush=True)
+
+
+def first_decides(decide: Callable[[], bool]) -> bool:
+    """Return what the first process finds, in all of them. Where it ends with an error, it alone says so, and the others end, too."""
+    if count() == 1:
+        return decide()
+    from torch.distributed import rendezvous
+
+    store, *_ = next(iter(rendezvous("env://", timeout=_LONGEST_WAIT)))
+    _kept.append(store)
+    if not is_first():
+        store.wait([_DECISION], _LONGEST_WAIT)
+        found, code = json.loads(store.get(_DECISION))
+        if code:
+            sys.exit(code)
+        return bool(found)
+    found, code = False, 1
+    try:
+        found, code = decide(), 0
+    except GalenError as error:
+        code = error.exit_code
+        raise
+    finally:
+        store.set(_DECISION, json.dumps([found, code]))
+    return found

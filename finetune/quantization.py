@@ -12,10 +12,13 @@ from typing import Any
 import torch
 
 from finetune import network
+from galen import pretrained
 from galen.errors import DataError, UsageError, nearest, one_line
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
+BLOCK_INPUTS, BLOCK_OUTPUTS = 64, 32
+"""What bitsandbytes' 4-bit kernels for CPUs want to divide a layer."""
 
 
 def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
@@ -24,16 +27,17 @@ def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[li
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     config = network.bitsandbytes_config(kind, torch.bfloat16)
-    AutoModelForCausalLM.from_pretrained(model, quantization_config=config, dtype=torch.bfloat16).save_pretrained(output)
+    loaded = pretrained.load_model(AutoModelForCausalLM, model, quantization_config=config, dtype=torch.bfloat16, use_safetensors=True)
+    loaded.save_pretrained(output)
 
 
 def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
     """Write by a method of llmcompressor, in the compressed-tensors format, which vLLM reads, too."""
     from datasets import Dataset
     from llmcompressor import oneshot
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    loaded = pretrained.load_model(AutoModelForCausalLM, model, dtype="auto", use_safetensors=True)
     rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
     try:
         with _memory():
@@ -43,7 +47,8 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
                 recipe=_recipe(name, loaded),
                 max_seq_length=max(map(len, calibration), default=0),
                 num_calibration_samples=len(rows),
-                processor=AutoTokenizer.from_pretrained(model),
+                processor=pretrained.load_tokenizer(model),
+                trust_remote_code_model=False,
                 log_dir=None,
             )
     except (ValueError, RuntimeError) as error:
@@ -83,13 +88,52 @@ def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
     return [GPTQModifier(**layers) if name == "gptq" else QuantizationModifier(**layers)]
 
 
+def check_widths(methods: Sequence[str], model: Path) -> None:
+    """Check before any work that each method can store layers of this model's widths.
+
+    Raises:
+        DataError: one cannot, or the model's configuration cannot be read.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        with torch.device("meta"):  # shapes without memory
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise DataError(f"{model} cannot be loaded: {one_line(error)}") from error
+    if {"awq", "gptq"} & set(methods):
+        group_size(empty)
+    if "bnb4" in methods:
+        _check_blocks(empty)
+
+
+def _check_blocks(network: torch.nn.Module) -> None:
+    """Check that bitsandbytes can compute with all layers in 4 bit.
+
+    Raises:
+        DataError: it cannot with one.
+    """
+    for name, layer in _linear_layers(network).items():
+        if layer.in_features % BLOCK_INPUTS or layer.out_features % BLOCK_OUTPUTS:
+            raise DataError(
+                f"bnb4 goes by blocks of {BLOCK_INPUTS} inputs and {BLOCK_OUTPUTS} outputs, which do not divide the layer {name} "
+                f"({layer.in_features} x {layer.out_features}); bnb8 and int8 take any width"
+            )
+
+
+def _linear_layers(network: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    """Return the layers that are stored in fewer bits: all linear ones but the last."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"}
+
+
 def group_size(network: torch.nn.Module) -> int:
     """Return how many weights share a scale in 4 bit: 128, or 64 or 32 where that does not divide the inputs of all layers.
 
     Raises:
         DataError: none of the three does.
     """
-    layers = [module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    layers = _linear_layers(network).values()
     for size in GROUP_SIZES:
         if all(layer.in_features % size == 0 for layer in layers):
             return size
@@ -145,7 +189,5 @@ def write(method: str, model: Path, output: Path, calibration: Sequence[list[int
     Raises:
         DataError: the method cannot quantise this model.
     """
-    from transformers import AutoTokenizer
-
     METHODS[method].write(model, output, calibration)
-    AutoTokenizer.from_pretrained(model).save_pretrained(output)
+    pretrained.load_tokenizer(model).save_pretrained(output)

@@ -19,9 +19,9 @@ from evaluation import jsonl, model_folder, prompts, question
 from evaluation.question import Question
 from finetune import processes, record
 from finetune.record import Conversation, Pair, Record
-from galen import cli, manifest
+from galen import cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError, one_line
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -34,15 +34,26 @@ def main(argv: list[str] | None = None) -> int | None:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
+    links.check_folder(model)
     prompts.form(arguments.protocol)
     from evaluation.backend_transformers import quiet
-    from finetune import measurement, quantization
+    from finetune import quantization
 
     quantization.check(methods, arguments.calibration is not None)
+    quantization.check_widths(methods, model)
     questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
     texts = _texts(arguments.calibration) if arguments.calibration else []
-    arguments.output.mkdir(parents=True, exist_ok=True)
     quiet()
+    with lock.hold(arguments.output):
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        _write_all(methods, model, questions, texts, arguments)
+    return 0
+
+
+def _write_all(methods: list[str], model: Path, questions: list[Question], texts: list[str], arguments: argparse.Namespace) -> None:
+    """Quantise and measure by each method, and write the table."""
+    from finetune import measurement, quantization
+
     hashes = {"model": model_folder.hashes(model)}
     configs: dict[str, dict[str, Any]] = {method: {**hashes, "method": method} for method in methods}
     for method in methods:
@@ -60,7 +71,6 @@ def main(argv: list[str] | None = None) -> int | None:
     write_text(arguments.output / "table.md", measurement.table(measured))
     print(measurement.table(measured), end="")
     print(f"written to {arguments.output / 'table.md'}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,9 +120,12 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
     asked = manifest.sha256(arguments.questions) if questions else None
     key = {**config, "questions": asked, "limit": arguments.limit, "protocol": arguments.protocol}
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["config"] == key:
-            return Measurement(**stored["measured"])
+        stored = json_file.read_object(path)
+        try:
+            if stored["config"] == key:
+                return Measurement(**stored["measured"])
+        except (LookupError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({one_line(error)}); remove it, and it is measured again") from None
     processes.say(f"{folder}: measuring …")
     found = measure(folder, questions, arguments.protocol)
     write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
@@ -139,9 +152,7 @@ def _whole(found: Record) -> str:
 
 def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -> list[list[int]]:
     """Return texts spread evenly over the file as token ids."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = pretrained.load_tokenizer(model)
     step = max(len(texts) // arguments.samples, 1)
     chosen = texts[::step][: arguments.samples]
     return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]

@@ -24,6 +24,8 @@ class Model:
     """QLoRA: the linear layers stay frozen in 4 bit (NF4, double quantization) or 8 bit (LLM.int8) of bitsandbytes."""
     add_tokens: list[str] = dataclasses.field(default_factory=list)
     """Tokens to add to the vocabulary where it lacks them. Their embedding rows are trained too, in full and with LoRA."""
+    verify_checksums: bool = True
+    """Compare the folder with the SHA-256 in its manifest.json, where a command of Galen wrote one, before anything is trained."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -61,8 +61,9 @@ def read(path: str | Path) -> list[Record]:
     elif "options" in first[1]:
         return list(question.read(path))
     else:
+        keys = ", ".join(repr(key)[1:-1] for key in first[1])  # on one line
         raise DataError(
-            f"{first[0]}: no record of a known layout, its keys are {', '.join(first[1])}; known: question, options, answer; "
+            f"{first[0]}: no record of a known layout, its keys are {keys:.200}; known: question, options, answer; "
             "prompt, completion; messages; instruction, input, output; question, answer"
         )
     return [make(record, where) for where, record in jsonl.records(path)]
@@ -95,7 +96,9 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
         role = jsonl.text(message, "role", place)
         role = ROLES.get(role, role)
         if role not in ("system", "user", "assistant"):
-            raise DataError(f"{place}: key 'role' is {role!r}; known: system, user, assistant ({', '.join(ROLES)} mean the same)")
+            raise DataError(
+                f"{place}: key 'role' is {jsonl.shown(role)}; known: system, user, assistant ({', '.join(ROLES)} mean the same)"
+            )
         checked.append({"role": role, "content": jsonl.text(message, "content", place)})
     if checked[0]["role"] == "assistant":
         raise DataError(f"{where}: the first message must be the user's or the system's: the assistant's answers one")

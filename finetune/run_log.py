@@ -59,6 +59,8 @@ class RunLog(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any) -> None:
         """Record one validation; its time is not counted as the next step's."""
         self._last = time.monotonic()
+        if any(record["kind"] == "validation" and record["step"] == state.global_step for record in self._log.records):
+            return  # recorded by a run that was killed before its next checkpoint
         self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"], accuracy=metrics.get("eval_accuracy"))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

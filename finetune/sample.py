@@ -1,7 +1,7 @@
 """Training samples: token ids of a record as the model reads it, with the loss on the answer alone."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +59,9 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
         UsageError: unknown form.
         DataError: some records have no room for one token of an answer; names how many.
     """
-    samples, hopeless, cut = [], [], 0
+    samples: list[Sample] = []
+    hopeless: list[Item] = []
+    cut = 0
     for item in items:
         match record := item.record:
             case Pair():
@@ -69,16 +71,29 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
             case _:
                 sample = _question(record, tokenizer, item.form, max_length)
         if sample is None:
-            hopeless.append(record.id)
+            hopeless.append(item)
         else:
             samples.append(sample[0])
             cut += sample[1]
     if hopeless:
+        needed = max(_least_length(item, tokenizer) for item in hopeless)
         raise DataError(
             f"{len(hopeless)} of {len(items)} records are longer than data.max_length = {max_length} tokens even without "
-            f"what may be cut, for example {hopeless[0]!r}; raise data.max_length"
+            f"what may be cut, for example {hopeless[0].record.id!r}; raise data.max_length to {needed} at least"
         )
     return samples, cut
+
+
+def _least_length(item: Item, tokenizer: Any) -> int:
+    """Return the `max_length` with which a record that is too long has room for a token of its answer (a question: for all of it)."""
+    match record := item.record:
+        case Pair():
+            return len(_beginning(tokenizer)) + 2
+        case Conversation():
+            first = 1 if record.messages[0]["role"] == "system" else 0
+            last = max(number for number, message in enumerate(record.messages) if message["role"] == "user")
+            return _chat(tokenizer, [*record.messages[:first], *record.messages[last:]]).first_label + 1
+    return len(_whole_question(replace(record, context=""), tokenizer, item.form))
 
 
 def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
@@ -145,10 +160,18 @@ def _conversation(conversation: Conversation, tokenizer: Any, max_length: int) -
     first = 1 if messages[0]["role"] == "system" else 0
     later = (number for number in range(first + 1, len(messages)) if messages[number]["role"] == "user")
     for start in (first, *later):
-        sample = _labelled(tokenizer, *chat.answers(tokenizer, [*messages[:first], *messages[start:]]))
+        sample = _chat(tokenizer, [*messages[:first], *messages[start:]])
         if len(sample) <= max_length:
             return sample, start > first
     return _shortened(sample, max_length)
+
+
+def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Sample:
+    """Return the sample of messages. Without a mark that ends the last answer, the end-of-sequence token ends it."""
+    text, spans, marked = chat.answers(tokenizer, messages)
+    if marked:
+        return _labelled(tokenizer, text, spans)
+    return _ended(_labelled(tokenizer, text[: spans[-1][1]], spans), tokenizer)
 
 
 def _shortened(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:

@@ -5,18 +5,25 @@
 
 Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl holds the losses,
 RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill, the command goes on from the last
-checkpoint, with the same result as if it had never stopped.
+checkpoint, with the same result as if it had never stopped. At Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the step
+under way, and ends with exit code 75; a second Ctrl-C ends it at once.
 """
 
+import contextlib
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from evaluation import model_folder, output_folder
+from evaluation.question import Question
 from finetune import chat, processes, training_data
 from finetune.recipe import Recipe
-from galen import cli, manifest, recipe
+from finetune.training_data import TrainingData
+from galen import cli, lock, manifest, recipe, stop_signals
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -29,17 +36,26 @@ def main(argv: list[str] | None = None) -> int | None:
     data = training_data.read(options.data)
     run = Path(options.output)
     result = run / ("adapter" if options.lora else "model")
-    first = processes.is_first()  # only it writes
-    finished = (run / manifest.NAME).exists()
     files: dict[str, dict[str, str]] = {}
-    if first:
-        files = {"model": model_folder.hashes(model), "data": {str(path): manifest.sha256(path) for path in data.files}}
-        claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
-        output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
-    if finished:
-        if first:
-            print(f"{run} is finished already; the result is in {result}")
-        return 0
+    with contextlib.ExitStack() as held:
+
+        def begin() -> bool:
+            """Take the run folder, and say whether there is work left."""
+            held.enter_context(lock.hold(run))
+            finished = (run / manifest.NAME).exists()
+            files["model"] = model_folder.hashes(model, options.model.verify_checksums)
+            files["data"] = {str(path): manifest.sha256(path) for path in data.files}
+            claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
+            output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
+            if finished:
+                print(f"{run} is finished already; the result is in {result}")
+            return not finished
+
+        return _train(options, data, run, result, files) if processes.first_decides(begin) else 0
+
+
+def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: dict[str, dict[str, str]]) -> int:
+    """Train and write the manifest; return the exit code."""
     processes.say(
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out: {len(data.in_test_sets):,} found in "
         f"test sets, {data.without_rationale:,} without the rationale their form needs"
@@ -47,12 +63,26 @@ def main(argv: list[str] | None = None) -> int | None:
     from finetune import training
 
     counts = training.run(options, data, run, result)
-    if first:
+    if counts is None:
+        processes.say(f"to go on: {_again()}")
+        return stop_signals.EXIT_CODE
+    if processes.is_first():
         counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
+        counts["languages"] = sorted({item.record.language for item in data.train if isinstance(item.record, Question)})
         results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
         _write_manifest(options, files, run, results, counts)
         print(_summary(counts, results))
     return 0
+
+
+def _again() -> str:
+    """Return the command line that goes on."""
+    command = shlex.join(sys.argv)
+    if processes.count() == 1:
+        return f"python {command}"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count()))
+    nodes = f"--nnodes {processes.count() // here} … " if here < processes.count() else ""
+    return f"torchrun {nodes}--nproc-per-node {here} {command}"
 
 
 def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path, results: list[Path], counts: dict[str, Any]) -> None:

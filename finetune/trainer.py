@@ -1,6 +1,5 @@
 """Hugging Face's Trainer with a loss on answer tokens, weighted by token over the whole batch in training and validation."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -8,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune import processes, sharding
+from finetune import checkpoint, processes, sharding
 from finetune.batch import collate, collate_packed, loss_sum
 from finetune.order import EpochOrder, Row, Rows
 from finetune.recipe import Training
 from finetune.sample import IGNORED
+from finetune.stopping import Stopping, ValidationStopped
+from galen.atomic import remove
 from galen.errors import DataError, UsageError
 
 Accuracy = Callable[[Any], dict[str, float]]
@@ -30,6 +38,7 @@ class AnswerTrainer(Trainer):
         options: see `arguments`.
         accuracy: returns the network's accuracy at each validation as `{"eval_accuracy": share}`, or None.
         callbacks: what else listens.
+        stopping: asked after each step and each batch of a validation whether to save and end.
     """
 
     is_fsdp_enabled: bool
@@ -42,8 +51,10 @@ class AnswerTrainer(Trainer):
         options: TrainingArguments,
         accuracy: Accuracy | None,
         callbacks: list[TrainerCallback],
+        stopping: Stopping,
     ) -> None:
-        self.order, self.accuracy = order, accuracy
+        self.order, self.accuracy, self.stopping = order, accuracy, stopping
+        self._validation_is_due = False
         self._collate = collate_packed if isinstance(order.rows[0], list) else collate
         super().__init__(
             model=network,
@@ -68,6 +79,52 @@ class AnswerTrainer(Trainer):
         """Return the order of training; the Trainer's own would depend on the number of processes."""
         return self.order
 
+    def _asked_to_stop(self) -> bool:
+        return self.stopping.agreed(self.args.device)
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
+        """Log, validate and save as is due after a step. Asked to stop, save at once: what goes on from there validates first."""
+        try:
+            if self._asked_to_stop():
+                raise ValidationStopped
+            super()._maybe_log_save_evaluate(*arguments, **options)
+        except ValidationStopped:
+            self._validation_is_due = self.control.should_evaluate
+            self.control.should_evaluate = False
+            self.control.should_save = not self._checkpoint(self.state.global_step).exists()
+            self._end_early()
+            super()._maybe_log_save_evaluate(*arguments, **options)
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """Validate; before the first step of a run that goes on, as the run would have done that was stopped there."""
+        if not skip_scheduler:
+            return super()._evaluate(trial, ignore_keys_for_eval)
+        try:
+            metrics = self.evaluate()
+        except ValidationStopped:
+            self._end_early()
+            return {}
+        if self.state.global_step:
+            self._determine_best_metric(metrics, trial)
+            self._find_best_checkpoint()
+        return metrics
+
+    def _run_epoch(self, **options: Any) -> None:
+        """Train for an epoch, unless there is nothing left to do."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(**options)
+
+    def _end_early(self) -> None:
+        self.control.should_training_stop = True
+        self.args.load_best_model_at_end = False
+
+    def _checkpoint(self, step: int) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{step}"
+
+    # ---- Checkpoints without pickles ----
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; torch does not say when it is the disk that is full."""
         try:
@@ -80,6 +137,92 @@ class AnswerTrainer(Trainer):
                 "same command goes on from the last whole one"
             ) from error
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write weights as `transformers` and `peft` do it; those of FSDP are in the training state."""
+        if self.args.should_save and not self.is_fsdp_enabled:
+            self.model.save_pretrained(output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        folder = Path(output_dir)
+        weights, optimizer = self._sharded_state() if self.is_fsdp_enabled else (None, self.optimizer.state_dict())
+        if not self.args.should_save:
+            return
+        if weights is not None:
+            checkpoint.write(folder, checkpoint.FSDP_WEIGHTS, weights)
+        state = {"optimizer": optimizer, "scheduler": self.lr_scheduler.state_dict(), "validation_is_due": self._validation_is_due}
+        checkpoint.write(folder, checkpoint.TRAINING_STATE, state)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        checkpoint.write(Path(output_dir), self._random_name(), checkpoint.random_state())
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """There is none: bfloat16 needs no scaling of the loss."""
+
+    def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
+        """Read the trainer's state; the best checkpoint is the one in this folder, wherever that lay when it was written."""
+        with checkpoint.reading(self.args.output_dir):
+            place = super()._init_training_state(*arguments, **options)
+        self._find_best_checkpoint()
+        return place
+
+    def _find_best_checkpoint(self) -> None:
+        step = self.state.best_global_step
+        folder = self._checkpoint(step) if step else None
+        if folder is not None and not folder.is_dir():
+            raise DataError(
+                f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same command starts from the beginning"
+            )
+        self.state.best_model_checkpoint = None if folder is None else str(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        self._load_weights(Path(self.state.best_model_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
+        with checkpoint.reading(folder):
+            if self.is_fsdp_enabled:
+                options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+                set_model_state_dict(self.model, checkpoint.read(folder, checkpoint.FSDP_WEIGHTS), options=options)
+            else:
+                checkpoint.load_weights(self.model, folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self._load_training_state(Path(checkpoint))
+
+    def _load_training_state(self, folder: Path) -> None:
+        with checkpoint.reading(folder):
+            state = checkpoint.read(folder, checkpoint.TRAINING_STATE)
+            if self.is_fsdp_enabled:
+                options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+                set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=options)
+            else:
+                self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+            self.args.eval_on_start = bool(state["validation_is_due"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self._load_random_state(Path(checkpoint))
+
+    def _load_random_state(self, folder: Path) -> None:
+        with checkpoint.reading(folder):
+            checkpoint.set_random_state(checkpoint.read(folder, self._random_name()))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """There is none."""
+
+    def _random_name(self) -> str:
+        return f"random_state_{self.args.process_index}"
+
+    def _sharded_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return weights and optimizer gathered from all processes; empty in all but the first."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self.model, options=options)
+        return weights, get_optimizer_state_dict(self.model, self.optimizer, options=options)
+
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the mean loss of all validation answer tokens. Draws no random numbers, so that training goes on as without it."""
@@ -87,9 +230,25 @@ class AnswerTrainer(Trainer):
             return self._validated[1]  # the last step is validated by its number and as the last
         network, size = self.model_wrapped if self.is_fsdp_enabled else self.model, self.args.per_device_eval_batch_size
         network.eval()
+        try:
+            metrics = self._measure(network, size)
+        finally:
+            network.train()
+        self._validated = (self.state.global_step, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _measure(self, network: Any, size: int) -> dict[str, float]:
+        """Return loss, tokens and accuracy of the validation rows, `size` at once.
+
+        Raises:
+            ValidationStopped: the run was asked to stop.
+        """
         data, total = self.eval_dataset, torch.zeros(2, dtype=torch.float64, device=self.args.device)
         stride = size * self.args.world_size
         for start in range(0, len(data), stride):  # every process has as many batches: some at the end may be blank
+            if self._asked_to_stop():
+                raise ValidationStopped
             first = start + self.args.process_index * size
             batch = self._prepare_inputs(self._collate([data[place] for place in range(first, first + size)]))
             labels = batch.pop("labels")
@@ -97,12 +256,18 @@ class AnswerTrainer(Trainer):
         if self.args.world_size > 1:
             torch.distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item(), "eval_tokens": int(total[1])}
-        if self.accuracy is not None:
-            metrics |= self.accuracy(network)
-        network.train()
-        self._validated = (self.state.global_step, metrics)
-        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return metrics if self.accuracy is None else metrics | self.accuracy(network)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Stops after so many validations without a better one; a run that goes on counts those before, too."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any) -> None:
+        """Take the count from the checkpoint."""
+        super().on_train_begin(args, state, control, **options)
+        stored = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(stored, dict):  # of the run before; else this object's own entry
+            self.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
 
 
 def global_batch(training: Training) -> int:
@@ -170,21 +335,18 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint; the first process removes those that a kill left half-written."""
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # the last file that is written
-            whole.append(path)
-        except (OSError, ValueError):
-            if processes.is_first():
-                shutil.rmtree(path, ignore_errors=True)
-    return max(whole, key=step_of, default=None)
+    """Return the newest whole checkpoint; the first process removes those that a kill left half-written.
 
-
-def step_of(checkpoint: Path) -> int:
-    """Return the number of steps after which a checkpoint was written."""
-    return int(checkpoint.name.removeprefix("checkpoint-"))
+    Raises:
+        DataError: one is damaged.
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    whole = {path: checkpoint.is_whole(path) for path in found}
+    if processes.is_first():
+        for path in found:
+            if not whole[path]:
+                remove(path)
+    return max((path for path in found if whole[path]), key=checkpoint.step_of, default=None)
 
 
 def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:

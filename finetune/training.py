@@ -12,22 +12,24 @@ import torch
 import transformers
 
 from evaluation.backend_transformers import quiet
-from finetune import chat, network, processes, sample, trainer
+from finetune import chat, checkpoint, network, processes, sample, trainer
 from finetune.batch import pack
 from finetune.order import EpochOrder, Row
 from finetune.recipe import Recipe
 from finetune.record import Conversation
 from finetune.run_log import RunLog
 from finetune.sample import Sample
+from finetune.stopping import Stopping
 from finetune.training_data import TrainingData
 from finetune.validation_accuracy import ValidationAccuracy
 from galen import recipe
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
+from galen.stop_signals import StopSignals
 
 
-def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any]:
-    """Train, put the result under its final name, and return counts for the manifest.
+def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any] | None:
+    """Train, put the result under its final name, and return counts for the manifest; None when it was stopped by a signal.
 
     Raises:
         UsageError, DataError: model, data and recipe do not fit.
@@ -48,33 +50,45 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     processes.say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
 
     last = trainer.last_checkpoint(checkpoints)
-    done = trainer.step_of(last) if last else 0
+    done = checkpoint.step_of(last) if last else 0
     if last:
         processes.say(f"going on from {last}")
     steps = trainer.total_steps(options.training, order)
     arguments = trainer.arguments(options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None)
     patience = options.training.early_stopping
-    callbacks: list[Any] = [transformers.EarlyStoppingCallback(patience)] if patience is not None else []
-    accuracy = _accuracy(options, data, tokenizer, arguments)
+    callbacks: list[Any] = [trainer.EarlyStopping(patience)] if patience is not None else []
+    stopping = Stopping(StopSignals())
+    accuracy = _accuracy(options, data, tokenizer, arguments, stopping)
     if processes.is_first():  # nothing before here leaves a file: a corrected recipe can go into the same folder
         write_text(folder / "recipe.yaml", recipe.dump(options))
         if options.data.test_sets:
             write_text(folder / "contamination.jsonl", "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets))
         callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
-    loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks)
-    loop.train(resume_from_checkpoint=str(last) if last else None)
+    loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks, stopping)
+    with stopping.signals:
+        loop.train(resume_from_checkpoint=str(last) if last else None)
+    if stopping.reason is not None:
+        processes.say(_kept(stopping.reason, loop.state.global_step, steps, checkpoints))
+        return None
     _save(options, loop, tokenizer, folder, result)
     best = loop.state.best_model_checkpoint
     return {
         "samples": {"train": len(train), "validation": len(held_out), "cut": cut, "rows": len(order.rows)},
         "steps": loop.state.global_step,
-        "best_step": trainer.step_of(Path(best)) if best else None,
+        "best_step": checkpoint.step_of(Path(best)) if best else None,
         "tokens": order.consumed(loop.state.global_step)[1],
         "trained_weights": network.trainable(model),
         "new_tokens": len(new_tokens),
         "processes": arguments.world_size,
         "seconds_since_start": round(time.monotonic() - started, 1),
     }
+
+
+def _kept(reason: str, step: int, steps: int, checkpoints: Path) -> str:
+    """Say what a stopped run has kept."""
+    if step == 0:
+        return f"stopped by {reason} before the first step was done; nothing is kept"
+    return f"stopped by {reason} after step {step:,} of {steps:,}; kept: {checkpoints / f'checkpoint-{step}'}"
 
 
 def _quiet() -> None:
@@ -92,6 +106,8 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
         template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
         chat.install(tokenizer, template)
         network.set_end_of_answer(model, tokenizer)
+        if not chat.has_end_mark(tokenizer):
+            processes.say(f"the chat template writes no token behind an answer: {tokenizer.eos_token} is learnt behind the last one")
     if options.lora is not None:
         model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
     return model, tokenizer, new_tokens
@@ -112,7 +128,7 @@ def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:
     return list(pack(samples, options.data.max_length)) if options.data.packing else list(samples)
 
 
-def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any) -> ValidationAccuracy | None:
+def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any, stopping: Stopping) -> ValidationAccuracy | None:
     """Return what measures accuracy with each validation, where the best checkpoint is chosen by it.
 
     Raises:
@@ -126,7 +142,7 @@ def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: An
             "training.select_best: accuracy needs validation questions with one right option, in a form without a rationale; "
             "write loss, or change data.validation"
         )
-    return ValidationAccuracy(items, tokenizer, arguments)
+    return ValidationAccuracy(items, tokenizer, arguments, stopping)
 
 
 def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: Path, result: Path) -> None:

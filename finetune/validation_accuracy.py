@@ -1,6 +1,6 @@
 """Accuracy of the network in training on validation questions, by the scoring of `evaluation/`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from evaluation.backend_transformers import TransformersBackend
 from evaluation.protocol import Protocol
 from evaluation.question import Question
 from finetune.sample import Item
+from finetune.stopping import Stopping, ValidationStopped
 
 
 class ValidationAccuracy:
@@ -19,10 +20,11 @@ class ValidationAccuracy:
         items: questions that `can_score`.
         tokenizer: the model's.
         options: the Trainer's, which know device and processes.
+        stopping: asked after each batch whether to break off.
     """
 
-    def __init__(self, items: Sequence[Item], tokenizer: Any, options: Any) -> None:
-        self.options, self.tokenizer = options, tokenizer
+    def __init__(self, items: Sequence[Item], tokenizer: Any, options: Any, stopping: Stopping) -> None:
+        self.options, self.tokenizer, self.stopping = options, tokenizer, stopping
         self.questions = [(item.record, item.form) for item in items if isinstance(item.record, Question)]
 
     @staticmethod
@@ -34,19 +36,32 @@ class ValidationAccuracy:
         return prompt.target == prompt.continuations[item.record.answer]
 
     def __call__(self, network: Any) -> dict[str, float]:
-        """Return `{"eval_accuracy"}` of the network as it is."""
+        """Return `{"eval_accuracy"}` of the network as it is.
+
+        Raises:
+            ValidationStopped: a process was asked to stop.
+        """
         shares = 1 if self.options.fsdp else self.options.world_size  # with FSDP all processes compute each batch together
         share = self.options.process_index if shares > 1 else 0
         backend = TransformersBackend.of_network(network, self.tokenizer, self.options.device)
-        right = sum(correct(backend, self.questions[share::shares]))
+        stop = self._asked_together if self.options.fsdp else self.stopping.asked_here
+        right = sum(correct(backend, self.questions[share::shares], stop))
+        if self._asked_together():
+            raise ValidationStopped
         total = torch.tensor(right, device=self.options.device)
         if shares > 1:
             torch.distributed.all_reduce(total)
         return {"eval_accuracy": int(total) / len(self.questions)}
 
+    def _asked_together(self) -> bool:
+        return self.stopping.agreed(self.options.device)
 
-def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]]) -> list[int]:
-    """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it."""
+
+def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]], stop: Callable[[], bool] = lambda: False) -> list[int]:
+    """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it.
+
+    Breaks off after a batch where `stop` says so.
+    """
     prompted = [prompts.form(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
@@ -54,4 +69,6 @@ def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, st
         for place, values in batch:
             item, form = questions[place]
             found[place] = int(choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
+        if stop():
+            break
     return found

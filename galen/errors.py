@@ -1,7 +1,8 @@
 """Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback."""
 
+import contextlib
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 class GalenError(Exception):
@@ -24,6 +25,25 @@ def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
     meant = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+
+
+@contextlib.contextmanager
+def malformed(path: object) -> Iterator[None]:
+    """While values of a file are read: one that is missing, or has another type than code expects, is the file's fault.
+
+    Raises:
+        DataError: names the path and what was raised.
+    """
+    try:
+        yield
+    except GalenError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{path}: the field {error} is missing") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {one_line(error)}") from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -8,13 +8,18 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from galen import __version__
+from galen import __version__, json_file
 from galen.atomic import write_text
 from galen.errors import DataError
 
 NAME = "manifest.json"
+_SHAPE = {"stage": str, "inputs": list, "config": dict, "outputs": list, "counts": dict}
+_OUTPUT: dict[str, tuple[type, ...]] = {"path": (str,), "bytes": (int,), "sha256": (str,)}
+_INPUT: dict[str, tuple[type, ...]] = {"path": (str,), "bytes": (int, NoneType), "sha256": (str, NoneType)}
+"""Types of what a record holds; an input may be a stream, of which less is known."""
 _PACKAGES = (
     "torch",
     "megatron-core",
@@ -96,15 +101,65 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / NAME
+    if not path.exists():
+        raise DataError(f"cannot read the manifest {path}: there is none; was the stage that writes it finished?")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the manifest {path}: {error.strerror}; was the stage that writes it finished?") from None
-    except ValueError as error:
+        manifest = json_file.read_object(path)
+    except DataError as error:
         raise DataError(f"{path} is not a manifest: {error}") from None
+    if wrong := _misshapen(manifest):
+        raise DataError(f"{path} is not a manifest: {wrong}")
     if stage is not None and manifest.get("stage") != stage:
-        raise DataError(f"{path} was written by the stage {manifest.get('stage')!r}, this needs the output of {stage!r}")
+        raise DataError(f"{path} was written by the stage {manifest['stage']!r}, this needs the output of {stage!r}")
     return manifest
+
+
+def _misshapen(manifest: Mapping[str, Any]) -> str | None:
+    """Return what of a manifest is not as `write` writes it, or None."""
+    for key, kind in _SHAPE.items():
+        if not isinstance(manifest.get(key), kind):
+            return f"{key} is missing, or of the wrong type"
+    for key, fields in (("inputs", _INPUT), ("outputs", _OUTPUT)):
+        for number, record in enumerate(manifest[key]):
+            if not isinstance(record, dict):
+                return f"{key}, entry {number}: not an object"
+            for field, kinds in fields.items():
+                if not isinstance(record.get(field), kinds):
+                    return f"{key}, entry {number}: {field} is missing, or of the wrong type"
+    return None
+
+
+def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
+    """Return the records of the files in `folder` by their paths, from the manifest there, else from that of the folder above.
+
+    A `manifest.json` without a stage is another program's; without a manifest there are no records.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    folder = Path(folder)
+    home = folder.absolute()
+    for place in (home, home.parent):
+        records = {}
+        for record in _outputs(place / NAME, required=place == home):
+            path = place / record["path"]
+            if path.is_relative_to(home) and ".." not in path.parts:
+                records[folder / path.relative_to(home)] = record
+        if records:
+            return records
+    return {}
+
+
+def _outputs(path: Path, required: bool) -> list[dict[str, Any]]:
+    """Return what a manifest of ours says that was written; one that is damaged counts as another program's unless `required`."""
+    if not path.is_file():
+        return []
+    try:
+        return read(path)["outputs"] if "stage" in json_file.read_object(path) else []
+    except DataError:
+        if required:
+            raise
+        return []
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from galen.atomic import write_text
+from galen.errors import DataError, one_line
 
 
 class StepLog:
@@ -78,6 +79,26 @@ class StepLog:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a half line at the end is what a kill left."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """Return the records of a log; a half line at the end is what a kill left.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {one_line(error)}; restore it, or choose another output") from None
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+            raise ValueError("no record of a step")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: damaged ({one_line(error)}); remove that line, and the same command goes on") from None
+    return record

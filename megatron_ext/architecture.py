@@ -8,11 +8,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from galen import json_file
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 from galen.recipe import STRICT
 from megatron_ext import checkpoint_folder
 
@@ -23,33 +24,38 @@ NAME = "architecture.json"
 VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 
+_MOST = 2**31 - 1
+_MOST_LAYERS = 10_000
+"""Above any model; a damaged number beyond would have memory filled with the names of its tensors."""
+
+
 @dataclass(kw_only=True, frozen=True, config=STRICT)
 class Architecture:
     """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP; names are Megatron's."""
 
     family: str
     """Model family in checkpoints_convert, for example llama."""
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    num_attention_heads: int
-    num_query_groups: int
+    num_layers: int = Field(gt=0, le=_MOST_LAYERS)
+    hidden_size: int = Field(gt=0, le=_MOST)
+    ffn_hidden_size: int = Field(gt=0, le=_MOST)
+    num_attention_heads: int = Field(gt=0, le=_MOST)
+    num_query_groups: int = Field(gt=0, le=_MOST)
     """Key/value heads."""
-    kv_channels: int
+    kv_channels: int = Field(gt=0, le=_MOST)
     """Size of one head."""
-    vocab_size: int
+    vocab_size: int = Field(gt=0, le=_MOST)
     """Rows of the embedding that belong to a token, padding not counted."""
-    max_position_embeddings: int
-    rotary_base: float
-    rope_scaling_factor: float | None = None
+    max_position_embeddings: int = Field(gt=0, le=_MOST)
+    rotary_base: float = Field(gt=0, allow_inf_nan=False)
+    rope_scaling_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of Llama 3's rotary scaling, None for none."""
-    layernorm_epsilon: float
+    layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
     """Whether query, key and value have a bias (Qwen2)."""
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
-    window_size: int | None = None
+    window_size: int | None = Field(default=None, gt=0, le=_MOST)
     """Tokens that a token attends to, itself included (Mistral's sliding window); None for all before it."""
 
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
@@ -115,14 +121,13 @@ def read(place: str | Path) -> Architecture:
         DataError: the file is missing or does not describe a model.
     """
     path = Path(place) if str(place).endswith(".json") else Path(place) / NAME
+    if not path.exists():
+        raise DataError(f"cannot read {path}: there is none; checkpoints_convert/hf_to_megatron.py writes it beside the weights")
+    fields = json_file.read_object(path)
     try:
-        return TypeAdapter(Architecture).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}; checkpoints_convert/hf_to_megatron.py writes it beside the weights"
-        ) from None
+        return TypeAdapter(Architecture).validate_python(fields)
     except ValueError as error:
-        raise DataError(f"{path} does not describe a model: {error}") from None
+        raise DataError(f"{path} does not describe a model: {one_line(error)}") from None
 
 
 def of_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:

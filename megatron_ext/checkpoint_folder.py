@@ -6,17 +6,27 @@ DIR/iter_0000010/                       one iteration: torch_dist files, archite
 DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
 """
 
+import functools
+import itertools
+import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
 
 LATEST = "latest_checkpointed_iteration.txt"
 HF = "hf"
+_LAST = ("metadata.json", ".metadata")
+"""What every writer of torch_dist checkpoints leaves last."""
+_OURS = "architecture.json"
+"""Beside it stands a manifest, where a command of ours wrote the iteration."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
@@ -25,20 +35,58 @@ def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
 
 
 def latest_iteration(checkpoint: str | Path) -> int | None:
-    """Return the newest complete iteration, or None when there is none yet.
+    """Return the iteration that the tracker file names, or None when there is none yet.
+
+    Where the tracker is missing, damaged, or names an iteration that is not there, the newest complete one is taken, and a line on
+    stderr says so: a run that began again at step 0 would write over what is there.
 
     Raises:
-        DataError: the tracker file is damaged or names a folder that is not there.
+        DataError: the iterations that are there are all incomplete.
     """
     tracker = Path(checkpoint) / LATEST
-    if not tracker.is_file():
-        return None
-    text = tracker.read_text(encoding="utf-8", errors="replace").strip()
-    if not text.isdigit():
-        raise DataError(f"{tracker} should hold the number of an iteration, it holds {text[:40]!r}")
-    if not iteration_folder(checkpoint, int(text)).is_dir():
-        raise DataError(f"{tracker} names iteration {text}, but {iteration_folder(checkpoint, int(text))} is not there")
-    return int(text)
+    named, wrong = _read_tracker(tracker)
+    if named is not None and not iteration_folder(checkpoint, named).is_dir():
+        wrong = f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not there"
+    if wrong is None:
+        return named
+    there = iterations(checkpoint)
+    complete = [iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))]
+    if complete:
+        _say_once(f"{wrong}: taking the newest complete iteration, {complete[-1]}")
+        return complete[-1]
+    if there or tracker.exists():
+        raise DataError(f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose another folder")
+    return None
+
+
+def _read_tracker(tracker: Path) -> tuple[int | None, str | None]:
+    """Return the iteration that a tracker file names, or what is wrong with it."""
+    try:
+        text = tracker.read_bytes()[:64].decode("ascii", errors="replace").strip()
+    except OSError as error:
+        return None, f"{tracker}: {error.strerror}"
+    if _NUMBER.fullmatch(text):
+        return int(text), None
+    return None, f"{tracker} should hold the number of an iteration, it holds {text[:40]!r}"
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder of an iteration has all files that its writer leaves last, and each in its recorded size."""
+    wanted = [*_LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
+    if not all((folder / name).is_file() for name in wanted):
+        return False
+    try:
+        records = manifest.recorded(folder)
+    except DataError:
+        return False
+    return all(path.is_file() and path.stat().st_size == record["bytes"] for path, record in records.items())
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Say something on stderr, once a command, however often it is found."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def newest(checkpoint: str | Path) -> Path:
@@ -51,7 +99,7 @@ def newest(checkpoint: str | Path) -> Path:
     if iteration is None:
         raise DataError(f"{checkpoint} is not a Megatron checkpoint: {_what(Path(checkpoint))}")
     folder = iteration_folder(checkpoint, iteration)
-    for name in ("metadata.json", ".metadata"):
+    for name in _LAST:
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a complete torch_dist checkpoint: {name} is missing")
     return folder
@@ -101,11 +149,35 @@ def remove_partial(checkpoint: str | Path) -> None:
 
 
 def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
-    """Give an iteration that is whole its name, and move the tracker to it."""
-    final = iteration_folder(checkpoint, iteration)
-    shutil.rmtree(final, ignore_errors=True)  # the same step, left by a run that died before the tracker moved
-    partial_folder(checkpoint, iteration, attempt).replace(final)
+    """Give an iteration that is whole its name, and move the tracker to it.
+
+    One that has this name is replaced where its weights are the same (a run died before the tracker moved), else set aside.
+    """
+    final, partial = iteration_folder(checkpoint, iteration), partial_folder(checkpoint, iteration, attempt)
+    if final.exists() or final.is_symlink():
+        if _weights(final) == _weights(partial) != {}:
+            atomic.remove(final)
+        else:
+            _set_aside(final)
+    partial.replace(final)
     set_latest(checkpoint, iteration)
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of an iteration's files of tensors, as its manifest has them; none where that is missing or damaged."""
+    try:
+        records = manifest.recorded(folder)
+    except DataError:
+        return {}
+    return {path.name: record["sha256"] for path, record in records.items() if path.suffix == ".distcp"}
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename an iteration so that another can have its name; nothing but a person removes it."""
+    names = (folder.with_name(f"replaced_{folder.name}{f'.{number}' if number else ''}") for number in itertools.count())
+    aside = next(name for name in names if not name.exists())
+    folder.rename(aside)
+    print(f"warning: {folder} was there with other weights; it is now {aside.name}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -117,7 +189,8 @@ def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
 
 def iterations(checkpoint: str | Path) -> list[int]:
     """Return the iterations that are there, in their order; those after the newest that the tracker names may be incomplete."""
-    return sorted(int(folder.name[5:]) for folder in Path(checkpoint).glob("iter_*") if folder.name[5:].isdigit())
+    names = [folder.name for folder in Path(checkpoint).glob("iter_*") if _NUMBER.fullmatch(folder.name[5:])]
+    return sorted(int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name)
 
 
 def set_latest(checkpoint: str | Path, iteration: int | None) -> None:

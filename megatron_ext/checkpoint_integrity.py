@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from galen import manifest
+from galen import checksums, manifest
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder
 
@@ -42,21 +42,22 @@ def damage(folder: Path) -> str | None:
 
 
 def _damage_of_share(folder: Path, rank: int, ranks: int) -> str | None:
-    if not (folder / manifest.NAME).is_file():
-        return None
     try:
-        records = manifest.read(folder, STAGE)["outputs"]
+        records = sorted(manifest.recorded(folder).items())
     except DataError as error:
         return str(error)
-    for record in records[rank::ranks]:
-        path = folder / record["path"]
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size != record["bytes"]:
-            return f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}"
-        if manifest.sha256(path) != record["sha256"]:
-            return f"{path} was altered: its content is not what was written"
-    return None
+    found = (checksums.difference(path, record) for path, record in records[rank::ranks])
+    return next((wrong for wrong in found if wrong), None)
+
+
+def verify(folder: Path) -> None:
+    """Compare all files of an iteration with its manifest (collective: each process reads its share of them).
+
+    Raises:
+        DataError: one is missing or was altered.
+    """
+    if wrong := damage(folder):
+        raise DataError(f"{wrong}; copy the checkpoint again (model.verify_checksums=false reads it as it is)")
 
 
 def _candidates(checkpoint: Path) -> list[int] | str:
@@ -65,6 +66,8 @@ def _candidates(checkpoint: Path) -> list[int] | str:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:
         return str(error)
+    if latest is None and (aside := sorted(folder.name for folder in checkpoint.glob("damaged_iter_*"))):
+        return f"{checkpoint} holds damaged checkpoints only ({', '.join(aside)}); remove that folder to start from the beginning"
     return [iteration for iteration in checkpoint_folder.iterations(checkpoint) if latest is not None and iteration <= latest]
 
 

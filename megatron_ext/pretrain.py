@@ -8,13 +8,12 @@ Started again after a kill, the same command goes on from the last checkpoint in
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import cli, manifest, recipe
+from galen import checksums, cli, links, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
@@ -27,7 +26,7 @@ RECIPE = "recipe.yaml"
 _MAY_CHANGE = {"parallel", "training.micro_batch_size", "training.save_interval", "training.keep_checkpoints", "training.log_interval"}
 _MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_every", "training.async_save", "training.manual_gc_interval"}
 _MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
-_MAY_CHANGE |= {"model.architecture", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
+_MAY_CHANGE |= {"model.architecture", "model.verify_checksums", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
 _MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
 _MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
 
@@ -157,6 +156,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
     model = build_pieces(platform, architecture, run)
     if checkpoint is None:
+        _verify(run, first)
         checkpointing.load_weights(model, run.model.checkpoint)
     wrapped = optimization.wrap_model(model, run)
     optimizer = optimization.build_optimizer(wrapped, run)
@@ -170,6 +170,17 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
         if checkpoint is not None:
             _say(f"going on after step {progress.iteration}")
     return Trainer(platform=platform, recipe=run, architecture=architecture, run=state, progress=progress, data=data, stop=stop, log=log)
+
+
+def _verify(run: Recipe, first: bool) -> None:
+    """Compare the checkpoint to start from with its manifest, or say that this is left out (collective)."""
+    from megatron_ext import checkpoint_integrity
+
+    folder = checkpoint_folder.newest(run.model.checkpoint)
+    if run.model.verify_checksums:
+        checkpoint_integrity.verify(folder)
+    elif first:
+        checksums.say_skipped(folder)
 
 
 def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
@@ -201,7 +212,7 @@ def _start_folder(run: Recipe) -> None:
     output.mkdir(parents=True, exist_ok=True)
     source, target = Path(run.model.checkpoint) / checkpoint_folder.HF, output / "checkpoints" / checkpoint_folder.HF
     if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
+        links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
     write_text(output / RECIPE, recipe.dump(run))
 

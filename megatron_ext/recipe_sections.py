@@ -19,6 +19,8 @@ class Model:
 
     checkpoint: str
     """Megatron checkpoint folder to start from (its weights only), made by checkpoints_convert/hf_to_megatron.py."""
+    verify_checksums: bool = True
+    """Compare all its files with the SHA-256 in its manifest.json before the first step; each process reads a part."""
     architecture: str | None = None
     """JSON file that describes the model (the form of a checkpoint's architecture.json): for planning before the checkpoint is there."""
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from galen import manifest, recipe
+from galen import json_file, manifest, recipe
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe
@@ -16,6 +16,7 @@ from megatron_ext.stop_requests import STOPPED
 LOG = "log.jsonl"
 RECENT = 20  # steps that rates and the smoothed loss are taken of
 SILENT_SECONDS = 900
+_TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def read(folder: str | Path) -> RunState:
     records = _records(folder / LOG)
     status, over = _status(folder)
     checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
-    written = None if checkpoint is None else (folder / "checkpoints" / checkpoint_folder.LATEST).stat().st_mtime
+    written = None if checkpoint is None else checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint).stat().st_mtime
     return RunState(
         folder=folder,
         total=total,
@@ -107,10 +108,22 @@ def _records(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            records.append(_record(json.loads(line)))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise DataError(f"{path}, line {number}: not a record of a run's log") from None
     return records
+
+
+def _record(value: Any) -> dict[str, Any]:
+    """Return a record of the log.
+
+    Raises:
+        ValueError, TypeError: it lacks what every record of its kind has.
+    """
+    numbers = {"train": _TRAIN, "validation": ("step", "loss")}.get(value["kind"], ("step",))
+    if not all(isinstance(value.get(name), int | float) for name in numbers):
+        raise ValueError("a number is missing")
+    return value
 
 
 def _status(folder: Path) -> tuple[str, bool]:
@@ -118,7 +131,7 @@ def _status(folder: Path) -> tuple[str, bool]:
     if (folder / manifest.NAME).is_file():
         return "finished", True
     if (folder / STOPPED).is_file():
-        return f"stopped early ({json.loads((folder / STOPPED).read_text(encoding='utf-8'))['reason']})", True
+        return f"stopped early ({json_file.read_object(folder / STOPPED).get('reason')})", True
     signs = [folder / LOG, *(folder / "heartbeats").glob("rank_*.json")]
     last = max((path.stat().st_mtime for path in signs if path.exists()), default=None)
     if last is None:

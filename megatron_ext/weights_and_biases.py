@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from galen import keys
 from galen.atomic import write_text
 from galen.errors import UsageError
 from megatron_ext.recipe_sections import Wandb
@@ -54,7 +55,8 @@ def start(options: Wandb | None, folder: Path) -> Any:
         )
     except wandb.errors.Error as error:
         raise UsageError(
-            f"Weights & Biases: {error}. Set WANDB_API_KEY or run `wandb login`; without a network wandb.mode=offline; or wandb=null"
+            f"Weights & Biases: {keys.hide(str(error))}. Set WANDB_API_KEY or run `wandb login`; "
+            "without a network wandb.mode=offline; or wandb=null"
         ) from None
     run.define_metric("*", step_metric="step")  # a run that goes on from a checkpoint logs some steps again
     return run

@@ -1,12 +1,12 @@
 """The model families that can be converted, and which of them a config.json names. A new one is a file here and a line in `FAMILIES`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from checkpoints_convert.families import internlm2, llama, mistral, qwen
 from checkpoints_convert.family import Family
-from galen.errors import DataError
+from galen import json_file
+from galen.errors import DataError, malformed
 from megatron_ext.architecture import Architecture
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)}
@@ -21,7 +21,7 @@ def find(config_path: str | Path) -> tuple[Family, Architecture]:
     """
     config = read_config(config_path)
     name = config.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise DataError(f"{config_path}: model_type {name!r} cannot be converted; known: {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name], architecture_of(FAMILIES[name], config, config_path)
 
@@ -32,15 +32,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing or damaged.
     """
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; a Hugging Face model folder has one") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path} should hold one JSON object")
-    return config
+    if not Path(path).exists():
+        raise DataError(f"cannot read {path}: there is none; a Hugging Face model folder has one")
+    return json_file.read_object(path)
 
 
 def architecture_of(family: Family, config: dict[str, Any], path: str | Path) -> Architecture:
@@ -49,9 +43,5 @@ def architecture_of(family: Family, config: dict[str, Any], path: str | Path) ->
     Raises:
         DataError: a field is missing or cannot be carried over.
     """
-    try:
+    with malformed(path):
         return family.architecture(config)
-    except KeyError as error:
-        raise DataError(f"{path}: the field {error} is missing") from None
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from None

@@ -16,6 +16,36 @@ from data_prep.readers.xml_tree import parse_xml
 from galen.progress import Progress
 
 
+class NotOfSiteError(scrapy.exceptions.IgnoreRequest):
+    """A request that the site file does not ask for."""
+
+
+class SiteOnly:
+    """A downloader middleware: each request, also one that a redirect makes, goes to the site's hosts and paths or nowhere."""
+
+    def __init__(self, crawler: Any) -> None:
+        self.crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> "SiteOnly":
+        """Return the middleware of a crawler."""
+        return cls(crawler)
+
+    def process_request(self, request: scrapy.Request) -> None:
+        """Let a request pass, or stop it.
+
+        Raises:
+            NotOfSiteError: it leads elsewhere.
+        """
+        site: Site = self.crawler.spider.site
+        if request.meta.get("dont_obey_robotstxt"):  # the request for robots.txt itself
+            allowed = site.has_host(request.url)
+        else:
+            allowed = site.may_request(request.url, sitemap=request.meta.get("sitemap", False))
+        if not allowed:
+            raise NotOfSiteError(f"{request.url} is not of this site")
+
+
 class SiteSpider(scrapy.Spider):
     """Crawls one site.
 
@@ -31,6 +61,8 @@ class SiteSpider(scrapy.Spider):
         self.seen: set[str] = set()
         self.done = 0
         self.failed: list[str] = []
+        self.elsewhere = 0
+        """Requests that were not made, since a redirect led out of the site."""
 
     async def start(self) -> AsyncIterator[Any]:
         """Yield the first requests."""
@@ -46,7 +78,8 @@ class SiteSpider(scrapy.Spider):
                 yield self._request(address)
 
     def _request(self, address: str) -> scrapy.Request:
-        return scrapy.Request(address, callback=self.parse, errback=self.fail, dont_filter=True)
+        sitemap = address.endswith(".xml")
+        return scrapy.Request(address, callback=self.parse, errback=self.fail, dont_filter=True, meta={"sitemap": sitemap})
 
     def parse(self, response: Response, **known: Any) -> Iterator[Any]:
         """Keep an answer and follow its links."""
@@ -54,11 +87,11 @@ class SiteSpider(scrapy.Spider):
         if self.done >= self.site.max_pages:
             raise scrapy.exceptions.CloseSpider("max_pages")
         final = urldefrag(response.url).url
-        if response.meta.get("redirect_urls"):  # perhaps out of the site or to a page that came already
-            if final in self.seen or not self.site.wants(final):
+        if response.meta.get("redirect_urls"):  # perhaps to a page that came already
+            if final in self.seen:
                 return
             self.seen.add(final)
-        if content_type(header)[0] in (*PAGE_TYPES, "application/pdf"):
+        if self.site.wants(final) and content_type(header)[0] in (*PAGE_TYPES, "application/pdf"):
             headers = [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, values in response.headers.items()
@@ -75,6 +108,9 @@ class SiteSpider(scrapy.Spider):
 
     def fail(self, failure: Any) -> None:
         """Note a page that could not be had; the next run tries it again."""
+        if failure.check(NotOfSiteError):
+            self.elsewhere += 1
+            return
         if failure.check(scrapy.exceptions.IgnoreRequest) is None or "robots" not in str(failure.value).lower():
             self.failed.append(f"{failure.request.url}: {failure.value or type(failure.value).__name__}")
 
@@ -96,7 +132,7 @@ class SiteSpider(scrapy.Spider):
         for target in targets:
             try:
                 found = urldefrag(urljoin(address, target)).url
-                wanted = self.site.wants(found) or (found.endswith(".xml") and "xml" in kind)
+                wanted = self.site.may_request(found, sitemap=found.endswith(".xml") and "xml" in kind)
             except ValueError:  # no address, as "http://[x"
                 continue
             if wanted:

@@ -53,6 +53,9 @@ class Site:
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger answers are broken off and left out."""
 
+    allow_private_addresses: bool = False
+    """Fetch also where the name of a host stands for an address of a private network, of this machine or link-local."""
+
     @model_validator(mode="after")
     def _check(self) -> "Site":
         for pattern in [*self.allow, *self.deny, self.documents]:
@@ -63,13 +66,22 @@ class Site:
         for address in self.start:
             if urlsplit(address).scheme not in ("http", "https"):
                 raise ValueError(f"start: {address!r} is no http address")
-            if not self.wants(address) and not address.endswith(".xml"):
+            if not self.may_request(address, sitemap=address.endswith(".xml")):
                 raise ValueError(f"start: {address} fits none of `allow`, or one of `deny`")
         return self
 
     def wants(self, address: str) -> bool:
-        """Say whether an address is to be fetched."""
-        host = urlsplit(address).netloc
-        if host not in {*self.hosts, *(urlsplit(start).netloc for start in self.start)}:
+        """Say whether an address is to be fetched and kept."""
+        return self.may_request(address, sitemap=False)
+
+    def may_request(self, address: str, *, sitemap: bool) -> bool:
+        """Say whether to make this request; a sitemap need not fit `allow`, since what it lists has to, and is not kept."""
+        if not self.has_host(address) or any(re.search(pattern, address) for pattern in self.deny):
             return False
-        return any(re.search(pattern, address) for pattern in self.allow) and not any(re.search(pattern, address) for pattern in self.deny)
+        return sitemap or any(re.search(pattern, address) for pattern in self.allow)
+
+    def has_host(self, address: str) -> bool:
+        """Say whether an address is one of http(s) and its host one of the site's."""
+        parts = urlsplit(address)
+        hosts = {*self.hosts, *(urlsplit(start).netloc for start in self.start)}
+        return parts.scheme in ("http", "https") and parts.netloc.lower() in {host.lower() for host in hosts}

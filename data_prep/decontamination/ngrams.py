@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.decontamination.items import ItemField
 from data_prep.hashing import stable_hash
-from data_prep.words import UNSPACED, WORD, plain
+from data_prep.words import UNSPACED, WHOLE_WORD, WORD, is_hidden, parts_of, plain
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _REMEMBERED = 1_000_000
@@ -22,27 +22,53 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class WordHasher:
-    """Hashes of the words of texts, with a memory of words."""
+    """Hashes of the words of texts, with a memory of words.
 
-    def __init__(self) -> None:
+    Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the word ("follow-up") or not
+    ("daugh-ter"): the word is read without it if that is one of `words`, or, without these, by the rule of `data_prep.words.searchable`.
+
+    Args:
+        words: hashes of all words of the items that are looked for.
+    """
+
+    def __init__(self, words: Collection[int] | None = None) -> None:
         self._known: dict[str, list[int]] = {}
+        self._words = words
 
     def __call__(self, text: str) -> tuple[Hashes, list[tuple[int, int]]]:
         """Return the hashes of a text's words and where each stands; the text must be in Unicode's normal form C."""
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
-        for found in WORD.finditer(text):
-            for value in self._hash(found[0]):  # a ligature or fraction may give several words
+        for word, start in self._words_of(text):
+            for value in self._hash(word):  # a ligature or fraction may give several words
                 hashes.append(value)
-                spans.append(found.span())
+                spans.append((start, start + len(word)))
         return np.array(hashes, dtype=np.uint64), spans
+
+    def _words_of(self, text: str) -> Iterator[tuple[str, int]]:
+        """Yield the words as they are written, and where each begins."""
+        if not is_hidden(text):
+            for found in WORD.finditer(text):
+                yield found[0], found.start()
+            return
+        for found in WHOLE_WORD.finditer(text):
+            parts = parts_of(found[0])
+            if len(parts) == 1 or self._words is None or self._is_known("".join(part for part, _ in parts)):
+                yield found[0], found.start()
+            else:
+                yield from ((part, found.start() + place) for part, place in parts)
+
+    def _is_known(self, word: str) -> bool:
+        assert self._words is not None
+        return all(value in self._words for value in self._hash(word))
 
     def _hash(self, word: str) -> list[int]:
         known = self._known.get(word)
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain(word))]
+            whole = "".join(part for part, _ in parts_of(word))
+            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain(whole))]
         return known
 
 
@@ -66,16 +92,21 @@ def windows(words: Hashes, length: int) -> Hashes:
 class Index:
     """Sequences of the items, by their length in words.
 
-    `fields` are (file, item, field, words) in order. `grams[length]` is (hashes sorted, start of each in the
-    entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
+    `fields` are (file, item, field, words) in order; `words` are the hashes of all their words, sorted. `grams[length]` is (hashes
+    sorted, start of each in the entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
     """
 
     fields: list[tuple[str, str, str, int]]
     grams: dict[int, tuple[Hashes, np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+    words: Hashes
+
+    def hasher(self) -> WordHasher:
+        """Return what makes the hashes of a document's words."""
+        return WordHasher(frozenset(self.words.tolist()))
 
     def save(self, path: Path) -> None:
         """Write it as one .npz file."""
-        arrays: dict[str, Any] = {"fields": np.array(self.fields, dtype=str).reshape(-1, 4)}
+        arrays: dict[str, Any] = {"fields": np.array(self.fields, dtype=str).reshape(-1, 4), "words": self.words}
         for length, (hashes, starts, entries) in self.grams.items():
             arrays |= {f"hashes{length}": hashes, f"starts{length}": starts, f"entries{length}": entries}
         np.savez(path, **arrays)
@@ -87,7 +118,8 @@ class Index:
             fields = [(a, b, c, int(words)) for a, b, c, words in file["fields"].tolist()]
             lengths = sorted(int(name.removeprefix("hashes")) for name in file.files if name.startswith("hashes"))
             grams = {length: (file[f"hashes{length}"], file[f"starts{length}"], file[f"entries{length}"]) for length in lengths}
-        return cls(fields, grams)
+            words = file["words"]
+        return cls(fields, grams, words)
 
 
 def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_items: int, phrases: Sequence[str]) -> Index:
@@ -98,6 +130,7 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
     different items, and those of which phrases make up more than half, are left out.
     """
     hasher, fields = WordHasher(), []
+    known: set[int] = set()
     found: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     common = [hasher(normal_form(phrase))[0] for phrase in phrases]
     for item in items:
@@ -107,6 +140,7 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
         length = min(round(ngram * factor), len(words))
         if length < round(min_words * factor):
             continue
+        known.update(words.tolist())
         fields.append((item.file, item.item, item.field, len(words)))
         covered = np.concatenate([[0], np.cumsum(_covered(words, common))])
         for place, gram in enumerate(windows(words, length).tolist()):
@@ -119,7 +153,8 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
         counts = [len(kept[gram]) for gram in hashes.tolist()]
         entries = np.array([entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32).reshape(-1, 2)
         grams[length] = (hashes, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), entries)
-    return Index(fields, {length: arrays for length, arrays in grams.items() if len(arrays[0])})
+    kept_grams = {length: arrays for length, arrays in grams.items() if len(arrays[0])}
+    return Index(fields, kept_grams, np.array(sorted(known), dtype=np.uint64))
 
 
 def _covered(words: Hashes, phrases: Sequence[Hashes]) -> np.ndarray[Any, Any]:

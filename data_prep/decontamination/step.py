@@ -12,7 +12,7 @@ from datatrove.data import Document
 from data_prep.corpus_step import PreparedFilter
 from data_prep.decontamination.items import read_items
 from data_prep.decontamination.matches import COMMON_PHRASES, find_matches, read_phrases
-from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form
+from data_prep.decontamination.ngrams import Index, build_index, normal_form
 from galen.atomic import atomic_file
 from galen.errors import DataError
 
@@ -61,7 +61,8 @@ class Decontamination(PreparedFilter):
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents that stay, and write what was found to `matches/<rank>.jsonl`."""
         assert self.folder is not None, "prepare() comes first"
-        self._index, self._hasher = Index.load(self.folder / "index.npz"), WordHasher()
+        self._index = Index.load(self.folder / "index.npz")
+        self._hasher = self._index.hasher()
         with atomic_file(self.folder / f"matches/{rank:05d}.jsonl") as path, path.open("w", encoding="utf-8") as self._log:
             yield from super().run(data, rank, world_size)
 

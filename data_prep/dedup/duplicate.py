@@ -13,14 +13,15 @@ from datatrove.pipeline.base import PipelineStep
 
 from data_prep.corpus_step import KEEP, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
 from data_prep.hashing import stable_hash
+from data_prep.words import searchable
 
 SAME_ID, SAME_TEXT = 1, 2
 ROW = np.dtype([("id", "<u8"), ("text", "<u8")])
 
 
 def normalised(text: str) -> str:
-    """Return the text as duplicates are compared: compatible characters unified, lower case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Return the text as duplicates are compared: searchable, compatible characters unified, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", searchable(text)).casefold().split())
 
 
 def signature(document: Document) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from datatrove.utils.text import TextNormConfig
 
 from data_prep.corpus_step import Array, Context, CorpusStep, VerdictFilter, save_array, save_verdicts
 from data_prep.dedup.clusters import clusters_of
-from data_prep.words import Words
+from data_prep.words import Words, searchable
 from galen.atomic import atomic_file
 
 NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
@@ -45,7 +45,7 @@ class _Signatures(MinhashDedupSignature):
         notes: list[tuple[int, bytes, bool]] = []
         bands: list[Array] = []
         for document in data:
-            shingles = self.get_shingles(document.text)
+            shingles = self.get_shingles(searchable(document.text))
             notes.append((len(document.text), document.id.encode()[:64], bool(shingles.size)))
             if shingles.size:
                 bands.append((np.array(self.get_signature(shingles), dtype=np.uint64) * powers).sum(axis=1, dtype=np.uint64))

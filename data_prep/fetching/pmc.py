@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from data_prep.fetching.record import Record
-from data_prep.fetching.transfer import Transfer
+from data_prep.fetching.transfer import Transfer, public
 from data_prep.hashing import stable_hash
 from galen.atomic import atomic_file
 from galen.errors import DataError
@@ -94,13 +94,13 @@ def _inventory(transfer: Transfer, base: str) -> Iterator[tuple[str, str]]:
             break
         token = more[1]
     if not manifests:
-        raise DataError(f"{base} holds no inventory below {_INVENTORY}; has the service changed? (--base-url)")
+        raise DataError(f"{public(base)} holds no inventory below {_INVENTORY}; has the service changed? (--base-url)")
     manifest = json.loads(transfer.get(f"{base}/{quote(max(manifests))}"))
     columns = [name.strip() for name in manifest["fileSchema"].split(",")]
     for file in manifest["files"]:
         data = transfer.get(f"{base}/{quote(file['key'])}")
         if file.get("MD5checksum") and hashlib.md5(data, usedforsecurity=False).hexdigest() != file["MD5checksum"]:
-            raise DataError(f"{base}/{file['key']}: its MD5 is not the published one; start again")
+            raise DataError(f"{public(base)}/{file['key']}: its MD5 is not the published one; start again")
         for row in csv.reader(io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")):
             record = dict(zip(columns, row, strict=False))
             yield record["Key"], record.get("ETag", "")
@@ -117,7 +117,7 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
         archives: dict[str, tarfile.TarFile] = {}
         for number, version in package.versions:
             name = f"PMC{number}.{version}"
-            meta = json.loads(transfer.get(f"{base}/metadata/{name}.json"))
+            meta = _meta(transfer, f"{base}/metadata/{name}.json")
             group = licence_group(meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True)))
             if group not in counts or not meta.get("xml_url"):
                 continue
@@ -130,7 +130,7 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
             counts[group] += 1
     for group, count in counts.items():
         size = (folder / package.file(group)).stat().st_size if count else 0
-        record.add(package.file(group), bytes=size, url=base, state=package.state, articles=count, checked="md5")
+        record.add(package.file(group), bytes=size, url=public(base), state=package.state, articles=count, checked="md5")
 
 
 def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
@@ -144,12 +144,23 @@ def is_there(package: Package, groups: list[str], folder: Path, record: Record) 
     return True
 
 
+def _meta(transfer: Transfer, url: str) -> dict[str, Any]:
+    """Return what an article's JSON says of it."""
+    try:
+        meta = json.loads(transfer.get(url, most=2**24))
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise DataError(f"{public(url)} holds no JSON object")
+    return meta
+
+
 def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
     """Return an article's XML, checked against the MD5 in its address."""
-    parts = urlsplit(meta["xml_url"])
+    parts = urlsplit(str(meta["xml_url"]))
     expected = re.search(r"\bmd5=([0-9a-fA-F]{32})", parts.query)
     for _ in range(2):
-        data = transfer.get(f"{base}{quote(parts.path)}")
+        data = transfer.get(f"{base}/{quote(parts.path.lstrip('/'))}")
         if expected is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected[1].lower():
             return data
     raise DataError(f"{parts.path[1:]}: its MD5 is not {expected[1] if expected else ''}, twice")

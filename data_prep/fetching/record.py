@@ -17,6 +17,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.path, self.folder = folder / NAME, folder
         self._lock = threading.Lock()
+        self._broken = False
         self.entries: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             text = self.path.read_text(encoding="utf-8")
@@ -26,9 +27,7 @@ class Record:
                 except ValueError:
                     continue
                 self.entries[entry["name"]] = entry
-            if text and not text.endswith("\n"):
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write("\n")
+            self._broken = bool(text) and not text.endswith("\n")
 
     def has(self, item: Item) -> bool:
         """Say whether a file is there as it is published now."""
@@ -43,4 +42,5 @@ class Record:
         with self._lock:
             self.entries[name] = entry
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                file.write("\n" * self._broken + json.dumps(entry, ensure_ascii=False) + "\n")
+            self._broken = False

@@ -5,6 +5,7 @@ import email.utils
 import gzip
 import hashlib
 import os
+import re
 import sys
 import threading
 import time
@@ -13,11 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 
-from galen import __version__
+from galen import __version__, keys
 from galen.errors import DataError
 
 FIRST_WAIT = 1.0
@@ -25,9 +27,27 @@ FIRST_WAIT = 1.0
 ATTEMPTS = 8
 """Attempts in a row that bring nothing before a file is given up."""
 _LONGEST_WAIT = 3600.0
+_LONGEST_NAME = 255 - len("..partial.version")
+"""Bytes of a name in a file system, less what working files add."""
+_LONGEST_PATH = 2000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NO_ADDRESS = (
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    urllib3.exceptions.LocationValueError,
+    UnicodeError,
+)
+"""What is raised for an address that no repetition makes one."""
 _TOLD = 4.0  # seconds; of longer waits the user is told
 _TIMEOUT = (30, 120)  # connect, read: seconds
 _BLOCK = 2**18
+_MARGIN = 2**16
+"""Bytes behind a file's published size before it is given up: what is too long is told as such."""
+LARGEST = 64 * 10**9
+"""Bytes of a file whose size is not published."""
+_MOST_REDIRECTS = 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -46,19 +66,29 @@ class Item:
 
     @property
     def public_url(self) -> str:
-        """The address without its query, which may hold a signature."""
-        return self.url.split("?")[0]
+        """The address as it may be shown."""
+        return public(self.url)
 
 
 class WrongContent(Exception):
     """What came is not what is published."""
 
 
-class Transfer:
-    """Makes requests, at most `per_second` of them and `bytes_per_second` bytes, over all threads."""
+def public(url: str) -> str:
+    """Return an address without its query, which may hold a signature, and without a user's name and password."""
+    scheme, separator, rest = keys.hide(url).split("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
-    def __init__(self, per_second: float = 3.0, bytes_per_second: float | None = None) -> None:
-        self.gap, self.bytes_per_second = 1 / per_second, bytes_per_second
+
+class Transfer:
+    """Makes requests, at most `per_second` of them and `bytes_per_second` bytes, over all threads.
+
+    A file whose size is not published may have `largest` bytes.
+    """
+
+    def __init__(self, per_second: float = 3.0, bytes_per_second: float | None = None, largest: int = LARGEST) -> None:
+        self.gap, self.bytes_per_second, self.largest = 1 / per_second, bytes_per_second, largest
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
         """When set, waits end and no further request is made."""
@@ -66,29 +96,48 @@ class Transfer:
         self._next = self._next_bytes = 0.0
         self._local = threading.local()
 
-    def get(self, url: str, headers: dict[str, str] | None = None) -> bytes:
-        """Return a small resource.
+    def get(self, url: str, headers: dict[str, str] | None = None, most: int = 2**30) -> bytes:
+        """Return a small resource of at most `most` bytes.
 
         Raises:
-            DataError: it cannot be had.
+            DataError: it cannot be had, or is larger.
         """
-        public_url = url.split("?")[0]
+        public_url = public(url)
         for attempt in range(ATTEMPTS):
             try:
                 with self._open(url, headers or {}) as response:
                     if response.status_code == 200:
-                        content = bytes(response.content)
-                        self._count(len(content))
-                        return content
+                        return self._read(response, public_url, most)
                     problem = f"HTTP {response.status_code}"
                     if response.status_code not in _AGAIN:
-                        raise DataError(f"{public_url}: {problem} ({response.reason})")
+                        raise DataError(keys.hide(f"{public_url}: {problem} ({response.reason})"))
                     wait = _asked_wait(response)
             except requests.RequestException as error:
                 problem, wait = type(error).__name__, None
             if attempt + 1 < ATTEMPTS:
                 self._pause(attempt, wait, f"{public_url}: {problem}")
         raise DataError(f"{public_url} cannot be had: {problem}, {ATTEMPTS} times")
+
+    def _read(self, response: requests.Response, name: str, most: int) -> bytes:
+        """Return an answer's content, which is packed only if the server packs what it was asked to send plainly."""
+        content = bytearray()
+        for block in response.raw.stream(_BLOCK, decode_content=False):
+            content += block
+            if len(content) > most:
+                raise DataError(f"{name}: more than {most:,} bytes come, which this cannot have")
+        self._count(len(content))
+        encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+        if encoding == "identity":
+            return bytes(content)
+        if encoding not in ("gzip", "x-gzip"):
+            raise DataError(f"{name}: comes in the encoding {encoding}, which was not asked for")
+        try:
+            plain = zlib.decompressobj(31).decompress(bytes(content), most + 1)
+        except zlib.error as error:
+            raise DataError(f"{name}: it is not whole gzip data ({error})") from None
+        if len(plain) > most:
+            raise DataError(f"{name}: more than {most:,} bytes when unpacked, which this cannot have")
+        return plain
 
     def file(self, item: Item, folder: Path) -> dict[str, Any]:
         """Fetch a file into `folder` and return what is known of it: bytes, checksum, how it was checked.
@@ -98,16 +147,23 @@ class Transfer:
         Raises:
             DataError: it cannot be had, or is twice not what is published.
         """
+        if (problem := trouble_with(item.name)) is not None:
+            raise DataError(f"{item.name[:100]!r}: {problem}")
         target = folder / item.name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{item.name}: cannot make its folder: {error.strerror}") from None
+        if target.is_dir():
+            raise DataError(f"{item.name}: there is a folder of that name")
         partial = target.with_name(f".{target.name}.partial")
         for attempt in (1, 2):
-            self._bring(item, partial)
             try:
+                self._bring(item, partial)
                 result = check(partial, item)
                 break
             except WrongContent as error:
-                partial.unlink()
+                partial.unlink(missing_ok=True)
                 _mark_of(partial).unlink(missing_ok=True)
                 if attempt == 2:
                     raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
@@ -153,7 +209,7 @@ class Transfer:
                 partial.unlink(missing_ok=True)
                 return False
             if status not in (200, 206):
-                raise _Refused(f"HTTP {status} ({response.reason})", status in _AGAIN, _asked_wait(response))
+                raise _Refused(keys.hide(f"HTTP {status} ({response.reason})"), status in _AGAIN, _asked_wait(response))
             if status == 206 and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
                 raise _Refused("a range that was not asked for", True, None)
             version = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -163,6 +219,10 @@ class Transfer:
                 mark.unlink(missing_ok=True)
             length = response.headers.get("Content-Length")
             position = have if status == 206 else 0
+            most = self.largest if item.size is None else item.size + _MARGIN
+            announced = int(length) if length is not None and length.isdecimal() else None
+            if position + (announced or 0) > most:
+                raise WrongContent(_too_long(item, self.largest))
             with partial.open("ab" if status == 206 else "wb") as file:
                 for block in response.raw.stream(_BLOCK, decode_content=False):
                     try:
@@ -171,29 +231,50 @@ class Transfer:
                         raise DataError(f"cannot write {partial}: {error.strerror}") from None
                     position += len(block)
                     self._count(len(block))
+                    if position > most:
+                        raise WrongContent(_too_long(item, self.largest))
                     if self.stopped.is_set():
                         raise DataError(f"{item.name}: stopped")
-        return length is None or position == (have if status == 206 else 0) + int(length)
+        return announced is None or position == (have if status == 206 else 0) + announced
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Yield the answer to a request, when the rate allows it.
+        """Yield the answer to a request, when the rate allows it. Redirects are followed; `headers` hold keys and go to `url`'s own
+        origin alone.
 
         Raises:
-            DataError: the transfer was stopped.
+            DataError: the transfer was stopped, or a redirect leads nowhere.
         """
+        for _ in range(_MOST_REDIRECTS + 1):
+            with self._request(url, headers) as response:
+                further = response.headers.get("Location") if response.is_redirect else None
+                if further is None:
+                    yield response
+                    return
+            target = _joined(url, further)
+            if not target.lower().startswith(("http://", "https://")):
+                raise DataError(f"{public(url)} leads to {public(target)}, which is no http address")
+            if _origin(target) != _origin(url):
+                headers = {name: value for name, value in headers.items() if name in ("Range", "If-Range")}
+            url = target
+        raise DataError(f"{public(url)}: leads from redirect to redirect")
+
+    @contextlib.contextmanager
+    def _request(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next)
             self._next = start + self.gap
         if self.stopped.wait(max(0.0, start - now)):
-            raise DataError(f"{url.split('?')[0]}: stopped")
+            raise DataError(f"{public(url)}: stopped")
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
         agent = {"User-Agent": f"galen/{__version__} (corpus download)", "Accept-Encoding": "identity"}
         try:
-            with self._local.session.get(url, headers=agent | headers, stream=True, timeout=_TIMEOUT) as response:
+            with self._local.session.get(url, headers=agent | headers, stream=True, timeout=_TIMEOUT, allow_redirects=False) as response:
                 yield response
+        except _NO_ADDRESS:
+            raise DataError(f"{public(url)} is no http address") from None
         except urllib3.exceptions.HTTPError as error:  # a body that breaks off, read raw
             raise requests.ConnectionError(str(error)) from error
 
@@ -212,6 +293,42 @@ class Transfer:
         if wait >= _TOLD:
             print(f"{problem}; tried again in {wait:.0f} s", file=sys.stderr)
         self.stopped.wait(wait)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port, to which a key that was sent there may be sent again."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme.lower(), (parts.hostname or ""), parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+    except ValueError:  # no address: told when it is asked
+        return "", "", None
+
+
+def _joined(url: str, further: str) -> str:
+    try:
+        return urljoin(url, further)
+    except ValueError:
+        return further
+
+
+def trouble_with(name: str) -> str | None:
+    """Say why a name that a server gives cannot be that of a file below the output folder; None if it can."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
+        return "it names a file outside its folder"
+    if any(part in ("", ".") or _CONTROL.search(part) for part in parts):
+        return "it is no name of a file"
+    if any(len(part.encode()) > _LONGEST_NAME for part in parts) or len(name.encode()) > _LONGEST_PATH:
+        return "the name is too long"
+    if name == "downloads.jsonl" or any(re.fullmatch(r"\..*\.partial(\.version)?", part) for part in parts):
+        return "this name is the command's own"
+    return None
+
+
+def _too_long(item: Item, largest: int) -> str:
+    if item.size is not None:
+        return f"more than the {item.size:,} bytes come that are published"
+    return f"more than {largest:,} bytes come; is it that large, raise --largest"
 
 
 class _Refused(Exception):

@@ -20,7 +20,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.filters.arabic_stemmer import ArabicStemmer
-from data_prep.words import WORD, count_words, plain
+from data_prep.words import WORD, count_words, plain, searchable
 from galen.errors import UsageError
 
 KEYWORDS = Path(__file__).parents[1] / "keywords"
@@ -82,7 +82,7 @@ class TermMatcher:
         """Return the text as it is searched: stems with a space on either side, or plain characters."""
         if self.substrings:
             return plain(text)
-        return f" {' '.join(map(self._stem, WORD.findall(text)))} "
+        return f" {' '.join(map(self._stem, WORD.findall(searchable(text))))} "
 
     def _stem(self, word: str) -> str:
         stem = self._stems.get(word)

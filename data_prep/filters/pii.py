@@ -1,39 +1,38 @@
-"""E-mail addresses, public IP addresses and telephone numbers replaced."""
+"""E-mail addresses, public IP addresses and telephone numbers replaced.
 
-import re
+This is no de-identification: names, record numbers, dates, postal addresses, national numbers and telephone numbers without a country's
+code stay. Clinical notes need a tool made for that.
+"""
 
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
-_PHONE = re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .\-]?\(?\d{1,4}\)?){2,6}(?!\w)")
+from data_prep.filters.ip_addresses import without_ip_addresses
+from data_prep.filters.phone_numbers import without_phones
 
-
-def without_phones(text: str) -> str:
-    """Return the text with international telephone numbers (a plus sign and 8 to 15 digits) replaced by `[phone]`."""
-
-    def replace(found: re.Match[str]) -> str:
-        return "[phone]" if 8 <= sum(map(str.isdigit, found[0])) <= 15 else found[0]
-
-    return _PHONE.sub(replace, text)
+EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
 
 
 class PiiFormatter(BaseFilter):
-    """Replaces what identifies people, by datatrove's formatter; drops nothing and counts the changed documents."""
+    """Replaces e-mail and IP addresses and telephone numbers; drops nothing and counts the changed documents."""
 
     name = "pii"
 
     def __init__(self, emails: bool, ips: bool, phones: bool) -> None:
         super().__init__()
-        self.phones = phones
-        self.formatter = PIIFormatter(
-            remove_emails=emails, remove_ips=ips, email_replacement="email@example.com", ip_replacement="22.214.171.124"
-        )
+        self.emails, self.ips, self.phones = emails, ips, phones
+        self.formatter = PIIFormatter(remove_emails=True, remove_ips=False, email_replacement=EMAIL)
 
     def filter(self, doc: Document) -> bool:
         """Change one document."""
-        text = self.formatter.format(doc.text)
-        text = without_phones(text) if self.phones else text
+        text = doc.text
+        if self.emails and "@" in text:
+            text = self.formatter.format(text)
+        if self.ips:
+            text = without_ip_addresses(text, IP_ADDRESS)
+        if self.phones:
+            text = without_phones(text)
         if text != doc.text:
             doc.text = text
             self.stat_update("changed_documents")

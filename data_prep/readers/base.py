@@ -27,6 +27,9 @@ from data_prep.readers.xml_tree import TOO_DEEP
 from galen.errors import DataError, one_line
 
 _PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
+NOTED = "noted_"
+"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
+
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
 

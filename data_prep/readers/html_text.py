@@ -13,14 +13,18 @@ import lxml.html
 from lxml import etree
 
 from data_prep.readers.forms import heading, table_rows
-from data_prep.readers.markup import MATHML, clean, math, superscript
-from data_prep.readers.xml_tree import Element, tag_of
+from data_prep.readers.markup import clean, math
+from data_prep.readers.page_encoding import decode_page
+from data_prep.readers.raised import superscript
+from data_prep.readers.word_lists import clean_word, is_word_export
+from data_prep.readers.xml_tree import MATHML, Element, tag_of
 
 _LEFT_OUT = {"script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video", "audio", "canvas", "select",
              "textarea", "input", "object", "head", "dialog", "picture"}  # fmt: skip
 _BLOCKS = {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "li", "table", "pre",
            "form", "blockquote", "figure", "figcaption", "address", "details", "summary", "fieldset", "hr", "body", "caption",
            *(f"h{n}" for n in range(1, 7))}  # fmt: skip
+_BESIDE_CONTENT = _LEFT_OUT | {"a", "header", "footer", "aside", "form"}
 # trafilatura's own names -> HTML
 _NAMES = {
     "item": "li",
@@ -32,6 +36,8 @@ _NAMES = {
     "graphic": "img",
 }
 
+# "&#146;" means the character that windows-1252 has there
+_CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -44,33 +50,22 @@ def content_type(header: str) -> tuple[str, str | None]:
 
 
 def parse(data: bytes, charset: str | None = None) -> Element | None:
-    """Return a page's root element; None when there is nothing in it."""
-    if charset is not None and not _is_known(charset):
-        charset = None
-    if charset is None and not re.search(rb"<meta[^>]+charset", data[:4096], re.IGNORECASE):
-        charset = "utf-8" if _is_utf8(data) else "windows-1252"
-    parser = lxml.html.HTMLParser(encoding=charset, huge_tree=True)
+    """Return a page's root element; None when there is nothing in it.
+
+    Raises:
+        UnknownEncodingError: the bytes are no text.
+    """
+    text = decode_page(data, charset)
+    parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
     try:
-        root = lxml.html.document_fromstring(data, parser=parser)
+        root = lxml.html.document_fromstring(text.encode("utf-8", "surrogatepass"), parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError):
         return None
-    return root if isinstance(root.tag, str) else None
-
-
-def _is_known(charset: str) -> bool:
-    try:
-        lxml.html.HTMLParser(encoding=charset)
-    except LookupError:
-        return False
-    return True
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    if not isinstance(root.tag, str):
+        return None
+    etree.strip_elements(root, etree.Comment, etree.ProcessingInstruction, with_tail=False)  # trafilatura would take their tails along
+    clean_word(root)
+    return root
 
 
 def content_of(root: Element, selector: str = "") -> list[Element]:
@@ -78,6 +73,8 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
     if selector:
         found = root.cssselect(selector)  # type: ignore[attr-defined]
         return [element for element in found if not any(other in found for other in element.iterancestors())]
+    if is_word_export(root):  # nothing stands around its content
+        return list(root.iterfind("body"))
     import trafilatura
 
     extracted: Any = trafilatura.bare_extraction(
@@ -117,7 +114,7 @@ class HtmlText:
 
     def _end(self) -> None:
         """End the paragraph at hand."""
-        text, self._line = clean(self._line), ""
+        text, self._line = clean(self._line).translate(_CONTROLS), ""
         if text:
             self.blocks.append(text)
 
@@ -146,7 +143,7 @@ class HtmlText:
             elif tag == "br":
                 self._line += " "
             elif tag == "sup":
-                self._line += superscript(" ".join(self._captured(self._flow, child)), self._line)
+                self._line += superscript(" ".join(self._captured(self._flow, child)), self._line, child)
             elif tag and tag not in _LEFT_OUT:
                 self._flow(child)
             self._line += child.tail or ""
@@ -201,6 +198,20 @@ class HtmlText:
                 self._end()
             elif tag_of(child) != "caption":
                 self._flow_cells(child)
+
+
+def letters_of(root: Element) -> int:
+    """Return how many letters and digits of a page stand outside of links, menus and what frames the content."""
+    count = 0
+    waiting = [root]
+    while waiting:
+        element = waiting.pop()
+        count += sum(map(str.isalnum, element.text or ""))
+        for child in element:
+            count += sum(map(str.isalnum, child.tail or ""))
+            if tag_of(child) and tag_of(child) not in _BESIDE_CONTENT:
+                waiting.append(child)
+    return count
 
 
 def page_text(root: Element, selector: str = "") -> tuple[str, str]:

@@ -10,13 +10,14 @@ from lxml import etree
 from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
-from data_prep.readers.markup import MATHML, plain_text
+from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, Refused, Why
-from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespace, tag_of
+from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
 _ARTICLES = (".nxml", ".xml")
+_ABOUT_ENVELOPE = {"responseDate", "request", "header", "Header", "about", "resumptionToken"}
 _TEASERS = {"toc", "teaser", "graphical", "web-summary", "key-image", "video"}
 # JATS article types -> MEDLINE publication types, which filters know
 _TYPES = {
@@ -79,26 +80,43 @@ class JatsReader(SourceReader):
         except etree.XMLSyntaxError as error:
             record.position += f", line {error.lineno}"
             raise Refused("broken XML", error.msg) from None
-        _strip_default_namespace(root)
-        articles = [root] if root.tag == "article" else root.findall("article")
-        if not articles:
-            raise Refused("not JATS", f"the root element is <{tag_of(root)}>, not <article>")
+        strip_namespaces(root)
         name = record.position.removeprefix("member ") if record.position.startswith("member ") else filepath
+        articles, others = articles_of(root)
+        for element in others:
+            yield self._other(element, record)
         for number, article in enumerate(articles):
             whole = len(articles) == 1
             position = record.position if whole else f"{record.position}, article {number + 1}"
             yield Record(position, (article, name if whole else f"{name}/{number}"), record.sample)
 
+    def _other(self, element: Element, record: Record) -> Record:
+        """Return what stands in the place of an article and is none: it is counted, too."""
+        if element.find("header[@status='deleted']") is not None:
+            return Record(record.position, (None, ""))
+        parent = element.getparent()
+        if parent is None:
+            why = Why("not JATS", f"the root element is <{tag_of(element)}>, not an <article> with front matter or a body, and holds none")
+            return Record(record.position, sample=record.sample, refused=why)
+        why = Why("not JATS", f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none")
+        return Record(f"{record.position}, line {element.sourceline}", sample=f"<{tag_of(element)}>", refused=why)
+
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of an article."""
         article, name = record.content
+        if article is None:
+            self.stat_update("total", "dropped_deleted record")
+            return
         document = self._document(article, name, filepath)
         self.stat_update("total")
         self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
-        yield document
+        if document.text:
+            yield document
+        else:
+            self.stat_update("dropped_no text")
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
-        known = _metadata(article)
+        known = _metadata(article) | {"title": ""}
         writer = JatsText(article, self.options)
         title_group = article.find("front/article-meta/title-group")
         if title_group is not None:
@@ -183,8 +201,31 @@ def _date(meta: Element) -> str | None:
     return min(dates, key=lambda date: (date[:4], -len(date), date)) if dates else None
 
 
-def _strip_default_namespace(root: Element) -> None:
-    """Take the default namespace off the elements, as newer files have one and older have none."""
-    namespace = root.nsmap.get(None)
-    if namespace and not namespace.startswith(MATHML[1:-1]):
-        strip_namespace(root, namespace)
+def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
+    """Return the articles in a document, through sets and envelopes (OAI-PMH) of any depth, and what stands beside them and is none.
+
+    What tells about an envelope (the dates and headers of OAI-PMH, an issue's metadata) counts as neither.
+    """
+    articles: list[Element] = []
+    others: list[Element] = []
+    waiting = [root]
+    while waiting:
+        element = waiting.pop()
+        tag = tag_of(element)
+        if tag == "article" and _is_jats(element):
+            articles.append(element)
+        elif tag != "article" and next(iter(element.iter("article")), None) is not None:
+            waiting.extend(child for child in reversed(element) if tag_of(child))
+        elif element is root or not _is_about_envelope(element):
+            others.append(element)
+    return articles, others
+
+
+def _is_jats(element: Element) -> bool:
+    """Say whether an `article` is one of JATS: other languages (DocBook, HTML) have an element of that name, too."""
+    return any(tag_of(child) in ("front", "body") for child in element)
+
+
+def _is_about_envelope(element: Element) -> bool:
+    tag = tag_of(element)
+    return tag in _ABOUT_ENVELOPE or tag.endswith("-meta") or (len(element) == 0 and tag.lower() not in ("reply", "error", "record"))

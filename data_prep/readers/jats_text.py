@@ -13,9 +13,11 @@ from typing import Any
 from lxml import etree
 
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
-from data_prep.readers.markup import MATHML, clean, math, superscript
+from data_prep.readers.markup import clean, math
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.xml_tree import HREF, Element, inline_text, tag_of
+from data_prep.readers.raised import raised_text
+from data_prep.readers.tex import tex_formula
+from data_prep.readers.xml_tree import HREF, MATHML, Element, inline_text, tag_of
 
 _FLOATS = {"fig", "fig-group", "table-wrap", "table-wrap-group", "boxed-text", "fn", "fn-group", "supplementary-material",
            "chem-struct-wrap"}  # fmt: skip
@@ -24,7 +26,6 @@ _BLOCKS = {"p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-f
 _LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "private-char", "ref-list",
              "sec-meta", "kwd-group", "processing-meta", "index-term"}  # fmt: skip
 _PRINTED_NOTES = {"fn", "table-fn", "author-notes"}
-_TEX = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
 _PLACE = re.compile("\ue001(\\d+)\ue002")
 
 
@@ -96,7 +97,7 @@ class JatsText:
         elif tag == "def-list":
             self._definitions(element, depth)
         elif tag in ("disp-formula", "chem-struct-wrap"):
-            self._add(self.forms.formula(self._formula(element)))
+            self._display(element)
         elif tag == "table":
             self._add(self._rows(element) if self.options.table_bodies else "")
         elif tag in ("preformat", "code"):
@@ -234,14 +235,14 @@ class JatsText:
             return self._sup(child, before)
         if tag == "break":
             return " "
-        inner = inline_text(child, self._one)
+        inner = inline_text(child, self._one, before)
         return inner if inner.strip() or tag not in ("ext-link", "uri") else child.get(HREF) or ""
 
     def _sup(self, element: Element, before: str) -> str:
-        raised = inline_text(element, self._one)
         kinds = {xref.get("ref-type") for xref in element.iter("xref")}
         if not kinds & ({"bibr"} | _PRINTED_NOTES):
-            return superscript(raised, before)
+            return raised_text(element, self._one, _is_plain_sup, before)
+        raised = inline_text(element, self._one)
         bare = self.options.citations == "marker" or "bibr" not in kinds
         if bare and raised.strip() and any(character.isalnum() for character in raised) and raised.strip()[0] not in "[(":
             raised = f"[{raised.strip()}]"  # "disease12" would be another word
@@ -264,23 +265,41 @@ class JatsText:
 
     def _formula(self, element: Element) -> str:
         """Return TeX where there is some, else MathML as plain characters, else the text; with the formula's number."""
-        label = f" {self.text_of(element.find('label'))}".rstrip()
-        tex = next(iter(element.iter("tex-math")), None)
-        if tex is not None:
-            source = "".join(map(str, tex.itertext()))
-            found = _TEX.search(source)
-            return f"${(found[1] if found else source).strip().strip('$').strip()}${label}"
+        label = self.text_of(element.find("label"))
+        formula = " ".join(filter(None, map(tex_formula, element.iter("tex-math"))))
+        if not formula:
+            formula = self._mathml(element)
+        return " ".join(filter(None, (formula or self._text_without_label(element) or _alternative(element), label)))
+
+    def _display(self, element: Element) -> None:
+        """Write a formula on a line of its own; of one that is only an image its number."""
+        text = self._formula(element)
+        is_number = text == self.text_of(element.find("label"))
+        self._add(text if is_number else self.forms.formula(text))
+
+    def _mathml(self, element: Element) -> str:
+        """Return the first MathML formula of an element as plain characters, with the text around it; "" without one."""
         formula = element if str(element.tag).startswith(MATHML) else next(iter(element.iter(f"{MATHML}math")), None)
-        if formula is None:
-            return " ".join(filter(None, (self._text_without_label(element), label.strip())))
-        around = _text_around(element, formula)
-        return clean(f"{around[0]} {math(formula)} {around[1]}") + label
+        if formula is None or not (text := math(formula).strip()):
+            return ""
+        before, behind = _text_around(element, formula)
+        return clean(f"{before} {text} {behind}")
 
     def _text_without_label(self, element: Element) -> str:
         text = element.text or ""
         for child in element:
             text += ("" if tag_of(child) == "label" else self._one(child, text)) + (child.tail or "")
         return clean(text)
+
+
+def _alternative(element: Element) -> str:
+    """Return what is written for readers who do not see an image."""
+    return " ".join((element.findtext(".//alt-text") or "").split())
+
+
+def _is_plain_sup(element: Element) -> bool:
+    """Say whether an element is a superscript that cites nothing."""
+    return tag_of(element) == "sup" and next(element.iter("xref"), None) is None
 
 
 def _text_around(element: Element, formula: Element) -> tuple[str, str]:

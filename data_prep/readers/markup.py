@@ -2,8 +2,8 @@
 
 The rules, so that a number never changes its value and nothing is lost:
 - bold, italic, underlined: their text.
-- subscript: its text ("CO2", "log10"); superscript: its text ("CD4+", "18F"), but with a caret when it is a number that stands
-  directly behind a letter, a digit or a closing bracket ("10^3", "m^2", "s^-1").
+- subscript: its text ("CO2", "log10"); superscript: its text ("CD4+", "18F"), but with a caret when it is a power ("10^3", "m^2",
+  "s^-1"): data_prep/readers/raised.py.
 - MathML: the same for scripts, a/b for fractions, √(x) for roots, the rest in reading order without layout spaces.
 - entities that were escaped twice ("&amp;lt;") become their character; white space of any kind becomes single spaces.
 """
@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from data_prep.readers.xml_tree import inline_text, tag_of
+from data_prep.readers.raised import JOINED, raised_text, superscript
+from data_prep.readers.xml_tree import MATHML, inline_text, tag_of
 
-_NUMBER = re.compile(r"[-−–+]?\d+([.,/]\d+)?")
 _ESCAPED = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);")
-MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_POWER = re.compile(rf"\s*{JOINED}")
+_SCRIPT = re.compile(r"[-−–+]?[\w.,·/]+")
+_CHARGE = re.compile(r"\d*[-−–+]|\W*")
 
 
 def plain_text(element: etree._Element) -> str:
@@ -28,6 +30,8 @@ def plain_text(element: etree._Element) -> str:
 
 def clean(text: str) -> str:
     """Return text with entities that were escaped twice as characters and with single spaces."""
+    if JOINED in text:
+        text = _POWER.sub("", text)
     return " ".join(_ESCAPED.sub(lambda found: html.unescape(found[0]), text).split())
 
 
@@ -39,14 +43,13 @@ def _one(child: etree._Element, before: str) -> str:
         return ""
     if child.tag.startswith(MATHML):
         return math(child)
-    inner = inline_text(child, _one)
-    return superscript(inner, before) if child.tag == "sup" else inner
+    if child.tag == "sup":
+        return raised_text(child, _one, _is_sup, before)
+    return inline_text(child, _one, before)
 
 
-def superscript(raised: str, before: str) -> str:
-    """Return raised text as it stands behind the text `before`."""
-    is_power = _NUMBER.fullmatch(raised.strip()) and before[-1:] and (before[-1].isalnum() or before[-1] in ")]}")
-    return f"^{raised.strip()}" if is_power else raised
+def _is_sup(element: etree._Element) -> bool:
+    return element.tag == "sup"
 
 
 def math(element: etree._Element) -> str:
@@ -58,9 +61,9 @@ def math(element: etree._Element) -> str:
     if not parts:
         return " " if kind == "mspace" else " ".join((element.text or "").split())
     if kind == "msup" and len(parts) == 2:
-        return parts[0] + superscript(parts[1], parts[0])
+        return parts[0] + _script(parts[1], parts[0])
     if kind == "msubsup" and len(parts) == 3:
-        return parts[0] + parts[1] + superscript(parts[2], parts[0])
+        return parts[0] + parts[1] + _script(parts[2], parts[0])
     if kind == "mfrac" and len(parts) == 2:
         return "/".join(part if part.isalnum() else f"({part})" for part in parts)
     if kind == "msqrt":
@@ -70,6 +73,14 @@ def math(element: etree._Element) -> str:
     if kind == "mfenced":
         return element.get("open", "(") + element.get("separators", ",")[:1].join(parts) + element.get("close", ")")
     return "".join(parts)
+
+
+def _script(raised: str, base: str) -> str:
+    """Return an exponent of a formula: "^2", "^-kt", "^(n + 1)"; charges, primes and stars as they are."""
+    power = superscript(raised, base).removeprefix(JOINED)
+    if power != raised or _CHARGE.fullmatch(raised.strip()):
+        return power
+    return f"^{raised}" if _SCRIPT.fullmatch(raised) else f"^({raised})"
 
 
 def _elements(element: etree._Element) -> Iterator[etree._Element]:

@@ -21,6 +21,13 @@ Selector = Annotated[str, AfterValidator(_check_selector)]
 """A CSS selector; may be empty."""
 
 
+METADATA_KEYS = (
+    "title", "language", "publication_types", "date", "copyright", "licence", "license", "retracted", "source", "url", "pmid", "pmcid",
+    "doi", "corpus_id", "corpusid", "mesh", "article_type", "journal", "citation_count", "full_text", "member",
+)  # fmt: skip
+"""What steps, the mixture and the report read, and where a document comes from."""
+
+
 @dataclass(kw_only=True, config=STRICT)
 class ReaderOptions:
     """Options of readers; a reader ignores those that do not concern its format."""
@@ -42,6 +49,10 @@ class ReaderOptions:
     id_key: str | None = "id"
     """Key of the identifier in them, which must be unique in the whole corpus; null, or a record without one: the file's name with a
     hash of the text."""
+
+    metadata_keys: list[str] = Field(default_factory=lambda: list(METADATA_KEYS))
+    """Keys of JSONL and Parquet records (reader records), also inside their `metadata` or `meta`, that go into the metadata; the others
+    are left out and named at the end. ["*"] takes all: think of what a column may say of a person."""
 
     language: str | None = None
     """Language of documents that state none, as two or three letters."""

@@ -64,7 +64,8 @@ class PdfReader(SourceReader):
             named = ", ".join(str(number + 1) for number in scanned[:20]) + (", …" if len(scanned) > 20 else "")
             detail = f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is installed"
             self.report(filepath, f"{position}, pages {named}", "scanned", detail)
-        text = joined_pages(pages)
+        language = self.options.language
+        text = joined_pages(pages, language if language and len(language) == 2 else None)
         if not text:
             self.stat_update("dropped_scanned, no OCR" if scanned else "dropped_no text")
             return None

@@ -4,11 +4,30 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from data_prep.readers.word_breaks import WordBreaks
+
 _SCANNED_CHARACTERS = 200
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
 # A hyphen at the end of a line, which pdfium writes as U+FFFE or U+0002, and the word behind it.
-_SOFT_BREAK = re.compile(r"[\u00ad\ufffe\x02][ \t]*\n?[ \t]*([^\s]*)")
-_HYPHEN = re.compile(r"(?<=[a-zà-ÿ])-\n([a-zà-ÿ][^\s]*)")
+_BREAK = re.compile(r"(?:[\ufffe\x02][ \t]*\n?|\u00ad[ \t]*\n|(?<=[^\W\d_])[-\u2010][ \t]*\n)[ \t]*(?=(\S*))")
+_SOFT_HYPHEN = "\u00ad"
+_LONGEST_WORD, _LONGEST_EDGE, _PAGE_DIGITS = 80, 300, 3
+_ADDRESS = r"(?:https?|file|ftp)://\S+"
+_DATE = r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}\.? \w+\.? \d{4}|\w+\.? \d{1,2}, \d{4})"
+_CLOCK = r"\d{1,2}[:.h]\d{2}(?::\d{2})?(?:\s?[AaPp]\.?[Mm]\.?)?"
+_OF = r"(?:of|/|von|de|sur|di|van|из|z|av|af)"
+_PAGE_WORD = r"(?:page|seite|página|pagina|pág\.?|p\.|s\.|стр\.?|страница|стор\.?|strona|sida|side)"
+_PAGE = rf"{_PAGE_WORD}\s*\d+(?:\s*{_OF}\s*\d+)?"
+# What browsers and word processors print at the edges of a page, whatever the document
+_PRINTED = re.compile(
+    rf"""\W*(?:{_ADDRESS}(?:\s+\d+\s*{_OF}\s*\d+)?       # address of the page, with its number
+    |{_DATE},?\s+{_CLOCK}(?:\s+\S.*)?                                   # date, time and title
+    |\d+\s*{_OF}\s*\d+|[-–—|]\s*\d+\s*[-–—|]  # "1/1", "- 1 -"
+    |{_PAGE}(?:\s.{{0,40}})?
+    |(?:downloaded|printed|retrieved|accessed|gedruckt|ausgedruckt|heruntergeladen|imprimé|téléchargé|impreso|descargado|stampato|impresso)
+      \b.{{0,120}}(?:\d{{4}}|{_CLOCK}|{_ADDRESS}))\W*""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
 _GOES_ON = re.compile(
     r"[,;(\[–—-]$|\b(?:a|an|the|of|and|or|in|to|for|with|by|on|at|from|that|which|is|are|was|were|de|la|le|et|und|der|die)$"
@@ -33,14 +52,22 @@ def outer_matter(pages: int) -> set[int]:
     return {number for number in range(pages) if not 0.018 * pages + 3 < number < pages - 5}
 
 
-def joined_pages(pages: Sequence[str]) -> str:
-    """Return the text of all pages as paragraphs; a sentence that goes on over a page's end stays whole."""
-    lines = [[line.strip() for line in _cleaned(page).split("\n") if line.strip()] for page in pages]
+def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
+    """Return the text of all pages as paragraphs; a sentence that goes on over a page's end stays whole.
+
+    Args:
+        pages: their text, in order.
+        language: of the text, in two letters; None finds out where it matters.
+    """
+    cleaned = [_cleaned(page) for page in pages]
+    breaks = WordBreaks("\n".join(cleaned), language)
+    lines = [[line.strip() for line in _joined(page, breaks).split("\n") if line.strip()] for page in cleaned]
     heads = _running_heads(lines)
     paragraphs: list[str] = []
     last = ""
     for page in lines:
         kept = [line for number, line in enumerate(page) if not (_edge(number, len(page)) and _shape(line) in heads)]
+        kept = _without_printed(kept)
         lengths = sorted(map(len, kept))
         width = lengths[len(lengths) * 3 // 4] if lengths else 0  # that of a full line, also where a wide title stands above columns
         for line in kept:
@@ -54,15 +81,36 @@ def joined_pages(pages: Sequence[str]) -> str:
 
 def _cleaned(page: str) -> str:
     text = page.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    text = _HYPHEN.sub(_joined, _SOFT_BREAK.sub(_joined, text))
     for ligature, letters in _LIGATURES.items():
         text = text.replace(ligature, letters)
     return text
 
 
-def _joined(found: re.Match[str]) -> str:
-    """Return the second half of a broken word; the hyphen stays before one that has hyphens itself ("state-of-the-art")."""
-    return f"-{found[1]}" if "-" in found[1].strip("-") else found[1]
+def _joined(page: str, breaks: WordBreaks) -> str:
+    """Return a page with the words joined that lines' ends part."""
+
+    def join(found: re.Match[str]) -> str:
+        before = page[max(0, found.start() - _LONGEST_WORD) : found.start()]
+        left = before.split()[-1] if before and not before[-1].isspace() else ""
+        return breaks.separator(left, found[1])
+
+    return _BREAK.sub(join, page).replace(_SOFT_HYPHEN, "")
+
+
+def _without_printed(lines: list[str]) -> list[str]:
+    """Return the lines of a page without those that a program printed above and below the text, two on each side at most."""
+    start, end = 0, len(lines)
+    while start < min(2, end) and _is_printed(lines[start]):
+        start += 1
+    while end > max(start, len(lines) - 2) and _is_printed(lines[end - 1]):
+        end -= 1
+    return lines[start:end]
+
+
+def _is_printed(line: str) -> bool:
+    """Say whether a line at the edge of a page is what browsers and word processors print there."""
+    is_number = line.isdecimal() and len(line) <= _PAGE_DIGITS
+    return is_number or (len(line) <= _LONGEST_EDGE and _PRINTED.fullmatch(line) is not None)
 
 
 def _edge(number: int, lines: int) -> bool:

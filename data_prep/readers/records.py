@@ -6,7 +6,7 @@ from typing import Any
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SAMPLE_BYTES, SourceReader, bounded_lines
+from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
 from data_prep.readers.licence import licence_name
 from data_prep.readers.metadata import in_form
 from data_prep.readers.record import Record, Refused, Why
@@ -16,6 +16,7 @@ from galen.errors import DataError, one_line
 
 _JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))
 _ROWS = 256
+_LONGEST_NAME = 60
 
 
 class JsonReader(SourceReader):
@@ -64,7 +65,10 @@ class JsonReader(SourceReader):
 
 
 class RecordsReader(JsonReader):
-    """Yields a document per record: `text_key`, `id_key` (else a hash of the text); all other fields go into the metadata."""
+    """Yields a document per record: `text_key`, `id_key` (else a hash of the text); of the other fields those of `metadata_keys`.
+
+    A field that is left out is counted as `noted_records with the column <name>, which is left out`.
+    """
 
     name = "records"
     endings = (*_JSON, ".parquet")
@@ -109,12 +113,23 @@ class RecordsReader(JsonReader):
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = _object(record.pop("metadata", None) or record.pop("meta", None))
         # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a document
-        known = {key: value for key, value in {**record, **inner}.items() if key not in ("source", "copies")}
-        if source := record.get("source") or inner.get("source"):
+        fields = self._allowed({**record, **inner})
+        known = {key: value for key, value in fields.items() if key not in ("source", "copies")}
+        if source := fields.get("source") and (record.get("source") or inner.get("source")):
             known["origin"] = source
         known["licence"] = licence_name(_text(known.pop("licence", None)), _text(known.pop("license", None)))
         known = in_form(known)
         return self.document(text, str(identifier) if identifier not in (None, "") else self.content_id(filepath, text), filepath, **known)
+
+    def _allowed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that go into the metadata, and count the others."""
+        allowed = self.options.metadata_keys
+        if "*" in allowed:
+            return fields
+        for key in fields:
+            if key not in allowed:
+                self.stat_update(f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out (options.metadata_keys)")
+        return {key: value for key, value in fields.items() if key in allowed}
 
 
 def _rows_of(batch: Any) -> Iterable[Any]:

@@ -12,6 +12,8 @@ from data_prep.readers.licence import licence_name
 from data_prep.readers.records import JsonReader
 from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
 
+_FULL_TEXT = {"content", "body", "pdf_parse", "grobid_parse", "latex_parse"}
+
 
 class S2orcReader(JsonReader):
     """Yields a document per record: title, then abstract and body with Markdown headers.
@@ -24,18 +26,20 @@ class S2orcReader(JsonReader):
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
         known = _metadata(record)
-        if isinstance(content := record.get("content") or record.get("body"), dict):
+        content = record.get("content") or record.get("body")
+        if isinstance(content, dict):
             if not content.get("text"):
                 return None
-            references = record.get("bibliography")
-            text = AnnotatedText(content, self.options, references if isinstance(references, dict) else None)
+            text = AnnotatedText(content, self.options, _object(record.get("bibliography")))
             known["title"] = known["title"] or text.title()
             blocks = text.blocks()
             known["full_text"] = bool(blocks)
         else:
-            inner = (record.get(name) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
+            inner = (_object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
             parsed = record if "body_text" in record else next(filter(None, inner), {})
             if "body_text" not in parsed:
+                if content is None and not _FULL_TEXT.isdisjoint(record):
+                    return None  # the key is there, without a text
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, Forms(self.options))
             known["full_text"] = bool(parsed["body_text"])
@@ -47,9 +51,10 @@ class S2orcReader(JsonReader):
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
-    stated: dict[str, Any] = record.get("metadata") if isinstance(record.get("metadata"), dict) else {}  # type: ignore[assignment]
-    access = record.get("openaccessinfo") or record.get("content", {}).get("source", {}).get("oainfo") or {}
-    given = record.get("externalids") or access.get("externalids") or {}
+    stated = _object(record.get("metadata"))
+    source = _object(_object(record.get("content")).get("source"))
+    access = _object(record.get("openaccessinfo")) or _object(source.get("oainfo"))
+    given = _object(record.get("externalids")) or _object(access.get("externalids"))
     ids = {str(key).lower(): str(value) for key, value in given.items() if value}
     pmcid = ids.get("pubmedcentral") or ids.get("pmcid") or stated.get("pmcid") or record.get("pmc_id") or ""
     return {
@@ -59,41 +64,57 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
         "doi": str(ids.get("doi") or stated.get("doi") or record.get("doi") or ""),
         "title": " ".join(str(record.get("title") or stated.get("title") or "").split()),
         "date": str(record.get("publicationdate") or record.get("year") or stated.get("year") or "") or None,
-        "licence": licence_name(access.get("license")),
+        "licence": licence_name(str(access.get("license") or "")),
     }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a value that is an object; {} for null and anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; [] for null and anything else."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) -> list[str]:
     """Return the blocks of the older form: paragraphs with spans for citations and for references to figures and tables."""
-    works = {name: _work(entry) for name, entry in (parsed.get("bib_entries") or {}).items()}
-    floats = dict(parsed.get("ref_entries") or {})
+    works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
+    floats = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
     waiting, blocks, section = dict(floats), [], None
     abstract = parsed.get("abstract") or record.get("abstract") or []
     if isinstance(abstract, str):
         abstract = [{"text": abstract}] if abstract else []
-    for part, name in [(part, "Abstract") for part in abstract] + [(part, part.get("section") or "") for part in parsed["body_text"]]:
+    parts = [(part, "Abstract") for part in _objects(abstract)]
+    parts += [(part, part.get("section") or "") for part in _objects(parsed["body_text"])]
+    for part, name in parts:
         number = part.get("sec_num") or ""
         if (number, name) != section:
             section = (number, name)
             depth = len(str(number).rstrip(".").split(".")) if number else 1
             blocks.append(heading(depth, f"{number} {name}".strip() if name else ""))
         blocks.append(_with_spans(part, works, floats, forms))
-        for span in part.get("ref_spans") or []:
-            if (entry := waiting.pop(span.get("ref_id"), None)) is not None:
+        for span in _objects(part.get("ref_spans")):
+            if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:
                 blocks.append(_floating(entry, forms))
     blocks += [_floating(entry, forms) for entry in waiting.values()]
     return [block for block in blocks if block]
 
 
 def _with_spans(part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms) -> str:
-    text, spans = part["text"], []
-    for span in part.get("cite_spans") or []:
+    text, spans = str(part.get("text") or ""), []
+    for span in filter(_is_placed, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
         spans.append((span["start"], span["end"], forms.citation(text[span["start"] : span["end"]], [work] if work else [])))
-    for span in part.get("ref_spans") or []:
-        caption = (floats.get(span.get("ref_id")) or {}).get("text") or ""
+    for span in filter(_is_placed, _objects(part.get("ref_spans"))):
+        caption = _object(floats.get(str(span.get("ref_id")))).get("text") or ""
         spans.append((span["start"], span["end"], forms.reference(text[span["start"] : span["end"]], caption)))
     return tidy(" ".join(replaced(text, spans).split()))
+
+
+def _is_placed(span: dict[str, Any]) -> bool:
+    return isinstance(span.get("start"), int) and isinstance(span.get("end"), int)
 
 
 def _floating(entry: dict[str, Any], forms: Forms) -> str:
@@ -103,7 +124,8 @@ def _floating(entry: dict[str, Any], forms: Forms) -> str:
     return forms.floating(kind, label, " ".join(str(entry.get("text") or "").split()))
 
 
-def _work(entry: dict[str, Any]) -> tuple[str, str]:
+def _work(entry: Any) -> tuple[str, str]:
+    entry = _object(entry)
     authors = entry.get("authors") or []
-    first = authors[0] if authors else {}
+    first = (authors[0] if authors and isinstance(authors, list) else authors) or {}
     return " ".join(str(entry.get("title") or "").split()), str(first.get("last") or "") if isinstance(first, dict) else str(first)

@@ -1,12 +1,13 @@
 """Text with stand-off annotations, as S2ORC has it: spans of the text say what is a header, a citation, a figure, an author.
 
-An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets count characters; where one lies behind
-the last character they are taken for bytes of UTF-8.
+An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets count characters, UTF-16 units or bytes
+of UTF-8: that is taken in which all annotations lie inside the text and the fewest begin or end inside a word. Names of annotations may
+have underscores.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from data_prep.readers.forms import Forms, heading, tidy
@@ -57,8 +58,8 @@ class AnnotatedText:
         return " ".join(map(self._at, inner))
 
     def blocks(self) -> list[str]:
-        """Return abstract and body as Markdown blocks; what stands before both is left out."""
-        starts = [span.start for span in self._of("abstract", "sectionheader")]
+        """Return abstract and body as Markdown blocks; what stands before them is left out."""
+        starts = [span.start for span in self._of("abstract", "sectionheader", "paragraph")]
         begin = min(starts) if starts else max((span.end for span in self._of("title")), default=0)
         changes = [(span.start, span.end, "\n\n") for span in self._of(*_LEFT_OUT)]
         changes += [
@@ -103,27 +104,62 @@ def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0)
 
 def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:
     """Return text and spans, all offsets in characters."""
-    text: str = content["text"]
-    spans: dict[str, list[Span]] = {}
-    for name, value in (content.get("annotations") or {}).items():
-        entries = json.loads(value) if isinstance(value, str) else value
-        spans[name] = [Span(int(entry["start"]), int(entry["end"]), entry.get("attributes") or {}) for entry in entries or []]
-    if any(span.end > len(text) for found in spans.values() for span in found):
-        data = text.encode()
-        if any(span.end > len(data) for found in spans.values() for span in found):
-            raise ValueError("an annotation ends behind the text")
-        places = _characters(data)
-        spans = {name: [Span(places[span.start], places[span.end], span.attributes) for span in found] for name, found in spans.items()}
-    return text, spans
+    text = str(content.get("text") or "")
+    annotations = content.get("annotations")
+    named = annotations.items() if isinstance(annotations, dict) else ()
+    spans = {str(name).replace("_", ""): _spans(value) for name, value in named}
+    if text.isascii():
+        readings = [spans]
+    else:
+        units = (range(len(text) + 1), _characters(text, "utf-16-le", 2), _characters(text, "utf-8", 1))
+        readings = [_placed(spans, places) for places in units if _fits(spans, len(places) - 1)]
+    readings = [reading for reading in readings if _fits(reading, len(text))]
+    if not readings:
+        raise ValueError("an annotation ends behind the text")
+    return text, min(readings, key=lambda reading: _cut_words(text, reading)) if len(readings) > 1 else readings[0]
 
 
-def _characters(data: bytes) -> list[int]:
-    """Return for each byte offset, and the end, which character it is in or before."""
-    places, character = [], -1
-    for byte in data:
-        character += byte & 0xC0 != 0x80
-        places.append(character)
-    return [*places, character + 1]
+def _spans(value: Any) -> list[Span]:
+    """Return the annotations of one kind; one without a place in the text is left out."""
+    entries = json.loads(value) if isinstance(value, str) and value.strip() else value
+    spans = []
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict) or entry.get("start") is None or entry.get("end") is None:
+            continue
+        start, end = int(entry["start"]), int(entry["end"])
+        attributes = entry.get("attributes")
+        if 0 <= start <= end:
+            spans.append(Span(start, end, attributes if isinstance(attributes, dict) else {}))
+    return spans
+
+
+def _fits(spans: dict[str, list[Span]], length: int) -> bool:
+    return all(span.end <= length for found in spans.values() for span in found)
+
+
+def _placed(spans: dict[str, list[Span]], places: Sequence[int]) -> dict[str, list[Span]]:
+    """Return the spans with offsets in characters; `places` has the character for each offset."""
+    return {name: [Span(places[span.start], places[span.end], span.attributes) for span in found] for name, found in spans.items()}
+
+
+def _characters(text: str, encoding: str, size: int) -> list[int]:
+    """Return for each offset in units of `size` bytes of an encoding, and for the end, which character it is in or before."""
+    places: list[int] = []
+    for number, character in enumerate(text):
+        places += [number] * (len(character.encode(encoding, "surrogatepass")) // size)
+    return [*places, len(text)]
+
+
+def _cut_words(text: str, spans: dict[str, list[Span]]) -> int:
+    """Return how many spans begin or end inside a word or with white space."""
+    wrong = 0
+    for found in spans.values():
+        for span in found:
+            begins, ends = text[span.start : span.start + 1], text[max(span.end - 1, span.start) : span.end]
+            wrong += begins.isspace() or ends.isspace()
+            wrong += begins.isalnum() and text[max(span.start - 1, 0) : span.start].isalnum()
+            wrong += ends.isalnum() and text[span.end : span.end + 1].isalnum()
+    return wrong
 
 
 def _work(text: str, spans: dict[str, list[Span]], entry: Span) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """TEI as GROBID makes it from PDF (https://grobid.readthedocs.io/en/latest/TEI-encoding-of-results/) to Markdown: title, abstract, body."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,18 @@ from lxml import etree
 from data_prep.readers.base import SourceReader
 from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.licence import licence_name
-from data_prep.readers.markup import clean, superscript
+from data_prep.readers.markup import clean
+from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused
-from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespace, tag_of
+from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespaces, tag_of
+from data_prep.words import UNSPACED_RANGES
 
-_TEI = "{http://www.tei-c.org/ns/1.0}"
+_APART = {"s", "p", "div", "ab", "head", "item", "label", "list", "note", "row", "cell", "quote", "l", "lg", "figDesc"}
+"""Elements whose text is no part of the word before or behind them, also where they touch."""
+
+_WIDE = re.compile(f"[{UNSPACED_RANGES}\u3000-\u303f\uff00-\uffef]")
+"""Characters of scripts that put no space between sentences."""
+
 _ID = "{http://www.w3.org/XML/1998/namespace}id"
 
 
@@ -38,9 +46,9 @@ class TeiReader(SourceReader):
         except etree.XMLSyntaxError as error:
             record.position = f"line {error.lineno}"
             raise Refused("broken XML", error.msg) from None
-        if root.tag != f"{_TEI}TEI":
+        if tag_of(root) != "TEI":
             raise Refused("not TEI", f"the root element is <{tag_of(root)}>, not <TEI>")
-        strip_namespace(root, _TEI[1:-1])
+        strip_namespaces(root)
         document = self._document(root, record.content, filepath)
         self.stat_update("total")
         yield document
@@ -69,6 +77,8 @@ class TeiText:
     def __init__(self, root: Element, forms: Forms) -> None:
         self.forms = forms
         self.blocks: list[str] = []
+        self.works: dict[str, tuple[str, str]] = {}
+        self.captions: dict[str, str] = {}  # a caption may refer to another figure
         self.works = {str(entry.get(_ID)): self._work(entry) for entry in root.iter("biblStruct") if entry.get(_ID)}
         self.captions = {
             str(figure.get(_ID)): self.line(figure.find("figDesc")) or self.line(figure.find("head"))
@@ -82,8 +92,10 @@ class TeiText:
 
     def write(self, element: Element, depth: int) -> None:
         """Add the blocks of an element's children; `depth` counts the divisions around them."""
+        self._add(clean(element.text or ""))
         for child in element:
             self._block(child, depth)
+            self._add(clean(child.tail or ""))
 
     def _block(self, element: Element, depth: int) -> None:
         tag = tag_of(element)
@@ -140,16 +152,20 @@ class TeiText:
         tag = tag_of(child)
         if not tag or tag == "graphic":
             return ""
-        inner = inline_text(child, self._one)
+        if tag == "lb":
+            return "" if child.get("break") == "no" else " "
+        if _is_raised(child):
+            return raised_text(child, self._one, _is_raised, before)
+        inner = inline_text(child, self._one, before)
+        if tag in _APART:
+            return _apart(inner, before, child.tail or "")
         if tag == "ref":
             target = (child.get("target") or "").removeprefix("#")
             if child.get("type") == "bibr":
                 return self.forms.citation(inner, [self.works[target]] if target in self.works else [])
             if child.get("type") in ("figure", "table"):
                 return self.forms.reference(inner, self.captions.get(target, ""))
-        if tag == "hi" and child.get("rend") == "superscript":
-            return superscript(inner, before)
-        return " " if tag == "lb" else inner
+        return inner
 
     def _work(self, entry: Element) -> tuple[str, str]:
         title = entry.find("analytic/title")
@@ -157,6 +173,20 @@ class TeiText:
             title = entry.find("monogr/title")
         name = next((found.text or "" for found in entry.iter("surname")), "")
         return self.line(title), " ".join(name.split())
+
+
+def _is_raised(element: Element) -> bool:
+    return tag_of(element) == "hi" and (element.get("rend") or "").lower() in ("superscript", "sup", "super")
+
+
+def _apart(inner: str, before: str, behind: str) -> str:
+    """Return a text with a space on each side on which it would touch a word of a script that has spaces."""
+    first, last = inner[:1], inner[-1:]
+    if before[-1:].strip() and first.strip() and not (_WIDE.match(before[-1]) or _WIDE.match(first)):
+        inner = f" {inner}"
+    if behind[:1].isalnum() and last.strip() and not (_WIDE.match(last) or _WIDE.match(behind)):
+        inner += " "
+    return inner
 
 
 def _metadata(root: Element) -> dict[str, Any]:

@@ -4,11 +4,19 @@ from collections.abc import Iterator
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader
-from data_prep.readers.html_text import page_text, parse
+from data_prep.readers.base import NOTED, SourceReader
+from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.licence import licence_name
-from data_prep.readers.record import Record
+from data_prep.readers.page_encoding import UnknownEncodingError
+from data_prep.readers.record import Record, Refused
 from data_prep.readers.xml_tree import LANGUAGE
+
+_DAMAGED_SHARE = 0.001
+"""Replacement characters in the text above which a page is put aside; one with fewer is kept and named."""
+
+_KEPT_SHARE = 0.5
+_LONG = 500
+"""Letters and digits of a page from which on the share that is kept is looked at."""
 
 
 class HtmlReader(SourceReader):
@@ -38,15 +46,29 @@ def page_document(
     reader: SourceReader, data: bytes, filepath: str, identifier: str, selector: str, charset: str | None = None, url: str = ""
 ) -> Document | None:
     """Return a page's document, counted as read; None, counted as dropped, without content."""
-    root = parse(data, charset)
+    position = f"page {url or identifier}"
+    try:
+        root = parse(data, charset)
+    except UnknownEncodingError as error:
+        raise Refused("unknown encoding", str(error)) from None
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
+    written = 0 if selector else letters_of(root)
     title, text = page_text(root, selector)
+    damaged = text.count("\ufffd")
+    if damaged > _DAMAGED_SHARE * len(text):
+        raise Refused("damaged text", f"{damaged:,} replacement characters for what was lost before")
     reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
         return None
+    if damaged:
+        _note(reader, filepath, position, "pages with replacement characters", f"{damaged:,} replacement characters")
+    kept = sum(map(str.isalnum, text))
+    if written >= _LONG and kept < _KEPT_SHARE * written:
+        detail = f"{kept:,} of the {written:,} letters and digits outside of links and menus are kept; options.content names the content"
+        _note(reader, filepath, position, "pages of which less than half is kept", detail)
     language = root.get("lang") or root.get(LANGUAGE)
     links = [link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()]
     canonical = next((link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None)
@@ -59,3 +81,9 @@ def page_document(
         licence=licence_name(*(link.get("href") for link in links)),
         url=url or canonical,
     )
+
+
+def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
+    """Count a page that is read, but not as it should be, and name it among what could not be read."""
+    reader.stat_update(f"{NOTED}{reason}")
+    reader.report(filepath, position, reason, detail)

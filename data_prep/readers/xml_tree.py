@@ -8,7 +8,11 @@ Element = etree._Element
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 TOO_DEEP = ("too deep", "elements are nested hundreds of levels deep")
 """Reason and detail of the quarantine for a document on which walking through the tree ends with a `RecursionError`."""
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
 HREF = "{http://www.w3.org/1999/xlink}href"
+
+_CONTEXT = 40
+"""Characters of the surrounding text that decide how a child is written."""
 
 
 def parse_xml(data: bytes) -> Element:
@@ -20,10 +24,25 @@ def parse_xml(data: bytes) -> Element:
     return etree.fromstring(data, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True))
 
 
-def strip_namespace(root: Element, namespace: str) -> None:
-    """Take a namespace off the names of all elements that have it."""
-    for element in root.iter(f"{{{namespace}}}*"):
-        element.tag = tag_of(element)
+def strip_namespaces(root: Element) -> None:
+    """Take the namespaces off the names of all elements, declared as a default or by a prefix, but keep MathML's.
+
+    A formula is recognised by its namespace: a `math` without one, or with an outdated one, gets MathML's.
+    """
+    for element in root.iter("{*}*"):
+        tag: str = element.tag
+        if tag.startswith(MATHML):
+            continue
+        name = tag.rpartition("}")[2]
+        if name == "math":
+            _name_mathml(element)
+        elif name != tag:
+            element.tag = name
+
+
+def _name_mathml(formula: Element) -> None:
+    for element in formula.iter("{*}*"):
+        element.tag = MATHML + tag_of(element)
 
 
 def tag_of(element: Element) -> str:
@@ -34,9 +53,32 @@ def tag_of(element: Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def inline_text(element: Element, one: Callable[[Element, str], str]) -> str:
-    """Return the text of an element on which `one` decides for each child, given the child and the text before it."""
-    text = element.text or ""
+def inline_text(element: Element, one: Callable[[Element, str], str], before: str = "") -> str:
+    """Return the text of an element on which `one` decides for each child, given the child and the text before it.
+
+    Args:
+        element: the element.
+        one: says what is written for a child.
+        before: the text before the element, which a child at its beginning stands behind.
+    """
+    context = before[-_CONTEXT:]
+    text = context + (element.text or "")
     for child in element:
         text += one(child, text) + (child.tail or "")
-    return text
+    return text[len(context) :]
+
+
+def text_after(element: Element) -> str:
+    """Return how the text that follows an element begins, also where it stands in another element; "" at the end."""
+    node: Element | None = element
+    while node is not None:
+        if node.tail:
+            return node.tail[:_CONTEXT]
+        if (following := node.getnext()) is not None:
+            text = "".join(str(part) for part in following.itertext())
+            if text:
+                return text[:_CONTEXT]
+            node = following
+        else:
+            node = node.getparent()
+    return ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import inputs
 import stages
 
-from galen import cli
+from galen import cli, lock
 from galen.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     given = {f"fetch-{name}" for name in ("medline", "model") if getattr(options, name) is not None}
     chosen = [stage for stage in stages.load(LIST, places, conditions) if stage.name not in given]
     print(f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in {ROOT}, after: . .venv/bin/activate")
-    stages.run(chosen, ROOT, work)
+    with lock.hold(ROOT / work):
+        stages.run(chosen, ROOT, work)
     print("These models are for research, not for medical advice.")
     print(f"Report: {ROOT / work / 'report.html'}")
 

@@ -17,9 +17,10 @@ _FOREIGN = ("quantization_config", "_name_or_path", "_model_name_or_path", "tran
 def gguf_to_hf(gguf: Path, output: Path) -> None:
     """De-quantise `gguf` to float32 and save model and tokenizer to the new folder `output`, with a manifest."""
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     _restore_digits(tokenizer, gguf)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    options = {"gguf_file": gguf.name, "dtype": torch.float32, "trust_remote_code": False}
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **options)
     fields = {name: value for name, value in loaded.config.to_dict().items() if name not in _FOREIGN}
     fields["rms_norm_eps"] = float(str(np.float32(fields["rms_norm_eps"])))  # 1e-05, stored as 9.999999747378752e-06
     # A model loaded from GGUF counts as quantized and refuses to be saved, so its weights move to a plain one.

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import Metadata
 
 from checkpoints_convert import describe, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron
+from galen import manifest
 from galen.errors import DataError
 from megatron_ext import safe_pickle
 
@@ -105,6 +106,7 @@ def test_metadata_of_its_megatron_core(tmp_path, nemo, llama, monkeypatch):
     theirs = MCoreMetadata(**vars(written))
     theirs.mcore_data = {"module.decoder.layers.mlp.linear_fc1.weight": {"nd_reformulated_orig_global_shape": (4, 192, 64)}}
     path.write_bytes(pickle.dumps(theirs))
+    (tmp_path / "nemo" / manifest.NAME).unlink()  # NeMo writes none
     monkeypatch.undo()
     assert same_weights(llama, from_nemo(tmp_path / "nemo", tmp_path))
 

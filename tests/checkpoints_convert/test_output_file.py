@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from checkpoints_convert import output_file
 from checkpoints_convert.output_file import OutputFile
 from galen.errors import DataError
 from megatron_ext.torch_dist import write_entry
@@ -46,8 +47,18 @@ def test_a_file_system_without_direct_writing(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"a" * (BLOCK + 1)
 
 
-def test_a_full_disk(tmp_path):
-    (tmp_path / "full").symlink_to("/dev/full")
+def test_a_link_is_replaced_not_followed(tmp_path):
+    (tmp_path / "other").write_text("not ours")
+    (tmp_path / "file").symlink_to(tmp_path / "other")
+    output = OutputFile(tmp_path / "file")
+    output.write(b"ours")
+    output.close()
+    assert (tmp_path / "other").read_text() == "not ours"
+    assert (tmp_path / "file").read_bytes() == b"ours"
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_file, "_open", lambda _: os.open("/dev/full", os.O_WRONLY))
     output = OutputFile(tmp_path / "full")
     with pytest.raises(DataError, match=r"cannot write .*full: No space left on device; .* it goes on"):
         write_entry(output, "full", "key", (3 * BLOCK,), (0,), torch.zeros(3 * BLOCK, dtype=torch.uint8))

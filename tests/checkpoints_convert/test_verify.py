@@ -176,3 +176,19 @@ def test_another_configuration_is_named(model, checkpoint, tmp_path, capsys):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     assert verify.main(["--hf", str(tmp_path / "hf"), "--megatron", str(checkpoint), "--weights-only"]) == 1
     assert "layernorm_epsilon is 0.0001 there and 1e-06 here" in capsys.readouterr().out
+
+
+def test_a_tied_tensor_that_is_stored_may_hold_what_is_no_number(tmp_path, make_model, capsys):
+    """NaN is not equal to itself; its bits are."""
+    model = tmp_path / "model"
+    shutil.copytree(make_model("llama-3.2"), model)
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.embed_tokens.weight"][3, :5] = float("nan")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, model / "model.safetensors")
+    hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "megatron")])
+    assert verify.main(["--hf", str(model), "--megatron", str(tmp_path / "megatron"), "--weights-only"]) == 0
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["lm_head.weight"][3, 0] = 1.0
+    save_file(tensors, model / "model.safetensors")
+    with pytest.raises(DataError, match="the file holds a different tensor"):
+        hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "other")])

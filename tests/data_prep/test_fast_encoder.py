@@ -1,4 +1,6 @@
 import json
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,98 @@ def test_size_of_a_vocabulary_with_gaps(tmp_path):
     model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 7}, "merges": ["a b"]}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
     assert load_tokenizer(tmp_path).vocab_size == 8
+
+
+NUMERALS = [
+    "a  5 b",
+    "12,345.67  8",
+    "m² x10⁻³ ½½ ¼",
+    "Ⅻ 肺炎3日",
+    "٣٤ 5",
+    "5's 5 's",
+    "3\n\n 4\t5",
+    "a\u037850 \U0001ccf0",
+    "½",
+    "é7é",
+    "<|end|>7<|end|>",
+]
+
+
+@pytest.fixture(scope="module", params=["all bytes", "bytes of its text"])
+def isolating(request, tmp_path_factory):
+    """A byte-level tokenizer that takes each digit by itself, as SmolLM2's; the true one lacks bytes too."""
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence(steps), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if request.param == "all bytes" else []
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([*NUMERALS, "0123456789", "the  patient was treated with 5 mg/m² of the drug é 肺炎"] * 9, trainer)
+    path = tmp_path_factory.mktemp("isolating") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return load_tokenizer(path)
+
+
+def assert_same_ids(tokenizer, texts):
+    engine, why = choose_engine(tokenizer, [])
+    assert (engine.name, why) == ("gigatoken", None)
+    for text, ids, wanted in zip(texts, engine.encode(texts), tokenizer.encode(texts), strict=True):
+        assert ids.tolist() == wanted, repr(text)
+
+
+def test_digits_by_themselves(isolating):
+    draw = random.Random(5)
+    pieces = [*"ab  cdE0123456789.,'\n\t", "'s", "²", "½", "Ⅻ", "٣", "α", "é", "肺", "🙂", "\u200b", "<|end|>", "\u0378", "\U0001ccf0"]
+    mixed = ["".join(draw.choices(pieces, k=draw.randint(0, 40))) for _ in range(3000)]
+    assert_same_ids(isolating, [*NUMERALS, *mixed])
+
+
+def test_digits_by_themselves_in_all_of_unicode(isolating):
+    """Each character stands between letters, blanks and digits once."""
+    known = [chr(number) for number in range(0x110000) if not 0xD800 <= number < 0xE000 and number % 7 == 0]
+    assert_same_ids(
+        isolating, ["".join(f"{char}{'a 1'[n % 3]}" for n, char in enumerate(known[at : at + 400])) for at in range(0, len(known), 400)]
+    )
+
+
+def test_the_demos_model_takes_the_fast_way():
+    folder = Path(os.environ.get("GALEN_CACHE", Path.home() / ".cache" / "galen")) / "SmolLM2-135M-Instruct"
+    if not folder.is_dir():
+        pytest.skip("`python examples/demo/inputs.py --only model` brings the demo's model")
+    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parents[2] / "docs").glob("*.md")))
+    assert_same_ids(load_tokenizer(folder), [*NUMERALS, *(text[at : at + 500] for at in range(0, len(text), 500))])
+
+
+@pytest.mark.parametrize(
+    ("eos", "base", "said"),
+    [
+        ("<|im_end|>", "<|endoftext|>", "base models of this family end a document with '<|endoftext|>': --eod-token '<|endoftext|>'"),
+        ("<|eot_id|>", "<|end_of_text|>", "end a document with '<|end_of_text|>'"),
+        ("<end_of_turn>", "<eos>", "end a document with '<eos>'"),
+        ("<|im_end|>", "", "--eod-token chooses another one"),
+        ("<|endoftext|>", "<|im_end|>", None),
+        ("</s>", "", None),
+    ],
+)
+def test_the_end_of_a_turn_is_not_taken_silently(tmp_path, capsys, eos, base, said):
+    from tokenizers import models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens([token for token in (eos, base) if token])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
+    source = write_lines(tmp_path / "a.jsonl", [{"text": "the"}])
+    run(tmp_path, [source], tmp_path / "p", "--append-eod", "--engine", "reference")
+    told = capsys.readouterr().err
+    assert sequences(tmp_path / "p_text_document")[0] == [[0, 2]], "the token is the same as ever"
+    if said is None:
+        assert "warning" not in told
+    else:
+        assert f"--append-eod takes {eos!r}" in told
+        assert said in told
+    if base:
+        run(tmp_path, [source], tmp_path / "q", "--append-eod", "--engine", "reference", "--eod-token", base)
+        assert sequences(tmp_path / "q_text_document")[0] == [[0, 3]]
+        assert "warning" not in capsys.readouterr().err

@@ -191,3 +191,119 @@ def test_a_title_alone_and_entities(tmp_path):
     assert document.text.endswith("α")
     assert document.id.startswith("a.nxml:")
     assert document.metadata["full_text"] is False
+
+
+JATS = "https://jats.nlm.nih.gov/ns/archiving/1.3/"
+OAI = "http://www.openarchives.org/OAI/2.0/"
+DEFAULT = f'xmlns="{JATS}"'
+NO_NAMESPACE = 'xmlns=""'
+
+
+def small_article(number, attributes="", prefix=""):
+    text = (
+        f'<p:article {attributes}><p:front><p:article-meta><p:article-id pub-id-type="pmcid">PMC{number}</p:article-id>'
+        "</p:article-meta></p:front>"
+        f"<p:body><p:p>Text of {number}.</p:p></p:body></p:article>"
+    )
+    return text.replace("p:", prefix)
+
+
+def record_of(content):
+    return f"<record><header><identifier>i</identifier></header><metadata>{content}</metadata></record>"
+
+
+@pytest.mark.parametrize(
+    ("data", "ids"),
+    [
+        (f"<pmc-articleset>{small_article(1, DEFAULT)}{small_article(2)}</pmc-articleset>", [1, 2]),
+        (f"<pmc-articleset {DEFAULT}>{small_article(1)}{small_article(2, NO_NAMESPACE)}</pmc-articleset>", [1, 2]),
+        (small_article(1, f'xmlns:j="{JATS}"', "j:"), [1]),
+        (f"<j:articles xmlns:j='{JATS}'>{small_article(1, '', 'j:')}{small_article(2, DEFAULT)}</j:articles>", [1, 2]),
+        (f"<OAI-PMH xmlns='{OAI}'><responseDate>x</responseDate><GetRecord>{record_of(small_article(1, DEFAULT))}"
+         "</GetRecord></OAI-PMH>", [1]),
+        (f"<o:OAI-PMH xmlns:o='{OAI}'><o:ListRecords>{record_of(small_article(1, DEFAULT))}{record_of(small_article(2))}"
+         "<o:resumptionToken>t</o:resumptionToken></o:ListRecords></o:OAI-PMH>", [1, 2]),
+        (f"<s:Envelope xmlns:s='urn:s'><s:Body><set>{small_article(1, DEFAULT)}</set></s:Body></s:Envelope>", [1]),
+        (small_article(1).replace("<body>", f"<body {DEFAULT}>"), [1]),
+        (small_article(1).replace("<p>", "<p xmlns='urn:other'>"), [1]),
+        (small_article(1).replace("<body>", "<j:body xmlns:j='urn:x'>").replace("</body>", "</j:body>"), [1]),
+        (f"<issue><section>{small_article(1)}</section><section>{small_article(2, DEFAULT)}</section></issue>", [1, 2]),
+    ],
+)  # fmt: skip
+def test_namespaces_and_envelopes(tmp_path, data, ids):
+    (tmp_path / "a.xml").write_text(data)
+    documents, bad, stats = read(tmp_path / "a.xml")
+    assert [(document.id, document.text) for document in documents] == [(f"PMC{n}", f"Text of {n}.") for n in ids]
+    assert (bad, stats["total"]) == ([], len(ids))
+
+
+def test_what_is_no_article_is_counted(tmp_path):
+    deleted = '<record><header status="deleted"><identifier>i</identifier></header></record>'
+    dublin = record_of("<dc xmlns='urn:dc'><title>T</title></dc>")
+    data = f"<OAI-PMH xmlns='{OAI}'><ListRecords>{deleted}{dublin}{record_of(small_article(1, DEFAULT))}</ListRecords></OAI-PMH>"
+    (tmp_path / "a.xml").write_text(data)
+    [document], [bad], stats = read(tmp_path / "a.xml")
+    assert document.id == "PMC1"
+    assert bad.detail == "<record> in <ListRecords> is no JATS article and holds none"
+    assert stats == {"total": 3, "dropped_deleted record": 1, "dropped_quarantined, not JATS": 1, "sub-articles left out": 0}
+    for root in ("<book><body/></book>", "<article xmlns='http://docbook.org/ns/docbook'><title>D</title><para>x</para></article>",
+                 "<html><body><article><p>Page</p></article></body></html>",
+                 f"<OAI-PMH xmlns='{OAI}'><error code='e'>no</error></OAI-PMH>"):  # fmt: skip
+        (tmp_path / "a.xml").write_text(root)
+        documents, [bad], stats = read(tmp_path / "a.xml")
+        assert (documents, bad.reason, stats["total"]) == ([], "not JATS", 1)
+    (tmp_path / "a.xml").write_text(f"<set>{small_article(1)}<book><front/></book><Reply Id='2' error='none'/></set>")
+    documents, bad, stats = read(tmp_path / "a.xml")
+    assert (len(documents), len(bad), stats["total"]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'", "math xmlns='http://www.w3.org/1998/Math/MathML'", "math"]
+)
+def test_mathml_survives(tmp_path, name):
+    tag = name.split()[0]
+    prefix = tag.removesuffix("math")
+    inner = f"<{prefix}msup><{prefix}mi>x</{prefix}mi><{prefix}mn>2</{prefix}mn></{prefix}msup>"
+    body = f"<article {DEFAULT}><body><p>Here <inline-formula><{name}>{inner}</{tag}></inline-formula> is.</p></body></article>"
+    (tmp_path / "a.xml").write_text(body)
+    [document], _, _ = read(tmp_path / "a.xml")
+    assert document.text == "Here x^2 is."
+
+
+@pytest.mark.parametrize(
+    ("tex", "formula"),
+    [
+        ("<?CDATA y=\\beta_0?>", "$y=\\beta_0$"),
+        ("<?TeX [y=\\beta_0]]?>", "$y=\\beta_0$"),
+        ("<![CDATA[a<b \\& c]]>", "$a<b \\& c$"),
+        ("<!-- $x$ -->", "$x$"),
+        ("x<?page 3?>+y", "$x+y$"),
+        ("\\documentclass[12pt]{minimal}\n\\usepackage{amsmath}\n\\setlength{\\oddsidemargin}{-69pt}\\begin{document}$$n=4$$"
+         "\\end{document}", "$n=4$"),
+        ("\\documentclass{article}\\begin{document}\\begin{equation*}n=4\\end{equation*}\\end{document}", "$n=4$"),
+        ("\\usepackage{amsmath}\\pagestyle{empty} $n=4$", "$n=4$"),
+        ("\\documentclass{a}\\begin {document}\\[n=4\\]", "$n=4$"),
+        ("\\(n=4\\)", "$n=4$"),
+        ("\\begin{align*}a&amp;=b\\end{align*}", "$\\begin{align*}a&=b\\end{align*}$"),
+    ],
+)  # fmt: skip
+def test_tex(tmp_path, tex, formula):
+    mathml = "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    (tmp_path / "a.xml").write_text(
+        f"<article><body><p>It costs $5: <inline-formula><alternatives><tex-math>{tex}</tex-math>{mathml}</alternatives>"
+        "</inline-formula>.</p>"
+        f"<disp-formula><label>(1)</label><tex-math>{tex}</tex-math></disp-formula></body></article>"
+    )
+    [document], _, _ = read(tmp_path / "a.xml")
+    assert document.text.split("\n\n") == [f"It costs $5: {formula}.", f"[formula]{formula} (1)[/formula]"]
+
+
+def test_a_formula_without_tex_takes_what_there_is(tmp_path):
+    mathml = "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    (tmp_path / "a.xml").write_text(
+        f"<article><body><disp-formula><label>(1)</label><tex-math/>{mathml}</disp-formula>"
+        "<disp-formula><label>(2)</label><graphic><alt-text>x = 1</alt-text></graphic></disp-formula>"
+        "<disp-formula><label>(3)</label><graphic/></disp-formula></body></article>"
+    )
+    [document], _, _ = read(tmp_path / "a.xml")
+    assert document.text.split("\n\n") == ["[formula]q (1)[/formula]", "[formula]x = 1 (2)[/formula]", "(3)"]

@@ -90,3 +90,60 @@ def test_rules():
     assert outer_matter(99) == set()
     assert sorted(set(range(200)) - outer_matter(200))[0] == 7
     assert max(set(range(200)) - outer_matter(200)) == 194
+
+
+@pytest.mark.parametrize(
+    ("language", "broken", "word"),
+    [
+        ("en", "beta-\nblocker", "beta-blocker"),
+        ("en", "follow-\nup", "follow-up"),
+        ("en", "infor-\nmation", "information"),
+        ("en", "hyper-\ntension", "hypertension"),
+        ("en", "immunohisto-\nchemistry", "immunohistochemistry"),
+        ("en", "bio-\nmarkers", "biomarkers"),
+        ("en", "patient-\ncentred", "patient-centred"),
+        ("en", "dose-\ndependent", "dose-dependent"),
+        ("en", "T-\ncell", "T-cell"),
+        ("en", "state-\nof-the-art", "state-of-the-art"),
+        ("en", "infor-\nmation-based", "information-based"),
+        ("en", "pre-\nand postoperative", "pre- and postoperative"),
+        ("en", "COVID-\n19", "COVID-19"),
+        ("en", "non-\nHodgkin", "non-Hodgkin"),
+        ("de", "Blut-\ndruck", "Blutdruck"),
+        ("de", "Patienten-\nversorgung", "Patientenversorgung"),
+        ("de", "Haupt-\nund Nebenwirkungen", "Haupt- und Nebenwirkungen"),
+        ("de", "Vitamin-\nMangel", "Vitamin-Mangel"),
+        ("fr", "peut-\nêtre", "peut-être"),
+        ("fr", "traite-\nment", "traitement"),
+        ("es", "enfer-\nmedad", "enfermedad"),
+        ("pt", "trata-\nmento", "tratamento"),
+        ("ru", "забо-\nлевание", "заболевание"),
+        ("ru", "кто-\nто", "кто-то"),
+        ("xx", "unbe-\nkannt", "unbekannt"),
+    ],
+)
+def test_a_hyphen_at_the_end_of_a_line(language, broken, word):
+    for hyphen in ("-", "\ufffe", "\x02", "\u2010"):
+        assert joined_pages([f"with {broken.replace('-', hyphen, 1)} in it"], language) == f"with {word} in it"
+
+
+def test_the_document_says_how_a_word_is_written():
+    assert joined_pages(["The zig-zag and the zig-\nzag of it"]) == "The zig-zag and the zig-zag of it"
+    assert joined_pages(["A betablocker, no beta-\nblocker at all"]) == "A betablocker, no betablocker at all"
+    assert joined_pages(["A soft\u00adhyphen"]) == "A softhyphen"
+
+
+@pytest.mark.parametrize(
+    "footer",
+    ["https://www.site.org/asthma 1/1", "file:///C:/Users/x/a.html", "Page 1 of 1", "Seite 1 von 1", "1/1", "- 1 -", "1",
+     "11/29/26, 10:14 AM Asthma - Site", "29.11.2026, 10:14 Asthma", "Downloaded from http://bmj.com/ on 5 June 2020",
+     "Printed on 5 June 2020"],
+)  # fmt: skip
+def test_print_footers_of_a_single_page(footer):
+    assert joined_pages([f"Asthma is common in\nall ages.\n{footer}"]) == "Asthma is common in all ages."
+    assert joined_pages([f"{footer}\nAsthma is common in\nall ages."]) == "Asthma is common in all ages."
+
+
+@pytest.mark.parametrize("line", ["Take 5 mg.", "2016).", "5 mg", "See https://a.org for more on it", "Seen on 5 June 2020 in 10 adults."])
+def test_other_last_lines_stay(line):
+    assert line in joined_pages([f"Asthma is common.\n{line}"])

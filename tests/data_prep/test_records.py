@@ -48,10 +48,23 @@ def test_fields_may_have_any_name(tmp_path):
     fields = {"text": "a summary", "identifier": 3, "filepath": "a.py", "self": "x"}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"id": "1", "content": "The text.", "copies": "18", **fields}))
-    [document], bad, _ = read(path, text_key="content")
+    [document], bad, _ = read(path, text_key="content", metadata_keys=["*"])
     assert (document.text, bad) == ("The text.", [])
     assert fields.items() <= document.metadata.items()
     assert "copies" not in document.metadata, "the mixture would take the document so often"
+
+
+def test_only_named_columns_become_metadata(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(MEDICAL | {"patient": "Jane Roe", "metadata": {"mrn": 5, "doi": "10.1/x"}}))
+    [document], bad, stats = read(path)
+    assert bad == []
+    assert {"url": "http://a.org", "doi": "10.1/x", "origin": "mC4"}.items() <= document.metadata.items()
+    assert "Jane" not in str(document.metadata) and "mrn" not in document.metadata
+    left_out = "noted_records with the column {}, which is left out (options.metadata_keys)"
+    assert stats == {"total": 1, left_out.format("patient"): 1, left_out.format("mrn"): 1}
+    [document], _, stats = read(path, metadata_keys=["mrn"])
+    assert (document.metadata["mrn"], "url" in document.metadata, "origin" in document.metadata) == (5, False, False)
 
 
 def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
@@ -129,7 +142,7 @@ def test_what_a_corpus_cannot_hold(tmp_path):
     number = pyarrow.array([None, None, None, decimal.Decimal("1.5")])
     columns = {"text": text, "id": ["a", "b", "c", "d"], "language": ["fr"] * 4, "time": times, "number": number}
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
-    documents, bad, _ = read(tmp_path / "a.parquet")
+    documents, bad, _ = read(tmp_path / "a.parquet", metadata_keys=["*"])
     found = [(document.text, document.id, document.metadata["language"]) for document in documents]
     assert found == [("Good text.", "a", ["fre"]), ("Another.", "b", ["fre"])]
     assert [(entry.position, entry.reason) for entry in bad] == [("row 3", "wrong form"), ("row 4", "wrong form")]

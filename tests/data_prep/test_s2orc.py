@@ -144,3 +144,68 @@ def test_paragraphs(tmp_path):
     assert document.metadata["full_text"] is False, "an abstract alone"
     _, [bad] = read(tmp_path, {"paper_id": "1"})
     assert "body_text" in bad.detail
+
+
+def content(text="Body of it.", **annotations):
+    return {"corpusid": 9, "content": {"source": None, "text": text, "annotations": annotations}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"corpusid": 1, "externalids": {"doi": None}, "content": None},
+        {"corpusid": 1, "title": "T", "openaccessinfo": None, "body": None, "bibliography": None},
+        {"corpusid": 1, "content": {"source": {"oainfo": None}, "text": None, "annotations": {}}},
+        {"corpusid": 1, "content": {"text": "", "annotations": None}, "externalids": None},
+        {"corpusid": 1, "content": {}},
+        {"paper_id": "1", "pdf_parse": None, "latex_parse": None},
+    ],
+)
+def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
+    path = tmp_path / "s2orc.jsonl"
+    path.write_text(json.dumps(value) + "\n")
+    documents, bad, stats = read_raw(S2orcReader, path)
+    assert (documents, bad, stats) == ([], [], {"total": 1, "dropped_no text": 1})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        content(),
+        content() | {"externalids": None, "title": None, "openaccessinfo": None, "bibliography": None},
+        content(paragraph=None, title=None, bibref="", figure=[{"start": None, "end": 4}, None], formula=[{"start": 3, "end": 1}]),
+        content(abstract=[{"start": "0", "end": "11", "attributes": None}]),
+        {"corpusid": 9, "content": None, "body": {"text": "Body of it.", "annotations": None},
+         "bibliography": {"text": None, "annotations": None}},
+        {"corpusid": 9, "content": {"source": {"oainfo": {"license": None}}, "text": "Body of it."}},
+        {"paper_id": "9", "metadata": None, "abstract": None, "body_text": [{"text": "Body of it.", "cite_spans": None, "ref_spans": None,
+         "section": None, "sec_num": None}], "bib_entries": None, "ref_entries": None},
+        {"paper_id": "9", "body_text": [{"text": "Body of it.", "cite_spans": [{"start": None, "end": None, "ref_id": None}],
+         "ref_spans": [{"start": 0, "end": 4, "ref_id": "F"}]}], "bib_entries": {"b": None, "c": {"title": None, "authors": None}},
+         "ref_entries": {"F": None}},
+    ],
+)  # fmt: skip
+def test_nulls_are_what_is_not_known(tmp_path, value):
+    [document], bad = read(tmp_path, value)
+    assert bad == []
+    assert document.text.removeprefix("# Abstract\n\n") == "Body of it."
+    assert document.id == "s2:9"
+
+
+@pytest.mark.parametrize("unit", ["characters", "utf-16-le", "utf-8"])
+@pytest.mark.parametrize("header", ["sectionheader", "section_header"])
+def test_offsets_in_any_unit(tmp_path, unit, header):
+    text = "Alpha and 𝓷 beta, naïve. Second one.\nMethods\nWe asked 20 nurses."
+
+    def offset(place):
+        return place if unit == "characters" else len(text[:place].encode(unit)) // (2 if "16" in unit else 1)
+
+    def span(part):
+        place = text.index(part)
+        return {"start": offset(place), "end": offset(place + len(part))}
+
+    value = content(
+        text, **{header: [span("Methods")], "paragraph": [span("Alpha and 𝓷 beta, naïve. Second one."), span("We asked 20 nurses.")]}
+    )
+    [document], _ = read(tmp_path, value)
+    assert document.text.split("\n\n") == ["Alpha and 𝓷 beta, naïve. Second one.", "# Methods", "We asked 20 nurses."]

@@ -80,6 +80,29 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
         corpus(steps, options=options, **sources)
 
 
+def test_a_report_without_texts(corpus, tmp_path):
+    """As for clinical notes; what was left out of the metadata is told, and that no step makes notes anonymous."""
+    notes = [{"id": f"n{n}", "text": f"Jane Roe{n} was seen, +41 44 555 01 23, a@b.org.", "patient": "Roe"} for n in range(9)]
+    folder = corpus(
+        "[{step: pii, phones: true}, {step: length, min_words: 50}]",
+        options=["split.train=1"],
+        a=notes,
+        b=[{"id": "k", "text": distinct(1)}],
+    )
+    report.main([str(folder)])
+    html = (folder / "report.html").read_text()
+    assert "This is not de-identification" in html
+    assert "Jane Roe" in html
+    assert "9 records with the column patient, which is left out" in html
+    report.main([str(folder), "--no-samples"])
+    html = (folder / "report.html").read_text()
+    assert "Jane" not in html and "Left out on request." in html
+    folder = corpus("[duplicate]", "silent", options=["report.samples=false"], a=notes)
+    report.main([str(folder)])
+    for name in ("report.html", "statistics.json"):
+        assert "Jane" not in (folder / name).read_text()
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [

@@ -143,3 +143,74 @@ def test_warc_that_breaks_off(tmp_path, name):
     with pytest.raises(DataError, match=name):
         documents.extend(reader_of(WarcReader, tmp_path).read_file(name))
     assert len(documents) >= 2
+
+
+def test_an_unknown_encoding_is_put_aside(tmp_path):
+    (tmp_path / "a.html").write_bytes(b"<html><body><p>\x81\x8d\x8f\x90\x9d\xff</p></body></html>")
+    reader = reader_of(HtmlReader, tmp_path)
+    assert list(reader.read_file("a.html")) == []
+    assert [bad.reason for bad in reader.bad] == ["unknown encoding"]
+    assert stats(reader) == {"total": 1, "dropped_quarantined, unknown encoding": 1}
+
+
+def test_the_label_of_the_answer_and_false_ones(tmp_path):
+    """The header's label comes before the page's; UTF-8 before both."""
+    text = f"<html><head><meta charset=koi8-r></head><body><main><p>Жар и кашель. {PROSE}</p></main></body></html>"
+    html = [("Content-Type", "text/html; charset=windows-1251")]
+    write_warc(
+        tmp_path / "a.warc", [("http://s.org/a", "200 OK", html, text.encode("cp1251")), ("http://s.org/b", "200 OK", html, text.encode())]
+    )
+    for document in reader_of(WarcReader, tmp_path, content="main").read_file("a.warc"):
+        assert document.text == f"Жар и кашель. {PROSE.strip()}"
+
+
+def test_numbers_of_windows_characters():
+    assert page_text(parse(b"<p>The patient&#146;s &#147;dose&#148; &#150; 5</p>"), "p")[1] == "The patient’s “dose” – 5"
+
+
+MARK = "<![if !supportLists]><span style='mso-list:Ignore'>{}<span>&nbsp;&nbsp;</span></span><![endif]>"
+WORD = f"""<html><head><meta name=Generator content="Microsoft Word 15"><title>Discharge</title></head><body><div class=WordSection1>
+<p class=MsoNormal>{PROSE}</p>
+<p class=MsoListParagraphCxSpFirst style='mso-list:l0 level1 lfo1'>{MARK.format("·")}Aspirin 100 mg<o:p></o:p></p>
+<p class=MsoListParagraphCxSpMiddle style='mso-list:l0 level2 lfo1'>{MARK.format("o")}with food</p>
+<p class=MsoListParagraphCxSpLast style='mso-list:l0 level1 lfo1'>{MARK.format("·")}Metformin 500 mg</p>
+<p class=MsoNormal>{PROSE}</p>
+<p class=MsoListParagraph style='mso-list:l1 level1 lfo2'>{MARK.format("1.")}Rest</p>
+<p class=MsoListParagraph style='mso-list:l1 level1 lfo2'>{MARK.format("2.")}Drink<!-- x --> water</p></div></body></html>"""
+
+
+@pytest.mark.parametrize("selector", ["", "body"])
+def test_lists_of_word_stay(selector):
+    _, text = page_text(parse(WORD.encode()), selector)
+    assert [block for block in text.split("\n\n") if block.startswith(("-", "1"))] == [
+        "- Aspirin 100 mg\n  - with food\n- Metformin 500 mg",
+        "1. Rest\n2. Drink water",
+    ]
+
+
+def test_text_behind_a_comment_and_comparisons_stay():
+    items = "<ul><li>Check.</li><li>Go.</li></ul>"
+    page = f"<main><h1>A</h1><p><!-- x -->{PROSE}</p><p>If 5 < 7 and x &lt; 5 then stop. {PROSE}</p>{items}</main>"
+    for selector in ("", "main"):
+        assert page_text(parse(page.encode()), selector)[1].split("\n\n") == [
+            "A", PROSE.strip(), f"If 5 < 7 and x < 5 then stop. {PROSE.strip()}", "- Check.\n- Go."]  # fmt: skip
+
+
+def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.readers.html_text.content_of", lambda root, selector: list(root.iter("h1")))
+    (tmp_path / "a.html").write_text(PAGE.replace("<h2>", f"<p>{PROSE * 3}</p><h2>"))
+    reader = reader_of(HtmlReader, tmp_path)
+    [document] = reader.read_file("a.html")
+    assert document.text == "Asthma"
+    [note] = reader.bad
+    assert (note.reason, note.detail.split(" of the")[0]) == ("pages of which less than half is kept", "6")
+    assert stats(reader) == {"total": 1, "noted_pages of which less than half is kept": 1}
+
+
+def test_replacement_characters_are_told(tmp_path):
+    (tmp_path / "few.html").write_text(f"<main><p>\ufffd{PROSE * 20}</p></main>")
+    (tmp_path / "many.html").write_text(f"<main><p>\ufffd{PROSE}</p></main>")
+    reader = reader_of(HtmlReader, tmp_path, content="main")
+    documents = [document for name in ("few.html", "many.html") for document in reader.read_file(name)]
+    assert len(documents) == 1
+    assert [bad.reason for bad in reader.bad] == ["pages with replacement characters", "damaged text"]

@@ -93,3 +93,99 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tokenizer):
 def test_unknown_templates_are_named():
     with pytest.raises(UsageError, match="did you mean 'meditron'"):
         chat.read_template("meditrom")
+
+
+USER, ASSISTANT = "<|user|>", "<|assistant|>"
+LOOP = "{% for m in messages %}"
+END = "{% endfor %}"
+OPEN = "{% if add_generation_prompt %}### assistant: {% endif %}"
+ASKED = "{% if add_generation_prompt %}assistant: {% endif %}"
+TEMPLATES = {
+    # what the template is: (template, what is learnt of the first answer, of the last, the token that ends generation)
+    "no mark": (LOOP + "### {{ m.role }}: {{ m.content }}\n" + END + OPEN, "One.", "Two.<eos>", "<eos>"),
+    "a line break ends": (LOOP + "{{ m.role }}: {{ m.content }}\n\n" + END + ASKED,
+                          "One.", "Two.<eos>", "<eos>"),
+    "a mark between turns only": (LOOP + "### {{ m.role }}: {{ m.content }}{% if not loop.last %}<|sep|>{% endif %}" + END
+                                  + "{% if add_generation_prompt %}<|sep|>### assistant: {% endif %}", "One.", "Two.<eos>", "<eos>"),
+    "words for a mark": (LOOP + "### {{ m.role }}: {{ m.content }}\n### End\n" + END + OPEN, "One.", "Two.<eos>", "<eos>"),
+    "end of sequence behind the last turn only": (
+        LOOP + "### {{ m.role }}: {{ m.content }}\n" + END
+        + "{% if add_generation_prompt %}### assistant: {% else %}{{ eos_token }}{% endif %}",
+        "One.", "Two.\n<eos>", "<eos>"),
+    "end of sequence behind each answer": (LOOP + "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+                                           "{% else %} {{ m.content }} {{ eos_token }}"
+                                           "{% endif %}" + END, " One. <eos>", " Two. <eos>", "<eos>"),
+    "a mark, and end of sequence behind the whole": (
+        LOOP + "<|{{ m.role }}|>{{ m.content }}<|im_end|>" + END
+        + "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}",
+        "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "system merged into the first question": (
+        "{% if messages[0].role == 'system' %}{% set s = messages[0].content %}{% set messages = messages[1:] %}{% endif %}" + LOOP
+        + "{{ m.role }}: {% if loop.first and s %}{{ s }} {% endif %}{{ m.content }}<|im_end|>\n" + END
+        + ASKED, "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "content stripped": (LOOP + "{{ m.role }}: {{ m.content | trim }}<|im_end|>\n" + END + ASKED,
+                         "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "a generation block": (LOOP + "{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+                           "{% else %}{{ m.content }}{% endif %}\n" + END + ASKED,
+                           "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "today's date": ("{{ strftime_now('%d %b %Y') }}\n" + LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END
+                     + ASKED, "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "no opening of an answer": (LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END, "assistant: One.<|im_end|>",
+                                "assistant: Two.<|im_end|>", "<|im_end|>"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def marked(tiny_tokenizer):
+    from transformers import AutoTokenizer
+
+    made = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|sep|>", "<|user|>", "<|assistant|>"]})
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_what_ends_an_answer_is_learnt_and_ends_generation(marked, name):
+    template, first, last, end = TEMPLATES[name]
+    chat.install(marked, template)
+    said = ("Which?", "One.", "And?", "Two.")
+    messages = tuple({"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, said, strict=True))
+    if name.startswith("system"):
+        messages = ({"role": "system", "content": "Be brief."}, *messages)
+    (made,), _ = sample.encode([Item(Conversation("1", messages), "lm_eval")], marked, 1000)
+    eos = marked.eos_token
+    assert runs(made, marked) == [text.replace("<eos>", eos) for text in (first, last)]
+    assert chat.end_of_answer(marked) == marked.convert_tokens_to_ids(end.replace("<eos>", eos))
+    if name == "today's date":
+        assert marked.decode(made.tokens).startswith("26 Jul 2024")
+    text = marked.decode(made.tokens)
+    whole = chat.render(marked, messages)
+    assert text == whole or text == whole[: whole.index("Two.") + 4] + eos
+
+
+def test_a_template_that_ends_no_answer_is_refused_where_there_is_no_end_of_sequence(marked):
+    chat.install(marked, TEMPLATES["no mark"][0])
+    marked.eos_token = None
+    with pytest.raises(UsageError, match="no answer would ever end"):
+        chat.end_of_answer(marked)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (LOOP + "{{ m.content | upper }}" + END, "changes what the assistant says"),
+        (LOOP + "{{ m.content.nothing.at_all }}" + END, "refuses a conversation"),
+        (LOOP + "{{ m.content + 1 }}" + END, "refuses a conversation"),
+        ("{% for", "refuses a conversation"),
+    ],
+)
+def test_templates_that_fail_are_told_in_one_message(marked, template, message):
+    marked.chat_template = template
+    with pytest.raises(DataError, match=message):
+        chat.answers(marked, MESSAGES)
+
+
+def test_a_template_file_of_another_encoding_is_told(tmp_path):
+    (tmp_path / "a.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        chat.read_template(str(tmp_path / "a.jinja"))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import yaml
@@ -32,7 +33,9 @@ def arguments(run, tmp_path):
 
 def test_a_corpus_of_which_nothing_was_kept_has_its_row(arguments, run, tmp_path):
     counts, inputs = {"kept": 0, "sources": {"pubmed": {"kept": 0}}}, [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}]
-    (tmp_path / "manifest.json").write_text(json.dumps({"stage": "curate", "inputs": inputs, "counts": counts}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts})
+    )
     export.main([*arguments, "--corpus", str(tmp_path)])
     assert "| pubmed | 0 | 0.0% | CC0-1.0 |" in (tmp_path / "out/README.md").read_text()
 
@@ -43,7 +46,9 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     scores.mkdir()
     sources = {"pubmed": {"kept": 900}, "guidelines": {"kept": 100}}
     inputs = [{"path": "a", "source": "pubmed", "licence": None}, {"path": "b", "source": "guidelines", "licence": "CC-BY-4.0"}]
-    (corpus / "manifest.json").write_text(json.dumps({"stage": "curate", "inputs": inputs, "counts": {"kept": 1000, "sources": sources}}))
+    counts = {"kept": 1000, "sources": sources}
+    made = {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
+    (corpus / "manifest.json").write_text(json.dumps(made))
     summary = {"items": 500, "metrics": {"accuracy": {"value": 0.77, "low": 0.731, "high": 0.805}}, "contaminated": 12}
     summary["clean"] = {"items": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
     results = {"model": {"name": "tuned"}, "protocol": "meditron_chat", "tasks": {"pubmedqa": summary}}
@@ -62,8 +67,38 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
         "Nothing it writes is medical advice",
     ):
         assert wanted in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["language"] == ["en"] and front["datasets"] == ["train"] and front["pipeline_tag"] == "text-generation"
+    (entry,) = front["model-index"]
+    assert entry["name"] == "Tiny"
+    metric = {"type": "accuracy", "value": 0.77, "name": "accuracy (meditron_chat)"}
+    dataset = {"name": "pubmedqa", "type": "pubmedqa"}
+    assert entry["results"] == [{"task": {"type": "question-answering"}, "dataset": dataset, "metrics": [metric]}]
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_no_path_of_this_machine_leaves_it(arguments, run, tmp_path, tiny_llama, kind):
+    if kind == "adapter":
+        shutil.copytree(run, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "model")
+        arguments[1] = str(tmp_path / "run")
+    export.main([*arguments, "--base", "someone/base", "--language", "de", "en"])
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        for local in (tiny_llama, run.parent, tmp_path):
+            assert str(local).encode() not in content, path
+    card = (tmp_path / "out" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "someone/base" and front["language"] == ["de", "en"]
+    if kind == "adapter":
+        config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "someone/base"
+        assert config["target_modules"] == sorted(config["target_modules"])
+    else:  # the lines of the card run as they are
+        snippet = card.split("```python\n")[1].split("```")[0]
+        assert command_line("-c", snippet.replace('"."', repr(str(tmp_path / "out")))).stdout.startswith("Question: Which")
 
 
 def push(arguments, hub):

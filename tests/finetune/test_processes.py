@@ -52,7 +52,7 @@ def test_sharded_processes_train_as_one(recipe_file, tmp_path, start_forked, kin
     same_run(tmp_path / "one", tmp_path / "two", "model/model.safetensors")
     AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "model")
     shards = sorted(path.name for path in (tmp_path / "two" / "checkpoints" / "checkpoint-6").iterdir())
-    assert "pytorch_model_fsdp.bin" in shards  # it was FSDP: DDP writes no such file
+    assert "fsdp_model.safetensors" in shards  # it was FSDP: DDP writes no such file
 
 
 @pytest.mark.multiprocess

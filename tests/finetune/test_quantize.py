@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -73,6 +74,43 @@ def test_the_table_pairs_accuracies_with_the_first_model():
     lines = table({"as it is": first, "awq": second}).splitlines()
     assert lines[2].startswith("| as it is | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
     assert lines[3].startswith("| awq | 90.0 | 140.0 | 500 | 10.0 | 70.0% [54.6, 81.9] | -5.0 [")
+
+
+@pytest.mark.parametrize(("width", "method"), [(96, "bnb4"), (100, "gptq")])
+def test_widths_that_a_method_cannot_store_are_told_before_any_work(make_llama, tmp_path, monkeypatch, width, method):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    model = make_llama(num_hidden_layers=1, intermediate_size=width)
+    (tmp_path / "texts.jsonl").write_text('{"text": "Dose"}\n')
+    arguments = ["--model", str(model), "--methods", method, "--output", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=rf"{width}"):
+        quantize.main([*arguments, "--calibration", str(tmp_path / "texts.jsonl")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_file, tmp_path):
+    """Stored by transformers itself, with widths that bitsandbytes' kernels for some CPUs cannot take."""
+    pytest.importorskip("bitsandbytes")
+    from evaluation import run as evaluate
+    from finetune.network import bitsandbytes_config
+
+    model = make_llama(num_hidden_layers=1, hidden_size=72, intermediate_size=100, max_position_embeddings=512)
+    stored = shutil.copytree(model, tmp_path / "stored")
+    config = bitsandbytes_config("4bit", torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(model, quantization_config=config).save_pretrained(stored)
+    shutil.copy(question_file, tmp_path / "q.jsonl")
+    (tmp_path / "q.yaml").write_text("kind: multiple_choice\nfile: q.jsonl\n")
+    given = ("--model", stored, "--tasks", tmp_path / "q.yaml", "--data", tmp_path, "--limit", 4, "--output", tmp_path / "scores")
+    assert not evaluate.main([str(argument) for argument in given])
+    assert json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["q"]["items"] == 4
+
+
+def test_two_starts_at_once_are_told(model, tmp_path):
+    from galen import lock
+
+    with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="is being written by"):
+        quantize.main(["--model", str(model), "--methods", "bnb4", "--output", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,29 @@ def test_the_context_goes_altogether_where_none_fits(tiny):
 
 
 def test_questions_that_never_fit_are_counted_and_named(tiny):
-    with pytest.raises(DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'"):
+    with pytest.raises(
+        DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'; raise data\.max_length to \d+ "
+    ) as told:
         sample.encode([Item(QUESTION, "lm_eval")], tiny, 10)
+    needed = int(str(told.value).split(" to ")[1].split()[0])
+    assert len(sample.encode([Item(QUESTION, "lm_eval")], tiny, needed)[0]) == 1
+    with pytest.raises(DataError):
+        sample.encode([Item(QUESTION, "lm_eval")], tiny, needed - 1)
+
+
+def test_no_prompt_ends_in_the_end_of_sequence_that_a_tokenizer_appends(tiny_tokenizer):
+    """A post-processor that writes BOS before a text and EOS behind it, as some models' tokenizers have."""
+    from tokenizers.processors import TemplateProcessing
+
+    made = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    made.add_special_tokens({"bos_token": "<s>"})
+    (plain,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
+    tokens = [("<s>", made.bos_token_id), ("<|endoftext|>", made.eos_token_id)]
+    made.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A <|endoftext|>", special_tokens=tokens)
+    assert made.encode("x")[-1] == made.eos_token_id
+    (found,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
+    assert found.tokens == [made.bos_token_id, *plain.tokens]
+    assert found.tokens.count(made.eos_token_id) == 1 and answer(found) == answer(plain)
 
 
 def test_split_hangs_on_the_id_alone(question_file):

@@ -98,10 +98,11 @@ def test_another_recipe_into_the_same_run_is_an_error(finished):
         train.main([str(finished / "recipe.yaml"), "training.learning_rate=0.01"])
 
 
-def test_a_run_goes_on_with_as_many_processes_as_before(finished, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="processes: 1 there, 2 now"):
-        train.main([str(finished / "recipe.yaml")])
+@pytest.mark.multiprocess
+def test_a_run_goes_on_with_as_many_processes_as_before(finished, start_forked):
+    codes, written = start_forked(2, finished / "recipe.yaml").wait()
+    assert written.count("processes: 1 there, 2 now") == 1
+    assert codes == [2, 2]
 
 
 def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):

@@ -62,3 +62,35 @@ def test_what_is_kept(tmp_path):
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [*(f"iter_00000{n}" for n in (30, 60, 80, 90)), "iter_saved"]
     checkpoint_folder.prune(tmp_path, keep=1)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["iter_0000090", "iter_saved"]
+
+
+@pytest.mark.multiprocess
+def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
+    """It would begin at step 0 and write over its checkpoints."""
+    undisturbed = pretrain_forked(2, *STEPS, output=tmp_path / "undisturbed")
+    lost = tmp_path / "lost"
+    shutil.copytree(undisturbed, lost)
+    rewind(lost, 4)
+    (lost / "checkpoints" / checkpoint_folder.LATEST).unlink()
+    codes, written = pretrain_forked(2, *STEPS, f"output={lost}", output=lost, check=False)
+    assert codes == [0, 0], written[-3000:]
+    assert written.count("taking the newest complete iteration, 4") == 1
+    assert "going on after step 4" in written
+    assert_same_losses(lost, undisturbed)
+
+
+@pytest.mark.multiprocess
+def test_an_altered_model_is_not_trained_on(tmp_path, pretrain_forked, checkpoint):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    path = model / "iter_0000000" / "__1_0.distcp"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    given = ["training.train_iters=2", "optimizer.lr_warmup_iters=0", "training.eval_iters=0", f"model.checkpoint={model}"]
+    codes, written = pretrain_forked(2, *given, output=tmp_path / "refused", check=False)
+    assert codes == [1, 1] and "Traceback" not in written
+    assert f"{path} was altered" in written and not (tmp_path / "refused" / "checkpoints" / checkpoint_folder.LATEST).exists()
+    codes, written = pretrain_forked(2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False)
+    assert codes == [0, 0], written[-3000:]
+    assert written.count(f"{model / 'iter_0000000'} is read without comparing it with the SHA-256 in its manifest") == 1

@@ -1,0 +1,76 @@
+"""What a crawl may connect to: the site's own hosts, and of these no private address that the site file does not name.
+
+A name may point to a private address, also only at the second look (DNS rebinding). So what is checked is what is connected to: the
+answer of the one look-up that Scrapy makes for a connection (here), and the far end of the connection for robots.txt (robots.py).
+"""
+
+import ipaddress
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from data_prep.crawling.website import Site
+
+
+def is_public(address: str) -> bool:
+    """Say whether an IP address is one of the public network: not private, loopback, link-local, shared or multicast."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found.sixtofour or found
+    return found.is_global and not found.is_multicast
+
+
+def may_be_private(site: Site, host: str) -> bool:
+    """Say whether this host may have a private address: the site file allows it or writes one as such, or it is the user's proxy."""
+    if site.allow_private_addresses or host.lower() == "localhost" or _is_address(host):
+        return True
+    proxies = (urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname for proxy in getproxies().values())
+    return host.lower() in proxies
+
+
+class Addresses:
+    """The addresses of the site's hosts, as they are looked up."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._told: set[str] = set()
+
+    def allows(self, host: str, address: str) -> bool:
+        """Say whether to connect to this address of a host; of one that is refused the user is told once."""
+        if is_public(address) or may_be_private(self._site, host):
+            return True
+        if host not in self._told:
+            self._told.add(host)
+            print(f"not fetched: {refusal(host, address)}", file=sys.stderr)
+        return False
+
+
+def refusal(host: str, address: str) -> str:
+    """Say why a host is not connected to."""
+    return f"{host} has the private address {address}; is the site yours, set allow_private_addresses=true"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def checked_resolver(addresses: Addresses) -> Any:
+    """Return a class for Scrapy's setting DNS_RESOLVER that refuses what `addresses` does not allow."""
+    from scrapy.resolver import CachingThreadedResolver
+    from twisted.internet.error import DNSLookupError
+
+    class CheckedResolver(CachingThreadedResolver):
+        def getHostByName(self, name: str, timeout: Any = ()) -> Any:
+            return super().getHostByName(name, timeout).addCallback(self._checked, name)
+
+        def _checked(self, address: str, name: str) -> str:
+            if not addresses.allows(name, address):
+                raise DNSLookupError(refusal(name, address))
+            return address
+
+    return CheckedResolver

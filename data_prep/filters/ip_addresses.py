@@ -1,0 +1,82 @@
+"""Public IP addresses in medical prose, where most numbers of four parts are something else.
+
+Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers have the same form. An address is what
+can be one and
+
+- stands as one: in an address of the web, with a port or a network's length, or near a word such as host, server or IP; or
+- is no number of an enzyme by its size, and no word such as section, table or version stands nearer before it. Where all of its parts are
+  small, as in numbers of versions, only a word such as "of" or "from" may stand before it, no name.
+"""
+
+import ipaddress
+import re
+
+_V4 = re.compile(r"(?<![\w.,/-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)|(?<=//)\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_FOUR_PARTS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")
+_V6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]*[0-9a-fA-F](?![\w:])")
+_ADDRESS_WORDS = (
+    r"ip|ips|ipv4|ipv6|tcp|udp|host\w*|(?:\w*-)?server\w*|web\s?server\w*|address(?:es)?|addr|dns|ping\w*|gateway\w*|router\w*|proxy|"
+    r"subnet\w*|network\w*|firewall\w*|nameserver\w*|ssh|ftp|sftp|telnet|login\w*|logged|connect\w*|client\w*|url|https?|adresse\w*|serveur\w*|"
+    r"servidor\w*|direcci[oó]n|endereço|indirizzo|адрес\w*|сервер\w*|хост\w*|localhost|port|accessed|request\w*|workstation\w*|vpn|lan"
+)
+_NUMBER_WORDS = (
+    r"ec|e\.c\.?|kf|enzym\w*|section\w*|sect?\.?|sec\.|chapter\w*|chap\.?|clause\w*|paragraph\w*|para\.?|annex\w*|"
+    r"appendix|article\w*|"
+    r"table\w*|tab\.?|fig(?:ure)?s?\.?|equation\w*|eq\.?|box|item\w*|step\w*|part|level|recommendation\w*|statement\w*|criteri\w*|question\w*|rule\w*|"
+    r"version\w*|ver\.?|v\.?|vers\.?|release\w*|rev\.?|revision\w*|build\w*|patch\w*|"
+    r"update\w*|software|firmware|package\w*|program\w*|toolbox|tool|driver\w*|"
+    r"lineage\w*|clade\w*|variant\w*|sublineage\w*|genotype\w*|subtype\w*|strain\w*|oid\w*|icd\S*|code\w*|class\w*|tcdb|tc|nr|no\.?|number\w*|"
+    r"abschnitt\w*|kapitel\w*|abbildung\w*|abb\.?|tabelle\w*|ziffer\w*|nummer\w*|version\S*|chapitre\w*|tableau\w*|sección|seccion|capítulo|capitulo|"
+    r"tabla|figura|versi[oó]n|seção|versão|tabela|раздел\w*|таблиц\w*|верси\w*|глав\w*|пункт\w*|phosphatase|kinase|\w+ase|§|¶"
+)
+_WORD = re.compile(rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])", re.IGNORECASE)
+_FUNCTION_WORD = re.compile(
+    r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
+    re.IGNORECASE,
+)
+_BEFORE, _BEHIND = 60, 30
+_SMALL = 30
+
+
+def without_ip_addresses(text: str, replacement: str) -> str:
+    """Return the text with public IP addresses, of version 4 and 6, replaced."""
+    if _FOUR_PARTS.search(text):
+        text = _V4.sub(lambda found: replacement if _is_address(found) else found[0], text)
+    if "::" in text or text.count(":") >= 7:
+        text = _V6.sub(lambda found: replacement if _is_public_v6(found[0]) else found[0], text)
+    return text
+
+
+def _is_public_v6(number: str) -> bool:
+    """Say whether it is a public address of version 6; those have been given out from 2000::/3 alone."""
+    try:
+        address = ipaddress.IPv6Address(number)
+    except ValueError:
+        return False
+    return address.is_global
+
+
+def _is_address(found: re.Match[str]) -> bool:
+    """Say whether a number of four parts is a public address where it stands."""
+    try:
+        address = ipaddress.IPv4Address(found[0])
+    except ValueError:  # a part above 255, or one with zeros before it
+        return False
+    if not address.is_global or address.is_multicast:
+        return False
+    text = found.string
+    before = text[max(0, found.start() - _BEFORE) : found.start()]
+    behind = text[found.end() : found.end() + _BEHIND]
+    if before.endswith(("//", "@")) or re.match(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b", behind):
+        return True
+    words = list(_WORD.finditer(before))
+    nearest = words[-1] if words else None
+    if nearest is not None and nearest["address"]:
+        return True
+    parts = [int(part) for part in found[0].split(".")]
+    is_enzyme = parts[0] <= 7 and parts[1] <= _SMALL and parts[2] < 100
+    if is_enzyme or nearest is not None:
+        return False
+    if max(parts) >= _SMALL:
+        return True
+    return _FUNCTION_WORD.search(before) is not None

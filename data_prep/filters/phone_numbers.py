@@ -1,0 +1,38 @@
+"""International telephone numbers, found by their form and checked by the numbering plans of their countries (phonenumbers)."""
+
+import re
+
+_PHONE = re.compile(r"(?<![\w+.,])\+\d{1,3}(?:[ .\-/\u00a0]?(?:\(\d{1,4}\)|\d{1,4})){2,7}(?!\w|[.,]\d)")
+_THOUSANDS = re.compile(r"\+\d{1,3}(?:[ .\u00a0]\d{3})+")
+_CALL = re.compile(
+    r"(?:call\w*|phone\w*|tele\w*|tel|fax\w*|mobile\w*|cell|cellphone|contact\w*|ring|dial\w*|hotline|helpline|whatsapp|sms|text|reach\w*|ruf\w*|"
+    r"anruf\w*|handy|appel\w*|portable|llam\w*|tel[eé]f\w*|m[oó]vil|ligue|celular|chiam\w*|cellulare|тел\w*|звон\w*|☎|📞|✆)\W{0,3}(?:\w+\W+){0,3}$",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(
+    r"\s+(?!(?:or|and|for|to|if|in|at|on|from|during|between|oder|und|ou|et|y|o|e|i|или|и|ext|extension|before|after|any|today|is|was)\b)[a-zµα-ωа-я%]"
+)
+
+
+def without_phones(text: str) -> str:
+    """Return the text with international telephone numbers (a plus sign, a country's code and a number of that country) as `[phone]`.
+
+    A number in groups of three, as thousands are written, is one only where nothing is counted: "+12 345 678 cells" stays.
+    """
+    return _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text) if "+" in text else text
+
+
+def _is_phone(found: re.Match[str]) -> bool:
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(found[0], None)
+    except phonenumbers.NumberParseException:
+        return False
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return False
+    text = found.string
+    is_called = _CALL.search(text[max(0, found.start() - 40) : found.start()]) is not None
+    if _THOUSANDS.fullmatch(found[0]) and not is_called and _COUNTED.match(text[found.end() : found.end() + 20]):
+        return False
+    return is_called or phonenumbers.is_valid_number(number)

@@ -1,0 +1,260 @@
+"""In which encoding a web page is written, by the rules of https://encoding.spec.whatwg.org/ and of HTML, and by detection where these
+leave garbage.
+
+In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of the HTTP header; that of a `meta`
+element; that of an XML declaration; detection by chardet. `iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in
+browsers. A label under which the bytes are not valid, or give words that no language has, is false: the next one counts.
+"""
+
+import codecs
+import re
+
+import webencodings
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Python's codecs that hold all characters of the standard's
+_CODECS = {"gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc-kr": "cp949", "iso-8859-8-i": "iso-8859-8",
+           "x-user-defined": "cp1252", "windows-874": "cp874"}  # fmt: skip
+_ALIKE = {"windows-1250": "iso-8859-2", "iso-8859-2": "windows-1250"}
+_PRESCANNED = 4096
+_COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
+_META = re.compile(rb"<meta\b[^>]*>", re.IGNORECASE)
+_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([^\s"'/>;]+)""", re.IGNORECASE)
+_XML = re.compile(rb"""\s*<\?xml\b[^>]*\bencoding\s*=\s*["']([^"']+)""", re.IGNORECASE)
+_MARKUP = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\([BIJ])")
+_DETECTED_ON = 200_000
+_LEAST_CONFIDENCE = 0.15
+_FEW = 8
+"""Bytes beyond ASCII that are too few to detect anything but windows-1252."""
+
+_MOSTLY = 0.9
+"""Share of the bytes beyond ASCII that must be UTF-8 for a page of mixed encodings to be taken for that."""
+
+_LATIN = ("cp1252", "windows-1252", "iso-8859-1", "iso8859-1", "iso8859-15", "iso-8859-15", "ascii", "us-ascii", "macroman", "mac-roman")
+_WESTERN_LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
+_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
+_SIGNS = "¤¦¨¯´¸¬¥¶¼½¾¹\u00ad"
+_LETTER = "[^\\W\\d_]"
+_SIGN_AT_LETTER = re.compile(
+    f"{_LETTER}[{_SIGNS}±§]|(?<![mM])(?<={_LETTER})[²³]|[{_SIGNS}³²]{_LETTER}|{_LETTER}[¢-©«¬®-±»-¿×÷ƒ†‡‰ˆ˜]{_LETTER}"
+)
+_LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
+_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
+_SYMBOL_IN_WORD = re.compile("[^\\W\\d_][¢-©«-´¶-¹»-¿×÷ƒ†‡‰ˆ˜]+[^\\W\\d_]")
+_LETTERS = "[^\\W\\d_a-zA-Z]"
+_FOREIGN_RUN = re.compile(f"{_LETTERS}{{4,}}")
+_OTHER_SCRIPT = "[\u0370-\u07ff\u0e00-\u0e7f]"
+_SCRIPTS_MIXED = re.compile(f"[a-zA-Z]{_OTHER_SCRIPT}|{_OTHER_SCRIPT}[a-zA-Z]|[a-z][\u3400-\u9fff\uac00-\ud7af][a-z]")
+_CONTROLS = re.compile("[\x80-\x9f\ufffd\ufffe\uffff]")
+# What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those behind
+_FIRST_OF_TWO, _FIRST_OF_THREE = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]", "\u00e2"
+_FURTHER = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+_TWICE = re.compile(f"{_FIRST_OF_TWO}{_FURTHER}|{_FIRST_OF_THREE}{_FURTHER}{_FURTHER}")
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
+
+
+class UnknownEncodingError(ValueError):
+    """The bytes are no text in any encoding that is stated or detected."""
+
+
+def decode_page(data: bytes, charset: str | None = None) -> str:
+    """Return the text of a page.
+
+    Args:
+        data: the bytes.
+        charset: the label of the HTTP header, if there is one.
+
+    Raises:
+        UnknownEncodingError: they are no text.
+    """
+    text = _decoded(data, charset).lstrip("\ufeff").replace("\0", "")
+    return _decoded_once(text)
+
+
+def _decoded(data: bytes, charset: str | None) -> str:
+    for mark, codec in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            try:
+                return data[len(mark) :].decode(codec)
+            except UnicodeDecodeError as error:
+                if codec != "utf-8":
+                    raise UnknownEncodingError(f"not {codec.upper()}, which its byte order mark states ({error})") from None
+                return _mixed_utf8(data)
+    labels = [*([charset] if charset else []), *_stated(data)]
+    if (wide := _utf16(data, labels)) is not None:
+        return wide
+    if _ISO_2022_JP.search(data) and data.isascii():
+        return _strict(data, "iso2022_jp_ext")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        pass
+    for label in labels:
+        if (text := _as_labelled(data, label)) is not None:
+            return text
+    return _detected(data, labels)
+
+
+def _stated(data: bytes) -> list[str]:
+    """Return the labels in the page: that of the first `meta` element that has one, then that of the XML declaration."""
+    beginning = _COMMENT.sub(b"", data[:_PRESCANNED])
+    found = [label for meta in _META.finditer(beginning) for label in _CHARSET.findall(meta[0])][:1]
+    if xml := _XML.match(beginning):
+        found.append(xml[1])
+    return [label.decode("ascii", "replace") for label in found]
+
+
+def _utf16(data: bytes, labels: list[str]) -> str | None:
+    """Return the text of UTF-16 without a mark, which Western text shows by a zero in every other byte."""
+    zeros = data[: 4 * _PRESCANNED].count(0)
+    size = len(data[: 4 * _PRESCANNED])
+    stated = next((label.lower() for label in labels if label.lower().startswith("utf-16")), "")
+    if zeros < size * 0.2 and not (stated and (b"<\0" in data or b"\0<" in data)):
+        return None
+    big = data[: 4 * _PRESCANNED : 2].count(0) > zeros / 2
+    codec = "utf-16-be" if big else "utf-16-le"
+    try:
+        return data[: len(data) // 2 * 2].decode(codec)
+    except UnicodeDecodeError:
+        raise UnknownEncodingError("binary data, not a page") from None
+
+
+def _as_labelled(data: bytes, label: str) -> str | None:
+    """Return the text by a label; None when the label is unknown or false."""
+    encoding = webencodings.lookup(label)
+    if encoding is None or encoding.name == "replacement" or encoding.name.startswith("utf-16"):
+        return None
+    if encoding.name == "utf-8":
+        return _mixed_utf8(data) if _is_mostly_utf8(data) else None
+    codec = _CODECS.get(encoding.name, encoding.codec_info.name)
+    text = _decoded_as(data, codec)
+    if text is not None and codec.lower() in _LATIN and not _is_western(text) and _guessed(data) is not None:
+        return None  # Turkish, for example, whose letters windows-1252 shows as ý, þ and ð
+    return text
+
+
+def _detected(data: bytes, labels: list[str]) -> str:
+    if _is_mostly_utf8(data):
+        return _mixed_utf8(data)
+    text = _guessed(data)
+    if text is None:
+        text = _western(data)
+    if text is None:
+        stated = f"not {' nor '.join(labels)}, which it states, and " if labels else "no encoding is stated, and "
+        raise UnknownEncodingError(f"{stated}none can be detected")
+    return text
+
+
+def _guessed(data: bytes) -> str | None:
+    """Return the text in the encoding that chardet detects; None where it detects none, or a Western one: `_western` judges better."""
+    import chardet
+
+    prose = _MARKUP.sub(b" ", data[:_DETECTED_ON])
+    if prose.isascii():
+        prose = data[:_DETECTED_ON]
+    if sum(byte >= 0x80 for byte in prose) < _FEW and _western(data) is not None:
+        return None
+    found = chardet.detect(prose)
+    name = str(found["encoding"] or "").lower()
+    if not name or name in _LATIN or (found["confidence"] or 0) < _LEAST_CONFIDENCE:
+        return None
+    codecs_alike = filter(None, (_CODECS.get(name, name), _ALIKE.get(name)))
+    texts = [text for codec in codecs_alike if (text := _decoded_as(data, codec)) is not None]
+    return min(texts, key=_wrong_signs, default=None)
+
+
+def _decoded_as(data: bytes, codec: str) -> str | None:
+    """Return the text; None when the bytes are not valid in it or give none that a language has."""
+    try:
+        text = data.decode(codec)
+    except (LookupError, UnicodeDecodeError):
+        return None
+    return None if _is_garbled(text, codec) else text
+
+
+def _wrong_signs(text: str) -> int:
+    return len(_SIGN_AT_LETTER.findall(text))
+
+
+def _western(data: bytes) -> str | None:
+    """Return the text as windows-1252; None when it cannot be that."""
+    text = _decoded_as(data, "cp1252")
+    return text if text is not None and _is_western(text) else None
+
+
+def _is_western(text: str) -> bool:
+    return {character for character in text if character > "\x7f"} <= _WESTERN
+
+
+def _is_garbled(text: str, codec: str) -> bool:
+    """Say whether a text was read in a wrong encoding: controls, signs or letters of other scripts inside words."""
+    if _CONTROLS.search(text):
+        return True
+    beyond = sum(character > "\x7f" for character in text) if not text.isascii() else 0
+    wrong = len(_SCRIPTS_MIXED.findall(text)) + _wrong_signs(text)
+    if codec.lower() in _LATIN:
+        wrong += sum(map(len, _FOREIGN_RUN.findall(text)))
+    return wrong > 1 and wrong > beyond * 0.1
+
+
+def _strict(data: bytes, codec: str) -> str:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError as error:
+        raise UnknownEncodingError(f"not {codec}, as which it begins ({error.reason} at byte {error.start + 1})") from None
+
+
+def _is_mostly_utf8(data: bytes) -> bool:
+    beyond = sum(byte >= 0x80 for byte in data)
+    valid = sum(len(character.encode()) for character in data.decode("utf-8", "ignore") if character > "\x7f")
+    return valid >= _MOSTLY * beyond
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are not UTF-8 as windows-1252, in which older parts of a page may be; one that ends in a character loses that."""
+    assert isinstance(error, UnicodeDecodeError)
+    wrong = error.object[error.start : error.end]
+    if error.end == len(error.object) and error.reason == "unexpected end of data":
+        return "", error.end
+    return wrong.decode("cp1252"), error.end
+
+
+codecs.register_error("galen-windows-1252", _as_windows_1252)
+
+
+def _mixed_utf8(data: bytes) -> str:
+    """Return the text of UTF-8 in which some bytes are windows-1252."""
+    try:
+        return data.decode("utf-8-sig", "galen-windows-1252")
+    except UnicodeDecodeError as error:
+        raise UnknownEncodingError(f"not UTF-8 (byte {error.start + 1})") from None
+
+
+def _decoded_once(text: str) -> str:
+    """Return a text that was UTF-8, read as windows-1252 and written as UTF-8 again ("CafÃ©") as it was meant; others as they are."""
+    if text.isascii():
+        return text
+    if len(_TWICE.findall(text)) < 2:
+        return text
+    return _BEYOND_ASCII.sub(_meant, text)
+
+
+def _meant(found: re.Match[str]) -> str:
+    try:
+        return "".join(map(_original_byte, found[0])).encode("latin-1").decode()
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return found[0]
+
+
+def _original_byte(character: str) -> str:
+    """Return the character of Latin 1 whose byte windows-1252 shows as this one."""
+    if character < "\u0100":
+        return character
+    return character.encode("cp1252").decode("latin-1")

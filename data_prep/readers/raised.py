@@ -1,0 +1,101 @@
+"""Superscripts as plain text, so that no number changes its value.
+
+- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret: `10^6`, `10^-4`, `10^3–4`,
+  `10^6.5`, `m^2`. So does an exponent in letters behind a number: `10^n`, `2^-ΔΔCt`.
+- White space before it is no hindrance where the power is certain: behind 10 ("5 x 10 <sup>6</sup>"), before a minus sign, behind a
+  unit. A mass number stays with its element: "202 <sup>1</sup>H".
+- A list or range behind a word, and a number behind a decimal sign ("in 2010.<sup>12</sup>"), is a citation: ` [12,13]`.
+- All else is its text: "CD4+", "Ca2+", "18F", "5th".
+"""
+
+import re
+from collections.abc import Callable
+
+from data_prep.readers.xml_tree import Element, inline_text, text_after
+
+JOINED = "\ue003"
+"""Stands before a caret that takes away the white space before it; private use, `markup.clean` resolves it."""
+
+_SIGN = "[-‐‑−–+±]"
+_ONE = rf"{_SIGN}?\s?\d+(?:[.,·/]\d+)*"
+_NUMBER = re.compile(rf"{_ONE}(?:\s*(?:[-‐‑−–—~,;]|to|or)\s*{_ONE})*")
+_SEVERAL = re.compile(r"\d\s*(?:[-‐‑−–—~,;]|to|or)\s*\d")
+_SYMBOLS = re.compile(rf"\(?[-‐‑−–]\s?\(?[^\W\d_][\w.·]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
+_NEGATIVE = re.compile("[-‐‑−–]")
+_PLAIN_NUMBER = re.compile(r"(?:^|[^\w.,]|(?<=\d)[xX])\d+(?:[.,·]\d+)?$")
+_TEN = re.compile(r"(?:^|[^\d.,·])10$")
+_WORD = re.compile(r"[^\W\d_]{4,}$")
+_DECIMAL = re.compile(r"\d[.,]$")
+_UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ)$")
+_ELEMENTS = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag "
+    "Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
+    "Np Pu Am Cm D"
+)
+_ISOTOPE = re.compile(rf"[\[(]?(?:{'|'.join(sorted(_ELEMENTS.split(), key=len, reverse=True))})(?![a-zA-Z])")
+
+
+def superscript(raised: str, before: str, element: Element | None = None) -> str:
+    """Return raised text as it stands behind the text `before`.
+
+    Args:
+        raised: the text of the superscript.
+        before: the text before it, in the same paragraph.
+        element: the superscript, for the text behind it; None without one.
+    """
+    inner, base = raised.strip(), before.rstrip()
+    if not inner or not base:
+        return raised
+    trailing = " " if raised[-1:].isspace() else ""
+    touches = base == before
+    if _NUMBER.fullmatch(inner):
+        if touches and _is_citation(inner, base):
+            return f" [{inner}]{trailing}"
+        is_power = _carries(base) if touches else _is_power(inner, base, element)
+    elif _SYMBOLS.fullmatch(inner) and _PLAIN_NUMBER.search(base):
+        is_power = touches or _TEN.search(base) is not None or _NEGATIVE.match(inner) is not None
+    else:
+        is_power = False
+    return f"{JOINED}^{inner}{trailing}" if is_power else raised
+
+
+def _carries(base: str) -> bool:
+    """Say whether a power can stand directly behind a text."""
+    return base[-1].isalnum() or base[-1] in ")]}"
+
+
+def _is_citation(inner: str, base: str) -> bool:
+    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any number behind "5." or "5,"."""
+    if _DECIMAL.search(base):
+        return not _NEGATIVE.match(inner)
+    return _SEVERAL.search(inner) is not None and (_WORD.search(base) is not None or base[-1] in ")]}")
+
+
+def _is_power(inner: str, base: str, element: Element | None) -> bool:
+    """Say whether a number behind white space is a power all the same."""
+    if element is not None and _ISOTOPE.match(text_after(element)):
+        return False
+    if _NEGATIVE.match(inner):
+        return _carries(base)
+    if _TEN.search(base):
+        return True
+    return inner in ("2", "3", "4") and _UNIT.search(base) is not None
+
+
+def raised_text(element: Element, one: Callable[[Element, str], str], is_raised: Callable[[Element], bool], before: str) -> str:
+    """Return a superscript element as plain text; those that touch it are read as one with it ("10", "-", "8").
+
+    Args:
+        element: the superscript.
+        one: says what is written for a child of it.
+        is_raised: says whether a neighbour is one, too.
+        before: the text before it.
+    """
+    previous = element.getprevious()
+    if previous is not None and not previous.tail and is_raised(previous):
+        return ""  # read with the one before
+    text = inline_text(element, one)
+    while not element.tail and (following := element.getnext()) is not None and is_raised(following):
+        element = following
+        text += inline_text(element, one)
+    return superscript(text, before, element)

@@ -1,0 +1,49 @@
+"""Text from models and data sets as cells of tables: it stays text, whatever it holds."""
+
+import re
+
+_FORMULA = re.compile(r"\s*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]")
+_LATEX = {ord(sign): f"\\{sign}" for sign in "&%$#_{}"} | {
+    ord("\\"): r"\textbackslash{}",
+    ord("~"): r"\textasciitilde{}",
+    ord("^"): r"\textasciicircum{}",
+    ord("<"): r"\textless{}",
+    ord(">"): r"\textgreater{}",
+    ord("|"): r"\textbar{}",
+}
+
+
+def for_csv(text: str) -> str:
+    """Return a cell that a spreadsheet takes for text, not for a formula: one that may be one begins with an apostrophe."""
+    return f"'{text}" if _may_be_formula(text.lstrip("'")) else text
+
+
+def from_csv(cell: str) -> str:
+    """Return the text that `for_csv` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _may_be_formula(cell.lstrip("'")) else cell
+
+
+def for_latex(text: str) -> str:
+    """Return a cell of a LaTeX table; behind the end of a row, `[` and `*` would be taken for its arguments."""
+    cell = " ".join(text.translate(_LATEX).split())
+    return f"{{{cell[0]}}}{cell[1:]}" if cell.startswith(("[", "*")) else cell
+
+
+def for_markdown(text: str) -> str:
+    """Return a cell of a Markdown table."""
+    cell = text.replace("\\", "\\\\").replace("|", "\\|").replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(cell.split())
+
+
+def _may_be_formula(text: str) -> bool:
+    if text.startswith(("\t", "\r", "\n")):
+        return True
+    return _FORMULA.match(text) is not None and not _is_number(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""Training state on disk: tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code."""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import TrainerState
+
+from galen.errors import DataError, one_line
+
+TRAINER_STATE = "trainer_state.json"
+"""The last file of a checkpoint that is written."""
+TRAINING_STATE = "training_state"
+"""Name of optimizer, schedule and a validation that is due."""
+FSDP_WEIGHTS = "fsdp_model"
+"""Name of the weights that were gathered from the processes of FSDP."""
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", f"{FSDP_WEIGHTS}.safetensors")
+
+
+def write(folder: Path, name: str, state: Any) -> None:
+    """Write nested dicts, lists and tuples of tensors, numbers, texts, booleans and None as NAME.safetensors and NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _to_json(state, tensors)
+    save_file(tensors, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(tree), encoding="utf-8")
+
+
+def read(folder: Path, name: str) -> Any:
+    """Return what `write` wrote; use it inside `reading`."""
+    tensors = load_file(folder / f"{name}.safetensors")
+    return _from_json(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
+
+
+def load_weights(network: Any, folder: Path) -> None:
+    """Load the weights that `save_pretrained` wrote: of the adapter, or without one of the model; use it inside `reading`."""
+    if (folder / "adapter_model.safetensors").is_file():
+        network.load_adapter(str(folder), "default", is_trainable=True)
+        return
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        weights |= load_file(path)
+    found = network.load_state_dict(weights, strict=False)
+    lacking = set(found.missing_keys) - set(network.all_tied_weights_keys)
+    if lacking or found.unexpected_keys:
+        raise ValueError(f"weights are missing or unknown: {', '.join(sorted([*lacking, *found.unexpected_keys])[:3])}")
+
+
+def _to_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    match value:
+        case torch.Tensor():
+            key = str(len(tensors))
+            tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
+            return {"tensor": key}
+        case dict():  # in pairs: an optimizer numbers its parameters, and JSON's keys are texts
+            return {"dict": [[key, _to_json(item, tensors)] for key, item in value.items()]}
+        case tuple():
+            return {"tuple": [_to_json(item, tensors) for item in value]}
+        case list():
+            return [_to_json(item, tensors) for item in value]
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"a checkpoint holds no {type(value).__name__}")
+
+
+def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    match value:
+        case {"tensor": key}:
+            return tensors[key]
+        case {"dict": pairs}:
+            return {key: _from_json(item, tensors) for key, item in pairs}
+        case {"tuple": items}:
+            return tuple(_from_json(item, tensors) for item in items)
+        case list():
+            return [_from_json(item, tensors) for item in value]
+    return value
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of all random numbers of this process: Python's, NumPy's, PyTorch's on its CPU and its GPU."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (kind, [int(key) for key in keys], position, has_gauss, gauss),
+        "cpu": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set what `random_state` returned."""
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[None]:
+    """Tell a damaged checkpoint, whatever it raises inside the block, in one message.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError, SafetensorError) as error:
+        raise DataError(
+            f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the same command goes on from the one before"
+        ) from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether a checkpoint was written to its end.
+
+    Raises:
+        DataError: it was, and was changed since.
+    """
+    try:
+        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what a kill leaves
+        return False
+    with reading(folder):
+        TrainerState.load_from_json(str(folder / TRAINER_STATE))
+        if state["global_step"] != step_of(folder):
+            raise ValueError(f"{TRAINER_STATE} is of step {state['global_step']}")
+        if not any((folder / name).is_file() for name in _WEIGHTS):
+            raise ValueError(f"it has none of {', '.join(_WEIGHTS)}")
+    return True
+
+
+def step_of(folder: Path) -> int:
+    """Return the number of steps after which a checkpoint was written."""
+    return int(folder.name.removeprefix("checkpoint-"))

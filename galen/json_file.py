@@ -1,0 +1,28 @@
+"""JSON files that a command reads: an object, or one message that names the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from galen.errors import DataError, one_line
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Numbers that are not finite and halves of a surrogate pair are refused: Python reads them, but
+    what is written from them is no JSON.
+
+    Raises:
+        DataError: it is missing or damaged, or holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {one_line(error)}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} should hold one JSON object")
+    return value

@@ -1,0 +1,31 @@
+"""Keys of services: read from the environment, and kept out of everything that is written or shown."""
+
+import os
+
+from galen.errors import UsageError
+
+NAMES = ("OPENAI_API_KEY", "S2_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
+"""The environment variables that hold keys."""
+_SHORTEST = 6
+"""Characters of a key that is worth hiding: a placeholder such as "none" stands in many a message."""
+
+
+def read(name: str) -> str:
+    """Return the key in an environment variable, empty if it is not set.
+
+    Raises:
+        UsageError: it holds what no key holds and no header may (the message does not show it).
+    """
+    key = os.environ.get(name, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(f"{name} holds blanks or characters that are not ASCII: it is no key; set it again")
+    return key
+
+
+def hide(text: str) -> str:
+    """Return a text, such as what a server answered, with the keys in it blotted out."""
+    for name in NAMES:
+        key = os.environ.get(name, "").strip()
+        if len(key) >= _SHORTEST:
+            text = text.replace(key, "[key]")
+    return text

@@ -1,0 +1,67 @@
+import pytest
+from datatrove.data import Document
+
+from data_prep.corpus import step_of
+from data_prep.filters.ip_addresses import without_ip_addresses
+from data_prep.filters.phone_numbers import without_phones
+from data_prep.steps import Pii
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Trypsin (EC 3.4.21.4), EC 1.14.13.39, E.C. 1.1.1.1 and EC, 1.13.11.12; EC 1.1.1.1, 1.1.1.2 and 2.3.1.5.",
+        "glycogen synthetase (2.4.1.11), phosphorylase (KF 2.4.1.1), (3.4.21.92)",
+        "the lineages B.1.351, B.1.1.28.1 and B.1.1.529.2; lineage 20.1.1.5",
+        "See section 8.1.2.1, table 8.8.4.4, sections 8.8.8.8 to 9.9.9.9 and chapters 12.4.1.2 and 13.5.2.2.",
+        "software version 9.4.1.3, SPSS 25.0.0.1, SAS 9.4.1.3, v12.0.1.4, MATLAB (9.14.0.22), Firefox/89.0.1.2, Kapitel 12.4.1.2",
+        "2.16.840.1.113883.6.96 is SNOMED CT; 1.2.840.10008.5.1.4.1.1.2; oid 1.3.6.1.4.1",
+        "local 192.168.1.10, 127.0.0.1 and host 10.0.0.1; 256.1.1.1 and 12.5.2021.1",
+        "at 12:30:45, std::cout, dplyr::add, fe80::1",
+    ],
+)
+def test_numbers_of_four_parts_stay(text):
+    assert without_ip_addresses(text, "[ip]") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("ratio of 8.8.8.8 at", "ratio of [ip] at"),
+        ("host 128.178.50.12 and 5.9.110.23", "host [ip] and [ip]"),
+        ("the server 1.1.1.1.", "the server [ip]."),
+        ("see http://93.184.216.34/x or 93.184.216.34:8080, 203.12.55.7/24", "see http://[ip]/x or [ip]:8080, [ip]/24"),
+        ("visited from 193.5.216.100 on Monday", "visited from [ip] on Monday"),
+        ("The IPs were 5.6.7.8, 8.8.4.4", "The IPs were [ip], [ip]"),
+        ("at 2001:4860:4860::8888, 2a00:1450:4001:81b:0:0:0:200e.", "at [ip], [ip]."),
+    ],
+)
+def test_addresses_go(text, changed):
+    assert without_ip_addresses(text, "[ip]") == changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Change was +12 345 678 cells; NCT+ 01234567; ISRCTN 12345678; rs+1 234 567 890.", "an increase of +48 123 456 789 cells",
+     "Δ +10 000 000 reads", "gained +123 456 789 dollars", "+0.123 456 789", "+5 % to +10 %", "Na+ 140 135 142"],
+)  # fmt: skip
+def test_counts_are_no_telephone_numbers(text):
+    assert without_phones(text) == text
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["+41 44 555 01 23", "+1 (617) 555-8364", "+44 20 7946 0018", "+49 30 1234567", "+34 612 345 678", "+33.1.42.68.53.00",
+     "+41(0)445550123", "+886 912 345 678"],
+)  # fmt: skip
+def test_telephone_numbers_go(number):
+    assert without_phones(f"Call {number}, or ({number}) at night.") == "Call [phone], or ([phone]) at night."
+
+
+def test_step():
+    document = Document(text="Mail nurse.station@hospital.example.org, host 8.8.8.8; gene@locus, m/z 1@2, sensitivity@95 %.", id="1")
+    assert step_of(Pii(phones=True)).filter(document) is True
+    assert document.text == "Mail email@example.com, host 22.214.171.124; gene@locus, m/z 1@2, sensitivity@95 %."
+    document = Document(text="host 8.8.8.8, a@b.org", id="1")
+    assert step_of(Pii(emails=False, ips=False)).filter(document) is True
+    assert document.text == "host 8.8.8.8, a@b.org"

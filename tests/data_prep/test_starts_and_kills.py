@@ -1,0 +1,206 @@
+"""Commands started several times at once, and killed again and again: the bytes are those of one undisturbed run.
+
+Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 is the whole test.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from data_prep import curate, mesh_questions, preprocess
+from galen.errors import DataError
+from tests.conftest import ROOT, command
+from tests.data_prep.material import many_records, write_lines, write_medline
+from tests.data_prep.server import Site
+
+STARTS, KILLS = int(os.environ.get("GALEN_STARTS", "3")), int(os.environ.get("GALEN_KILLS", "2"))
+HELD = r"is being written by {} \(process \d+ on .*\) since "
+COMMANDS = ["curate", "preprocess", "merge_indexed", "mesh_questions", "download", "crawl"]
+
+
+def start(arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments), cwd=ROOT, env=environment, start_new_session=True, **pipes)
+
+
+def digests(folder):
+    """Name -> SHA-256 of all that is there; of manifests and lists without what bears a time or a path."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        if path.name.endswith("manifest.json"):
+            known = json.loads(data)
+            data = json.dumps([sorted((re.sub(".*/", "", o["path"]), o["sha256"]) for o in known["outputs"]), known["counts"]]).encode()
+        elif path.name == "downloads.jsonl":
+            data = json.dumps(sorted({line["name"] for line in map(json.loads, data.splitlines())})).encode()
+        elif path.name.endswith(".warc.gz"):
+            data = re.sub(rb"(?m)^(WARC-(Date|Record-ID)|Date|WARC-Filename): .*$", b"", gzip.decompress(data))
+            data = b"".join(sorted(set(re.findall(rb"WARC-Target-URI: [^\r]*", data))))
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A corpus, a tokenizer, two token files and a server."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("material")
+    for number in range(3):
+        write_medline(folder / f"raw/{number}.xml", many_records(1 + 200 * number, 200))
+    (folder / "recipe.yaml").write_text(f"output: {folder / 'corpus'}\nsources: [{{reader: medline, path: {folder / 'raw'}}}]\n")
+    curate.main([str(folder / "recipe.yaml"), "split.train=0.6", "split.validation=0.1", "split.test=0.3", "--workers", "1"])
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_lines(folder / "lines.jsonl", [{"text": f"the word {n} " * 50} for n in range(5000)])
+    for name in "ab":
+        preprocess.main(preprocess_arguments(folder, folder / name))
+    site, draw = Site(), random.Random(4)
+    names = [f"pubmed26n{n:04d}.xml.gz" for n in range(1, 6)]
+    site.files["/pubmed/baseline/"] = "".join(f'<a href="{name}">' for name in names).encode()
+    for name in names:
+        site.files[f"/pubmed/baseline/{name}"] = data = gzip.compress(draw.randbytes(400_000))
+        site.files[f"/pubmed/baseline/{name}.md5"] = hashlib.md5(data).hexdigest().encode()
+    site.files["/robots.txt"] = b""
+    links = "".join(f'<a href="/topic/{n}">x</a>' for n in range(12))
+    for path in ["/topic/", *(f"/topic/{n}" for n in range(12))]:
+        site.files[path] = f"<html><title>{path}</title><body>{links}<p>{'Asthma is treated. ' * 30}</p></body></html>".encode()
+        site.types[path] = "text/html"
+    with site.running() as base:
+        (folder / "site.yaml").write_text(f"name: s\noutput: x\nstart: ['{base}/topic/']\nallow: ['/topic/']\ndelay: 0.05\n")
+        yield folder, base
+
+
+def preprocess_arguments(folder, prefix):
+    options = ["--tokenizer-model", str(folder / "tokenizer.json"), "--engine", "reference", "--workers", "2"]
+    return ["--input", str(folder / "lines.jsonl"), "--output-prefix", str(prefix), *options]
+
+
+def arguments_of(name, material, output):
+    folder, base = material
+    script = f"data_prep/{name}.py"
+    out = output / "out"
+    return {
+        "curate": [script, folder / "recipe.yaml", f"output={out}", "--workers", "2"],
+        "preprocess": [script, *preprocess_arguments(folder, out)],
+        "merge_indexed": [script, "--input", folder / "a", folder / "b", "--output-prefix", out],
+        "mesh_questions": [script, "--corpus", folder / "corpus", "--split", "test", "--output", output / "out.jsonl"],
+        "download": [script, "medline-baseline", "--output", out, "--base-url", base, "--requests-per-second", "100", "--max-rate", "2"],
+        "crawl": [script, folder / "site.yaml", f"output={out}"],
+    }[name]
+
+
+def undisturbed(name, material, folder):
+    folder.mkdir()
+    begun = time.monotonic()
+    process = start(arguments_of(name, material, folder))
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    return digests(folder), time.monotonic() - begun
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_of_starts_at_once_one_works(name, material, tmp_path):
+    wanted, _ = undisturbed(name, material, tmp_path / "one")
+    (tmp_path / "many").mkdir()
+    processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
+    ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
+    worked = [out for out, err, code in ends if code == 0 and "is finished already" not in out]
+    for _, err, code in ends:
+        assert "Traceback" not in err
+        if code:
+            assert code == 1
+            assert re.search(HELD.format(rf"{name}\.py"), err), err
+    if name not in ("download", "crawl"):  # which go on, if they begin after the end of another
+        assert len(worked) == 1, ends
+    assert digests(tmp_path / "many") == wanted
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_random_moments(name, material, tmp_path):
+    wanted, seconds = undisturbed(name, material, tmp_path / "one")
+    draw, kills, rounds = random.Random(name), 0, 0
+    while kills < KILLS:
+        rounds += 1
+        folder = tmp_path / f"killed{rounds}"
+        folder.mkdir()
+        process = None
+        for _ in range(5):  # kills of one output; then it may come to its end
+            process = start(arguments_of(name, material, folder))
+            time.sleep(draw.uniform(0.3, 1.05) * seconds)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+            process.communicate()
+            if process.returncode == 0 or kills >= KILLS:
+                break
+        process = start(arguments_of(name, material, folder))
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+        assert digests(folder) == wanted
+
+
+def test_killed_between_manifest_and_name(tmp_path, capsys):
+    """A restart lists neither its own manifest nor a half-written one, and lists what was quarantined."""
+    write_medline(tmp_path / "raw/a.xml", many_records(1, 100))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
+    curate.main([str(recipe), f"output={tmp_path / 'one'}", "--workers", "1"])
+    kill = (
+        "import os, sys\nfrom data_prep import corpus, curate\n"
+        "corpus.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
+    )
+    given = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
+    done = subprocess.run([sys.executable, "-c", kill, *given], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    partial = tmp_path / ".two.partial/corpus"
+    assert (partial / "manifest.json").exists()
+    (partial / ".manifest.json.partial").write_text("half")
+    curate.main(given)
+    one, two = (json.loads((tmp_path / name / "manifest.json").read_text())["outputs"] for name in ("one", "two"))
+    assert one == two
+    assert {record["path"] for record in two} == {
+        str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").rglob("*") if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
+    from data_prep import merge_indexed
+
+    folder, _ = material
+    (tmp_path / "out_text_document.bin").write_bytes(b"precious")
+    with pytest.raises(DataError, match=r"out_text_document\.bin exists already and is not of this command"):
+        merge_indexed.main(["--input", str(folder / "a"), str(folder / "b"), "--output-prefix", str(tmp_path / "out")])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out_text_document.bin": b"precious"}
+
+
+@pytest.mark.parametrize("mesh", [None, [], "Asthma", ["Asthma"], [{"name": "Asthma"}], [{"name": None, "major": True}], {"name": "x"}])
+def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
+    corpus = tmp_path / "corpus"
+    metadata = {} if mesh is None else {"mesh": mesh, "pmid": "1"}
+    for split in ("train", "test"):
+        (corpus / split).mkdir(parents=True)
+        line = json.dumps({"text": "a text", "id": "1", "metadata": metadata})
+        (corpus / split / "00000.jsonl.gz").write_bytes(gzip.compress(f"{line}\n".encode() * 5))
+    (corpus / "manifest.json").write_text(json.dumps({"stage": "curate", "counts": {"splits": {"train": 5, "test": 5}}}))
+    with pytest.raises(DataError, match=r"no record of the train split of .* has enough MeSH headings"):
+        mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
+    (corpus / "train/00000.jsonl.gz").write_bytes(b"\x1f\x8bdamaged")
+    with pytest.raises(DataError, match=r"00000\.jsonl\.gz is damaged"):
+        mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

@@ -1,0 +1,22 @@
+import torch
+
+from finetune import measurement
+
+
+def test_speeds_are_the_median_after_a_warm_up(tiny_llama):
+    """The first reading is slow, as where kernels are compiled, and one in the middle, as where other work ran."""
+    import time
+
+    from transformers import AutoModelForCausalLM
+
+    network, times = AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), []
+
+    def slow(*_):
+        times.append(0.0)
+        if len(times) in (1, 3):
+            time.sleep(1)
+
+    network.register_forward_pre_hook(slow)
+    reading, _ = measurement._speed(network, torch.device("cpu"))
+    assert reading > measurement.PROMPT_TOKENS / 0.9
+    assert len(times) == (measurement.REPEATS + 1) * (1 + measurement.NEW_TOKENS)

@@ -1,0 +1,166 @@
+"""A run that is told to stop saves at once, ends with 75, and goes on to the bits of a run that nobody stopped."""
+
+import filecmp
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune import train, validation_accuracy
+from galen import lock
+from galen.errors import DataError
+from galen.stop_signals import StopSignals
+from tests.conftest import command
+from tests.finetune.test_train import log_of
+
+TIMES = ("elapsed", "tokens_per_second")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def signal_after(started, said, number=signal.SIGTERM, to=slice(None)):
+    """Send a signal as soon as a forked run has said something; return exit codes and what was written."""
+    deadline = time.monotonic() + 300
+    while said not in started.written.read_text():
+        assert time.monotonic() < deadline, started.written.read_text()
+        time.sleep(0.001)
+    for pid in started.pids[to]:
+        os.kill(pid, number)
+    return started.wait()
+
+
+def timeless(folder):
+    return [{key: record[key] for key in record if key not in TIMES} for record in log_of(folder)]
+
+
+def same_result(first, second):
+    """Check that two runs have the same files in their results, byte by byte, and the same log but for times."""
+    assert timeless(first) == timeless(second)
+    names = [path.name for path in (first / "adapter").iterdir()]
+    assert filecmp.cmpfiles(first / "adapter", second / "adapter", names, shallow=False) == (names, [], [])
+    counts = [json.loads((folder / "manifest.json").read_text())["counts"] for folder in (first, second)]
+    assert counts[0] | {"seconds_since_start": 0} == counts[1] | {"seconds_since_start": 0}
+
+
+@pytest.fixture(scope="module")
+def long_recipe(tmp_path_factory, tiny_llama, question_file):
+    """A recipe that keeps the best by accuracy and would stop early; 40 validation questions in batches of one."""
+    folder = tmp_path_factory.mktemp("stopping")
+    (folder / "recipe.yaml").write_text(
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.5, max_length: 160}}\n"
+        "lora: {r: 4, alpha: 8, dropout: 0.1}\n"
+        "training: {learning_rate: 0.01, max_steps: 16, micro_batch_size: 2, validation_interval: 4, save_interval: 4,\n"
+        "           select_best: accuracy, early_stopping: 3, seed: 5}\n"
+        f"output: {folder / 'whole'}\n"
+    )
+    assert train.main([str(folder / "recipe.yaml")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("said", "number"), [("step 6/16 | loss", signal.SIGTERM), ("step 3/16 | loss", signal.SIGUSR2)])
+def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(long_recipe, tmp_path, start_forked, said, number):
+    codes, written = signal_after(start_forked(1, long_recipe / "recipe.yaml", f"output={tmp_path / 'run'}"), said, number)
+    assert codes == [75], written[-3000:]
+    assert f"stopped by {number.name} after step" in written
+    kept = written.split("kept: ")[1].splitlines()[0]
+    assert Path(kept).is_dir()
+    assert "\nto go on: python " in written
+    train.main([str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"])
+    same_result(long_recipe / "whole", tmp_path / "run")
+
+
+def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(long_recipe, tmp_path, monkeypatch, capsys):
+    """The count of validations without a better one, and the best one, are those of the whole run."""
+    arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"]
+    score, seen = validation_accuracy.correct, []
+
+    def interrupted(*given):
+        """Score; at the first attempt of each validation a Ctrl-C comes first."""
+        seen.append(len(seen))
+        if seen[-1] % 2 == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return score(*given)
+
+    monkeypatch.setattr(validation_accuracy, "correct", interrupted)
+    validations = [record["step"] for record in log_of(long_recipe / "whole") if record["kind"] == "validation"]
+    for step in validations:
+        assert train.main(arguments) == 75
+        said = capsys.readouterr().err
+        assert f"stopped by SIGINT after step {step} of 16; kept: " in said if step else "nothing is kept" in said
+    assert train.main(arguments) == 0
+    same_result(long_recipe / "whole", tmp_path / "run")
+
+
+def test_the_command_that_a_stopped_run_names_finishes_it(long_recipe, tmp_path):
+    import subprocess
+    import sys
+
+    arguments = ["finetune/train.py", long_recipe / "recipe.yaml", f"output={tmp_path / 'run'}"]
+    with (tmp_path / "said").open("w") as said:
+        started = subprocess.Popen(command(*arguments), stdout=said, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        while "step 2/16" not in (tmp_path / "said").read_text():
+            time.sleep(0.01)
+            assert started.poll() is None
+        started.send_signal(signal.SIGINT)
+        assert started.wait(300) == 75
+    line = next(line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("to go on: python "))
+    subprocess.run(
+        line.removeprefix("to go on: ").replace("python", sys.executable, 1), shell=True, check=True, timeout=400, capture_output=True
+    )
+    same_result(long_recipe / "whole", tmp_path / "run")
+
+
+@pytest.mark.multiprocess
+def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start_forked):
+    options = [recipe_file, "training.gradient_accumulation=1", "training.select_best=accuracy", "training.save_interval=6"]
+    assert start_forked(2, *options, f"output={tmp_path / 'whole'}").wait()[0] == [0, 0]
+    started = start_forked(2, *options, f"output={tmp_path / 'run'}")
+    codes, written = signal_after(started, "step 6/12 | loss", to=slice(1, 2))
+    assert codes == [75, 75], written[-3000:]
+    assert written.count("stopped by SIGTERM after step") == 1
+    assert written.count("\nto go on: torchrun ") == 1
+    assert start_forked(2, *options, f"output={tmp_path / 'run'}").wait()[0] == [0, 0]
+    same_result(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_recipe, tmp_path):
+    """The last step is amid an epoch, where the Trainer by itself would train to the epoch's end."""
+    arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}", "training.early_stopping=null", "training.max_steps=8"]
+    train.main(arguments)
+    before = timeless(tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").unlink()
+    train.main(arguments)
+    assert timeless(tmp_path / "run") == before
+
+
+def test_a_second_interrupt_ends_at_once_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # torchrun hands on what all processes had
+        assert signals.received == "SIGINT"
+        time.sleep(1.1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_start_is_told_who_writes_the_run(recipe_file, tmp_path):
+    with lock.hold(tmp_path / "run"), pytest.raises(DataError, match=rf"is being written by .* \(process {os.getpid()} on "):
+        train.main([str(recipe_file)])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multiprocess
+def test_a_second_start_of_two_processes_is_told_once(recipe_file, tmp_path, start_forked):
+    with lock.hold(tmp_path / "run"):
+        codes, written = start_forked(2, recipe_file).wait()
+    assert codes == [1, 1]
+    assert written.count("error: ") == 1 and "is being written by" in written and "Traceback" not in written

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+WORK = """
+import sys
+sys.path.insert(0, {root!r})
+from data_prep.executor import LocalExecutor
+from data_prep.readers.part import PartReader
+from galen.errors import UsageError
+{guard}
+try:
+    LocalExecutor([PartReader({folder!r})], 1, 1, {folder!r} + "/log/read").run()
+    print("done")
+except UsageError as error:
+    print(error)
+"""
+
+
+def output_of(tmp_path, guard):
+    script = tmp_path / "mine.py"
+    text = WORK.format(root=str(ROOT), folder=str(tmp_path), guard=guard)
+    if guard:
+        before, _, work = text.partition("try:")
+        text = before + "\n".join(f"    {line}" for line in f"try:{work}".splitlines())
+    script.write_text(text)
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    return result.stdout + result.stderr
+
+
+def test_a_script_without_the_guard_is_told_so(tmp_path):
+    """Its worker processes would import it, and start all of it again."""
+    said = output_of(tmp_path, "")
+    assert said.startswith(f'{tmp_path / "mine.py"} starts its work without `if __name__ == "__main__":`')
+    assert said.count("\n") == 1
+    assert output_of(tmp_path, 'if __name__ == "__main__":') == "done\n"
