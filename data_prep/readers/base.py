@@ -193,7 +193,7 @@ class SourceReader(BaseDiskReader):
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
         """Count something of the present record."""
         for label in labels:
-            self._outcome.counts[label] += value
+            self._outcome.counts[printable(label)] += value
 
     @contextlib.contextmanager
     def open(self, filepath: str) -> Iterator[BinaryIO]:

@@ -169,6 +169,10 @@ class _Limits(Watch):
             if grown > _NEARLY * self.memory:
                 raise MemoryError
 
+    def is_used_up(self) -> bool:
+        """Say whether nearly all the memory for a record was taken, whatever came of it."""
+        return _peak() - self._begun > _NEARLY * self.memory
+
     def goes_on(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
@@ -294,7 +298,7 @@ def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: _Li
         reader.watch = watch
         for outcome in reader.outcomes(name, start):
             sender.add(outcome, reader)
-            if any(bad.reason == TOO_MUCH_MEMORY for bad in outcome.bad):
+            if watch.is_used_up() or any(bad.reason == TOO_MUCH_MEMORY for bad in outcome.bad):
                 sender.send()
                 raise _UsedUp
     except DataError as error:
