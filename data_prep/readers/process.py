@@ -95,6 +95,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
     number, start, watch = 0, START, _Limits(options)
     while number < len(files):
         last = Batch(number, start)
+        watch.begin(start)
         with _Child(files, number, start, watch) as child:
             for batch in child.batches():
                 if batch.failed is not None:
@@ -151,7 +152,10 @@ class _Limits(Watch):
         """Forget what is known about the present file: the next one follows."""
         self.unsplit: dict[Place, Why] = {}
         self.unparsed: dict[Place, Why] = {}
-        _STATE.pack_into(self._state, 0, _LOOKS, *START)
+
+    def begin(self, start: Place) -> None:
+        """In the parent, before a process is forked; it alone writes the state after that."""
+        _STATE.pack_into(self._state, 0, _LOOKS, *start)
 
     def looks(self, place: Place) -> None:
         self._note(_LOOKS, place)

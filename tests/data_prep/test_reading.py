@@ -176,7 +176,7 @@ def test_one_bad_record_between_good_ones(kind, tmp_path):
     documents, bad, counts = read(tmp_path, reader, make(tmp_path))
     assert len(bad) >= 1, "it is told"
     assert all(entry["file"] and entry["position"] and entry["reason"] and entry["detail"] for entry in bad)
-    assert counts.get("broken files", 0) == 0
+    assert counts.get("broken files", 0) == 0, bad
     expected = {"text: overlap": 2, "text: offset": 3}.get(kind, 2)
     assert len(documents) == expected
     assert counts["total"] == len(documents) + sum(count for label, count in counts.items() if label.startswith("dropped_"))
