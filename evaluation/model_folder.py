@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from galen import checksums, json_file, manifest
+from galen import checksums, json_file, manifest, pretrained
 from galen.errors import DataError, NotThereError
 
 # peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
@@ -21,10 +21,7 @@ def check_model(folder: str | Path) -> Path:
         DataError: something a model needs is not in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        hub = len(folder.parts) == 2 and not folder.parent.exists()
-        hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
-        raise NotThereError(f"there is no model folder {folder}{hint}")
+    pretrained.check_folder(folder)
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
