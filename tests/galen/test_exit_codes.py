@@ -96,6 +96,7 @@ def test_what_is_not_there_is_1(folder, capsys, module, arguments):
     assert exit_code(module, arguments) == 1
     assert "none" in capsys.readouterr().err
     assert not (folder / "o").exists()
+    assert not (folder / "none").exists()
 
 
 @pytest.mark.parametrize(("module", "arguments"), WRONG_NAME)
