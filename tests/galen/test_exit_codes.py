@@ -80,7 +80,7 @@ def outputs(folder):
     """What other work left where the commands would write."""
     write_medline(folder / "a.xml", many_records(1, 3))
     (folder / "there" / "iter_0000000").mkdir(parents=True)
-    for name in ("p_text_document.bin", "config.json", "iter_0000000/metadata.json"):
+    for name in ("p_text_document.bin", "config.json", "iter_0000000/metadata.json", "iter_0000000/.metadata"):
         (folder / "there" / name).write_text("{}")
     hf_to_megatron.main(["--hf", "MODEL", "--output", "MEGATRON"])
 
