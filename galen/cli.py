@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 
 from galen.errors import GalenError
@@ -20,7 +21,7 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
     except GalenError as error:
         if _speaks():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
@@ -32,9 +33,19 @@ def run(main: Callable[[], int | None]) -> None:
         if (refusal := _refusal(error)) is None:
             raise
         if _speaks():
-            print(f"error: {refusal}", file=sys.stderr)
+            print(f"error: {printable(refusal)}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """Return a message with its control characters escaped.
+
+    Names out of damaged files and of odd files are in it: printed as they are, they could command the terminal.
+    """
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character)[0] == "C" and character != "\n" else character for character in text
+    )
 
 
 def _speaks() -> bool:

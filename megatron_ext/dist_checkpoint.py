@@ -16,7 +16,7 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
 from torch.distributed.checkpoint.api import CheckpointException
 
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 from galen.worker import follow_parent
 from megatron_ext import safe_pickle
 from megatron_ext.stop_requests import held_back
@@ -87,8 +87,11 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     try:
         strategy = FullyParallelLoadStrategyWrapper(get_default_load_sharded_strategy(str(folder)), _replicas())
         return dist_checkpointing.load(state, str(folder), strategy)
-    except (CheckpointingException, CheckpointException, OSError, EOFError, RuntimeError) as error:
-        raise DataError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
+    except CheckpointException as error:
+        reasons = sorted({one_line(reason) for reason, _ in error.failures.values()})
+        raise DataError(f"cannot load {folder}: {'; '.join(reasons)[:2000]}") from error
+    except (CheckpointingException, OSError, EOFError, RuntimeError) as error:
+        raise DataError(f"cannot load {folder}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _check_readable(folder: Path) -> None:
