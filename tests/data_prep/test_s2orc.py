@@ -178,6 +178,8 @@ def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
         {"corpusid": 9, "content": None, "body": {"text": "Body of it.", "annotations": None},
          "bibliography": {"text": None, "annotations": None}},
         {"corpusid": 9, "content": {"source": {"oainfo": {"license": None}}, "text": "Body of it."}},
+        {"corpusid": 9, "content": {"source": None, "text": None}, "body": {"text": "Body of it."}},
+        {"paper_id": "9", "pdf_parse": {"body_text": None}, "latex_parse": {"body_text": [{"text": "Body of it."}]}},
         {"paper_id": "9", "metadata": None, "abstract": None, "body_text": [{"text": "Body of it.", "cite_spans": None, "ref_spans": None,
          "section": None, "sec_num": None}], "bib_entries": None, "ref_entries": None},
         {"paper_id": "9", "body_text": [{"text": "Body of it.", "cite_spans": [{"start": None, "end": None, "ref_id": None}],
