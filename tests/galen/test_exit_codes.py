@@ -56,7 +56,6 @@ OTHER_OUTPUT = [
     ("checkpoints_convert.hf_to_megatron", ["--hf", "MODEL", "--output", "there"]),
     ("checkpoints_convert.megatron_to_hf", ["--megatron", "MEGATRON", "--output", "there"]),
     ("evaluation.run", ["--model", "MODEL", "--tasks", "mesh_topics", "--data", ".", "--output", "there"]),
-    ("finetune.export", ["--run", "there", "--name", "x", "--license", "mit", "--output", "there"]),
 ]
 
 
