@@ -95,7 +95,7 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
         if (number, name) != section:
             section = (number, name)
             depth = len(str(number).rstrip(".").split(".")) if number else 1
-            blocks.append(heading(depth, f"{number} {name}".strip() if name else ""))
+            blocks.append(heading(depth, name))
         blocks.append(_with_spans(part, works, floats, forms))
         for span in _objects(part.get("ref_spans")):
             if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:
