@@ -15,9 +15,10 @@ from typing import Any
 from galen import cli, recipe
 from galen.atomic import write_text
 from galen.errors import UsageError
+from galen.stop_signals import EXIT_CODE
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe
-from megatron_ext.stop_requests import EXIT_CODE, STOPPED
+from megatron_ext.stop_requests import STOPPED
 
 STATE = "restarts.json"
 STOP = 3
