@@ -43,16 +43,20 @@ def start(options: argparse.Namespace, module: str, arguments: Sequence[str]) ->
     """
     where = _where(options)
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     logging.disable(logging.ERROR)  # what it reports, the processes have said
-    words = [*where, f"--nproc-per-node={options.nproc_per_node}", "--signals-to-handle=SIGHUP,SIGQUIT", "-m", module, *arguments]
+    ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"  # `nohup` has SIGHUP ignored
+    words = [*where, f"--nproc-per-node={options.nproc_per_node}", f"--signals-to-handle={ends}", "-m", module, *arguments]
     try:
         with _PassOn():
             torchrun.run(torchrun.parse_args(words))
     except ChildFailedError as error:
         return _code([failure.exitcode for failure in error.failures.values()])
+    except SignalException as signalled:
+        return 128 + signalled.sigval
     except RendezvousError as error:
         raise DataError(f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}: {one_line(error)}") from None
     return 0
