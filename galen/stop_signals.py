@@ -1,5 +1,6 @@
 """Signals that ask a command to save and end: SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -8,8 +9,9 @@ from typing import Any, Self
 EXIT_CODE = 75
 """Not finished, saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
 NAMES = ("SIGTERM", "SIGUSR2", "SIGINT")
-_TWICE = 1.0
-"""Seconds between two Ctrl-C that are two: torchrun hands on the one that its processes have had already."""
+_TWICE = 3.0
+"""Seconds between two Ctrl-C that are two: a terminal sends one to each process, and a launcher passes it on."""
+_SAVING = b"saving and ending as soon as the work under way allows; another Ctrl-C, in three seconds or later, ends at once\n"
 
 
 class StopSignals:
@@ -22,6 +24,10 @@ class StopSignals:
         self._when = 0.0
 
     def __enter__(self) -> Self:
+        return self.listen()
+
+    def listen(self) -> Self:
+        """Begin to note signals, without a block to the end of the process."""
         for name in NAMES:
             number = signal.Signals[name]
             self._before[number] = signal.signal(number, self._receive)
@@ -38,3 +44,10 @@ class StopSignals:
         if self.received is None:
             self.received = signal.Signals(number).name
             self._when = now
+            if number == signal.SIGINT:
+                self._announce()
+
+    def _announce(self) -> None:
+        """Answer the user at once; of several processes the first does."""
+        if os.environ.get("RANK", "0") == "0":
+            os.write(2, _SAVING)  # past Python's buffers: the signal may have come while it writes to them

@@ -64,6 +64,11 @@ class BlendedSamples(torch.utils.data.Dataset):
     def __init__(self, blend: Blend, sources: Mapping[str, Any]) -> None:
         self.blend, self.sources = blend, sources
 
+    @property
+    def per_pass(self) -> int:
+        """Samples in which all sources are read once."""
+        return sum(dataset.per_pass for dataset in self.sources.values())
+
     def __len__(self) -> int:
         return len(self.blend)
 

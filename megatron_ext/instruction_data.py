@@ -111,8 +111,11 @@ class InstructionSamples(torch.utils.data.Dataset):
         generator = numpy.random.default_rng(seed)
         while not self._rows or (samples is not None and len(self._rows) < samples):
             order = generator.permutation(conversations.places)
-            self._rows += _rows(order, conversations.sizes, length) if packed else [[place] for place in order.tolist()]
+            rows = _rows(order, conversations.sizes, length) if packed else [[place] for place in order.tolist()]
+            self._rows += rows
         self._rows = self._rows[:samples]
+        self.per_pass = len(rows)
+        """Samples in which all is read once: packed in another order they may differ by a few."""
 
     def __len__(self) -> int:
         return len(self._rows)

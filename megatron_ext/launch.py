@@ -1,5 +1,6 @@
-"""The processes of a run on one machine: how they are started, what is told when one ends, and the command that started them."""
+"""The processes of a run on a machine: how they are started, what is told when one ends, and the command that started them."""
 
+import argparse
 import contextlib
 import logging
 import os
@@ -8,40 +9,95 @@ import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
 from galen.errors import DataError, UsageError, one_line
+from galen.stop_signals import StopSignals
 from megatron_ext import watchdog
 
 _KILLED = "a process of the run was killed by the system, most likely for lack of memory"
 
 
-def start(processes: int, module: str, arguments: Sequence[str]) -> int:
-    """Run a module in so many processes of this machine, as torchrun does, and return the run's exit code.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add torchrun's options that say where processes are to be started."""
+    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="start N processes on this machine")
+    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="machines on which the same command is started [1]")
+    parser.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where several machines meet: a free port on one of them")
+
+
+def start(options: argparse.Namespace, module: str, arguments: Sequence[str]) -> int:
+    """Run a module in some processes of this machine, as torchrun does, and return the run's exit code.
+
+    Signals are passed on to the processes, whose exit code tells what came of it.
+
+    Args:
+        options: those of `add_options`.
+        module: what each process runs.
+        arguments: what it is given.
 
     Raises:
-        UsageError: this process is one of several itself.
-        DataError: a process was killed.
+        UsageError: this process is one of several itself, or the options do not fit each other.
+        DataError: a process was killed, or the machines did not meet.
     """
-    if processes < 1:
-        raise UsageError(f"--nproc-per-node {processes}: at least 1")
-    if "RANK" in os.environ:
-        raise UsageError("--nproc-per-node starts the processes by itself: call it without torchrun or srun")
+    where = _where(options)
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds for a checkpoint after Ctrl-C
     logging.disable(logging.ERROR)  # what it reports, the processes have said
-    options = ["--standalone", f"--nproc-per-node={processes}", "-m", module, *arguments]
+    ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"  # `nohup` has SIGHUP ignored
+    words = [*where, f"--nproc-per-node={options.nproc_per_node}", f"--signals-to-handle={ends}", "-m", module, *arguments]
     try:
-        torchrun.run(torchrun.parse_args(options))
+        with _PassOn():
+            torchrun.run(torchrun.parse_args(words))
     except ChildFailedError as error:
         return _code([failure.exitcode for failure in error.failures.values()])
     except SignalException as signalled:
         return 128 + signalled.sigval
+    except RendezvousError as error:
+        raise DataError(f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}: {one_line(error)}") from None
     return 0
+
+
+def _where(options: argparse.Namespace) -> list[str]:
+    """Return torchrun's words for the machines of a run.
+
+    Raises:
+        UsageError: the options do not fit each other.
+    """
+    if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
+        raise UsageError(f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at least 1")
+    if "RANK" in os.environ:
+        raise UsageError("--nproc-per-node starts the processes by itself: call it without torchrun or srun")
+    if options.nnodes == 1:
+        return ["--standalone"]
+    if not options.rdzv_endpoint:
+        raise UsageError("--nnodes needs --rdzv-endpoint HOST:PORT, the same on all machines: a free port on one of them")
+    return [f"--nnodes={options.nnodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={options.rdzv_endpoint}"]
+
+
+class _PassOn(StopSignals):
+    """Passes signals on to the processes that this one has started; a second Ctrl-C ends them."""
+
+    def _announce(self) -> None:
+        """Leave it to the first process."""
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        started = psutil.Process().children()
+        if not started:
+            sys.exit(128 + number)
+        try:
+            super()._receive(number, frame)
+        except KeyboardInterrupt:
+            number = signal.SIGKILL
+            raise
+        finally:
+            for process in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
 
 def _code(codes: Collection[int]) -> int:

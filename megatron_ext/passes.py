@@ -32,6 +32,8 @@ class Passes(torch.utils.data.Dataset):
 
     def __init__(self, once: Samples, samples: int, seed: int) -> None:
         self.once, self._samples, self._seed = once, samples, seed
+        self.per_pass = len(once)
+        """Samples in which all is read once."""
         self._order: tuple[int, Any] = (0, range(len(once)))  # the pass that was read last, and its order
 
     def __len__(self) -> int:

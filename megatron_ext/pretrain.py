@@ -1,10 +1,10 @@
 """Train a model further on tokenised documents, on one process or thousands.
 
-    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml training.train_iters=20     # on one machine
-    torchrun --nproc-per-node 8 --nnodes 4 … -m megatron_ext.pretrain examples/demo/pretrain.yaml              # on several
+    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml training.train_iters=20
+    python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
 
-Started again after a kill, the same command goes on from the last checkpoint in the run folder. The first form ends with the run's
-own exit code and nothing behind its last message; torchrun ends with 1 for every code but 0, and a report of its own.
+Started again after a kill, the same command goes on from the last checkpoint in the run folder. It ends with the run's own exit code
+and nothing behind the run's last message. torchrun and srun can start the processes, too (docs/pretraining.md).
 """
 
 import contextlib
@@ -19,10 +19,11 @@ from typing import Any
 from galen import checksums, cli, links, lock, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
+from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
 from megatron_ext.recipe import Recipe, check_layout
-from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
+from megatron_ext.stop_requests import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
 # What may differ when a run goes on: how it is spread and watched, not what it computes.
@@ -38,10 +39,10 @@ _MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.s
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
-    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="start N processes on this machine, instead of torchrun")
+    launch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.nproc_per_node is not None:
-        return launch.start(arguments.nproc_per_node, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
+    if arguments.nproc_per_node is not None or arguments.nnodes != 1:
+        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
     return pretrain(recipe.load(Recipe, arguments.recipe, arguments.overrides))
 
 

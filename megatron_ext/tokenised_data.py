@@ -191,10 +191,10 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
         blend = Blend(_phases(recipe, count))
         sources = {name: _trained_on(files, data.sources[name].train, blend.counts[name]) for name in blend.names if blend.counts[name]}
         train: Any = BlendedSamples(blend, sources)
-        read = {f"source {name}": (data.sources[name].train, blend.counts[name]) for name in sources}
+        read = {f"source {name}": (data.sources[name].train, dataset) for name, dataset in sources.items()}
     else:
         train = _trained_on(files, data.train, count)
-        read = {"the training data": (data.train, count)}
+        read = {"the training data": (data.train, train)}
     validated = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
     wanted = training.eval_iters * training.global_batch_size
     validation = {
@@ -202,16 +202,19 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
         for name, prefixes in (validated.items() if wanted else ())
     }
     weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
-    notes = [_passes_note(recipe, name, prefixes, samples) for name, (prefixes, samples) in read.items()]
+    notes = [_passes_note(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()]
     notes += [f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once" for name, dataset in validation.items()]
     return Datasets(train=train, validation=validation, weights=weights, notes=notes)
 
 
-def _passes_note(recipe: Recipe, name: str, prefixes: list[str], samples: int) -> str:
+def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:
     """Say how often the run reads some files, and warn where that is more often than the recipe allows without a word."""
     data, tokens = recipe.data, sum(token_count(prefix) for prefix in prefixes)
-    epochs = samples * data.seq_length / tokens
-    said = f"{name}: {samples:,} sequences of {data.seq_length:,} tokens are read of {tokens:,} tokens: {epochs:,.2f} epochs"
+    epochs = len(dataset) / dataset.per_pass  # not by tokens: a sequence may be filled up with padding
+    said = (
+        f"{name}: {len(dataset):,} sequences of {data.seq_length:,} tokens are read, where {dataset.per_pass:,} hold all "
+        f"{tokens:,} tokens: {epochs:,.2f} epochs"
+    )
     if epochs <= data.warn_above_epochs:
         return said
     return (

@@ -11,6 +11,7 @@ import torch
 from megatron.core import parallel_state
 
 from galen.errors import DataError
+from galen.stop_signals import NAMES
 from megatron_ext import batches, checkpoint_integrity, checkpointing
 from megatron_ext.architecture import Architecture
 from megatron_ext.batch_schedule import BatchSchedule
@@ -254,6 +255,10 @@ class Trainer:
             mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
             self.log.validation(self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None)
 
+    def _breaks_off(self) -> bool:
+        """Say whether there is a reason to break off a validation: before the first step, with nothing to keep yet, a signal alone."""
+        return self.reason is not None and (self.progress.iteration > 0 or self.reason in NAMES)
+
     def _loss_over(self, dataset: ReadOnce) -> tuple[float, int] | None:
         """Return the mean loss over a validation dataset and its number of tokens; None when there is a reason to stop before its end."""
         together = self._samples_together()
@@ -263,7 +268,7 @@ class Trainer:
         source, most = self._batches(dataset, 0, 0, total=left * together), self._micro_batches(self.recipe.training.global_batch_size)
         outcomes = []
         while left:
-            if self.reason is not None:
+            if self._breaks_off():
                 return None
             self.watchdog.enter(self.progress.iteration, "validation")
             flags = self.stop.flags(look_at_file=self.rank == 0)

@@ -21,6 +21,8 @@ import psutil
 from galen.atomic import write_text
 
 FOLDER = "heartbeats"
+_ROUNDED = 60.0
+"""Seconds by which the system may tell a process's start too late: it counts from its own start, which clocks that are set move."""
 _PHASES = ("start", "forward and backward", "optimizer step", "validation", "checkpoint", "end")
 
 
@@ -121,7 +123,7 @@ def is_gone(process: dict[str, Any]) -> bool:
         return False
     try:
         found = psutil.Process(process["pid"])
-        return found.status() == psutil.STATUS_ZOMBIE or found.create_time() > process.get("seen", time.time())
+        return found.status() == psutil.STATUS_ZOMBIE or found.create_time() > process.get("seen", time.time()) + _ROUNDED
     except psutil.NoSuchProcess:
         return True
 

@@ -1,6 +1,10 @@
-"""Processes of one machine: the run's exit code, and nothing behind its last line."""
+"""Processes of a machine: the run's exit code, and nothing behind its last line."""
 
+import argparse
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,10 +28,18 @@ def test_the_code_of_a_run():
     assert launch._code([-9, 1]) == 1  # the other has said it
 
 
-def test_not_under_torchrun(monkeypatch):
+def options(**given):
+    return argparse.Namespace(**{"nproc_per_node": 2, "nnodes": 1, "rdzv_endpoint": None, **given})
+
+
+def test_options_that_do_not_fit(monkeypatch):
+    with pytest.raises(UsageError, match="--nnodes needs --rdzv-endpoint HOST:PORT"):
+        launch.start(options(nnodes=2), "megatron_ext.pretrain", [])
+    with pytest.raises(UsageError, match="--nproc-per-node None --nnodes 2: each is at least 1"):
+        launch.start(options(nproc_per_node=None, nnodes=2), "megatron_ext.pretrain", [])
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UsageError, match="call it without torchrun or srun"):
-        launch.start(2, "megatron_ext.pretrain", [])
+        launch.start(options(), "megatron_ext.pretrain", [])
 
 
 def test_the_command_to_go_on(monkeypatch):
@@ -38,16 +50,52 @@ def test_the_command_to_go_on(monkeypatch):
     assert launch.command() == "torchrun --nproc-per-node 2 -m m"
 
 
+def launched(folder, *words, **places):
+    """Start a run that goes on for ever; return the launcher and the file of what it writes."""
+    recipe = folder / "r.yaml"
+    recipe.write_text(RECIPE.format(output=folder / "out", **places))
+    written = folder / f"written_{time.monotonic_ns()}"
+    arguments = command("-m", "megatron_ext.pretrain", *words, recipe, "training.train_iters=100000", "data.warn_above_epochs=1e6")
+    with written.open("w") as file:
+        started = subprocess.Popen(arguments, cwd=ROOT, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return started, written
+
+
+def await_first_step(folder, *started):
+    log = folder / "out/log.jsonl"
+    while not (log.exists() and '"train"' in log.read_text()):
+        assert all(launcher.poll() is None for launcher in started)
+        time.sleep(0.05)
+
+
 @pytest.mark.multiprocess
 def test_the_only_process_is_killed(checkpoint, data, tmp_path):
-    (tmp_path / "r.yaml").write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data))
-    words = command("-m", "megatron_ext.pretrain", "--nproc-per-node", 1, tmp_path / "r.yaml", "training.train_iters=100000")
-    started = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (tmp_path / "out/log.jsonl").exists():
-        assert started.poll() is None
-        time.sleep(0.05)
+    started, written = launched(tmp_path, "--nproc-per-node", 1, checkpoint=checkpoint, data=data)
+    await_first_step(tmp_path, started)
     psutil.Process(started.pid).children()[0].kill()
-    _, written = started.communicate(timeout=300)
-    assert started.returncode == 1
-    assert written.splitlines()[-1].startswith("error: a process of the run was killed by the system, most likely for lack of memory")
-    assert "Traceback" not in written
+    assert started.wait(300) == 1
+    said = written.read_text()
+    assert said.splitlines()[-1].startswith("error: a process of the run was killed by the system, most likely for lack of memory")
+    assert "Traceback" not in said
+
+
+@pytest.mark.multiprocess
+def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = ["--nproc-per-node", 1, "--nnodes", 2, "--rdzv-endpoint", meeting]
+    both = [launched(tmp_path, *words, checkpoint=checkpoint, data=data) for _ in range(2)]
+    try:
+        await_first_step(tmp_path, *(started for started, _ in both))
+        both[1][0].send_signal(signal.SIGTERM)
+        assert [started.wait(300) for started, _ in both] == [75, 75]
+    finally:
+        for started, _ in both:
+            started.kill()
+    stopped = json.loads((tmp_path / "out/stopped.json").read_text())
+    assert stopped["reason"] == "SIGTERM"
+    said = "".join(written.read_text() for _, written in both)
+    assert "Traceback" not in said
+    command_line = f"-m megatron_ext.pretrain --nproc-per-node 1 --nnodes 2 --rdzv-endpoint {meeting} {tmp_path / 'r.yaml'}"
+    assert f"iter_{stopped['iteration']:07d}; to go on: " in said.splitlines()[-1] and command_line in said.splitlines()[-1], said

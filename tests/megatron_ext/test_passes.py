@@ -121,10 +121,16 @@ def test_later_passes_have_another_order(built):
 def test_how_often_is_told(built):
     notes = built([[1] * 100]).notes
     assert notes[0].startswith(
-        "warning: the training data: 32 sequences of 32 tokens are read of 100 tokens: 10.24 epochs, more than data.warn"
+        "warning: the training data: 32 sequences of 32 tokens are read, where 4 hold all 100 tokens: 8.00 epochs, more than data.warn"
     )
     assert notes[1] == "validation: 4 of 4 sequences, each read once"
-    assert built([[1] * 100], "data.warn_above_epochs=11").notes[0].endswith("10.24 epochs")
+    assert built([[1] * 100], "data.warn_above_epochs=8").notes[0].endswith("8.00 epochs")
+
+
+def test_padding_counts_to_no_epoch(built):
+    smallest = ["training.train_iters=1", "optimizer.lr_warmup_iters=0", "training.global_batch_size=1", "training.micro_batch_size=1"]
+    said = built([[1] * 20], *smallest).notes[0]
+    assert said == "the training data: 1 sequences of 32 tokens are read, where 1 hold all 20 tokens: 1.00 epochs"
 
 
 def test_samples_of_several_files_and_empty_ones_behind():

@@ -169,4 +169,4 @@ def test_a_killed_reader_of_data_is_told(start):
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()
     assert codes[0] == 1, written[-3000:]
-    assert "one that reads its data, has ended (DataLoader worker" in written and "lack of memory" in written
+    assert "one that reads its data, has ended (DataLoader worker" in written and "lack of memory" in written, written[-3000:]
