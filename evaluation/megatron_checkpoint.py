@@ -33,7 +33,7 @@ def iterations(folder: Path, wanted: str | None) -> list[int]:
     """
     there = _iterations(folder)
     if not there:
-        raise DataError(f"{folder} holds no iter_… folder")
+        raise DataError(f"{folder} holds no complete iter_… folder")
     if wanted is None:
         return there[-1:]
     if wanted == "all":

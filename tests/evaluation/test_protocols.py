@@ -263,7 +263,10 @@ def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_
 def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
     checkpoint = tmp_path / "checkpoints"
     for iteration in (5, 10):
-        (checkpoint / f"iter_{iteration:07d}").mkdir(parents=True)
+        folder = checkpoint / f"iter_{iteration:07d}"
+        folder.mkdir(parents=True)
+        for name in ("metadata.json", ".metadata"):  # what a complete iteration has
+            (folder / name).touch()
     (checkpoint / "latest_checkpointed_iteration.txt").write_text("10")
     for options, error, message in [
         (["--iterations", "5,x"], UsageError, "must be all or numbers"),
