@@ -78,12 +78,13 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     source = TorchDist(folder, prefix)
     found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
     common = source.common()
+    arguments = vars(common["args"]) if isinstance(common.get("args"), argparse.Namespace) else None
     if (folder / architectures.NAME).is_file():
         architecture = architectures.read(folder)
     if architecture is not None:
         found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
-    elif "args" in common:
-        found |= {name: value for name, value in vars(common["args"]).items() if name in _ARGUMENTS}
+    elif arguments is not None:
+        found |= {name: value for name, value in arguments.items() if name in _ARGUMENTS}
     weights = {name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")}
     layers = Counter(name.startswith(LAYERS) for name in weights)
     found["tensors"] = len(weights)
@@ -97,8 +98,7 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     found["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
     if (folder / "training_state.json").is_file():
         found |= _training_state(folder / "training_state.json")
-    elif "args" in common:
-        arguments = vars(common["args"])
+    elif arguments is not None:
         sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
         found["saved from"] = "TP{} x PP{}".format(*sizes)
         found["iteration"] = common.get("iteration")

@@ -23,6 +23,7 @@ from checkpoints_convert.shapes import VOCABULARY, extra_states
 from checkpoints_convert.steps import Step, begin, finished, record, run_steps
 from checkpoints_convert.units import Source, Unit, megatron_pieces, padded_shape, parts
 from galen.atomic import write_text
+from galen.errors import DataError
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
 
@@ -152,6 +153,8 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
 
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
     iteration = checkpoint_folder.latest_iteration(output)
+    if iteration is None and (others := checkpoint_folder.foreign(output)):
+        raise DataError(f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another --output")
     return iteration is not None and finished(output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config)
 
 

@@ -83,17 +83,26 @@ class Ranks:
         self.groups = getattr(self.arguments, "num_attention_heads_kv", None) or self.heads
         self.head_size = getattr(self.arguments, "kv_channels", None) or self.arguments.hidden_size // self.heads
         self.iteration = contents[0, 0].get("iteration")
-        self.stages = [[_flat(contents[stage, rank]["model"]["language_model"]) for rank in range(tensor)] for stage in range(pipeline)]
+        self.stages = [[_flat(self._model(contents[stage, rank])) for rank in range(tensor)] for stage in range(pipeline)]
         self.layers_per_stage = self.arguments.num_layers // pipeline
         self._last: tuple[str, Tensor] | None = None
         if self.layers_per_stage < 1:
             raise DataError(f"{path}: {self.arguments.num_layers} layers on {pipeline} pipeline stages")
 
-    @staticmethod
-    def _arguments(content: Any) -> Namespace:
+    def _model(self, content: Any) -> dict[Any, Any]:
+        model = content.get("model") if isinstance(content, dict) else None
+        model = model.get("language_model") if isinstance(model, dict) else None
+        if not isinstance(model, dict):
+            raise DataError(f"{self.files[0]} or another rank holds no language model: it is not a checkpoint of Megatron-LLM")
+        return model
+
+    def _arguments(self, content: Any) -> Namespace:
         arguments = content.get("args") if isinstance(content, dict) else None
         if not isinstance(arguments, Namespace) or "model" not in content:
-            raise DataError(f"{_FILE} holds no arguments and model: it is not a checkpoint of Megatron-LLM")
+            raise DataError(f"{self.files[0]} holds no arguments and model: it is not a checkpoint of Megatron-LLM")
+        for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads"):
+            if type(value := getattr(arguments, name, None)) is not int or value < 1:
+                raise DataError(f"{self.files[0]} is damaged: its argument {name} is {value!r}")
         return arguments
 
     def architecture(self, vocab_size: int) -> Architecture:

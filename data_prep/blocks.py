@@ -376,7 +376,25 @@ def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
         source.seek(0)
         reader = batches = pyarrow.ipc.open_stream(source)
     _check_columns(path, reader.schema.names, keys)
-    return (batch.select(list(keys)) for batch in batches), 0
+    return (_whole(batch.select(list(keys))) for batch in batches), 0
+
+
+def _whole(batch: Any) -> Any:
+    """Return a record batch in which no text lies outside of its memory, which Arrow itself does not look at.
+
+    Raises:
+        pyarrow.ArrowInvalid: it is damaged.
+    """
+    import pyarrow
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            # text that is no UTF-8 is told of the record; it is looked at after the places of the texts
+            if "UTF8" not in str(error) or column.type not in (pyarrow.string(), pyarrow.large_string()):
+                raise
+    return batch
 
 
 def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> None:

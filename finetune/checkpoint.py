@@ -1,18 +1,17 @@
 """Training state on disk: tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code."""
 
 import json
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
+from galen import random_states
 from galen.errors import DataError, one_line
 
 TRAINER_STATE = "trainer_state.json"
@@ -85,12 +84,7 @@ def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def random_state() -> dict[str, Any]:
     """Return the state of all random numbers of this process: Python's, NumPy's, PyTorch's on its CPU and its GPU."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (kind, [int(key) for key in keys], position, has_gauss, gauss),
-        "cpu": torch.get_rng_state(),
-    }
+    state = random_states.get()
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
@@ -98,10 +92,7 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Set what `random_state` returned."""
-    kind, keys, *rest = state["numpy"]
-    random.setstate(state["python"])
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["cpu"])
+    random_states.put(state)
     if torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
@@ -128,10 +119,16 @@ def is_whole(folder: Path) -> bool:
         DataError: it was, and was changed since.
     """
     try:
-        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what a kill leaves
+        content = (folder / TRAINER_STATE).read_bytes()
+    except OSError:
         return False
     with reading(folder):
+        try:
+            state = json.loads(content)  # not json_file: its log may hold a loss that is not a number
+        except ValueError:
+            if content.endswith(b"}\n"):
+                raise
+            return False  # what a kill leaves
         TrainerState.load_from_json(str(folder / TRAINER_STATE))
         if state["global_step"] != step_of(folder):
             raise ValueError(f"{TRAINER_STATE} is of step {state['global_step']}")

@@ -1,10 +1,15 @@
 """Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
 
 import argparse
+import contextlib
 import errno
+import json
 import os
 import sys
+import time
+import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 from galen.errors import GalenError
 
@@ -20,7 +25,8 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
     except GalenError as error:
         if _speaks():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+        tell_launcher(printable(str(error)))
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
@@ -32,9 +38,28 @@ def run(main: Callable[[], int | None]) -> None:
         if (refusal := _refusal(error)) is None:
             raise
         if _speaks():
-            print(f"error: {refusal}", file=sys.stderr)
+            print(f"error: {printable(refusal)}", file=sys.stderr)
+        tell_launcher(printable(refusal))
         code = 1
     sys.exit(code)
+
+
+def tell_launcher(message: str) -> None:
+    """Leave why this process ends where torchrun looks for it; its report would else speak of a traceback that is not there."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        record = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": record}), encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """Return a message with its control characters escaped.
+
+    Names out of damaged files and of odd files are in it: printed as they are, they could command the terminal.
+    """
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character)[0] == "C" and character != "\n" else character for character in text
+    )
 
 
 def _speaks() -> bool:

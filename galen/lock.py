@@ -69,6 +69,15 @@ def lock_file(output: str | Path) -> Path:
     return output.with_name(f".{output.name}.lock")
 
 
+def holder(output: str | Path) -> dict[str, Any] | None:
+    """Return what the process wrote that holds the lock of an output, or that was killed with it: `{pid, host, …}`; None without one."""
+    try:
+        record = json.loads(lock_file(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"pid", "host"} <= record.keys() else None
+
+
 def create_exclusively(path: Path) -> int:
     """Create a working file, never through a link, and return its locked descriptor; one that a killed command left goes.
 

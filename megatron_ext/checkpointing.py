@@ -1,14 +1,11 @@
 """What a run needs to go on, saved by `checkpoint_writer` and restored here: weights, optimizer, schedule, progress, random states."""
 
 import dataclasses
-import json
 import os
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from megatron.core import tensor_parallel
 from megatron.core.dist_checkpointing import ShardedObject
@@ -18,8 +15,9 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer import TransformerConfig
 
-from galen.errors import DataError
-from megatron_ext import checkpoint_folder, layout, optimization, safe_pickle
+from galen import json_file, random_states
+from galen.errors import DataError, one_line
+from megatron_ext import checkpoint_folder, fp8_history, layout, optimization
 from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.model import LanguageModel
 
@@ -72,9 +70,11 @@ def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | 
     pieces = model if isinstance(model, list) else [model]
     wanted = {name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}
     force_all_tensors_to_non_fp8(wanted)  # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
+    names = {name: set(part) for name, part in wanted.items()}
     loaded = load_sharded(wanted, folder)
     for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
-        piece.load_state_dict(loaded[name], strict=False)
+        weights = {key: value for key, value in loaded[name].items() if key in names[name]}  # a file may add some for a module to unpickle
+        piece.load_state_dict(weights, strict=False)
         for key, weight in piece.named_parameters():
             if hasattr(weight, "get_high_precision_init_val"):  # kept in FP8: what the optimizer will start from, random so far
                 weight.get_high_precision_init_val().copy_(loaded[name][key])
@@ -88,23 +88,53 @@ def load(folder: Path, run: Run) -> Progress:
     Raises:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
-    try:
-        saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot go on from {folder}: {STATE}: {error}") from None
+    saved = _saved(folder)
     same_layout = saved["layout"] == layout.sizes()
     with torch.no_grad():
         state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
-        _allow_fp8_history(state, folder)
+        _repickle_fp8_history(state, folder)
         for name, piece in zip(_sharded_names(run.model), run.model, strict=True):
             piece.module.load_state_dict(state[name], strict=False)
         run.optimizer.load_state_dict(state["optimizer"])
         optimization.complete_groups(run.optimizer)
     run.scheduler.num_steps = 0  # loading adds to it
-    run.scheduler.load_state_dict(saved["scheduler"])
+    try:
+        run.scheduler.load_state_dict(saved["scheduler"])
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise DataError(f"cannot go on from {folder / STATE}: scheduler: {one_line(error)}") from None
     if same_layout:
-        _restore_random(state["random"])
+        _restore_random(state["random"], folder)
     return Progress(**saved["progress"])
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """Return what the checkpoint writer put beside the weights.
+
+    Raises:
+        DataError: it is missing, damaged, or of another iteration.
+    """
+    saved = json_file.read_object(folder / STATE)
+    progress = saved.get("progress")
+    fields = {field.name: field.type for field in dataclasses.fields(Progress)}
+    if not isinstance(progress, dict):
+        progress = {}
+    sound = (
+        "iteration" in progress
+        and all(name in fields and _is_a(value, fields[name]) for name, value in progress.items())
+        and isinstance(saved.get("layout"), list)
+        and isinstance(saved.get("scheduler"), dict)
+    )
+    if not sound or folder != checkpoint_folder.iteration_folder(folder.parent, progress["iteration"]):
+        raise DataError(f"cannot go on from {folder}: {STATE} is not what the run wrote there; copy it again, or remove that folder")
+    return saved
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Say whether a value of JSON is of the type of a field of `Progress`."""
+    if kind is int:
+        return type(value) is int and value >= 0
+    numbers = value if kind == list[float] else [value]
+    return isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
 
 
 def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
@@ -146,13 +176,21 @@ def _keeps_fp8_history(config: TransformerConfig) -> bool:
     return config.fp8 is not None and config.fp8_recipe == "delayed"
 
 
-def _allow_fp8_history(state: dict[str, Any], folder: Path) -> None:
-    """Let Transformer Engine unpickle the scales that it pickled, once they are seen to hold nothing else; by itself it refuses."""
+def _repickle_fp8_history(state: dict[str, Any], folder: Path) -> None:
+    """Put a pickle of ours in place of the one that a file has of Transformer Engine's scales, which it insists on unpickling.
+
+    By itself it refuses; it is allowed to for what was read and pickled here.
+    """
     for weights in (part for name, part in state.items() if name.startswith("model")):
         for name in (name for name in weights if name.endswith("_extra_state")):
-            if (history := weights[name]) is not None and history.numel():
-                safe_pickle.check_bytes(history.cpu().numpy().tobytes(), f"{name} in {folder}")
-                os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] = "1"
+            history = weights[name]
+            if history is None or (type(history) is torch.Tensor and not history.numel()):
+                continue
+            if type(history) is not torch.Tensor or history.dtype != torch.uint8:
+                raise DataError(f"{name} in {folder} is damaged: it holds a {type(history).__name__}, which is no history of FP8")
+            ours = fp8_history.repickle(history.cpu().numpy().tobytes(), f"{name} in {folder}")
+            weights[name] = torch.frombuffer(bytearray(ours), dtype=torch.uint8)
+            os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] = "1"
 
 
 def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
@@ -162,19 +200,12 @@ def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
 
 def _sharded_random() -> ShardedObject:
     """Return this rank's random states, placed by its position in the layout."""
-    states = {
-        "python": random.getstate(),
-        "numpy": numpy.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(),
-        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
-    }
+    states = {**random_states.get(), "device": torch.cuda.get_rng_state(), "tracker": tensor_parallel.get_cuda_rng_tracker().get_states()}
     return ShardedObject("random_states", states, tuple(layout.sizes()), tuple(layout.ranks()), replica_id=0)
 
 
-def _restore_random(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    numpy.random.set_state(states["numpy"])
-    torch.set_rng_state(states["torch"])
-    torch.cuda.set_rng_state(states["device"])
-    tensor_parallel.get_cuda_rng_tracker().set_states(states["tracker"])
+def _restore_random(states: Any, folder: Path) -> None:
+    with random_states.restoring(folder):
+        random_states.put(states)
+        torch.cuda.set_rng_state(states["device"])
+        tensor_parallel.get_cuda_rng_tracker().set_states(states["tracker"])

@@ -1,6 +1,7 @@
 """One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -11,14 +12,22 @@ from typing import Any
 import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.serialization import get_default_load_sharded_strategy, get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.dict_utils import merge
+from megatron.core.dist_checkpointing.mapping import apply_factory_merges
+from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
+from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
+from megatron.core.dist_checkpointing.utils import extract_sharded_base, force_all_tensors_to_non_fp8
+from megatron.core.dist_checkpointing.validation import StrictHandling, determine_global_metadata, validate_integrity_and_strict_load
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
-from galen.errors import DataError
+from galen.errors import DataError, one_line
 from galen.worker import follow_parent
-from megatron_ext import safe_pickle
+from megatron_ext import pickle_values, safe_pickle, torch_dist
+from megatron_ext.checked_reader import CheckedReader, used_by_megatron
 from megatron_ext.stop_requests import held_back
 
 _NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
@@ -78,32 +87,66 @@ def _replicas() -> torch.distributed.ProcessGroup:
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective); keys that it does not ask for stay.
 
-    Each replica reads a part of what all of them need and gets the rest from the others.
+    Each replica reads a part of what all of them need and gets the rest from the others. These are the steps of Megatron's
+    `dist_checkpointing.load`, which would unpickle the files itself; here they come through `safe_pickle` only.
 
     Raises:
         DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks what is asked for.
     """
-    _check_readable(Path(folder))
+    folder = Path(folder)
+    reader = CheckedReader(folder, _checked(folder))
     try:
-        strategy = FullyParallelLoadStrategyWrapper(get_default_load_sharded_strategy(str(folder)), _replicas())
-        return dist_checkpointing.load(state, str(folder), strategy)
-    except (CheckpointingException, CheckpointException, OSError, EOFError, RuntimeError) as error:
-        raise DataError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
+        strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), _replicas())
+        if not getattr(strategy, "stream_ckpt_dequant", False):
+            force_all_tensors_to_non_fp8(state)
+        state, nonpersistent, factories = load_preprocess(state)
+        common = torch_dist.common_state(folder, reader.read_metadata())
+        loaded = merge(pickle_values.real(common, folder, inert=True), nonpersistent)
+        wanted, _ = extract_sharded_base(state)
+        own, everyone = determine_global_metadata(wanted)
+        wanted, _, _ = validate_integrity_and_strict_load(wanted, StrictHandling.ASSUME_OK_UNEXPECTED, True, own, everyone)
+        with used_by_megatron(reader):
+            loaded = merge(loaded, strategy.load(wanted, folder))
+        return apply_factory_merges(loaded, factories)
+    except CheckpointException as error:
+        reasons = sorted({one_line(reason) for reason, _ in error.failures.values()})
+        raise DataError(f"cannot load {folder}: {'; '.join(reasons)[:2000]}") from error
+    except (CheckpointingException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot load {folder}: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _check_readable(folder: Path) -> None:
-    """Refuse what this version cannot read, and pickles that hold what no checkpoint holds: Megatron would run them (collective).
+def _checked(folder: Path) -> Metadata:
+    """Return the metadata of a checkpoint that this version can read and whose pickles hold nothing else (collective).
 
-    One process looks for all, since there are pickles of each process that wrote the checkpoint.
+    One process looks for all, since there are pickles of each process that wrote the checkpoint; the others get what it found.
     """
-    wrong: list[str | None] = [None]
+    wrong: str | None = None
+    metadata: Metadata | None = None
     if torch.distributed.get_rank() == 0:
         try:
-            safe_pickle.check_checkpoint(folder)
+            _check_form(folder)
+            metadata = safe_pickle.check_checkpoint(folder)
             if not _NEWER and not (folder / "common.pt").is_file():
-                wrong = [f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"]
+                wrong = f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"
         except (DataError, OSError) as error:
-            wrong = [str(error)]
-    torch.distributed.broadcast_object_list(wrong, src=0)
-    if wrong[0]:
-        raise DataError(wrong[0])
+            wrong = str(error)
+    found: list[Any] = [wrong, metadata]
+    torch.distributed.broadcast_object_list(found, src=0)
+    if found[0]:
+        raise DataError(found[0])
+    return found[1]
+
+
+def _check_form(folder: Path) -> None:
+    """Check that a checkpoint is of the one form that is read here."""
+    path = folder / "metadata.json"
+    try:
+        form = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not a distributed checkpoint: {path.name} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    if not isinstance(form, dict) or form.get("sharded_backend") != torch_dist.BACKEND["sharded_backend"]:
+        raise DataError(f"{path} does not speak of a torch_dist checkpoint")

@@ -99,20 +99,20 @@ class InstructionSamples(torch.utils.data.Dataset):
 
     Args:
         conversations: where they come from.
-        samples: sequences wanted.
+        samples: sequences wanted; None for those of one pass.
         length: tokens of a sequence.
         packed: several conversations in a sequence.
         seed: decides the order.
     """
 
-    def __init__(self, conversations: Conversations, samples: int, length: int, packed: bool, seed: int) -> None:
+    def __init__(self, conversations: Conversations, samples: int | None, length: int, packed: bool, seed: int) -> None:
         self._conversations, self._length = conversations, length
         self._rows: list[Sequence[int]] = []
         generator = numpy.random.default_rng(seed)
-        while len(self._rows) < samples:
+        while not self._rows or (samples is not None and len(self._rows) < samples):
             order = generator.permutation(conversations.places)
             self._rows += _rows(order, conversations.sizes, length) if packed else [[place] for place in order.tolist()]
-        del self._rows[samples:]
+        self._rows = self._rows[:samples]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -14,7 +14,7 @@ from megatron_ext.recipe import Recipe
 
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30
-_OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
+OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 """Of a number of each type."""
 
@@ -225,7 +225,7 @@ def _kept_activations(architecture: Architecture, recipe: Recipe, fused: bool, l
 
 def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
     """Return the size of a checkpoint: weights, and in float32 the optimizer's copy of them and its two averages."""
-    return (BYTES[recipe.training.precision] + _OPTIMIZER_STATE) * architecture.parameters
+    return (BYTES[recipe.training.precision] + OPTIMIZER_STATE) * architecture.parameters
 
 
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
@@ -235,7 +235,7 @@ def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
     optimizer's state.
     """
     stages = recipe.parallel.pipeline_model_parallel_size
-    return _OPTIMIZER_STATE * max(stage_parameters(architecture, recipe, stage) for stage in range(stages))
+    return OPTIMIZER_STATE * max(stage_parameters(architecture, recipe, stage) for stage in range(stages))
 
 
 def all_stages(architecture: Architecture, recipe: Recipe, gpus: int) -> list[StageMemory]:

@@ -4,6 +4,9 @@
 
 Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run, what is sent where, and the fastest
 layouts that fit. No GPU and no checkpoint is needed when the recipe has model.architecture. How good the estimates are: docs/planning.md.
+
+Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory, 4 it is impossible (the answer says why and which ones
+fit); 1 a file is at fault, 2 the command or the recipe.
 """
 
 import argparse
@@ -21,10 +24,12 @@ from megatron_ext.layout_search import Estimate, best, estimate, overrides, sear
 from megatron_ext.recipe import Recipe
 
 GIB = 2**30
+DOES_NOT_FIT, IMPOSSIBLE = 3, 4
+"""Exit codes; 1 and 2 are those of all commands."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    """Run the command; exit code 0 also when the layout does not fit, since the answer says so."""
+    """Run the command; return 0 when the recipe's layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
     parser.add_argument("--gpu", default="h100-80gb", choices=sorted(KINDS), help="their kind [h100-80gb]")
@@ -46,7 +51,9 @@ def main(argv: list[str] | None = None) -> int | None:
         print(json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1))
     else:
         print(_as_text(arguments, architecture, run, found, refused, possible))
-    return 0
+    if found is None:
+        return IMPOSSIBLE
+    return 0 if found.fits else DOES_NOT_FIT
 
 
 def _as_json(

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from galen.errors import DataError, UsageError
+from megatron_ext import host_memory
+from megatron_ext.architecture import Architecture
 from megatron_ext.recipe import Recipe
 from megatron_ext.stop_requests import interruptible
 
@@ -90,6 +92,15 @@ class Platform:
         from megatron_ext.cpu_platform import HostEvent
 
         return HostEvent
+
+    def check_memory(self, architecture: Architecture, run: Recipe) -> None:
+        """Refuse a run for which this machine has not the memory; what a GPU needs `megatron_ext.plan` tells.
+
+        Raises:
+            UsageError: says what fits.
+        """
+        if self.device.type == "cpu":
+            host_memory.check(architecture, run)
 
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.

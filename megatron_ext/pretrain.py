@@ -1,10 +1,13 @@
 """Train a model further on tokenised documents, on one process or thousands.
 
-    torchrun --nproc-per-node 2 -m megatron_ext.pretrain examples/demo/pretrain.yaml training.train_iters=20
+    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml training.train_iters=20     # on one machine
+    torchrun --nproc-per-node 8 --nnodes 4 … -m megatron_ext.pretrain examples/demo/pretrain.yaml              # on several
 
-Started again after a kill, the same command goes on from the last checkpoint in the run folder.
+Started again after a kill, the same command goes on from the last checkpoint in the run folder. The first form ends with the run's
+own exit code and nothing behind its last message; torchrun ends with 1 for every code but 0, and a report of its own.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import checksums, cli, links, manifest, recipe
+from galen import checksums, cli, links, lock, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, weights_and_biases
+from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
 from megatron_ext.recipe import Recipe, check_layout
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED, StopRequests
 
@@ -28,13 +31,17 @@ _MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_eve
 _MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
 _MAY_CHANGE |= {"model.architecture", "model.verify_checksums", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
 _MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
+_MAY_CHANGE |= {"data.warn_above_epochs", "resilience.check_memory"}
 _MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="start N processes on this machine, instead of torchrun")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.nproc_per_node is not None:
+        return launch.start(arguments.nproc_per_node, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
     return pretrain(recipe.load(Recipe, arguments.recipe, arguments.overrides))
 
 
@@ -64,13 +71,29 @@ def pretrain(run: Recipe) -> int:
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
-    trainer = _prepare(run, architecture, vocabulary)
-    reason = trainer.run()
-    if trainer.log:
-        _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
-        trainer.log.close()
+    platforms.current().check_memory(architecture, run)
+    with contextlib.ExitStack() as held:
+        trainer = _prepare(run, architecture, vocabulary, held)
+        reason = _train(trainer, output)
+        if trainer.log:
+            _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
+            trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
+
+
+def _train(trainer: Any, output: Path) -> str | None:
+    """Run the training; return why it stopped early.
+
+    Raises:
+        DataError: among others, a process that this one waits for has ended.
+    """
+    try:
+        return trainer.run()
+    except RuntimeError as error:
+        if (told := launch.lost(error, output)) is None:
+            raise
+        raise told from error
 
 
 def _tokenizer(run: Recipe) -> Path:
@@ -82,7 +105,13 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
     record = {"reason": reason, "iteration": progress.iteration, "exit_code": EXIT_CODE}
     write_text(Path(run.output) / STOPPED, json.dumps(record) + "\n")
     stop.trigger_file.unlink(missing_ok=True)
-    _say(f"stopped after step {progress.iteration} ({reason}), checkpoint written; start the same command again to go on")
+    if progress.iteration:
+        checkpoint = checkpoint_folder.newest(Path(run.output) / "checkpoints")
+        done = f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
+    else:
+        done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
+    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}")
+    _say(f"{done}; to go on: {launch.command()}")
 
 
 def _check_same_run(output: Path, run: Recipe) -> None:
@@ -128,8 +157,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any) -> Any:
-    """Join the process group, build everything and restore it to where the run stands; return the trainer."""
+def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any, held: contextlib.ExitStack) -> Any:
+    """Join the process group, build everything and restore it to where the run stands; return the trainer.
+
+    The run folder is locked until `held` is closed.
+    """
     import torch
 
     from megatron_ext import checkpointing, layout, optimization, platforms, tokenised_data
@@ -147,6 +179,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     check_same_everywhere(recipes)
     layout.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
+    _lock(output, held, first)
     if first:
         _start_folder(run)
     wandb_run = weights_and_biases.start(run.wandb, output) if first else None
@@ -167,9 +200,32 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())
         _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")
+        for note in data.notes:
+            _say(note)
         if checkpoint is not None:
             _say(f"going on after step {progress.iteration}")
     return Trainer(platform=platform, recipe=run, architecture=architecture, run=state, progress=progress, data=data, stop=stop, log=log)
+
+
+def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
+    """Let the first process lock the run folder; all end when another run holds it (collective).
+
+    Raises:
+        DataError: another run holds it; the other processes end with its exit code, without a word.
+    """
+    import torch
+
+    refusal: list[DataError | None] = [None]
+    if first:
+        try:
+            held.enter_context(lock.hold(output))
+        except DataError as error:
+            refusal = [error]
+    torch.distributed.broadcast_object_list(refusal, src=0)
+    if refusal[0] is not None:
+        if first:
+            raise refusal[0]
+        sys.exit(DataError.exit_code)
 
 
 def _verify(run: Recipe, first: bool) -> None:
@@ -214,6 +270,7 @@ def _start_folder(run: Recipe) -> None:
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
+    watchdog.forget(output)
     write_text(output / RECIPE, recipe.dump(run))
 
 

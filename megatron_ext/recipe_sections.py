@@ -94,6 +94,9 @@ class Data:
     """Let a token attend to its own document only (and count positions from the document's start)."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
+    warn_above_epochs: float = Field(default=4.0, gt=0)
+    """Warn where the run reads a source more often than this: up to four epochs repeated text is worth nearly as much as new text
+    (Muennighoff et al. 2023)."""
     num_workers: int = Field(default=2, ge=0)
     """Processes that read ahead, for each training process; 0 reads in the process itself."""
 
@@ -229,6 +232,8 @@ class Resilience:
     """Save and stop when this file appears; RUN/stop when not given."""
     distributed_timeout_minutes: float = Field(default=10.0, gt=0)
     """A run in which a process shows no progress for so long is ended, naming who waits for whom."""
+    check_memory: bool = True
+    """Refuse a run on CPUs that needs more memory, by an estimate, than the machine has free."""
     straggler_interval: int = Field(default=100, ge=0)
     """Steps between two comparisons of the processes' speed; 0 for none."""
     straggler_ratio: float = Field(default=1.3, gt=1)

@@ -7,15 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from galen import json_file, manifest, recipe
+from galen import json_file, lock, manifest, recipe
 from galen.errors import DataError
-from megatron_ext import checkpoint_folder
+from megatron_ext import checkpoint_folder, watchdog
 from megatron_ext.recipe import Recipe
 from megatron_ext.stop_requests import STOPPED
 
 LOG = "log.jsonl"
 RECENT = 20  # steps that rates and the smoothed loss are taken of
-SILENT_SECONDS = 900
+SILENT_SECONDS = 180
+"""Every process renews its note at least every 30 seconds, whatever it is doing."""
+STARTING_SECONDS = 3600
+"""Until the model is built and read there are no notes."""
+STALLED_SECONDS, STALLED_STEPS = 120, 10
+"""A phase of a step that lasts longer than both, the latter times a step's time, is out of the ordinary."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
@@ -27,7 +32,7 @@ class RunState:
     total: int
     """Steps of the whole run."""
     status: str
-    """In words: finished, stopped early and why, under way, or silent."""
+    """In words: finished, stopped early and why, starting, under way, stalled, ended without finishing, or silent."""
     over: bool
     """Whether nothing more is to be expected without another start."""
     train: list[dict[str, Any]]
@@ -69,11 +74,9 @@ class RunState:
     @property
     def seconds_left(self) -> float | None:
         """Time that the rest takes at the pace of the last steps, validations and checkpoints not counted."""
-        last = self.train[-RECENT:]
-        if len(last) < 2 or last[-1]["step"] == last[0]["step"]:
+        if len(self.train) < 2:
             return None
-        pace = (last[-1]["elapsed"] - last[0]["elapsed"]) / (last[-1]["step"] - last[0]["step"])
-        return max(pace, 0.0) * (self.total - self.step)
+        return _pace(self.train) * (self.total - self.step)
 
 
 def read(folder: str | Path) -> RunState:
@@ -87,7 +90,8 @@ def read(folder: str | Path) -> RunState:
         raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
     total = recipe.load(Recipe, folder / "recipe.yaml").training.train_iters
     records = _records(folder / LOG)
-    status, over = _status(folder)
+    train = [record for record in records if record["kind"] == "train"]
+    status, over = _status(folder, train)
     checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
     written = None if checkpoint is None else checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint).stat().st_mtime
     return RunState(
@@ -95,7 +99,7 @@ def read(folder: str | Path) -> RunState:
         total=total,
         status=status,
         over=over,
-        train=[record for record in records if record["kind"] == "train"],
+        train=train,
         validation=[record for record in records if record["kind"] == "validation"],
         events=[record for record in records if record["kind"] not in ("train", "validation")],
         checkpoint=checkpoint,
@@ -104,9 +108,9 @@ def read(folder: str | Path) -> RunState:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    content = path.read_bytes() if path.exists() else b""
     records = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
         try:
             records.append(_record(json.loads(line)))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -126,15 +130,38 @@ def _record(value: Any) -> dict[str, Any]:
     return value
 
 
-def _status(folder: Path) -> tuple[str, bool]:
+def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
     """Return what the run does, in words, and whether that is the end of it."""
     if (folder / manifest.NAME).is_file():
         return "finished", True
     if (folder / STOPPED).is_file():
         return f"stopped early ({json_file.read_object(folder / STOPPED).get('reason')})", True
-    signs = [folder / LOG, *(folder / "heartbeats").glob("rank_*.json")]
-    last = max((path.stat().st_mtime for path in signs if path.exists()), default=None)
-    if last is None:
+    notes = watchdog.notes(folder)
+    holder = lock.holder(folder)  # of a run that has no notes yet
+    known = notes or ([] if holder is None else [holder])
+    gone = [one for one in known if watchdog.is_gone(one)]
+    if gone and len(gone) == len(known):
+        return "ended without finishing: none of its processes is left; its output says why, the same command goes on", True
+    signs = [path for path in (folder / LOG, *(folder / watchdog.FOLDER).glob("rank_*.json")) if path.exists()]
+    if holder is not None or not signs:
+        signs.append(folder / "recipe.yaml")  # written anew at each start
+    age = time.time() - max(path.stat().st_mtime for path in signs)
+    if age > (SILENT_SECONDS if notes else STARTING_SECONDS):
+        return f"no sign of life for {age / 60:,.0f} minutes", True
+    if gone:
+        ranks = ", ".join(str(note["rank"]) for note in gone)
+        return f"stalled: of its processes these are gone: {ranks}; the others wait for them", False
+    if not notes and not train:
         return "starting", False
-    age = time.time() - last
-    return ("under way", False) if age < SILENT_SECONDS else (f"no sign of life for {age / 60:,.0f} minutes", False)
+    waiting = min((note["seen"] - note["since"] for note in notes), default=0.0)
+    if waiting > max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
+        return f"stalled: all processes have been in {notes[0]['phase']!r} for {waiting / 60:,.0f} minutes", False
+    return "under way", False
+
+
+def _pace(train: list[dict[str, Any]]) -> float:
+    """Return the seconds of a step, from the last ones; 0 where there are too few."""
+    last = train[-RECENT:]
+    if len(last) < 2 or last[-1]["step"] == last[0]["step"]:
+        return 0.0
+    return max(0.0, (last[-1]["elapsed"] - last[0]["elapsed"]) / (last[-1]["step"] - last[0]["step"]))

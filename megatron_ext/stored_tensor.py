@@ -21,6 +21,8 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...] | None = None
     """In elements, as PyTorch's; None for row after row."""
+    data: bytes | None = None
+    """What stands for the file where the bytes are in memory."""
 
     @property
     def nbytes(self) -> int:
@@ -66,6 +68,9 @@ class StoredTensor:
         if target.numel() == 0:
             return
         view = target.view(-1).view(torch.uint8).numpy().data
+        if self.data is not None:
+            view[:] = self.data[offset : offset + len(view)]
+            return
         with self.path.open("rb", buffering=0) as file:
             file.seek(offset)
             done = 0

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import struct
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from megatron_ext.architecture import Architecture
 from megatron_ext.batch_schedule import BatchSchedule
 from megatron_ext.blend import Blend, BlendedSamples
 from megatron_ext.instruction_data import Conversations, InstructionSamples
+from megatron_ext.passes import Passes, ReadOnce
 from megatron_ext.recipe import Recipe
 
 _HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document boundaries
@@ -170,39 +170,54 @@ class Datasets:
 
     train: Any
     """Sample n of the run is train[n]."""
-    validation: dict[str, Any]
+    validation: dict[str, ReadOnce]
     """A dataset for each source that has one; the only one without sources is called "validation"."""
     weights: dict[str, float]
     """How much each validation counts in the loss of all."""
+    notes: list[str]
+    """What people are told of it: how often the data are read."""
 
 
 def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) -> Datasets:
-    """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it)."""
+    """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it).
+
+    Raises:
+        DataError: a file has too few tokens for one prediction.
+    """
     data, training = recipe.data, recipe.training
     count = samples_needed(recipe)
-    config = partial(
-        GPTDatasetConfig,
-        random_seed=training.seed,
-        sequence_length=data.seq_length,
-        path_to_cache=str(cache),
-        tokenizer=vocabulary,  # type: ignore[arg-type]
-        reset_position_ids=data.reset_attention_mask,  # by them `batches.pack_documents` knows where documents begin
-        reset_attention_mask=False,  # it keeps them apart without a mask in memory
-        eod_mask_loss=data.eod_mask_loss,
-        create_attention_mask=False,  # causal masks are built into the attention kernels
-    )
-    one = partial(_blend_of_files, partial(_conversations, recipe, tokenizer) if data.instruction else partial(_documents, config))
+    files = _Conversations(recipe, tokenizer) if data.instruction else _Documents(recipe, vocabulary, cache)
     if data.sources:
         blend = Blend(_phases(recipe, count))
-        sources = {name: one(data.sources[name].train, blend.counts[name], 0) for name in blend.names if blend.counts[name]}
+        sources = {name: _trained_on(files, data.sources[name].train, blend.counts[name]) for name in blend.names if blend.counts[name]}
         train: Any = BlendedSamples(blend, sources)
+        read = {f"source {name}": (data.sources[name].train, blend.counts[name]) for name in sources}
     else:
-        train = one(data.train, count, 0)
-    files = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
-    evaluated = training.eval_iters * training.global_batch_size
-    validation = {name: one(prefixes, evaluated, 1) for name, prefixes in files.items()} if evaluated else {}
+        train = _trained_on(files, data.train, count)
+        read = {"the training data": (data.train, count)}
+    validated = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
+    wanted = training.eval_iters * training.global_batch_size
+    validation = {
+        name: ReadOnce([files.once(prefix) for prefix in prefixes], wanted, training.seed)
+        for name, prefixes in (validated.items() if wanted else ())
+    }
     weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
-    return Datasets(train=train, validation=validation, weights=weights)
+    notes = [_passes_note(recipe, name, prefixes, samples) for name, (prefixes, samples) in read.items()]
+    notes += [f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once" for name, dataset in validation.items()]
+    return Datasets(train=train, validation=validation, weights=weights, notes=notes)
+
+
+def _passes_note(recipe: Recipe, name: str, prefixes: list[str], samples: int) -> str:
+    """Say how often the run reads some files, and warn where that is more often than the recipe allows without a word."""
+    data, tokens = recipe.data, sum(token_count(prefix) for prefix in prefixes)
+    epochs = samples * data.seq_length / tokens
+    said = f"{name}: {samples:,} sequences of {data.seq_length:,} tokens are read of {tokens:,} tokens: {epochs:,.2f} epochs"
+    if epochs <= data.warn_above_epochs:
+        return said
+    return (
+        f"warning: {said}, more than data.warn_above_epochs = {data.warn_above_epochs:g}; the model will learn these texts by heart: "
+        "take more data or fewer steps (training.train_iters), and look at the validation loss"
+    )
 
 
 def samples_needed(recipe: Recipe) -> int:
@@ -222,34 +237,68 @@ def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
     return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
 
 
-def _blend_of_files(read: Callable[[str, int, int], Any], prefixes: list[str], samples: int, split: int) -> Any:
+def _trained_on(files: "_Documents | _Conversations", prefixes: list[str], samples: int) -> Any:
     """Return a dataset of `samples` samples of one file or of several, which count by their tokens.
 
     Megatron's own blend without weights ends after one pass over the files.
-
-    Args:
-        read: returns so many samples of one file.
-        prefixes: the files.
-        samples: how many are wanted.
-        split: what they are for, in Megatron's order: 0 for training, 1 for validation.
     """
     if len(prefixes) == 1:
-        return read(prefixes[0], samples, split)
+        return files.repeated(prefixes[0], samples)
     blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
-    return BlendedSamples(blend, {prefix: read(prefix, count, split) for prefix, count in blend.counts.items() if count})
+    return BlendedSamples(blend, {prefix: files.repeated(prefix, count) for prefix, count in blend.counts.items() if count})
 
 
-def _conversations(recipe: Recipe, tokenizer: Path, prefix: str, samples: int, _: int) -> InstructionSamples:
-    """Return `samples` sequences of one file's conversations."""
-    data = recipe.data
-    conversations = Conversations(prefix, tokenizer, data.seq_length)
-    return InstructionSamples(conversations, samples, data.seq_length, data.reset_attention_mask, recipe.training.seed)
+class _Documents:
+    """Sequences of documents, by Megatron Core's GPTDataset (collective)."""
+
+    def __init__(self, recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> None:
+        self._seed = recipe.training.seed
+        self._config = partial(
+            GPTDatasetConfig,
+            random_seed=recipe.training.seed,
+            sequence_length=recipe.data.seq_length,
+            path_to_cache=str(cache),
+            tokenizer=vocabulary,  # type: ignore[arg-type]
+            reset_position_ids=recipe.data.reset_attention_mask,  # by them `batches.pack_documents` knows where documents begin
+            reset_attention_mask=False,  # it keeps them apart without a mask in memory
+            eod_mask_loss=recipe.data.eod_mask_loss,
+            create_attention_mask=False,  # causal masks are built into the attention kernels
+            drop_last_partial_validation_sequence=False,
+        )
+
+    def once(self, prefix: str) -> Any:
+        """Return a file's documents, each once, shuffled; the last sequence is filled up with padding.
+
+        The core does that for validation alone. Its epochs of training are one shuffle of all repetitions, in which a document
+        may follow itself.
+        """
+        config = self._config(blend_per_split=[None, ([prefix], None), None])
+        dataset = BlendedMegatronDatasetBuilder(GPTDataset, [0, None, 0], lambda: True, config).build()[1]
+        if dataset is None or not len(dataset):
+            raise DataError(f"{prefix}.bin has too few tokens: a prediction needs two")
+        # what the core keeps for all sequences is the mask of the first that it was asked for, padding included
+        dataset.masks_and_position_ids_are_cacheable = False
+        return dataset
+
+    def repeated(self, prefix: str, samples: int) -> Passes:
+        """Return so many sequences of a file."""
+        return Passes(self.once(prefix), samples, self._seed)
 
 
-def _documents(config: Callable[..., GPTDatasetConfig], prefix: str, samples: int, split: int) -> Any:
-    """Return `samples` sequences of one file's documents."""
-    blends: list[Any] = [None, None, None]
-    blends[split] = ([prefix], None)
-    sizes = [0, 0, 0]
-    sizes[split] = samples
-    return BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config(blend_per_split=blends)).build()[split]
+class _Conversations:
+    """Sequences of conversations."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Path) -> None:
+        self._data, self._seed, self._tokenizer = recipe.data, recipe.training.seed, tokenizer
+
+    def once(self, prefix: str) -> InstructionSamples:
+        """Return a file's conversations, each once."""
+        return self._samples(prefix, None)
+
+    def repeated(self, prefix: str, samples: int) -> InstructionSamples:
+        """Return so many sequences of a file, shuffled anew for each pass."""
+        return self._samples(prefix, samples)
+
+    def _samples(self, prefix: str, samples: int | None) -> InstructionSamples:
+        length, packed = self._data.seq_length, self._data.reset_attention_mask
+        return InstructionSamples(Conversations(prefix, self._tokenizer, length), samples, length, packed, self._seed)

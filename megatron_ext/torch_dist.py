@@ -117,12 +117,7 @@ class TorchDist:
 
     def __init__(self, folder: str | Path, prefix: str = "") -> None:
         self.folder = Path(folder)
-        try:
-            metadata = safe_pickle.read_pickle(self.folder / ".metadata")
-        except OSError as error:
-            raise DataError(f"{folder} is not a complete torch_dist checkpoint: .metadata: {error.strerror}") from None
-        if not isinstance(metadata, dcp.Metadata):
-            raise DataError(f"{self.folder / '.metadata'} is not a distributed checkpoint's")
+        self._metadata = metadata = safe_pickle.read_metadata(self.folder)
         self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
         self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
         self._places: dict[tuple[Path, int], Any] = {}
@@ -136,8 +131,6 @@ class TorchDist:
                 for chunk in value.chunks:
                     self._sizes[key, tuple(chunk.offsets)] = tuple(chunk.sizes)
         for index, info in metadata.storage_data.items():
-            if Path(info.relative_path).name != info.relative_path:
-                raise DataError(f"{self.folder / '.metadata'} points outside its folder: {info.relative_path!r}")
             key = index.fqn.removeprefix(prefix)
             if key in self.tensors:
                 self._parts.setdefault(key, []).append((tuple(index.offset or ()), info))
@@ -242,19 +235,30 @@ class TorchDist:
         for info in (*stored, *self.objects.values()):
             yield info.relative_path, info.offset + info.length
 
-    def object(self, key: str) -> Any:
-        """Read an object that was stored beside the tensors, by its full name, without running code; None when there is none."""
-        info = self.objects.get(key)
-        if info is None:
-            return None
-        found = safe_pickle.read_archive(self.folder / info.relative_path, info.offset, info.length)
-        return found[0] if isinstance(found, list) and len(found) == 1 else found  # 0.19 wraps it in a list
-
     def common(self) -> dict[str, Any]:
         """Return what belongs to no tensor (arguments, iteration), from `common.pt` or, since 0.19, from the files."""
-        path = self.folder / "common.pt"
-        found = safe_pickle.read_archive(path) if path.is_file() else self.object("common_state/shard_0_1")
-        return found if isinstance(found, dict) else {}
+        return common_state(self.folder, self._metadata)
+
+
+def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
+    """Return what belongs to no tensor, read without running code.
+
+    Raises:
+        DataError: it is damaged, or holds what no checkpoint holds.
+    """
+    path = folder / "common.pt"
+    if path.is_file():
+        found = safe_pickle.read_archive(path)
+    else:
+        info = metadata.storage_data.get(dcp.MetadataIndex("common_state/shard_0_1"))
+        if info is None:
+            return {}
+        path = folder / info.relative_path
+        found = safe_pickle.read_archive(path, info.offset, info.length)
+        found = found[0] if type(found) is list and len(found) == 1 else found
+    if type(found) is not dict:
+        raise DataError(f"{path} is damaged, or not a checkpoint's: it holds a {type(found).__name__} in the place of a dict")
+    return found
 
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:

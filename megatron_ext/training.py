@@ -18,6 +18,7 @@ from megatron_ext.checkpoint_writer import CheckpointWriter
 from megatron_ext.checkpointing import Progress, Run
 from megatron_ext.global_batch import Batches, GlobalBatch, Outcome, samples_not_finite
 from megatron_ext.loss_guard import LossGuard
+from megatron_ext.passes import ReadOnce
 from megatron_ext.platforms import Platform
 from megatron_ext.recipe import Recipe
 from megatron_ext.run_log import RunLog
@@ -62,6 +63,10 @@ class Trainer:
         limit = 60 * recipe.resilience.distributed_timeout_minutes
         self.watchdog = Watchdog(Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit)
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
+        self.reason: str | None = None
+        """Why to stop early."""
+        self.broken_off = False
+        """Whether a request to stop came before a validation was done."""
         self._start_from(progress)
 
     def _start_from(self, progress: Progress) -> None:
@@ -79,23 +84,25 @@ class Trainer:
         Raises:
             DataError: too many steps went wrong.
         """
-        options, reason = self.recipe.training, None
+        options = self.recipe.training
         if options.manual_gc_interval:
             gc.disable()  # a collection on one process would make all others wait
-        if self.progress.iteration == 0:
+        if self._validation_is_missing():
             self._validate()
-        while self.progress.iteration < options.train_iters and reason is None:
-            reason = self.stop.reason(self._step())
+        if self.progress.iteration == 0 and not self.broken_off:
+            self.reason = None  # a first step, so that there is something to keep
+        while self.progress.iteration < options.train_iters and self.reason is None:
+            self.reason = self.stop.reason(self._step())
             step, last = self.progress.iteration, self.progress.iteration == options.train_iters
             if last or step % options.eval_interval == 0:
                 self._validate()
-            if last or reason or step % options.save_interval == 0:
+            if last or self.reason or step % options.save_interval == 0:
                 self.save()
             self._look_around(step)
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.writer.finish(wait=True)
         self.watchdog.close()
-        return reason if self.progress.iteration < options.train_iters else None
+        return self.reason if self.progress.iteration < options.train_iters or self.broken_off else None
 
     def save(self) -> None:
         """Write a checkpoint of the present state."""
@@ -215,39 +222,67 @@ class Trainer:
             if slow and self.log:
                 self.log.event("slow_ranks", step, {"ranks": slow})
 
+    def _validation_is_missing(self) -> bool:
+        """Say whether the validation of this step has yet to be made: before the first, or when a request to stop came in it."""
+        step, options = self.progress.iteration, self.recipe.training
+        due = bool(self.data.validation) and (step % options.eval_interval == 0 or step == options.train_iters)
+        made = self.log is not None and any(one["kind"] == "validation" and one["step"] == step for one in self.log.records)
+        missing = [due and not made]
+        torch.distributed.broadcast_object_list(missing, src=0)
+        return missing[0]
+
     @torch.no_grad()
     def _validate(self) -> None:
-        """Measure the loss of each source over the same validation batches each time."""
+        """Measure the loss of each source over the same validation sequences each time.
+
+        With a reason to stop, there before or found on the way, it is broken off and nothing is logged: the next start makes up for it.
+        """
         if not self.data.validation:
             return
+        self.broken_off = True
         for piece in self.state.model:
             piece.eval()
         losses, tokens = {}, 0
         for name, dataset in self.data.validation.items():
-            losses[name], counted = self._loss_over(dataset)
-            tokens += counted
+            if (measured := self._loss_over(dataset)) is None:
+                return
+            losses[name] = measured[0]
+            tokens += measured[1]
+        self.broken_off = False
         if self.log:
             share = sum(self.data.weights.values())
             mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
             self.log.validation(self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None)
 
-    def _loss_over(self, dataset: Any) -> tuple[float, int]:
-        """Return the mean loss over a validation dataset and its number of tokens."""
-        options = self.recipe.training
-        source, micro_batches = self._batches(dataset, 0, workers=0), self._micro_batches(options.global_batch_size)
+    def _loss_over(self, dataset: ReadOnce) -> tuple[float, int] | None:
+        """Return the mean loss over a validation dataset and its number of tokens; None when there is a reason to stop before its end."""
+        together = self._samples_together()
+        pieces, stages = self.recipe.parallel.virtual_pipeline_model_parallel_size, self.recipe.parallel.pipeline_model_parallel_size
+        multiple = stages if pieces else 1  # an interleaved pipeline takes so many at a time
+        left = -(-len(dataset) // (together * multiple)) * multiple  # micro-batches of each replica
+        source, most = self._batches(dataset, 0, 0, total=left * together), self._micro_batches(self.recipe.training.global_batch_size)
         outcomes = []
-        for _ in range(options.eval_iters):
+        while left:
+            if self.reason is not None:
+                return None
             self.watchdog.enter(self.progress.iteration, "validation")
-            outcomes.append(self.batch.run(source, micro_batches, [], forward_only=True))
+            flags = self.stop.flags(look_at_file=self.rank == 0)
+            outcomes.append(self.batch.run(source, min(most, left), flags, forward_only=True))
+            left -= min(most, left)
+            self.reason = self.stop.reason(outcomes[-1].flags)
         tokens = sum(outcome.tokens for outcome in outcomes)
         return sum(outcome.loss * outcome.tokens for outcome in outcomes) / tokens, tokens
 
     def _micro_batches(self, size: int) -> int:
-        return size // (self.recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size())
+        return size // self._samples_together()
 
-    def _batches(self, dataset: Any, first: int, workers: int) -> Batches:
+    def _samples_together(self) -> int:
+        """Return the samples of one micro-batch of all replicas."""
+        return self.recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size()
+
+    def _batches(self, dataset: Any, first: int, workers: int, total: int | None = None) -> Batches:
         sampler = batches.BatchSampler(
-            total=len(dataset),
+            total=len(dataset) if total is None else total,
             consumed=first,
             micro_batch_size=self.recipe.training.micro_batch_size,
             rank=parallel_state.get_data_parallel_rank(),

@@ -7,6 +7,7 @@ longer than the limit, its thread reads the notes of all: whoever is behind the 
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from galen.atomic import write_text
 
@@ -64,7 +67,7 @@ class Watchdog:
             since = self._state[2]
             if time.time() - since > self.limit:
                 self._stop.wait(2 * self._every)  # the others' last notes arrive
-                self.on_hang(diagnose(_read(self.folder, self.ranks), self.rank, self.limit))
+                self.on_hang(diagnose(notes(self.folder.parent), self.rank, self.limit))
                 return
 
     def _note(self) -> None:
@@ -101,11 +104,28 @@ def _describe(note: dict[str, Any], now: float) -> str:
     return f"{last}, no sign of life for {silence:.0f} s" if silence > 20 else last
 
 
-def _read(folder: Path, ranks: int) -> list[dict[str, Any]]:
-    notes = []
-    for rank in range(ranks):
+def notes(run: Path) -> list[dict[str, Any]]:
+    """Return the last note of each process of a run, by rank; a process without one is missing."""
+    found = []
+    for path in (run / FOLDER).glob("rank_*.json"):
         try:
-            notes.append(json.loads((folder / f"rank_{rank:05d}.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # just being replaced on a network file system
             continue
-    return notes
+    return sorted(found, key=lambda note: note["rank"])
+
+
+def is_gone(process: dict[str, Any]) -> bool:
+    """Say whether a process that noted `{host, pid}`, and perhaps when it was last `seen`, has ended; False where that cannot be known."""
+    if process["host"] != socket.gethostname():
+        return False
+    try:
+        found = psutil.Process(process["pid"])
+        return found.status() == psutil.STATUS_ZOMBIE or found.create_time() > process.get("seen", time.time())
+    except psutil.NoSuchProcess:
+        return True
+
+
+def forget(run: Path) -> None:
+    """Remove the notes of an earlier start."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)

@@ -21,7 +21,7 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 
 from data_prep.readers.language import medline_code
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.record import START, BadRecord, Outcome, Place, Record, Refused, Watch, Why, is_of_system, printable
+from data_prep.readers.record import START, TOO_MUCH_MEMORY, BadRecord, Outcome, Place, Record, Refused, Watch, Why, is_of_system, printable
 from data_prep.readers.remote import open_raw
 from data_prep.readers.xml_tree import TOO_DEEP
 from galen.errors import DataError, one_line
@@ -145,6 +145,7 @@ class SourceReader(BaseDiskReader):
                 raise Refused(*why)
             self.watch.parses(place)
             self._outcome.data = self._encoded(self.parse(part, filepath))
+            self.watch.parsed()
         except DataError:
             raise
         except Exception as error:
@@ -180,7 +181,7 @@ class SourceReader(BaseDiskReader):
         if isinstance(error, RecursionError):
             return Why(*TOO_DEEP)
         if isinstance(error, MemoryError):
-            return Why("too much memory", f"took more than {self.options.max_record_memory:,} bytes of memory (max_record_memory)")
+            return Why(TOO_MUCH_MEMORY, f"took more than {self.options.max_record_memory:,} bytes of memory (max_record_memory)")
         return Why("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
     def helper(self, kind: "type[Reader]") -> "Reader":
@@ -192,7 +193,7 @@ class SourceReader(BaseDiskReader):
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
         """Count something of the present record."""
         for label in labels:
-            self._outcome.counts[label] += value
+            self._outcome.counts[printable(label)] += value
 
     @contextlib.contextmanager
     def open(self, filepath: str) -> Iterator[BinaryIO]:

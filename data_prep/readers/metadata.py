@@ -16,7 +16,7 @@ def in_form(known: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in known.items():
         form = _FORMS.get(key)
         if form is None or value is None:
-            result[key] = value
+            result[key] = [] if form is _words else value
             continue
         try:
             result[key] = form(value)

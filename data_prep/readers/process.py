@@ -30,7 +30,18 @@ from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.record import START, BadRecord, Outcome, Place, Watch, Why, documents_of, is_of_system, printable
+from data_prep.readers.record import (
+    START,
+    TOO_MUCH_MEMORY,
+    BadRecord,
+    Outcome,
+    Place,
+    Watch,
+    Why,
+    documents_of,
+    is_of_system,
+    printable,
+)
 from galen.errors import DataError, one_line
 
 MOST_ENDED = 20
@@ -38,6 +49,8 @@ MOST_ENDED = 20
 
 _BATCH_BYTES = 2**18
 _BATCH_SECONDS = 0.3
+_NEARLY = 0.8
+"""Share of the allowed memory from which on what went wrong is put down to it: a library that is refused more may only give up."""
 _LENGTH = struct.Struct("<Q")
 _STATE = struct.Struct("<3q")
 _LOOKS, _SPLITS, _PARSES = range(3)
@@ -82,6 +95,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
     number, start, watch = 0, START, _Limits(options)
     while number < len(files):
         last = Batch(number, start)
+        watch.begin(start)
         with _Child(files, number, start, watch) as child:
             for batch in child.batches():
                 if batch.failed is not None:
@@ -94,8 +108,8 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
                 last = batch
                 yield batch
             status, peak = child.wait()
-        if number == len(files):
-            return
+        if status == 0:  # all is read, or its memory was used up, which must not be the fault of the next record
+            continue
         broken = watch.blame(_why(status, peak, options))
         if broken is not None:
             position = last.position if last.file == number else 0
@@ -120,8 +134,8 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
         )
     if code >= 0:
         raise RuntimeError(f"a reader's process ended with code {code}: a bug, please report it with the log of the worker")
-    if peak > options.max_record_memory * 0.7:
-        return Why("too much memory", f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)")
+    if peak > options.max_record_memory * _NEARLY:
+        return Why(TOO_MUCH_MEMORY, f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)")
     return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
 
 
@@ -130,6 +144,7 @@ class _Limits(Watch):
 
     def __init__(self, options: ReaderOptions) -> None:
         self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
+        self._begun = self._peak = _peak()
         self._state = mmap.mmap(-1, mmap.PAGESIZE)
         self.next_file()
 
@@ -137,7 +152,10 @@ class _Limits(Watch):
         """Forget what is known about the present file: the next one follows."""
         self.unsplit: dict[Place, Why] = {}
         self.unparsed: dict[Place, Why] = {}
-        _STATE.pack_into(self._state, 0, _LOOKS, *START)
+
+    def begin(self, start: Place) -> None:
+        """In the parent, before a process is forked; it alone writes the state after that."""
+        _STATE.pack_into(self._state, 0, _LOOKS, *start)
 
     def looks(self, place: Place) -> None:
         self._note(_LOOKS, place)
@@ -148,11 +166,23 @@ class _Limits(Watch):
     def parses(self, place: Place) -> None:
         self._note(_PARSES, place)
 
+    def parsed(self) -> None:
+        peak = _peak()
+        if peak > self._peak:
+            grown, self._peak = peak - self._begun, peak
+            if grown > _NEARLY * self.memory:
+                raise MemoryError
+
+    def is_used_up(self) -> bool:
+        """Say whether nearly all the memory for a record was taken, whatever came of it."""
+        return _peak() - self._begun > _NEARLY * self.memory
+
     def goes_on(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
     def limit_memory(self) -> None:
         """Allow so much memory for a record besides what the process has now."""
+        self._begun = self._peak = _peak()
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         limit = _data_bytes() + self.memory
         resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
@@ -171,6 +201,11 @@ class _Limits(Watch):
     def _note(self, kind: int, place: Place) -> None:
         _STATE.pack_into(self._state, 0, kind, *place)
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
+
+
+def _peak() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _data_bytes() -> int:
@@ -248,7 +283,7 @@ def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, wa
                 start = START
                 watch.next_file()
         code = 0
-    except _Gone:
+    except (_Gone, _UsedUp):
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -267,9 +302,15 @@ def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: _Li
         reader.watch = watch
         for outcome in reader.outcomes(name, start):
             sender.add(outcome, reader)
+            if watch.is_used_up() or any(bad.reason == TOO_MUCH_MEMORY for bad in outcome.bad):
+                sender.send()
+                raise _UsedUp
     except DataError as error:
-        broken = printable(str(error))
-    except _Gone:
+        sender.end_file(printable(str(error)))
+        if isinstance(error.__context__, MemoryError):
+            raise _UsedUp from None
+        return
+    except (_Gone, _UsedUp):
         raise
     except Exception as error:
         if is_of_system(error):
@@ -278,6 +319,10 @@ def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: _Li
         traceback.print_exc()
         broken = printable(f"{type(error).__name__}: {one_line(error)}")
     sender.end_file(broken)
+
+
+class _UsedUp(Exception):
+    """A record took all memory, which libraries may not give back: what follows is for a new process."""
 
 
 def _failure(error: Exception, name: str) -> list[Any]:
@@ -315,15 +360,16 @@ class _Sender:
         self._size += len(outcome.data)
         if self._size >= _BATCH_BYTES or time.monotonic() - self._since > _BATCH_SECONDS:
             self._position = reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0
-            self._send()
+            self.send()
 
     def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
         """Send the rest of a file."""
-        self._send(broken, whole=True, failed=failed)
+        self.send(broken, whole=True, failed=failed)
         self._number += 1
         self._begin(START)
 
-    def _send(self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None) -> None:
+    def send(self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None) -> None:
+        """Send what was collected."""
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # the limit is for the reading of records
         message = {

@@ -26,6 +26,7 @@ class Why(NamedTuple):
 
 
 START = Place()
+TOO_MUCH_MEMORY = "too much memory"
 
 
 class Refused(Exception):
@@ -102,6 +103,13 @@ class Watch:
     def parses(self, place: Place) -> None:
         """A part is parsed."""
 
+    def parsed(self) -> None:
+        """A part is parsed.
+
+        Raises:
+            MemoryError: that took too much memory, which a library may have kept to itself.
+        """
+
     def goes_on(self) -> None:
         """A part that takes long by its nature has come a step further: its time begins anew."""
 
@@ -112,7 +120,10 @@ def printable(text: str) -> str:
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails. Seeking to a wrong place is no such."""
+    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails.
+
+    Seeking to a wrong place is no such.
+    """
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

@@ -148,7 +148,7 @@ def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError):
+        except ValueError:
             return {"metadata": value}
     return value if isinstance(value, dict) else {}
 

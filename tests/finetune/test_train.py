@@ -19,6 +19,7 @@ from evaluation import run as evaluate
 from finetune import chat, sample, train
 from galen.errors import DataError, UsageError
 from tests.conftest import run as command_line
+from tests.megatron_ext import attack_pickles
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,28 @@ def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path, s
         for folder in (tmp_path / "whole", run)
     ]
     assert timeless[0] == timeless[1]
+
+
+PICKLES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin", "adapter_model.bin")
+
+
+def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
+    """The files that the Trainer would unpickle, with an attack in each: none of them runs, and the result is the same."""
+    options = ["training.max_steps=4", "training.save_interval=2", "training.validation_interval=2"]
+    started = start_forked(1, recipe_file, *options)
+    assert started.wait()[0] == [0]
+    run, mark = tmp_path / "run", tmp_path / "was-run"
+    before = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(run / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(run / "adapter")
+    (run / "manifest.json").unlink()
+    attack = attack_pickles.call(attack_pickles.name("os", "system"), attack_pickles.text(f"touch {mark}"))
+    for name in PICKLES:
+        (run / "checkpoints" / "checkpoint-2" / name).write_bytes(attack_pickles.archive(attack_pickles.whole(attack)))
+    codes, written = start_forked(1, recipe_file, *options).wait()
+    assert codes == [0], written
+    assert not mark.exists()
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
 
 def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, tmp_path):

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy
@@ -28,17 +29,24 @@ def checkpoint(tmp_path_factory, untied_llama) -> Path:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """Two small indexed datasets, written by Megatron's own builder: counting in steps, which a model can learn."""
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
     folder = tmp_path_factory.mktemp("data")
     random = numpy.random.default_rng(0)
     for name, documents in (("train", 100), ("validation", 30)):
-        builder = IndexedDatasetBuilder(str(folder / f"{name}_text_document.bin"), dtype=numpy.uint16)
-        for length in random.integers(5, 60, documents):
-            document = (random.integers(0, 300) + numpy.arange(length) * random.integers(1, 4)) % 300
-            builder.add_document(document, [int(length)])
-        builder.finalize(str(folder / f"{name}_text_document.idx"))
+        lengths = random.integers(5, 60, documents)
+        steps = ((random.integers(0, 300) + numpy.arange(length) * random.integers(1, 4)) % 300 for length in lengths)
+        write(folder / f"{name}_text_document", steps)
     return folder
+
+
+def write(prefix: Path, documents: Iterable[Sequence[int]]) -> Path:
+    """Write documents of ids below 65,536 as an indexed dataset, by Megatron's own builder; return its prefix."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
+    for document in documents:
+        builder.add_document(numpy.array(document), [len(document)])
+    builder.finalize(f"{prefix}.idx")
+    return prefix
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
+from galen import random_states
 from galen.errors import DataError
 from megatron_ext import checkpointing, optimization
 
@@ -51,7 +53,7 @@ class Planted:
         return os.system, ("true",)
 
 
-def test_the_history_of_fp8_is_looked_at_before_transformer_engine_unpickles_it(monkeypatch):
+def test_transformer_engine_unpickles_what_was_pickled_here(monkeypatch):
     monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", raising=False)
 
     def state(**history):
@@ -59,11 +61,37 @@ def test_the_history_of_fp8_is_looked_at_before_transformer_engine_unpickles_it(
         return {"model": {"a._extra_state": torch.empty(0, dtype=torch.uint8), "b._extra_state": stored}, "optimizer": {}}
 
     with pytest.raises(DataError, match=r"b\._extra_state in iter_0000002 asks to run posix\.system"):
-        checkpointing._allow_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
+        checkpointing._repickle_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
     assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE" not in os.environ
-    checkpointing._allow_fp8_history(state(scale_fwd=torch.ones(3), amax_history_fwd=torch.zeros(4, 3)), Path("iter_0000002"))
+    history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3), "extra_fp8_variables": {"fp8_checkpoint": True}}
+    kept = state(**history)
+    before = bytes(kept["model"]["b._extra_state"].numpy())
+    checkpointing._repickle_fp8_history(kept, Path("iter_0000002"))
+    after = bytes(kept["model"]["b._extra_state"].numpy())
     assert os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] == "1"
+    read = pickle.loads(after)
+    assert read["scale_fwd"].equal(torch.ones(3)) and read["amax_history_fwd"].shape == (4, 3)
+    assert read["extra_fp8_variables"] == {"fp8_checkpoint": True} and before
     monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE")
+
+
+@pytest.mark.parametrize("place", [-1, 625, 10**6])
+def test_a_place_among_random_numbers_that_is_none_is_refused(place):
+    """NumPy would read memory that is not its own."""
+    states = random_states.get()
+    name, keys, _, *rest = states["numpy"]
+    with pytest.raises(DataError, match=r"the random states in iter_2 are damaged"), random_states.restoring("iter_2"):
+        random_states.put({**states, "numpy": (name, keys, place, *rest)})
+
+
+def test_random_states_come_back_in_either_form():
+    states = random_states.get()
+    drawn = numpy.random.random(3)
+    random_states.put(states)
+    assert numpy.random.random(3).tolist() == drawn.tolist()
+    name, keys, *rest = states["numpy"]
+    random_states.put({**states, "numpy": (name, keys.numpy().astype(numpy.uint32), *rest)})  # as earlier versions stored it
+    assert numpy.random.random(3).tolist() == drawn.tolist()
 
 
 def test_groups_of_another_adam_are_completed():

@@ -114,12 +114,12 @@ def alone(learn):
     return learn(1)
 
 
-def expected_loss(model, chats, samples, packed):
+def expected_loss(model, chats, samples, packed, count=8):
     """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are; packed, some come twice to fill it."""
     from megatron_ext.instruction_data import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
-    rows = InstructionSamples(conversations, 8, LENGTH, packed, seed=1234)._rows
+    rows = InstructionSamples(conversations, count, LENGTH, packed, seed=1234)._rows
     batch = collate([samples[place] for row in rows for place in row])
     labels = batch.pop("labels")
     with torch.no_grad():
@@ -134,8 +134,10 @@ def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, pack
     """Eight conversations in a step, in sequences of their own or packed: the mean over all answer tokens, as finetune/ has it."""
     expected, learnt = expected_loss(model, chats, samples, packed)
     output = learn(1, "data.reset_attention_mask=true") if packed else alone
+    first = log(output, "train")[0]
+    assert first["loss"] == pytest.approx(expected, rel=1e-6) and first["tokens"] == learnt
     before = log(output, "validation")[0]
-    assert log(output, "train")[0]["loss"] == pytest.approx(expected, rel=1e-6)
+    expected, learnt = expected_loss(model, chats, samples, packed, None)  # which reads each conversation once
     assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == learnt
 
 

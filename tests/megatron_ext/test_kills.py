@@ -1,10 +1,13 @@
 """Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
 
-Three kills hit processes that started by themselves, one of them while they start, and seventeen those of `torchrun`;
-`tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has imported the libraries.
+Three kills hit processes that started by themselves, one of them while they start, the others those of `torchrun`; GALEN_KILLS sets
+how many there are in all (8). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
+imported the libraries.
 """
 
 import contextlib
+import itertools
+import os
 
 import psutil
 import pytest
@@ -14,7 +17,8 @@ from megatron_ext.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind
 
-MOMENTS = ["start", "step", "save", *("step", "save") * 8, "step"]
+KILLS = int(os.environ.get("GALEN_KILLS", "8"))
+MOMENTS = ["start", *itertools.islice(itertools.cycle(("step", "save")), KILLS - 1)]
 BY_THEMSELVES = 3
 ARGUMENTS = ["training.train_iters=80", "training.micro_batch_size=8", "parallel.pipeline_model_parallel_size=2"]
 ARGUMENTS += [f"training.eval_interval={LATE}", "training.save_interval=4", f"training.keep_every={LATE}"]

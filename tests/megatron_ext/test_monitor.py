@@ -5,12 +5,14 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import time
 from xml.etree import ElementTree
 
 import pytest
 
+from galen import lock
 from megatron_ext import monitor, run_state
 from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
@@ -100,3 +102,59 @@ def test_a_folder_that_holds_no_run(tmp_path):
 
 def test_curve():
     assert monitor.curve([1.0, 2.0, 3.0, float("nan")], 60) == "▁▅█▁"
+
+
+def note(folder, rank, **changed):
+    (folder / "heartbeats").mkdir(exist_ok=True)
+    now = time.time()
+    written = {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "step": 30, "phase": "forward and backward"}
+    written |= {"since": now - 1, "seen": now, **changed}
+    (folder / f"heartbeats/rank_{rank:05d}.json").write_text(json.dumps(written))
+
+
+@pytest.fixture
+def ended():
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_killed_run_is_over_at_once(folder, ended):
+    for rank in range(2):
+        note(folder, rank)
+    assert run_state.read(folder).status == "under way"
+    note(folder, 1, pid=ended)
+    state = run_state.read(folder)
+    assert (state.status, state.over) == ("stalled: of its processes these are gone: 1; the others wait for them", False)
+    note(folder, 0, seen=time.time() - 1e6)  # its number belongs to a younger process now
+    state = run_state.read(folder)
+    assert state.over and state.status.startswith("ended without finishing: none of its processes is left")
+    done = run("-m", "megatron_ext.monitor", folder)  # follows it no further
+    assert "status ended without finishing" in done.stdout
+
+
+def test_a_run_that_was_killed_before_its_first_step(folder, ended):
+    (folder / "log.jsonl").unlink()
+    assert run_state.read(folder).status == "starting"
+    lock.lock_file(folder).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    assert run_state.read(folder).status == "starting"
+    lock.lock_file(folder).write_text(json.dumps({"pid": ended, "host": socket.gethostname()}))
+    assert run_state.read(folder).over
+
+
+def test_processes_on_other_machines(folder, ended):
+    note(folder, 0, host="elsewhere", pid=ended)
+    assert run_state.read(folder).status == "under way"
+    for path in (folder / "log.jsonl", folder / "recipe.yaml", folder / "heartbeats/rank_00000.json"):
+        os.utime(path, (time.time() - 660, time.time() - 660))
+    state = run_state.read(folder)
+    assert (state.status, state.over) == ("no sign of life for 11 minutes", True)
+
+
+def test_a_stalled_run_is_told(folder):
+    now = time.time()
+    for rank in range(2):
+        note(folder, rank, since=now - 240, seen=now)
+    state = run_state.read(folder)
+    assert (state.status, state.over) == ("stalled: all processes have been in 'forward and backward' for 4 minutes", False)

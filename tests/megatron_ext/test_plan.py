@@ -11,18 +11,19 @@ ARCHITECTURE = ROOT / "examples/pretrain/architectures/meditron_70b.json"
 
 @pytest.fixture
 def call(tmp_path, capsys):
-    def call(*words):
+    def call(*words, code=None):
         file = tmp_path / "recipe.yaml"
         file.write_text(RECIPE.format(output=tmp_path / "run", checkpoint="nowhere", data="nowhere"))
         large = ["data.seq_length=4096", "training.global_batch_size=512", "training.micro_batch_size=1", "training.precision=bf16"]
-        assert plan.main([str(file), f"model.architecture={ARCHITECTURE}", *large, *words]) == 0
+        ended = plan.main([str(file), f"model.architecture={ARCHITECTURE}", *large, *words])
+        assert ended in ((0, plan.DOES_NOT_FIT, plan.IMPOSSIBLE) if code is None else (code,))
         return capsys.readouterr().out
 
     return call
 
 
 def test_a_layout_that_does_not_fit_and_ones_that_do(call):
-    found = json.loads(call("--gpus", "64", "--gpu", "h100-80gb", "--json"))
+    found = json.loads(call("--gpus", "64", "--gpu", "h100-80gb", "--json", code=plan.DOES_NOT_FIT))
     assert not found["recipe"]["fits"]
     assert found["recipe"]["stages"][0]["weights"] == 2 * found["recipe"]["stages"][0]["parameters"]
     assert found["best"] and all(one["fits"] and one["memory"] < 80 * 2**30 for one in found["best"])
@@ -47,7 +48,7 @@ def test_a_layout_that_does_not_fit_and_ones_that_do(call):
 )
 def test_the_best_layout_is_taken_on_the_command_line(call, words):
     best = json.loads(call("--gpus", "64", "--json", *words))["best"][0]
-    again = json.loads(call("--gpus", "64", "--json", *words, *best["layout"]))["recipe"]
+    again = json.loads(call("--gpus", "64", "--json", *words, *best["layout"], code=0))["recipe"]
     assert again | {"layout": None} == best | {"layout": None}
 
 
@@ -59,7 +60,7 @@ def test_the_table(call):
 
 
 def test_an_impossible_layout_says_why(call):
-    text = call("--gpus", "63", "parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true")
+    text = call("--gpus", "63", "parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true", code=plan.IMPOSSIBLE)
     assert "not possible: 63 processes cannot be divided" in text
     assert "No layout divides the model and a batch of 512 over 63" in text
     assert "No layout fits on 8 x h100-80gb, the smallest needs " in call("--gpus", "8")

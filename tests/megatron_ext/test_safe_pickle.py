@@ -3,15 +3,22 @@
 import io
 import os
 import pickle
+import random
 import shutil
+import signal
 from argparse import Namespace
+from collections import OrderedDict, defaultdict
+from datetime import timedelta
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from megatron.core.transformer.enums import AttnBackend
 
 from checkpoints_convert import describe, hf_to_megatron, legacy_to_megatron, megatron_to_hf
 from galen.errors import DataError
-from megatron_ext import safe_pickle
+from megatron_ext import pickle_values, safe_pickle
 from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.stored_tensor import StoredTensor
 
@@ -150,20 +157,20 @@ def test_functions_and_modules_of_a_training_program_are_not_run(tmp_path, text)
 def test_tensors_pickled_with_their_bytes_are_checked(tmp_path):
     """Transformer Engine stores the scales of FP8 so."""
     history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3, dtype=torch.bfloat16)}
-    safe_pickle.check_bytes(pickle.dumps(history), "history")
+    safe_pickle.read_bytes(pickle.dumps(history), "history")
     inner = io.BytesIO()
     torch.save(Planted(tmp_path / "was-run"), inner, _use_new_zipfile_serialization=False)
     for planted in (Planted(tmp_path / "was-run"), Loaded(inner.getvalue())):
         with pytest.raises(DataError, match=r"history asks to run posix\.system"):
-            safe_pickle.check_bytes(pickle.dumps(history | {"scale_bwd": planted}), "history")
+            safe_pickle.read_bytes(pickle.dumps(history | {"scale_bwd": planted}), "history")
     assert not (tmp_path / "was-run").exists()
 
 
 def test_the_class_of_an_optimizer_may_be_named_but_not_made():
     """Megatron's optimizer on the host stores it."""
-    safe_pickle.check_bytes(pickle.dumps({"cpu_optimizer_cls": torch.optim.AdamW}), "groups")
+    safe_pickle.read_bytes(pickle.dumps({"cpu_optimizer_cls": torch.optim.AdamW}), "groups")
     with pytest.raises(DataError, match=r"groups asks to run torch\.optim\.adamw\.AdamW"):
-        safe_pickle.check_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
+        safe_pickle.read_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
 
 
 def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
@@ -171,5 +178,32 @@ def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
     five = (1, 2, 3, "the storage", Planted(tmp_path / "was-run"))
     content = pickle.dumps(Loaded(b"".join(map(pickle.dumps, five))))
     with pytest.raises(DataError, match=r"x asks to run posix\.system"):
-        safe_pickle.check_bytes(content, "x")
+        safe_pickle.read_bytes(content, "x")
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_training_programs_write_is_read(tmp_path, protocol):
+    drawn = {"python": random.getstate(), "numpy": numpy.random.get_state(), "torch": torch.get_rng_state()}
+    turned = numpy.arange(6).reshape(2, 3).T
+    arguments = Namespace(
+        backend=AttnBackend.flash, where=Path("/x/y"), signal=signal.SIGTERM, dtype=torch.bfloat16, timeout=timedelta(minutes=3), lr=1e-3
+    )
+    stored = {
+        "args": arguments,
+        "rng": drawn,
+        "turned": turned,
+        "number": numpy.float64(2.5),
+        "state": OrderedDict(torch.nn.Linear(2, 3).state_dict()),
+        "default": defaultdict(list, {1: [2]}),
+        "plain": [{1, 2}, frozenset({"a"}), b"\xff\0" * 200, bytearray(b"x"), 2**70, -1.5, 1j, None, True, ()],
+    }
+    torch.save(stored, tmp_path / "common.pt", pickle_protocol=protocol)
+    found = pickle_values.real(safe_pickle.read_archive(tmp_path / "common.pt"), "common.pt", inert=True)
+    assert found["plain"] == stored["plain"] and found["default"] == stored["default"] and found["number"] == 2.5
+    assert all(found["state"][name].equal(weight) for name, weight in stored["state"].items())
+    assert found["turned"].tolist() == turned.tolist() and found["rng"]["python"] == drawn["python"]
+    assert found["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and found["rng"]["torch"].equal(drawn["torch"])
+    read = vars(found["args"])
+    assert (read["where"], read["dtype"], read["timeout"], read["lr"]) == (Path("/x/y"), torch.bfloat16, timedelta(minutes=3), 1e-3)
+    assert repr(read["backend"]) == "AttnBackend(1,)" and read["signal"].arguments == (15,)

@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import psutil
 import pytest
 
-from tests.megatron_ext.conftest import RECIPE, log
+from tests.conftest import ROOT, command
+from tests.megatron_ext.conftest import RECIPE, log, write
+from tests.megatron_ext.kills import assert_same_losses
 
 LONG = ["training.train_iters=100000", "training.eval_interval=100000", "training.save_interval=100000"]
 
@@ -30,13 +33,13 @@ def start(tmp_path, start_forked, checkpoint, data):
         return run, output
 
     yield start
-    for pid in begun[0].pids:
+    for pid in begun[0].pids if begun else ():
         if os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
             os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     run, output = start("resilience.straggler_interval=1", "resilience.straggler_ratio=1.0000001", "data.num_workers=1")
     asked = psutil.Process(run.pids[1])
@@ -46,10 +49,73 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     assert codes == [75, 75], written[-3000:]
     stopped = json.loads((output / "stopped.json").read_text())
     assert stopped["reason"] == number.name
-    assert (output / "checkpoints" / f"iter_{stopped['iteration']:07d}" / "manifest.json").is_file()
+    kept = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
+    assert (kept / "manifest.json").is_file()
+    assert f"({number.name}), checkpoint written: {kept}; to go on: " in written
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
     assert slow and all(record["rank"] in (0, 1) and record["seconds"] >= record["median"] > 0 for record in slow)
+
+
+@pytest.mark.multiprocess
+def test_a_validation_is_broken_off_and_made_up_for(pretrain_forked, start_forked, tmp_path, checkpoint, data):
+    many = tmp_path / "many"
+    many.mkdir()
+    documents = [[n % 300 for n in range(start, start + 33)] for start in range(1200)]
+    prefix = write(many / "validation_text_document", documents)
+    options = [f"data.validation=[{prefix}]", "training.eval_iters=150", "training.save_interval=100"]
+    undisturbed = pretrain_forked(2, *options)
+    output = tmp_path / "out"
+    (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
+    run = start_forked(2, tmp_path / "r.yaml", *options)
+    deadline = time.monotonic() + 300
+    while not ((output / "log.jsonl").exists() and len(log(output, "train")) == 2):
+        assert time.monotonic() < deadline, run.written.read_text()
+        time.sleep(0.001)
+    os.kill(run.pids[1], signal.SIGTERM)
+    codes, written = run.wait()
+    assert codes == [75, 75], written[-3000:]
+    assert json.loads((output / "stopped.json").read_text())["iteration"] == 2
+    assert [record["step"] for record in log(output, "validation")] == [0]
+    codes, written = start_forked(2, tmp_path / "r.yaml", *options).wait()
+    assert codes == [0, 0], written[-3000:]
+    assert log(output, "validation") == log(undisturbed, "validation")
+    assert_same_losses(output, undisturbed)
+
+
+@pytest.mark.multiprocess
+def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, checkpoint, data):
+    prefix = write(tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)])
+    output = tmp_path / "out"
+    (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
+    run = start_forked(1, tmp_path / "r.yaml", f"data.validation=[{prefix}]", "training.eval_iters=5000")
+    deadline = time.monotonic() + 300
+    while "each read once" not in run.written.read_text():
+        assert time.monotonic() < deadline, run.written.read_text()
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.kill(run.pids[0], signal.SIGINT)
+    codes, written = run.wait()
+    assert codes == [75], written[-3000:]
+    assert "stopped before the first step (SIGINT), so that there is nothing to keep yet; to go on: " in written
+    assert not log(output, "train") and not list((output / "checkpoints").glob("iter_*"))
+
+
+@pytest.mark.multiprocess
+def test_a_second_start_is_told_who_is_there(start, tmp_path):
+    run, output = start()
+    second = command("-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG)
+    done = subprocess.run(second, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1, done.stderr
+    told = done.stderr.splitlines()
+    assert told[-1].startswith(f"error: {output} is being written by ") and f"(process {run.pids[0]} on " in told[-1], done.stderr
+    assert len([line for line in told if "is being written by" in line]) == 1 and "Traceback" not in done.stderr
+    since = log(output, "train")[-1]["step"]
+    deadline = time.monotonic() + 300
+    while log(output, "train")[-1]["step"] == since:  # the first goes on
+        assert time.monotonic() < deadline, run.written.read_text()
+    os.kill(run.pids[0], signal.SIGTERM)
+    assert run.wait()[0] == [75, 75]
 
 
 @pytest.mark.multiprocess
@@ -85,3 +151,22 @@ def test_a_process_that_hangs_is_named(start):
     codes, written = run.wait()
     assert codes == [1, -signal.SIGKILL]
     assert f"it waits for rank 1 on {os.uname().nodename} (process {run.pids[1]})" in written
+
+
+@pytest.mark.multiprocess
+def test_a_killed_process_is_named(start):
+    run, _ = start()
+    os.kill(run.pids[1], signal.SIGKILL)
+    codes, written = run.wait()
+    assert codes == [1, -signal.SIGKILL], written[-3000:]
+    assert f"error: rank 1 (process {run.pids[1]}) of the run has ended (" in written and "most likely for lack of memory" in written
+    assert "Traceback" not in written
+
+
+@pytest.mark.multiprocess
+def test_a_killed_reader_of_data_is_told(start):
+    run, _ = start("data.num_workers=1")
+    psutil.Process(run.pids[0]).children()[0].kill()
+    codes, written = run.wait()
+    assert codes[0] == 1, written[-3000:]
+    assert "one that reads its data, has ended (DataLoader worker" in written and "lack of memory" in written

@@ -198,11 +198,11 @@ class Cluster:
         lines = self.command("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split("\n")
         return dict(line.split() for line in lines if line)
 
-    def job(self, number: int) -> dict[str, str]:
-        """Return what Slurm knows of a job."""
+    def job(self, number: int | str) -> dict[str, str]:
+        """Return what Slurm knows of a job, or of one task of an array, N_I."""
         return dict(re.findall(r"(\S+?)=(\S*)", self.command("scontrol", "--oneliner", "show", "job", number)))
 
-    def hasten(self, number: int) -> dict[str, str]:
+    def hasten(self, number: int | str) -> dict[str, str]:
         """Let a job that was queued again start soon: Slurm makes it wait two minutes. Return what Slurm knows of it.
 
         Two seconds must pass, since a node refuses what was signed in the second in which it was told to end the job's last start.
@@ -214,7 +214,9 @@ class Cluster:
                 self.command("scontrol", "update", f"JobId={number}", "StartTime=now+2", check=False)
         return job
 
-    def until(self, number: int, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str) -> dict[str, str]:
+    def until(
+        self, number: int | str, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str
+    ) -> dict[str, str]:
         """Wait until `ready`, given what Slurm knows of a job, is true; fail when the job ends before. Return what Slurm knows."""
 
         def look() -> dict[str, str] | None:
@@ -226,7 +228,7 @@ class Cluster:
 
         return wait_for(what, look, told=lambda: told() + self.logs())
 
-    def wait(self, number: int, told: Callable[[], str] = str) -> dict[str, str]:
+    def wait(self, number: int | str, told: Callable[[], str] = str) -> dict[str, str]:
         """Wait until a job has ended and return what Slurm knows of it."""
         return self.until(number, "its end", lambda job: job["JobState"] in OVER, told)
 

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import TEXTS, run
 
 
@@ -37,3 +39,39 @@ def test_array_equals_one_run(cluster, contained, tmp_path, tiny_tokenizer):
         assert (output / f"joined_text_document.{ending}").read_bytes() == expected
     if "GALEN_TEST_SITE" not in os.environ:
         assert told().count("apptainer starts") == 4 and "in /images/my galen" in told()
+
+
+SLEEPER = """#!/bin/bash
+if [[ "$*" == *preprocess.py* && -z ${{SLURM_RESTART_COUNT:-}} ]]; then sleep 600 & wait; fi
+exec {python} "$@"
+"""
+
+
+@pytest.mark.slow
+def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_path, tiny_tokenizer):
+    """The array's number is also the job number of one of its tasks: of the last one that starts."""
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5))
+    options = ["--input", tmp_path / "in.jsonl", "--tokenizer-model", tiny_tokenizer, "--append-eod"]
+    run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
+    sleeper = tmp_path / "python"  # each task's first start lasts until its limit
+    sleeper.write_text(SLEEPER.format(python=sys.executable))
+    sleeper.chmod(0o755)
+    settings = tmp_path / "site.sh"
+    settings.write_text(f"source '{site['GALEN_SITE']}'\nGALEN_PYTHON={sleeper}\nGALEN_SBATCH=(--output={tmp_path}/log-%A_%a)\n")
+    array = cluster.sbatch(
+        *("--array=0-2", "--cpus-per-task=1", "--mem=1G", "--time=2", f"--output={tmp_path}/log-%A_%a"),
+        *("slurm/preprocess.sh", *options, "--output-prefix", tmp_path / "joined"),
+        **{**site, "GALEN_SITE": str(settings)},
+    )
+
+    def told():
+        return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(tmp_path.glob("log-*")))
+
+    ended = [cluster.wait(f"{array}_{task}", told) for task in range(3)]
+    assert [(job["JobState"], job["Restarts"]) for job in ended] == [("COMPLETED", "1")] * 3, told()
+    assert str(array) in {job["JobId"] for job in ended}
+    merge = next(line for line in told().splitlines() if "Submitted batch job" in line)
+    assert cluster.wait(int(merge.split()[-1]), told)["JobState"] == "COMPLETED", told()
+    for ending in ("bin", "idx"):
+        expected = (tmp_path / f"alone_text_document.{ending}").read_bytes()
+        assert (tmp_path / f"joined_text_document.{ending}").read_bytes() == expected

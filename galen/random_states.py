@@ -1,0 +1,60 @@
+"""The states of Python's, NumPy's and PyTorch's random numbers, in plain values, and put back only where they are such states."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from galen.errors import DataError
+
+_KEYS = 624
+"""Of NumPy's generator, a Mersenne Twister; its place among them is taken without a check."""
+
+
+def get() -> dict[str, Any]:
+    """Return the three states."""
+    drawn: Any = numpy.random.get_state()
+    name, keys, place, has_normal, normal = drawn
+    stored = (name, torch.from_numpy(keys.astype(numpy.int64)), place, has_normal, normal)
+    return {"python": random.getstate(), "numpy": stored, "torch": torch.get_rng_state()}
+
+
+def put(states: dict[str, Any]) -> None:
+    """Restore the three states; ValueError, TypeError or RuntimeError for others."""
+    random.setstate(states["python"])
+    numpy.random.set_state(numpy_state(states["numpy"]))
+    torch.set_rng_state(states["torch"])
+
+
+def numpy_state(state: Any) -> tuple[Any, ...]:
+    """Return a stored state of NumPy's generator as it takes it, from an array of NumPy's as older checkpoints have it, too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(state) is not tuple or len(state) != 5 or state[0] != "MT19937":
+        raise ValueError("no state of NumPy's random numbers")
+    keys = state[1].numpy() if type(state[1]) is torch.Tensor else state[1]
+    is_array = type(keys) is numpy.ndarray and keys.dtype.kind in "iu" and keys.shape == (_KEYS,)
+    if not is_array or type(state[2]) is not int or not 0 <= state[2] <= _KEYS:
+        raise ValueError("no state of NumPy's random numbers")
+    return ("MT19937", keys.astype(numpy.uint32), *state[2:])
+
+
+@contextmanager
+def restoring(folder: str | Path) -> Iterator[None]:
+    """Say in one line that the random states in a checkpoint are none.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"the random states in {folder} are damaged: {type(error).__name__}: {error}") from None

@@ -1,0 +1,83 @@
+"""Hands PyTorch and Megatron a checkpoint's content as `safe_pickle` read it: they unpickle nothing of its files themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
+from torch import Tensor
+from torch.distributed._shard._utils import narrow_tensor_by_index
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
+from torch.futures import Future
+
+from galen.errors import DataError
+from megatron_ext import pickle_values, safe_pickle
+from megatron_ext.stored_tensor import StoredTensor
+
+
+class CheckedReader(FileSystemReader):
+    """PyTorch's reader with its two unpicklers replaced.
+
+    Args:
+        folder: of the checkpoint.
+        metadata: what `safe_pickle.check_checkpoint` returned for it.
+    """
+
+    def __init__(self, folder: Path, metadata: Metadata) -> None:
+        super().__init__(folder)
+        self._folder, self._metadata = folder, metadata
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """Return the metadata that was checked."""
+        return self._metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Read what a plan asks for: tensors into their places, objects as a pickle of ours."""
+        for item in plan.items:
+            stored, name = self._stored(item)
+            if item.type == LoadItemType.BYTE_IO:
+                planner.load_bytes(item, pickle_values.packed(stored, name))
+            else:
+                target = planner.resolve_tensor(item).detach()
+                target.copy_(self._part(item, stored, name, target))
+                planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _stored(self, item: ReadItem) -> tuple[Any, str]:
+        """Return what lies where an item is, and a name for messages."""
+        index: MetadataIndex = item.storage_index
+        place = self._metadata.storage_data.get(index)
+        if place is None:
+            raise DataError(f"{self._folder / '.metadata'} does not say where {index.fqn} is")
+        path = self._folder / place.relative_path
+        if not path.is_file():
+            raise DataError(f"{self._folder} is incomplete: {place.relative_path} is missing")
+        return safe_pickle.read_archive(path, place.offset, place.length), f"{index.fqn} in {path}"
+
+    def _part(self, item: ReadItem, stored: Any, name: str, target: Tensor) -> Tensor:
+        """Return the numbers of a tensor that an item asks for."""
+        ends = [offset + length for offset, length in zip(item.storage_offsets, item.lengths, strict=True)]
+        is_tensor = type(stored) is StoredTensor and len(stored.shape) == len(ends)
+        if not is_tensor or any(end > size for end, size in zip(ends, stored.shape, strict=True)):
+            raise DataError(f"{name} is not the tensor that .metadata speaks of")
+        part = narrow_tensor_by_index(stored.read(), item.storage_offsets, item.lengths)
+        if part.shape != target.shape:
+            raise DataError(f"{name} gives {list(part.shape)} where {list(target.shape)} are wanted")
+        return part
+
+
+@contextmanager
+def used_by_megatron(reader: CheckedReader) -> Iterator[None]:
+    """Let Megatron's loading strategy read with this reader in place of one that unpickles files."""
+    before = megatron_torch._get_filesystem_reader
+    megatron_torch._get_filesystem_reader = lambda *_, **__: reader
+    try:
+        yield
+    finally:
+        megatron_torch._get_filesystem_reader = before

@@ -1,0 +1,46 @@
+"""Transformer Engine's histories of FP8 (`_extra_state`): read without its unpickler, and pickled anew for it."""
+
+import pickle
+from typing import Any
+
+from galen.errors import DataError
+from megatron_ext import pickle_values, safe_pickle
+from megatron_ext.pickle_names import Inert
+
+_RECIPE = "transformer_engine.common.recipe"
+_FIELDS = ("margin", "amax_history_len", "amax_compute_algo", "reduce_amax", "fp8_dpa", "fp8_mha")
+"""Of the recipe, those that are plain; Transformer Engine's own values take the place of any other."""
+
+
+def repickle(data: bytes, source: str) -> bytes:
+    """Return a pickle of ours with what a stored history holds: scales, histories, plain values and the recipe of FP8.
+
+    Raises:
+        DataError: it is damaged, or holds something else.
+    """
+    found = safe_pickle.read_bytes(data, source)
+    if found is None:
+        return pickle.dumps(None)
+    if type(found) is not dict:
+        raise DataError(f"{source} is damaged: it holds a {type(found).__name__}, which is no history of FP8")
+    recipe = found.pop("recipe", None)
+    values = pickle_values.real(found, source)
+    return pickle.dumps(values if recipe is None else {**values, "recipe": _recipe(recipe, source)})
+
+
+def _recipe(stored: Any, source: str) -> Any:
+    """Return Transformer Engine's recipe of delayed scaling, made of the plain fields of the stored one."""
+    if type(stored) is not Inert or stored.known.name != f"{_RECIPE}.DelayedScaling":
+        raise DataError(f"{source} holds a recipe of FP8 that has no history: {stored!r}")
+    from transformer_engine.common import recipe
+
+    fields = stored.state or {}
+    plain = {name: fields[name] for name in _FIELDS if type(fields.get(name)) in (int, float, bool, str)}
+    return recipe.DelayedScaling(**plain, fp8_format=_format(fields.get("fp8_format"), recipe))
+
+
+def _format(stored: Any, recipe: Any) -> Any:
+    """Return the format of FP8 by its name or by its largest values, which a pickle has in the place of it."""
+    told = stored.arguments[0] if type(stored) is Inert and stored.arguments else "HYBRID"
+    largest = told.arguments if type(told) is Inert else told
+    return next((kind for kind in recipe.Format if largest in (kind.name, tuple(kind.value))), recipe.Format.HYBRID)

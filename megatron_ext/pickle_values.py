@@ -1,0 +1,111 @@
+"""Looks through what a pickle gave: exact types, no circles, no more than it has room for; and turns it into values to work with."""
+
+import io
+import pickle
+from argparse import Namespace
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import torch
+
+from galen.errors import DataError
+from megatron_ext.pickle_names import Inert, Known
+from megatron_ext.stored_tensor import StoredTensor
+
+_LEAVES = {str, bytes, bytearray, int, float, complex, bool, type(None), StoredTensor, numpy.ndarray, torch.dtype, torch.layout}
+_LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
+_MOST = 10_000_000
+"""Values, counted as often as they are reached: one list in a thousand lists counts a thousand times."""
+_DEEPEST = 100
+_CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam": torch.optim.Adam}
+
+
+def _children(value: Any) -> Iterable[Any] | None:
+    """Return what a value consists of; None for one that no checkpoint has."""
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        return value
+    if kind is dict:
+        return value.values()
+    if kind in (Namespace, SimpleNamespace):
+        return vars(value).values()
+    return (*value.arguments, value.state) if kind is Inert else None
+
+
+def check(root: Any, source: object) -> Any:
+    """Return what a pickle gave if whoever goes through it comes to an end.
+
+    Raises:
+        DataError: it holds itself, or what no checkpoint holds, or too much.
+    """
+    sizes: dict[int, int] = {}
+    path: list[tuple[Any, list[Any], int]] = []
+    waiting, total = [root], 0
+    while True:
+        while waiting:
+            value = waiting.pop()
+            total += sizes.get(id(value), 1)
+            if type(value) in _LEAVES or id(value) in sizes:
+                continue
+            children = _children(value)
+            if children is None:
+                raise DataError(f"{source} is damaged, or not a checkpoint's: it holds a {type(value).__name__}")
+            if len(path) >= _DEEPEST:
+                raise DataError(f"{source} is damaged, or not a checkpoint's: values lie in each other, more than {_DEEPEST} deep")
+            path.append((value, waiting, total))
+            waiting, total = list(children), 1
+        if total > _MOST:
+            raise DataError(f"{source} is damaged, or not a checkpoint's: it speaks of more than {_MOST:,} values")
+        if not path:
+            return root
+        value, waiting, before = path.pop()
+        sizes[id(value)] = total
+        total = before - 1 + total
+
+
+def real(root: Any, source: object, inert: bool = False) -> Any:
+    """Return checked values with their tensors read; `inert` leaves stand-ins of a training program's objects in them.
+
+    Raises:
+        DataError: there is one and should not be, or the file ends before a tensor does.
+    """
+    made: dict[int, Any] = {}
+
+    def convert(value: Any) -> Any:
+        kind = type(value)
+        if id(value) in made:
+            return made[id(value)]
+        found = value
+        if kind is StoredTensor:
+            found = value.read()
+        elif kind in (list, tuple, set, frozenset):
+            found = kind(map(convert, value))
+        elif kind is dict:
+            found = {key: convert(part) for key, part in value.items()}
+        elif kind in (Namespace, SimpleNamespace):
+            found = kind(**{key: convert(part) for key, part in vars(value).items()})
+        elif kind is Known and value.name in _CLASSES:
+            found = _CLASSES[value.name]
+        elif kind in (Known, Inert) and not inert:
+            raise DataError(f"{source} is damaged, or not a checkpoint's: it holds {value!r} among plain values")
+        if kind not in (str, int, float, bool):
+            made[id(value)] = found
+        return found
+
+    return convert(root)
+
+
+def packed(root: Any, source: object) -> io.BytesIO:
+    """Return checked values as torch.save writes them: a pickle of ours, for those who must have one.
+
+    Raises:
+        DataError: there is something among them that is not plain.
+    """
+    file = io.BytesIO()
+    torch.save(real(root, source), file, pickle_protocol=pickle.DEFAULT_PROTOCOL)
+    file.seek(0)
+    return file

@@ -1,0 +1,101 @@
+"""The archives that torch.save writes, where they lie in a file: a ZIP whose parts are neither compressed nor shared."""
+
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from galen.errors import DataError
+
+_LARGEST_PICKLE = 2**30
+
+
+class StoredArchive:
+    """An archive in `length` bytes of an open file from `offset`.
+
+    Raises:
+        DataError: it is damaged, or not one of torch.save.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], offset: int, length: int) -> None:
+        self.path, self._file, self._offset, self._length = path, file, offset, length
+        try:
+            self._parts = zipfile.ZipFile(_Window(file, offset, length)).infolist()  # type: ignore[arg-type]
+        except Exception as error:  # a damaged directory can fail in any way
+            raise DataError(f"{path} is not a file of torch.save, or is damaged: {error}") from None
+        self._places: dict[str, tuple[int, int]] = {}
+        end = 0
+        for part in sorted(self._parts, key=lambda part: part.header_offset):
+            if part.filename in self._places or part.header_offset < end:
+                raise self._damaged(f"its part {part.filename[:80]!r} is there twice, or shares bytes with another")
+            begin = self._begin(part)
+            end = begin + part.file_size
+            self._places[part.filename] = (begin, part.file_size)
+        if end > length:
+            raise self._damaged("its parts reach beyond its end")
+        pickles = [name for name in self._places if name.endswith("/data.pkl")]
+        if len(pickles) != 1 or pickles[0].count("/") != 1:
+            raise self._damaged("it has no data.pkl, or several")
+        self._folder = pickles[0].removesuffix("data.pkl")
+
+    def _damaged(self, why: str) -> DataError:
+        return DataError(f"{self.path} is not a file of torch.save, or is damaged: {why}")
+
+    def _begin(self, part: zipfile.ZipInfo) -> int:
+        """Return the first byte of a part; its local header repeats the name and may have another extra field."""
+        if part.compress_type or part.flag_bits & 1 or part.compress_size != part.file_size:
+            raise self._damaged(f"its part {part.filename[:80]!r} is compressed or encrypted")
+        self._file.seek(self._offset + part.header_offset)
+        header = self._file.read(30)
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            raise self._damaged(f"its part {part.filename[:80]!r} is missing")
+        name_size, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        if self._file.read(name_size) != part.orig_filename.encode("utf-8" if part.flag_bits & 0x800 else "cp437", "replace"):
+            raise self._damaged(f"its part {part.filename[:80]!r} has two names")
+        return part.header_offset + 30 + name_size + extra
+
+    def pickle(self) -> bytes:
+        """Return the pickle; not by ZipFile.read, which insists on a checksum that torch.save may leave out."""
+        begin, size = self._places[f"{self._folder}data.pkl"]
+        if size > _LARGEST_PICKLE:
+            raise self._damaged(f"a pickle of {size:,} bytes")
+        self._file.seek(self._offset + begin)
+        return self._file.read(size)
+
+    def storage(self, key: str, size: int) -> tuple[Path, int]:
+        """Return the file of a storage and its first byte there.
+
+        Raises:
+            DataError: it is not there, or has fewer bytes than `size`.
+        """
+        begin, held = self._places.get(f"{self._folder}data/{key}", (0, -1))
+        if held < size:
+            raise self._damaged(f"its part {key[:80]!r} is missing, or has fewer than {size:,} bytes")
+        return self.path, self._offset + begin
+
+
+class _Window:
+    """A part of an open file as a file of its own."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self.file, self.start, self.length, self.position = file, start, length, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move as in a file."""
+        self.position = max((0, self.position, self.length)[whence] + offset, 0)
+        return self.position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes."""
+        rest = max(self.length - self.position, 0)
+        self.file.seek(self.start + self.position)
+        data = self.file.read(rest if size is None or size < 0 else min(size, rest))
+        self.position += len(data)
+        return data
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True

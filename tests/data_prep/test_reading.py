@@ -1,0 +1,258 @@
+"""A bad record between two good ones, of many kinds: it is put into quarantine, and its neighbours are kept."""
+
+import io
+import json
+import struct
+import tarfile
+import zipfile
+
+import pytest
+
+from data_prep import curate
+from data_prep.raw_files import RawFile
+from data_prep.readers.options import ReaderOptions
+from data_prep.readers.sources import SourceFiles
+from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
+from tests.data_prep.material import many_records, pdf_bytes, read_records, record_xml, write_medline
+from tests.data_prep.test_web import PAGE, write_warc
+
+PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. "
+
+
+def article(number, body="<p>Text.</p>", title="<title-group><article-title>Title</article-title></title-group>"):
+    front = f"<front><article-meta><article-id pub-id-type='pmc'>{number}</article-id>{title}</article-meta></front>"
+    return f"<article>{front}<body>{body}</body></article>".encode()
+
+
+def packed(*members):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return PACKERS[".gz"](stream.getvalue())
+
+
+def zipped(change=lambda data: data, **members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(f"{name}.txt", text)
+    return change(stream.getvalue())
+
+
+def other_offset(data):
+    """A ZIP archive the second member of which does not begin where the directory says."""
+    place = data.rindex(b"PK\1\2") + 42
+    return data[:place] + struct.pack("<I", 3) + data[place + 4 :]
+
+
+def damaged_member(data):
+    place = data.index(b"b.txt") + len(b"b.txt")
+    return data[:place] + b"\xff\xff\xff" + data[place + 3 :]
+
+
+def overlapping():
+    """A ZIP archive in whose directory a member stands three times."""
+    data = zipped(a="One text.")
+    entry = data[data.index(b"PK\1\2") : data.index(b"PK\5\6")]
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 3, 3, 3 * len(entry), data.index(b"PK\1\2"), 0)
+    return data[: data.index(b"PK\1\2")] + entry * 3 + end
+
+
+def warc(tmp_path, *records, fields=None):
+    path = tmp_path / "a.warc"
+    answers = [(f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data) for n, (kind, headers, data) in enumerate(records)]
+    write_warc(path, answers, fields)
+    return path.read_bytes()
+
+
+def pages(tmp_path, *middle, fields=None):
+    good = ("text/html", [], PAGE.encode())
+    return warc(tmp_path, good, *middle, good, fields={"content": "main"} | (fields or {}))
+
+
+def without_address(tmp_path):
+    data = pages(tmp_path, ("text/html", [], b"<p>x</p>"))
+    return data.replace(b"WARC-Target-URI: http://s.org/1\r\n", b"")
+
+
+def looping_pdf():
+    """A PDF file whose page shows a form that shows itself twice: 2^n steps."""
+    data = pdf_bytes([PROSE]).replace(b"/Font << /F1 3 0 R >>", b"/XObject << /X 6 0 R >>")
+    start = data.index(b"stream\n") + 7
+    data = data[:start] + b"/X Do".ljust(data.index(b"\nendstream") - start) + data[data.index(b"\nendstream") :]
+    inner = b"/X Do /X Do"
+    form = b"6 0 obj\n<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources << /XObject << /X 6 0 R >> >> /Length %d >>\nstream\n%s\n"
+    return data[: data.index(b"xref")] + form % (len(inner), inner) + b"endstream\nendobj\ntrailer << /Size 7 /Root 1 0 R >>\n%%EOF\n"
+
+
+def medline(middle):
+    records = [*many_records(1, 1), middle, *many_records(2, 1)]
+    return ("<PubmedArticleSet>" + "".join(records) + "</PubmedArticleSet>").encode()
+
+
+def around(bad, good=lambda number: article(number), ending=".nxml"):
+    return {f"a{ending}": good(1), f"b{ending}": bad, f"c{ending}": good(2)}
+
+
+HEADING = "<MeshHeading><QualifierName>x</QualifierName></MeshHeading>"
+EMPTY_MATH = '<math xmlns="http://www.w3.org/1998/Math/MathML"><semantics/></math>'
+GOOD_LINE = {"text": "A text.", "id": "1"}
+RECORD_KINDS = {
+    "surrogate key": b'{"\\ud800k": 1, "text": "x"}\n',
+    "surrogate in the metadata": b'{"text": "x", "meta": {"a": ["\\udfff"]}}\n',
+    "nested metadata": b'{"text": "x", "meta": "' + b"[" * 100_000 + b'"}\n',
+    "nested": b'{"text": "x", "meta": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+    "nested a little": b'{"text": "x", "y": ' + b"[" * 600 + b"]" * 600 + b"}\n",
+    "huge number": b'{"text": "x", "year": ' + b"9" * 6000 + b"}\n",
+    "no text": b'{"id": 1}\n',
+    "binary": b"\xff\xfe\x00\n",
+}
+KINDS = {
+    **{
+        f"records: {name}": ("records", lambda _, data=data: {"a.jsonl": lines(GOOD_LINE) + data + lines(GOOD_LINE)})
+        for name, data in RECORD_KINDS.items()
+    },
+    "jats: huge character reference": ("jats", lambda _: around(article(3, f"<p>&amp;#{'9' * 5000};</p>"))),
+    "jats: deep": ("jats", lambda _: around(article(3, "<sec>" * 3000 + "</sec>" * 3000))),
+    "jats: broken": ("jats", lambda _: around(b"<article><front>")),
+    "jats: another root": ("jats", lambda _: around(b"<html/>")),
+    "jats: name in a package": (
+        "jats",
+        lambda _: {"a.tar.gz": packed(("a.nxml", article(1)), ("b\xff\xfe.nxml", b"<broken"), ("c.nxml", article(2)))},
+    ),
+    "jats: one of a set": (
+        "jats",
+        lambda _: {"a.xml": b"<set>" + article(1) + article(3, f"<p>&amp;#{'9' * 5000};</p>") + article(2) + b"</set>"},
+    ),
+    "tei: deep": ("tei", lambda _: around(b"<TEI xmlns='http://www.tei-c.org/ns/1.0'><text><body>" + b"<div>" * 3000, tei, ".xml")),
+    "medline: deep": ("medline", lambda _: {"a.xml": medline(record_xml(9, abstract="<i>" * 1500 + "x" + "</i>" * 1500))}),
+    "medline: huge character reference": ("medline", lambda _: {"a.xml": medline(record_xml(9, abstract=f"&amp;#{'9' * 5000};"))}),
+    "text: no UTF-8": ("text", lambda _: around(b"\xff\xfe\xff", lambda number: b"Text %d" % number, ".txt")),
+    "text: offset": ("text", lambda _: {"a.zip": zipped(a="One.", b="Two."), "b.zip": zipped(other_offset, a="Three.", b="Four.")}),
+    "text: damaged member": ("text", lambda _: {"a.zip": zipped(damaged_member, a="One." * 99, b="Two." * 99, c="Three." * 99)}),
+    "text: overlap": ("text", lambda _: {"a.txt": b"Text.", "b.zip": overlapping()}),
+    "warc: no address": ("warc", lambda path: {"a.warc": without_address(path)}),
+    "warc: broken brotli": ("warc", lambda path: {"a.warc": pages(path, ("text/html", [("Content-Encoding", "br")], b"\x8b\xff\x01x"))}),
+    "warc: broken pattern": ("warc", lambda path: {"a.warc": pages(path, fields={"documents": "("})}),
+    "warc: broken selector": ("warc", lambda path: {"a.warc": pages(path, fields={"content": "a["})}),
+    "warc: broken PDF": ("warc", lambda path: {"a.warc": pages(path, ("application/pdf", [], b"%PDF-1.4 x"))}),
+    "pdf: broken": ("pdf", lambda _: around(b"%PDF-1.4\nrubbish", lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
+    "pdf: surrogate": ("pdf", lambda _: around(titled_pdf(b"<FEFFD800>"), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
+    "pdf: loop": ("pdf", lambda _: around(looping_pdf(), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
+}  # fmt: skip
+
+
+def tei(number):
+    title = f"<teiHeader><fileDesc><titleStmt><title>Paper {number}</title></titleStmt></fileDesc></teiHeader>"
+    return f"<TEI xmlns='http://www.tei-c.org/ns/1.0'>{title}<text><body><p>Text.</p></body></text></TEI>".encode()
+
+
+def titled_pdf(title):
+    data = pdf_bytes([PROSE])
+    return data.replace(b"/Root 1 0 R", b"/Root 1 0 R /Info 3 0 R").replace(b"/Helvetica", b"/Helvetica /Title %s" % title)
+
+
+def read(tmp_path, reader, files, **options):
+    """Read files as a task of curate.py does; return documents, quarantine and counts."""
+    folder = tmp_path / "raw"
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    options = ReaderOptions(**{"max_record_seconds": 1, "max_record_memory": 2**29, "metadata_keys": ["*"]} | options)
+    raw = [RawFile(reader, str(folder / name), len(data), options) for name, data in files.items()]
+    source = SourceFiles([raw], str(tmp_path / "log"), str(tmp_path / "quarantine"))
+    documents = list(source.run())
+    noted = tmp_path / "quarantine/00000.jsonl"
+    bad = [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
+    return documents, bad, {label: int(stat.total) for label, stat in source.stats.stats.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_bad_record_between_good_ones(kind, tmp_path):
+    reader, make = KINDS[kind]
+    documents, bad, counts = read(tmp_path, reader, make(tmp_path))
+    assert len(bad) >= 1, "it is told"
+    assert all(entry["file"] and entry["position"] and entry["reason"] and entry["detail"] for entry in bad)
+    assert counts.get("broken files", 0) == 0, bad
+    expected = {"text: overlap": 2, "text: offset": 3}.get(kind, 2)
+    assert len(documents) == expected
+    assert counts["total"] == len(documents) + sum(count for label, count in counts.items() if label.startswith("dropped_"))
+
+
+def test_a_record_that_takes_too_long_is_ended(tmp_path):
+    good = ("text/html", [], PAGE.encode())
+    data = warc(tmp_path, good, ("application/pdf", [], looping_pdf()), good, fields={"content": "main"})
+    documents, [bad], counts = read(tmp_path, "warc", {"a.warc": data}, max_record_memory=2**31)
+    assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
+    assert bad["position"] == "record http://s.org/1"
+    assert (bad["reason"], bad["detail"]) == ("too long a time", "took more than 1 s of processor time (max_record_seconds)")
+    assert counts == {"total": 3, "dropped_quarantined, too long a time": 1, "input_files": 1}
+
+
+def test_a_record_that_takes_too_much_memory_is_refused(tmp_path):
+    """A header of a tar member that unpacks to a gigabyte."""
+    header = tarfile.TarInfo("L")
+    header.size, header.type = 2**30, b"L"
+    bomb = PACKERS[".gz"](header.tobuf(tarfile.USTAR_FORMAT) + bytes(2**30))
+    files = {"a.nxml": article(1), "b.tar.gz": bomb, "c.nxml": article(2)}
+    documents, [bad], counts = read(tmp_path, "jats", files, max_record_seconds=60)
+    assert [document.id for document in documents] == ["PMC1", "PMC2"]
+    assert bad["position"] == "after record 0"
+    assert "took more than 536,870,912 bytes of memory (max_record_memory)" in bad["detail"]
+    assert counts["broken files"] == 1
+
+
+def test_rows_that_python_cannot_hold(tmp_path):
+    import pyarrow
+
+    table = pyarrow.table({"text": ["One.", "Two.", "Three."], "date": pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us"))})
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    documents, [bad], _ = read(tmp_path, "records", {"a.parquet": stream.getvalue(), "b.parquet": parquet([GOOD_LINE])})
+    assert [document.text for document in documents] == ["One.", "Three.", "A text."]
+    assert bad["position"] == "row 2"
+
+
+def test_what_steps_read_has_its_form(tmp_path):
+    wrong = {"date": 2020, "language": 7, "publication_types": {"a": 1}, "mesh": "Humans", "pmid": 5, "title": ["x"], "text_language": 3}
+    [document], bad, _ = read(tmp_path, "records", {"a.jsonl": lines(GOOD_LINE | wrong)})
+    assert bad == []
+    found = document.metadata
+    assert (found["date"], found["language"], found["pmid"], found["title"]) == ("2020", ["7"], "5", "")
+    assert found["publication_types"] == []
+    assert found["origin_mesh"] == "Humans"
+    assert {"mesh", "text_language"}.isdisjoint(found)
+
+
+@pytest.mark.multiprocess
+def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
+    """A run that ends behind a record that was put aside goes on to the same corpus as a run in one piece."""
+    from data_prep import corpus
+
+    raw = tmp_path / "raw"
+    write_medline(raw / "medline/a.xml", [*many_records(1, 3), record_xml(9, abstract="<i>" * 1500 + "</i>" * 1500), *many_records(4, 3)])
+    (raw / "pdf").mkdir()
+    for name, data in around(looping_pdf(), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf").items():
+        (raw / "pdf" / name).write_bytes(data)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "output: x\nsteps: []\nmax_bad_share: 0.5\nsplit: {train: 1, validation: 0, test: 0}\nsources:\n"
+        f"- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path: {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
+    )
+    curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'whole'}"])
+    publish = corpus.publish
+    monkeypatch.setattr("data_prep.corpus.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'again'}"])
+    for mark in (tmp_path / ".again.partial/log/read/completions").iterdir():
+        if mark.name == "00001":
+            mark.unlink()  # as if the kill had come inside of that task
+    monkeypatch.setattr("data_prep.corpus.publish", publish)
+    curate.main([str(recipe), "--workers", "2", f"output={tmp_path / 'again'}"])
+    first, second = (read_records(tmp_path / name / "train") for name in ("whole", "again"))
+    assert first == second
+    assert len(first) == 8
+    assert (tmp_path / "whole/quarantine.jsonl").read_bytes() == (tmp_path / "again/quarantine.jsonl").read_bytes()

@@ -1,0 +1,362 @@
+"""Checkpoints made to attack: every command refuses them in one line, quickly, and what they would run is not run."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import time
+import traceback
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from megatron.core.dist_checkpointing import ShardedTensor
+
+from checkpoints_convert import (
+    adopt,
+    describe,
+    legacy_to_megatron,
+    megatron_to_hf,
+    megatron_to_nemo,
+    nemo_to_megatron,
+    verify,
+)
+from evaluation import megatron_checkpoint
+from galen.errors import DataError, GalenError
+from megatron_ext import checkpointing, dist_checkpoint, layout, platforms, safe_pickle
+from megatron_ext.recipe import Parallel
+from tests.conftest import run
+from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text
+
+ITERATION = "iter_0000000"
+DROPPED = {"lists in lists twice", "dicts in dicts twice", "tuples in tuples twice", "duplicates", "100,000 tuples deep"}
+DROPPED |= {"100,000 lists deep", "a list in itself", "a dict in itself", "an array without content"}
+"""Harmless where the value is dropped: it is looked at as a whole afterwards, and is not there."""
+
+
+def in_child(work, seconds=100, room=3 * 2**30):
+    """Return what `work` returns, in a process of its own with bounded memory and time."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            signal.alarm(seconds)
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            resource.setrlimit(resource.RLIMIT_AS, (taken + room, taken + room))
+            with os.fdopen(writing, "w") as file:
+                json.dump(work(), file)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        content = file.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return json.loads(content)
+
+
+def told(work):
+    """Return how a command ended: what it said as an error, or how it failed, or `None`; and how long it took."""
+    began = time.monotonic()
+    try:
+        work()
+    except GalenError as error:
+        said = f"error: {error}"
+    except SystemExit as error:
+        said = f"exit {error.code}"
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}"
+    else:
+        said = None
+    return said, time.monotonic() - began
+
+
+def in_dict(body, **values):
+    """A pickle of a dict with the attack as a value of it."""
+    kept = b"".join(text(key) + pickle.dumps(value, 2)[2:-1] + b"s" for key, value in values.items())
+    return b"\x80\x04}" + kept + text("planted") + body + b"s."
+
+
+def in_metadata(folder, body):
+    path = folder / ".metadata"
+    original = path.with_name("right")
+    if not original.exists():
+        shutil.copy(path, original)
+    path.write_bytes(spliced(original.read_bytes(), body))
+    return path
+
+
+def in_common(folder, body):
+    path = folder / "common.pt"
+    path.write_bytes(archive(in_dict(body, args=Namespace(), iteration=0)))
+    return path
+
+
+def point(folder, key, path, object_=False):
+    """Let `.metadata` say that something lies in a file of its own."""
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
+
+    content = pickle.loads((folder / ".metadata").read_bytes())
+    if object_:
+        content.state_dict_metadata[key], index = BytesStorageMetadata(), MetadataIndex(key)
+    else:
+        index = next(index for index in content.storage_data if index.fqn == key)
+    content.storage_data[index] = _StorageInfo(path.name, 0, path.stat().st_size)
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+
+
+def in_object(folder, body):
+    path = folder / "__9_0.distcp"
+    path.write_bytes(archive(in_dict(body)))
+    point(folder, "random_states/shard_0_1", path, object_=True)
+    return path
+
+
+def in_tensor(folder, body):
+    """Put the attack into the archive of the final norm's weight."""
+    key = next(key for key in safe_pickle.read_metadata(folder).state_dict_metadata if key.endswith("decoder.final_layernorm.weight"))
+    path = folder / "__8_0.distcp"
+    torch.save(torch.ones(64), path)
+    with zipfile.ZipFile(path) as right:
+        pickled, numbers = (right.read(f"{path.stem}/{part}") for part in ("data.pkl", "data/0"))
+    path.write_bytes(archive(spliced(pickled, body), {"data/0": numbers}))
+    point(folder, key, path)
+    return path
+
+
+def in_rank(folder, body):
+    path = folder / "mp_rank_00" / "model_optim_rng.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(archive(in_dict(body, args=Namespace(), model={})))
+    return path
+
+
+@pytest.fixture(scope="module")
+def nemo(tmp_path_factory, checkpoint):
+    folder = tmp_path_factory.mktemp("nemo") / "nemo"
+    megatron_to_nemo.main(["--megatron", str(checkpoint), "--output", str(folder)])
+    return folder
+
+
+def argv_of(command, hf, folder, output):
+    """Return what a user gives a command, and the positions that it reads."""
+    inside = folder / ITERATION
+    return {
+        "describe": (describe, [folder], inside, (in_metadata, in_common)),
+        "megatron_to_hf": (megatron_to_hf, ["--megatron", folder, "--output", output], inside, (in_metadata, in_tensor)),
+        "megatron_to_nemo": (megatron_to_nemo, ["--megatron", folder, "--output", output], inside, (in_metadata, in_tensor)),
+        "verify": (verify, ["--hf", hf, "--megatron", folder, "--weights-only"], inside, (in_metadata, in_tensor)),
+        "adopt": (adopt, ["--megatron", folder, "--hf", hf], inside, (in_metadata,)),
+        "nemo_to_megatron": (nemo_to_megatron, ["--nemo", folder, "--output", output], folder / "weights", (in_metadata, in_tensor)),
+        "describe nemo": (describe, [folder], folder / "weights", (in_metadata, in_common)),
+        "legacy_to_megatron": (legacy_to_megatron, ["--legacy", folder, "--output", output, "--vocab-size", 10], folder, (in_rank,)),
+        "describe legacy": (describe, [folder], folder, (in_rank,)),
+    }[command]
+
+
+SLOW = ("megatron_to_hf", "megatron_to_nemo", "nemo_to_megatron", "verify")
+"""Each place has a third of the attacks, another one at each."""
+COMMANDS = ("describe", "megatron_to_hf", "megatron_to_nemo", "verify", "adopt", "nemo_to_megatron", "describe nemo")
+COMMANDS += ("legacy_to_megatron", "describe legacy")
+
+
+def check(outcomes, mark, place):
+    """Check that each attack was refused as a user wants it: in one line that names the file, and soon."""
+    wrong = []
+    for attack, path, said, seconds in outcomes:
+        if said is None and attack in DROPPED and place in (in_metadata, in_tensor):
+            continue
+        if not (said and said.startswith("error: ") and path in said and "\n" not in said) or seconds > 20:
+            wrong.append(f"{attack}: {seconds:.1f} s, {said}")
+    assert not wrong, "\n".join(wrong)
+    assert len(outcomes) >= 40 and not mark.exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpoint, nemo):
+    mark, output = tmp_path / "was-run", tmp_path / "output"
+    _, _, _, places = argv_of(command, untied_llama, tmp_path, output)
+    for number, place in enumerate(places):
+        folder = tmp_path / f"attacked{number}"
+        source = nemo if "nemo" in command and command != "megatron_to_nemo" else checkpoint
+        shutil.copytree(source, folder) if place is not in_rank else folder.mkdir()
+        module, argv, inside, _ = argv_of(command, untied_llama, folder, output)
+        for manifest in folder.rglob("manifest.json"):
+            manifest.unlink()  # an attacker would write one that is right
+
+        chosen = list(attacks(mark).items())[number :: 3 if command in SLOW else 1]
+
+        def all_attacks(place=place, module=module, argv=argv, inside=inside, chosen=chosen):
+            outcomes = []
+            for attack, body in chosen:
+                path = place(inside, body)
+                outcomes.append([attack, str(path), *told(lambda: module.main([str(part) for part in argv]))])
+                for made in (output, output.with_name(f".{output.name}.partial")):
+                    shutil.rmtree(made, ignore_errors=True)
+            return outcomes
+
+        check(in_child(all_attacks), mark, place)
+
+
+@pytest.mark.parametrize("place", [in_metadata, in_common, in_object, in_tensor])
+def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
+    """What pretraining, going on with it and the Megatron side of verify.py load with."""
+    mark, folder = tmp_path / "was-run", tmp_path / "attacked"
+    shutil.copytree(checkpoint, folder)
+
+    def load():
+        weight = ShardedTensor.from_rank_offsets("decoder.final_layernorm.weight", torch.empty(64))
+        dist_checkpoint.load_sharded({"weight": weight}, folder / ITERATION)
+
+    def all_attacks():
+        platforms.current()
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        layout.initialize(Parallel(), seed=1)
+        load()
+        outcomes = []
+        for attack, body in attacks(mark).items():
+            path = place(folder / ITERATION, body)
+            outcomes.append([attack, str(path), *told(load)])
+        return outcomes
+
+    check(in_child(all_attacks), mark, place)
+
+
+def each(tmp_path, path, work):
+    """Return what comes of each attack, all of them in one process."""
+    return in_child(lambda: [[attack, path, *told(lambda body=body: work(body))] for attack, body in attacks(tmp_path / "was-run").items()])
+
+
+def test_histories_of_fp8_are_refused(tmp_path):
+    def give(body):
+        content = torch.frombuffer(bytearray(in_dict(body)), dtype=torch.uint8)
+        checkpointing._repickle_fp8_history({"model": {"a._extra_state": content}}, tmp_path)
+
+    check(each(tmp_path, str(tmp_path), give), tmp_path / "was-run", give)
+    with pytest.raises(DataError, match=r"a\._extra_state in .* is damaged: it holds a BytesIO"):
+        checkpointing._repickle_fp8_history({"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path)
+
+
+def test_what_is_more_or_less_than_a_pickle_is_refused(tmp_path):
+    for what, content in broken(pickle.dumps({"a": 1}), tmp_path / "was-run").items():
+        with pytest.raises(DataError, match="history"):
+            safe_pickle.read_bytes(content, f"history, {what}")
+    assert not (tmp_path / "was-run").exists()
+
+
+KINDS = ("compressed", "two pickles", "the same name twice", "another folder", "cut", "shared bytes", "no storage")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives_that_torch_does_not_write_are_refused(tmp_path, kind):
+    right, path = pickle.dumps({"a": 1}, 2), tmp_path / "common.pt"
+    file = io.BytesIO()
+    torch.save(torch.zeros(2), file)
+    with zipfile.ZipFile(file) as saved:
+        refers = saved.read("archive/data.pkl")
+    content = {
+        "compressed": archive(right, compressed=True),
+        "two pickles": archive(right, twice=[("y/data.pkl", right)]),
+        "the same name twice": archive(right, twice=[("x/data.pkl", right)]),
+        "another folder": archive(right).replace(b"x/data.pkl", b"x_data.pkl"),
+        "cut": archive(right)[:-10],
+        "shared bytes": archive(right, {"data/0": b"0" * 64}),
+        "no storage": archive(refers),
+    }[kind]
+    if kind == "shared bytes":  # the second entry of the directory points to where the first part lies
+        place = content.rindex(b"PK\x01\x02")
+        content = content[: place + 42] + b"\0" * 4 + content[place + 46 :]
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"common\.pt"):
+        safe_pickle.read_archive(path)
+
+
+def test_a_tensor_larger_than_its_part_is_refused(tmp_path):
+    file = io.BytesIO()
+    torch.save(torch.zeros(4), file)
+    with zipfile.ZipFile(file) as right:
+        pickled = right.read("archive/data.pkl")
+    (tmp_path / "x").write_bytes(archive(pickled, {"data/0": b"0" * 15}))
+    with pytest.raises(DataError, match="has fewer than 16 bytes"):
+        safe_pickle.read_archive(tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["chunks", "outside", "beyond", "elsewhere", "transformed", "negative", "text"])
+def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
+    """An object that passes for a tensor was loaded by PyTorch with all that its pickle asks for."""
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, ChunkStorageMetadata, MetadataIndex
+
+    content = pickle.loads((checkpoint / ITERATION / ".metadata").read_bytes())
+    key = "decoder.final_layernorm.weight"
+    index = next(index for index in content.storage_data if index.fqn == key)
+    info = content.storage_data[index]
+    if kind == "chunks":
+        content.state_dict_metadata[key] = BytesStorageMetadata()
+        content.state_dict_metadata[key].chunks = []
+    elif kind == "beyond":
+        content.state_dict_metadata[key].chunks = [ChunkStorageMetadata(offsets=torch.Size([1]), sizes=torch.Size([64]))]
+    elif kind == "elsewhere":
+        content.storage_data[MetadataIndex(key, torch.Size([7]))] = info
+    elif kind == "text":
+        content.state_dict_metadata[key] = "a tensor"
+    else:
+        changes = {"outside": ("relative_path", "../x"), "transformed": ("transform_descriptors", ["zlib"]), "negative": ("offset", -1)}
+        setattr(info, *changes[kind])
+    folder = tmp_path / ITERATION
+    shutil.copytree(checkpoint / ITERATION, folder)
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=r"\.metadata is damaged, or not a checkpoint's"):
+        safe_pickle.read_metadata(folder)
+
+
+def attacked(checkpoint, folder, place, mark):
+    shutil.copytree(checkpoint, folder)
+    (folder / ITERATION / "manifest.json").unlink(missing_ok=True)
+    return place(folder / ITERATION, call(name("os", "system"), text(f"touch {mark}")))
+
+
+def test_verify_does_not_say_the_same_model(tmp_path, untied_llama, checkpoint):
+    """In what only the Megatron side reads, so that the weights are the same."""
+    mark = tmp_path / "was-run"
+    path = attacked(checkpoint, tmp_path / "attacked", in_common, mark)
+    done = run("checkpoints_convert/verify.py", "--hf", untied_llama, "--megatron", tmp_path / "attacked", "--max-tokens", "8", check=False)
+    assert done.returncode == 1 and "same model" not in done.stdout
+    assert done.stderr.splitlines()[-1].startswith(f"error: {path} asks to run os.system") and "Traceback" not in done.stderr
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("place", [in_common, in_object])
+def test_pretraining_from_an_attacked_checkpoint_is_refused(tmp_path, place, checkpoint, data, pretrain_forked):
+    mark = tmp_path / "was-run"
+    path = attacked(checkpoint, tmp_path / "attacked", place, mark)
+    codes, written = pretrain_forked(1, f"model.checkpoint={tmp_path / 'attacked'}", output=tmp_path / "run", check=False)
+    assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
+    assert not mark.exists()
+
+
+def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretrain_forked):
+    mark, output = tmp_path / "was-run", tmp_path / "run"
+    shutil.copytree(alone, output)
+    (output / "manifest.json").unlink()
+    folder = output / "checkpoints" / "iter_0000004"
+    (folder / "manifest.json").unlink()
+    path = in_common(folder, call(name("os", "system"), text(f"touch {mark}")))
+    codes, written = pretrain_forked(1, f"output={output}", output=output, check=False)
+    assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
+    assert not mark.exists()
+
+
+def test_evaluation_does_not_score_an_attacked_checkpoint(tmp_path, checkpoint):
+    mark = tmp_path / "was-run"
+    path = attacked(checkpoint, tmp_path / "attacked", in_metadata, mark)
+    with pytest.raises(DataError, match=rf"{path} asks to run os\.system"):
+        megatron_checkpoint.export(tmp_path / "attacked", 0, tmp_path / "output")
+    assert not mark.exists() and not (tmp_path / "output").exists()
