@@ -8,12 +8,11 @@ from pathlib import Path
 from reprlib import repr as shown  # of a value whose aliases make it endless, the beginning
 from typing import Any
 
-import yaml
-
 from checkpoints_convert import bridge_config
 from checkpoints_convert.families import FAMILIES, architecture_of
 from checkpoints_convert.hf_config import LLAMA3_SCALING
-from galen.errors import DataError, malformed, one_line
+from galen import yaml_text
+from galen.errors import DataError, UsageError, malformed, one_line
 from megatron_ext.architecture import Architecture
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
@@ -71,13 +70,13 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
         DataError: `model.yaml` is missing, is not a known model, or asks for something that cannot be carried over.
     """
     path = folder / CONTEXT / "model.yaml"
+    if not path.is_file():
+        raise DataError(f"{folder} is no NeMo 2 checkpoint: there is no file {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content, _ = yaml_text.read(path)
         model, config = content["_target_"], content["config"]
         family = next((name for name, (module, known, _) in MODELS.items() if model == f"{MODULE}.{module}.{known}"), None)
-    except OSError as error:
-        raise DataError(f"{folder} is no NeMo 2 checkpoint: {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (UsageError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} does not describe a model of NeMo: {one_line(error)}") from None
     if family is None:
         named = model if isinstance(model, str) else shown(model)

@@ -43,6 +43,7 @@ def _answer(template: str, request: dict[str, Any]) -> dict[str, Any]:
             add_generation_prompt=request["open_answer"],
             **request["special_tokens"],
         )
+        text.encode()  # a template can write half of a surrogate pair, which no tokenizer takes
     except MemoryError:
         return {"limit": f"{MEMORY >> 30} GiB of memory"}
     except Exception as error:  # a template may raise anything: it is a program

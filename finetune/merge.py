@@ -37,6 +37,8 @@ class Recipe:
     """Instead: models whose answers are added up."""
     seed: int = 1234
     """Seed of DARE's random masks."""
+    verify_checksums: bool = True
+    """Compare the models with the SHA-256 in their manifest.json, where they have one."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Recipe":
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
     output = Path(options.output)
-    config = {key: value for key, value in recipe.to_dict(options).items() if key != "output"}
+    config = {key: value for key, value in recipe.to_dict(options).items() if key not in ("output", "verify_checksums")}
     stage = "merge" if options.ensemble is None else "ensemble"
     if (output / manifest.NAME).exists() and manifest.read(output, stage)["config"] == config:
         print(f"{output} is finished already")
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int | None:
         print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
     else:
         assert options.mergekit is not None  # the recipe has one of the two
-        merging.merge(merging.check(options.mergekit), options.seed, config, output)
+        merging.merge(merging.check(options.mergekit), options.seed, config, output, options.verify_checksums)
         print(f"done: {output}")
     return 0
 

@@ -66,7 +66,7 @@ def _models(configuration: Any) -> list[Path]:
     return [Path(path) for path in dict.fromkeys(paths)]
 
 
-def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -> None:
+def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path, verify: bool = True) -> None:
     """Merge, check that every weight is a number, and write the folder with its manifest.
 
     Args:
@@ -74,6 +74,7 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
         seed: decides what methods draw at random.
         config: the recipe, for the manifest.
         output: folder of the merged model.
+        verify: compare the models with the SHA-256 in their manifests.
 
     Raises:
         DataError: mergekit cannot merge these models, or the result is damaged.
@@ -82,6 +83,9 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
     from mergekit.options import MergeOptions
     from safetensors import SafetensorError
 
+    hashes: dict[Path, str] = {}
+    for folder in _models(configuration):
+        hashes |= {folder / name: digest for name, digest in model_folder.hashes(folder, verify).items()}
     with atomic_folder(output) as temporary:
         options = MergeOptions(
             random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False, trust_remote_code=False
@@ -92,7 +96,6 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path) -
             raise DataError(f"mergekit cannot merge these models: {one_line(error)}") from error
         counts = _check_weights(temporary)
         model_folder.check_model(temporary)
-        hashes = {folder / name: digest for folder in _models(configuration) for name, digest in model_folder.hashes(folder).items()}
         inputs = [manifest.describe_file(path, digest) for path, digest in hashes.items()]
         written = sorted(path for path in temporary.iterdir() if path.is_file())
         manifest.write(temporary / manifest.NAME, stage="merge", inputs=inputs, config=config, outputs=written, counts=counts)

@@ -35,13 +35,16 @@ def first_decides(decide: Callable[[], bool]) -> bool:
     """Return what the first process finds, in all of them. Where it ends with an error, it alone says so, and the others end, too."""
     if count() == 1:
         return decide()
-    from torch.distributed import rendezvous
+    from torch.distributed import DistNetworkError, rendezvous
 
     store, *_ = next(iter(rendezvous("env://", timeout=_LONGEST_WAIT)))
     _kept.append(store)
     if not is_first():
-        store.wait([_DECISION], _LONGEST_WAIT)
-        found, code = json.loads(store.get(_DECISION))
+        try:
+            store.wait([_DECISION], _LONGEST_WAIT)
+            found, code = json.loads(store.get(_DECISION))
+        except DistNetworkError:  # the first process keeps the store, where torchrun does not: it has ended, and said why
+            sys.exit(1)
         if code:
             sys.exit(code)
         return bool(found)

@@ -19,7 +19,7 @@ from evaluation import jsonl, model_folder, prompts, question
 from evaluation.question import Question
 from finetune import processes, record
 from finetune.record import Conversation, Pair, Record
-from galen import cli, json_file, links, lock, manifest, pretrained
+from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import DataError, UsageError, one_line
 
@@ -54,7 +54,7 @@ def _write_all(methods: list[str], model: Path, questions: list[Question], texts
     """Quantise and measure by each method, and write the table."""
     from finetune import measurement, quantization
 
-    hashes = {"model": model_folder.hashes(model)}
+    hashes = {"model": model_folder.hashes(model, not arguments.no_verify)}
     configs: dict[str, dict[str, Any]] = {method: {**hashes, "method": method} for method in methods}
     for method in methods:
         if quantization.METHODS[method].calibrated:
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
     parser.add_argument("--methods", required=True, metavar="A,B", help="awq, gptq, int8, bnb4, bnb8")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder for each method, and table.md")
+    parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
     parser.add_argument("--calibration", type=Path, metavar="FILE", help='texts for awq and gptq: JSONL with "text", or training records')
     parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration texts to take (default: 128)")
     parser.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of each calibration text (default: 512)")

@@ -114,6 +114,7 @@ class AnswerTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
+            self.order.set_epoch(options["epoch"])  # accelerate does not reach it where several processes skip batches trained on
             super()._run_epoch(**options)
 
     def _end_early(self) -> None:

@@ -14,7 +14,7 @@ from galen.errors import DataError
 
 HELP = "do not compare what is read with the SHA-256 in its manifest.json"
 """Of the option `--no-verify`."""
-_HINT = "fetch or make it again (--no-verify, in a recipe model.verify_checksums=false, reads it as it is)"
+_HINT = "fetch or make it again (--no-verify, or verify_checksums: false in a recipe, reads it as it is)"
 
 
 def check(recorded: Mapping[Path, Mapping[str, Any]], hashes: Mapping[Path, str]) -> None:

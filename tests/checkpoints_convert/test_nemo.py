@@ -123,7 +123,13 @@ def plant(nemo):
     path.write_text(f"_target_: !!python/object/apply:os.system ['touch {nemo / 'ran'}']\n" + path.read_text())
 
 
+def bomb(nemo):
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    (nemo / "context" / "model.yaml").write_text("l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + levels)
+
+
 MISTAKES = {
+    "aliases without end": (bomb, "does not describe a model of NeMo: .* stands for more than 50,000 values"),
     "no context": (lambda nemo: shutil.rmtree(nemo / "context"), "is no NeMo 2 checkpoint"),
     "code in model.yaml": (plant, "does not describe a model of NeMo"),
     "another model": (

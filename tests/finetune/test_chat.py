@@ -177,6 +177,7 @@ def test_a_template_that_ends_no_answer_is_refused_where_there_is_no_end_of_sequ
         (LOOP + "{{ m.content.nothing.at_all }}" + END, "refuses a conversation"),
         (LOOP + "{{ m.content + 1 }}" + END, "refuses a conversation"),
         ("{% for", "refuses a conversation"),
+        (LOOP + "{{ m.content }}{{ '\\ud800' }}" + END, "refuses a conversation .*surrogates not allowed"),
     ],
 )
 def test_templates_that_fail_are_told_in_one_message(marked, template, message):
