@@ -110,7 +110,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
             status, peak = child.wait()
         if status == 0:  # all is read, or its memory was used up, which must not be the fault of the next record
             continue
-        broken = watch.blame(_why(status, peak, options))
+        broken = watch.blame(_why(status, peak, options), start)
         if broken is not None:
             position = last.position if last.file == number else 0
             yield Batch(number, start, position=position, broken=broken, whole=True)
@@ -152,12 +152,21 @@ class _Limits(Watch):
         """Forget what is known about the present file: the next one follows."""
         self.unsplit: dict[Place, Why] = {}
         self.unparsed: dict[Place, Why] = {}
+        self._end: tuple[Place, str] | None = None
+        """The place behind which it cannot be read, and why."""
 
     def begin(self, start: Place) -> None:
         """In the parent, before a process is forked; it alone writes the state after that."""
         _STATE.pack_into(self._state, 0, _LOOKS, *start)
 
     def looks(self, place: Place) -> None:
+        """Note it.
+
+        Raises:
+            DataError: what follows ended a process before.
+        """
+        if self._end is not None and place >= self._end[0]:
+            raise DataError(self._end[1])
         self._note(_LOOKS, place)
 
     def splits(self, place: Place) -> None:
@@ -187,12 +196,19 @@ class _Limits(Watch):
         limit = _data_bytes() + self.memory
         resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
-    def blame(self, why: Why) -> str | None:
-        """In the parent: note that what the reader was about must not be tried again; return why the file cannot be read further, if so."""
+    def blame(self, why: Why, start: Place) -> str | None:
+        """In the parent: note that what the reader was about must not be tried again; return why the file cannot be read further, if so.
+
+        What came of records from `start` on was not sent: these are read again even so, to their last.
+        """
         kind, record, part = _STATE.unpack_from(self._state)
         place = Place(record, part)
         if kind == _LOOKS:
-            return f"what follows record {record} {why.detail}"
+            broken = f"what follows record {record} {why.detail}"
+            if place <= start or self._end is not None:
+                return broken
+            self._end = place, broken
+            return None
         if len(self.unsplit) + len(self.unparsed) >= MOST_ENDED:
             return f"more than {MOST_ENDED} of its records took too long, too much memory or crashed; the last one {why.detail}"
         (self.unsplit if kind == _SPLITS else self.unparsed)[place] = why
