@@ -114,9 +114,7 @@ def _open_parquet(path: Path, size: int, keys: Sequence[str]) -> tuple[Iterator[
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             rows = group.num_rows * size // max(group.total_byte_size, 1)
-            yield from file.iter_batches(
-                batch_size=min(max(rows, 1), _ROWS), row_groups=[number], columns=list(keys), use_threads=False
-            )
+            yield from file.iter_batches(batch_size=min(max(rows, 1), _ROWS), row_groups=[number], columns=list(keys), use_threads=False)
 
     return batches(), file.metadata.num_rows
 

@@ -14,7 +14,8 @@ def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
         TarError: the archive is damaged, breaks off, or is followed by something.
     """
     try:
-        with tarfile.open(fileobj=_Pieces(stream), mode="r|", tarinfo=_Header) as archive:
+        pieces: Any = _Pieces(stream)
+        with tarfile.open(fileobj=pieces, mode="r|", tarinfo=_Header) as archive:
             for member in archive:
                 if member.isfile():
                     yield member, archive.extractfile(member)

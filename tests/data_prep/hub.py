@@ -14,7 +14,7 @@ COMMIT = "0" * 40
 class Hub(http.server.BaseHTTPRequestHandler):
     """Serves the data set a/b from `files` (path -> bytes)."""
 
-    files: dict[str, bytes] = {}
+    files = None
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):

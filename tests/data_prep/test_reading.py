@@ -322,7 +322,9 @@ def test_a_pattern_that_takes_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.readers.warc._PATTERN_SECONDS", 0.1)
     good = ("200 OK", [("Content-Type", "text/html")], PAGE.encode())
     path = tmp_path / "a.warc"
-    write_warc(path, [("http://s.org/a", *good), (f"http://s.org/{'a' * 60}!", *good), ("http://s.org/aa", *good)], {"documents": "(a|aa)+$"})
+    write_warc(
+        path, [("http://s.org/a", *good), (f"http://s.org/{'a' * 60}!", *good), ("http://s.org/aa", *good)], {"documents": "(a|aa)+$"}
+    )
     documents, bad, counts = read(tmp_path, "warc", {"a.warc": path.read_bytes()}, max_record_seconds=20)
     assert [document.id for document in documents] == ["http://s.org/a"]
     assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2

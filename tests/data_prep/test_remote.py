@@ -14,9 +14,10 @@ import pytest
 from fsspec.registry import _registry as file_systems
 
 from data_prep import curate
-from data_prep.raw_files import describe, find_raw_files
+from data_prep.raw_files import RawFile, describe, find_raw_files
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.records import RecordsReader
+from data_prep.readers.sources import SourceFiles
 from data_prep.readers.text import TextReader
 from galen.errors import DataError
 from tests.conftest import ROOT
@@ -125,8 +126,8 @@ def sample_files():
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """Address of a bucket of a server that speaks S3."""
+def store(monkeypatch):
+    """Environment with a server that speaks S3 and has the bucket "bucket"."""
     s3fs = pytest.importorskip("s3fs")
     from moto.server import ThreadedMotoServer
 
@@ -134,32 +135,43 @@ def bucket(monkeypatch):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **keys}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     system = s3fs.S3FileSystem()
-    system.mkdir("bucket")
+    system.makedirs("bucket", exist_ok=True)
     for name, data in sample_files().items():
         system.pipe(f"bucket/{name}", data)
-    yield "s3://bucket"
+    yield environment
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.multiprocess
-def test_a_bucket(bucket, tmp_path):
+def test_a_bucket(store, tmp_path):
     """All files of a folder in one corpus; a glob; a key that is not there, a bucket that is not."""
-    found, [bad] = curated(f"{bucket}/all", tmp_path / "corpus")
+    found, [bad] = curated("s3://bucket/all", tmp_path / "corpus", **store)
     assert found == sorted(record["id"] for record in RECORDS[:600])
-    assert (bad["file"], bad["position"].partition(",")[0]) == (f"{bucket}/all/4.jsonl", "line 51")
+    assert (bad["file"], bad["position"].partition(",")[0]) == ("s3://bucket/all/4.jsonl", "line 51")
     inputs = json.loads((tmp_path / "corpus/manifest.json").read_text())["inputs"]
     assert all(entry["version"] for entry in inputs)
-    assert [path for path, _ in find_raw_files(f"{bucket}/al*/*.jsonl", RecordsReader.endings)] == [f"{bucket}/all/4.jsonl"]
-    for missing in (f"{bucket}/all/none.jsonl", "s3://nobucket/x.jsonl"):
+    assert [path for path, _ in find_raw_files("s3://bucket/al*/*.jsonl", RecordsReader.endings)] == ["s3://bucket/all/4.jsonl"]
+    for missing in ("s3://bucket/all/none.jsonl", "s3://nobucket/x.jsonl"):
         with pytest.raises(DataError, match=re.escape(missing)):
             find_raw_files(missing, RecordsReader.endings)
+
+
+def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
+    """Else the next start would take the file for a damaged one that it has read."""
+    import s3fs
+
+    size = find_raw_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
+    source = SourceFiles([[RawFile("records", "s3://bucket/all/4.jsonl", size)]], str(tmp_path / "log"), str(tmp_path / "quarantine"))
+    s3fs.S3FileSystem(anon=False).delete("bucket/all", recursive=True)
+    with pytest.raises(OSError, match=r"all/4\.jsonl"):
+        list(source.run())
 
 
 @pytest.mark.multiprocess
