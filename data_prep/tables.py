@@ -33,7 +33,9 @@ def read_table(path: Path, size: int, longest: int, keys: Sequence[str]) -> Iter
                 end = max(int(np.searchsorted(sizes, before + size, "right")), first + 1)
                 length = int(sizes[end - 1] - before)
                 row += end - first
-                yield end - first, length if length > longest else _decoded(batch.slice(first, end - first)), row / total if total else 0
+                too_long = end - first == 1 and length > longest
+                data = length if too_long else _decoded(batch.slice(first, end - first))
+                yield end - first, data, row / total if total else 0
                 first = end
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is not a whole {path.suffix[1:]} file: {error}") from None
