@@ -74,11 +74,20 @@ def _bytes_of(column: Any) -> Any:
 
 
 def _taken(values: Any, indices: Any) -> Any:
-    """Return the sizes of the dictionary's values that stand in the rows, 0 for none."""
-    if not len(values):
-        return np.zeros(len(indices))
+    """Return the sizes of the dictionary's values that stand in the rows, 0 for none.
+
+    Raises:
+        ArrowInvalid: an index is damaged, at which Arrow itself does not look in Parquet files.
+    """
+    import pyarrow
+
+    sizes = np.zeros(len(indices))
     known = np.asarray(indices.is_valid())
-    return np.where(known, values[indices.fill_null(0).to_numpy(zero_copy_only=False)], 0)
+    places = indices.drop_null().to_numpy(zero_copy_only=False)
+    if len(places) and not 0 <= places.min() <= places.max() < len(values):
+        raise pyarrow.ArrowInvalid("an index lies outside of its dictionary")
+    sizes[known] = values[places]
+    return sizes
 
 
 def _repeats(kind: Any) -> bool:
