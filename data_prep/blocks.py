@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
+from data_prep.tables import read_table
 from galen.errors import DataError, UsageError
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
@@ -334,70 +335,13 @@ _UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".zst": 
 
 def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:
     """Yield the rows of a Parquet or Arrow file, the columns `keys` alone."""
-    import pyarrow
-
     row, bytes_on_disk = 0, path.stat().st_size
-    try:
-        batches, total = _open_parquet(path, keys) if path.suffix == ".parquet" else _open_arrow(path, keys)
-        for batch in batches:
-            rows = max(1, int(batch.num_rows * size / max(batch.nbytes, 1)))
-            for first in range(0, batch.num_rows, rows):
-                piece = batch.slice(first, rows)
-                if row >= skip:
-                    done = bytes_on_disk * (row + piece.num_rows) // total if total else 0
-                    yield Block(index, row, row + piece.num_rows, done, piece)
-                elif row + piece.num_rows > skip:
-                    piece = piece.slice(skip - row)
-                    yield Block(index, skip, skip + piece.num_rows, 0, piece)
-                    row = skip
-                row += piece.num_rows
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a whole {path.suffix[1:]} file: {error}") from None
-
-
-def _open_parquet(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
-    from pyarrow import parquet
-
-    file = parquet.ParquetFile(path, pre_buffer=False)
-    _check_columns(path, file.schema_arrow.names, keys)
-    return file.iter_batches(batch_size=1000, columns=list(keys), use_threads=False), file.metadata.num_rows
-
-
-def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
-    """Open Arrow's file format, or its stream format, which Hugging Face data sets are saved in."""
-    import pyarrow
-
-    source = pyarrow.memory_map(str(path))
-    reader: Any
-    if source.read(6) == b"ARROW1":
-        reader = pyarrow.ipc.open_file(source)
-        batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
-    else:
-        source.seek(0)
-        reader = batches = pyarrow.ipc.open_stream(source)
-    _check_columns(path, reader.schema.names, keys)
-    return (_whole(batch.select(list(keys))) for batch in batches), 0
-
-
-def _whole(batch: Any) -> Any:
-    """Return a record batch in which no text lies outside of its memory, which Arrow itself does not look at.
-
-    Raises:
-        pyarrow.ArrowInvalid: it is damaged.
-    """
-    import pyarrow
-
-    for column in batch.columns:
-        try:
-            column.validate(full=True)
-        except pyarrow.ArrowInvalid as error:
-            # text that is no UTF-8 is told of the record; it is looked at after the places of the texts
-            if "UTF8" not in str(error) or column.type not in (pyarrow.string(), pyarrow.large_string()):
-                raise
-    return batch
-
-
-def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> None:
-    for key in keys:
-        if key not in names:
-            raise DataError(f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with --json-keys")
+    for rows, data, share in read_table(path, size, LONGEST_LINE, keys):
+        start, row = row, row + rows
+        if row <= skip:
+            continue
+        if isinstance(data, int):
+            data = LongLine(data)
+        elif start < skip:
+            data, start = data.slice(skip - start), skip
+        yield Block(index, start, row, int(bytes_on_disk * share), data)

@@ -28,6 +28,9 @@ from galen.progress import Progress
 if TYPE_CHECKING:
     from data_prep.stage import Executors
 
+_NOTED = 20
+"""Lines of the summary that tell what was noted: a file may have thousands of columns."""
+
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
@@ -155,7 +158,10 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
     if counts["quarantined"] or counts["broken_files"]:
         lines.append(f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and {counts['broken_files']:,} broken files")
-    lines += [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
+    noted = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
+    lines += noted[:_NOTED]
+    if len(noted) > _NOTED:
+        lines.append(f"noted: {len(noted) - _NOTED:,} more such, which {manifest.NAME} has (counts.noted)")
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

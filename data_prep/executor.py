@@ -120,7 +120,10 @@ class LocalExecutor(TaskExecutor):
         context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])  # workers start at once
         with ProcessPoolExecutor(min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)) as pool:
             try:
-                running = {pool.submit(self.run_task, rank) for rank in ranks}
+                try:
+                    running = {pool.submit(self.run_task, rank) for rank in ranks}
+                except (EOFError, ConnectionError):  # the process that starts the workers is gone
+                    raise BrokenProcessPool from None
                 while running:
                     done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     poll()

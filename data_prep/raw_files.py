@@ -56,6 +56,11 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
         return [(str(file), file.stat().st_size) for file in find_files(path, endings)]
     try:
         system, root = fsspec.core.url_to_fs(path)
+    except ImportError as error:  # fsspec's words name the package
+        raise DataError(f"cannot read {path}: {error}{_extra_of(path)}") from None
+    except Exception as error:
+        raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
+    try:
         if any(character in root for character in "*?["):
             names = sorted(name for name, info in system.glob(root, detail=True).items() if info["type"] == "file")
         elif system.isfile(root):
@@ -68,6 +73,11 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
     if not found:
         raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
     return found
+
+
+def _extra_of(path: str) -> str:
+    """Return how to install what an address needs, where that is an extra of Galen."""
+    return " (pip install -e '.[s3]')" if path.startswith(("s3://", "s3a://")) else ""
 
 
 def describe(path: str) -> dict[str, Any]:

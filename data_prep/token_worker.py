@@ -70,7 +70,7 @@ def work(task: Task, block: Block, room: Ids) -> Result:
 
 def _records(task: Task, block: Block) -> Records:
     if isinstance(block.data, LongLine):
-        detail = f"{block.data.length:,} bytes in one line; the limit is {LONGEST_LINE:,}"
+        detail = f"{block.data.length:,} bytes in one line or row; the limit is {LONGEST_LINE:,}"
         return Records([[] for _ in task.keys], bad=[Bad(0, "too long", detail)])
     data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
     return parse(data, task.keys, chat=task.shape.message is not None)

@@ -302,7 +302,7 @@ class BoundedStream:
         Raises:
             DataError: the present record is too long.
         """
-        data = self.stream.read(size)
+        data = self.stream.read1(size)  # type: ignore[attr-defined]
         self.passed += len(data)
         if self.passed > self.limit:
             raise DataError(f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)")

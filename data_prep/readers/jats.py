@@ -2,7 +2,7 @@
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from datatrove.data import Document
 from lxml import etree
@@ -12,6 +12,7 @@ from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.tar_stream import files_of
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
@@ -57,21 +58,18 @@ class JatsReader(SourceReader):
             return
         with self.open(filepath) as stream:
             try:
-                with tarfile.open(fileobj=stream, mode="r|") as archive:
-                    for member in archive:
-                        if member.isfile() and member.name.endswith(_ARTICLES):
-                            yield self._member(archive, member)
+                for member, file in files_of(stream):
+                    if member.name.endswith(_ARTICLES):
+                        yield self._member(member, file)
             except tarfile.TarError as error:
                 raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
 
-    def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Record:
+    def _member(self, member: tarfile.TarInfo, file: BinaryIO) -> Record:
         """Return a member; a sparse file, which could be of any length, is refused."""
         position = f"member {member.name}"
-        file = archive.extractfile(member)
-        assert file is not None, "it is a file"
         if member.issparse():
             return Record(position, refused=Why("sparse file", "a sparse file in a tar archive is not read"))
-        return self.record_of(cast(BinaryIO, file), position)
+        return self.record_of(file, position)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
         """Yield the articles of one file or member: one as a rule, several where the root is a set of them."""

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import gc
 import io
-import mmap
 import os
 import resource
 import signal
@@ -29,6 +28,7 @@ import orjson
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
+from data_prep.readers.limits import NEARLY, Limits
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.record import (
     START,
@@ -36,7 +36,6 @@ from data_prep.readers.record import (
     BadRecord,
     Outcome,
     Place,
-    Watch,
     Why,
     documents_of,
     is_of_system,
@@ -44,16 +43,9 @@ from data_prep.readers.record import (
 )
 from galen.errors import DataError, one_line
 
-MOST_ENDED = 20
-"""Records of one file that may end a reader's process; after so many the rest of the file is given up."""
-
 _BATCH_BYTES = 2**18
 _BATCH_SECONDS = 0.3
-_NEARLY = 0.8
-"""Share of the allowed memory from which on what went wrong is put down to it: a library that is refused more may only give up."""
 _LENGTH = struct.Struct("<Q")
-_STATE = struct.Struct("<3q")
-_LOOKS, _SPLITS, _PARSES = range(3)
 _PR_SET_PDEATHSIG = 1
 
 Readers = Sequence[tuple[Callable[[], SourceReader], str]]
@@ -92,7 +84,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         DataError: the system ended the process.
         OSError: a file cannot be opened, or a disk or network fails.
     """
-    number, start, watch = 0, START, _Limits(options)
+    number, start, watch = 0, START, Limits(options)
     while number < len(files):
         last = Batch(number, start)
         watch.begin(start)
@@ -110,7 +102,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
             status, peak = child.wait()
         if status == 0:  # all is read, or its memory was used up, which must not be the fault of the next record
             continue
-        broken = watch.blame(_why(status, peak, options))
+        broken = watch.blame(_why(status, peak, options), start)
         if broken is not None:
             position = last.position if last.file == number else 0
             yield Batch(number, start, position=position, broken=broken, whole=True)
@@ -134,93 +126,15 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
         )
     if code >= 0:
         raise RuntimeError(f"a reader's process ended with code {code}: a bug, please report it with the log of the worker")
-    if peak > options.max_record_memory * _NEARLY:
+    if peak > options.max_record_memory * NEARLY:
         return Why(TOO_MUCH_MEMORY, f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)")
     return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
-
-
-class _Limits(Watch):
-    """Notes in memory shared with the parent what the reader is about, and begins the time for it anew."""
-
-    def __init__(self, options: ReaderOptions) -> None:
-        self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
-        self._begun = self._peak = _peak()
-        self._state = mmap.mmap(-1, mmap.PAGESIZE)
-        self.next_file()
-
-    def next_file(self) -> None:
-        """Forget what is known about the present file: the next one follows."""
-        self.unsplit: dict[Place, Why] = {}
-        self.unparsed: dict[Place, Why] = {}
-
-    def begin(self, start: Place) -> None:
-        """In the parent, before a process is forked; it alone writes the state after that."""
-        _STATE.pack_into(self._state, 0, _LOOKS, *start)
-
-    def looks(self, place: Place) -> None:
-        self._note(_LOOKS, place)
-
-    def splits(self, place: Place) -> None:
-        self._note(_SPLITS, place)
-
-    def parses(self, place: Place) -> None:
-        self._note(_PARSES, place)
-
-    def parsed(self) -> None:
-        peak = _peak()
-        if peak > self._peak:
-            grown, self._peak = peak - self._begun, peak
-            if grown > _NEARLY * self.memory:
-                raise MemoryError
-
-    def is_used_up(self) -> bool:
-        """Say whether nearly all the memory for a record was taken, whatever came of it."""
-        return _peak() - self._begun > _NEARLY * self.memory
-
-    def goes_on(self) -> None:
-        signal.setitimer(signal.ITIMER_PROF, self.seconds)
-
-    def limit_memory(self) -> None:
-        """Allow so much memory for a record besides what the process has now."""
-        self._begun = self._peak = _peak()
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = _data_bytes() + self.memory
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
-
-    def blame(self, why: Why) -> str | None:
-        """In the parent: note that what the reader was about must not be tried again; return why the file cannot be read further, if so."""
-        kind, record, part = _STATE.unpack_from(self._state)
-        place = Place(record, part)
-        if kind == _LOOKS:
-            return f"what follows record {record} {why.detail}"
-        if len(self.unsplit) + len(self.unparsed) >= MOST_ENDED:
-            return f"more than {MOST_ENDED} of its records took too long, too much memory or crashed; the last one {why.detail}"
-        (self.unsplit if kind == _SPLITS else self.unparsed)[place] = why
-        return None
-
-    def _note(self, kind: int, place: Place) -> None:
-        _STATE.pack_into(self._state, 0, kind, *place)
-        signal.setitimer(signal.ITIMER_PROF, self.seconds)
-
-
-def _peak() -> int:
-    """Return the most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _data_bytes() -> int:
-    """Return how much private memory this process may write to, which is what the system's limit counts."""
-    with open("/proc/self/status", "rb") as file:  # noqa: PTH123
-        for line in file:
-            if line.startswith(b"VmData:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 class _Child:
     """A process that reads files from a place on and sends what comes of them."""
 
-    def __init__(self, files: Readers, number: int, start: Place, watch: _Limits) -> None:
+    def __init__(self, files: Readers, number: int, start: Place, watch: Limits) -> None:
         near, far = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -267,7 +181,7 @@ def _received(message: dict[str, Any]) -> Batch:
     return Batch(**message)
 
 
-def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, watch: _Limits) -> None:
+def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, watch: Limits) -> None:
     """In the child: read, send, and end the process."""
     code = 70
     try:
@@ -291,7 +205,7 @@ def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, wa
         os._exit(code)
 
 
-def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: _Limits, sender: "_Sender") -> None:
+def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: Limits, sender: "_Sender") -> None:
     """Read one file from a place on and send what comes of it."""
     make, name = file
     broken = None
@@ -339,7 +253,7 @@ class _Gone(Exception):
 class _Sender:
     """Collects what comes of records and sends it, some records at a time."""
 
-    def __init__(self, pipe: io.FileIO, number: int, watch: _Limits) -> None:
+    def __init__(self, pipe: io.FileIO, number: int, watch: Limits) -> None:
         self._pipe, self._number, self._watch = pipe, number, watch
         self._begin(START)
 

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import io
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from datatrove.io import DataFolder
 
@@ -25,8 +25,17 @@ def open_raw(folder: DataFolder, path: str, seekable: bool = False) -> Iterator[
         return
     protocols = (folder.fs.protocol,) if isinstance(folder.fs.protocol, str) else folder.fs.protocol
     streamed = {"block_size": 0} if not seekable and "http" in protocols else {}
-    with folder.open(path, "rb", **streamed) as remote:
+    with _opened(folder, path, streamed) as remote:
         yield cast(BinaryIO, io.BufferedReader(_Counted(remote), _BUFFER))
+
+
+def _opened(folder: DataFolder, path: str, options: dict[str, int]) -> Any:
+    try:
+        return folder.open(path, "rb", **options)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # no credentials, no such host: nothing that a file holds
+        raise OSError(errno.EIO, f"cannot be opened ({type(error).__name__}: {one_line(error)})", path) from error
 
 
 class _Counted(io.RawIOBase):

@@ -7,14 +7,14 @@ import cssselect
 import regex
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader
+from data_prep.readers.base import SAMPLE_BYTES, SourceReader
+from data_prep.readers.content_encoding import unpacked
 from data_prep.readers.html_text import PAGE_TYPES, content_type
 from data_prep.readers.pdf import PdfReader
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.web_page import page_document
 from galen.errors import DataError
 
-_PACKINGS = ("br", "zstd", "x-gzip", "compress", "x-compress", "dcb", "dcz")
 _PATTERN_SECONDS = 10
 _SLOW = f"the pattern documents of the archive took more than {_PATTERN_SECONDS} s on an address"
 
@@ -90,16 +90,18 @@ class WarcReader(SourceReader):
 
     def _body(self, response: Any, record: Record) -> bytes:
         """Return what was answered, unpacked."""
-        from warcio.bufferedreaders import BufferedReader
+        from warcio.bufferedreaders import ChunkedDataReader
 
-        encoding = (response.http_headers.get_header("Content-Encoding") or "").strip().lower()
-        if encoding in _PACKINGS and encoding not in BufferedReader.get_supported_decompressors():
-            raise Refused("unknown packing", f"the page is packed with {encoding}, which cannot be unpacked here")
-        whole = self.record_of(response.content_stream(), record.position)
+        headers, stream = response.http_headers, response.raw_stream
+        if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
+            stream = ChunkedDataReader(stream, decomp_type=None)
+        whole = self.record_of(stream, record.position)
         record.sample = whole.sample
         if whole.refused is not None:
             raise Refused(*whole.refused)
-        return bytes(whole.content)
+        data = unpacked(whole.content, headers.get_header("Content-Encoding") or "", self.options.max_record_bytes)
+        record.sample = data[:SAMPLE_BYTES]
+        return data
 
 
 class _Info:
@@ -140,7 +142,10 @@ class _Info:
 
 
 class _Forward:
-    """A stream without `seek` and `tell`, so that warcio reads on only; it remembers an error, which warcio takes for the end."""
+    """A stream without `seek` and `tell`, so that warcio reads on only; it remembers an error, which warcio takes for the end.
+
+    A read gives what comes at once, so that an error takes nothing with it that stands before it.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -148,7 +153,7 @@ class _Forward:
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
-        return self._next(self._stream.read, size)
+        return self._next(self._stream.read1, size)
 
     def readline(self, size: int = -1) -> bytes:
         """Return the next line."""

@@ -266,3 +266,89 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
     assert first == second
     assert len(first) == 8
     assert (tmp_path / "whole/quarantine.jsonl").read_bytes() == (tmp_path / "again/quarantine.jsonl").read_bytes()
+
+
+def archive(*members, end=True):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as package:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            package.addfile(member, io.BytesIO(data))
+        if not end:
+            return stream.getvalue()
+    return stream.getvalue()
+
+
+WHOLE = archive(("a.nxml", article(1)), ("b.nxml", article(2)), ("c.nxml", article(3)))
+SECOND = 1024
+"""Where the second member begins."""
+PACKAGES = {
+    "a damaged header": WHOLE[: SECOND + 100] + b"\xff" * 20 + WHOLE[SECOND + 120 :],
+    "cut in a header": WHOLE[: SECOND + 300],
+    "cut between members": WHOLE[:SECOND],
+    "empty blocks in between": WHOLE[:SECOND] + bytes(512) + WHOLE[SECOND + 512 :],
+    "another archive behind it": archive(("a.nxml", article(1))) + WHOLE,
+    "header after header": WHOLE[:SECOND] + tarfile.TarInfo("x").tobuf().replace(b"0ustar", b"xustar") * 3,
+}
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+@pytest.mark.parametrize("packing", [".tar", ".tar.gz"])
+def test_a_package_that_is_not_whole_is_told(kind, packing, tmp_path):
+    """tarfile alone ends in silence."""
+    data = PACKAGES[kind]
+    files = {f"a{packing}": data if packing == ".tar" else PACKERS[".gz"](data), "b.nxml": article(9)}
+    documents, [bad], counts = read(tmp_path, "jats", files)
+    assert [document.id for document in documents] == ["PMC1", "PMC9"]
+    assert (bad["position"], bad["reason"]) == ("after record 1", "broken file")
+    assert "is not a whole tar archive" in bad["detail"]
+    assert counts["broken files"] == 1
+
+
+def test_what_stands_before_damage_is_read(tmp_path):
+    """Not only what was read in a block before the one that holds the damage."""
+    good = ("text/html", [], PAGE.encode())
+    first, second = (PACKERS[".gz"](warc(tmp_path, good)) for _ in range(2))
+    files = {"a.warc.gz": first + second[:150] + b"\xff" * 20 + second[170:] + first}
+    documents, [bad], _ = read(tmp_path, "warc", files)
+    assert [document.id for document in documents] == ["http://s.org/0"]
+    assert (bad["position"], bad["reason"]) == ("after record 1", "broken file")
+    assert "is not whole gzip data" in bad["detail"]
+
+
+def test_what_stands_before_the_end_of_a_process_is_read(tmp_path):
+    """A header without an end, read after a page that was not sent yet."""
+    good = ("text/html", [], PAGE.encode())
+    data = warc(tmp_path, good, good)
+    documents, [bad], counts = read(tmp_path, "warc", {"a.warc": data + b"WARC/1.0\r\n" + b"X: y\r\n" * 3_000_000}, max_record_seconds=0.5)
+    assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/1"]
+    assert (bad["position"], bad["reason"]) == ("after record 2", "broken file")
+    assert bad["detail"] == "what follows record 2 took more than 0.5 s of processor time (max_record_seconds)"
+    assert counts == {"total": 2, "broken files": 1, "input_files": 1}
+
+
+def test_a_pattern_that_takes_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.readers.warc._PATTERN_SECONDS", 0.1)
+    good = ("200 OK", [("Content-Type", "text/html")], PAGE.encode())
+    path = tmp_path / "a.warc"
+    write_warc(
+        path, [("http://s.org/a", *good), (f"http://s.org/{'a' * 60}!", *good), ("http://s.org/aa", *good)], {"documents": "(a|aa)+$"}
+    )
+    documents, bad, counts = read(tmp_path, "warc", {"a.warc": path.read_bytes()}, max_record_seconds=20)
+    assert [document.id for document in documents] == ["http://s.org/a"]
+    assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2
+    assert counts["total"] == 3
+
+
+def test_packed_pages(tmp_path):
+    import brotli
+
+    page = PAGE.encode()
+    packed_page = brotli.compress(page)
+    good = ("text/html", [("Content-Encoding", "br")], packed_page)
+    bad = ("text/html", [("Content-Encoding", "br")], packed_page[:-20])
+    documents, [told], _ = read(tmp_path, "warc", {"a.warc": warc(tmp_path, good, bad, ("text/html", [], page))})
+    assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
+    assert documents[0].text == documents[1].text
+    assert (told["position"], told["reason"]) == ("record http://s.org/1", "damaged packing")

@@ -1,0 +1,62 @@
+"""Tar archives read as streams, to their very end: what tarfile passes over in silence is an error here."""
+
+import tarfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+_NO_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]
+
+
+def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
+    """Yield the regular files of an archive, each with a stream of its content that is good until the next one.
+
+    Raises:
+        TarError: the archive is damaged, breaks off, or is followed by something.
+    """
+    try:
+        pieces: Any = _Pieces(stream)
+        with tarfile.open(fileobj=pieces, mode="r|", tarinfo=_Header) as archive:
+            for member in archive:
+                if member.isfile():
+                    yield member, archive.extractfile(member)
+            _check_end(archive.fileobj)
+    except RecursionError:
+        raise tarfile.ReadError("a header that holds hundreds of others") from None
+
+
+class _Pieces:
+    """A stream of which a read gives what comes at once, so that an error takes nothing with it that stands before it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream: Any = stream
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, fewer than `size` perhaps."""
+        return bytes(self._stream.read1(size))
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; tarfile itself takes a damaged one, or the end of a file that breaks off, for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
+        """Return the next header.
+
+        Raises:
+            ReadError: it is damaged, or the archive breaks off.
+        """
+        try:
+            return super().fromtarfile(archive)
+        except _NO_HEADER as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
+def _check_end(stream: Any) -> None:
+    """Read on behind the archive's end, which also checks how it is packed.
+
+    Raises:
+        ReadError: more follows than empty blocks, which may be the rest of the archive.
+    """
+    while data := stream.read(2**16):
+        if data.strip(b"\0"):
+            raise tarfile.ReadError("more follows its end")
