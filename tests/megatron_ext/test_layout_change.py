@@ -4,11 +4,11 @@ Its sources, their change at a step and the ramp of the batch go on with it.
 """
 
 import json
-import shutil
 
+import numpy
 import pytest
 
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import log, write
 
 RECIPE = """
 output: {output}
@@ -39,14 +39,24 @@ LAYOUTS = [
 
 
 @pytest.fixture(scope="module")
-def other(data):
-    for end in ("bin", "idx"):
-        shutil.copy(data / f"train_text_document.{end}", data / f"other_text_document.{end}")
+def whole_sequences(tmp_path_factory):
+    """A folder with data that fill their sequences: without padding a mean over tokens divides by a power of two, without rounding."""
+    folder, random = tmp_path_factory.mktemp("whole"), numpy.random.default_rng(0)
+    for name, tokens in (("train", 100 * 32 + 1), ("validation", 30 * 32 + 1), ("other", 90 * 32 + 1)):
+        bounds = [0, *numpy.sort(random.choice(numpy.arange(1, tokens), 99, replace=False)), tokens]
+        starts, steps = random.integers(0, 300, 100), random.integers(1, 4, 100)
+        documents = [
+            (start + step * numpy.arange(end - begin)) % 300
+            for begin, end, start, step in zip(bounds, bounds[1:], starts, steps, strict=False)
+        ]
+        write(folder / f"{name}_text_document", documents)
+    return folder
 
 
 @pytest.mark.multiprocess
-def test_the_losses_do_not_notice(tmp_path, pretrain_forked, other):
-    whole = pretrain_forked(1, output=tmp_path / "whole", recipe=RECIPE)
+def test_the_losses_do_not_notice(tmp_path, pretrain_forked, whole_sequences):
+    recipe = RECIPE.replace("{data}", str(whole_sequences))
+    whole = pretrain_forked(1, output=tmp_path / "whole", recipe=recipe)
     steps = log(whole, "train")
     assert [record["global_batch_size"] for record in steps] == [4, 4, 4, 8, 8, 8, 8, 8]
     assert [record["consumed_samples"] for record in steps] == [4, 8, 12, 20, 28, 36, 44, 52]
@@ -57,11 +67,11 @@ def test_the_losses_do_not_notice(tmp_path, pretrain_forked, other):
     changing.mkdir()
     for stops, (processes, layout) in enumerate(LAYOUTS):
         (changing / "stop").touch()  # each start takes one step, then finds the file
-        codes, written = pretrain_forked(processes, *layout, output=changing, recipe=RECIPE, check=False)
+        codes, written = pretrain_forked(processes, *layout, output=changing, recipe=recipe, check=False)
         assert codes == [75] * processes, written[-3000:]
         assert json.loads((changing / "stopped.json").read_text()) == {"reason": "trigger file", "iteration": stops + 1, "exit_code": 75}
         assert not (changing / "stop").exists()
-    pretrain_forked(1, output=changing, recipe=RECIPE)
+    pretrain_forked(1, output=changing, recipe=recipe)
     assert not (changing / "stopped.json").exists()
     for expected, found in zip(steps, log(changing, "train"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
