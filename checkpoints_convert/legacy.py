@@ -19,8 +19,8 @@ from torch import Tensor
 
 from galen.errors import DataError, malformed
 from megatron_ext import safe_pickle
-from megatron_ext.pickle_values import shown
 from megatron_ext.architecture import Architecture
+from megatron_ext.pickle_values import shown
 from megatron_ext.stored_tensor import StoredTensor
 
 _FILE = "model_optim_rng.pt"
@@ -119,7 +119,9 @@ class Ranks:
         known = vars(self.arguments)
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:
-                raise DataError(f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only {' or '.join(map(repr, wanted))})")
+                raise DataError(
+                    f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only {' or '.join(map(repr, wanted))})"
+                )
         rows = self.shape("model.embed_tokens.weight")[0]
         if vocab_size > rows:
             raise DataError(f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has {rows:,} padded rows")

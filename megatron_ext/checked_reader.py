@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 import torch
+from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 from torch import Tensor
 from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint.filesystem import FileSystemReader

@@ -19,7 +19,7 @@ from megatron_ext.stored_tensor import StoredTensor
 _LEAVES = {str, bytes, bytearray, int, float, complex, bool, type(None), StoredTensor, numpy.ndarray, torch.dtype, torch.layout}
 _TEXTS = {str, bytes, bytearray}
 _LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
-_MOST = 10_000_000
+_MOST = 2_000_000
 """Values, counted as often as they are reached: one list in a thousand lists counts a thousand times. Of a text, 64 letters are one."""
 _LARGEST = 2**29
 """Bytes of the tensors among plain values, such as random states; weights are read a piece at a time."""
