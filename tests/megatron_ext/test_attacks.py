@@ -430,8 +430,8 @@ def test_tensors_among_plain_values_have_a_bound(tmp_path):
 def test_describe_prints_no_endless_value(tmp_path, checkpoint, capsys):
     folder = tmp_path / "changed"
     shutil.copytree(checkpoint, folder)
-    for name in ("manifest.json", "architecture.json"):
-        (folder / ITERATION / name).unlink()
+    for file in ("manifest.json", "architecture.json"):
+        (folder / ITERATION / file).unlink()
     names = ["x" * 64] * 100_000
     torch.save({"args": Namespace(num_layers=[names] * 5, hidden_size="\x1b[2J64"), "iteration": names}, folder / ITERATION / "common.pt")
     describe.main([str(folder)])
