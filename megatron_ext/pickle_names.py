@@ -27,7 +27,7 @@ class Inert:
 
     def __repr__(self) -> str:
         plain = [repr(value)[:100] if type(value) in (int, str) else f"a {type(value).__name__}" for value in self.arguments]
-        name = self.known.name.rpartition('.')[2]
+        name = self.known.name.rpartition(".")[2]
         return f"{name}({', '.join(plain)}{',' * (len(plain) == 1)})" if plain else name
 
 
