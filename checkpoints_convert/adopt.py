@@ -3,7 +3,8 @@
     python checkpoints_convert/adopt.py --megatron runs/from-megatron-lm --hf models/Llama-2-7b
 
 Checks that its tensors are those of the model that the Hugging Face folder describes, and puts beside them what they lack:
-`architecture.json` and `hf/` (configuration and tokenizer). After this the checkpoint can be trained, verified and exported.
+`architecture.json`, `manifest.json` (the SHA-256 of each file) and `hf/` (configuration and tokenizer).
+After this the checkpoint can be trained, verified and exported.
 """
 
 import argparse
@@ -23,19 +24,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
-    from checkpoints_convert import families
-    from checkpoints_convert.checks import check_tensors
-    from checkpoints_convert.hf_folder import check_vocabulary, copy_companions
+    from checkpoints_convert import adopting, families
+    from checkpoints_convert.hf_folder import check_vocabulary
     from megatron_ext import checkpoint_folder
-    from megatron_ext.torch_dist import TorchDist
 
     family, architecture = families.find(arguments.hf / "config.json")
     check_vocabulary(arguments.hf, architecture.vocab_size)
     with lock.hold(arguments.megatron):
         folder = checkpoint_folder.newest(arguments.megatron)
-        check_tensors(TorchDist(folder), family, architecture)
-        copy_companions(arguments.hf, arguments.megatron / checkpoint_folder.HF)
-        architecture.write(folder)
+        adopting.adopt(folder, arguments.hf, family, architecture)
     print(f"{folder}: {family.name}, {architecture.parameters:,} parameters")
 
 

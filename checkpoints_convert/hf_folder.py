@@ -40,7 +40,7 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
     """Copy all but the weights (configuration, tokenizer, chat template, licence) and return what was written.
 
     Raises:
-        DataError: one is a symbolic link that leads out of the folder.
+        DataError: one is a symbolic link that leads out of the folder, or nowhere.
     """
     target = Path(target)
     if target.is_symlink():
@@ -49,7 +49,7 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
     names = [
         path.name
         for path in sorted(Path(source).iterdir())
-        if path.is_file()
+        if (path.is_file() or not path.exists())  # a link that leads nowhere is told, not left out
         and path.suffix not in _WEIGHTS
         and not path.name.endswith(".index.json")
         and not path.name.startswith(".")

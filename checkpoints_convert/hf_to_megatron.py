@@ -14,7 +14,7 @@ from pathlib import Path
 from checkpoints_convert.arguments import add_dtype, add_no_verify, add_workers, positive, recorded
 from checkpoints_convert.hf_folder import weight_files
 from checkpoints_convert.input_hashes import InputHashes
-from galen import cli, lock
+from galen import cli, lock, pretrained
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
+    pretrained.check_folder(arguments.hf)
     known = recorded(arguments.hf, arguments.no_verify)
     with lock.hold(arguments.output), InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs:
         from checkpoints_convert.importing import Import, convert  # takes seconds, in which the hashes have begun

@@ -23,6 +23,7 @@ from checkpoints_convert.shapes import VOCABULARY, extra_states
 from checkpoints_convert.steps import Step, begin, finished, record, run_steps
 from checkpoints_convert.units import Source, Unit, megatron_pieces, padded_shape, parts
 from galen.atomic import write_text
+from galen.errors import OtherOutputError
 from megatron_ext import checkpoint_folder, torch_dist
 from megatron_ext.architecture import Architecture
 
@@ -89,7 +90,8 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """Write the model that `job` names, whose files are `inputs`, as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
-        DataError: the model cannot be converted, or `output` holds another one.
+        DataError: the model cannot be converted.
+        OtherOutputError: `output` holds another one.
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
@@ -137,7 +139,7 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
     """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
-        DataError: `output` holds another checkpoint.
+        OtherOutputError: `output` holds another checkpoint.
     """
     config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
     if _finished(output, job.files, config):
@@ -152,6 +154,8 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
 
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
     iteration = checkpoint_folder.latest_iteration(output)
+    if iteration is None and (others := checkpoint_folder.foreign(output)):
+        raise OtherOutputError(f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another --output")
     return iteration is not None and finished(output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config)
 
 

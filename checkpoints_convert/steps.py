@@ -17,7 +17,7 @@ from checkpoints_convert.output_file import OutputFile
 from checkpoints_convert.read_ahead import ReadAhead
 from galen import atomic, manifest
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import DataError, OtherOutputError
 from galen.main_guard import check_main_guard
 from galen.progress import Progress
 from galen.worker import follow_parent
@@ -188,7 +188,7 @@ def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], con
     Files of the same path, size and time of change are taken as the same; others are hashed.
 
     Raises:
-        DataError: something else is there.
+        OtherOutputError: something else is there.
     """
     if not folder.exists():
         return False
@@ -197,7 +197,7 @@ def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], con
     except DataError:
         same = False
     if not same:
-        raise DataError(f"{output} exists and was not made from this model in this way; remove it or choose another --output")
+        raise OtherOutputError(f"{output} exists and was not made from this model in this way; remove it or choose another --output")
     print(f"{output} holds this model already; nothing to do", file=sys.stderr)
     return True
 

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.max_tokens < 2:
         parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
+    pretrained.check_folder(arguments.hf)
     if not arguments.weights_only:
         _check_layout(arguments)
 

@@ -22,7 +22,7 @@ from data_prep.resume import finished
 from galen import __version__, cli, lock, manifest
 from galen import recipe as recipes
 from galen.atomic import write_text
-from galen.errors import DataError, UsageError
+from galen.errors import OtherOutputError, UsageError
 from galen.progress import Progress
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         print(f"{output} is finished already: {found['counts']['kept']:,} documents")
         return
     if output.exists():
-        raise DataError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
+        raise OtherOutputError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
     folder = _working_folder(output, inputs, config)
     counts = build(recipe, files, executors, folder)
     corpus = folder / "corpus"

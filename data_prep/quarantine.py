@@ -30,12 +30,15 @@ def check_quarantine(counts: Counter[str], limit: float, folder: Path) -> None:
         return
     examples = []
     for path in sorted((folder / "quarantine").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            known = record["file"] in record["detail"]
-            examples.append(record["detail"] if known else f"{record['file']}, {record['position']}: {record['detail']}")
+        with path.open(encoding="utf-8") as file:  # `str.splitlines` would part a record at U+2028
+            examples += [_example(json.loads(line)) for line in file]
     raise DataError(
         f"{bad:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,} files cannot be read, more than "
         f"max_bad_share={limit:g} allows:\n       " + "\n       ".join(examples[:3]) + f"\n       (all are in {folder}/quarantine; "
         "mend or remove them, or allow more with max_bad_share=…, which goes on from here)"
     )
+
+
+def _example(record: dict[str, str]) -> str:
+    known = record["file"] in record["detail"]
+    return record["detail"] if known else f"{record['file']}, {record['position']}: {record['detail']}"

@@ -33,8 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-samples", action="store_true", help="show no text of any document, as for clinical notes")
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
+    page = render(arguments.corpus, samples=not arguments.no_samples)  # before the lock, which makes the folder of the output
     with lock.hold(output):
-        write_text(output, render(arguments.corpus, samples=not arguments.no_samples))
+        write_text(output, page)
     print(f"{output} is written")
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from galen import manifest
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import OtherOutputError
 
 
 def finished(
@@ -19,7 +19,7 @@ def finished(
     `inputs` are records of `galen.manifest.describe_file`; they are compared by name and content, in order.
 
     Raises:
-        DataError: the output is from other inputs, another configuration or another stage; the message names the difference.
+        OtherOutputError: the output is from other inputs, another configuration or another stage; the message names the difference.
     """
     manifest_path = Path(manifest_path)
     if not manifest_path.exists():
@@ -27,14 +27,35 @@ def finished(
     found = manifest.read(manifest_path, stage=stage)
     advice = "remove that output or choose another one"
     then = found["config"]
-    changes = [key for key in sorted(config.keys() | then.keys()) if config.get(key) != then.get(key)]
+    changes = list(_changes(then, config, ""))
     if changes:
-        what = ", ".join(f"{key} = {then.get(key)!r} (now {config.get(key)!r})" for key in changes)
-        raise DataError(f"{manifest_path} is of a run with {what}; {advice}")
+        what = ", ".join(f"{key} = {before!r:.200} (now {now!r:.200})" for key, before, now in changes)
+        raise OtherOutputError(f"{manifest_path} is of a run with {what}; {advice}")
     if _identity(inputs) != _identity(found["inputs"]):
         changed = [name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))] or ["their order"]
-        raise DataError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")
+        raise OtherOutputError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")
     return found
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs of two configurations, before and now; of lists of sources or steps the key in the item."""
+    for key in sorted(then.keys() | now.keys()):
+        before, value = then.get(key), now.get(key)
+        if before == value:
+            continue
+        items = _item_pairs(before, value)
+        if not items:
+            yield f"{place}{key}", before, value
+        for number, (one, other) in enumerate(items):
+            yield from _changes(one, other, f"{place}{key}.{number}.")
+
+
+def _item_pairs(before: Any, now: Any) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the items of two lists of mappings that are as long, side by side; none where they are something else."""
+    if not (isinstance(before, list) and isinstance(now, list) and len(before) == len(now)):
+        return []
+    pairs = list(zip(before, now, strict=True))
+    return pairs if all(isinstance(item, Mapping) for pair in pairs for item in pair) else []
 
 
 @contextlib.contextmanager
@@ -44,12 +65,12 @@ def claimed(output: str | Path, files: Sequence[Path], plan: object) -> Iterator
     The caller holds the lock of `output`.
 
     Raises:
-        DataError: one of the files is there, and not from an interrupted run of the same plan.
+        OtherOutputError: one of the files is there, and not from an interrupted run of the same plan.
     """
     note, wanted = _claim_of(output), json.dumps(plan, indent=1)
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
         for path in filter(Path.exists, files):
-            raise DataError(f"{path} exists already and is not of this command; remove it or choose another output")
+            raise OtherOutputError(f"{path} exists already and is not of this command; remove it or choose another output")
         write_text(note, wanted)
     try:
         yield

@@ -14,7 +14,7 @@ from data_prep.indexed_file import IndexedFileWriter
 from data_prep.token_stats import Tally
 from galen import __version__
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import OtherOutputError
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class TokenJob:
         The caller holds the lock of the prefix.
 
         Raises:
-            DataError: the output exists and is not this job's.
+            OtherOutputError: the output exists and is not this job's.
         """
         self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
         self._take_up()
@@ -125,7 +125,7 @@ class TokenJob:
         for output in self.outputs.values():
             for final in (output.bin, output.idx):
                 if final.exists():
-                    raise DataError(f"{final} exists already and is not of this job; remove it or choose another --output-prefix")
+                    raise OtherOutputError(f"{final} exists already and is not of this job; remove it or choose another --output-prefix")
         self.save()
 
     def save(self) -> None:

@@ -35,6 +35,8 @@ def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; give a file of records") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}, after line {number}: cannot be read: {error}") from None
 

@@ -1,49 +1,44 @@
 """Megatron checkpoints as models to score, at any step of a training: each is exported once, beside the scores."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 from evaluation.waiting import wait_for
-from galen import worker
+from galen import iterations, worker
 from galen.errors import DataError, UsageError
 
-_TRACKER = "latest_checkpointed_iteration.txt"
 _EXPORTER = Path(__file__).parent.parent / "checkpoints_convert" / "megatron_to_hf.py"
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder holds Megatron checkpoints: `latest_checkpointed_iteration.txt`, or `iter_…` folders without it."""
-    return (folder / _TRACKER).is_file() or bool(_iterations(folder))
+    """Return whether a folder holds Megatron checkpoints: the pointer to the newest, or `iter_…` folders without it."""
+    return (folder / iterations.LATEST).is_file() or bool(iterations.iterations(folder))
 
 
-def _iterations(folder: Path) -> list[int]:
-    """Return the numbers of the complete `iter_…` folders, in their order."""
-    complete = [path.parent.name for path in folder.glob("iter_*/metadata.json") if (path.parent / ".metadata").is_file()]
-    return sorted(int(match[1]) for name in complete if (match := re.fullmatch(r"iter_([0-9]{7,18})", name)))
-
-
-def iterations(folder: Path, wanted: str | None) -> list[int]:
-    """Return the iterations to score: the newest, `all`, or those named with commas.
+def wanted_iterations(folder: Path, wanted: str | None) -> list[int]:
+    """Return the iterations to score: the newest, as the checkpoint's pointer has it; `all` up to that; or those named with commas.
 
     Raises:
         UsageError: `wanted` is neither.
         DataError: one is not there.
     """
-    there = _iterations(folder)
-    if not there:
+    there = iterations.iterations(folder)
+    if wanted is not None and wanted != "all":
+        return _named(folder, wanted, there)
+    newest = iterations.latest_iteration(folder)
+    if newest is None or not iterations.iteration_folder(folder, newest).is_dir():
         raise DataError(f"{folder} holds no iter_… folder")
-    if wanted is None:
-        return there[-1:]
-    if wanted == "all":
-        return there
+    return [newest] if wanted is None else [iteration for iteration in there if iteration <= newest]
+
+
+def _named(folder: Path, wanted: str, there: list[int]) -> list[int]:
     parts = [part.strip() for part in wanted.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
         raise UsageError(f"--iterations must be all or numbers with commas, not {wanted!r}")
     missing = [part for part in parts if int(part) not in there]
     if missing:
-        raise DataError(f"{folder} holds no iteration {missing[0]}; there are {', '.join(map(str, there))}")
+        raise DataError(f"{folder} holds no iteration {missing[0]}; there are {', '.join(map(str, there)) or 'none'}")
     return [int(part) for part in parts]
 
 

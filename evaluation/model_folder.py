@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from galen import checksums, json_file, manifest
+from galen import checksums, json_file, manifest, pretrained
 from galen.errors import DataError, NotThereError
 
 # peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
@@ -21,14 +21,9 @@ def check_model(folder: str | Path) -> Path:
         DataError: something a model needs is not in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        hub = len(folder.parts) == 2 and not folder.parent.exists()
-        hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
-        raise NotThereError(f"there is no model folder {folder}{hint}")
+    pretrained.check_folder(folder)
     if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        hint = " (it is a PEFT adapter: give it by --adapter, and its base model by --model)" if adapter else ""
-        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{hint}")
+        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_what(folder)}")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         if (folder / name).is_file():  # transformers goes on without a damaged one, as if it said nothing
             json_file.read_object(folder / name)
@@ -37,6 +32,20 @@ def check_model(folder: str | Path) -> Path:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise DataError(f"{folder} has no tokenizer (tokenizer.json); copy it from the model that this one was made from")
     return folder
+
+
+def _what(folder: Path) -> str:
+    """Say what a folder is that was taken for a model, where that can be told."""
+    if (folder / "adapter_config.json").is_file():
+        return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
+    if (folder / "latest_checkpointed_iteration.txt").is_file():
+        return " (it is a Megatron checkpoint: checkpoints_convert/megatron_to_hf.py exports it)"
+    if (folder / "checkpoints" / "latest_checkpointed_iteration.txt").is_file():
+        return f" (it is a pretraining run: checkpoints_convert/megatron_to_hf.py exports {folder / 'checkpoints'})"
+    for name in ("model", "adapter"):
+        if (folder / name).is_dir():
+            return f" (it is a fine-tuning run: what it made is {folder / name})"
+    return ""
 
 
 def check_adapter(folder: str | Path) -> Path:

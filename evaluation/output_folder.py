@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from galen import json_file
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
@@ -38,9 +39,9 @@ def claim(folder: str | Path, configuration: Mapping[str, Any], free: Collection
         write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         return False
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}; remove the folder and start again") from None
+        there = json_file.read_object(path)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder and start again") from None
     different = list(_differences(there, wanted))
     binding = [text for key, text in different if key not in free]
     if binding and _has_work(folder):

@@ -169,7 +169,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face folders, or Megatron checkpoints")
-    parser.add_argument("--iterations", metavar="N,N", help="of a Megatron checkpoint: which, or all (default: the newest)")
+    parser.add_argument(
+        "--iterations",
+        metavar="N,N",
+        help="of a Megatron checkpoint: which, or all (default: the newest, which its latest_checkpointed_iteration.txt names)",
+    )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
     parser.add_argument("--tasks", required=True, metavar="A,B", help="built-in tasks (below), or paths of task files")
     parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
@@ -242,7 +246,8 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]
     found: list[tuple[str, Path, int | None]] = []
     for model in arguments.model:
         if megatron_checkpoint.is_checkpoint(model):
-            found += [(f"iter_{number:07d}", model, number) for number in megatron_checkpoint.iterations(model, arguments.iterations)]
+            numbers = megatron_checkpoint.wanted_iterations(model, arguments.iterations)
+            found += [(f"iter_{number:07d}", model, number) for number in numbers]
         elif arguments.iterations is not None:
             raise UsageError(f"--iterations is for Megatron checkpoints; {model} is none")
         else:

@@ -57,7 +57,7 @@ class BertScore:
         from transformers import AutoModel
 
         self._tokenizer = pretrained.load_tokenizer(folder)
-        encoder, found = pretrained.load_model(AutoModel, folder, output_loading_info=True, weights_only=True)
+        encoder, found = pretrained.load_model(AutoModel, folder, output_loading_info=True, use_safetensors=True)
         lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # which is not read here
         if lacking:  # `transformers` fills them with random numbers
             raise DataError(f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for example {lacking[0]}")

@@ -119,10 +119,16 @@ def is_whole(folder: Path) -> bool:
         DataError: it was, and was changed since.
     """
     try:
-        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what a kill leaves
+        content = (folder / TRAINER_STATE).read_bytes()
+    except OSError:
         return False
     with reading(folder):
+        try:
+            state = json.loads(content)  # not json_file: its log may hold a loss that is not a number
+        except ValueError:
+            if content.endswith(b"}\n"):
+                raise
+            return False  # what a kill leaves
         TrainerState.load_from_json(str(folder / TRAINER_STATE))
         if state["global_step"] != step_of(folder):
             raise ValueError(f"{TRAINER_STATE} is of step {state['global_step']}")

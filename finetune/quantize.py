@@ -36,13 +36,13 @@ def main(argv: list[str] | None = None) -> int | None:
     model = model_folder.check_model(arguments.model)
     links.check_folder(model)
     prompts.form(arguments.protocol)
+    questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
+    texts = _texts(arguments.calibration) if arguments.calibration else []
     from evaluation.backend_transformers import quiet
     from finetune import quantization
 
     quantization.check(methods, arguments.calibration is not None)
     quantization.check_widths(methods, model)
-    questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
-    texts = _texts(arguments.calibration) if arguments.calibration else []
     quiet()
     with lock.hold(arguments.output):
         arguments.output.mkdir(parents=True, exist_ok=True)

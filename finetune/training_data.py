@@ -60,7 +60,10 @@ def read(data: Data) -> TrainingData:
         train, validation = sample.split(train, data.validation_share)
         for name, items in (("training", train), ("validation", validation)):
             if not items:
-                raise DataError(f"data.validation_share = {data.validation_share} leaves no record for {name}")
+                raise DataError(
+                    f"data.validation_share = {data.validation_share} leaves none of {len(train) + len(validation):,} records "
+                    f"for {name}; give another share, or data.validation=FILE and data.validation_share=0"
+                )
     files = [path for part in parts for source in part for path in _files(source)]
     return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)
 

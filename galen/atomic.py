@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from galen import lock
-from galen.errors import DataError
+from galen.errors import OtherOutputError
 
 
 @contextmanager
@@ -40,12 +40,13 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final`; renamed to it on success, removed on an error.
 
     Raises:
-        DataError: `final` exists already; nothing is overwritten. Or another process is making it.
+        OtherOutputError: `final` exists already; nothing is overwritten.
+        DataError: another process is making it.
     """
     final = Path(final)
     with lock.hold(final):
         if final.exists():
-            raise DataError(f"{final} exists already; remove it or choose another output")
+            raise OtherOutputError(f"{final} exists already; remove it or choose another output")
         temporary = final.with_name(f".{final.name}.partial")
         remove(temporary)  # what a killed run left behind
         temporary.mkdir()

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
     except GalenError as error:
         if _speaks():
-            print(f"error: {error}", file=sys.stderr)
-        tell_launcher(str(error))
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+        tell_launcher(printable(str(error)))
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
@@ -37,8 +38,8 @@ def run(main: Callable[[], int | None]) -> None:
         if (refusal := _refusal(error)) is None:
             raise
         if _speaks():
-            print(f"error: {refusal}", file=sys.stderr)
-        tell_launcher(refusal)
+            print(f"error: {printable(refusal)}", file=sys.stderr)
+        tell_launcher(printable(refusal))
         code = 1
     sys.exit(code)
 
@@ -49,6 +50,16 @@ def tell_launcher(message: str) -> None:
         record = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": record}), encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """Return a message with its control characters escaped.
+
+    Names out of damaged files and of odd files are in it: printed as they are, they could command the terminal.
+    """
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character)[0] == "C" and character != "\n" else character for character in text
+    )
 
 
 def _speaks() -> bool:

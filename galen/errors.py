@@ -35,6 +35,12 @@ class NotThereError(UsageError, DataError):
     exit_code = 1
 
 
+class OtherOutputError(UsageError, DataError):
+    """The output is there already and belongs to other work, or to nobody that the command knows. Exit code 2, as told above."""
+
+    exit_code = 2
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
     meant = difflib.get_close_matches(name, known, n=1)

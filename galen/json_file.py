@@ -16,6 +16,8 @@ def read_object(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing or damaged, or holds something else.
     """
+    if Path(path).is_fifo():  # it would be waited for
+        raise DataError(f"cannot read {path}: it is a pipe")
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()

@@ -13,13 +13,15 @@ from galen.errors import DataError
 
 
 def check(path: Path, folder: Path) -> None:
-    """Check that a path in `folder` is no symbolic link that leads out of it.
+    """Check that a path in `folder` is no symbolic link that leads out of it, or to nothing.
 
     Raises:
         DataError: it is; names both ends.
     """
     if not path.is_symlink():
         return
+    if not path.exists():  # left out, it would be missing without a word
+        raise DataError(f"{path} is a symbolic link to {path.readlink()}, which leads nowhere; fetch or copy the folder again")
     home, target = folder.resolve(), path.resolve()
     allowed = [home]
     if home.parent.name == "snapshots":
@@ -54,10 +56,10 @@ def copy_files(paths: Iterable[Path], folder: Path, target: Path) -> list[Path]:
     written = []
     for path in wanted:
         copy = target / path.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        atomic.remove(copy)
-        with path.open("rb") as source, copy.open("xb") as file:
-            shutil.copyfileobj(source, file)
+        if copy.is_dir() and not copy.is_symlink():
+            atomic.remove(copy)
+        with atomic.atomic_file(copy) as temporary:  # the copy may be the file itself: nothing goes before the new one is whole
+            shutil.copyfile(path, temporary)
         written.append(copy)
     return written
 

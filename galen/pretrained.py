@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from galen import json_file
-from galen.errors import DataError, GalenError, one_line
+from galen.errors import DataError, GalenError, NotThereError, one_line
 
 _WEIGHTS_PER_BYTE = 16
 """More than any way to store them gives: 1 bit each would be 8."""
@@ -34,6 +34,20 @@ def reading(path: str | Path) -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # of a library in Rust, which is no Exception
             raise
         raise DataError(f"{path} cannot be loaded: {one_line(error)}") from error
+
+
+def check_folder(folder: str | Path) -> None:
+    """Check that a model's folder is there.
+
+    Raises:
+        NotThereError: it is not; says how to get it where the name is one of the hub's.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        return
+    hub = len(folder.parts) == 2 and not folder.parent.exists()
+    hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
+    raise NotThereError(f"there is no model folder {folder}{hint}")
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -6,9 +6,7 @@ DIR/iter_0000010/                       one iteration: torch_dist files, archite
 DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
 """
 
-import functools
 import itertools
-import os
 import re
 import shutil
 import sys
@@ -19,74 +17,11 @@ from pathlib import Path
 from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
+from galen.iterations import LAST, LATEST, is_complete, iteration_folder, iterations, latest_iteration
 
-LATEST = "latest_checkpointed_iteration.txt"
+__all__ = ["HF", "LATEST", "is_complete", "iteration_folder", "iterations", "latest_iteration"]
+
 HF = "hf"
-_LAST = ("metadata.json", ".metadata")
-"""What every writer of torch_dist checkpoints leaves last."""
-_OURS = "architecture.json"
-"""Beside it stands a manifest, where a command of ours wrote the iteration."""
-_NUMBER = re.compile(r"[0-9]{1,18}")
-
-
-def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
-    """Return the folder of one iteration."""
-    return Path(checkpoint) / f"iter_{iteration:07d}"
-
-
-def latest_iteration(checkpoint: str | Path) -> int | None:
-    """Return the iteration that the tracker file names, or None when there is none yet.
-
-    Where the tracker is missing, damaged, or names an iteration that is not there, the newest complete one is taken, and a line on
-    stderr says so: a run that began again at step 0 would write over what is there.
-
-    Raises:
-        DataError: the iterations that are there are all incomplete.
-    """
-    tracker = Path(checkpoint) / LATEST
-    named, wrong = _read_tracker(tracker)
-    if named is not None and not iteration_folder(checkpoint, named).is_dir():
-        wrong = f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not there"
-    if wrong is None:
-        return named
-    there = iterations(checkpoint)
-    complete = [iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))]
-    if complete:
-        _say_once(f"{wrong}: taking the newest complete iteration, {complete[-1]}")
-        return complete[-1]
-    if there or tracker.exists():
-        raise DataError(f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose another folder")
-    return None
-
-
-def _read_tracker(tracker: Path) -> tuple[int | None, str | None]:
-    """Return the iteration that a tracker file names, or what is wrong with it."""
-    try:
-        text = tracker.read_bytes()[:64].decode("ascii", errors="replace").strip()
-    except OSError as error:
-        return None, f"{tracker}: {error.strerror}"
-    if _NUMBER.fullmatch(text):
-        return int(text), None
-    return None, f"{tracker} should hold the number of an iteration, it holds {text[:40]!r}"
-
-
-def is_complete(folder: Path) -> bool:
-    """Return whether a folder of an iteration has all files that its writer leaves last, and each in its recorded size."""
-    wanted = [*_LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
-    if not all((folder / name).is_file() for name in wanted):
-        return False
-    try:
-        records = manifest.recorded(folder)
-    except DataError:
-        return False
-    return all(path.is_file() and path.stat().st_size == record["bytes"] for path, record in records.items())
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    """Say something on stderr, once a command, however often it is found."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def newest(checkpoint: str | Path) -> Path:
@@ -99,7 +34,7 @@ def newest(checkpoint: str | Path) -> Path:
     if iteration is None:
         raise DataError(f"{checkpoint} is not a Megatron checkpoint: {_what(Path(checkpoint))}")
     folder = iteration_folder(checkpoint, iteration)
-    for name in _LAST:
+    for name in LAST:
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a complete torch_dist checkpoint: {name} is missing")
     return folder
@@ -129,6 +64,14 @@ def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
         there = ", ".join(sorted(path.name for path in Path(checkpoint).glob("iter_*"))) or "none"
         raise DataError(f"{folder} does not exist; iterations there: {there}")
     return folder
+
+
+def foreign(folder: Path) -> list[str]:
+    """Return the names in a folder that no checkpoint has: what is written there would be mixed with something else."""
+    if not folder.is_dir():
+        return [folder.name] if folder.exists() else []
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if name not in (HF, LATEST) and not re.match(r"\.|(damaged_|replaced_)?iter_", name)]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -185,12 +128,6 @@ def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
     """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it."""
     yield partial_folder(checkpoint, iteration)
     publish(checkpoint, iteration)
-
-
-def iterations(checkpoint: str | Path) -> list[int]:
-    """Return the iterations that are there, in their order; those after the newest that the tracker names may be incomplete."""
-    names = [folder.name for folder in Path(checkpoint).glob("iter_*") if _NUMBER.fullmatch(folder.name[5:])]
-    return sorted(int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name)
 
 
 def set_latest(checkpoint: str | Path, iteration: int | None) -> None:

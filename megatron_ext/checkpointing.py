@@ -1,7 +1,6 @@
 """What a run needs to go on, saved by `checkpoint_writer` and restored here: weights, optimizer, schedule, progress, random states."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer import TransformerConfig
 
-from galen import random_states
-from galen.errors import DataError
+from galen import json_file, random_states
+from galen.errors import DataError, one_line
 from megatron_ext import checkpoint_folder, fp8_history, layout, optimization
 from megatron_ext.dist_checkpoint import load_sharded
 from megatron_ext.model import LanguageModel
@@ -89,10 +88,7 @@ def load(folder: Path, run: Run) -> Progress:
     Raises:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
-    try:
-        saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot go on from {folder}: {STATE}: {error}") from None
+    saved = _saved(folder)
     same_layout = saved["layout"] == layout.sizes()
     with torch.no_grad():
         state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
@@ -102,10 +98,43 @@ def load(folder: Path, run: Run) -> Progress:
         run.optimizer.load_state_dict(state["optimizer"])
         optimization.complete_groups(run.optimizer)
     run.scheduler.num_steps = 0  # loading adds to it
-    run.scheduler.load_state_dict(saved["scheduler"])
+    try:
+        run.scheduler.load_state_dict(saved["scheduler"])
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise DataError(f"cannot go on from {folder / STATE}: scheduler: {one_line(error)}") from None
     if same_layout:
         _restore_random(state["random"], folder)
     return Progress(**saved["progress"])
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """Return what the checkpoint writer put beside the weights.
+
+    Raises:
+        DataError: it is missing, damaged, or of another iteration.
+    """
+    saved = json_file.read_object(folder / STATE)
+    progress = saved.get("progress")
+    fields = {field.name: field.type for field in dataclasses.fields(Progress)}
+    if not isinstance(progress, dict):
+        progress = {}
+    sound = (
+        "iteration" in progress
+        and all(name in fields and _is_a(value, fields[name]) for name, value in progress.items())
+        and isinstance(saved.get("layout"), list)
+        and isinstance(saved.get("scheduler"), dict)
+    )
+    if not sound or folder != checkpoint_folder.iteration_folder(folder.parent, progress["iteration"]):
+        raise DataError(f"cannot go on from {folder}: {STATE} is not what the run wrote there; copy it again, or remove that folder")
+    return saved
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Say whether a value of JSON is of the type of a field of `Progress`."""
+    if kind is int:
+        return type(value) is int and value >= 0
+    numbers = value if kind == list[float] else [value]
+    return isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
 
 
 def gather_weights(model: Sequence[DistributedDataParallel]) -> None:

@@ -10,11 +10,10 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from galen import cli, recipe
+from galen import cli, json_file, recipe
 from galen.atomic import write_text
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from megatron_ext import checkpoint_folder
 from megatron_ext.recipe import Recipe
 from megatron_ext.stop_requests import EXIT_CODE, STOPPED
@@ -53,7 +52,7 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
         limit: starts in a row that may bring no newer checkpoint.
 
     Raises:
-        DataError: the checkpoint folder is damaged.
+        DataError: the checkpoint folder is damaged, or what an earlier decision noted.
     """
     if exit_code == 0:
         return Decision(False, "has ended as it should")
@@ -62,8 +61,8 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     if exit_code == EXIT_CODE and _was_told(output):
         return Decision(False, "was stopped by its trigger file: start it again when it should go on")
     state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
-    before: dict[str, Any] = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {"iteration": None, "in_vain": 0}
-    in_vain = before["in_vain"] + 1 if before["iteration"] == iteration else 0
+    before = _in_vain_before(state, iteration)
+    in_vain = 0 if before is None else before + 1
     write_text(state, json.dumps({"iteration": iteration, "in_vain": in_vain}) + "\n")
     ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
     stands = "has no checkpoint yet" if iteration is None else f"stands at step {iteration}"
@@ -72,10 +71,20 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""))
 
 
+def _in_vain_before(state: Path, iteration: int | None) -> int | None:
+    """Return how many starts in a row have ended at this iteration, None for none."""
+    if not state.is_file():
+        return 0 if iteration is None else None
+    before = json_file.read_object(state)
+    if not isinstance(before.get("in_vain"), int) or "iteration" not in before:
+        raise DataError(f"{state} is damaged: remove it, and the starts in vain are counted anew")
+    return before["in_vain"] if before["iteration"] == iteration else None
+
+
 def _was_told(output: Path) -> bool:
     """Say whether someone asked this run to stop, rather than a limit."""
     stopped = output / STOPPED
-    return stopped.is_file() and json.loads(stopped.read_text(encoding="utf-8"))["reason"] == "trigger file"
+    return stopped.is_file() and json_file.read_object(stopped).get("reason") == "trigger file"
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def read(folder: str | Path) -> RunState:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    content = path.read_bytes() if path.exists() else b""
     records = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
         try:
             records.append(_record(json.loads(line)))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):

@@ -39,24 +39,23 @@ class WordHasher:
         """Return the hashes of a text's words and where each stands; the text must be in Unicode's normal form C."""
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
-        for word, start in self._words_of(text):
-            for value in self._hash(word):  # a ligature or fraction may give several words
+        known = self._known
+        words = self._words_of(text) if is_hidden(text) else [(found[0], found.span()) for found in WORD.finditer(text)]
+        for word, span in words:
+            for value in known.get(word) or self._hash(word):  # a ligature or fraction may give several words
                 hashes.append(value)
-                spans.append((start, start + len(word)))
+                spans.append(span)
         return np.array(hashes, dtype=np.uint64), spans
 
-    def _words_of(self, text: str) -> Iterator[tuple[str, int]]:
-        """Yield the words as they are written, and where each begins."""
-        if not is_hidden(text):
-            for found in WORD.finditer(text):
-                yield found[0], found.start()
-            return
+    def _words_of(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yield the words of a text with hidden breaks as they are written, and where each stands."""
         for found in WHOLE_WORD.finditer(text):
             parts = parts_of(found[0])
             if len(parts) == 1 or self._words is None or self._is_known("".join(part for part, _ in parts)):
-                yield found[0], found.start()
+                yield found[0], found.span()
             else:
-                yield from ((part, found.start() + place) for part, place in parts)
+                start = found.start()
+                yield from ((part, (start + place, start + place + len(part))) for part, place in parts)
 
     def _is_known(self, word: str) -> bool:
         assert self._words is not None

@@ -94,7 +94,7 @@ class Decontamination(PreparedFilter):
         documents = set()
         with atomic_file(folder / "publish/contamination.jsonl") as path, path.open("w", encoding="utf-8") as file:
             for task in range(tasks):
-                for line in (folder / f"matches/{task:05d}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True):
+                for line in _lines(folder / f"matches/{task:05d}.jsonl"):
                     file.write(line)
                     match = json.loads(line)
                     documents.add(match["document"])
@@ -112,6 +112,12 @@ class Decontamination(PreparedFilter):
             by_file[name]["items"] += 1
             by_file[name]["found"] += (name, item) in items
         return {"documents": len(documents), "action": self.action, "files": by_file}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file; a separator such as U+2028 inside a text, at which `str.splitlines` parts it, ends none."""
+    with path.open(encoding="utf-8") as file:
+        yield from file
 
 
 def _without(text: str, spans: Sequence[tuple[int, int]], covered: np.ndarray[Any, Any]) -> str:

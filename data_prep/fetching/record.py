@@ -21,7 +21,7 @@ class Record:
         self.entries: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             text = self.path.read_text(encoding="utf-8")
-            for line in text.splitlines():
+            for line in text.split("\n"):  # splitlines() also parts at U+2028
                 try:
                     entry = json.loads(line)
                 except ValueError:

@@ -4,8 +4,9 @@ Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and o
 can be one and
 
 - stands as one: in an address of the web, with a port or a network's length, or near a word such as host, server or IP; or
-- is no number of an enzyme by its size, and no word such as section, table or version stands nearer before it. Where all of its parts are
-  small, as in numbers of versions, only a word such as "of" or "from" may stand before it, no name.
+- is no number of an enzyme or a protein's fold by its size, no name with a version ("Firefox 78.0.1.2"), and no word such as section,
+  table or version stands nearer before it. Where all of its parts are small, as in numbers of versions, only a word such as "of" or "from"
+  may stand before it, no name.
 """
 
 import ipaddress
@@ -15,7 +16,7 @@ _V4 = re.compile(r"(?<![\w.,/-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)|(?<=//)\d{
 _FOUR_PARTS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")
 _V6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]*[0-9a-fA-F](?![\w:])")
 _ADDRESS_WORDS = (
-    r"ip|ips|ipv4|ipv6|tcp|udp|host\w*|(?:\w*-)?server\w*|web\s?server\w*|address(?:es)?|addr|dns|ping\w*|gateway\w*|router\w*|proxy|"
+    r"ip|ips|ipv4|ipv6|tcp|udp|host\w*|(?:\w*-)?server\w*|web\s?server\w*|address(?:es)?|addr|dns|ping\w*|traceroute\w*|gateway\w*|router\w*|proxy|"
     r"subnet\w*|network\w*|firewall\w*|nameserver\w*|ssh|ftp|sftp|telnet|login\w*|logged|connect\w*|client\w*|url|https?|adresse\w*|serveur\w*|"
     r"servidor\w*|direcci[oó]n|endereço|indirizzo|адрес\w*|сервер\w*|хост\w*|localhost|port|accessed|request\w*|workstation\w*|vpn|lan"
 )
@@ -27,11 +28,17 @@ _NUMBER_WORDS = (
     r"update\w*|software|firmware|package\w*|program\w*|toolbox|tool|driver\w*|"
     r"lineage\w*|clade\w*|variant\w*|sublineage\w*|genotype\w*|subtype\w*|strain\w*|oid\w*|icd\S*|code\w*|class\w*|tcdb|tc|nr|no\.?|number\w*|"
     r"abschnitt\w*|kapitel\w*|abbildung\w*|abb\.?|tabelle\w*|ziffer\w*|nummer\w*|version\S*|chapitre\w*|tableau\w*|sección|seccion|capítulo|capitulo|"
-    r"tabla|figura|versi[oó]n|seção|versão|tabela|раздел\w*|таблиц\w*|верси\w*|глав\w*|пункт\w*|phosphatase|kinase|\w+ase|§|¶"
+    r"tabla|figura|versi[oó]n|seção|versão|tabela|раздел\w*|таблиц\w*|верси\w*|глав\w*|пункт\w*|cath\w*|fold\w*|\w*domain\w*|superfamil\w*|§|¶|"
+    r"(?!(?:\w*(?:base|phase|phrase|crease)|(?:\w+-)?case|disease|lease|please|purchase|erase|cease)s?\b)\w{3,}ases?"
 )
+_NAME = re.compile(r"(?:^|[\s(\[/])[\w.+-]*[A-ZА-ЯЁ][\w.+-]*[ \u00a0/]$")
+_WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
+_MOST_BETWEEN = 2
+"""Words between "host" or "server" and the address that it speaks of; "network analysis with Cytoscape 3.8.2.1" speaks of none."""
+
 _WORD = re.compile(rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])", re.IGNORECASE)
 _FUNCTION_WORD = re.compile(
-    r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
+    r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|as|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
     re.IGNORECASE,
 )
 _BEFORE, _BEHIND = 60, 30
@@ -72,10 +79,14 @@ def _is_address(found: re.Match[str]) -> bool:
     words = list(_WORD.finditer(before))
     nearest = words[-1] if words else None
     if nearest is not None and nearest["address"]:
-        return True
+        if len(_WORDS_BETWEEN.findall(before[nearest.end() :])) <= _MOST_BETWEEN:
+            return True
+        nearest = None
     parts = [int(part) for part in found[0].split(".")]
     is_enzyme = parts[0] <= 7 and parts[1] <= _SMALL and parts[2] < 100
-    if is_enzyme or nearest is not None:
+    is_fold = parts[0] <= 6 and all(part % 5 == 0 for part in parts[1:3])  # of CATH: "2.60.40.10"
+    is_version = 0 in parts and _NAME.search(before) is not None
+    if is_enzyme or is_fold or is_version or nearest is not None:
         return False
     if max(parts) >= _SMALL:
         return True

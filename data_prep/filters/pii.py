@@ -4,6 +4,8 @@ This is no de-identification: names, record numbers, dates, postal addresses, na
 code stay. Clinical notes need a tool made for that.
 """
 
+import re
+
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter
@@ -12,6 +14,9 @@ from data_prep.filters.ip_addresses import without_ip_addresses
 from data_prep.filters.phone_numbers import without_phones
 
 EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
+
+_NETWORK = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]|\])$")
+"""How an e-mail address ends: a top-level domain begins with a letter; "hits@10.5" and "m/z 1@2.3" are none."""
 
 
 class PiiFormatter(BaseFilter):
@@ -23,6 +28,7 @@ class PiiFormatter(BaseFilter):
         super().__init__()
         self.emails, self.ips, self.phones = emails, ips, phones
         self.formatter = PIIFormatter(remove_emails=True, remove_ips=False, email_replacement=EMAIL)
+        self.formatter.emails_replacer.validator = _ends_as_address
 
     def filter(self, doc: Document) -> bool:
         """Change one document."""
@@ -37,3 +43,7 @@ class PiiFormatter(BaseFilter):
             doc.text = text
             self.stat_update("changed_documents")
         return True
+
+
+def _ends_as_address(found: str) -> bool:
+    return _NETWORK.search(found) is not None

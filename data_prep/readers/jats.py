@@ -214,7 +214,7 @@ def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
         tag = tag_of(element)
         if tag == "article" and _is_jats(element):
             articles.append(element)
-        elif tag != "article" and next(iter(element.iter("article")), None) is not None:
+        elif next(iter(element.iterdescendants("article")), None) is not None:
             waiting.extend(child for child in reversed(element) if tag_of(child))
         elif element is root or not _is_about_envelope(element):
             others.append(element)

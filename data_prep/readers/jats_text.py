@@ -25,6 +25,9 @@ _BLOCKS = {"p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-f
            "statement", "array", "table", "app", "glossary", "notes", "question", "answer", "question-wrap"}  # fmt: skip
 _LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "private-char", "ref-list",
              "sec-meta", "kwd-group", "processing-meta", "index-term"}  # fmt: skip
+_CELLS = {"td", "th", "entry"}
+"""Those of XHTML and of the OASIS exchange model, whose rows are `row`."""
+
 _PRINTED_NOTES = {"fn", "table-fn", "author-notes"}
 _PLACE = re.compile("\ue001(\\d+)\ue002")
 
@@ -189,8 +192,8 @@ class JatsText:
         self._add("\n".join(lines))
 
     def _rows(self, table: Element) -> str:
-        rows = [[self._paragraph_text(cell) for cell in row if tag_of(cell) in ("td", "th")] for row in table.iter("tr")]
-        return table_rows(rows, sum(1 for _ in table.iterfind("thead/tr")) or 1)
+        rows = [[self._paragraph_text(cell) for cell in row if tag_of(cell) in _CELLS] for row in table.iter("tr", "row")]
+        return table_rows(rows, sum(1 for head in table.iter("thead") for _ in head) or 1)
 
     # paragraphs
 
@@ -267,6 +270,8 @@ class JatsText:
         """Return TeX where there is some, else MathML as plain characters, else the text; with the formula's number."""
         label = self.text_of(element.find("label"))
         formula = " ".join(filter(None, map(tex_formula, element.iter("tex-math"))))
+        if tag_of(element) == "tex-math":
+            return formula  # its text without a formula is the document around one
         if not formula:
             formula = self._mathml(element)
         return " ".join(filter(None, (formula or self._text_without_label(element) or _alternative(element), label)))

@@ -45,9 +45,6 @@ _LETTER = "[^\\W\\d_]"
 _SIGN_AT_LETTER = re.compile(
     f"{_LETTER}[{_SIGNS}±§]|(?<![mM])(?<={_LETTER})[²³]|[{_SIGNS}³²]{_LETTER}|{_LETTER}[¢-©«¬®-±»-¿×÷ƒ†‡‰ˆ˜]{_LETTER}"
 )
-_LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
-_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
-_SYMBOL_IN_WORD = re.compile("[^\\W\\d_][¢-©«-´¶-¹»-¿×÷ƒ†‡‰ˆ˜]+[^\\W\\d_]")
 _LETTERS = "[^\\W\\d_a-zA-Z]"
 _FOREIGN_RUN = re.compile(f"{_LETTERS}{{4,}}")
 _OTHER_SCRIPT = "[\u0370-\u07ff\u0e00-\u0e7f]"

@@ -4,7 +4,8 @@
   `10^6.5`, `m^2`. So does an exponent in letters behind a number: `10^n`, `2^-ΔΔCt`.
 - White space before it is no hindrance where the power is certain: behind 10 ("5 x 10 <sup>6</sup>"), before a minus sign, behind a
   unit. A mass number stays with its element: "202 <sup>1</sup>H".
-- A list or range behind a word, and a number behind a decimal sign ("in 2010.<sup>12</sup>"), is a citation: ` [12,13]`.
+- A list or range behind a word, a number behind a word of small letters, and one behind the end of a sentence or a decimal sign
+  ("as shown.<sup>12</sup>", "in 2010.<sup>12</sup>") is a citation: ` [12,13]`.
 - All else is its text: "CD4+", "Ca2+", "18F", "5th".
 """
 
@@ -16,17 +17,30 @@ from data_prep.readers.xml_tree import Element, inline_text, text_after
 JOINED = "\ue003"
 """Stands before a caret that takes away the white space before it; private use, `markup.clean` resolves it."""
 
-_SIGN = "[-‐‑−–+±]"
+_MINUS = "-\u00ad‐‑‒–—―−─－"  # whatever is used as one, also a soft hyphen and a line for boxes
+_SIGN = f"[{_MINUS}+±~∼≈<>≤≥]"
 _ONE = rf"{_SIGN}?\s?\d+(?:[.,·/]\d+)*"
-_NUMBER = re.compile(rf"{_ONE}(?:\s*(?:[-‐‑−–—~,;]|to|or)\s*{_ONE})*")
-_SEVERAL = re.compile(r"\d\s*(?:[-‐‑−–—~,;]|to|or)\s*\d")
-_SYMBOLS = re.compile(rf"\(?[-‐‑−–]\s?\(?[^\W\d_][\w.·]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
-_NEGATIVE = re.compile("[-‐‑−–]")
+_BETWEEN = rf"(?:[{_MINUS}~±,;]|to|or)"
+_NUMBER = re.compile(rf"{_ONE}(?:\s*{_BETWEEN}\s*{_ONE})*")
+_BRACKETED = re.compile(rf"\({_ONE}\)")
+_SEVERAL = re.compile(rf"\d\s*{_BETWEEN}\s*\d")
+_SYMBOLS = re.compile(rf"\(?[{_MINUS}]\s?\(?(?:[^\W\d_]|∆)[\w.·∆]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
+_NEGATIVE = re.compile(f"[{_MINUS}]")
 _PLAIN_NUMBER = re.compile(r"(?:^|[^\w.,]|(?<=\d)[xX])\d+(?:[.,·]\d+)?$")
 _TEN = re.compile(r"(?:^|[^\d.,·])10$")
+_E = re.compile(r"(?:^|[^\w])(?:e|exp)$")
 _WORD = re.compile(r"[^\W\d_]{4,}$")
+# A word as in prose: no unit or quantity, no letter's name ("delta<sup>9</sup>"), no symbol of a gene or residue ("APOE<sup>4</sup>")
+_PROSE = re.compile(
+    r"(?:^|[\s(\[\"“‘'-])(?!(?i:\w*met(?:er|re)|inch|foot|feet|yard|mile|second|minute|hour|degree|pixel|voxel|height|length|width|depth|"
+    r"weight|mass|time|distance|radius|diameter|velocity|speed|alpha|beta|gamma|delta|epsilon|theta|kappa|lambda|omega|sigma|"
+    r"\w+ium|carbon|iodine|fluorine|oxygen|nitrogen|hydrogen)s?$)"
+    r"[^\W\d_][a-zß-öø-ÿ]{3,}[\"”’)\]]?$"
+)
+_SENTENCE_ENDS = re.compile(r"(?:[^\W\d_]{3}|\bal|[)\]”’\"%])[.,;:!?][\"”’)\]]?$")
+_GOES_ON = re.compile(r"[-‐‑–−\w(\[]")
 _DECIMAL = re.compile(r"\d[.,]$")
-_UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ)$")
+_UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ|(?<=/)s)$")
 _ELEMENTS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag "
     "Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
@@ -49,13 +63,16 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
     trailing = " " if raised[-1:].isspace() else ""
     touches = base == before
     if _NUMBER.fullmatch(inner):
-        if touches and _is_citation(inner, base):
+        if touches and _is_citation(inner, base, element):
             return f" [{inner}]{trailing}"
         is_power = _carries(base) if touches else _is_power(inner, base, element)
-    elif _SYMBOLS.fullmatch(inner) and _PLAIN_NUMBER.search(base):
-        is_power = touches or _TEN.search(base) is not None or _NEGATIVE.match(inner) is not None
+    elif _SYMBOLS.fullmatch(inner):
+        is_power = _carries_symbols(inner, base, touches)
+    elif _NEGATIVE.fullmatch(inner):
+        behind = "" if element is None else text_after(element)
+        is_power = _TEN.search(base) is not None and behind[:1].isdecimal()  # "10<sup>-</sup>8"
     else:
-        is_power = False
+        is_power = touches and _BRACKETED.fullmatch(inner) is not None and _TEN.search(base) is not None
     return f"{JOINED}^{inner}{trailing}" if is_power else raised
 
 
@@ -64,10 +81,21 @@ def _carries(base: str) -> bool:
     return base[-1].isalnum() or base[-1] in ")]}"
 
 
-def _is_citation(inner: str, base: str) -> bool:
-    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any number behind "5." or "5,"."""
-    if _DECIMAL.search(base):
+def _carries_symbols(inner: str, base: str, touches: bool) -> bool:
+    """Say whether an exponent in letters stands behind a number, or behind e."""
+    is_negative = _NEGATIVE.match(inner) is not None
+    if _PLAIN_NUMBER.search(base):
+        return touches or is_negative or _TEN.search(base) is not None
+    return touches and is_negative and _E.search(base) is not None
+
+
+def _is_citation(inner: str, base: str, element: Element | None) -> bool:
+    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any number behind prose."""
+    behind = "" if element is None else text_after(element)
+    if _DECIMAL.search(base) or (_SENTENCE_ENDS.search(base) and not _ISOTOPE.match(behind)):
         return not _NEGATIVE.match(inner)
+    if inner.isdecimal() and element is not None and _PROSE.search(base) and not _GOES_ON.match(behind):
+        return True
     return _SEVERAL.search(inner) is not None and (_WORD.search(base) is not None or base[-1] in ")]}")
 
 
@@ -92,10 +120,15 @@ def raised_text(element: Element, one: Callable[[Element, str], str], is_raised:
         before: the text before it.
     """
     previous = element.getprevious()
-    if previous is not None and not previous.tail and is_raised(previous):
+    if previous is not None and is_raised(previous) and _goes_on(previous):
         return ""  # read with the one before
     text = inline_text(element, one)
-    while not element.tail and (following := element.getnext()) is not None and is_raised(following):
+    while _goes_on(element) and (following := element.getnext()) is not None and is_raised(following):
         element = following
         text += inline_text(element, one)
     return superscript(text, before, element)
+
+
+def _goes_on(element: Element) -> bool:
+    """Say whether the next superscript is one with this: it touches it, or this is a minus sign alone."""
+    return not element.tail or (not element.tail.strip() and _NEGATIVE.fullmatch((element.text or "").strip()) is not None)

@@ -26,7 +26,8 @@ class S2orcReader(JsonReader):
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
         known = _metadata(record)
-        content = record.get("content") or record.get("body")
+        given = [value for name in ("content", "body") if (value := record.get(name))]
+        content = next((value for value in given if _object(value).get("text")), given[0] if given else None)
         if isinstance(content, dict):
             if not content.get("text"):
                 return None
@@ -35,8 +36,9 @@ class S2orcReader(JsonReader):
             blocks = text.blocks()
             known["full_text"] = bool(blocks)
         else:
-            inner = (_object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse"))
-            parsed = record if "body_text" in record else next(filter(None, inner), {})
+            inner = [_object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse")]
+            stated = [parsed for parsed in (record, *inner) if "body_text" in parsed]
+            parsed = next((parsed for parsed in stated if parsed["body_text"]), stated[0] if stated else {})
             if "body_text" not in parsed:
                 if content is None and not _FULL_TEXT.isdisjoint(record):
                     return None  # the key is there, without a text
@@ -93,7 +95,7 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
         if (number, name) != section:
             section = (number, name)
             depth = len(str(number).rstrip(".").split(".")) if number else 1
-            blocks.append(heading(depth, f"{number} {name}".strip() if name else ""))
+            blocks.append(heading(depth, name))
         blocks.append(_with_spans(part, works, floats, forms))
         for span in _objects(part.get("ref_spans")):
             if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:

@@ -86,7 +86,7 @@ class AnnotatedText:
     def _header(self, span: Span) -> str:
         number, name = str(span.attributes.get("n") or "").strip().rstrip("."), self._at(span)
         depth = len(number.split(".")) if number else 1 if _MAIN.fullmatch(name.strip(" .:")) else 2
-        return heading(depth, name if not number or name.startswith(number) else f"{number} {name}")
+        return heading(depth, name)
 
 
 def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0) -> str:

@@ -182,7 +182,7 @@ def _is_raised(element: Element) -> bool:
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side on which it would touch a word of a script that has spaces."""
     first, last = inner[:1], inner[-1:]
-    if before[-1:].strip() and first.strip() and not (_WIDE.match(before[-1]) or _WIDE.match(first)):
+    if before[-1:].strip() and before[-1] not in "([{" and first.strip() and not (_WIDE.match(before[-1]) or _WIDE.match(first)):
         inner = f" {inner}"
     if behind[:1].isalnum() and last.strip() and not (_WIDE.match(last) or _WIDE.match(behind)):
         inner += " "

@@ -32,6 +32,7 @@ _CLOSED_PREFIXES = frozenset(
     ]
 )  # fmt: skip
 _PARTICIPLE = re.compile(r"\w{3,}(?:ed|ing)")
+_BRITISH = re.compile(r"is(e[drs]?|ing|ations?)$")
 _LAST_LETTERS = re.compile(r"[^\W\d_]*$")
 _WORD = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
 
@@ -74,7 +75,7 @@ class WordBreaks:
         if together or apart:
             return together >= apart
         known = word_list(self._language or "")
-        if left + right in known:
+        if left + right in known or _BRITISH.sub(r"iz\1", left + right) in known:
             return True
         if self._language in _CLOSED_COMPOUNDS or left in _CLOSED_PREFIXES:
             return True

@@ -209,7 +209,9 @@ def _hub(source: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError:
-        raise UsageError(f"{source}: reading from the hub needs the package datasets: pip install datasets") from None
+        raise UsageError(f"{source}: reading from the hub needs the package datasets: pip install 'datasets>=4'") from None
+    if int(datasets.__version__.split(".")[0]) < 4:  # it runs Python files of a data set's repository, or asks whether to
+        raise UsageError(f"{source}: datasets {datasets.__version__} may run code of the hub: pip install 'datasets>=4'")
     name, *configuration, split = parts
     try:
         table = datasets.load_dataset(name, *configuration, split=split)

@@ -1,46 +1,73 @@
 """Runs a converter and kills it with SIGKILL as it touches its files for the Nth time, for many N; starts it again; compares.
 
-Usage: SCRIPT (hf_to_megatron or megatron_to_hf) INPUT FOLDER POINTS. Prints a JSON object. Each run is a forked process: killed for
-good, yet without the seconds that an interpreter needs to start. The point is counted, not timed: a slow machine changes nothing.
+Each line of standard input is a JSON list, script, folder, number of kills and the options without the output; the answer is a
+JSON object. FOLDER/given, where it is there, is what a conversion in place begins with. Each run is a forked process: killed for
+good, yet without the seconds that an interpreter needs to start. The point is counted, not timed: a slow machine changes nothing,
+and every kill is inside the work.
 """
 
 import hashlib
 import importlib
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import sys
 from pathlib import Path
 
-from checkpoints_convert import units
-
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.copyfile")
+LOADED_BEFORE = ("exporting", "importing", "legacy", "nemo_config", "nemo_context", "nemo_export")
 
 
-def convert(script: str, given: Path, output: Path, kill_at: int | None, count_into: Path | None = None) -> int:
+class Touches:
+    """Counts what a process does to files, pieces that it writes included, and kills it at a number."""
+
+    def __init__(self, folders: list[str], kill_at: int | None) -> None:
+        self.folders = tuple(folders)
+        self.kill_at = kill_at
+        self.count = 0
+        self._pwrite = os.pwrite
+        os.pwrite = self.write
+        sys.addaudithook(self.watch)
+
+    def watch(self, event: str, arguments: tuple) -> None:
+        if event in EVENTS and str(arguments[0]).startswith(self.folders):
+            self.touch()
+
+    def write(self, *arguments: object) -> int:
+        written = self._pwrite(*arguments)
+        self.touch()
+        return written
+
+    def touch(self) -> None:
+        self.count += 1
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def convert(script: str, options: list[str], output: Path, kill_at: int | None, count_into: Path | None = None) -> int:
     """Convert in a forked process, killed as it touches a file for the `kill_at`-th time; return how it ended (-9 for killed)."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    touched = 0
-
-    def watch(event: str, arguments: tuple) -> None:
-        nonlocal touched
-        if event in EVENTS and str(arguments[0]).startswith((str(output.parent), str(given))):
-            touched += 1
-            if touched == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     log = os.open(output.parent / f"{script}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.addaudithook(watch)
-    options = ["--hf", str(given)] if script == "hf_to_megatron" else ["--megatron", str(given), "--max-shard-bytes", "60000"]
-    importlib.import_module(f"checkpoints_convert.{script}").main([*options, "--output", str(output)])
-    if count_into:
-        count_into.write_text(str(touched))
-    os._exit(0)
+    touches = Touches([str(output.parent), *(option for option in options if option.startswith("/"))], kill_at)
+    code = 1
+    try:
+        name = "--megatron" if script == "adopt" else "--output"
+        importlib.import_module(f"checkpoints_convert.{script}").main([*options, name, str(output)])
+        code = 0
+    finally:
+        if count_into:
+            count_into.write_text(str(touches.count))
+        sys.stdout.flush()
+        if code:
+            sys.excepthook(*sys.exc_info())
+        os._exit(code)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -55,27 +82,53 @@ def content(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def main() -> None:
-    script, given, folder, points = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    importlib.import_module("checkpoints_convert.importing")  # in the parent, so that no child needs seconds for it
-    importlib.import_module("checkpoints_convert.exporting")
-    units.CHUNK_BYTES = 8000  # several pieces a tensor: killed in the middle of a file, too
-    assert convert(script, given, folder / "never-killed", None, folder / "touched") == 0
+def begin(folder: Path, output: Path) -> None:
+    """Put what a conversion in place begins with at the output's place."""
+    if (folder / "given").is_dir():
+        shutil.copytree(folder / "given", output)
+
+
+def points(touched: int, count: int, seed: str) -> list[int]:
+    """Return a random number in each of `count` equal parts of 1 … `touched`; the first and the last are among them."""
+    seeded = random.Random(seed)
+    edges = [touched * part // count for part in range(count + 1)]
+    chosen = [seeded.randint(low + 1, high) for low, high in itertools.pairwise(edges) if high > low]
+    return sorted({1, *chosen[1:-1], touched})
+
+
+def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[str, object]:
+    """Convert undisturbed, then killed at `count` points and started again; return what was seen."""
+    begin(folder, folder / "never-killed")
+    log = folder / f"{script}.log"
+    assert convert(script, options, folder / "never-killed", None, folder / "touched") == 0, log.read_text()
     touched = int((folder / "touched").read_text())
     expected = content(folder / "never-killed")
+    there = {path.name for path in folder.iterdir()} | {"output"}
+    chosen = points(touched, count, script)
     killed = went_on = 0
     wrong = []
-    for point in sorted({1 + number * (touched - 1) // (points - 1) for number in range(points)}):
+    for point in chosen:
         output = folder / "output"
-        killed += convert(script, given, output, point) == -signal.SIGKILL
-        log = folder / f"{script}.log"
+        begin(folder, output)
+        killed += convert(script, options, output, point) == -signal.SIGKILL
         log.write_text("")
-        again = convert(script, given, output, None)
+        again = convert(script, options, output, None)
         went_on += "going on after" in log.read_text()
-        if again or content(output) != expected or [path.name for path in folder.iterdir() if path.name.endswith(".partial")]:
-            wrong.append({"point": point, "code": again, "log": log.read_text()[-2000:]})
+        left = sorted({path.name for path in folder.iterdir()} - there)
+        if again or content(output) != expected or left:
+            wrong.append({"point": point, "code": again, "left": left, "log": log.read_text()[-2000:]})
         shutil.rmtree(output)
-    print(json.dumps({"touched": touched, "killed": killed, "went_on": went_on, "wrong": wrong}))
+    return {"touched": touched, "points": len(chosen), "killed": killed, "went_on": went_on, "wrong": wrong}
+
+
+def main() -> None:
+    for module in LOADED_BEFORE:  # in the parent, so that no child needs seconds for it
+        importlib.import_module(f"checkpoints_convert.{module}")
+    importlib.import_module("checkpoints_convert.output_file")._BLOCK = 4096  # many pieces a file: killed in its middle, too
+    importlib.import_module("checkpoints_convert.units").CHUNK_BYTES = 8000
+    for line in sys.stdin:
+        script, folder, count, options = json.loads(line)
+        print(json.dumps(attack(script, Path(folder), count, options)), flush=True)
 
 
 if __name__ == "__main__":

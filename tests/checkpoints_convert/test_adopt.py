@@ -1,5 +1,6 @@
 """A checkpoint in Megatron-LM's own form (no architecture.json, no hf/) holds what ours holds, and becomes one of ours."""
 
+import json
 import shutil
 
 import pytest
@@ -65,3 +66,31 @@ def test_imports_carry_megatron_lms_arguments(ours):
     assert (arguments["num_layers"], arguments["num_query_groups"], arguments["rotary_base"]) == (4, 2, 500000)
     assert arguments["untie_embeddings_and_output_weights"]
     assert arguments["padded_vocab_size"] == 384
+
+
+def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(foreign, model, tmp_path):
+    for _ in range(2):  # again, and with the files of the first time
+        adopt.main(["--megatron", str(foreign), "--hf", str(model)])
+        (foreign / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
+        model = foreign / "hf"
+    assert (model / "config.json").is_file()
+    weights = max((foreign / "iter_0000030").glob("*.distcp"), key=lambda path: path.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{weights.name} was altered"):
+        megatron_to_hf.main(["--megatron", str(foreign), "--output", str(tmp_path / "back")])
+
+
+def test_one_of_ours_stays_the_model_that_it_is(ours, model, tmp_path):
+    """The tensors do not tell the rotary base; its manifest would call an architecture.json written anew altered."""
+    shutil.copytree(ours, tmp_path / "ours")
+    shutil.rmtree(tmp_path / "ours" / "hf")
+    adopt.main(["--megatron", str(tmp_path / "ours"), "--hf", str(model)])  # a lost hf/ comes back
+    megatron_to_hf.main(["--megatron", str(tmp_path / "ours"), "--output", str(tmp_path / "back")])
+    shutil.copytree(model, tmp_path / "other")
+    config = json.loads((model / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 777.0
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"is one of Galen's and another model than .*rotary_base"):
+        adopt.main(["--megatron", str(tmp_path / "ours"), "--hf", str(tmp_path / "other")])

@@ -1,10 +1,8 @@
 """Any file of a folder cut off, altered or of the wrong types: each command works, or says so in one line.
 
-GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file.
+tests/damage.py says how many damages each command sees of each file.
 """
 
-import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -22,45 +20,9 @@ from checkpoints_convert import (
     nemo_to_megatron,
     verify,
 )
-from galen import cli
 from tests.checkpoints_convert.test_legacy import write_ranks
 from tests.conftest import import_model
-
-MUTATIONS = int(os.environ.get("GALEN_MUTATIONS", "3"))
-VALUES = [None, True, -1, 0, 3, 1.5, 1e300, 10**30, float("nan"), "", "x", "²", "\ud800", "../x", [], [[]], {}, {"a": {}}, [1, "x"]]
-
-
-def alter_json(content, seeded):
-    """Replace or remove one value, at any depth."""
-    place = tree = json.loads(content)
-    while isinstance(place, dict | list) and place:
-        key = seeded.choice(list(place) if isinstance(place, dict) else range(len(place)))
-        if not isinstance(place[key], dict | list) or not place[key] or seeded.random() < 0.4:
-            if seeded.random() < 0.2:
-                del place[key]
-            else:
-                place[key] = seeded.choice(VALUES)
-            break
-        place = place[key]
-    return json.dumps(tree).encode()
-
-
-def mutate(path, seeded):
-    content = path.read_bytes()
-    kind = seeded.choice(["cut", "flip", "other", "json", "json"] if path.suffix == ".json" else ["cut", "flip", "flip", "other"])
-    if kind == "cut":
-        content = content[: seeded.randrange(len(content))]
-    elif kind == "flip":
-        altered = bytearray(content)
-        for _ in range(seeded.randint(1, 4)):
-            altered[seeded.randrange(min(len(altered), 4000))] = seeded.randrange(256)
-        content = bytes(altered)
-    elif kind == "other":
-        content = seeded.choice([b"", b"null", b"[]", b"{}", b"\xff\xfe\x00", b"[" * 100_000, "²".encode(), b"9" * 5000])
-    else:
-        content = alter_json(content, seeded)
-    path.write_bytes(content)
-    return kind
+from tests.damage import MUTATIONS, check_one_line, ended, mutate
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +68,10 @@ def test_one_line_or_success(tmp_path, folders, name, capsys):
         for number in range(MUTATIONS):
             seed = f"{name} {file} {number}"
             kind = mutate(tmp_path / source / file, random.Random(seed))
-            with pytest.raises(SystemExit) as ended:
-                cli.run(lambda: main([str(argument) for argument in arguments]))
-            told = capsys.readouterr()
-            assert ended.value.code in (0, 1), (seed, kind, told.err)
-            if ended.value.code and "NOT the same model" not in told.out and not name.startswith("describe"):
-                assert told.err.count("error: ") == 1, (seed, kind, told.err)
-                assert "\n" not in told.err[told.err.index("error: ") :].strip(), (seed, kind, told.err)
+            code, out, err = ended(main, arguments, capsys)
+            assert code in (0, 1), (seed, kind, err)
+            if "NOT the same model" not in out and not name.startswith("describe"):
+                check_one_line(code, err, (seed, kind))
             for path in (tmp_path / "output", tmp_path / ".output.partial"):
                 shutil.rmtree(path, ignore_errors=True)
             if name == "adopt":

@@ -1,38 +1,79 @@
-"""A converter killed with SIGKILL at any point, started again with the same command, gives the same bytes."""
+"""A converter killed with SIGKILL at any point, started again with the same command, gives the same bytes.
+
+GALEN_KILLS, 2 where it is not set, is how often each converter is killed; the two that are used most, at least 16 times.
+"""
 
 import json
+import os
+import shutil
 import subprocess
 import time
 
 import psutil
 import pytest
 
-from checkpoints_convert import hf_to_megatron
-from tests.conftest import ROOT, command, run
+from checkpoints_convert import hf_to_megatron, megatron_to_nemo
+from tests.checkpoints_convert.test_legacy import write_ranks
+from tests.conftest import ROOT, command
 
-POINTS = 16
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model("qwen2")
+KILLS = int(os.environ.get("GALEN_KILLS", "2"))
+POINTS = {"hf_to_megatron": max(16, KILLS), "megatron_to_hf": max(16, KILLS)}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed") / "megatron"
-    hf_to_megatron.main(["--hf", str(model), "--output", str(folder)])
-    return folder
+def inputs(make_model, tmp_path_factory):
+    """A folder with a model in each form that a converter reads."""
+    base = tmp_path_factory.mktemp("killed")
+    shutil.copytree(make_model("qwen2"), base / "hf")
+    hf_to_megatron.main(["--hf", str(base / "hf"), "--output", str(base / "megatron")])
+    megatron_to_nemo.main(["--megatron", str(base / "megatron"), "--output", str(base / "nemo")])
+    shutil.copytree(base / "megatron" / "iter_0000000", base / "foreign" / "iter_0000000")
+    for name in ("architecture.json", "manifest.json", "run_config.yaml"):
+        (base / "foreign" / "iter_0000000" / name).unlink()
+    (base / "foreign" / "latest_checkpointed_iteration.txt").write_text("0")
+    write_ranks(make_model("llama-2"), base / "legacy", 2, 1)
+    return base
 
 
-@pytest.mark.parametrize("script", ["hf_to_megatron", "megatron_to_hf"])
-def test_killed_at_many_points(tmp_path, model, checkpoint, script):
-    given = model if script == "hf_to_megatron" else checkpoint
-    seen = json.loads(run("-m", "tests.checkpoints_convert.killed_at", script, given, tmp_path, POINTS).stdout)
+@pytest.fixture(scope="module")
+def killer():
+    """The process that converts and kills."""
+    with subprocess.Popen(
+        command("-m", "tests.checkpoints_convert.killed_at"),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    {
+        "hf_to_megatron": ["--hf", "hf"],
+        "megatron_to_hf": ["--megatron", "megatron", "--max-shard-bytes", "60000"],
+        "megatron_to_nemo": ["--megatron", "megatron"],
+        "nemo_to_megatron": ["--nemo", "nemo"],
+        "legacy_to_megatron": ["--legacy", "legacy", "--tokenizer", "hf"],
+        "adopt": ["--hf", "hf"],
+    }.items(),
+)
+def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
+    if script == "adopt":
+        shutil.copytree(inputs / "foreign", tmp_path / "given")
+    options = [str(inputs / option) if (inputs / option).is_dir() else option for option in given]
+    killer.stdin.write(json.dumps([script, str(tmp_path), POINTS.get(script, KILLS), options]) + "\n")
+    killer.stdin.flush()
+    seen = json.loads(killer.stdout.readline())
+    print(seen)
     assert seen["wrong"] == []
-    assert seen["touched"] > 2 * POINTS
-    assert seen["killed"] >= POINTS - 2  # two threads: the last points may come a little earlier in one run than in another
-    assert seen["went_on"] > POINTS / 3
+    assert seen["touched"] > (20 if script == "adopt" else 100)
+    # two threads: the last points may come a little earlier in one run than in another
+    assert seen["killed"] >= seen["points"] - 2
+    assert script == "adopt" or seen["went_on"] >= seen["points"] // 3
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):

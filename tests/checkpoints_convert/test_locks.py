@@ -100,3 +100,24 @@ def test_a_partial_folder_that_is_a_link_is_not_followed(tmp_path, checkpoint):
         assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
         shutil.rmtree(tmp_path / "out")
         (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
+
+
+def test_an_import_does_not_mix_with_what_is_there(tmp_path, model, checkpoint):
+    """Above all not with its own input, whose files it would replace."""
+    nemo = tmp_path / "nemo"
+    megatron_to_nemo.main(["--megatron", str(checkpoint), "--output", str(nemo)])
+    shutil.copytree(model, tmp_path / "base" / "hf", symlinks=True)
+    (tmp_path / "base" / "notes.txt").write_text("notes")
+    for main, option, given, output in (
+        (hf_to_megatron.main, "--hf", model, model),
+        (hf_to_megatron.main, "--hf", tmp_path / "base" / "hf", tmp_path / "base"),
+        (nemo_to_megatron.main, "--nemo", nemo, nemo),
+    ):
+        before = content(output)
+        with pytest.raises(DataError, match=r"is no Megatron checkpoint, it holds .*; choose another --output"):
+            main([option, str(given), "--output", str(output)])
+        assert content(output) == before
+    (tmp_path / "base" / "notes.txt").unlink()
+    hf_to_megatron.main(["--hf", str(tmp_path / "base" / "hf"), "--output", str(tmp_path / "base")])  # its hf/ is what it would write
+    assert content(tmp_path / "base" / "iter_0000000").keys() == content(checkpoint / "iter_0000000").keys()
+    assert (tmp_path / "base" / "hf" / "config.json").read_bytes() == (model / "config.json").read_bytes()

@@ -1,6 +1,9 @@
+import gzip
+
 import pytest
 
-from data_prep.blocks import share_out
+from data_prep import blocks
+from data_prep.blocks import LongLine, Part, read_blocks, share_out
 from galen.errors import UsageError
 
 
@@ -36,3 +39,15 @@ def test_plain_and_packed_files_keep_their_order(tmp_path):
 def test_more_shards_than_packed_files(tmp_path):
     with pytest.raises(UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"):
         share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+def test_of_a_line_beyond_the_limit_only_the_length_is_kept(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(blocks, "LONGEST_LINE", 1000)
+    path = tmp_path / f"a{ending}"
+    content = b"one\n" + b"x" * 5000 + b"\ntwo\n"
+    path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    found = list(read_blocks([Part(path)], 100, ["text"]))
+    assert [block.data.length for block in found if isinstance(block.data, LongLine)] == [5001]
+    short = [content[block.start : block.end] for block in found if not isinstance(block.data, LongLine)]
+    assert b"".join(short) == b"one\ntwo\n"

@@ -51,6 +51,7 @@ def test_windows_are_the_words_and_nothing_else():
         lambda text: text.replace(" ", "，"),
         lambda text: " ".join(f"“{word}”," for word in text.split()),
         lambda text: text.replace("o", "ó"),
+        lambda text: text.replace("o", "o\u0640\ufff9"),
         lambda text: f"Before it. {text} After it.",
     ],
 )
@@ -138,6 +139,13 @@ def test_drop_cut_and_report(questions, tmp_path):
     assert [document.text for document in kept] == texts
     kept, _ = run(step(questions, "question", "options", min_ratio=0.8), tmp_path / "ratio", *texts)
     assert [document.id for document in kept] == ["0", "2"]
+
+
+def test_separators_of_lines_in_a_text(questions, tmp_path):
+    text = QUESTION.replace(" ", "\u2028", 1).replace(" ", "\x85", 1)
+    _, found = run(step(questions, "question", action="report"), tmp_path / "report", text)
+    assert found["documents"] == 1
+    assert json.loads((tmp_path / "report/publish/contamination.jsonl").read_text())["span"] == text
 
 
 def test_no_false_match_between_shuffled_texts():

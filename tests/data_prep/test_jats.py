@@ -227,6 +227,7 @@ def record_of(content):
         (small_article(1).replace("<body>", f"<body {DEFAULT}>"), [1]),
         (small_article(1).replace("<p>", "<p xmlns='urn:other'>"), [1]),
         (small_article(1).replace("<body>", "<j:body xmlns:j='urn:x'>").replace("</body>", "</j:body>"), [1]),
+        (f"<p:message xmlns:p='urn:p'><p:article>{small_article(1, DEFAULT)}</p:article></p:message>", [1]),
         (f"<issue><section>{small_article(1)}</section><section>{small_article(2, DEFAULT)}</section></issue>", [1, 2]),
     ],
 )  # fmt: skip
@@ -296,6 +297,23 @@ def test_tex(tmp_path, tex, formula):
     )
     [document], _, _ = read(tmp_path / "a.xml")
     assert document.text.split("\n\n") == [f"It costs $5: {formula}.", f"[formula]{formula} (1)[/formula]"]
+
+
+def test_a_document_around_no_formula_is_no_text(tmp_path):
+    empty = "<tex-math>\\documentclass{article}\\begin{document}\\end{document}</tex-math>"
+    (tmp_path / "a.xml").write_text(f"<article><body><p>Here <inline-formula>{empty}</inline-formula> it is.</p></body></article>")
+    [document], _, _ = read(tmp_path / "a.xml")
+    assert document.text == "Here it is."
+
+
+def test_cells_of_the_exchange_model(tmp_path):
+    cells = "<o:row><o:entry>Drug</o:entry><o:entry>Dose</o:entry></o:row>"
+    (tmp_path / "a.xml").write_text(
+        f"<article xmlns:o='urn:oasis'><body><table-wrap><o:table><o:tgroup><o:thead>{cells}</o:thead>"
+        f"<o:tbody>{cells.replace('Dose', '5 mg')}</o:tbody></o:tgroup></o:table></table-wrap></body></article>"
+    )
+    [document], _, _ = read(tmp_path / "a.xml", table_bodies=True)
+    assert "| Drug | Dose |\n| --- | --- |\n| Drug | 5 mg |" in document.text
 
 
 def test_a_formula_without_tex_takes_what_there_is(tmp_path):

@@ -115,6 +115,7 @@ def test_rules():
         ("de", "Vitamin-\nMangel", "Vitamin-Mangel"),
         ("fr", "peut-\nêtre", "peut-être"),
         ("fr", "traite-\nment", "traitement"),
+        ("en", "ran-\ndomised", "randomised"),
         ("es", "enfer-\nmedad", "enfermedad"),
         ("pt", "trata-\nmento", "tratamento"),
         ("ru", "забо-\nлевание", "заболевание"),

@@ -3,10 +3,12 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
 from data_prep import curate
+from data_prep.quarantine import check_quarantine
 from data_prep.raw_files import RawFile, tasks_of
 from data_prep.readers import READERS
 from data_prep.readers.options import ReaderOptions
@@ -36,6 +38,15 @@ def recipe_file(tmp_path):
         f"- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
     )
     return recipe
+
+
+def test_separators_of_lines_in_a_bad_record(tmp_path):
+    (tmp_path / "quarantine").mkdir()
+    bad = {"file": "a.jsonl", "position": "line 1", "reason": "not JSON", "detail": "broken", "sample": "one\u2028two\x85"}
+    (tmp_path / "quarantine/00000.jsonl").write_text(json.dumps(bad, ensure_ascii=False) + "\n", encoding="utf-8")
+    counts = Counter({"total": 1, "dropped_quarantined, not JSON": 1, "input_files": 1})
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: broken"):
+        check_quarantine(counts, 0, tmp_path)
 
 
 def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):

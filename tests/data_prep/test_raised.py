@@ -29,6 +29,11 @@ POWERS = [
     ("R <sup>2</sup> = 0.8, (a + b)<sup>2</sup>", "R^2 = 0.8, (a + b)^2"),
     ("10<sup>n</sup>, 2<sup>-ΔΔCt</sup>, 2<sup>−ΔΔC<sub>T</sub></sup>", "10^n, 2^-ΔΔCt, 2^−ΔΔCT"),
     ("10<sup>-4</sup><sub>M</sub>", "10^-4M"),
+    ("10<sup>4.5±0.3</sup>, 10<sup>&gt;6</sup>, 10<sup>~6</sup>, 10<sup>(6)</sup>", "10^4.5±0.3, 10^>6, 10^~6, 10^(6)"),
+    ("10<sup>—5</sup>, 10<sup>－5</sup>", "10^—5, 10^－5"),
+    ("10<sup>-</sup>8, 10 <sup>-</sup> <sup>8</sup>", "10^-8, 10^-8"),
+    ("2<sup>-∆∆Ct</sup>, e<sup>-kt</sup>, 9.8 m/s <sup>2</sup>", "2^-∆∆Ct, e^-kt, 9.8 m/s^2"),
+    ("height<sup>2</sup>, partial eta<sup>2</sup>, nV/degree<sup>2</sup>", "height^2, partial eta^2, nV/degree^2"),
 ]
 OTHERS = [
     ("202 <sup>1</sup>H-MRS scans", "202 1H-MRS scans"),
@@ -37,10 +42,14 @@ OTHERS = [
     ("202 ¹H-MRS", "202 ¹H-MRS"),
     ("CD4<sup>+</sup>, Ca<sup>2+</sup>, Ca<sup>2</sup><sup>+</sup>", "CD4+, Ca2+, Ca2+"),
     ("the 5<sup>th</sup> day, 1<sup>st</sup>", "the 5th day, 1st"),
-    ("as shown.<sup>12,13</sup> Then", "as shown.12,13 Then"),
+    ("as shown.<sup>12,13</sup> Then", "as shown. [12,13] Then"),
     ("as described<sup>12,13</sup> before", "as described [12,13] before"),
     ("in others (see)<sup>4-6</sup>", "in others (see) [4-6]"),
     ("in 2010.<sup>12</sup> Then", "in 2010. [12] Then"),
+    ("in animals<sup>1</sup>. It", "in animals [1]. It"),
+    ("as Becker<sup>2</sup> wrote; Doe et al.<sup>3</sup> did", "as Becker [2] wrote; Doe et al. [3] did"),
+    ("in water,<sup>13</sup>C-labelled", "in water,13C-labelled"),
+    ("delta<sup>9</sup>-THC, gallium<sup>68</sup> scans", "delta^9-THC, gallium^68 scans"),
     ("cells</b> <b>Route", "cells Route"),
 ]
 

@@ -192,6 +192,16 @@ def test_a_record_that_takes_too_long_is_ended(tmp_path):
     assert counts == {"total": 3, "dropped_quarantined, too long a time": 1, "input_files": 1}
 
 
+def test_a_pattern_that_never_ends_keeps_no_page_of_its_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.readers.warc._PATTERN_SECONDS", 0.1)
+    page = ("200 OK", [("Content-Type", "text/html")], PAGE.encode())
+    addresses = ["http://s.org/1", "http://s.org/" + "a" * 60, "http://s.org/3"]
+    write_warc(tmp_path / "a.warc", [(address, *page) for address in addresses], {"documents": r"1$|/(a|a)+[bc]$|3$", "content": "main"})
+    documents, bad, _ = read(tmp_path, "warc", {"a.warc": (tmp_path / "a.warc").read_bytes()}, max_record_seconds=60)
+    assert [document.id for document in documents] == ["http://s.org/1"]
+    assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2
+
+
 def test_a_record_that_takes_too_much_memory_is_refused(tmp_path):
     """A header of a tar member that unpacks to a gigabyte."""
     header = tarfile.TarInfo("L")

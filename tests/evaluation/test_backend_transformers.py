@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import encoding, prompts, question
+from evaluation import encoding, model_folder, prompts, question
 from evaluation.backend import batches
 from evaluation.backend_transformers import TransformersBackend, default_device
 from evaluation.encoding import Request
@@ -125,6 +125,23 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
     assert (default_device(4), default_device(1)) == ("cuda:1", "cuda:0")  # a job step may show each task its own GPU alone
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert default_device(4) == "cuda:3"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
+        ("latest_checkpointed_iteration.txt", r"is a Megatron checkpoint: .*megatron_to_hf\.py exports it"),
+        ("checkpoints/latest_checkpointed_iteration.txt", r"is a pretraining run: .*megatron_to_hf\.py exports .*/checkpoints\)"),
+        ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
+        ("model/config.json", "is a fine-tuning run: what it made is .*/model"),
+    ],
+)
+def test_what_is_no_model_is_told_for_what_it_is(tmp_path, file, message):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    with pytest.raises(DataError, match=message):
+        model_folder.check_model(tmp_path)
 
 
 def test_folders_that_are_no_models(tiny_llama, tmp_path):

@@ -8,16 +8,17 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from checkpoints_convert import describe, hf_to_megatron, verify
-from evaluation import model_folder
+from evaluation import model_folder, question_sets, text_metrics
 from evaluation import run as evaluate
 from finetune import train
 from galen import cli
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 
 PAYLOAD = """
@@ -132,6 +133,8 @@ def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
     (folder / "model.safetensors").rename(folder / "decoy.safetensors")
     with pytest.raises(DataError, match=r"cannot be loaded: .*safetensors"):
         load(folder)
+    with pytest.raises(DataError, match=r"cannot be loaded: .*safetensors"):
+        text_metrics.BertScore(folder)
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
@@ -151,6 +154,12 @@ def test_an_adapter_that_names_a_module_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"megatron_config": {"a": 1}, "megatron_core": "evil"}))
     with pytest.raises(DataError, match="megatron_config names a module to import"):
         model_folder.check_adapter(tmp_path)
+
+
+def test_a_package_that_runs_code_of_data_sets_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(__version__="3.6.0"))
+    with pytest.raises(UsageError, match=r"datasets 3\.6\.0 may run code of the hub"):
+        question_sets.read("medqa", "hub:somebody/set:test")
 
 
 def test_every_call_says_that_no_code_is_trusted():

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from evaluation import choice, demonstrations, question, question_sets, run, task
+from evaluation import choice, demonstrations, megatron_checkpoint, question, question_sets, run, task
 from evaluation.forms import meditron
 from evaluation.protocol import PROTOCOLS, Protocol, protocol
 from evaluation.question import Question
@@ -276,3 +276,24 @@ def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
     with pytest.raises(UsageError, match="--iterations is for Megatron checkpoints"):
         run.main([*arguments, "--iterations", "all"])
     assert not (tmp_path / "scores").exists() and not (tmp_path / "scores.models").exists()
+
+
+def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
+    """A run that went back, or was killed while it copied, has folders after the one that its pointer names."""
+    for iteration, files in ((5, ["metadata.json", ".metadata"]), (10, ["metadata.json", ".metadata"]), (15, [".metadata"])):
+        folder = tmp_path / f"iter_{iteration:07d}"
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_text("{}")
+    pointer = tmp_path / "latest_checkpointed_iteration.txt"
+    pointer.write_text("5")
+    assert megatron_checkpoint.wanted_iterations(tmp_path, None) == [5]
+    assert megatron_checkpoint.wanted_iterations(tmp_path, "all") == [5]
+    assert megatron_checkpoint.wanted_iterations(tmp_path, "10,5") == [10, 5]
+    assert capsys.readouterr().err == ""
+    pointer.write_text("15x")
+    assert megatron_checkpoint.wanted_iterations(tmp_path, None) == [10]
+    assert "should hold the number of an iteration" in capsys.readouterr().err
+    pointer.unlink()
+    assert megatron_checkpoint.is_checkpoint(tmp_path)
+    assert megatron_checkpoint.wanted_iterations(tmp_path, "all") == [5, 10]

@@ -39,7 +39,7 @@ LAST = "checkpoints/checkpoint-2"
         ("log.jsonl", b'[1]\n{"kind": "train", "step": 2}\n', r"log\.jsonl"),
         ("log.jsonl", b"\xff\xfe\n", r"log\.jsonl"),
         ("configuration.json", b"{", r"configuration\.json"),
-        ("configuration.json", b"[]", "was begun with another configuration"),
+        ("configuration.json", b"[]", r"configuration\.json should hold one JSON object"),
         (f"{LAST}/trainer_state.json", b"[]", "checkpoint-2 is damaged"),
         (f"{LAST}/trainer_state.json", b'{"global_step": 7}', "checkpoint-2 is damaged .*of step 7"),
         (f"{LAST}/trainer_state.json", b'{"global_step": 2, "nothing": 1}', "is damaged"),

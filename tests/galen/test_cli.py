@@ -76,3 +76,12 @@ def test_of_many_processes_one_tells_a_mistake(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             cli.run(main)
         assert capsys.readouterr().err == expected
+
+
+def test_control_characters_of_a_message_are_escaped(capsys):
+    def main():
+        raise DataError("a\x1b[2Jb\rc\x0bd\u202ee\ud800 é — …\nnext")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    assert capsys.readouterr().err == "error: a\\x1b[2Jb\\rc\\x0bd\\u202ee\\ud800 é — …\nnext\n"

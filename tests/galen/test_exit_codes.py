@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from checkpoints_convert import hf_to_megatron
 from galen import cli
+from tests.data_prep.material import many_records, write_medline
 
 MISSING_FILE = [
     ("data_prep.preprocess", ["--input", "none.jsonl", "--output-prefix", "o", "--tokenizer-model", "none"]),
@@ -48,6 +50,14 @@ WRONG_NAME = [
     ("finetune.train", ["train.yaml", "data.train=q.jsonl", "output=o", "model.path=MODEL", "training.lerning_rate=1"]),
 ]
 
+OTHER_OUTPUT = [
+    ("data_prep.curate", ["curate.yaml", "sources.0.path=a.xml", "output=there"]),
+    ("data_prep.preprocess", ["--input", "a.jsonl", "--output-prefix", "there/p", "--tokenizer-model", "MODEL"]),
+    ("checkpoints_convert.hf_to_megatron", ["--hf", "MODEL", "--output", "there"]),
+    ("checkpoints_convert.megatron_to_hf", ["--megatron", "MEGATRON", "--output", "there"]),
+    ("evaluation.run", ["--model", "MODEL", "--tasks", "mesh_topics", "--data", ".", "--output", "there"]),
+]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, tied_llama):
@@ -64,6 +74,16 @@ def folder(tmp_path, monkeypatch, tied_llama):
     return tmp_path
 
 
+@pytest.fixture
+def outputs(folder):
+    """What other work left where the commands would write."""
+    write_medline(folder / "a.xml", many_records(1, 3))
+    (folder / "there" / "iter_0000000").mkdir(parents=True)
+    for name in ("p_text_document.bin", "config.json", "iter_0000000/metadata.json", "iter_0000000/.metadata"):
+        (folder / "there" / name).write_text("{}")
+    hf_to_megatron.main(["--hf", "MODEL", "--output", "MEGATRON"])
+
+
 def exit_code(module, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda: importlib.import_module(module).main(list(arguments)))
@@ -75,12 +95,21 @@ def test_what_is_not_there_is_1(folder, capsys, module, arguments):
     assert exit_code(module, arguments) == 1
     assert "none" in capsys.readouterr().err
     assert not (folder / "o").exists()
+    assert not (folder / "none").exists()
 
 
 @pytest.mark.parametrize(("module", "arguments"), WRONG_NAME)
 def test_an_unknown_name_or_key_is_2(folder, capsys, module, arguments):
     assert exit_code(module, arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(("module", "arguments"), OTHER_OUTPUT)
+def test_an_output_of_other_work_is_2(folder, outputs, capsys, module, arguments):
+    before = sorted(folder.joinpath("there").rglob("*"))
+    assert exit_code(module, arguments) == 2
+    assert "there" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(folder.joinpath("there").rglob("*")) == before
 
 
 @pytest.mark.parametrize("module", WITH_RECIPE)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from checkpoints_convert import hf_folder
 from galen import links
 from galen.errors import DataError
 
@@ -64,3 +65,15 @@ def test_a_link_at_the_target_is_replaced(folder, tmp_path):
     links.copy_folder(folder, tmp_path / "copy")
     assert (tmp_path / "secret").read_text() == "secret"
     assert (tmp_path / "copy" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("target", ["missing", "tokenizer.json", "other"])
+def test_a_link_that_leads_nowhere_is_told(folder, tmp_path, target):
+    """A blob that was not fetched, a link to itself, two that name each other: left out, the copy would lack a file without a word."""
+    (folder / "tokenizer.json").symlink_to(target)
+    if target == "other":
+        (folder / "other").symlink_to("tokenizer.json")
+    for copy in (links.copy_folder, hf_folder.copy_companions):
+        with pytest.raises(DataError, match=r"is a symbolic link to \S+, which leads nowhere"):
+            copy(folder, tmp_path / "copy")
+        assert not list(tmp_path.glob("copy/*"))

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from galen.errors import DataError
 from megatron_ext import restart
 
 
@@ -41,3 +42,15 @@ def test_asked_to_stop_by_a_person(tmp_path, reach):
     assert not restart.decide(tmp_path, 75, 3).again
     (tmp_path / "stopped.json").write_text(json.dumps({"reason": "SIGUSR2", "iteration": 5, "exit_code": 75}))
     assert restart.decide(tmp_path, 75, 3).again
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"iteration": 5, "in_vain": "x"}', b"\xff"])
+def test_a_damaged_note_is_told(tmp_path, reach, content):
+    reach(5)
+    (tmp_path / "restarts.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"restarts\.json"):
+        restart.decide(tmp_path, 1, 3)
+    (tmp_path / "stopped.json").write_bytes(content)
+    if content not in (b"{}", b'{"iteration": 5, "in_vain": "x"}'):
+        with pytest.raises(DataError, match=r"stopped\.json"):
+            restart.decide(tmp_path, 75, 3)

@@ -1,0 +1,49 @@
+"""Puts beside an iteration that another program wrote what one of ours has."""
+
+from pathlib import Path
+from typing import Any
+
+from checkpoints_convert.checks import check_tensors, differences
+from checkpoints_convert.family import Family
+from checkpoints_convert.hf_folder import copy_companions
+from galen import manifest
+from galen.errors import DataError
+from megatron_ext import architecture as architectures
+from megatron_ext import checkpoint_folder
+from megatron_ext.architecture import Architecture
+from megatron_ext.torch_dist import TorchDist
+
+STAGE = "adopt"
+
+
+def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) -> None:
+    """Take the iteration in `folder` as the model that the Hugging Face folder `hf` describes.
+
+    Raises:
+        DataError: its tensors are another model's, or it is one of ours that says so.
+    """
+    check_tensors(TorchDist(folder), family, architecture)
+    if _is_ours(folder):
+        if (found := architectures.read(folder)) != architecture:
+            raise DataError(f"{folder} is one of Galen's and another model than {hf}: {differences(architecture, found)}")
+        copy_companions(hf, folder.parent / checkpoint_folder.HF)
+        return
+    records = [manifest.describe_file(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_new(path.name)]
+    copy_companions(hf, folder.parent / checkpoint_folder.HF)
+    architecture.write(folder)
+    inputs = [hf / "config.json"]
+    counts = {"parameters": architecture.parameters}
+    outputs: list[Path | dict[str, Any]] = [*records, folder / architectures.NAME]
+    manifest.write(folder / manifest.NAME, stage=STAGE, inputs=inputs, config={"family": family.name}, outputs=outputs, counts=counts)
+
+
+def _is_new(name: str) -> bool:
+    """Say whether a file is what adopting writes; a killed command leaves its part of one."""
+    return name in (manifest.NAME, architectures.NAME) or (name.startswith(".") and name.endswith(".partial"))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Say whether a command of ours wrote the iteration; one that was adopted may be adopted again."""
+    if not (folder / manifest.NAME).is_file() or not (folder / architectures.NAME).is_file():
+        return False
+    return manifest.read(folder)["stage"] != STAGE

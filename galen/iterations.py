@@ -1,0 +1,90 @@
+"""Which iterations a Megatron checkpoint folder holds, and which one is the newest: the same for every command.
+
+DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
+DIR/iter_0000010/                       one iteration
+"""
+
+import functools
+import os
+import re
+import sys
+from pathlib import Path
+
+from galen import manifest
+from galen.errors import DataError
+
+LATEST = "latest_checkpointed_iteration.txt"
+LAST = ("metadata.json", ".metadata")
+"""What every writer of torch_dist checkpoints leaves last."""
+_OURS = "architecture.json"
+"""Beside it stands a manifest, where a command of ours wrote the iteration."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
+    """Return the folder of one iteration."""
+    return Path(checkpoint) / f"iter_{iteration:07d}"
+
+
+def latest_iteration(checkpoint: str | Path) -> int | None:
+    """Return the iteration that the tracker file names, or None when there is none yet.
+
+    Where the tracker is missing, damaged, or names an iteration that is not there, the newest complete one is taken, and a line on
+    stderr says so: a run that began again at step 0 would write over what is there.
+
+    Raises:
+        DataError: the iterations that are there are all incomplete.
+    """
+    tracker = Path(checkpoint) / LATEST
+    named, wrong = _read_tracker(tracker)
+    if named is not None and not iteration_folder(checkpoint, named).is_dir():
+        wrong = f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not there"
+    if wrong is None:
+        return named
+    there = iterations(checkpoint)
+    complete = [iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))]
+    if complete:
+        _say_once(f"{wrong}: taking the newest complete iteration, {complete[-1]}")
+        return complete[-1]
+    if there or tracker.exists():
+        raise DataError(f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose another folder")
+    return None
+
+
+def _read_tracker(tracker: Path) -> tuple[int | None, str | None]:
+    """Return the iteration that a tracker file names, or what is wrong with it."""
+    try:
+        if tracker.is_fifo():
+            return None, f"{tracker} is a pipe"
+        with tracker.open("rb") as file:
+            text = file.read(64).decode("ascii", errors="replace").strip()
+    except OSError as error:
+        return None, f"{tracker}: {error.strerror}"
+    if _NUMBER.fullmatch(text):
+        return int(text), None
+    return None, f"{tracker} should hold the number of an iteration, it holds {text[:40]!r}"
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder of an iteration has all files that its writer leaves last, and each in its recorded size."""
+    wanted = [*LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
+    if not all((folder / name).is_file() for name in wanted):
+        return False
+    try:
+        records = manifest.recorded(folder)
+    except DataError:
+        return False
+    return all(path.is_file() and path.stat().st_size == record["bytes"] for path, record in records.items())
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Say something on stderr, once a command, however often it is found."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def iterations(checkpoint: str | Path) -> list[int]:
+    """Return the iterations that are there, in their order; those after the newest that the tracker names may be incomplete."""
+    names = [folder.name for folder in Path(checkpoint).glob("iter_*") if _NUMBER.fullmatch(folder.name[5:])]
+    return sorted(int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name)
