@@ -73,6 +73,7 @@ def _nemo(path: Path) -> dict[str, Any]:
 def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None" = None) -> dict[str, Any]:
     from checkpoints_convert.shapes import VOCABULARY
     from megatron_ext import architecture as architectures
+    from megatron_ext.pickle_values import shown
     from megatron_ext.torch_dist import LAYERS, TorchDist
 
     source = TorchDist(folder, prefix)
@@ -84,7 +85,7 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     if architecture is not None:
         found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
     elif arguments is not None:
-        found |= {name: value for name, value in arguments.items() if name in _ARGUMENTS}
+        found |= {name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS}
     weights = {name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")}
     layers = Counter(name.startswith(LAYERS) for name in weights)
     found["tensors"] = len(weights)
@@ -100,8 +101,8 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
         found |= _training_state(folder / "training_state.json")
     elif arguments is not None:
         sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
-        found["saved from"] = "TP{} x PP{}".format(*sizes)
-        found["iteration"] = common.get("iteration")
+        found["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
+        found["iteration"] = shown(common.get("iteration"))
     return found | {"complete": _missing(source)}
 
 

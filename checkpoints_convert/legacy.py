@@ -20,6 +20,7 @@ from torch import Tensor
 from galen.errors import DataError, malformed
 from megatron_ext import safe_pickle
 from megatron_ext.architecture import Architecture
+from megatron_ext.pickle_values import shown
 from megatron_ext.stored_tensor import StoredTensor
 
 _FILE = "model_optim_rng.pt"
@@ -102,7 +103,7 @@ class Ranks:
             raise DataError(f"{self.files[0]} holds no arguments and model: it is not a checkpoint of Megatron-LLM")
         for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads"):
             if type(value := getattr(arguments, name, None)) is not int or value < 1:
-                raise DataError(f"{self.files[0]} is damaged: its argument {name} is {value!r}")
+                raise DataError(f"{self.files[0]} is damaged: its argument {name} is {shown(value)!r}")
         return arguments
 
     def architecture(self, vocab_size: int) -> Architecture:
@@ -118,7 +119,9 @@ class Ranks:
         known = vars(self.arguments)
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:
-                raise DataError(f"{self.files[0]}: {name} = {known[name]!r} cannot be carried over (only {' or '.join(map(repr, wanted))})")
+                raise DataError(
+                    f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only {' or '.join(map(repr, wanted))})"
+                )
         rows = self.shape("model.embed_tokens.weight")[0]
         if vocab_size > rows:
             raise DataError(f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has {rows:,} padded rows")
@@ -253,10 +256,10 @@ def describe(path: Path) -> dict[str, Any]:
     return {
         "format": "Megatron-LLM, a pickle a rank (import with legacy_to_megatron.py)",
         "folder": path,
-        **{name: known[name] for name in wanted if name in known},
+        **{name: shown(known[name]) for name in wanted if name in known},
         "parameters": count,
         "saved from": "TP{} x PP{}".format(*ranks.layout),
-        "iteration": ranks.iteration,
+        "iteration": shown(ranks.iteration),
         "dtype": str(ranks.dtype("model.embed_tokens.weight")).removeprefix("torch."),
         "complete": "yes",
     }

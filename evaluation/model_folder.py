@@ -61,8 +61,11 @@ def check_adapter(folder: str | Path) -> Path:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")
-    if json_file.read_object(folder / "adapter_config.json").get("megatron_config"):
+    config = json_file.read_object(folder / "adapter_config.json")
+    if config.get("megatron_config"):
         raise DataError(f"{folder / 'adapter_config.json'}: megatron_config names a module to import, which is not done")
+    if config.get("peft_type") != "LORA":  # others load further folders, tokenizers with code of their own among them
+        raise DataError(f"{folder / 'adapter_config.json'}: peft_type = {str(config.get('peft_type'))[:100]!r} is not read, only LORA")
     return folder
 
 

@@ -69,6 +69,8 @@ def load_model(auto_class: Any, folder: str | Path, **options: Any) -> Any:
         DataError: `transformers` cannot load it with its own code.
     """
     config = json_file.read_object(Path(folder) / "config.json")
+    if (Path(folder) / "adapter_config.json").exists():  # transformers would load the model that it names instead, from a hub even
+        raise DataError(f"{folder} holds a model and an adapter (adapter_config.json), which names another model; give each its folder")
     _check_kernels(Path(folder), config)
     _check_size(Path(folder), config)
     with reading(folder):

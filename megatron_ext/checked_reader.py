@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 from torch import Tensor
 from torch.distributed._shard._utils import narrow_tensor_by_index
@@ -14,7 +15,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from torch.futures import Future
 
 from galen.errors import DataError
-from megatron_ext import pickle_values, safe_pickle
+from megatron_ext import pickle_values, safe_pickle, tiling
 from megatron_ext.stored_tensor import StoredTensor
 
 
@@ -29,6 +30,7 @@ class CheckedReader(FileSystemReader):
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)
         self._folder, self._metadata = folder, metadata
+        self._sizes: dict[str, dict[tuple[int, ...], tuple[int, ...]]] = {}
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
@@ -63,13 +65,23 @@ class CheckedReader(FileSystemReader):
     def _part(self, item: ReadItem, stored: Any, name: str, target: Tensor) -> Tensor:
         """Return the numbers of a tensor that an item asks for."""
         ends = [offset + length for offset, length in zip(item.storage_offsets, item.lengths, strict=True)]
-        is_tensor = type(stored) is StoredTensor and len(stored.shape) == len(ends)
-        if not is_tensor or any(end > size for end, size in zip(ends, stored.shape, strict=True)):
+        size, dtype = self._said(item.storage_index)
+        is_tensor = type(stored) is StoredTensor and stored.shape == size and stored.dtype == dtype
+        if not is_tensor or any(end > length for end, length in zip(ends, stored.shape, strict=True)):
             raise DataError(f"{name} is not the tensor that .metadata speaks of")
         part = narrow_tensor_by_index(stored.read(), item.storage_offsets, item.lengths)
         if part.shape != target.shape:
             raise DataError(f"{name} gives {list(part.shape)} where {list(target.shape)} are wanted")
         return part
+
+    def _said(self, index: MetadataIndex) -> tuple[tuple[int, ...] | None, torch.dtype]:
+        """Return what `.metadata` says of a part: its size and its type."""
+        said: Any = self._metadata.state_dict_metadata[index.fqn]
+        if index.fqn not in self._sizes:
+            if not tiling.is_tiled(said):
+                raise DataError(f"{self._folder} is incomplete: the parts of {index.fqn} in .metadata do not make it whole")
+            self._sizes[index.fqn] = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in said.chunks}
+        return self._sizes[index.fqn].get(tuple(index.offset or ())), said.properties.dtype
 
 
 @contextmanager

@@ -25,6 +25,9 @@ Place = Callable[[str, int], tuple[Path, int]]
 _STORAGE_OF_BYTES = {("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes")}
 _REBUILD = {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter")}
 _CHECK_EVERY = 4096
+_BYTES_EACH, _BYTES_ANYWAY = 256, 2**27
+_BYTES_AN_OPERATION = 256
+"""What is copied or gone through in the time of an operation."""
 _LEGACY = (0x1950A86A20F9469CFC6C, 1001)
 """With what PyTorch's format of before 2020 begins, which it still uses for a tensor that is pickled alone."""
 
@@ -35,7 +38,7 @@ class Limits:
 
     operations: int = 4_000_000
     bytes: int = 2**30
-    """Of the values, as estimated."""
+    """Of the values, as estimated; at most `_BYTES_EACH` for each byte of the pickle, beside `_BYTES_ANYWAY`."""
     seconds: float = 10.0
     """Processor time, beside a second for each million bytes of the pickle."""
 
@@ -58,7 +61,11 @@ class Machine:
         self.has_arrays = False
         self.memo: dict[int, Any] = {}
         self.taken = 0
+        self.room = min(self.limits.bytes, _BYTES_ANYWAY + _BYTES_EACH * len(data))
         self.operations = 0
+        self.next_check = _CHECK_EVERY
+        self.is_inner = False
+        """Whether the pickle lies in another, as that of a tensor's storage."""
         self.deadline = time.thread_time() + self.limits.seconds + len(data) / 1e6
 
     def load(self) -> Any:
@@ -94,7 +101,7 @@ class Machine:
             code = data[self.end]
             self.end += 1
             self.operations += 1
-            if not self.operations % _CHECK_EVERY:
+            if self.operations >= self.next_check:
                 self.check_limits()
             if code == 0x2E:  # STOP
                 need(len(self.stack) == 1 and not self.below, "it leaves more than one value, or none")
@@ -107,8 +114,8 @@ class Machine:
 
     def check_limits(self) -> None:
         """Refuse a pickle that takes too much."""
-        limits = self.limits
-        if self.operations > limits.operations or self.taken > limits.bytes or time.thread_time() > self.deadline:
+        self.next_check = self.operations + _CHECK_EVERY
+        if self.operations > self.limits.operations or self.taken > self.room or time.thread_time() > self.deadline:
             raise self.damaged(
                 f"it takes more than a checkpoint's does: {self.operations:,} operations, about {self.taken / 2**20:,.0f} MiB"
             )
@@ -124,9 +131,10 @@ class Machine:
         return part
 
     def charge(self, count: int) -> None:
-        """Count bytes that a value takes."""
+        """Count bytes that a value takes, or that are gone through."""
         self.taken += count
-        if self.taken > self.limits.bytes:
+        self.operations += count // _BYTES_AN_OPERATION
+        if self.taken > self.room or self.operations >= self.next_check:
             self.check_limits()
 
     def number(self, form: struct.Struct) -> Any:
@@ -185,7 +193,7 @@ class Machine:
         need(type(arguments) is tuple, "arguments that are no tuple")
         if type(known) is not Known:
             raise self.forbidden(_told(known))
-        self.taken += 200
+        self.charge(200 + 8 * len(arguments) + sum(map(_extent, arguments)))
         make: Any = known.make
         if make in _OF_MACHINE:
             return make(self, *arguments)
@@ -206,6 +214,7 @@ class Machine:
     def build(self, target: Any, state: Any) -> None:
         """Give an object its state: only one of our own."""
         kind = type(target)
+        self.charge(16 * _extent(state))
         if kind is Inert:
             need(target.known.state is not None and target.state is None, f"{target.known.name} with a state")
             need(type(state) is target.known.state, f"{target.known.name} with a state of another form")
@@ -237,6 +246,14 @@ class Machine:
         return Storage(dtype, count, path, offset)
 
 
+def _extent(value: Any) -> int:
+    """Return about how many bytes a copy of a value takes, what it refers to left out."""
+    kind = type(value)
+    if kind in (str, bytes, bytearray):
+        return 4 * len(value)
+    return 8 * len(value) if kind in (list, tuple, dict, set, frozenset) else 0
+
+
 def _told(value: Any) -> str:
     """Return what a message calls a value; its content may be endless."""
     return value.name if type(value) is Known else f"a {type(value).__name__}"
@@ -250,6 +267,7 @@ def _check_fields(state: Any) -> None:
 def _rebuild_tensor(machine: Machine, *arguments: Any) -> StoredTensor:
     need(len(arguments) in (4, 6, 7), "a tensor of another form")
     storage, offset, size, stride = arguments[:4]
+    need(len(arguments) < 7 or not arguments[6], "a tensor that is the negative or the conjugate of what is stored")
     need(type(storage) is Storage and type(offset) is int and offset >= 0, "a tensor without a storage")
     pickle_names.check_sizes(size)
     pickle_names.check_sizes(stride)
@@ -272,7 +290,7 @@ def _rebuild_parameter(_: Machine, *arguments: Any) -> StoredTensor:
 
 def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
     """Return the storage in what PyTorch pickles of a tensor alone: five pickles (marks, the storage, its key), then its bytes."""
-    need(len(arguments) == 1 and type(arguments[0]) is bytes, "a storage of something else")
+    need(len(arguments) == 1 and type(arguments[0]) is bytes and not machine.is_inner, "a storage of something else")
     data, start, found, asked = arguments[0], 0, [], []
 
     def place(key: str, size: int) -> tuple[Path, int]:
@@ -281,9 +299,10 @@ def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
 
     for _ in range(5):  # all that torch.load unpickles
         inner = Machine(data, machine.source, place, machine.limits, start)
-        inner.taken, inner.deadline = machine.taken, machine.deadline
+        inner.is_inner, inner.room, inner.deadline = True, machine.room, machine.deadline
+        inner.taken, inner.operations, inner.next_check = machine.taken, machine.operations, machine.next_check
         found.append(inner.load())
-        start, machine.taken = inner.end, inner.taken
+        start, machine.taken, machine.operations, machine.next_check = inner.end, inner.taken, inner.operations, inner.next_check
     magic, version, _, storage, keys = found
     need((magic, version) == _LEGACY and type(storage) is Storage and len(asked) == 1, "a storage of another form")
     key, size = asked[0]

@@ -26,7 +26,9 @@ class Inert:
         self.state: Any = None
 
     def __repr__(self) -> str:
-        return f"{self.known.name.rpartition('.')[2]}{self.arguments or ''}"
+        plain = [repr(value)[:100] if type(value) in (int, str) else f"a {type(value).__name__}" for value in self.arguments]
+        name = self.known.name.rpartition(".")[2]
+        return f"{name}({', '.join(plain)}{',' * (len(plain) == 1)})" if plain else name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,6 +102,7 @@ STORAGES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_LONGEST_PATH = 4096
 _DCP = "torch.distributed.checkpoint"
 _CORE = "megatron.core"
 _ENUMERATIONS = {
@@ -194,7 +197,7 @@ def _complex(*parts: Any) -> complex:
 
 
 def _path(*parts: Any) -> PurePosixPath:
-    need(_are(parts, str), "a path of something else")
+    need(_are(parts, str) and len(parts) + sum(map(len, parts)) <= _LONGEST_PATH, "a path of something else, or one too long")
     return PurePosixPath(*parts)
 
 
@@ -280,12 +283,18 @@ def _scalar(*arguments: Any) -> Any:
 def check_key(key: Any) -> None:
     """Check that a value may be a key: hashing and comparing it takes no time that a file could draw out."""
     if not _is_plain(key):
-        need(type(key) is tuple and len(key) <= 8 and all(map(_is_plain, key)), "a key that no checkpoint has")
+        need(type(key) is tuple and len(key) <= 8 and all(map(_is_part, key)), "a key that no checkpoint has")
 
 
 def _is_plain(key: Any) -> bool:
     kind = type(key)
     return kind in (str, bool, bytes, float, torch.dtype) or key is None or (kind is int and -(2**60) < key < 2**60)
+
+
+def _is_part(key: Any) -> bool:
+    """Say whether a value may be a part of a key: of larger numbers, tuples can be made whose hashes are all the same."""
+    kind = type(key)
+    return kind in (str, bool, bytes, torch.dtype) or key is None or (kind is int and abs(key) < 2**31)
 
 
 def _inert(name: str, arguments: bool = False, **options: Any) -> Known:

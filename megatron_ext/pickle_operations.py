@@ -92,17 +92,16 @@ def _new(kind: Callable[[], Any], size: int) -> Operation:
     return lambda machine: machine.push(kind(), size)
 
 
-def _pairs(values: list[Any]) -> dict[Any, Any]:
-    need(len(values) % 2 == 0, "a key without a value")
-    for key in values[::2]:
-        check_key(key)
-    return dict(zip(values[::2], values[1::2], strict=True))
+def _dict_of_marked(machine: "Machine") -> None:
+    values = machine.marked()
+    machine.push({}, 72)
+    _fill(machine, values)
 
 
-def _frozen(values: list[Any]) -> frozenset[Any]:
-    for value in values:
-        check_key(value)
-    return frozenset(values)
+def _frozen(machine: "Machine") -> None:
+    target: set[Any] = set()
+    _add(machine, target, machine.marked())
+    machine.push(frozenset(target), 216)
 
 
 def _append(machine: "Machine") -> None:
@@ -122,7 +121,10 @@ def _set_item(machine: "Machine") -> None:
 
 
 def _set_items(machine: "Machine") -> None:
-    values = machine.marked()
+    _fill(machine, machine.marked())
+
+
+def _fill(machine: "Machine", values: list[Any]) -> None:
     need(len(values) % 2 == 0, "a key without a value")
     target = machine.top(dict)
     machine.taken += 32 * len(values)
@@ -148,10 +150,16 @@ def _key(value: Any) -> Any:
 
 def _add_items(machine: "Machine") -> None:
     values = machine.marked()
-    for value in values:
-        check_key(value)
+    _add(machine, machine.top(set), values)
+
+
+def _add(machine: "Machine", target: set[Any], values: list[Any]) -> None:
     machine.taken += 32 * len(values)
-    machine.top(set).update(values)
+    for place, value in enumerate(values):
+        check_key(value)
+        target.add(value)
+        if not place % 512:
+            machine.check_limits()
 
 
 def _put(machine: "Machine", place: int) -> None:
@@ -247,8 +255,8 @@ _BY_CODE: dict[bytes, Operation] = {
     b"\x87": _tuple(3),
     b"t": _of_marked(tuple),
     b"l": _of_marked(list),
-    b"d": _of_marked(_pairs),
-    b"\x91": _of_marked(_frozen),
+    b"d": _dict_of_marked,
+    b"\x91": _frozen,
     b"]": _new(list, 64),
     b"}": _new(dict, 72),
     b"\x8f": _new(set, 216),

@@ -17,11 +17,21 @@ from megatron_ext.pickle_names import Inert, Known
 from megatron_ext.stored_tensor import StoredTensor
 
 _LEAVES = {str, bytes, bytearray, int, float, complex, bool, type(None), StoredTensor, numpy.ndarray, torch.dtype, torch.layout}
+_TEXTS = {str, bytes, bytearray}
 _LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
-_MOST = 10_000_000
-"""Values, counted as often as they are reached: one list in a thousand lists counts a thousand times."""
+_MOST = 2_000_000
+"""Values, counted as often as they are reached: one list in a thousand lists counts a thousand times. Of a text, 64 letters are one."""
+_LARGEST = 2**29
+"""Bytes of the tensors among plain values, such as random states; weights are read a piece at a time."""
 _DEEPEST = 100
 _CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam": torch.optim.Adam}
+
+
+def shown(value: Any) -> Any:
+    """Return what of a value may be printed: a number or short text itself, else what it is; a list may be endless when printed."""
+    if type(value) is str:
+        return "".join(letter if letter.isprintable() else "?" for letter in value[:100])
+    return value if value is None or type(value) in (int, float, bool) else f"a {type(value).__name__}"
 
 
 def _children(value: Any) -> Iterable[Any] | None:
@@ -49,6 +59,8 @@ def check(root: Any, source: object) -> Any:
         while waiting:
             value = waiting.pop()
             total += sizes.get(id(value), 1)
+            if type(value) in _TEXTS:
+                total += len(value) // 64
             if type(value) in _LEAVES or id(value) in sizes:
                 continue
             children = _children(value)
@@ -74,13 +86,18 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
         DataError: there is one and should not be, or the file ends before a tensor does.
     """
     made: dict[int, Any] = {}
+    held = 0
 
     def convert(value: Any) -> Any:
+        nonlocal held
         kind = type(value)
         if id(value) in made:
             return made[id(value)]
         found = value
         if kind is StoredTensor:
+            held += value.nbytes
+            if held > _LARGEST:
+                raise DataError(f"{source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of tensors among plain values")
             found = value.read()
         elif kind in (list, tuple, set, frozenset):
             found = kind(map(convert, value))

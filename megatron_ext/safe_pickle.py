@@ -102,7 +102,12 @@ def check_checkpoint(folder: str | Path) -> Metadata:
     if (folder / "common.pt").is_file():
         read_archive(folder / "common.pt")
     kinds = metadata.state_dict_metadata
-    for index, info in metadata.storage_data.items():
-        if type(kinds.get(index.fqn, BytesStorageMetadata())) is BytesStorageMetadata and (folder / info.relative_path).is_file():
-            read_archive(folder / info.relative_path, info.offset, info.length)
+    objects = {
+        (info.relative_path, info.offset, info.length)
+        for index, info in metadata.storage_data.items()
+        if type(kinds.get(index.fqn, BytesStorageMetadata())) is BytesStorageMetadata
+    }
+    for name, offset, length in sorted(objects):  # many names may stand for the same bytes
+        if (folder / name).is_file():
+            read_archive(folder / name, offset, length)
     return metadata

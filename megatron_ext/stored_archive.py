@@ -6,7 +6,10 @@ from typing import IO
 
 from galen.errors import DataError
 
-_LARGEST_PICKLE = 2**30
+_LARGEST_PICKLE = 2**28
+_LARGEST_READ = 2**28
+_BEFORE_2020 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""With what PyTorch's older format begins, pickles one behind another."""
 
 
 class StoredArchive:
@@ -18,6 +21,14 @@ class StoredArchive:
 
     def __init__(self, path: Path, file: IO[bytes], offset: int, length: int) -> None:
         self.path, self._file, self._offset, self._length = path, file, offset, length
+        if offset + length > path.stat().st_size:
+            raise self._damaged(f"it has {path.stat().st_size:,} bytes, and a part of it should end at {offset + length:,}")
+        file.seek(offset)
+        if file.read(len(_BEFORE_2020)) == _BEFORE_2020:
+            raise DataError(
+                f"{path} is in the format of torch.save before PyTorch 1.6, which is not read here; if you trust who wrote it, load it "
+                "with PyTorch and save it again: torch.save(torch.load(FILE, weights_only=False), FILE)"
+            )
         try:
             self._parts = zipfile.ZipFile(_Window(file, offset, length)).infolist()  # type: ignore[arg-type]
         except Exception as error:  # a damaged directory can fail in any way
@@ -91,6 +102,8 @@ class _Window:
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes."""
         rest = max(self.length - self.position, 0)
+        if (rest if size is None or size < 0 else min(size, rest)) > _LARGEST_READ:
+            raise ValueError("its directory is larger than any")
         self.file.seek(self.start + self.position)
         data = self.file.read(rest if size is None or size < 0 else min(size, rest))
         self.position += len(data)

@@ -8,6 +8,7 @@ from torch.distributed.checkpoint import metadata as dcp
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from galen.errors import DataError
+from megatron_ext import tiling
 from megatron_ext.pickle_names import NAMES, Inert, Known, check_sizes, need
 
 _DCP = "torch.distributed.checkpoint"
@@ -72,8 +73,11 @@ def _tensors(stored: Any) -> dict[str, Any]:
         kind = fields.get("properties")
         if id(kind) not in properties:
             properties[id(kind)] = _properties(kind)
+        # parts are given once: a list that stands for thousands of parts or tensors takes few bytes of a pickle
+        need(len(set(map(id, chunks))) == len(chunks), f"a part of {name[:200]!r} twice")
         found = [_chunk(chunk, size, name) for chunk in chunks]
         tensors[name] = dcp.TensorStorageMetadata(properties=properties[id(kind)], size=torch.Size(size), chunks=found)
+        need(not tiling.overlaps(tensors[name]), f"parts of {name[:200]!r} that overlap")
     return tensors
 
 
@@ -106,7 +110,7 @@ def _places(stored: Any, tensors: dict[str, Any]) -> dict[Any, Any]:
         need(type(key) is tuple and len(key) == 2 and type(key[0]) is str, "a place of nothing")
         name, offset = key
         if name in whole:
-            need((name, offset or ()) in known, f"a place of no part of {name[:200]!r}")
+            need(offset is not None and (name, offset) in known, f"a place of no part of {name[:200]!r}")
         places[dcp.MetadataIndex(name, None if offset is None else torch.Size(offset))] = _place(value)
     return places
 

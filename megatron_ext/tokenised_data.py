@@ -185,6 +185,7 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
         DataError: a file has too few tokens for one prediction.
     """
     data, training = recipe.data, recipe.training
+    _remove_unreadable(cache)
     count = samples_needed(recipe)
     files = _Conversations(recipe, tokenizer) if data.instruction else _Documents(recipe, vocabulary, cache)
     if data.sources:
@@ -205,6 +206,18 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
     notes = [_passes_note(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()]
     notes += [f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once" for name, dataset in validation.items()]
     return Datasets(train=train, validation=validation, weights=weights, notes=notes)
+
+
+def _remove_unreadable(cache: Path) -> None:
+    """Remove from the index cache what is no array of numbers; the core would unpickle it, and makes anew what is missing (collective)."""
+    if torch.distributed.get_rank() == 0:
+        for path in sorted(cache.glob("*.npy")):
+            try:
+                with path.open("rb") as file:
+                    numpy.lib.format.open_memmap(path, mode="r") if file.read(6) == numpy.lib.format.MAGIC_PREFIX else path.unlink()
+            except ValueError:
+                path.unlink()
+    torch.distributed.barrier()
 
 
 def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.serialization import get_crc32_options, set_crc32_options
 
 from galen.errors import DataError
-from megatron_ext import safe_pickle
+from megatron_ext import safe_pickle, tiling
 from megatron_ext.stored_tensor import StoredTensor
 
 BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
@@ -122,6 +122,7 @@ class TorchDist:
         self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
         self._places: dict[tuple[Path, int], Any] = {}
         self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
+        self._whole: dict[str, bool] = {}
         self.tensors: dict[str, Any] = {}
         self.objects: dict[str, Any] = {}
         for stored, value in metadata.state_dict_metadata.items():
@@ -180,6 +181,10 @@ class TorchDist:
         """
         key = self.key(name, layer)
         stacked = layer is not None and key == name
+        if key not in self._whole:
+            self._whole[key] = tiling.is_tiled(self.tensors[key])
+        if not self._whole[key]:
+            raise DataError(f"{self.folder} is incomplete: the parts of {key} in .metadata do not make it whole")
         stop = start + len(target)
         filled = 0
         for offset, info in self._parts_of(key, layer if stacked else None):
@@ -220,8 +225,9 @@ class TorchDist:
         stored = self._places.get((path, info.offset))
         if stored is None:
             stored = self._places[path, info.offset] = safe_pickle.read_archive(path, info.offset, info.length)
-        if not isinstance(stored, StoredTensor) or stored.shape != size:
-            raise DataError(f"{path} does not hold what .metadata says: {key} should have {list(size)} there")
+        dtype = self.tensors[key].properties.dtype
+        if not isinstance(stored, StoredTensor) or stored.shape != size or stored.dtype != dtype:
+            raise DataError(f"{path} does not hold what .metadata says: {key} should have {list(size)} of {dtype} there")
         if layer is None:
             return stored
         stride = stored.stride or (math.prod(size[1:]),)

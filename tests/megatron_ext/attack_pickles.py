@@ -51,11 +51,11 @@ def dtype(code, rest=b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00"):
     return call(name("numpy", "dtype"), text(code), b"\x89", b"\x88") + b"(K\x03" + text("<") + rest + b"tb"
 
 
-def tensor(offset, size, stride, count=4):
+def tensor(offset, size, stride, count=4, more=b""):
     """A tensor of a storage that is pickled with it."""
     storage = pickle.dumps(torch.zeros(count).untyped_storage(), 4)[2:-1]
     return call(
-        name("torch._utils", "_rebuild_tensor_v2"), storage, offset, size, stride, b"\x89", call(name("collections", "OrderedDict"))
+        name("torch._utils", "_rebuild_tensor_v2"), storage, offset, size, stride, b"\x89", call(name("collections", "OrderedDict")), more
     )
 
 
@@ -169,6 +169,65 @@ def states(mark):
     }
 
 
+def copied(value, function, *more, times=700):
+    """The same value given to a function again and again, which would copy it each time."""
+    given = value + b"q\x010" + function + b"q\x020" + b"(h\x01" + b"".join(more) + b"tq\x030"
+    return given + b"(" + b"h\x02h\x03R" * times + b"l"
+
+
+def in_storages(depth):
+    """A storage whose pickle loads another one twice, which does so too …: the reader would start 2**depth times."""
+    file = io.BytesIO()
+    torch.save(torch.zeros(4).untyped_storage(), file, _use_new_zipfile_serialization=False)
+    right = inner = file.getvalue()
+    load = name("torch.storage", "_load_from_bytes")
+    for _ in range(depth):
+        twice = blob(inner) + b"q\x010" + load + b"q\x020" + b"h\x02(h\x01tR0" * 2
+        inner = right[:2] + twice + right[2:]
+    return call(load, blob(inner))
+
+
+def colliding(count):
+    """Tuples of two numbers whose hashes are all the same, by the formula of Python's hash of tuples."""
+    first, second, fifth, size = 11400714785074694791, 14029467366897019727, 2870177450012600261, 2**64
+    found, number = [], 0
+    while len(found) < count:
+        number += 1
+        mixed = (fifth + number * second) % size
+        mixed = (mixed << 31 | mixed >> 33) % size * first % size
+        other = (2**53 - mixed) * pow(second, -1, size) % size
+        other -= size if other >= size // 2 else 0
+        if abs(other) < 2**60:
+            found.append(struct.pack("<ci", b"J", number) + b"\x8a\x08" + struct.pack("<q", other) + b"\x86")
+    return found
+
+
+def costly(_):
+    """What takes more time or memory the more often a reader copies, prints or compares what the file holds once."""
+    load = name("torch.storage", "_load_from_bytes")
+    letters, zeros = text("a" * 10**5), blob(b"\0" * 10**5)
+    stored = io.BytesIO()
+    torch.save(torch.zeros(10**5, dtype=torch.uint8).untyped_storage(), stored, _use_new_zipfile_serialization=False)
+    shape = b"J" + struct.pack("<i", 10**5) + b"\x85"
+    fields = b"}(" + b"".join(text(f"f{n}") + b"N" for n in range(5000)) + b"u"
+    namespace = name("argparse", "Namespace")
+    path = text("a/" * 1500) + b"q\x010(" + b"h\x01" * 1500 + b"tq\x020" + name("pathlib", "PosixPath") + b"q\x030"
+    return {
+        "storages in storages twice": in_storages(25),
+        "paths of paths": path + b"(" + b"h\x03h\x02R" * 700 + b"l",
+        "copies of a list": copied(b"(" + b"N" * 10**5 + b"l", name("builtins", "list"), times=5000),
+        "copies of a bytearray": copied(zeros, name("builtins", "bytearray"), times=10**4),
+        "copies of a text": copied(letters, name("_codecs", "encode"), text("latin1"), times=10**4),
+        "copies of an array": copied(zeros, name("numpy._core.numeric", "_frombuffer"), dtype("u1"), shape, text("C"), times=10**4),
+        "copies of a storage": copied(blob(stored.getvalue()), load, times=10**4),
+        "copies of fields": fields + b"q\x010" + namespace + b"q\x020(" + b"h\x02)\x81h\x01b" * 10**4 + b"l",
+        "tuples that collide": b"(" + b"N".join(colliding(3000)) + b"Nd",
+        "tuples that collide, in a set": b"\x8f(" + b"".join(colliding(3000)) + b"\x90",
+        "tuples that collide, in a frozen set": b"(" + b"".join(colliding(3000)) + b"\x91",
+        "the negative of a tensor": tensor(b"K\x00", b"K\x04\x85", b"K\x01\x85", more=b"}" + text("neg") + b"\x88s"),
+    }
+
+
 def bombs(_):
     """What takes more memory or time than there is."""
     pair = laughs(lambda items: b"(" + items + b"t")
@@ -191,6 +250,7 @@ def bombs(_):
         "100,000 tuples deep": b"K\x01" + b"\x85" * 100_000,
         "100,000 lists deep": b"]" * 100_000 + b"a" * 99_999,
         "keys that collide": b"}(" + b"".join(long(n * (2**61 - 1)) + b"N" for n in range(1, 20_000)) + b"u",
+        "a long text in lists twice": text("x" * 4000) + b"q\x020" + laughs(lambda items: b"(" + items + b"h\x02l", 20),
         "a list in itself": b"]q\x01h\x01a",
         "a dict in itself": b"}q\x01" + text("a") + b"h\x01s",
     }
@@ -258,7 +318,7 @@ def blob(data):
 
 def attacks(mark):
     """Return the bodies by name: without a protocol and STOP."""
-    return {key: body for kind in (commands, states, bombs, memory) for key, body in kind(mark).items()}
+    return {key: body for kind in (commands, states, bombs, costly, memory) for key, body in kind(mark).items()}
 
 
 def spliced(right, body):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -13,6 +14,7 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from megatron.core.dist_checkpointing import ShardedTensor
@@ -28,14 +30,15 @@ from checkpoints_convert import (
 )
 from evaluation import megatron_checkpoint
 from galen.errors import DataError, GalenError
-from megatron_ext import checkpointing, dist_checkpoint, layout, platforms, safe_pickle
+from megatron_ext import checkpointing, dist_checkpoint, layout, pickle_values, platforms, safe_pickle, torch_dist
 from megatron_ext.recipe import Parallel
 from tests.conftest import run
-from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text
+from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text, whole
+from tests.megatron_ext.kills import rewind
 
 ITERATION = "iter_0000000"
 DROPPED = {"lists in lists twice", "dicts in dicts twice", "tuples in tuples twice", "duplicates", "100,000 tuples deep"}
-DROPPED |= {"100,000 lists deep", "a list in itself", "a dict in itself", "an array without content"}
+DROPPED |= {"100,000 lists deep", "a list in itself", "a dict in itself", "an array without content", "a long text in lists twice"}
 """Harmless where the value is dropped: it is looked at as a whole afterwards, and is not there."""
 
 
@@ -162,10 +165,13 @@ def argv_of(command, hf, folder, output):
     }[command]
 
 
-SLOW = ("megatron_to_hf", "megatron_to_nemo", "nemo_to_megatron", "verify")
-"""Each place has a third of the attacks, another one at each."""
 COMMANDS = ("describe", "megatron_to_hf", "megatron_to_nemo", "verify", "adopt", "nemo_to_megatron", "describe nemo")
 COMMANDS += ("legacy_to_megatron", "describe legacy")
+
+
+def a_third(mark, number):
+    """Return a third of the attacks, another one for each number; a test of the reader itself has all of them."""
+    return list(attacks(mark).items())[number % 3 :: 3]
 
 
 def check(outcomes, mark, place):
@@ -192,7 +198,7 @@ def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpo
         for manifest in folder.rglob("manifest.json"):
             manifest.unlink()  # an attacker would write one that is right
 
-        chosen = list(attacks(mark).items())[number :: 3 if command in SLOW else 1]
+        chosen = a_third(mark, COMMANDS.index(command) + number)
 
         def all_attacks(place=place, module=module, argv=argv, inside=inside, chosen=chosen):
             outcomes = []
@@ -206,7 +212,10 @@ def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpo
         check(in_child(all_attacks), mark, place)
 
 
-@pytest.mark.parametrize("place", [in_metadata, in_common, in_object, in_tensor])
+PLACES = (in_metadata, in_common, in_object, in_tensor)
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
     """What pretraining, going on with it and the Megatron side of verify.py load with."""
     mark, folder = tmp_path / "was-run", tmp_path / "attacked"
@@ -222,7 +231,7 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
         layout.initialize(Parallel(), seed=1)
         load()
         outcomes = []
-        for attack, body in attacks(mark).items():
+        for attack, body in a_third(mark, PLACES.index(place)):
             path = place(folder / ITERATION, body)
             outcomes.append([attack, str(path), *told(load)])
         return outcomes
@@ -231,8 +240,8 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
 
 
 def each(tmp_path, path, work):
-    """Return what comes of each attack, all of them in one process."""
-    return in_child(lambda: [[attack, path, *told(lambda body=body: work(body))] for attack, body in attacks(tmp_path / "was-run").items()])
+    """Return what comes of a third of the attacks, all of them in one process."""
+    return in_child(lambda: [[attack, path, *told(lambda body=body: work(body))] for attack, body in a_third(tmp_path / "was-run", 0)])
 
 
 def test_histories_of_fp8_are_refused(tmp_path):
@@ -243,6 +252,21 @@ def test_histories_of_fp8_are_refused(tmp_path):
     check(each(tmp_path, str(tmp_path), give), tmp_path / "was-run", give)
     with pytest.raises(DataError, match=r"a\._extra_state in .* is damaged: it holds a BytesIO"):
         checkpointing._repickle_fp8_history({"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path)
+
+
+def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
+    def give(body):
+        began = time.process_time()
+        try:
+            safe_pickle.read_bytes(whole(body), "history")
+        finally:
+            assert time.process_time() - began < 5
+
+    outcomes = in_child(
+        lambda: [[attack, "history", *told(lambda body=body: give(body))] for attack, body in attacks(tmp_path / "was-run").items()],
+        room=2**30,
+    )
+    check(outcomes, tmp_path / "was-run", give)
 
 
 def test_what_is_more_or_less_than_a_pickle_is_refused(tmp_path):
@@ -289,7 +313,10 @@ def test_a_tensor_larger_than_its_part_is_refused(tmp_path):
         safe_pickle.read_archive(tmp_path / "x")
 
 
-@pytest.mark.parametrize("kind", ["chunks", "outside", "beyond", "elsewhere", "transformed", "negative", "text"])
+LIES = ("chunks", "outside", "beyond", "elsewhere", "transformed", "negative", "text", "overlap", "twice", "shared", "no offset")
+
+
+@pytest.mark.parametrize("kind", LIES)
 def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
     """An object that passes for a tensor was loaded by PyTorch with all that its pickle asks for."""
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata, ChunkStorageMetadata, MetadataIndex
@@ -305,6 +332,12 @@ def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
         content.state_dict_metadata[key].chunks = [ChunkStorageMetadata(offsets=torch.Size([1]), sizes=torch.Size([64]))]
     elif kind == "elsewhere":
         content.storage_data[MetadataIndex(key, torch.Size([7]))] = info
+    elif kind in ("overlap", "twice", "shared"):  # as many numbers as the whole has, and fewer
+        sizes = {"overlap": ((0, 40), (24, 24)), "twice": ((0, 8), (0, 4)), "shared": ((0, 8),)}[kind]
+        chunks = [ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([length])) for begin, length in sizes]
+        content.state_dict_metadata[key].chunks = chunks * (2 if kind == "shared" else 1)
+    elif kind == "no offset":
+        content.storage_data[MetadataIndex(key)] = info
     elif kind == "text":
         content.state_dict_metadata[key] = "a tensor"
     else:
@@ -315,6 +348,96 @@ def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
     (folder / ".metadata").write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match=r"\.metadata is damaged, or not a checkpoint's"):
         safe_pickle.read_metadata(folder)
+
+
+def rewritten(checkpoint, folder, change):
+    """Copy a checkpoint, its `.metadata` and files changed."""
+    shutil.copytree(checkpoint, folder)
+    inside = folder / ITERATION
+    (inside / "manifest.json").unlink()
+    content = pickle.loads((inside / ".metadata").read_bytes())
+    change(content, inside)
+    (inside / ".metadata").write_bytes(pickle.dumps(content))
+    return inside
+
+
+def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkpoint):
+    def change(content, inside):
+        torch.save(torch.ones(64, dtype=torch.bfloat16), inside / "__8_0.distcp")
+        (inside / ".metadata").write_bytes(pickle.dumps(content))
+        point(inside, "decoder.final_layernorm.weight", inside / "__8_0.distcp")
+        content.storage_data = pickle.loads((inside / ".metadata").read_bytes()).storage_data
+
+    inside = rewritten(checkpoint, tmp_path / "changed", change)
+    with pytest.raises(DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"):
+        torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
+
+
+def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
+    """Two of three numbers twice fill a tensor's memory as far as their count tells."""
+
+    def change(content, inside):
+        for begin in (0, 10, 20):
+            path = inside / f"__8_{begin}.distcp"
+            torch.save(torch.ones(20), path)
+            info = _StorageInfo(path.name, 0, path.stat().st_size)
+            content.storage_data[MetadataIndex(key, torch.Size([begin]))] = info
+        chunks = [ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([20])) for begin in (0, 10, 20)]
+        content.state_dict_metadata[key].chunks = chunks
+
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+
+    key = "decoder.final_layernorm.weight"
+    inside = rewritten(checkpoint, tmp_path / "changed", change)
+    with pytest.raises(DataError, match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not make it whole"):
+        torch_dist.TorchDist(inside).rows(key, None, 0, 60)
+
+
+def test_few_bytes_of_metadata_do_not_stand_for_millions_of_parts(tmp_path):
+    """One part in a list of thousands, and that in thousands of tensors."""
+    from torch.distributed.checkpoint import metadata as dcp
+
+    part = dcp.ChunkStorageMetadata(offsets=torch.Size([0]), sizes=torch.Size([4]))
+    tensor = dcp.TensorStorageMetadata(properties=dcp.TensorProperties(dtype=torch.float32), size=torch.Size([4]), chunks=[part] * 2000)
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(dcp.Metadata({f"{n:x}": tensor for n in range(1000)}, storage_data={})))
+    assert (tmp_path / ".metadata").stat().st_size < 20_000
+    with pytest.raises(DataError, match="a part of '0' twice"):
+        safe_pickle.read_metadata(tmp_path)
+
+
+def test_the_format_before_pytorch_1_6_is_named(tmp_path):
+    torch.save({"a": 1}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(DataError, match=r"x\.pt is in the format of torch\.save before PyTorch 1\.6, which is not read here; if you trust"):
+        safe_pickle.read_archive(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_each_protocol_of_torch_save_is_read(tmp_path, protocol):
+    saved = {"args": Namespace(lr=1e-4, names=["a"], dtype=torch.bfloat16), "step": 2**70, "rng": (b"x", bytearray(b"y"), None, True)}
+    torch.save({**saved, "t": torch.arange(6).view(2, 3).t()}, tmp_path / "x.pt", pickle_protocol=protocol)
+    found = pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
+    assert torch.equal(found.pop("t"), torch.arange(6).view(2, 3).t()) and found == saved
+
+
+def test_tensors_among_plain_values_have_a_bound(tmp_path):
+    """A thousand views of a megabyte would be a gigabyte when they are read."""
+    numbers = torch.zeros(2**20, dtype=torch.uint8)
+    torch.save({"a": [numbers.view(2**20) for _ in range(600)]}, tmp_path / "x.pt")
+    with pytest.raises(DataError, match="more than 536,870,912 bytes of tensors among plain values"):
+        pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
+
+
+def test_describe_prints_no_endless_value(tmp_path, checkpoint, capsys):
+    folder = tmp_path / "changed"
+    shutil.copytree(checkpoint, folder)
+    for file in ("manifest.json", "architecture.json"):
+        (folder / ITERATION / file).unlink()
+    names = ["x" * 64] * 100_000
+    torch.save({"args": Namespace(num_layers=[names] * 5, hidden_size="\x1b[2J64"), "iteration": names}, folder / ITERATION / "common.pt")
+    describe.main([str(folder)])
+    said = capsys.readouterr().out
+    assert re.search("num_layers +a list", said) and "?[2J64" in said and len(said) < 3000
 
 
 def attacked(checkpoint, folder, place, mark):
@@ -352,6 +475,21 @@ def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretra
     codes, written = pretrain_forked(1, f"output={output}", output=output, check=False)
     assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
     assert not mark.exists()
+
+
+def test_a_pickle_in_the_place_of_an_index_is_not_loaded(tmp_path, pretrain_forked):
+    """The core reads the index cache of a run with NumPy, and lets that unpickle what is no array."""
+    mark, output = tmp_path / "was-run", tmp_path / "run"
+    pretrain_forked(1, "training.save_interval=2", output=output)
+    indices = sorted((output / "data_cache").glob("*.npy"))
+    rights = [path.read_bytes() for path in indices]
+    for path in indices:
+        path.write_bytes(whole(call(name("os", "system"), text(f"touch {mark}"))))
+    numpy.save(output / "data_cache" / "objects.npy", numpy.array([{}]), allow_pickle=True)
+    rewind(output, 2)
+    pretrain_forked(1, "training.save_interval=2", output=output)
+    assert indices and not mark.exists() and not (output / "data_cache" / "objects.npy").exists()
+    assert [path.read_bytes() for path in indices] == rights
 
 
 def test_evaluation_does_not_score_an_attacked_checkpoint(tmp_path, checkpoint):

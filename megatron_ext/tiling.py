@@ -1,0 +1,44 @@
+"""Whether the parts of a tensor, as a checkpoint's metadata has them, make it whole: each number in one of them, none in two."""
+
+import hashlib
+import math
+import secrets
+from functools import lru_cache
+
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+_PRIME = 2**61 - 1
+_KEY = secrets.token_bytes(16)
+
+
+@lru_cache(2**16)
+def _weight(axis: int, place: int) -> int:
+    """Return a random number for a place on an axis, the same in this process; 0 for its beginning."""
+    if not place:
+        return 0
+    return int.from_bytes(hashlib.blake2b(b"%d %d" % (axis, place), digest_size=16, key=_KEY).digest()) % _PRIME
+
+
+def is_tiled(tensor: TensorStorageMetadata) -> bool:
+    """Return whether parts that lie inside a tensor cover it without an overlap.
+
+    Their volumes are added up with random lengths of the steps along each axis: for parts that leave a gap or overlap, the sum is
+    that of the whole by a chance of one in 10**17 only. This takes as long as there are parts, in whatever pattern they lie.
+    """
+    size = tuple(tensor.size)
+    total = 0
+    for chunk in tensor.chunks:
+        volume = 1
+        for axis, (start, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
+            volume = volume * (_weight(axis, start + length) - _weight(axis, start)) % _PRIME
+        total += volume
+    whole = math.prod(_weight(axis, length) for axis, length in enumerate(size))
+    return 0 in size or (total - whole) % _PRIME == 0
+
+
+def overlaps(tensor: TensorStorageMetadata) -> bool:
+    """Return whether parts surely overlap: two begin at one place, or they have more than the whole, or as much and leave gaps."""
+    volumes = [math.prod(chunk.sizes) for chunk in tensor.chunks]
+    begins = {tuple(chunk.offsets) for chunk, volume in zip(tensor.chunks, volumes, strict=True) if volume}
+    total, whole = sum(volumes), math.prod(tensor.size)
+    return len(begins) < sum(map(bool, volumes)) or total > whole or (total == whole and not is_tiled(tensor))
