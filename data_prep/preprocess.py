@@ -249,6 +249,8 @@ def _input_files(given: Sequence[str]) -> list[Path]:
             manifest.read(folder, stage="curate")
             raise UsageError(f"--input {folder}: a whole corpus, with what is held out; give one split, such as {Path(folder) / 'train'}")
     files = [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+    if not files:
+        raise DataError(f"{', '.join(given)} holds no documents: only {manifest.NAME}")
     if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
         print(f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}", file=sys.stderr)
     return files

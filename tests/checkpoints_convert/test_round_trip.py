@@ -106,7 +106,7 @@ def add_a_tensor(folder):
 
 
 MISTAKES = {
-    "no folder": (shutil.rmtree, "cannot read"),
+    "no folder": (shutil.rmtree, "there is no model folder"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     "unknown family": (
         lambda folder: change_config(folder, model_type="gpt2"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from data_prep import preprocess, token_pool
+from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.material import run, write_lines
@@ -146,6 +147,9 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/manifest.json").write_text('{"stage": "curate"}')
+    with pytest.raises(DataError, match=r"corpus holds no documents: only manifest\.json"):
+        run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
+    manifest.write(tmp_path / "corpus/manifest.json", stage="curate", inputs=[], config={}, outputs=[], counts={})
     with pytest.raises(UsageError, match=r"a whole corpus, .*; give one split, such as .*corpus/train"):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
     with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):

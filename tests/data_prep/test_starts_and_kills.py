@@ -17,6 +17,7 @@ import time
 import pytest
 
 from data_prep import curate, mesh_questions, preprocess
+from galen import manifest
 from galen.errors import DataError
 from tests.conftest import ROOT, command
 from tests.data_prep.material import many_records, write_lines, write_medline
@@ -197,7 +198,8 @@ def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
         (corpus / split).mkdir(parents=True)
         line = json.dumps({"text": "a text", "id": "1", "metadata": metadata})
         (corpus / split / "00000.jsonl.gz").write_bytes(gzip.compress(f"{line}\n".encode() * 5))
-    (corpus / "manifest.json").write_text(json.dumps({"stage": "curate", "counts": {"splits": {"train": 5, "test": 5}}}))
+    counts = {"splits": {"train": 5, "test": 5}}
+    manifest.write(corpus / "manifest.json", stage="curate", inputs=[], config={}, outputs=[], counts=counts)
     with pytest.raises(DataError, match=r"no record of the train split of .* has enough MeSH headings"):
         mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
     (corpus / "train/00000.jsonl.gz").write_bytes(b"\x1f\x8bdamaged")
