@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -54,12 +55,20 @@ def start(options: argparse.Namespace, module: str, arguments: Sequence[str]) ->
         with _PassOn():
             torchrun.run(torchrun.parse_args(words))
     except ChildFailedError as error:
+        _say_for_the_first(list(error.failures.values()))
         return _code([failure.exitcode for failure in error.failures.values()])
     except SignalException as signalled:
         return 128 + signalled.sigval
     except RendezvousError as error:
         raise DataError(f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}: {one_line(error)}") from None
     return 0
+
+
+def _say_for_the_first(failures: Sequence[Any]) -> None:
+    """Print why the run ended where another process met a mistake that the first one, which speaks for all, did not live to tell."""
+    said = [failure.error_file_data["message"]["message"] for failure in failures if "extraInfo" in failure.error_file_data["message"]]
+    if said and all(failure.local_rank != 0 or failure.exitcode < 0 for failure in failures):
+        print(f"error: {said[0]}", file=sys.stderr)
 
 
 def _where(options: argparse.Namespace) -> list[str]:

@@ -41,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     launch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
+    run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
     if arguments.nproc_per_node is not None or arguments.nnodes != 1:
         return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
-    return pretrain(recipe.load(Recipe, arguments.recipe, arguments.overrides))
+    return pretrain(run)
 
 
 def pretrain(run: Recipe) -> int:

@@ -42,6 +42,33 @@ def test_options_that_do_not_fit(monkeypatch):
         launch.start(options(), "megatron_ext.pretrain", [])
 
 
+LATE = """
+import os, time
+from galen import cli
+from galen.errors import UsageError
+
+def main():
+    if os.environ["LOCAL_RANK"] == "0":
+        time.sleep(60)
+    raise UsageError("what the first process did not come to say")
+
+cli.run(main)
+"""
+START = """
+import argparse, sys
+from megatron_ext import launch
+
+sys.exit(launch.start(argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None), "late", []))
+"""
+
+
+def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: what the first process did not come to say\n")
+
+
 def test_the_command_to_go_on(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"])
