@@ -132,7 +132,7 @@ def advice() -> str:
     )
 
 
-def lost(error: RuntimeError, run: Path) -> DataError | None:
+def lost(error: RuntimeError | ConnectionError, run: Path) -> DataError | None:
     """Return what to say where a library's error means that another process has ended: a process of the run, or one that reads ahead."""
     if not any(words in str(error) for words in _LOST):
         return None

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,9 @@ def pretrain(run: Recipe) -> int:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
-    with contextlib.ExitStack() as held:
+    with _telling_of_the_lost(output), contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
-        reason = _train(trainer, output)
+        reason = trainer.run()
         if trainer.log:
             _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
             trainer.log.close()
@@ -84,15 +84,16 @@ def pretrain(run: Recipe) -> int:
     return 0 if reason is None else EXIT_CODE
 
 
-def _train(trainer: Any, output: Path) -> str | None:
-    """Run the training; return why it stopped early.
+@contextlib.contextmanager
+def _telling_of_the_lost(output: Path) -> Iterator[None]:
+    """Say in one line that another process has ended: PyTorch raises it anywhere, also where a lock is let go.
 
     Raises:
-        DataError: among others, a process that this one waits for has ended.
+        DataError: it has.
     """
     try:
-        return trainer.run()
-    except RuntimeError as error:
+        yield
+    except (RuntimeError, ConnectionError) as error:
         if (told := launch.lost(error, output)) is None:
             raise
         raise told from error

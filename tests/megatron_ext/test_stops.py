@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -169,4 +170,5 @@ def test_a_killed_reader_of_data_is_told(start):
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()
     assert codes[0] == 1, written[-3000:]
-    assert "one that reads its data, has ended (DataLoader worker" in written and "lack of memory" in written, written[-3000:]
+    told = r"error: a process of the run, or one that reads its data, has ended \((DataLoader worker|\[Errno \d+\] Connection reset)"
+    assert re.search(told, written) and "lack of memory" in written, written[-3000:]
