@@ -5,6 +5,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 import time
 import unicodedata
@@ -24,9 +25,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except GalenError as error:
-        if _speaks():
-            print(f"error: {printable(str(error))}", file=sys.stderr)
-        tell_launcher(printable(str(error)))
+        _report(printable(str(error)))
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted; start the same command again to go on", file=sys.stderr)
@@ -37,11 +36,21 @@ def run(main: Callable[[], int | None]) -> None:
     except Exception as error:
         if (refusal := _refusal(error)) is None:
             raise
-        if _speaks():
-            print(f"error: {printable(refusal)}", file=sys.stderr)
-        tell_launcher(printable(refusal))
+        _report(printable(refusal))
         code = 1
     sys.exit(code)
+
+
+def _report(message: str) -> None:
+    """Print an error and leave it for the launcher.
+
+    The launcher asks a process to end as soon as another has ended: that waits until both are done, so that it knows what was printed.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if _speaks():
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    tell_launcher(message)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def tell_launcher(message: str) -> None:

@@ -66,9 +66,11 @@ def start(options: argparse.Namespace, module: str, arguments: Sequence[str]) ->
 
 def _say_for_the_first(failures: Sequence[Any]) -> None:
     """Print why the run ended where another process met a mistake that the first one, which speaks for all, did not live to tell."""
-    said = [failure.error_file_data["message"]["message"] for failure in failures if "extraInfo" in failure.error_file_data["message"]]
-    if said and all(failure.local_rank != 0 or failure.exitcode < 0 for failure in failures):
-        print(f"error: {said[0]}", file=sys.stderr)
+    said = {failure.local_rank: failure.error_file_data["message"] for failure in failures}
+    messages = {rank: message["message"] for rank, message in said.items() if "extraInfo" in message}
+    first_spoke = 0 in messages or any(failure.local_rank == 0 and failure.exitcode > 0 for failure in failures)
+    if messages and not first_spoke:
+        print(f"error: {messages[min(messages)]}", file=sys.stderr)
 
 
 def _where(options: argparse.Namespace) -> list[str]:

@@ -49,8 +49,8 @@ from galen.errors import UsageError
 
 def main():
     if os.environ["LOCAL_RANK"] == "0":
-        time.sleep(60)
-    raise UsageError("what the first process did not come to say")
+        {first}
+    raise UsageError("what is wrong")
 
 cli.run(main)
 """
@@ -62,11 +62,22 @@ sys.exit(launch.start(argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoi
 """
 
 
+def late(folder, first):
+    """Return how a run ends whose first process does something before it meets the mistake that the other meets."""
+    (folder / "late.py").write_text(LATE.replace("{first}", first))
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
+    return subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
+
+
 def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
-    (tmp_path / "late.py").write_text(LATE)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "error: what the first process did not come to say\n")
+    done = late(tmp_path, "time.sleep(60)")
+    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
+
+
+def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
+    told = "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
+    done = late(tmp_path, f"import builtins; {told}")
+    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
 def test_the_command_to_go_on(monkeypatch):
