@@ -12,16 +12,17 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import checksums, cli, links, lock, manifest, recipe
+from galen import checksums, cli, launch, links, lock, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
+from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
+from megatron_ext.launch import ADVICE, gone
 from megatron_ext.recipe import Recipe, check_layout
 from megatron_ext.stop_requests import STOPPED, StopRequests
 
@@ -42,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     launch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    if arguments.nproc_per_node is not None or arguments.nnodes != 1:
-        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
+    if launch.is_asked(arguments):
+        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE)
     return pretrain(run)
 
 
@@ -74,7 +75,7 @@ def pretrain(run: Recipe) -> int:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
-    with _telling_of_the_lost(output), contextlib.ExitStack() as held:
+    with launch.telling_of_the_lost(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
@@ -82,21 +83,6 @@ def pretrain(run: Recipe) -> int:
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
-
-
-@contextlib.contextmanager
-def _telling_of_the_lost(output: Path) -> Iterator[None]:
-    """Say in one line that another process has ended: PyTorch raises it anywhere, also where a lock is let go.
-
-    Raises:
-        DataError: it has.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError) as error:
-        if (told := launch.lost(error, output)) is None:
-            raise
-        raise told from error
 
 
 def _tokenizer(run: Recipe) -> Path:
@@ -113,7 +99,7 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
         done = f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
     else:
         done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
-    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}")
+    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
     _say(f"{done}; to go on: {launch.command()}")
 
 
