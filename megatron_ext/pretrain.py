@@ -18,7 +18,7 @@ from typing import Any
 
 from galen import checksums, cli, launch, links, lock, manifest, recipe
 from galen.atomic import write_text
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, raise_together
 from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
@@ -66,10 +66,8 @@ def pretrain(run: Recipe) -> int:
         return 0
 
     from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
-    from megatron_ext.instruction_data import role_prefix
 
-    roles = [role_prefix(prefix) for prefix in run.data.prefixes] if run.data.instruction else []
-    vocabulary = tokenised_data.check(run.data.prefixes + roles, architecture, _tokenizer(run))
+    vocabulary = tokenised_data.check(tokenised_data.read_prefixes(run), architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
@@ -131,7 +129,7 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
         if other != first:
             keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
             differences = "; ".join(f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys)
-            raise UsageError(f"process {rank} was started with another recipe than process 0 ({differences})")
+            raise_together(UsageError(f"process {rank} was started with another recipe than process 0 ({differences})"))
 
 
 def _may_change(key: str) -> bool:
@@ -153,7 +151,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     """
     import torch
 
-    from megatron_ext import checkpointing, layout, optimization, platforms, tokenised_data
+    from megatron_ext import checkpointing, data_identity, layout, optimization, platforms, tokenised_data
     from megatron_ext.run_log import RunLog
     from megatron_ext.training import Trainer
 
@@ -176,6 +174,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     tokenised_data.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
+    fingerprints = data_identity.check(output, tokenised_data.read_prefixes(run), resumed=checkpoint is not None)
     model = build_pieces(platform, architecture, run)
     if checkpoint is None:
         _verify(run, first)
@@ -184,7 +183,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     optimizer = optimization.build_optimizer(wrapped, run)
     state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
     progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
-    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run))
+    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
     log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())
@@ -212,9 +211,7 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
             refusal = [error]
     torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
-        if first:
-            raise refusal[0]
-        sys.exit(DataError.exit_code)
+        raise_together(refusal[0])
 
 
 def _verify(run: Recipe, first: bool) -> None:
@@ -247,7 +244,9 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
     for damage in damages if first else []:
         _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
     if damages and folder is None:
-        raise DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+        raise_together(
+            DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+        )
     return folder
 
 
