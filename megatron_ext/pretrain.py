@@ -23,7 +23,7 @@ from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
 from megatron_ext.launch import ADVICE, gone
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.recipe import Recipe, check_layout, of_run
 from megatron_ext.stop_requests import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
@@ -106,7 +106,7 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     path = output / RECIPE
     if not path.is_file():
         return
-    before, now = _flat(recipe.to_dict(recipe.load(Recipe, path))), _flat(recipe.to_dict(run))
+    before, now = _flat(recipe.to_dict(of_run(path))), _flat(recipe.to_dict(run))
     changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
     if changed:
         differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
