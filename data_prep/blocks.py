@@ -299,6 +299,8 @@ class _Gzip(_Unpacker):
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while piece := self._unit.decompress(data, PIECE):
             yield piece
+            if self._unit.eof:  # its unconsumed_tail is then what follows the stream, which is unused_data too
+                break
             data = self._unit.unconsumed_tail
         self.eof, self.rest = self._unit.eof, self._unit.unused_data
 

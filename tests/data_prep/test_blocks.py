@@ -1,6 +1,8 @@
+import bz2
 import gzip
 
 import pytest
+import zstandard
 
 from data_prep import blocks
 from data_prep.blocks import LongLine, Part, read_blocks, share_out
@@ -39,6 +41,26 @@ def test_plain_and_packed_files_keep_their_order(tmp_path):
 def test_more_shards_than_packed_files(tmp_path):
     with pytest.raises(UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"):
         share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
+
+
+MEMBERS = {
+    "short": [b"a\n", b"b\n"] * 300,
+    "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
+    "beyond a piece": [b"x" * (5 << 20) + b"\n"] * 4,
+    "a piece": [b"x" * (blocks.PIECE - 1) + b"\n"] * 4,
+    "empty": [b"", b"", b"a\n", b""],
+}
+
+
+@pytest.mark.parametrize("members", MEMBERS.values(), ids=MEMBERS)
+@pytest.mark.parametrize("padding", [0, 200_000])
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}[ending]
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending == ".gz" else 0))
+    content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
+    assert content == b"".join(members)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
