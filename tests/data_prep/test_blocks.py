@@ -1,12 +1,13 @@
 import bz2
 import gzip
+import lzma
 
 import pytest
 import zstandard
 
 from data_prep import blocks
 from data_prep.blocks import LongLine, Part, read_blocks, share_out
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 
 def files(folder, **sizes):
@@ -43,6 +44,7 @@ def test_more_shards_than_packed_files(tmp_path):
         share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
 
 
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 MEMBERS = {
     "short": [b"a\n", b"b\n"] * 300,
     "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
@@ -54,13 +56,28 @@ MEMBERS = {
 
 @pytest.mark.parametrize("members", MEMBERS.values(), ids=MEMBERS)
 @pytest.mark.parametrize("padding", [0, 200_000])
-@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst"])
 def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
-    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}[ending]
+    pack = PACK[ending]
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending == ".gz" else 0))
+    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending in blocks.PADDED else 0))
     content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
     assert content == b"".join(members)
+
+
+def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl.xz"
+    path.write_bytes(lzma.compress(b"{}\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]))
+    with pytest.raises(DataError, match=r"a\.jsonl\.xz is not whole xz data: Memory usage limit exceeded"):
+        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_a_packed_stream_that_breaks_off_is_told(tmp_path, ending):
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(PACK[ending](b"word\n" * 1000)[:-3])
+    with pytest.raises(DataError, match=rf"a\.jsonl\{ending} is not whole {blocks.PACKED[ending]} data: it ends too early"):
+        list(read_blocks([Part(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
