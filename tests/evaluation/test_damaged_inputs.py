@@ -1,6 +1,5 @@
 """Any file that scoring reads, damaged or removed: the model is scored, or one line says why not."""
 
-import os
 import shutil
 import time
 
@@ -10,7 +9,6 @@ from evaluation import run, task
 from tests.damage import check_one_line, damages, ended
 
 
-
 def test_one_line_or_scores(tmp_path, tiny_llama, data, capsys):
     torch.set_num_threads(1)
     shutil.copytree(tiny_llama, tmp_path / "model")
@@ -18,7 +16,7 @@ def test_one_line_or_scores(tmp_path, tiny_llama, data, capsys):
     output = tmp_path / "scores"
     arguments = ["--model", tmp_path / "model", "--tasks", f"{tmp_path / 'mine.yaml'},pubmed_perplexity"]
     arguments += ["--data", data, "--output", output, "--device", "cpu"]
-    names = [f"model/{name}" for name in sorted(os.listdir(tmp_path / "model"))]
+    names = sorted(f"model/{path.name}" for path in (tmp_path / "model").iterdir())
     names += ["mine.yaml", "data/questions/test.jsonl", "data/corpus/test/00000.jsonl"]
     for what in damages(tmp_path, names):
         began = time.monotonic()

@@ -1,6 +1,5 @@
 """Any file that fine-tuning reads, damaged or removed: it trains, or one line says why not."""
 
-import os
 import shutil
 import time
 
@@ -41,7 +40,7 @@ def check(folder, what, capsys):
 
 
 def test_model_and_data(folder, capsys):
-    names = ["train.jsonl", *(f"model/{name}" for name in sorted(os.listdir(folder / "model")))]
+    names = ["train.jsonl", *sorted(f"model/{path.name}" for path in (folder / "model").iterdir())]
     for what in damages(folder, names):
         check(folder, what, capsys)
 
