@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.checks import check_tensors, differences
+from checkpoints_convert.checks import check_tensors, differences, missing
 from checkpoints_convert.family import Family
 from checkpoints_convert.hf_folder import copy_companions, seal_companions
 from galen import manifest
@@ -22,7 +22,10 @@ def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) ->
     Raises:
         DataError: its tensors are another model's, or it is one of ours that says so.
     """
-    check_tensors(TorchDist(folder), family, architecture)
+    source = TorchDist(folder)
+    check_tensors(source, family, architecture)
+    if lacking := missing(source):  # the manifest would call it whole
+        raise DataError(f"{folder} is not whole: {lacking}; copy it again")
     if _is_ours(folder):
         if (found := architectures.read(folder)) != architecture:
             raise DataError(f"{folder} is one of Galen's and another model than {hf}: {differences(architecture, found)}")
