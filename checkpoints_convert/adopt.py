@@ -10,6 +10,7 @@ After this the checkpoint can be trained, verified and exported.
 import argparse
 from pathlib import Path
 
+from checkpoints_convert.arguments import add_no_verify
 from galen import cli, lock
 
 
@@ -22,12 +23,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--hf", type=Path, required=True, metavar="DIR", help="folder with config.json and tokenizer; weights are not needed"
     )
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
     from checkpoints_convert import adopting, families
-    from checkpoints_convert.hf_folder import check_vocabulary
+    from checkpoints_convert.hf_folder import check_vocabulary, verify_companions
     from megatron_ext import checkpoint_folder
 
+    verify_companions(arguments.hf, arguments.no_verify)
     family, architecture = families.find(arguments.hf / "config.json")
     check_vocabulary(arguments.hf, architecture.vocab_size)
     with lock.hold(arguments.megatron):

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.checks import check_tensors, differences
+from checkpoints_convert.checks import check_tensors, differences, missing
 from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import copy_companions
+from checkpoints_convert.hf_folder import copy_companions, seal_companions
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext import architecture as architectures
@@ -22,19 +22,29 @@ def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) ->
     Raises:
         DataError: its tensors are another model's, or it is one of ours that says so.
     """
-    check_tensors(TorchDist(folder), family, architecture)
+    source = TorchDist(folder)
+    check_tensors(source, family, architecture)
+    if lacking := missing(source):  # the manifest would call it whole
+        raise DataError(f"{folder} is not whole: {lacking}; copy it again")
     if _is_ours(folder):
         if (found := architectures.read(folder)) != architecture:
             raise DataError(f"{folder} is one of Galen's and another model than {hf}: {differences(architecture, found)}")
-        copy_companions(hf, folder.parent / checkpoint_folder.HF)
+        _take_companions(hf, folder.parent / checkpoint_folder.HF)
         return
     records = [manifest.describe_file(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_new(path.name)]
-    copy_companions(hf, folder.parent / checkpoint_folder.HF)
+    _take_companions(hf, folder.parent / checkpoint_folder.HF)
     architecture.write(folder)
     inputs = [hf / "config.json"]
     counts = {"parameters": architecture.parameters}
     outputs: list[Path | dict[str, Any]] = [*records, folder / architectures.NAME]
     manifest.write(folder / manifest.NAME, stage=STAGE, inputs=inputs, config={"family": family.name}, outputs=outputs, counts=counts)
+
+
+def _take_companions(hf: Path, target: Path) -> None:
+    """Copy them, with a manifest of their own; killed amid this, the command leaves none that does not fit."""
+    (target / manifest.NAME).unlink(missing_ok=True)
+    copy_companions(hf, target)
+    seal_companions(target)
 
 
 def _is_new(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Checks that a model's files hold the tensors that its configuration and its family call for: none lost, none too many."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -104,3 +105,23 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
 
 def _some(names: set[str]) -> str:
     return ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+
+
+def missing(source: TorchDist) -> str | None:
+    """Return what a checkpoint lacks, or None: files, bytes of a file, or parts of a tensor."""
+    needed: dict[str, int] = {}
+    for name, end in source.file_ends():
+        needed[name] = max(needed.get(name, 0), end)
+    for name, end in sorted(needed.items()):
+        path = source.folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size < end:
+            return f"{name} has {path.stat().st_size:,} bytes, its parts end at {end:,}"
+    for name, value in source.tensors.items():
+        held = sum(math.prod(chunk.sizes) for chunk in value.chunks)
+        if held < math.prod(value.size):
+            return f"of {name} {held:,} of {math.prod(value.size):,} numbers are there"
+    if not (source.folder / "metadata.json").is_file():
+        return "metadata.json is missing"
+    return None

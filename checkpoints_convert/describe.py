@@ -20,7 +20,6 @@ from galen.errors import DataError
 
 if TYPE_CHECKING:
     from megatron_ext.architecture import Architecture
-    from megatron_ext.torch_dist import TorchDist
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,31 +102,14 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
         sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
         found["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
         found["iteration"] = shown(common.get("iteration"))
-    return found | {"complete": _missing(source)}
+    from checkpoints_convert.checks import missing
+
+    lacking = missing(source)
+    return found | {"complete": "yes" if lacking is None else f"no: {lacking}"}
 
 
 _ARGUMENTS = {"num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "rotary_base"}
 _ARGUMENTS |= {"padded_vocab_size", "norm_epsilon", "max_position_embeddings", "iteration", "consumed_train_samples"}
-
-
-def _missing(source: "TorchDist") -> str:
-    """Return "yes", or what is missing: files, bytes of a file, or parts of a tensor."""
-    needed: dict[str, int] = {}
-    for name, end in source.file_ends():
-        needed[name] = max(needed.get(name, 0), end)
-    for name, end in sorted(needed.items()):
-        path = source.folder / name
-        if not path.is_file():
-            return f"no: {name} is missing"
-        if path.stat().st_size < end:
-            return f"no: {name} has {path.stat().st_size:,} bytes, its parts end at {end:,}"
-    for name, value in source.tensors.items():
-        held = sum(math.prod(chunk.sizes) for chunk in value.chunks)
-        if held < math.prod(value.size):
-            return f"no: of {name} {held:,} of {math.prod(value.size):,} numbers are there"
-    if not (source.folder / "metadata.json").is_file():
-        return "no: metadata.json is missing"
-    return "yes"
 
 
 def _hugging_face(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from galen import json_file, links, manifest, pretrained
+from galen import checksums, json_file, links, manifest, pretrained
 from galen.errors import DataError
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -56,6 +56,25 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
         and path.name != manifest.NAME
     ]
     return links.copy_files([Path(source) / name for name in names], Path(source), target)
+
+
+def seal_companions(folder: Path) -> None:
+    """Write the manifest of the companions that a checkpoint keeps, with which who reads them compares them."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = [folder / name for name in names if name != manifest.NAME and not name.startswith(".")]  # a kill leaves .NAME.partial
+    manifest.write(folder / manifest.NAME, stage="companions", inputs=[], config={}, outputs=files, counts={"files": len(files)})
+
+
+def verify_companions(folder: Path, no_verify: bool) -> None:
+    """Compare all but the weights with the manifest of a folder, where it has one; with `no_verify` only say that this is left out.
+
+    Raises:
+        DataError: one is missing or was altered; says which.
+    """
+    if not no_verify:
+        checksums.verify(folder, but=_WEIGHTS)
+    elif manifest.recorded(folder):
+        checksums.say_skipped(folder)
 
 
 def check_vocabulary(folder: str | Path, rows: int) -> None:

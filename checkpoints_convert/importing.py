@@ -13,7 +13,7 @@ import torch
 from checkpoints_convert import bridge_config, families, vocabulary
 from checkpoints_convert.checks import check_complete
 from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import TOKENIZERS, check_vocabulary, copy_companions
+from checkpoints_convert.hf_folder import TOKENIZERS, check_vocabulary, copy_companions, seal_companions
 from checkpoints_convert.hf_weights import Weights
 from checkpoints_convert.input_hashes import InputHashes
 from checkpoints_convert.megatron_arguments import common_state
@@ -114,6 +114,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     copy_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
+    seal_companions(output / checkpoint_folder.HF)
     _write_iteration(source, family, architecture, output, inputs, config, workers, DTYPES.get(job.dtype or ""), job.tensor_parallel)
 
 
@@ -148,6 +149,7 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
     if job.tokenizer is not None:
         copy_companions(job.tokenizer, companions)
     write_text(companions / "config.json", json.dumps(job.hf_config, indent=2) + "\n")
+    seal_companions(companions)
     with InputHashes(job.files, job.recorded) as inputs:
         _write_iteration(job.source, job.family, job.architecture, output, inputs, config, workers)
 

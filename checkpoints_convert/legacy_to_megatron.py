@@ -9,7 +9,7 @@ anything in them, and refused when they hold more than a checkpoint does. Weight
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_workers, positive
+from checkpoints_convert.arguments import add_no_verify, add_workers, positive
 from galen import cli, lock
 from galen.errors import DataError
 
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with tokenizer.json; its ids are the vocabulary")
     parser.add_argument("--vocab-size", type=positive, metavar="N", help="rows that belong to a token (default: the tokenizer's ids)")
     add_workers(parser)
+    add_no_verify(parser)
     arguments = parser.parse_args(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error("give --tokenizer or --vocab-size: the files know only the padded size of the vocabulary")
@@ -31,10 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoints_convert import importing, legacy
     from checkpoints_convert.checks import check_shapes
     from checkpoints_convert.families import FAMILIES
-    from checkpoints_convert.hf_folder import tokenizer_ids
+    from checkpoints_convert.hf_folder import tokenizer_ids, verify_companions
     from checkpoints_convert.shapes import VOCABULARY
     from checkpoints_convert.units import units
 
+    if arguments.tokenizer is not None:
+        verify_companions(arguments.tokenizer, arguments.no_verify)
     ranks = legacy.Ranks(arguments.legacy)
     size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
     if size is None:

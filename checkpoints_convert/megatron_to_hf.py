@@ -11,9 +11,10 @@ import argparse
 from pathlib import Path
 
 from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.hf_folder import verify_companions
 from checkpoints_convert.input_hashes import InputHashes
 from galen import cli, lock
-from megatron_ext.checkpoint_folder import find_iteration, weight_files
+from megatron_ext.checkpoint_folder import HF, find_iteration, weight_files
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     known = recorded(folder, arguments.no_verify)
+    verify_companions(arguments.hf or folder.parent / HF, arguments.no_verify)
     with lock.hold(arguments.output), InputHashes([folder / ".metadata", *weight_files(folder)], known) as inputs:
         from checkpoints_convert.exporting import Export, convert  # takes seconds, in which the hashes have begun
 

@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.hf_folder import verify_companions
 from galen import cli, lock
-from megatron_ext.checkpoint_folder import find_iteration
+from megatron_ext.checkpoint_folder import HF, find_iteration
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     known = recorded(folder, arguments.no_verify)
+    verify_companions(folder.parent / HF, arguments.no_verify)
     with lock.hold(arguments.output):
         convert(NemoExport(folder, arguments.as_family, arguments.dtype), arguments.output, arguments.workers, known)
 

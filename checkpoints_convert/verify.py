@@ -69,10 +69,12 @@ def _verify(arguments: argparse.Namespace) -> None:
     Raises:
         DataError: a file was altered since it was written.
     """
-    from megatron_ext.checkpoint_folder import find_iteration
+    from checkpoints_convert.hf_folder import verify_companions
+    from megatron_ext.checkpoint_folder import HF, find_iteration
 
     for folder in (arguments.hf, find_iteration(arguments.megatron, arguments.iteration)):
         (checksums.say_skipped if arguments.no_verify else checksums.verify)(folder)
+    verify_companions(folder.parent / HF, arguments.no_verify)
 
 
 def _check_layout(arguments: argparse.Namespace) -> None:

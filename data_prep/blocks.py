@@ -1,4 +1,4 @@
-"""Input of the tokeniser in blocks of a few megabytes: JSONL (plain, gzip, zstd, bzip2), Parquet, Arrow, or standard input.
+"""Input of the tokeniser in blocks of a few megabytes: JSONL (plain, gzip, zstd, bzip2, xz), Parquet, Arrow, or standard input.
 
 A block of a plain file is only a range of bytes: the process that works on it reads it. All else is unpacked here, in order.
 """
@@ -6,6 +6,7 @@ A block of a plain file is only a range of bytes: the process that works on it r
 import bisect
 import bz2
 import io
+import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,10 @@ import zstandard
 from data_prep.tables import read_table
 from galen.errors import DataError, UsageError
 
-PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2"}
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 TABLES = (".parquet", ".arrow")
+PADDED = (".gz", ".xz")
+"""Between and behind their streams there may be zeros."""
 LONGEST_LINE = 64 << 20
 """Bytes of a line, its end included, that is still a record; of a longer one only its length is taken note of."""
 PIECE = 1 << 20
@@ -137,7 +140,7 @@ def read_blocks(
                 yield from _plain_blocks(index, part, size, left_out)
             else:
                 yield from _stream_blocks(index, part.path, size, left_out, taken)
-        except (EOFError, zlib.error, OSError, zstandard.ZstdError) as error:
+        except (EOFError, zlib.error, OSError, lzma.LZMAError, zstandard.ZstdError) as error:
             unreadable = isinstance(error, OSError) and error.errno is not None  # bz2 tells damage by an OSError without a number
             what = "cannot be read" if unreadable or part.path.suffix not in PACKED else f"is not whole {PACKED[part.path.suffix]} data"
             raise DataError(f"{part.path} {what}: {getattr(error, 'strerror', None) or error}") from None
@@ -270,7 +273,7 @@ def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
     unit: _Unpacker | None = None
     while data := raw.read(1 << 16):
         while data:
-            if unit is None and not (data := data.lstrip(b"\0") if suffix == ".gz" else data):
+            if unit is None and not (data := data.lstrip(b"\0") if suffix in PADDED else data):
                 break
             unit = unit or _UNPACKERS[suffix]()
             yield from unit.pieces(data)
@@ -299,19 +302,36 @@ class _Gzip(_Unpacker):
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while piece := self._unit.decompress(data, PIECE):
             yield piece
+            if self._unit.eof:  # its unconsumed_tail is then what follows the stream, which is unused_data too
+                break
             data = self._unit.unconsumed_tail
         self.eof, self.rest = self._unit.eof, self._unit.unused_data
 
 
 class _Bzip2(_Unpacker):
     def __init__(self) -> None:
-        self._unit = bz2.BZ2Decompressor()
+        self._unit = self._new()
+
+    @staticmethod
+    def _new() -> bz2.BZ2Decompressor | lzma.LZMADecompressor:
+        return bz2.BZ2Decompressor()
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         yield self._unit.decompress(data, PIECE)
         while not self._unit.needs_input and not self._unit.eof:
             yield self._unit.decompress(b"", PIECE)
         self.eof, self.rest = self._unit.eof, self._unit.unused_data
+
+
+class _Xz(_Bzip2):
+    """Python's interface to xz is that to bzip2."""
+
+    _MEMORY = 256 << 20
+    """Bytes that a stream may ask for; xz -9 asks for 65 MiB, a damaged one for up to 4 GiB."""
+
+    @classmethod
+    def _new(cls) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=cls._MEMORY)
 
 
 class _Zstd(_Unpacker):
@@ -330,7 +350,7 @@ class _Zstd(_Unpacker):
                 break
 
 
-_UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".zst": _Zstd}
+_UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".xz": _Xz, ".zst": _Zstd}
 
 
 def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:

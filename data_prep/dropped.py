@@ -10,6 +10,7 @@ from datatrove.data import Document
 
 from data_prep.hashing import unit_hash
 from data_prep.writer import RecordWriter
+from galen import json_file
 
 SAMPLES = 5
 """Samples of each reason in the report."""
@@ -75,6 +76,6 @@ def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the samples of all tasks: reason -> records of id and the beginning of the text."""
     merged: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
-        for reason, samples in json.loads(path.read_text(encoding="utf-8")).items():
+        for reason, samples in json_file.read_object(path).items():
             merged[reason] += [tuple(sample) for sample in samples]
     return {reason: [{"id": name, "text": text} for _, name, text in sorted(found)[:SAMPLES]] for reason, found in sorted(merged.items())}

@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 
 from data_prep import report_figures
-from galen import cli, lock, manifest
+from galen import cli, json_file, lock, manifest
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import MALFORMED, DataError, malformed, one_line, told
 
 SHOWN = 20
 """Clusters of duplicates and matches that the report shows; the files have all."""
@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-samples", action="store_true", help="show no text of any document, as for clinical notes")
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
-    page = render(arguments.corpus, samples=not arguments.no_samples)  # before the lock, which makes the folder of the output
+    faults = (*MALFORMED, AssertionError, jinja2.TemplateError)
+    with told(lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", faults):
+        page = render(arguments.corpus, samples=not arguments.no_samples)  # before the lock, which makes the folder of the output
     with lock.hold(output):
         write_text(output, page)
     print(f"{output} is written")
@@ -51,10 +53,10 @@ def render(corpus: Path, samples: bool = True) -> str:
         DataError: the folder is no curated corpus, or one without statistics.
     """
     record = manifest.read(corpus, stage="curate")
-    try:
-        statistics = json.loads((corpus / "statistics.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise DataError(f"{corpus} has no statistics.json: curate it again with this version of Galen") from None
+    path = corpus / "statistics.json"
+    if not path.is_file():
+        raise DataError(f"{corpus} has no statistics.json: curate it again with this version of Galen")
+    statistics = json_file.read_object(path)
     samples = samples and record["config"].get("report", {}).get("samples", True)
     steps = [step["step"] for step in record["config"]["steps"]]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -122,7 +124,7 @@ def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
 def _first_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8") as lines, malformed(path):
         return [json.loads(line) for line in islice(lines, SHOWN)]
 
 

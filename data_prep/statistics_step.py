@@ -13,6 +13,7 @@ from data_prep.dropped import Samples, merge_samples
 from data_prep.recipe import SplitShares
 from data_prep.split import copies_in, split_of
 from data_prep.token_count import token_counter
+from galen import json_file
 
 
 def language_of(document: Document) -> str:
@@ -67,7 +68,7 @@ def merge_statistics(folder: Path, tasks: int) -> dict[str, Any]:
     cells: dict[tuple[str, ...], Counter[str]] = {}
     lengths: Counter[int] = Counter()
     for task in range(tasks):
-        record = json.loads((folder / f"{task:05d}.json").read_text(encoding="utf-8"))
+        record = json_file.read_object(folder / f"{task:05d}.json")
         for *key, documents, tokens in record["cells"]:
             cells.setdefault(tuple(key), Counter()).update(documents=documents, tokens=tokens)
         lengths.update({int(bits): count for bits, count in record["lengths"].items()})

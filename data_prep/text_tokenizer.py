@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from galen import manifest
-from galen.errors import DataError
+from galen import json_file, manifest
+from galen.errors import DataError, malformed
 
 
 class TextTokenizer(Protocol):
@@ -243,5 +243,6 @@ def _named_token(config: Path, name: str) -> str | None:
     """Return for example `eos_token` of a tokenizer_config.json: a string, or an object with its content."""
     if not config.is_file():
         return None
-    token: Any = json.loads(config.read_text(encoding="utf-8")).get(name)
-    return token["content"] if isinstance(token, dict) else token
+    token: Any = json_file.read_object(config).get(name)
+    with malformed(config):
+        return token["content"] if isinstance(token, dict) else token

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.indexed_file import IndexedFileWriter
 from data_prep.token_stats import Tally
-from galen import __version__
+from galen import __version__, json_file
 from galen.atomic import write_text
 from galen.errors import OtherOutputError
 
@@ -113,7 +113,7 @@ class TokenJob:
 
     def _take_up(self) -> None:
         if self._note.exists():
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = json_file.read_object(self._note)
             if note["plan"] == self._plan:
                 self.withdraw()  # killed between publish and manifest
                 parts = [path for o in self.outputs.values() for path in (o.bin_work, o.lengths_work, o.counts_work)]

@@ -48,7 +48,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="F",
-        help="JSONL (plain, .gz, .zst, .bz2), .parquet, .arrow; folders of them, globs, or - for lines on standard input; in this order",
+        help="JSONL (plain, .gz, .zst, .bz2, .xz), .parquet, .arrow; folders of them, globs, or - for lines on standard input; "
+        "in this order",
     )
     add("--output-prefix", required=True, metavar="P", help="writes P_KEY_document.bin, .idx and P_manifest.json")
     add("--tokenizer-model", required=True, metavar="T", help="HF folder, tokenizer.json or SentencePiece .model")

@@ -59,7 +59,7 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
     command += [] if verify else ["--no-verify"]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=worker.end_with_starter)
     if done.returncode:
-        raise DataError(f"{folder} cannot be exported: {done.stderr.strip()[-500:]}")
+        raise DataError(f"{folder} cannot be exported: {done.stderr.rpartition('error: ')[2].strip()[-500:]}")
     for line in done.stderr.splitlines():
         if line.startswith("warning: "):
             print(line, file=sys.stderr)

@@ -1,6 +1,8 @@
 """A network, its tokenizer and its adapter from Hugging Face folders, whole or not at all."""
 
+import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from galen.errors import DataError, one_line
 def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     """Return network and tokenizer of a folder.
 
-    `transformers` fills weights that the files lack, or have in another shape, with random numbers; here that is an error.
+    `transformers` fills weights that the files lack, or have in another shape, with random numbers, and leaves those of further layers
+    out; here both are errors.
 
     Args:
         folder: a Hugging Face folder.
@@ -31,8 +34,20 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
             f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
             f"another shape, for example {lacking[0]}; copy the whole folder again"
         )
+    if surplus := _surplus_layers(network, found["unexpected_keys"]):
+        raise DataError(
+            f"{folder} cannot be loaded: its files have weights of layers that its config.json does not ask for, for example "
+            f"{surplus[0]}; copy the whole folder again"
+        )
     _leave_unpacked(network)
     return network, tokenizer
+
+
+def _surplus_layers(network: Any, unexpected: Iterable[str]) -> list[str]:
+    """Return the weights, which `transformers` leaves out, of layers behind the network's last one."""
+    layers = network.config.get_text_config().num_hidden_layers
+    places = {name: re.search(r"\.(?:layers|h)\.(\d+)\.", name) for name in unexpected}
+    return sorted(name for name, place in places.items() if place and int(place[1]) >= layers)
 
 
 def _leave_unpacked(network: Any) -> None:

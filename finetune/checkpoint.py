@@ -1,8 +1,7 @@
 """Training state on disk: tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 from galen import random_states
-from galen.errors import DataError, one_line
+from galen.errors import MALFORMED, one_line, told
 
 TRAINER_STATE = "trainer_state.json"
 """The last file of a checkpoint that is written."""
@@ -97,19 +96,14 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-@contextmanager
-def reading(folder: str | Path) -> Iterator[None]:
-    """Tell a damaged checkpoint, whatever it raises inside the block, in one message.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise DataError(
+def reading(folder: str | Path) -> AbstractContextManager[None]:
+    """Tell a damaged checkpoint, whatever it raises inside the block, in one message."""
+    return told(
+        lambda error: (
             f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the same command goes on from the one before"
-        ) from error
+        ),
+        (*MALFORMED, OSError, RuntimeError, AssertionError, SafetensorError),
+    )
 
 
 def is_whole(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune import model_card
 from finetune.scores import read_results
-from galen import cli, links, manifest
+from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 
@@ -94,11 +94,7 @@ def _name_base(path: Path, base: str) -> None:
     """
     if not path.is_file():
         return
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = base
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path.name} of the run's adapter is damaged: {one_line(error)}") from None
+    config = json_file.read_object(path) | {"base_model_name_or_path": base}
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 

@@ -1,10 +1,10 @@
 """What evaluation/run.py wrote about a scored model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from galen.errors import DataError
+from galen import json_file
+from galen.errors import DataError, malformed
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -14,13 +14,13 @@ def read_results(folder: Path) -> dict[str, Any]:
         DataError: they are missing or damaged.
     """
     path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise DataError(f"{path} cannot be read: it is missing; was the model scored to its end by evaluation/run.py?")
+    results = json_file.read_object(path)
+    with malformed(path):
         if not isinstance(results["model"], dict) or not isinstance(results["protocol"], str):
             raise ValueError("no model or protocol")
         for name, task in results["tasks"].items():
             if not isinstance(task, dict) or not isinstance(task.get("metrics"), dict):
                 raise ValueError(f"task {name} has no metrics")
-        return results
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); was the model scored to its end by evaluation/run.py?") from None
+    return results

@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
 
@@ -57,23 +57,43 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
 
 
+Faults = tuple[type[BaseException], ...]
+MALFORMED: Faults = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What code raises over values that are not what it expects."""
+
+
 @contextlib.contextmanager
-def malformed(path: object) -> Iterator[None]:
-    """While values of a file are read: one that is missing, or has another type than code expects, is the file's fault.
+def told(message: Callable[[BaseException], str], faults: Faults = MALFORMED) -> Iterator[None]:
+    """While a file is read: what is raised is the file's fault, and told in one line.
+
+    Args:
+        message: makes the line of what was raised.
+        faults: what counts; the panic of a library in Rust, which is no Exception, always does.
 
     Raises:
-        DataError: names the path and what was raised.
+        DataError: such a fault was raised.
     """
     try:
         yield
     except GalenError:
         raise
-    except KeyError as error:
-        raise DataError(f"{path}: the field {error} is missing") from None
-    except ValueError as error:
-        raise DataError(f"{path}: {one_line(error)}") from None
-    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {type(error).__name__}: {one_line(error)}") from None
+    except BaseException as error:
+        if not isinstance(error, faults) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(message(error)) from error
+
+
+def malformed(path: object) -> contextlib.AbstractContextManager[None]:
+    """While values of a file are read: one that is missing, or has another type than code expects, is the file's fault."""
+
+    def message(error: BaseException) -> str:
+        if isinstance(error, KeyError):
+            return f"{path}: the field {error} is missing"
+        if isinstance(error, ValueError):
+            return f"{path}: {one_line(error)}"
+        return f"{path} is damaged: {type(error).__name__}: {one_line(error)}"
+
+    return told(message)
 
 
 def one_line(error: BaseException) -> str:

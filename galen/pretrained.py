@@ -5,35 +5,20 @@ these is run, and nobody is asked whether to: where `transformers` knows the mod
 loaded by that class, else it is refused.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from galen import json_file
-from galen.errors import DataError, GalenError, NotThereError, one_line
+from galen.errors import DataError, NotThereError, one_line, told
 
 _WEIGHTS_PER_BYTE = 16
 """More than any way to store them gives: 1 bit each would be 8."""
 
 
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turn what a library raises over a file or folder into one line; some raise no more than `Exception`.
-
-    Raises:
-        DataError: names the path and what was raised.
-    """
-    try:
-        yield
-    except GalenError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} cannot be loaded: {_reason(Path(path), error)}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a library in Rust, which is no Exception
-            raise
-        raise DataError(f"{path} cannot be loaded: {one_line(error)}") from error
+def reading(path: str | Path) -> AbstractContextManager[None]:
+    """Tell what a library raises over a file or folder in one line; some raise no more than `Exception`."""
+    return told(lambda error: f"{path} cannot be loaded: {_reason(Path(path), error)}", (Exception,))
 
 
 def check_folder(folder: str | Path) -> None:
@@ -101,7 +86,7 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _reason(folder: Path, error: Exception) -> str:
+def _reason(folder: Path, error: BaseException) -> str:
     """Return why a library refused, in one line."""
     if "trust_remote_code" not in str(error):
         return one_line(error) if str(error) else type(error).__name__

@@ -1,15 +1,14 @@
 """The states of Python's, NumPy's and PyTorch's random numbers, in plain values, and put back only where they are such states."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
-from galen.errors import DataError
+from galen.errors import MALFORMED, one_line, told
 
 _KEYS = 624
 """Of NumPy's generator, a Mersenne Twister; its place among them is taken without a check."""
@@ -45,16 +44,9 @@ def numpy_state(state: Any) -> tuple[Any, ...]:
     return ("MT19937", keys.astype(numpy.uint32), *state[2:])
 
 
-@contextmanager
-def restoring(folder: str | Path) -> Iterator[None]:
-    """Say in one line that the random states in a checkpoint are none.
-
-    Raises:
-        DataError: they are damaged.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"the random states in {folder} are damaged: {type(error).__name__}: {error}") from None
+def restoring(folder: str | Path) -> AbstractContextManager[None]:
+    """Say in one line that the random states in a checkpoint are none."""
+    return told(
+        lambda error: f"the random states in {folder} are damaged: {type(error).__name__}: {one_line(error)}",
+        (*MALFORMED, RuntimeError),
+    )

@@ -1,7 +1,6 @@
 """One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
 
 import inspect
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -24,6 +23,7 @@ from megatron.core.dist_checkpointing.validation import StrictHandling, determin
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 
+from galen import json_file
 from galen.errors import DataError, one_line
 from galen.worker import follow_parent
 from megatron_ext import pickle_values, safe_pickle, torch_dist
@@ -142,11 +142,7 @@ def _checked(folder: Path) -> Metadata:
 def _check_form(folder: Path) -> None:
     """Check that a checkpoint is of the one form that is read here."""
     path = folder / "metadata.json"
-    try:
-        form = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder} is not a distributed checkpoint: {path.name} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}") from None
-    if not isinstance(form, dict) or form.get("sharded_backend") != torch_dist.BACKEND["sharded_backend"]:
+    if not path.exists():
+        raise DataError(f"{folder} is not a distributed checkpoint: {path.name} is missing")
+    if json_file.read_object(path).get("sharded_backend") != torch_dist.BACKEND["sharded_backend"]:
         raise DataError(f"{path} does not speak of a torch_dist checkpoint")

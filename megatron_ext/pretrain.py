@@ -58,6 +58,7 @@ def pretrain(run: Recipe) -> int:
     output = Path(run.output)
     weights_and_biases.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
+    _verify_companions(run)
     architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
@@ -212,6 +213,15 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
     torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
         raise_together(refusal[0])
+
+
+def _verify_companions(run: Recipe) -> None:
+    """Compare the tokenizer and what else lies beside the checkpoint to start from with its manifest, at each start."""
+    folder = Path(run.model.checkpoint) / checkpoint_folder.HF
+    if run.model.verify_checksums:
+        checksums.verify(folder)
+    elif manifest.recorded(folder) and os.environ.get("RANK", "0") == "0":
+        checksums.say_skipped(folder)
 
 
 def _verify(run: Recipe, first: bool) -> None:

@@ -1,12 +1,12 @@
 """Damage to files for the tests of commands: a file cut off, altered, of another kind, or with JSON values of the wrong types.
 
-GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file.
+GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file; `damages` makes twice as many of all files.
 """
 
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,21 @@ def mutate(path: Path, seeded: random.Random) -> str:
         content = alter_json(content, seeded)
     path.write_bytes(content)
     return kind
+
+
+def damages(folder: Path, names: Sequence[str], count: int = 2 * MUTATIONS) -> Iterator[str]:
+    """Damage or remove one of the files and put it right again, so many times; yield what was done."""
+    for number in range(count):
+        draw = random.Random(f"{' '.join(names)} {number}")
+        path = folder / draw.choice(names)
+        content = path.read_bytes()
+        if draw.random() < 0.1:
+            path.unlink()
+            kind = "removed"
+        else:
+            kind = mutate(path, draw)
+        yield f"{path.relative_to(folder)}, {number}: {kind}"
+        path.write_bytes(content)
 
 
 def ended(main: Callable[[list[str]], int | None], arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -50,6 +50,15 @@ def test_another_model_is_refused(foreign, make_model):
     assert not (foreign / "hf").exists()
 
 
+def test_a_checkpoint_that_is_cut_off_is_refused(foreign, model):
+    """It was given a manifest that calls it whole."""
+    path = next((foreign / "iter_0000030").glob("*.distcp"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=rf"is not whole: {path.name} has [\d,]+ bytes, its parts end at"):
+        adopt.main(["--megatron", str(foreign), "--hf", str(model)])
+    assert not (foreign / "hf").exists()
+
+
 def test_imports_hold_the_tensors_that_megatron_saves(ours, saved):
     imported, own = TorchDist(ours / "iter_0000000"), TorchDist(saved)
     names = {name for name in own.tensors if "_extra_state" not in name}

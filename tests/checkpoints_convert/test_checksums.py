@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from checkpoints_convert import hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron, verify
+from checkpoints_convert import adopt, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron, verify
 from galen import manifest
 from galen.errors import DataError
 from tests.conftest import import_model
@@ -25,7 +25,7 @@ def flip(path):
     """Flip one bit in the middle of a file; where that is text, in a way that it stays what it was."""
     content = bytearray(path.read_bytes())
     if path.suffix == ".json":
-        content += b"\n"
+        content[content.index(b"\n")] = ord(" ")
     else:
         content[len(content) * 2 // 3] ^= 1
     path.write_bytes(content)
@@ -36,6 +36,8 @@ COMMANDS = {
     "to NeMo": (megatron_to_nemo.main, "--megatron", "megatron", "iter_0000000/__3_0.distcp"),
     "from Hugging Face": (hf_to_megatron.main, "--hf", "hf", "model-00002-of-00004.safetensors"),
     "from NeMo": (nemo_to_megatron.main, "--nemo", "nemo", "weights/__2_0.distcp"),
+    "companions, to Hugging Face": (megatron_to_hf.main, "--megatron", "megatron", "hf/tokenizer.json"),
+    "companions, to NeMo": (megatron_to_nemo.main, "--megatron", "megatron", "hf/config.json"),
     "a small file": (hf_to_megatron.main, "--hf", "hf", "tokenizer.json"),
 }
 
@@ -47,13 +49,35 @@ def test_nothing_is_made_from_an_altered_file(tmp_path, made, name, capsys):
     shutil.copytree(made / source, given)
     flip(given / file)
     arguments = [option, str(given), "--output", str(output)]
-    with pytest.raises(DataError, match=f"{file} was altered: its SHA-256 is not the one in its manifest"):
+    with pytest.raises(DataError, match=rf"{file} was altered: its (SHA-256|content) is not"):
         main(arguments)
     assert not (output / "config.json").exists() and not list(output.glob("iter_*")) and not (output / "context").exists()
     assert "compar" not in capsys.readouterr().err
     main([*arguments, "--no-verify"])
     assert "is read without comparing it with the SHA-256 in its manifest" in capsys.readouterr().err
     assert output.is_dir()
+
+
+@pytest.mark.parametrize("damage", ["tokenizer.json", "config.json"])
+def test_altered_companions_of_a_checkpoint_are_told(tmp_path, made, damage):
+    megatron = tmp_path / "megatron"
+    shutil.copytree(made / "megatron", megatron)
+    path = megatron / "hf" / damage
+    verify.main(["--hf", str(made / "hf"), "--megatron", str(megatron), "--weights-only"])
+    flip(path)
+    told = f"{path} was altered"
+    with pytest.raises(DataError, match=told):
+        verify.main(["--hf", str(made / "hf"), "--megatron", str(megatron), "--weights-only"])
+    with pytest.raises(DataError, match=told):
+        adopt.main(["--megatron", str(megatron), "--hf", str(megatron / "hf")])
+
+
+def test_a_checkpoint_from_before_companions_had_a_manifest(tmp_path, made):
+    shutil.copytree(made / "megatron", tmp_path / "megatron")
+    (tmp_path / "megatron/hf/manifest.json").unlink()
+    flip(tmp_path / "megatron/hf/tokenizer.json")
+    megatron_to_hf.main(["--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "output")])
+    assert (tmp_path / "output/tokenizer.json").read_bytes() == (tmp_path / "megatron/hf/tokenizer.json").read_bytes()
 
 
 def test_verify_says_which_file_was_altered(tmp_path, made, capsys):

@@ -34,7 +34,8 @@ def folders(tmp_path_factory, make_model):
     megatron_to_nemo.main(["--megatron", str(base / "megatron"), "--output", str(base / "nemo")])
     (base / "nemo" / "manifest.json").unlink()
     shutil.copytree(base / "megatron", base / "managed")
-    (base / "megatron" / "iter_0000000" / "manifest.json").unlink()
+    for part in ("iter_0000000", "hf"):
+        (base / "megatron" / part / "manifest.json").unlink()
     write_ranks(make_model("llama-2", num_hidden_layers=2), base / "legacy", 1, 1)
     return base
 

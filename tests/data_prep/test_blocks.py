@@ -1,10 +1,13 @@
+import bz2
 import gzip
+import lzma
 
 import pytest
+import zstandard
 
 from data_prep import blocks
 from data_prep.blocks import LongLine, Part, read_blocks, share_out
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 
 def files(folder, **sizes):
@@ -39,6 +42,42 @@ def test_plain_and_packed_files_keep_their_order(tmp_path):
 def test_more_shards_than_packed_files(tmp_path):
     with pytest.raises(UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"):
         share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
+
+
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+MEMBERS = {
+    "short": [b"a\n", b"b\n"] * 300,
+    "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
+    "beyond a piece": [b"x" * (5 << 20) + b"\n"] * 4,
+    "a piece": [b"x" * (blocks.PIECE - 1) + b"\n"] * 4,
+    "empty": [b"", b"", b"a\n", b""],
+}
+
+
+@pytest.mark.parametrize("members", MEMBERS.values(), ids=MEMBERS)
+@pytest.mark.parametrize("padding", [0, 200_000])
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst"])
+def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
+    pack = PACK[ending]
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending in blocks.PADDED else 0))
+    content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
+    assert content == b"".join(members)
+
+
+def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl.xz"
+    path.write_bytes(lzma.compress(b"{}\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]))
+    with pytest.raises(DataError, match=r"a\.jsonl\.xz is not whole xz data: Memory usage limit exceeded"):
+        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_a_packed_stream_that_breaks_off_is_told(tmp_path, ending):
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(PACK[ending](b"word\n" * 1000)[:-3])
+    with pytest.raises(DataError, match=rf"a\.jsonl\{ending} is not whole {blocks.PACKED[ending]} data: it ends too early"):
+        list(read_blocks([Part(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])

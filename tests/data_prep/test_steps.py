@@ -101,6 +101,13 @@ def test_a_report_without_texts(corpus, tmp_path):
     report.main([str(folder)])
     for name in ("report.html", "statistics.json"):
         assert "Jane" not in (folder / name).read_text()
+    (folder / "duplicates.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"duplicates\.jsonl: Expecting property name"):
+        report.main([str(folder)])
+    for damage, told in (("{", r"statistics\.json is not JSON"), ('{"counts": 3}', "the files of .* are damaged: ")):
+        (folder / "statistics.json").write_text(damage)
+        with pytest.raises(DataError, match=told):
+            report.main([str(folder)])
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_a_damaged_model_is_told(stopped, tiny_llama, tmp_path, name, content):
     assert not (tmp_path / "run" / "adapter").exists()
 
 
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_model_of_more_layers_than_its_configuration_names_is_told(stopped, tiny_llama, tmp_path, layers):
+    """`transformers` leaves the others out, and a part of the model would be trained."""
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers, "layer_types": None}))
+    with pytest.raises(DataError, match=rf"config\.json does not ask for, for example model\.layers\.{layers}\."):
+        train.main([str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"])
+
+
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b'{"stage": "finetune"}', b'{"stage": "finetune", "config": {"model": 3}, "created": "x"}', b"\xff"]
 )

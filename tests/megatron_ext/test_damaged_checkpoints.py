@@ -80,6 +80,24 @@ def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
 
 
 @pytest.mark.multiprocess
+def test_altered_companions_are_not_trained_with(tmp_path, pretrain_forked, checkpoint):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    given = ["training.train_iters=2", "optimizer.lr_warmup_iters=0", "training.eval_iters=0", f"model.checkpoint={model}"]
+    for path in (model / "hf" / "config.json", model / "hf" / "tokenizer.json"):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\n", b" ", 1))
+        codes, written = pretrain_forked(2, *given, output=tmp_path / "refused", check=False)
+        assert codes == [1, 1] and "Traceback" not in written
+        assert f"{path} was altered" in written and not (tmp_path / "refused" / "checkpoints").exists()
+        if path.name == "config.json":
+            path.write_bytes(content)
+    codes, written = pretrain_forked(2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False)
+    assert codes == [0, 0], written[-3000:]
+    assert written.count(f"{model / 'hf'} is read without comparing it") == 1
+
+
+@pytest.mark.multiprocess
 def test_an_altered_model_is_not_trained_on(tmp_path, pretrain_forked, checkpoint):
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from megatron_ext import monitor, plan, restart
-from tests.damage import MUTATIONS, check_one_line, ended, mutate
+from tests.damage import MUTATIONS, check_one_line, damages, ended, mutate
 from tests.megatron_ext.conftest import RECIPE
 
 
@@ -22,7 +22,7 @@ def run_folder(alone, tmp_path):
     return folder
 
 
-def damages(folder, names):
+def each_damaged(folder, names):
     """Damage each file in turn, and put it right again; yield what was done."""
     for name in names:
         path = folder / name
@@ -42,14 +42,14 @@ def test_plan(checkpoint, data, tmp_path, capsys):
         "model/iter_0000000/architecture.json",
         "model/iter_0000000/manifest.json",
     )
-    for what in damages(tmp_path, names):
+    for what in each_damaged(tmp_path, names):
         code, _, err = ended(plan.main, [tmp_path / "recipe.yaml", "--gpus", 1, "--best", 1], capsys)
         check_one_line(code, err, what)
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "log.jsonl", "stopped.json", "checkpoints/latest_checkpointed_iteration.txt"])
 def test_monitor(run_folder, name, tmp_path, capsys):
-    for what in damages(run_folder, [name]):
+    for what in each_damaged(run_folder, [name]):
         code, _, err = ended(monitor.main, [run_folder], capsys)
         check_one_line(code, err, what)
 
@@ -58,7 +58,7 @@ def test_monitor(run_folder, name, tmp_path, capsys):
 def test_restart(run_folder, name, capsys):
     (run_folder / "recipe.yaml").write_text(re.sub(r"(?m)^output:.*$", f"output: {run_folder}", (run_folder / "recipe.yaml").read_text()))
     for exit_code in (1, 75):
-        for what in damages(run_folder, [name]):
+        for what in each_damaged(run_folder, [name]):
             code, _, err = ended(restart.main, [run_folder / "recipe.yaml", "--exit-code", exit_code], capsys)
             if code != restart.STOP:
                 check_one_line(code, err, what)
@@ -90,3 +90,22 @@ def test_pretrain_goes_on_or_says_why_not(run_folder, pretrain_forked, name, tmp
         assert "Traceback" not in written, (what, written)
         if codes[0]:
             assert codes[0] in (1, 2) and written.count("error: ") == 1, (what, written)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("sealed", [False, True], ids=["without manifests", "with manifests"])
+def test_pretrain_begins_or_says_why_not(checkpoint, data, pretrain_forked, tmp_path, sealed):
+    """From a checkpoint and what lies beside it, of which any file is damaged or removed."""
+    model, output = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(checkpoint, model)
+    if not sealed:
+        for path in model.rglob("manifest.json"):
+            path.unlink()
+    names = sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file())
+    given = ["training.train_iters=1", "training.eval_iters=0", "optimizer.lr_warmup_iters=0", f"model.checkpoint={model}"]
+    for what in damages(model, names, MUTATIONS):
+        codes, written = pretrain_forked(1, *given, output=output, check=False)
+        assert "Traceback" not in written, (what, written)
+        if codes[0]:
+            assert codes[0] in (1, 2) and written.count("error: ") == 1, (what, written)
+        shutil.rmtree(output)

@@ -2,6 +2,7 @@ import json
 import struct
 import time
 
+import psutil
 import pytest
 
 from galen.errors import UsageError
@@ -60,9 +61,11 @@ def log_records(data):
             part = b""
 
 
-def test_weights_and_biases_offline(tmp_path):
-    """Two starts of a run: both tell the same run at Weights & Biases, steps and validations with their names."""
+def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
+    """Two starts of a run: both tell the same run at Weights & Biases, steps and validations with their names; nothing holds the key."""
     pytest.importorskip("wandb")
+    key, commands = "5e0717e1" * 5, []
+    monkeypatch.setenv("WANDB_API_KEY", key)
     (tmp_path / "recipe.yaml").write_text("output: x\n")
     for done in (0, 1):
         run = weights_and_biases.start(Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path)
@@ -70,6 +73,7 @@ def test_weights_and_biases_offline(tmp_path):
         log = RunLog(tmp_path, done, 3, run)
         log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
         log.validation(done + 1, 2.25, 64)
+        commands += [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
         log.close()
     told = [wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))]
     lines = [line for lines, _ in told for line in lines]
@@ -77,6 +81,10 @@ def test_weights_and_biases_offline(tmp_path):
     assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]
     runs = set().union(*(runs for _, runs in told))
     assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
+    printed = capfd.readouterr()
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("wandb" in command for command in commands) and len(files) > 4
+    assert key not in printed.out + printed.err + "".join(commands) and key.encode() not in b"".join(files)
 
 
 def test_wanted_without_a_key(tmp_path, monkeypatch):
