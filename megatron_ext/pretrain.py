@@ -22,7 +22,8 @@ from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.layout_checks import check_layout
+from megatron_ext.recipe import Recipe
 from megatron_ext.stop_requests import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
