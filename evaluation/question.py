@@ -98,6 +98,8 @@ def from_record(record: dict[str, Any], where: str) -> Question:
 
 def _options(record: dict[str, Any], where: str) -> dict[str, str]:
     options = record.get("options")
+    if isinstance(options, list) and len(options) > len(LETTERS):
+        raise DataError(f"{where}: key 'options' lists {len(options)} options; {len(LETTERS)} at most, or an object that names each")
     if isinstance(options, list) and 2 <= len(options) <= len(LETTERS):
         options = dict(zip(LETTERS, options, strict=False))
     if not isinstance(options, dict) or len(options) < 2:
@@ -119,9 +121,23 @@ def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
         if any(part not in options for part in named):
             named = [whole]
     letters = [letter for part in named for letter in with_text(part, options)]
+    if isinstance(record["options"], list) and (two := _ambiguous(named, options)):
+        raise DataError(
+            f"{where}: key 'answer' is {jsonl.shown(given)}, which may be the letter of {options[two]!r:.40} or another option's text; "
+            f"write options as an object: {{{two!r}: …}}"
+        )
     if not letters or any(not with_text(part, options) for part in named):
         raise DataError(f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options {', '.join(options)[:80]}")
     return joined(letters, options)
+
+
+def _ambiguous(named: list[str], options: dict[str, str]) -> str | None:
+    """Return an answer that is one option's letter and another one's text, as of blood groups; None where all are clear."""
+    for part in named:
+        texts = [letter for letter, text in options.items() if text.strip() == part]
+        if part in options and texts not in ([], [part]):
+            return part
+    return None
 
 
 def with_text(answer: str, options: dict[str, str]) -> list[str]:

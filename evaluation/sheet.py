@@ -11,6 +11,9 @@ from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
+_LONGEST_NAME = 100
+"""Characters of a column's name: messages and tables repeat it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -54,6 +57,8 @@ def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
     if not sheet.columns:
         if "id" not in row or len(set(row)) < len(row):
             raise DataError(f"{where}: a column 'id' is wanted, and each column once; the columns are {', '.join(row)[:80]}")
+        if longest := [name for name in row if len(name) > _LONGEST_NAME]:
+            raise DataError(f"{where}: the name of a column has {len(longest[0])} characters, at most {_LONGEST_NAME} are read")
         sheet.columns.extend(row)
     elif any(row):
         if any(row[len(sheet.columns) :]):

@@ -79,7 +79,7 @@ def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str,
         DataError: the template changes earlier messages when others follow, or an answer's text, so that answers cannot be found.
     """
     whole = render(tokenizer, messages)
-    marks = _special_tokens(tokenizer)
+    marks = _end_marks(tokenizer)
     spans, marked = [], False
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -114,6 +114,15 @@ def _special_tokens(tokenizer: Any) -> list[str]:
     """Return the tokens that a template can write as marks, the longest first."""
     names = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     return sorted((name for name in names if name.strip()), key=lambda name: (-len(name), name))
+
+
+def _end_marks(tokenizer: Any) -> list[str]:
+    """Return the tokens that can end an answer, the longest first: not the one that opens a user's message.
+
+    A template may write that behind each answer, for the next turn; end of sequence counts, even where it also begins a text.
+    """
+    opening = render(tokenizer, _EXAMPLE[:1]).strip().removeprefix(tokenizer.bos_token or "").lstrip()
+    return [mark for mark in _special_tokens(tokenizer) if mark == tokenizer.eos_token or not opening.startswith(mark)]
 
 
 def end_of_answer(tokenizer: Any) -> int:

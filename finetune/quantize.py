@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int | None:
     model = model_folder.check_model(arguments.model)
     links.check_folder(model)
     prompts.form(arguments.protocol)
-    questions = question.read(arguments.questions)[: arguments.limit] if arguments.questions else []
+    questions = question.sample(question.read(arguments.questions), arguments.limit) if arguments.questions else []
     texts = _texts(arguments.calibration) if arguments.calibration else []
     from evaluation.backend_transformers import quiet
     from finetune import quantization
@@ -45,7 +45,6 @@ def main(argv: list[str] | None = None) -> int | None:
     quantization.check_widths(methods, model)
     quiet()
     with lock.hold(arguments.output):
-        arguments.output.mkdir(parents=True, exist_ok=True)
         _write_all(methods, model, questions, texts, arguments)
     return 0
 
@@ -55,6 +54,7 @@ def _write_all(methods: list[str], model: Path, questions: list[Question], texts
     from finetune import measurement, quantization
 
     hashes = {"model": model_folder.hashes(model, not arguments.no_verify)}
+    arguments.output.mkdir(parents=True, exist_ok=True)
     configs: dict[str, dict[str, Any]] = {method: {**hashes, "method": method} for method in methods}
     for method in methods:
         if quantization.METHODS[method].calibrated:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of each calibration text (default: 512)")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="multiple-choice questions for the accuracy, JSONL")
     parser.add_argument("--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)")
-    parser.add_argument("--limit", type=int, metavar="N", help="take only the first N questions")
+    parser.add_argument("--limit", type=int, metavar="N", help="take only N of the questions, a sample by hash of their ids")
     return parser
 
 
@@ -119,7 +119,7 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
     from finetune.measurement import Measurement, measure
 
     asked = manifest.sha256(arguments.questions) if questions else None
-    key = {**config, "questions": asked, "limit": arguments.limit, "protocol": arguments.protocol}
+    key = {**config, "questions": asked, "ids": [item.id for item in questions], "protocol": arguments.protocol}
     if path.exists():
         stored = json_file.read_object(path)
         try:

@@ -1,18 +1,17 @@
 """Fine-tune a Hugging Face model on questions, prompts and completions, or conversations: in full, by LoRA or by QLoRA.
 
     python finetune/train.py examples/finetune/mesh_topics_lora.yaml model.path=MODEL data.train=questions.jsonl output=RUN
-    torchrun --nproc-per-node 8 finetune/train.py RECIPE.yaml
+    python finetune/train.py --nproc-per-node 8 RECIPE.yaml
+    python finetune/train.py --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
 
 Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl holds the losses,
 RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill, the command goes on from the last
 checkpoint, with the same result as if it had never stopped. At Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the step
-under way, and ends with exit code 75; a second Ctrl-C ends it at once.
+under way, and ends with exit code 75; a second Ctrl-C ends it at once. torchrun and srun can start the processes, too
+(docs/finetune.md).
 """
 
 import contextlib
-import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,28 @@ from evaluation.question import Question
 from finetune import chat, processes, training_data
 from finetune.recipe import Recipe
 from finetune.training_data import TrainingData
-from galen import cli, lock, manifest, recipe, stop_signals
+from galen import cli, launch, lock, manifest, recipe, stop_signals
+
+_ADVICE = (
+    "`dmesg` or the job's record tells. The same command goes on from the last checkpoint. A run with another output takes less memory "
+    "with fewer processes, training.micro_batch_size=1, training.gradient_checkpointing=true or a shorter data.max_length"
+)
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Fine-tune as the recipe says."""
-    parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
+    parser = cli.recipe_parser(__doc__ or "", Recipe)
+    launch.add_options(parser)
+    parsed = parser.parse_intermixed_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    if launch.is_asked(parsed):
+        return launch.start(parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE)
+    with launch.telling_of_the_lost(_ADVICE):
+        return finetune(options)
+
+
+def finetune(options: Recipe) -> int:
+    """Fine-tune, as one of the processes of a run; return the exit code."""
     if options.data.chat_template is not None:
         chat.read_template(options.data.chat_template)
     model = model_folder.check_model(options.model.path)
@@ -64,7 +78,6 @@ def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: 
 
     counts = training.run(options, data, run, result)
     if counts is None:
-        processes.say(f"to go on: {_again()}")
         return stop_signals.EXIT_CODE
     if processes.is_first():
         counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
@@ -73,16 +86,6 @@ def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: 
         _write_manifest(options, files, run, results, counts)
         print(_summary(counts, results))
     return 0
-
-
-def _again() -> str:
-    """Return the command line that goes on."""
-    command = shlex.join(sys.argv)
-    if processes.count() == 1:
-        return f"python {command}"
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count()))
-    nodes = f"--nnodes {processes.count() // here} … " if here < processes.count() else ""
-    return f"torchrun {nodes}--nproc-per-node {here} {command}"
 
 
 def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path, results: list[Path], counts: dict[str, Any]) -> None:

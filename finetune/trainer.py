@@ -272,7 +272,7 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 def global_batch(training: Training) -> int:
-    """Return the rows in an optimizer step over all processes that torchrun started."""
+    """Return the rows in an optimizer step over all processes of the run."""
     return training.micro_batch_size * training.gradient_accumulation * processes.count()
 
 
@@ -291,7 +291,7 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
         UsageError: FSDP is asked for with one process.
     """
     if training.fsdp and processes.count() == 1:
-        raise UsageError("training.fsdp needs several processes: start with torchrun --nproc-per-node N; or set it to false")
+        raise UsageError("training.fsdp needs several processes: give --nproc-per-node N; or set it to false")
     cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
     cpu = not torch.cuda.is_available()
     options = TrainingArguments(

@@ -22,10 +22,10 @@ from finetune.sample import Sample
 from finetune.stopping import Stopping
 from finetune.training_data import TrainingData
 from finetune.validation_accuracy import ValidationAccuracy
-from galen import recipe
+from galen import cli, launch, recipe
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
-from galen.stop_signals import StopSignals
+from galen.stop_signals import EXIT_CODE, StopSignals
 
 
 def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any] | None:
@@ -67,9 +67,9 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks, stopping)
     with stopping.signals:
         loop.train(resume_from_checkpoint=str(last) if last else None)
-    if stopping.reason is not None:
-        processes.say(_kept(stopping.reason, loop.state.global_step, steps, checkpoints))
-        return None
+        if stopping.reason is not None:  # said before a signal can end the process: a launcher sends one when another has ended
+            _say_what_is_kept(stopping.reason, loop.state.global_step, steps, checkpoints)
+            return None
     _save(options, loop, tokenizer, folder, result)
     best = loop.state.best_model_checkpoint
     return {
@@ -84,11 +84,13 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     }
 
 
-def _kept(reason: str, step: int, steps: int, checkpoints: Path) -> str:
-    """Say what a stopped run has kept."""
-    if step == 0:
-        return f"stopped by {reason} before the first step was done; nothing is kept"
-    return f"stopped by {reason} after step {step:,} of {steps:,}; kept: {checkpoints / f'checkpoint-{step}'}"
+def _say_what_is_kept(reason: str, step: int, steps: int, checkpoints: Path) -> None:
+    """Tell the user what a stopped run has kept, and how it goes on."""
+    done = f"stopped by {reason} before the first step was done; nothing is kept"
+    if step:
+        done = f"stopped by {reason} after step {step:,} of {steps:,}; kept: {checkpoints / f'checkpoint-{step}'}"
+    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
+    processes.say(f"{done}\nto go on: {launch.command()}")
 
 
 def _quiet() -> None:

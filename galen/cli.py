@@ -25,10 +25,11 @@ def run(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except GalenError as error:
-        _report(printable(str(error)))
         code = error.exit_code
+        _report(printable(str(error)), code)
     except KeyboardInterrupt:
-        print("interrupted; start the same command again to go on", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print("interrupted; start the same command again to go on", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -36,27 +37,34 @@ def run(main: Callable[[], int | None]) -> None:
     except Exception as error:
         if (refusal := _refusal(error)) is None:
             raise
-        _report(printable(refusal))
         code = 1
+        _report(printable(refusal), code)
     sys.exit(code)
 
 
-def _report(message: str) -> None:
-    """Print an error and leave it for the launcher.
+def _report(message: str, code: int) -> None:
+    """Print an error, which ends with an exit code, and leave it for the launcher.
 
     The launcher asks a process to end as soon as another has ended: that waits until both are done, so that it knows what was printed.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    if _speaks():
+    if printed := _speaks():
         print(f"error: {message}", file=sys.stderr, flush=True)
-    tell_launcher(message)
+    tell_launcher(message, code, printed)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def tell_launcher(message: str) -> None:
-    """Leave why this process ends where torchrun looks for it; its report would else speak of a traceback that is not there."""
+def tell_launcher(message: str, code: int, printed: bool = True) -> None:
+    """Leave why this process ends where torchrun looks for it; its report would else speak of a traceback that is not there.
+
+    Args:
+        message: why.
+        code: the exit code, which a signal that comes from now on may replace.
+        printed: whether the user has been told.
+    """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        record = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
+        extra = {"py_callstack": message, "timestamp": str(int(time.time())), "exit_code": code, "printed": printed}
+        record = {"message": message, "extraInfo": extra}
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": record}), encoding="utf-8")
 

@@ -10,7 +10,10 @@ The same mistake has the same exit code in every room:
 
 import contextlib
 import difflib
+import os
+import sys
 from collections.abc import Collection, Iterator
+from typing import NoReturn
 
 
 class GalenError(Exception):
@@ -39,6 +42,13 @@ class OtherOutputError(UsageError, DataError):
     """The output is there already and belongs to other work, or to nobody that the command knows. Exit code 2, as told above."""
 
     exit_code = 2
+
+
+def raise_together(error: GalenError) -> NoReturn:
+    """Raise what all processes of a run have met alike: the first says it, the others end with its exit code, without a word."""
+    if os.environ.get("RANK", "0") == "0":
+        raise error
+    sys.exit(error.exit_code)
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -40,12 +40,13 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 @contextlib.contextmanager
 def hold(output: str | Path) -> Iterator[None]:
-    """Hold the lock of an output, a file, folder or prefix, while the block runs.
+    """Hold the lock of an output, a file, folder or prefix, while the block runs; folders made for it go where nothing was written.
 
     Raises:
         DataError: another process holds it (the message says which), or its folder cannot be written.
     """
     path = lock_file(output)
+    made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _take(path)
@@ -61,6 +62,9 @@ def hold(output: str | Path) -> Iterator[None]:
             _held.remove(descriptor)
             path.unlink(missing_ok=True)
             os.close(descriptor)
+            for folder in made:
+                with contextlib.suppress(OSError):  # something is in it
+                    folder.rmdir()
 
 
 def lock_file(output: str | Path) -> Path:

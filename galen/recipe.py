@@ -181,6 +181,8 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
     key = ".".join(map(str, location))
     where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        made = (said for known, said in origin.items() if known[: len(location)] == location)  # "trainig.seed=1" makes a section "trainig"
+        where = next(made, where) if where == path else where
         return f"{where}: unknown key {key!r}; {_meant(recipe_class, section, str(location[-1]))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"

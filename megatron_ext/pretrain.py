@@ -12,18 +12,19 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import checksums, cli, links, lock, manifest, recipe
+from galen import checksums, cli, launch, links, lock, manifest, recipe
 from galen.atomic import write_text
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, raise_together
 from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, launch, watchdog, weights_and_biases
+from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
+from megatron_ext.launch import ADVICE, gone
 from megatron_ext.layout_checks import check_layout
-from megatron_ext.recipe import Recipe
+from megatron_ext.recipe import Recipe, of_run
 from megatron_ext.stop_requests import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
@@ -43,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     launch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    if arguments.nproc_per_node is not None or arguments.nnodes != 1:
-        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides])
+    if launch.is_asked(arguments):
+        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE)
     return pretrain(run)
 
 
@@ -66,16 +67,14 @@ def pretrain(run: Recipe) -> int:
         return 0
 
     from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
-    from megatron_ext.instruction_data import role_prefix
 
-    roles = [role_prefix(prefix) for prefix in run.data.prefixes] if run.data.instruction else []
-    vocabulary = tokenised_data.check(run.data.prefixes + roles, architecture, _tokenizer(run))
+    vocabulary = tokenised_data.check(tokenised_data.read_prefixes(run), architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
-    with _telling_of_the_lost(output), contextlib.ExitStack() as held:
+    with launch.telling_of_the_lost(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
@@ -83,21 +82,6 @@ def pretrain(run: Recipe) -> int:
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
-
-
-@contextlib.contextmanager
-def _telling_of_the_lost(output: Path) -> Iterator[None]:
-    """Say in one line that another process has ended: PyTorch raises it anywhere, also where a lock is let go.
-
-    Raises:
-        DataError: it has.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError) as error:
-        if (told := launch.lost(error, output)) is None:
-            raise
-        raise told from error
 
 
 def _tokenizer(run: Recipe) -> Path:
@@ -114,7 +98,7 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
         done = f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
     else:
         done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
-    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}")
+    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
     _say(f"{done}; to go on: {launch.command()}")
 
 
@@ -123,7 +107,7 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     path = output / RECIPE
     if not path.is_file():
         return
-    before, now = _flat(recipe.to_dict(recipe.load(Recipe, path))), _flat(recipe.to_dict(run))
+    before, now = _flat(recipe.to_dict(of_run(path))), _flat(recipe.to_dict(run))
     changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
     if changed:
         differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
@@ -146,7 +130,7 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
         if other != first:
             keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
             differences = "; ".join(f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys)
-            raise UsageError(f"process {rank} was started with another recipe than process 0 ({differences})")
+            raise_together(UsageError(f"process {rank} was started with another recipe than process 0 ({differences})"))
 
 
 def _may_change(key: str) -> bool:
@@ -168,7 +152,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     """
     import torch
 
-    from megatron_ext import checkpointing, layout, optimization, platforms, tokenised_data
+    from megatron_ext import checkpointing, data_identity, layout, optimization, platforms, tokenised_data
     from megatron_ext.run_log import RunLog
     from megatron_ext.training import Trainer
 
@@ -191,6 +175,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     tokenised_data.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
+    fingerprints = data_identity.check(output, tokenised_data.read_prefixes(run), resumed=checkpoint is not None)
     model = build_pieces(platform, architecture, run)
     if checkpoint is None:
         _verify(run, first)
@@ -199,7 +184,7 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     optimizer = optimization.build_optimizer(wrapped, run)
     state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
     progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
-    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run))
+    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
     log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
     if first:
         sizes = "x".join(str(size) for size in layout.sizes())
@@ -227,9 +212,7 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
             refusal = [error]
     torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
-        if first:
-            raise refusal[0]
-        sys.exit(DataError.exit_code)
+        raise_together(refusal[0])
 
 
 def _verify(run: Recipe, first: bool) -> None:
@@ -262,7 +245,9 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
     for damage in damages if first else []:
         _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
     if damages and folder is None:
-        raise DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+        raise_together(
+            DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+        )
     return folder
 
 

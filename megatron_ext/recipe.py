@@ -4,9 +4,12 @@ Names are Megatron-LM's, without the dashes.
 """
 
 import dataclasses
+from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from galen import recipe
+from galen.errors import OtherOutputError, UsageError
 from galen.recipe import STRICT
 from megatron_ext import recipe_checks
 from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Resilience, Training, Wandb
@@ -41,3 +44,16 @@ class Recipe:
         recipe_checks.check_batches(self.training)
         recipe_checks.check_intervals(self.training)
         recipe_checks.check_schedule(self.optimizer, self.training)
+
+
+def of_run(path: Path) -> Recipe:
+    """Return the recipe that a run has noted in its folder.
+
+    Raises:
+        OtherOutputError: it is none of pretraining, but that of a fine-tuning, for example.
+    """
+    try:
+        return recipe.load(Recipe, path)
+    except UsageError as error:
+        first, *_ = str(error).splitlines()
+        raise OtherOutputError(f"{path.parent} is not the folder of a pretraining run ({first})") from None

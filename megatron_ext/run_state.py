@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from galen import json_file, lock, manifest, recipe
+from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder, watchdog
-from megatron_ext.recipe import Recipe
+from megatron_ext.recipe import of_run
 from megatron_ext.stop_requests import STOPPED
 
 LOG = "log.jsonl"
@@ -86,11 +86,12 @@ def read(folder: str | Path) -> RunState:
 
     Raises:
         DataError: there is no run in it, or its log is damaged.
+        OtherOutputError: it holds something else.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
-    total = recipe.load(Recipe, folder / "recipe.yaml").training.train_iters
+    total = of_run(folder / "recipe.yaml").training.train_iters
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
     status, over = _status(folder, train)

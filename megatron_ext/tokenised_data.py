@@ -17,7 +17,7 @@ from galen.errors import DataError
 from megatron_ext.architecture import Architecture
 from megatron_ext.batch_schedule import BatchSchedule
 from megatron_ext.blend import Blend, BlendedSamples
-from megatron_ext.instruction_data import Conversations, InstructionSamples
+from megatron_ext.instruction_data import Conversations, InstructionSamples, role_prefix
 from megatron_ext.passes import Passes, ReadOnce
 from megatron_ext.recipe import Recipe
 
@@ -56,6 +56,12 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
     if len(set(ends.values()) - {_NO_EOD}) > 1:
         raise DataError(f"the data have different end-of-document tokens: {ends}; tokenise all with one --eod-token")
     return Vocabulary(vocab_size=architecture.vocab_size, eod=min(ends.values()))
+
+
+def read_prefixes(recipe: Recipe) -> list[str]:
+    """Return the prefixes of all pairs of files that a run reads, those of roles included."""
+    prefixes = recipe.data.prefixes
+    return prefixes + [role_prefix(prefix) for prefix in prefixes] if recipe.data.instruction else prefixes
 
 
 def token_count(prefix: str) -> int:
@@ -178,8 +184,15 @@ class Datasets:
     """What people are told of it: how often the data are read."""
 
 
-def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) -> Datasets:
+def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path, fingerprints: dict[str, str]) -> Datasets:
     """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it).
+
+    Args:
+        recipe: the run's.
+        vocabulary: what `check` returned.
+        cache: folder of the index cache.
+        tokenizer: tokenizer.json of the model.
+        fingerprints: by prefix, what tells the files from others that were at the same path (`data_identity`).
 
     Raises:
         DataError: a file has too few tokens for one prediction.
@@ -187,7 +200,7 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
     data, training = recipe.data, recipe.training
     _remove_unreadable(cache)
     count = samples_needed(recipe)
-    files = _Conversations(recipe, tokenizer) if data.instruction else _Documents(recipe, vocabulary, cache)
+    files = _Conversations(recipe, tokenizer) if data.instruction else _Documents(recipe, vocabulary, cache, fingerprints)
     if data.sources:
         blend = Blend(_phases(recipe, count))
         sources = {name: _trained_on(files, data.sources[name].train, blend.counts[name]) for name in blend.names if blend.counts[name]}
@@ -211,7 +224,7 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path) 
 def _remove_unreadable(cache: Path) -> None:
     """Remove from the index cache what is no array of numbers; the core would unpickle it, and makes anew what is missing (collective)."""
     if torch.distributed.get_rank() == 0:
-        for path in sorted(cache.glob("*.npy")):
+        for path in sorted(cache.rglob("*.npy")):
             try:
                 with path.open("rb") as file:
                     numpy.lib.format.open_memmap(path, mode="r") if file.read(6) == numpy.lib.format.MAGIC_PREFIX else path.unlink()
@@ -267,13 +280,12 @@ def _trained_on(files: "_Documents | _Conversations", prefixes: list[str], sampl
 class _Documents:
     """Sequences of documents, by Megatron Core's GPTDataset (collective)."""
 
-    def __init__(self, recipe: Recipe, vocabulary: Vocabulary, cache: Path) -> None:
-        self._seed = recipe.training.seed
+    def __init__(self, recipe: Recipe, vocabulary: Vocabulary, cache: Path, fingerprints: dict[str, str]) -> None:
+        self._seed, self._cache, self._fingerprints = recipe.training.seed, cache, fingerprints
         self._config = partial(
             GPTDatasetConfig,
             random_seed=recipe.training.seed,
             sequence_length=recipe.data.seq_length,
-            path_to_cache=str(cache),
             tokenizer=vocabulary,  # type: ignore[arg-type]
             reset_position_ids=recipe.data.reset_attention_mask,  # by them `batches.pack_documents` knows where documents begin
             reset_attention_mask=False,  # it keeps them apart without a mask in memory
@@ -288,7 +300,8 @@ class _Documents:
         The core does that for validation alone. Its epochs of training are one shuffle of all repetitions, in which a document
         may follow itself.
         """
-        config = self._config(blend_per_split=[None, ([prefix], None), None])
+        cache = self._cache / self._fingerprints[prefix][:16]  # the core knows an index by the path of its files alone
+        config = self._config(blend_per_split=[None, ([prefix], None), None], path_to_cache=str(cache))
         dataset = BlendedMegatronDatasetBuilder(GPTDataset, [0, None, 0], lambda: True, config).build()[1]
         if dataset is None or not len(dataset):
             raise DataError(f"{prefix}.bin has too few tokens: a prediction needs two")

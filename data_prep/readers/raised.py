@@ -6,6 +6,7 @@
   unit. A mass number stays with its element: "202 <sup>1</sup>H".
 - A list or range behind a word, a number behind a word of small letters, and one behind the end of a sentence or a decimal sign
   ("as shown.<sup>12</sup>", "in 2010.<sup>12</sup>") is a citation: ` [12,13]`.
+- A place in a molecule and a mass number behind a symbol are part of a name: "m6A", "N6-methyladenosine", "Δ9-THC", "δ15N".
 - All else is its text: "CD4+", "Ca2+", "18F", "5th".
 """
 
@@ -46,6 +47,13 @@ _ELEMENTS = (
     "Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
     "Np Pu Am Cm D"
 )
+_NUCLEOSIDE = re.compile(r"(?:^|[^\w/])(?:m|M|hm|ac|f|s|i|t|g|ca)$")
+"""What is bound to a nucleoside, whose letter follows: "m<sup>6</sup>A", "ac<sup>4</sup>C", but "W/m<sup>2</sup>"."""
+_NUCLEOSIDE_BEHIND = re.compile(r"[ACGUTIΨ]m?(?![a-z])")
+_ATOM = re.compile(r"(?:^|[^\w/])(?:[NOCS]|[Δ∆δη])$")
+"""An atom or bond whose place is told: "N<sup>6</sup>-methyladenosine"."""
+_ATOM_BEHIND = re.compile(r"\s?[-‐‑]\s?[^\W\d_]|\s?(?:methyl|benzyl|alkyl)|,\s?[NOCS2-9]")
+_DELTA = re.compile(r"(?:^|[^\w])[Δ∆δ]$")
 _ISOTOPE = re.compile(rf"[\[(]?(?:{'|'.join(sorted(_ELEMENTS.split(), key=len, reverse=True))})(?![a-zA-Z])")
 
 
@@ -65,6 +73,8 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
     if _NUMBER.fullmatch(inner):
         if touches and _is_citation(inner, base, element):
             return f" [{inner}]{trailing}"
+        if touches and inner.isdecimal() and element is not None and _is_in_a_name(base, text_after(element)):
+            return raised
         is_power = _carries(base) if touches else _is_power(inner, base, element)
     elif _SYMBOLS.fullmatch(inner):
         is_power = _carries_symbols(inner, base, touches)
@@ -87,6 +97,12 @@ def _carries_symbols(inner: str, base: str, touches: bool) -> bool:
     if _PLAIN_NUMBER.search(base):
         return touches or is_negative or _TEN.search(base) is not None
     return touches and is_negative and _E.search(base) is not None
+
+
+def _is_in_a_name(base: str, behind: str) -> bool:
+    """Say whether a number between two texts is part of a molecule's or an isotope's name."""
+    pairs = ((_NUCLEOSIDE, _NUCLEOSIDE_BEHIND), (_ATOM, _ATOM_BEHIND), (_DELTA, _ISOTOPE))
+    return any(before.search(base) and after.match(behind) for before, after in pairs)
 
 
 def _is_citation(inner: str, base: str, element: Element | None) -> bool:

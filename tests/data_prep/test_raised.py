@@ -33,6 +33,8 @@ POWERS = [
     ("10<sup>—5</sup>, 10<sup>－5</sup>", "10^—5, 10^－5"),
     ("10<sup>-</sup>8, 10 <sup>-</sup> <sup>8</sup>", "10^-8, 10^-8"),
     ("2<sup>-∆∆Ct</sup>, e<sup>-kt</sup>, 9.8 m/s <sup>2</sup>", "2^-∆∆Ct, e^-kt, 9.8 m/s^2"),
+    ("W/m<sup>2</sup>K, 5 m<sup>2</sup> and, A/m<sup>2</sup>A", "W/m^2K, 5 m^2 and, A/m^2A"),
+    ("η<sup>2</sup> = 0.1, R<sup>2</sup>-values, N<sup>2</sup>, cm<sup>2</sup>V<sup>-1</sup>", "η^2 = 0.1, R^2-values, N^2, cm^2V^-1"),
     ("height<sup>2</sup>, partial eta<sup>2</sup>, nV/degree<sup>2</sup>", "height^2, partial eta^2, nV/degree^2"),
 ]
 OTHERS = [
@@ -50,6 +52,9 @@ OTHERS = [
     ("as Becker<sup>2</sup> wrote; Doe et al.<sup>3</sup> did", "as Becker [2] wrote; Doe et al. [3] did"),
     ("in water,<sup>13</sup>C-labelled", "in water,13C-labelled"),
     ("delta<sup>9</sup>-THC, gallium<sup>68</sup> scans", "delta^9-THC, gallium^68 scans"),
+    ("(m<sup>6</sup>A-seq), m<sup>7</sup>G37, m<sup>6</sup>Am, ac<sup>4</sup>C", "(m6A-seq), m7G37, m6Am, ac4C"),
+    ("N<sup>6</sup>-methyladenosine, O<sup>6</sup> methylguanine, N<sup>6</sup>,2′-O", "N6-methyladenosine, O6 methylguanine, N6,2′-O"),
+    ("Δ<sup>9</sup>-THC, (η<sup>6</sup>-arene), δ<sup>15</sup>N and Δ<sup>14</sup>C", "Δ9-THC, (η6-arene), δ15N and Δ14C"),
     ("cells</b> <b>Route", "cells Route"),
 ]
 

@@ -210,6 +210,8 @@ def test_lists_of_options_integer_ids_and_answers_as_text(tmp_path, changes, exp
         ({"answer": []}, "which is none of the options A, B"),
         ({"answer": 0}, "key 'answer' must be a text, not 0"),
         ({"options": ["x"]}, "key 'options' must be an object or a list of at least two options"),
+        ({"options": ["x"] * 27}, "key 'options' lists 27 options; 26 at most, or an object"),
+        ({"options": ["O", "A", "B", "AB"]}, "key 'answer' is 'A', which may be the letter of 'O' or another option's text"),
         ({"options": ["x", 2]}, "in 'options': key 'B' must be a text, not 2"),
         ({"options": {"A,B": "x", "C": "y"}, "answer": "C"}, "names an option 'A,B'"),
     ],

@@ -70,6 +70,7 @@ def test_another_file_is_refused(tmp_path):
         (b"id,judge1\n" + b'"a' * 100_000, "line 2: "),
         (b"name,judge1\n", "line 1: a column 'id' is wanted"),
         (b"id,id\n", "each column once"),
+        (b"id,judge" + b"1" * 1000 + b"\na,x\n", "line 1: the name of a column has 1005 characters, at most 100 are read$"),
         (b"id,rating\na,1\n", "a column 'judge…' for each judge"),
     ],
 )

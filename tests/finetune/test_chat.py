@@ -130,6 +130,9 @@ TEMPLATES = {
                            "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
     "today's date": ("{{ strftime_now('%d %b %Y') }}\n" + LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END
                      + ASKED, "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+    "the next role's mark behind the whole": (
+        LOOP + "<|{{ m.role }}|>{{ m.content }}" + END + "{% if add_generation_prompt %}<|assistant|>{% else %}<|user|>{% endif %}",
+        "One.", "Two.<eos>", "<eos>"),
     "no opening of an answer": (LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END, "assistant: One.<|im_end|>",
                                 "assistant: Two.<|im_end|>", "<|im_end|>"),
 }  # fmt: skip

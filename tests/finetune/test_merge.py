@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import merge
+from galen import manifest
 from galen.errors import DataError, UsageError
+from tests.checkpoints_convert.test_checksums import flip
 
 EXAMPLES = Path("examples/merge")
 
@@ -102,9 +105,26 @@ def test_a_finished_merge_says_so_and_the_manifest_names_the_models(models, tmp_
     assert merge.main([str(tmp_path / "recipe.yaml")]) == 0 and "finished already" in capsys.readouterr().out
     with pytest.raises(DataError, match="exists already"):
         merge.main([str(tmp_path / "recipe.yaml"), "mergekit.models.0.parameters.weight=0.1"])
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    paths = [record["path"] for record in manifest["inputs"]]
+    written = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    paths = [record["path"] for record in written["inputs"]]
     assert all(any(path.startswith(str(folder)) for path in paths) for folder in list(models)[1:])
+
+
+def test_an_altered_model_is_merged_only_when_asked(models, tmp_path, capsys):
+    whole = merged(models, tmp_path, "linear.yaml")
+    *_, last = models
+    altered = shutil.copytree(last, tmp_path / "altered")
+    manifest.write(altered / manifest.NAME, stage="finetune", inputs=[], config={}, outputs=[altered / "model.safetensors"], counts={})
+    flip(altered / "model.safetensors")
+    text = (tmp_path / "recipe.yaml").read_text().replace(str(last), str(altered))
+    (tmp_path / "recipe.yaml").write_text(text)
+    arguments = [str(tmp_path / "recipe.yaml"), f"output={tmp_path / 'other'}"]
+    with pytest.raises(DataError, match=r"model\.safetensors was altered: its SHA-256 is not the one in its manifest"):
+        merge.main(arguments)
+    assert not (tmp_path / "other").exists()
+    assert merge.main([*arguments, "verify_checksums=false"]) == 0
+    assert f"{altered} is read without comparing it" in capsys.readouterr().err
+    assert load_file(tmp_path / "other" / "model.safetensors").keys() == whole[0].keys()
 
 
 def test_other_vocabularies_are_refused(models, tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -6,10 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evaluation import model_folder
-from finetune import quantization, quantize
+from finetune import measurement, quantization, quantize
 from finetune.measurement import Measurement, table
 from galen import manifest
 from galen.errors import DataError, UsageError
+from tests.checkpoints_convert.test_checksums import flip
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,37 @@ def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_fil
     given = ("--model", stored, "--tasks", tmp_path / "q.yaml", "--data", tmp_path, "--limit", 4, "--output", tmp_path / "scores")
     assert not evaluate.main([str(argument) for argument in given])
     assert json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["q"]["items"] == 4
+
+
+def test_an_altered_model_is_read_only_when_asked(make_llama, tmp_path, capsys):
+    pytest.importorskip("bitsandbytes")
+    folder = make_llama(num_hidden_layers=1, hidden_size=128)
+    manifest.write(folder / manifest.NAME, stage="merge", inputs=[], config={}, outputs=[folder / "model.safetensors"], counts={})
+    flip(folder / "model.safetensors")
+    arguments = ["--model", str(folder), "--methods", "bnb8", "--output", str(tmp_path / "below" / "out")]
+    with pytest.raises(DataError, match=r"model\.safetensors was altered: its SHA-256 is not the one in its manifest"):
+        quantize.main(arguments)
+    assert not (tmp_path / "below").exists()
+    assert quantize.main([*arguments, "--no-verify"]) == 0
+    assert f"{folder} is read without comparing it" in capsys.readouterr().err
+    assert (tmp_path / "below" / "out" / "bnb8" / "model.safetensors").is_file()
+
+
+def test_a_limit_takes_the_sample_that_evaluation_takes(model, question_file, tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    asked = []
+
+    def measured(folder, questions, protocol):
+        asked.append([item.id for item in questions])
+        return Measurement(1, 1, 1.0, 1.0, [0] * len(questions))
+
+    monkeypatch.setattr(measurement, "measure", measured)
+    arguments = ["--model", model, "--methods", "bnb8", "--questions", question_file, "--limit", 8, "--output", tmp_path / "out"]
+    assert quantize.main([str(argument) for argument in arguments]) == 0
+    ids = [json.loads(line)["id"] for line in question_file.read_text().splitlines()]
+    smallest = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:8]
+    assert asked == [[name for name in ids if name in smallest]] * 2
+    assert asked[0] != ids[:8]
 
 
 def test_two_starts_at_once_are_told(model, tmp_path):

@@ -113,3 +113,17 @@ def test_a_file_that_another_process_writes_is_refused_and_one_left_by_a_kill_re
     ):
         path.write_text("mine")
     assert not path.exists()
+
+
+def test_folders_made_for_a_lock_go_where_nothing_was_written(tmp_path):
+    with pytest.raises(DataError, match="a typo"), lock.hold(tmp_path / "a" / "b" / "out"):
+        assert (tmp_path / "a" / "b").is_dir()
+        raise DataError("a typo")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with lock.hold(tmp_path / "a" / "b" / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]  # it was there
+    with lock.hold(tmp_path / "a" / "b" / "out"):
+        write_text(tmp_path / "a" / "b" / "out", "kept")
+    assert (tmp_path / "a" / "b" / "out").read_text() == "kept"

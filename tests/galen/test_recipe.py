@@ -80,6 +80,7 @@ def test_dump_reads_back_equal(write):
         ("output: x\ntraining: {lr: 1}\n", ["sources=a"], ["override 'sources=a'", "sources: should be a list: [a, b]"]),
         (GOOD, ["train_iters=3"], ["unknown key 'train_iters'", "did you mean 'training.train_iters' or 'extra.train_iters'?"]),
         (GOOD, ["training.output=3"], ["unknown key 'training.output'", "did you mean 'output'?"]),
+        (GOOD, ["trainig.lr=3"], ["override 'trainig.lr=3': unknown key 'trainig'; did you mean 'training'?"]),
         (GOOD, ["trainiters=3"], ["unknown key 'trainiters'", "train_iters'?"]),
         (
             GOOD,

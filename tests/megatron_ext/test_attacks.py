@@ -481,7 +481,7 @@ def test_a_pickle_in_the_place_of_an_index_is_not_loaded(tmp_path, pretrain_fork
     """The core reads the index cache of a run with NumPy, and lets that unpickle what is no array."""
     mark, output = tmp_path / "was-run", tmp_path / "run"
     pretrain_forked(1, "training.save_interval=2", output=output)
-    indices = sorted((output / "data_cache").glob("*.npy"))
+    indices = sorted((output / "data_cache").rglob("*.npy"))
     rights = [path.read_bytes() for path in indices]
     for path in indices:
         path.write_bytes(whole(call(name("os", "system"), text(f"touch {mark}"))))

@@ -1,7 +1,7 @@
 """Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
 
 Three kills hit processes that started by themselves, one of them while they start, the others those of `torchrun`; GALEN_KILLS sets
-how many there are in all (8). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
+how many there are in all (5). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
 imported the libraries.
 """
 
@@ -17,7 +17,7 @@ from megatron_ext.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind
 
-KILLS = int(os.environ.get("GALEN_KILLS", "8"))
+KILLS = int(os.environ.get("GALEN_KILLS", "5"))
 MOMENTS = ["start", *itertools.islice(itertools.cycle(("step", "save")), KILLS - 1)]
 BY_THEMSELVES = 3
 ARGUMENTS = ["training.train_iters=80", "training.micro_batch_size=8", "parallel.pipeline_model_parallel_size=2"]

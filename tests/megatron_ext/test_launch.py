@@ -1,91 +1,17 @@
-"""Processes of a machine: the run's exit code, and nothing behind its last line."""
+"""A run that the launcher started: its exit code, and nothing behind its last line."""
 
-import argparse
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 
-from galen.errors import DataError, UsageError
-from megatron_ext import launch
 from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE
-
-
-def test_the_code_of_a_run():
-    assert launch._code([75, 75]) == 75
-    assert launch._code([1, -15]) == 1
-    assert launch._code([-15, 2, 1]) == 2
-    assert launch._code([-11]) == 139
-    with pytest.raises(DataError, match="killed by the system, most likely for lack of memory"):
-        launch._code([-9, -15])
-    assert launch._code([-9, 1]) == 1  # the other has said it
-
-
-def options(**given):
-    return argparse.Namespace(**{"nproc_per_node": 2, "nnodes": 1, "rdzv_endpoint": None, **given})
-
-
-def test_options_that_do_not_fit(monkeypatch):
-    with pytest.raises(UsageError, match="--nnodes needs --rdzv-endpoint HOST:PORT"):
-        launch.start(options(nnodes=2), "megatron_ext.pretrain", [])
-    with pytest.raises(UsageError, match="--nproc-per-node None --nnodes 2: each is at least 1"):
-        launch.start(options(nproc_per_node=None, nnodes=2), "megatron_ext.pretrain", [])
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UsageError, match="call it without torchrun or srun"):
-        launch.start(options(), "megatron_ext.pretrain", [])
-
-
-LATE = """
-import os, time
-from galen import cli
-from galen.errors import UsageError
-
-def main():
-    if os.environ["LOCAL_RANK"] == "0":
-        {first}
-    raise UsageError("what is wrong")
-
-cli.run(main)
-"""
-START = """
-import argparse, sys
-from megatron_ext import launch
-
-sys.exit(launch.start(argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None), "late", []))
-"""
-
-
-def late(folder, first):
-    """Return how a run ends whose first process does something before it meets the mistake that the other meets."""
-    (folder / "late.py").write_text(LATE.replace("{first}", first))
-    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
-    return subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True)
-
-
-def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
-    done = late(tmp_path, "time.sleep(60)")
-    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
-
-
-def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
-    told = "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
-    done = late(tmp_path, f"import builtins; {told}")
-    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
-
-
-def test_the_command_to_go_on(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"])
-    assert launch.command() == "python3 -m megatron_ext.pretrain 'my recipe.yaml'"
-    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "/opt/bin/torchrun", "--nproc-per-node", "2", "-m", "m"])
-    assert launch.command() == "torchrun --nproc-per-node 2 -m m"
 
 
 def launched(folder, *words, **places):

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from galen import lock
+from galen.errors import OtherOutputError
 from megatron_ext import monitor, run_state
 from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
@@ -98,6 +99,11 @@ def test_the_page(folder, tmp_path):
 def test_a_folder_that_holds_no_run(tmp_path):
     done = run("-m", "megatron_ext.monitor", tmp_path, check=False)
     assert done.returncode == 1 and "recipe.yaml is missing" in done.stderr
+    (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")  # of a fine-tuning
+    with pytest.raises(OtherOutputError) as error:
+        run_state.read(tmp_path)
+    assert f"{tmp_path} is not the folder of a pretraining run (" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_curve():

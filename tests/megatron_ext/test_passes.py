@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from galen import recipe as recipes
-from megatron_ext import tokenised_data
+from megatron_ext import data_identity, tokenised_data
 from megatron_ext.passes import ReadOnce
 from megatron_ext.recipe import Recipe
 from tests.megatron_ext.conftest import RECIPE, log, write
@@ -78,7 +78,8 @@ def built(tmp_path, group_of_one, checkpoint):
         file.write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path))
         run = recipes.load(Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides])
         vocabulary = tokenised_data.Vocabulary(vocab_size=300, eod=-2)
-        return tokenised_data.build(run, vocabulary, tmp_path / "cache", tmp_path / "none")
+        fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
+        return tokenised_data.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
 
     return build
 

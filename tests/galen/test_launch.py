@@ -1,0 +1,97 @@
+"""Processes of a machine: the command's exit code, and nothing behind its last line."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+from galen import launch
+from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
+
+
+def test_the_code_of_a_run():
+    assert launch._code([75, 75], "") == 75
+    assert launch._code([1, -15], "") == 1
+    assert launch._code([-15, 2, 1], "") == 2
+    assert launch._code([-11], "") == 139
+    with pytest.raises(DataError, match="killed by the system, most likely for lack of memory: take less"):
+        launch._code([-9, -15], "take less")
+    assert launch._code([-9, 1], "") == 1  # the other has said it
+
+
+def test_what_a_process_has_told_before_it_was_asked_to_end_is_not_told_again(tmp_path, capsys):
+    def failures(printed):
+        extra = {"py_callstack": "", "timestamp": "1", "exit_code": 1, "printed": printed}
+        (tmp_path / "error.json").write_text(json.dumps({"message": {"message": "rank 0 has ended", "extraInfo": extra}}))
+        return [ProcessFailure(0, 5, -9, str(tmp_path / "none")), ProcessFailure(1, 6, -15, str(tmp_path / "error.json"))]
+
+    assert launch._ended(failures(printed=True), "take less") == 1
+    assert capsys.readouterr().err == ""
+    assert launch._ended(failures(printed=False), "take less") == 1
+    assert capsys.readouterr().err == "error: rank 0 has ended\n"
+
+
+def options(**given):
+    return argparse.Namespace(**{"nproc_per_node": 2, "nnodes": 1, "rdzv_endpoint": None, **given})
+
+
+def test_options_that_do_not_fit(monkeypatch):
+    with pytest.raises(UsageError, match="--nnodes needs --rdzv-endpoint HOST:PORT"):
+        launch.start(options(nnodes=2), "a.module", [], "")
+    with pytest.raises(UsageError, match="--nproc-per-node None --nnodes 2: each is at least 1"):
+        launch.start(options(nproc_per_node=None, nnodes=2), "a.module", [], "")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UsageError, match="call it without torchrun or srun"):
+        launch.start(options(), "a.module", [], "")
+
+
+LATE = """
+import os, time
+from galen import cli
+from galen.errors import UsageError
+
+def main():
+    if os.environ["LOCAL_RANK"] == "0":
+        {first}
+    raise UsageError("what is wrong")
+
+cli.run(main)
+"""
+START = """
+import argparse, sys
+from pathlib import Path
+from galen import launch
+
+sys.exit(launch.start(argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None), {program}, [], "take less"))
+"""
+
+
+def late(folder, first, program="'late'"):
+    """Return how a run ends whose first process does something before it meets the mistake that the other meets."""
+    (folder / "late.py").write_text(LATE.replace("{first}", first))
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
+    return subprocess.run([sys.executable, "-c", START.format(program=program)], env=environment, capture_output=True, text=True)
+
+
+def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
+    done = late(tmp_path, "time.sleep(60)")
+    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
+
+
+def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
+    told = "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
+    done = late(tmp_path, f"import builtins; {told}", f"Path({str(tmp_path / 'late.py')!r})")
+    assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
+
+
+def test_the_command_to_go_on(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"])
+    assert launch.command() == "python3 -m megatron_ext.pretrain 'my recipe.yaml'"
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "/opt/bin/torchrun", "--nproc-per-node", "2", "-m", "m"])
+    assert launch.command() == "torchrun --nproc-per-node 2 -m m"
