@@ -20,7 +20,8 @@ from megatron_ext import architecture as architectures
 from megatron_ext.architecture import Architecture
 from megatron_ext.gpu_kinds import KINDS
 from megatron_ext.layout_search import Estimate, estimate
-from megatron_ext.recipe import Data, Model, Optimizer, Parallel, Recipe, Training
+from megatron_ext.recipe import Recipe
+from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Training
 from megatron_ext.throughput_model import SHARES, Shares
 
 ROOT = Path(__file__).parents[1]

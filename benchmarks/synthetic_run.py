@@ -14,8 +14,9 @@ from galen.recipe import load
 from megatron_ext import layout, optimization, platforms
 from megatron_ext.architecture import Architecture
 from megatron_ext.global_batch import Batches, GlobalBatch
+from megatron_ext.layout_checks import check_layout
 from megatron_ext.pretrain import build_pieces
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.recipe import Recipe
 
 SPEEDS = 8  # sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
 

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     from megatron_ext import architecture as architectures
     from megatron_ext import checkpointing, layout, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
     from megatron_ext.checkpoint_folder import find_iteration
-    from megatron_ext.recipe import Parallel
+    from megatron_ext.recipe_sections import Parallel
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]

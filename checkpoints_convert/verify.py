@@ -85,7 +85,7 @@ def _check_layout(arguments: argparse.Namespace) -> None:
     """
     from megatron_ext import architecture as architectures
     from megatron_ext.checkpoint_folder import find_iteration
-    from megatron_ext.recipe_checks import check_division
+    from megatron_ext.layout_checks import check_division
 
     check_division(architectures.read(find_iteration(arguments.megatron, arguments.iteration)), arguments.tp, arguments.pp)
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.records import ROLES
 from data_prep.sentences import SentenceSplitter
 
 Ids = np.ndarray[Any, Any]
 Encode = Callable[[Sequence[str]], Iterable[Ids]]
-
-ROLES = {"system": 0, "user": 1, "human": 1, "prompter": 1, "question": 1, "assistant": 2, "gpt": 2, "answer": 2}
-"""Number of a role in the role file; losses are for 2, what the model says."""
 
 MESSAGE = "<|im_start|>{role}\n{content}<|im_end|>\n"
 

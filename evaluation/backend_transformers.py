@@ -5,12 +5,10 @@ continuations, in one pass: see `evaluation.token_trees`. Logits over the vocabu
 For generation, prompts are batched by length and padded on the left.
 """
 
-import copy
 import functools
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,10 @@ from torch import Tensor
 from evaluation import generation, model_folder, shared_beginnings, token_trees
 from evaluation.backend import WHOLE, Part, own_batches
 from evaluation.encoding import GenerationRequest, Request
+from evaluation.model_runner import ModelRunner, Prefix, padded, repeated
 from evaluation.network import load, with_adapter
 from evaluation.token_trees import TokenTree
 from galen.errors import DataError, UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """The beginning that the prompts of a group share, computed once."""
-
-    length: int
-    cache: Any
-    """Keys and values of a single row, or None when nothing is shared."""
 
 
 class TransformersBackend:
@@ -56,13 +46,13 @@ class TransformersBackend:
         network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
         if adapter is not None:
             network, self.tokenizer = with_adapter(network, self.tokenizer, model_folder.check_adapter(adapter))
-        self.network = network.to(self.device).eval()
+        self.runner = ModelRunner(network.to(self.device).eval(), self.tokenizer, self.device)
 
     @classmethod
     def of_network(cls, network: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":
         """Return a backend around a network that is loaded already, as in training; it is left in evaluation mode."""
         backend = cls.__new__(cls)
-        backend.network, backend.tokenizer, backend.device = network.eval(), tokenizer, device
+        backend.runner, backend.tokenizer, backend.device = ModelRunner(network.eval(), tokenizer, device), tokenizer, device
         backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
         return backend
 
@@ -104,7 +94,7 @@ class TransformersBackend:
         sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
         prefixes = self._prefixes(requests, groups)
         for group, batch in own_batches([places for _, places in groups], sizes, max_batch_tokens, done, part):
-            yield list(zip(batch, generation.run(self, [requests[place] for place in batch], prefixes(group)), strict=True))
+            yield list(zip(batch, generation.run(self.runner, [requests[place] for place in batch], prefixes(group)), strict=True))
 
     def _scores(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
@@ -128,14 +118,12 @@ class TransformersBackend:
         """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
         rows = token_trees.pack(trees, prefix.length)
         mask = rows.sees_r1st
-        if self.network.config.get_text_config()._attn_implementation == "eager":  # adds its mask; the other kernels take truth values
-            dtype = self.network.dtype
+        if self.runner.model.config.get_text_config()._attn_implementation == "eager":  # adds its mask; the other kernels take truth values
+            dtype = self.runner.model.dtype
             mask = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
         options: dict[str, Any] = {"use_cache": False}
         if prefix.cache is not None:
-            cache = copy.deepcopy(prefix.cache)
-            cache.batch_repeat_interleave(len(rows.tokens_rs))
-            options = {"use_cache": True, "past_key_values": cache}
+            options = {"use_cache": True, "past_key_values": repeated(prefix, len(rows.tokens_rs))}
         reads = [[[start + at for at in read] for read in item.reads] for item, start in zip(trees, rows.starts, strict=True)]
         return self._read(requests, reads, rows.tokens_rs, mask, rows.positions_rs, options)
 
@@ -158,10 +146,10 @@ class TransformersBackend:
         """Run the model and return log-likelihoods and top tokens; `reads` has the places, rows end to end, that predict each token."""
         places = sorted({place for request in reads for read in request for place in read})
         index = torch.tensor(places, device=self.device)
-        head = self.network.get_output_embeddings()
+        head = self.runner.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[index][None],))  # logits only where they are read
         try:
-            logits_nv = self.forward(tokens_rs, mask, positions_rs, **options).logits[0]
+            logits_nv = self.runner.forward(tokens_rs, mask, positions_rs, **options).logits[0]
         finally:
             hook.remove()
         number = {place: n for n, place in enumerate(places)}
@@ -178,7 +166,7 @@ class TransformersBackend:
 
     def _check_ids(self, sequences: Iterable[list[int]]) -> None:
         """Check that the model has an embedding for each token: on a GPU a missing one ends the process without a message."""
-        highest, rows = max(map(max, sequences), default=0), self.network.config.get_text_config().vocab_size
+        highest, rows = max(map(max, sequences), default=0), self.runner.model.config.get_text_config().vocab_size
         if highest >= rows:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise DataError(
@@ -187,13 +175,13 @@ class TransformersBackend:
 
     def _can_branch(self, longest: int) -> bool:
         """Return whether a mask decides all that tokens of inputs up to `longest` see: not so with recurrent layers or a shorter window."""
-        config = self.network.config.get_text_config()
+        config = self.runner.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         window = getattr(config, "sliding_window", None)
         return (
             config._attn_implementation in ("sdpa", "eager")
             and kinds <= {"full_attention", "sliding_attention"}
-            and not getattr(self.network, "_is_stateful", False)
+            and not getattr(self.runner.model, "_is_stateful", False)
             and not (window and window < longest)
         )
 
@@ -204,38 +192,11 @@ class TransformersBackend:
         """Return a function that gives the shared beginning of a group; the last one asked for is kept."""
 
         @functools.lru_cache(maxsize=1)
-        @torch.inference_mode()
         def prefix(group: int) -> Prefix:
             length, places = groups[group]
-            if not length:
-                return Prefix(0, None)
-            tokens_1s = torch.tensor([requests[places[0]].prompt[:length]])
-            positions_1s = torch.arange(length)[None]
-            output = self.forward(tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1)
-            return Prefix(length, output.past_key_values)
+            return self.runner.prefix(requests[places[0]].prompt[:length])
 
         return prefix
-
-    def read_prompts(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
-        """Return the output at the last position of each prompt, with its cache, and the mask (prompts, positions) of what it read."""
-        tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
-        options: dict[str, Any] = {}
-        if prefix.cache is not None:
-            mask_ps = torch.cat([torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1)
-            cache = copy.deepcopy(prefix.cache)
-            cache.batch_repeat_interleave(len(prompts))
-            options["past_key_values"] = cache
-        positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options), mask_ps
-
-    def forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
-        """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
-        return self.network(
-            input_ids=tokens_rs.to(self.device),
-            attention_mask=mask_rs.to(self.device),
-            position_ids=positions_rs.to(self.device),
-            **options,
-        )
 
 
 def endings(request: Request) -> list[tuple[int, ...]]:
@@ -280,15 +241,3 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # about its own calls, as by peft
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-
-
-def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
-    """Return tokens and mask (1 for a token, 0 for padding) as rows of equal length."""
-    longest = max(map(len, rows))
-    tokens_rs = torch.zeros((len(rows), longest), dtype=torch.long)
-    mask_rs = torch.zeros_like(tokens_rs)
-    for index, row in enumerate(rows):
-        start = longest - len(row) if left else 0
-        tokens_rs[index, start : start + len(row)] = torch.tensor(row)
-        mask_rs[index, start : start + len(row)] = 1
-    return tokens_rs, mask_rs

@@ -1,18 +1,16 @@
-"""Writing answers token by token with a `TransformersBackend`, a batch at a time, each row until it ends by itself."""
+"""Writing answers token by token with a `ModelRunner`, a batch at a time, each row until it ends by itself."""
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evaluation.encoding import GenerationRequest
+from evaluation.model_runner import ModelRunner, Prefix
 from galen.errors import UsageError
-
-if TYPE_CHECKING:
-    from evaluation.backend_transformers import Prefix, TransformersBackend
 
 _LOOK_BACK = 12
 """Tokens in which a stop string is looked for after each step; the longest is three signs long."""
@@ -20,40 +18,40 @@ _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 
 
 @torch.inference_mode()
-def run(backend: "TransformersBackend", requests: list[GenerationRequest], prefix: "Prefix") -> list[list[str]]:
+def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) -> list[list[str]]:
     """Return the answers of the requests of one batch, one a branch.
 
     Random numbers belong to a branch and its step, not to the batch, so that the same branch draws the same ones in any batch.
     """
-    output, mask_ps = backend.read_prompts([request.prompt for request in requests], prefix)
+    output, mask_ps = runner.prefill([request.prompt for request in requests], prefix)
     of_row = [index for index, request in enumerate(requests) for _ in request.seeds]
     sources = [_random(seed) for request in requests for seed in request.seeds]
     written: list[list[int]] = [[] for _ in of_row]
-    ends = end_tokens(backend.tokenizer, getattr(getattr(backend.network, "generation_config", None), "eos_token_id", None))
+    ends = end_tokens(runner.tokenizer, getattr(getattr(runner.model, "generation_config", None), "eos_token_id", None))
 
     if getattr(output, "past_key_values", None) is None:
         raise UsageError("written answers need a model that keeps keys and values; this one has other states: score it by likelihoods")
     cache, select = output.past_key_values, torch.tensor(of_row)
-    cache.batch_select_indices(select.to(backend.device))
-    logits_rv, mask_rs = output.logits[select.to(backend.device), -1], mask_ps[select]  # r: rows still written, v: vocabulary
+    cache.batch_select_indices(select.to(runner.device))
+    logits_rv, mask_rs = output.logits[select.to(runner.device), -1], mask_ps[select]  # r: rows still written, v: vocabulary
     active = list(range(len(of_row)))
     while True:
         chosen = _choose(logits_rv, [requests[of_row[row]].temperature for row in active], [sources[row] for row in active])
         for row, token in zip(active, chosen, strict=True):
             written[row].append(token)
-        kept = [place for place, row in enumerate(active) if not _finished(backend.tokenizer, written[row], requests[of_row[row]], ends)]
+        kept = [place for place, row in enumerate(active) if not _finished(runner.tokenizer, written[row], requests[of_row[row]], ends)]
         if not kept:
             break
         if len(kept) < len(active):
             select = torch.tensor(kept)
-            cache.batch_select_indices(select.to(backend.device))
+            cache.batch_select_indices(select.to(runner.device))
             mask_rs = mask_rs[select]
         active = [active[place] for place in kept]
         mask_rs = torch.cat([mask_rs, torch.ones((len(active), 1), dtype=torch.long)], dim=1)
         tokens_r1 = torch.tensor([[written[row][-1]] for row in active])
         positions_r1 = mask_rs.sum(1, keepdim=True) - 1
-        logits_rv = backend.forward(tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache).logits[:, -1]
-    texts = [text(backend.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
+        logits_rv = runner.forward(tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache).logits[:, -1]
+    texts = [text(runner.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
     return [[text for text, owner in zip(texts, of_row, strict=True) if owner == index] for index in range(len(requests))]
 
 

@@ -14,7 +14,7 @@ from megatron_ext import checkpoint_folder, checkpoint_integrity, checkpointing,
 from megatron_ext.architecture import Architecture
 from megatron_ext.checkpointing import Progress, Run
 from megatron_ext.dist_checkpoint import ShardedWriter, writing
-from megatron_ext.recipe import Training
+from megatron_ext.recipe_sections import Training
 
 
 class CheckpointWriter:

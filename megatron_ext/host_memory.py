@@ -11,7 +11,8 @@ import psutil
 from galen.errors import UsageError
 from megatron_ext import memory_model
 from megatron_ext.architecture import Architecture
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.layout_checks import check_layout
+from megatron_ext.recipe import Recipe
 
 GIB = 2**30
 LIBRARIES = 0.6 * GIB

@@ -9,8 +9,9 @@ from galen.errors import UsageError
 from megatron_ext import memory_model, throughput_model
 from megatron_ext.architecture import Architecture
 from megatron_ext.gpu_kinds import GpuKind
+from megatron_ext.layout_checks import check_layout
 from megatron_ext.memory_model import StageMemory
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.recipe import Recipe
 from megatron_ext.throughput_model import SHARES, Shares, StepTime, Volumes
 
 _LAYOUT = {  # what the words of a layout always tell

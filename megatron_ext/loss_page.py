@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from galen.atomic import write_text
-from megatron_ext import monitor
+from megatron_ext import run_state
 from megatron_ext.run_state import RECENT, RunState
 
 PAGE = """<!doctype html>
@@ -24,7 +24,7 @@ th {{ text-align: left; padding-right: 2em; font-weight: 600 }}</style></head>
 
 def write(state: RunState, path: Path) -> None:
     """Write the page: how the run stands, its loss, gradient norm and rate by step."""
-    shown = {"step": f"{state.step:,} of {state.total:,}", **monitor.figures(state)}
+    shown = {"step": f"{state.step:,} of {state.total:,}", **run_state.figures(state)}
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>\n" for name, value in shown.items())
     figure = curves(state) if state.train else "<p>No step is done yet.</p>"
     write_text(path, PAGE.format(title=html.escape(str(state.folder)), rows=rows, figure=figure))

@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from galen import cli
 from galen.errors import UsageError
 from megatron_ext import run_state
@@ -69,34 +67,7 @@ def _live(state: RunState, arguments: argparse.Namespace) -> None:
 
 def line(state: RunState) -> str:
     """Return how a run stands in one line."""
-    return " | ".join([f"step {state.step}/{state.total}", *(f"{name} {value}" for name, value in figures(state).items())])
-
-
-def figures(state: RunState) -> dict[str, str]:
-    """Return what there is to say about a run, by name."""
-    shown = {"status": state.status}
-    if state.train:
-        last = state.train[-1]
-        shown["loss"] = f"{state.loss:.4f} (last {last['loss']:.4f})"
-        shown["grad norm"] = f"{last['grad_norm']:.3f}"
-        shown["lr"] = f"{last['lr']:.2e}"
-        shown["tokens"] = f"{last['tokens']:,}"
-        shown["tokens/s"] = f"{state.tokens_per_second:,.0f}"
-    if state.mfu is not None:
-        shown["MFU"] = f"{state.mfu:.1%}"
-    if state.validation:
-        shown["validation loss"] = f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
-    if state.seconds_left is not None and not state.over:
-        shown["time left"] = tqdm.format_interval(state.seconds_left)
-    shown["skipped steps"] = str(state.skipped)
-    if state.checkpoint is None:
-        shown["last checkpoint"] = "none"
-    else:
-        shown["last checkpoint"] = f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
-    if state.events:
-        event = state.events[-1]
-        shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
-    return shown
+    return " | ".join([f"step {state.step}/{state.total}", *(f"{name} {value}" for name, value in run_state.figures(state).items())])
 
 
 def view(state: RunState) -> Any:
@@ -108,7 +79,7 @@ def view(state: RunState) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, show_header=False)
-    for name, value in figures(state).items():
+    for name, value in run_state.figures(state).items():
         table.add_row(name, value)
     parts: list[Any] = [f"step {state.step:,} of {state.total:,}", ProgressBar(total=state.total, completed=state.step), table]
     if len(state.train) > 1:

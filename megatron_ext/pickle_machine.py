@@ -1,14 +1,14 @@
 """An interpreter of pickles of our own: builds plain values and inert stand-ins, imports nothing, calls nothing of the file.
 
 Python's own unpickler cannot be bounded: it sets attributes of classes, hashes what it is given and allocates what a length says.
-This one knows the operations that checkpoints are written with and `pickle_names`. What it is asked beyond these ends it with a
-message; so do more operations, bytes, time or nesting than a checkpoint has use for.
+This one knows the operations that it is given (`pickle_operations` has those that checkpoints are written with) and `pickle_names`.
+What it is asked beyond these ends it with a message; so do more operations, bytes, time or nesting than a checkpoint has use for.
 """
 
 import struct
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +17,9 @@ from typing import Any
 from galen.errors import DataError
 from megatron_ext import pickle_names
 from megatron_ext.pickle_names import NAMES, Array, DType, Inert, Known, Storage, need, settled
-from megatron_ext.pickle_operations import OPERATIONS
 from megatron_ext.stored_tensor import StoredTensor, contiguous
 
+Operation = Callable[["Machine"], None]
 Place = Callable[[str, int], tuple[Path, int]]
 """Finds the bytes of a storage by its key and the number of bytes that it must have."""
 _STORAGE_OF_BYTES = {("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes")}
@@ -68,12 +68,13 @@ class Machine:
         """Whether the pickle lies in another, as that of a tensor's storage."""
         self.deadline = time.thread_time() + self.limits.seconds + len(data) / 1e6
 
-    def load(self) -> Any:
-        """Return the value.
+    def load(self, table: Sequence[Operation | None]) -> Any:
+        """Return the value; `table` has the operation of each code, or None where a pickle that has it is refused.
 
         Raises:
             DataError: the pickle is damaged, or asks for what no checkpoint does.
         """
+        self.table = table
         try:
             return self._run()
         except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -96,7 +97,7 @@ class Machine:
         )
 
     def _run(self) -> Any:
-        table, data, size = OPERATIONS, self.data, len(self.data)
+        table, data, size = self.table, self.data, len(self.data)
         while self.end < size:
             code = data[self.end]
             self.end += 1
@@ -301,7 +302,7 @@ def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
         inner = Machine(data, machine.source, place, machine.limits, start)
         inner.is_inner, inner.room, inner.deadline = True, machine.room, machine.deadline
         inner.taken, inner.operations, inner.next_check = machine.taken, machine.operations, machine.next_check
-        found.append(inner.load())
+        found.append(inner.load(machine.table))
         start, machine.taken, machine.operations, machine.next_check = inner.end, inner.taken, inner.operations, inner.next_check
     magic, version, _, storage, keys = found
     need((magic, version) == _LEGACY and type(storage) is Storage and len(asked) == 1, "a storage of another form")

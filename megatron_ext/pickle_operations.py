@@ -2,22 +2,19 @@
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from megatron_ext.pickle_machine import Machine, Operation
 from megatron_ext.pickle_names import INDEX, Inert, Known, check_key, check_sizes, need, settled
 
-if TYPE_CHECKING:
-    from megatron_ext.pickle_machine import Machine
-
-Operation = Callable[["Machine"], None]
 _LONGEST_NUMBER = 256
 
 
-def _proto(machine: "Machine") -> None:
+def _proto(machine: Machine) -> None:
     need(machine.take(1)[0] <= 5, "a protocol of pickles that is not known")
 
 
-def _frame(machine: "Machine") -> None:
+def _frame(machine: Machine) -> None:
     need(machine.number(_UINT64) <= len(machine.data) - machine.end, "a frame that is longer than the file")
 
 
@@ -46,7 +43,7 @@ def _old_text(data: bytes) -> str:
 
 
 def _long(form: struct.Struct) -> Operation:
-    def operation(machine: "Machine") -> None:
+    def operation(machine: Machine) -> None:
         length = machine.number(form)
         need(0 <= length <= _LONGEST_NUMBER, "a number that no checkpoint has")
         machine.push(int.from_bytes(machine.take(length), "little", signed=True), 64)
@@ -54,26 +51,26 @@ def _long(form: struct.Struct) -> Operation:
     return operation
 
 
-def _int_line(machine: "Machine") -> None:
+def _int_line(machine: Machine) -> None:
     text = machine.line(_LONGEST_NUMBER)
     machine.push({b"00": False, b"01": True}.get(text) if text in (b"00", b"01") else int(text.removesuffix(b"L")), 64)
 
 
-def _string_line(machine: "Machine") -> None:
+def _string_line(machine: Machine) -> None:
     text = machine.line()
     need(len(text) >= 2 and text[:1] == text[-1:] and text[:1] in (b"'", b'"'), "a text without its quotes")
     machine.charge(len(text))
     machine.push(_old_text(text[1:-1].decode("unicode_escape").encode("latin-1")), 50)
 
 
-def _unicode_line(machine: "Machine") -> None:
+def _unicode_line(machine: Machine) -> None:
     text = machine.line()
     machine.charge(4 * len(text))
     machine.push(text.decode("raw-unicode-escape"), 50)
 
 
 def _tuple(count: int) -> Operation:
-    def operation(machine: "Machine") -> None:
+    def operation(machine: Machine) -> None:
         values = [machine.pop() for _ in range(count)]
         machine.push(tuple(reversed(values)), 56)
 
@@ -81,7 +78,7 @@ def _tuple(count: int) -> Operation:
 
 
 def _of_marked(kind: Callable[[list[Any]], Any]) -> Operation:
-    def operation(machine: "Machine") -> None:
+    def operation(machine: Machine) -> None:
         values = machine.marked()
         machine.push(kind(values), 60 + 8 * len(values))
 
@@ -92,39 +89,39 @@ def _new(kind: Callable[[], Any], size: int) -> Operation:
     return lambda machine: machine.push(kind(), size)
 
 
-def _dict_of_marked(machine: "Machine") -> None:
+def _dict_of_marked(machine: Machine) -> None:
     values = machine.marked()
     machine.push({}, 72)
     _fill(machine, values)
 
 
-def _frozen(machine: "Machine") -> None:
+def _frozen(machine: Machine) -> None:
     target: set[Any] = set()
     _add(machine, target, machine.marked())
     machine.push(frozenset(target), 216)
 
 
-def _append(machine: "Machine") -> None:
+def _append(machine: Machine) -> None:
     value = machine.pop()
     machine.top(list).append(value)
 
 
-def _appends(machine: "Machine") -> None:
+def _appends(machine: Machine) -> None:
     values = machine.marked()
     machine.top(list).extend(values)
 
 
-def _set_item(machine: "Machine") -> None:
+def _set_item(machine: Machine) -> None:
     value, key = machine.pop(), machine.pop()
     machine.taken += 64
     machine.top(dict)[_key(key)] = value
 
 
-def _set_items(machine: "Machine") -> None:
+def _set_items(machine: Machine) -> None:
     _fill(machine, machine.marked())
 
 
-def _fill(machine: "Machine", values: list[Any]) -> None:
+def _fill(machine: Machine, values: list[Any]) -> None:
     need(len(values) % 2 == 0, "a key without a value")
     target = machine.top(dict)
     machine.taken += 32 * len(values)
@@ -148,12 +145,12 @@ def _key(value: Any) -> Any:
     return state["fqn"], offset
 
 
-def _add_items(machine: "Machine") -> None:
+def _add_items(machine: Machine) -> None:
     values = machine.marked()
     _add(machine, machine.top(set), values)
 
 
-def _add(machine: "Machine", target: set[Any], values: list[Any]) -> None:
+def _add(machine: Machine, target: set[Any], values: list[Any]) -> None:
     machine.taken += 32 * len(values)
     for place, value in enumerate(values):
         check_key(value)
@@ -162,62 +159,62 @@ def _add(machine: "Machine", target: set[Any], values: list[Any]) -> None:
             machine.check_limits()
 
 
-def _put(machine: "Machine", place: int) -> None:
+def _put(machine: Machine, place: int) -> None:
     machine.taken += 40
     machine.memo[place] = machine.stack[-1]
 
 
-def _memoize(machine: "Machine") -> None:
+def _memoize(machine: Machine) -> None:
     machine.taken += 40
     machine.memo[len(machine.memo)] = machine.stack[-1]
 
 
-def _get_byte(machine: "Machine") -> None:
+def _get_byte(machine: Machine) -> None:
     machine.taken += 8
     machine.stack.append(settled(machine.memo[machine.data[machine.end]]))
     machine.end += 1
 
 
-def _get(machine: "Machine", place: int) -> None:
+def _get(machine: Machine, place: int) -> None:
     machine.push(settled(machine.memo[place]))
 
 
-def _global(machine: "Machine") -> None:
+def _global(machine: Machine) -> None:
     module, name = machine.line(1024).decode("utf-8"), machine.line(1024).decode("utf-8")
     machine.find(module, name)
 
 
-def _stack_global(machine: "Machine") -> None:
+def _stack_global(machine: Machine) -> None:
     name, module = machine.pop(), machine.pop()
     machine.find(module, name)
 
 
-def _reduce(machine: "Machine") -> None:
+def _reduce(machine: Machine) -> None:
     arguments, known = machine.pop(), machine.pop()
     machine.stack.append(machine.call(known, arguments))
 
 
-def _new_object(machine: "Machine") -> None:
+def _new_object(machine: Machine) -> None:
     arguments, known = machine.pop(), machine.pop()
     if type(known) is Known and not known.by_new:
         raise machine.forbidden(known.name)
     machine.stack.append(machine.call(known, arguments))
 
 
-def _build(machine: "Machine") -> None:
+def _build(machine: Machine) -> None:
     state = machine.pop()
     machine.build(machine.stack[-1], state)
 
 
-def _reference(machine: "Machine") -> None:
+def _reference(machine: Machine) -> None:
     machine.push(machine.refer(machine.pop()), 100)
 
 
-def _pop(machine: "Machine") -> None:
+def _pop(machine: Machine) -> None:
     machine.stack.pop()
 
 
-def _duplicate(machine: "Machine") -> None:
+def _duplicate(machine: Machine) -> None:
     machine.push(machine.stack[-1])
 
 

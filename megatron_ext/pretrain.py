@@ -23,7 +23,8 @@ from galen.stop_signals import EXIT_CODE
 from megatron_ext import architecture as architectures
 from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
 from megatron_ext.launch import ADVICE, gone
-from megatron_ext.recipe import Recipe, check_layout, of_run
+from megatron_ext.layout_checks import check_layout
+from megatron_ext.recipe import Recipe, of_run
 from megatron_ext.stop_requests import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"

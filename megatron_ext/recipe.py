@@ -12,24 +12,7 @@ from galen import recipe
 from galen.errors import OtherOutputError, UsageError
 from galen.recipe import STRICT
 from megatron_ext import recipe_checks
-from megatron_ext.recipe_checks import check_division, check_layout
-from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Phase, Resilience, Source, Training, Wandb
-
-__all__ = [
-    "Data",
-    "Model",
-    "Optimizer",
-    "Parallel",
-    "Phase",
-    "Recipe",
-    "Resilience",
-    "Source",
-    "Training",
-    "Wandb",
-    "check_division",
-    "check_layout",
-    "of_run",
-]
+from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Resilience, Training, Wandb
 
 
 @dataclass(kw_only=True, config=STRICT)

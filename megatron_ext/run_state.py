@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext import checkpoint_folder, watchdog
@@ -106,6 +108,33 @@ def read(folder: str | Path) -> RunState:
         checkpoint=checkpoint,
         checkpoint_age=None if written is None else time.time() - written,
     )
+
+
+def figures(state: RunState) -> dict[str, str]:
+    """Return what there is to say about a run, by name."""
+    shown = {"status": state.status}
+    if state.train:
+        last = state.train[-1]
+        shown["loss"] = f"{state.loss:.4f} (last {last['loss']:.4f})"
+        shown["grad norm"] = f"{last['grad_norm']:.3f}"
+        shown["lr"] = f"{last['lr']:.2e}"
+        shown["tokens"] = f"{last['tokens']:,}"
+        shown["tokens/s"] = f"{state.tokens_per_second:,.0f}"
+    if state.mfu is not None:
+        shown["MFU"] = f"{state.mfu:.1%}"
+    if state.validation:
+        shown["validation loss"] = f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
+    if state.seconds_left is not None and not state.over:
+        shown["time left"] = tqdm.format_interval(state.seconds_left)
+    shown["skipped steps"] = str(state.skipped)
+    if state.checkpoint is None:
+        shown["last checkpoint"] = "none"
+    else:
+        shown["last checkpoint"] = f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
+    if state.events:
+        event = state.events[-1]
+        shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
+    return shown
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from galen.errors import DataError
 from megatron_ext import pickle_values
 from megatron_ext.pickle_machine import Limits, Machine
 from megatron_ext.pickle_names import Inert
+from megatron_ext.pickle_operations import OPERATIONS
 from megatron_ext.stored_archive import StoredArchive
 from megatron_ext.stored_metadata import rebuild
 
@@ -85,7 +86,7 @@ def _file(path: str | Path) -> Path:
 
 def _whole(machine: Machine) -> Any:
     """Return what a pickle holds that fills its file."""
-    found = machine.load()
+    found = machine.load(OPERATIONS)
     if machine.end != len(machine.data):
         raise machine.damaged(f"its pickle ends at byte {machine.end:,} of {len(machine.data):,}")
     return found

@@ -13,7 +13,7 @@ from checkpoints_convert import megatron_logits
 from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
 from megatron_ext.dist_checkpoint import ShardedWriter
 from megatron_ext.model import build_model
-from megatron_ext.recipe import Parallel
+from megatron_ext.recipe_sections import Parallel
 
 
 def main(argv):

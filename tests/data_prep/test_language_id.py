@@ -2,7 +2,7 @@ import pytest
 from datatrove.data import Document
 
 from data_prep.corpus import step_of
-from data_prep.filters.language_id import language_shares
+from data_prep.language_identification import language_shares
 from data_prep.steps import LanguageId
 
 # one sentence each, written for this test

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from data_prep import curate, mesh_questions
-from data_prep.mesh import CHECK_TAGS, Companions, stands_in, topics, words
+from data_prep.mesh_questions import CHECK_TAGS, Companions, stands_in, topics, words
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import many_records, read_records, write_medline
 

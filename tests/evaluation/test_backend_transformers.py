@@ -51,7 +51,7 @@ def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tok
 
 @pytest.mark.parametrize(("max_batch_tokens", "attention"), [(1, "sdpa"), (200, "sdpa"), (100_000, "sdpa"), (200, "eager")])
 def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max_batch_tokens, attention, monkeypatch):
-    monkeypatch.setattr(backend.network.config, "_attn_implementation", attention)
+    monkeypatch.setattr(backend.runner.model.config, "_attn_implementation", attention)
     forms = [
         Prompt("The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}),
         Prompt("Question: which heading? The organ was the", {"A": " B", "B": " Liver", "C": " Liver failure"}),
@@ -176,9 +176,11 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
     model = MistralForCausalLM(config).eval()
     backend = TransformersBackend.of_network(model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu"))
     requests = [Request(list(range(5, 30 + n)), [[7], [6], [8, 9, 10], [8, 9], [8, 2]]) for n in range(5)]
-    forward, sizes = backend.forward, []
-    backend.forward = lambda tokens_rs, *rest, **options: sizes.append(tokens_rs.numel()) or forward(tokens_rs, *rest, **options)
-    for batch in backend.next_tokens(requests, 200):
+    sizes = []
+    of_backend = model.register_forward_pre_hook(lambda _, given, options: sizes.append(options["input_ids"].numel()), with_kwargs=True)
+    batches = list(backend.next_tokens(requests, 200))
+    of_backend.remove()
+    for batch in batches:
         for place, values, top in batch:
             for continuation, value in zip(requests[place].continuations, values, strict=True):
                 ids = requests[place].prompt + continuation

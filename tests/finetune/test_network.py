@@ -60,7 +60,7 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     backend = TransformersBackend(folder, tmp_path / "adapter")  # as evaluation/run.py --adapter
     assert backend.tokenizer.convert_tokens_to_ids(MARKS) == new
     with torch.no_grad():
-        torch.testing.assert_close(backend.network(tokens).logits, wanted)
+        torch.testing.assert_close(backend.runner.model(tokens).logits, wanted)
     network.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():

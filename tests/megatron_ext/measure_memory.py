@@ -14,7 +14,8 @@ from megatron_ext import layout, memory_model, optimization, platforms
 from megatron_ext.architecture import Architecture
 from megatron_ext.global_batch import GlobalBatch
 from megatron_ext.pretrain import build_pieces
-from megatron_ext.recipe import Data, Model, Optimizer, Parallel, Recipe, Training
+from megatron_ext.recipe import Recipe
+from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Training
 
 SHAPE = Architecture(
     family="llama",

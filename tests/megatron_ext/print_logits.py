@@ -4,7 +4,7 @@ import torch
 
 from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
 from megatron_ext.model import build_model
-from megatron_ext.recipe import Parallel
+from megatron_ext.recipe_sections import Parallel
 
 
 def compute(platform, checkpoint, tokens):

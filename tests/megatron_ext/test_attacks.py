@@ -31,7 +31,7 @@ from checkpoints_convert import (
 from evaluation import megatron_checkpoint
 from galen.errors import DataError, GalenError
 from megatron_ext import checkpointing, dist_checkpoint, layout, pickle_values, platforms, safe_pickle, torch_dist
-from megatron_ext.recipe import Parallel
+from megatron_ext.recipe_sections import Parallel
 from tests.conftest import run
 from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text, whole
 from tests.megatron_ext.kills import rewind

@@ -2,7 +2,7 @@ import pytest
 from megatron.core import num_microbatches_calculator
 
 from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.recipe import Training
+from megatron_ext.recipe_sections import Training
 
 
 def schedule(ramp, size=32):

@@ -7,8 +7,9 @@ from galen.recipe import load
 from megatron_ext import architecture as architectures
 from megatron_ext import layout, optimization
 from megatron_ext.gpu_kinds import KINDS
+from megatron_ext.layout_checks import check_layout
 from megatron_ext.layout_search import estimate
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.recipe import Recipe
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples/pretrain"

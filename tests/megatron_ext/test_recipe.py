@@ -3,7 +3,8 @@ import pytest
 from galen.errors import UsageError
 from galen.recipe import load
 from megatron_ext.architecture import Architecture
-from megatron_ext.recipe import Recipe, check_layout
+from megatron_ext.layout_checks import check_layout
+from megatron_ext.recipe import Recipe
 
 SHAPE = Architecture(
     family="llama",

@@ -8,7 +8,8 @@ import pytest
 from galen.errors import UsageError
 from galen.recipe import load
 from megatron_ext import weights_and_biases
-from megatron_ext.recipe import Recipe, Wandb
+from megatron_ext.recipe import Recipe
+from megatron_ext.recipe_sections import Wandb
 from megatron_ext.run_log import RunLog
 from tests.megatron_ext.test_recipe import TEXT
 

@@ -1,0 +1,75 @@
+"""A model on its device, run on prompts and on tokens behind them: what scoring and generation have in common."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The beginning that the prompts of a group share, computed once."""
+
+    length: int
+    cache: Any
+    """Keys and values of a single row, or None when nothing is shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRunner:
+    """A model in evaluation mode, the tokenizer that belongs to it, and the device that it is on."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+
+    @torch.inference_mode()
+    def prefix(self, tokens: Sequence[int]) -> Prefix:
+        """Return what prompts begin with, computed; no tokens give one of length 0."""
+        if not tokens:
+            return Prefix(0, None)
+        tokens_1s = torch.tensor([tokens])
+        positions_1s = torch.arange(len(tokens))[None]
+        output = self.forward(tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1)
+        return Prefix(len(tokens), output.past_key_values)
+
+    def prefill(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
+        """Return the output at the last position of each prompt, with its cache, and the mask (prompts, positions) of what it read."""
+        tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
+        options: dict[str, Any] = {}
+        if prefix.cache is not None:
+            mask_ps = torch.cat([torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1)
+            options["past_key_values"] = repeated(prefix, len(prompts))
+        positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
+        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options), mask_ps
+
+    def forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
+        """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
+        return self.model(
+            input_ids=tokens_rs.to(self.device),
+            attention_mask=mask_rs.to(self.device),
+            position_ids=positions_rs.to(self.device),
+            **options,
+        )
+
+
+def repeated(prefix: Prefix, rows: int) -> Any:
+    """Return a copy of a prefix's keys and values, once for each of `rows`."""
+    cache = copy.deepcopy(prefix.cache)
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
+    """Return tokens and mask (1 for a token, 0 for padding) as rows of equal length."""
+    longest = max(map(len, rows))
+    tokens_rs = torch.zeros((len(rows), longest), dtype=torch.long)
+    mask_rs = torch.zeros_like(tokens_rs)
+    for index, row in enumerate(rows):
+        start = longest - len(row) if left else 0
+        tokens_rs[index, start : start + len(row)] = torch.tensor(row)
+        mask_rs[index, start : start + len(row)] = 1
+    return tokens_rs, mask_rs
