@@ -94,7 +94,7 @@ def copy(folder: Path, then: str = "true") -> float:
 
 def make_model(folder: Path, layers: int) -> None:
     """Write a Llama folder with random weights, a file per 4 layers."""
-    from checkpoints_convert.hf_weights import header
+    from checkpoints_convert.hf.weights import header
 
     folder.mkdir(parents=True)
     names = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
@@ -175,7 +175,7 @@ def _high_water(pid: int) -> int:
 
 def compare(before: Path, after: Path) -> None:
     """Check that what came back is what went in."""
-    from checkpoints_convert.hf_weights import Weights
+    from checkpoints_convert.hf.weights import Weights
 
     old, new = Weights(before), Weights(after)
     assert old.names() == new.names()

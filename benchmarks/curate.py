@@ -23,10 +23,10 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-from data_prep import steps
-from data_prep.corpus import step_of
-from data_prep.corpus_step import Context
-from data_prep.words import Words
+from data_prep.curation.pipeline import step_of
+from data_prep.steps import options as steps
+from data_prep.steps.global_step import Context
+from data_prep.text.words import Words
 from galen import cli
 
 FULL_BYTES = 48.1e9 * 4

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from data_prep.corpus import step_of
-from data_prep.corpus_step import Context
-from data_prep.mixture.mixture import ROW as MIXTURE_ROW
-from data_prep.steps import Duplicate, Identifier, Mixture, NearDuplicate, RepeatedLines
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.global_step import Context
+from data_prep.steps.mixture.mixture import ROW as MIXTURE_ROW
+from data_prep.steps.options import Duplicate, Identifier, Mixture, NearDuplicate, RepeatedLines
 from galen import cli
 
 FULL = 21_000_000
@@ -55,14 +55,14 @@ def notes_of(step: str, count: int, chance: np.random.Generator) -> Iterator[tup
         return made
 
     if step == "duplicate":
-        from data_prep.dedup.duplicate import ROW
+        from data_prep.steps.dedup.exact import ROW
 
         yield "notes", np.ascontiguousarray(hashes(2, count).T).view(ROW).reshape(-1)
     elif step == "identifier":
         yield "notes/names", np.stack([np.arange(count, dtype=np.uint64), hashes(count)], axis=1)
         yield "notes/lengths", np.full(count, 1000, dtype=np.uint32)
     elif step == "near_duplicate":
-        from data_prep.dedup.near_duplicate import NOTE
+        from data_prep.steps.dedup.minhash import NOTE
 
         yield "signatures", hashes(14, count)
         yield "notes", np.array([(1000, b"x" * 20, True)], dtype=NOTE).repeat(count)

@@ -15,9 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.decontamination.items import ItemField, read_items
-from data_prep.decontamination.matches import find_matches, read_phrases
-from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
+from data_prep.steps.decontamination.items import ItemField, read_items
+from data_prep.steps.decontamination.matches import find_matches, read_phrases
+from data_prep.steps.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
 from galen import cli
 
 FULL_WIDTH = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"})

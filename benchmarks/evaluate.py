@@ -17,8 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluation import encoding, prompts, question_sets
-from evaluation.forms.form import Prompt
+from evaluation import question_sets
+from evaluation.backends import encoding
+from evaluation.prompts import registry as prompts
+from evaluation.prompts.template import Prompt
 from galen import cli, manifest
 from galen.errors import UsageError
 
@@ -32,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("the peer is missing: pip install 'lm-eval>=0.4.9'") from None
     import torch
 
-    from evaluation.backend_transformers import TransformersBackend
+    from evaluation.backends.transformers_backend import TransformersBackend
 
     torch.set_num_threads(arguments.threads)
     questions = question_sets.read(arguments.reader, arguments.questions)

@@ -37,7 +37,9 @@ def found() -> list[str]:
     try:
         from galen import manifest
         from galen.errors import UsageError
-        from megatron_ext import optimization, platforms, tokenised_data  # noqa: F401  # all that a run imports
+        from megatron_ext.data import tokenized  # noqa: F401  # all that a run imports
+        from megatron_ext.hardware import platforms  # all that a run imports
+        from megatron_ext.training import optimizer  # noqa: F401  # all that a run imports
     except ImportError as error:
         raise Missing(f"{error}{INSTALL}") from None
     import torch

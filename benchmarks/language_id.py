@@ -13,7 +13,7 @@ from collections import Counter
 
 from lxml import etree
 
-from data_prep.language_identification import language_shares
+from data_prep.text.language_identification import language_shares
 from galen import cli
 
 CODES = {"ger": "de", "fre": "fr", "ita": "it", "pol": "pl", "spa": "es", "por": "pt", "dut": "nl", "swe": "sv", "dan": "da", "cze": "cs"}

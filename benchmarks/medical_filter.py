@@ -16,9 +16,9 @@ from pathlib import Path
 
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.filters.medical import MedicalFilter
-from data_prep.steps import Medical
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.filters.medical import MedicalFilter
+from data_prep.steps.options import Medical
 from galen import cli
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.indexed_file import write_document_ends, write_header, write_offsets
+from data_prep.tokenization.indexed_dataset import write_document_ends, write_header, write_offsets
 from galen import cli
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
     python benchmarks/planner_fit.py
 
-Five shares of the hardware's peaks (`megatron_ext.throughput_model.Shares`) stand for what kernels reach. With so few published figures
+Five shares of the hardware's peaks (`megatron_ext.planner.throughput.Shares`) stand for what kernels reach. With so few published figures
 they are not determined by them: each is fitted by least squares with a pull towards a round value that was written down before,
 0.6 of the peak for products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each line fits them
 to all other figures and predicts the one that is named.
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from galen import cli
-from megatron_ext import architecture as architectures
-from megatron_ext.architecture import Architecture
-from megatron_ext.gpu_kinds import KINDS
-from megatron_ext.layout_search import Estimate, estimate
-from megatron_ext.recipe import Recipe
-from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Training
-from megatron_ext.throughput_model import SHARES, Shares
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
+from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.layout_search import Estimate, estimate
+from megatron_ext.planner.throughput import SHARES, Shares
 
 ROOT = Path(__file__).parents[1]
 BEFORE = Shares(gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, bandwidth=0.8, hidden=0.8)

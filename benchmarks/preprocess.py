@@ -35,11 +35,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from data_prep.blocks import ENDINGS, Part, read_blocks, read_range
-from data_prep.fast_encoder import choose_engine
-from data_prep.inputs import find_files
-from data_prep.records import parse
-from data_prep.text_tokenizer import load_tokenizer
+from data_prep.files.find import find_files
+from data_prep.files.json_records import parse
+from data_prep.tokenization.encoders import choose_engine
+from data_prep.tokenization.input_blocks import ENDINGS, Part, read_blocks, read_range
+from data_prep.tokenization.tokenizer import load_tokenizer
 from galen import cli
 from galen.errors import UsageError
 

@@ -11,12 +11,13 @@ import torch
 from megatron.core import parallel_state
 
 from galen.recipe import load
-from megatron_ext import layout, optimization, platforms
-from megatron_ext.architecture import Architecture
-from megatron_ext.global_batch import Batches, GlobalBatch
-from megatron_ext.layout_checks import check_layout
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.pretrain import build_pieces
-from megatron_ext.recipe import Recipe
+from megatron_ext.training import optimizer
+from megatron_ext.training.train_step import Batches, GlobalBatch
 
 SPEEDS = 8  # sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
 
@@ -46,14 +47,14 @@ class SyntheticRun:
         self.platform.check(self.recipe)
         self.platform.init_distributed()
         check_layout(self.recipe, architecture, torch.distributed.get_world_size())
-        layout.initialize(self.recipe.parallel, self.recipe.training.seed)
+        parallel_groups.initialize(self.recipe.parallel, self.recipe.training.seed)
         self.platform.start_tp_overlap(self.recipe, architecture.hidden_size)
         pieces = build_pieces(self.platform, architecture, self.recipe)
         if weights is not None:
             _share_weights(pieces[0], weights)
-        self.model = optimization.wrap_model(pieces, self.recipe)
-        self.optimizer = optimization.build_optimizer(self.model, self.recipe)
-        self.scheduler = optimization.build_scheduler(self.optimizer, self.recipe)
+        self.model = optimizer.wrap_model(pieces, self.recipe)
+        self.optimizer = optimizer.build_optimizer(self.model, self.recipe)
+        self.scheduler = optimizer.build_scheduler(self.optimizer, self.recipe)
         self.batch = GlobalBatch(self.platform, self.recipe, self.model)
         self._batches = self._make_batches()
 

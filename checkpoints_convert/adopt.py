@@ -10,7 +10,7 @@ After this the checkpoint can be trained, verified and exported.
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_no_verify
+from checkpoints_convert.conversion.arguments import add_no_verify
 from galen import cli, lock
 
 
@@ -26,9 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
-    from checkpoints_convert import adopting, families
-    from checkpoints_convert.hf_folder import check_vocabulary, verify_companions
-    from megatron_ext import checkpoint_folder
+    from checkpoints_convert import families
+    from checkpoints_convert.conversion import adopting
+    from checkpoints_convert.hf.folder import check_vocabulary, verify_companions
+    from megatron_ext.checkpoint import folder as checkpoint_folder
 
     verify_companions(arguments.hf, arguments.no_verify)
     family, architecture = families.find(arguments.hf / "config.json")

@@ -19,7 +19,7 @@ from galen import cli, json_file
 from galen.errors import DataError
 
 if TYPE_CHECKING:
-    from megatron_ext.architecture import Architecture
+    from megatron_ext.config.architecture import Architecture
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,11 +44,11 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is none, or holds what no checkpoint holds.
     """
-    from checkpoints_convert import legacy
-    from megatron_ext import checkpoint_folder
+    from checkpoints_convert.interop import megatron_lm_legacy
+    from megatron_ext.checkpoint import folder as checkpoint_folder
 
-    if legacy.is_legacy(path):
-        return legacy.describe(path)
+    if megatron_lm_legacy.is_legacy(path):
+        return megatron_lm_legacy.describe(path)
     if (path / ".metadata").is_file():
         return _megatron(path)
     if (path / checkpoint_folder.LATEST).is_file() or checkpoint_folder.iterations(path):
@@ -61,8 +61,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _nemo(path: Path) -> dict[str, Any]:
-    from checkpoints_convert import nemo_config
-    from checkpoints_convert.hf_folder import tokenizer_ids
+    from checkpoints_convert.hf.folder import tokenizer_ids
+    from checkpoints_convert.interop import nemo_config
 
     ids = tokenizer_ids(path / nemo_config.CONTEXT / nemo_config.TOKENIZER)
     found = _megatron(path / nemo_config.WEIGHTS, nemo_config.PREFIX, nemo_config.read(path, ids))
@@ -70,10 +70,10 @@ def _nemo(path: Path) -> dict[str, Any]:
 
 
 def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None" = None) -> dict[str, Any]:
-    from checkpoints_convert.shapes import VOCABULARY
-    from megatron_ext import architecture as architectures
-    from megatron_ext.pickle_values import shown
-    from megatron_ext.torch_dist import LAYERS, TorchDist
+    from checkpoints_convert.families.megatron_shapes import VOCABULARY
+    from megatron_ext.checkpoint.pickle_values import shown
+    from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
+    from megatron_ext.config import architecture as architectures
 
     source = TorchDist(folder, prefix)
     found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
@@ -102,7 +102,7 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
         sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
         found["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
         found["iteration"] = shown(common.get("iteration"))
-    from checkpoints_convert.checks import missing
+    from checkpoints_convert.conversion.validate import missing
 
     lacking = missing(source)
     return found | {"complete": "yes" if lacking is None else f"no: {lacking}"}
@@ -114,9 +114,9 @@ _ARGUMENTS |= {"padded_vocab_size", "norm_epsilon", "max_position_embeddings", "
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert import families
-    from checkpoints_convert.checks import check_complete
-    from checkpoints_convert.hf_folder import check_vocabulary
-    from checkpoints_convert.hf_weights import Weights
+    from checkpoints_convert.conversion.validate import check_complete
+    from checkpoints_convert.hf.folder import check_vocabulary
+    from checkpoints_convert.hf.weights import Weights
 
     family, architecture = families.find(folder / "config.json")
     weights = Weights(folder)

@@ -11,9 +11,9 @@ piece at a time: memory does not grow with the model. Killed and started again, 
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_no_verify, add_workers, positive, recorded
-from checkpoints_convert.hf_folder import weight_files
-from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.conversion.arguments import add_dtype, add_no_verify, add_workers, positive, recorded
+from checkpoints_convert.hf.folder import weight_files
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock, pretrained
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     pretrained.check_folder(arguments.hf)
     known = recorded(arguments.hf, arguments.no_verify)
     with lock.hold(arguments.output), InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs:
-        from checkpoints_convert.importing import Import, convert  # takes seconds, in which the hashes have begun
+        from checkpoints_convert.conversion.import_hf import Import, convert  # takes seconds, in which the hashes have begun
 
         job = Import(
             hf=arguments.hf,

@@ -9,7 +9,7 @@ anything in them, and refused when they hold more than a checkpoint does. Weight
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_no_verify, add_workers, positive
+from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, positive
 from galen import cli, lock
 from galen.errors import DataError
 
@@ -29,16 +29,17 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error("give --tokenizer or --vocab-size: the files know only the padded size of the vocabulary")
 
-    from checkpoints_convert import importing, legacy
-    from checkpoints_convert.checks import check_shapes
+    from checkpoints_convert.conversion import import_hf
+    from checkpoints_convert.conversion.tensor_units import units
+    from checkpoints_convert.conversion.validate import check_shapes
     from checkpoints_convert.families import FAMILIES
-    from checkpoints_convert.hf_folder import tokenizer_ids, verify_companions
-    from checkpoints_convert.shapes import VOCABULARY
-    from checkpoints_convert.units import units
+    from checkpoints_convert.families.megatron_shapes import VOCABULARY
+    from checkpoints_convert.hf.folder import tokenizer_ids, verify_companions
+    from checkpoints_convert.interop import megatron_lm_legacy
 
     if arguments.tokenizer is not None:
         verify_companions(arguments.tokenizer, arguments.no_verify)
-    ranks = legacy.Ranks(arguments.legacy)
+    ranks = megatron_lm_legacy.Ranks(arguments.legacy)
     size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
     if size is None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
@@ -47,9 +48,9 @@ def main(argv: list[str] | None = None) -> None:
         if unit.megatron not in VOCABULARY:  # these are padded there too
             check_shapes(unit, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
-    job = importing.ForeignImport(ranks, ranks.files, family, architecture, config, arguments.tokenizer)
+    job = import_hf.ForeignImport(ranks, ranks.files, family, architecture, config, arguments.tokenizer)
     with lock.hold(arguments.output):
-        importing.convert_foreign(job, arguments.output, arguments.workers)
+        import_hf.convert_foreign(job, arguments.output, arguments.workers)
 
 
 if __name__ == "__main__":

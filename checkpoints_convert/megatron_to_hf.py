@@ -10,11 +10,11 @@ copied a piece at a time: memory does not grow with the model. Killed and starte
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
-from checkpoints_convert.hf_folder import verify_companions
-from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.conversion.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.hf.folder import verify_companions
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock
-from megatron_ext.checkpoint_folder import HF, find_iteration, weight_files
+from megatron_ext.checkpoint.folder import HF, find_iteration, weight_files
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     known = recorded(folder, arguments.no_verify)
     verify_companions(arguments.hf or folder.parent / HF, arguments.no_verify)
     with lock.hold(arguments.output), InputHashes([folder / ".metadata", *weight_files(folder)], known) as inputs:
-        from checkpoints_convert.exporting import Export, convert  # takes seconds, in which the hashes have begun
+        from checkpoints_convert.conversion.export_hf import Export, convert  # takes seconds, in which the hashes have begun
 
         job = Export(
             folder=folder,

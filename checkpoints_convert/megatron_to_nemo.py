@@ -9,10 +9,10 @@ NeMo need not be installed. Killed and started again, the same command goes on.
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
-from checkpoints_convert.hf_folder import verify_companions
+from checkpoints_convert.conversion.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.hf.folder import verify_companions
 from galen import cli, lock
-from megatron_ext.checkpoint_folder import HF, find_iteration
+from megatron_ext.checkpoint.folder import HF, find_iteration
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
-    from checkpoints_convert.nemo_export import NemoExport, convert
+    from checkpoints_convert.interop.nemo_export import NemoExport, convert
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     known = recorded(folder, arguments.no_verify)

@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.arguments import add_no_verify, add_workers, recorded
+from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, recorded
 from galen import cli, lock
 from galen.errors import DataError
 
 if TYPE_CHECKING:
-    from megatron_ext.architecture import Architecture
+    from megatron_ext.config.architecture import Architecture
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,13 +30,14 @@ def main(argv: list[str] | None = None) -> None:
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
 
-    from checkpoints_convert import importing, nemo_config
-    from checkpoints_convert.checks import check_tensors
+    from checkpoints_convert.conversion import import_hf
+    from checkpoints_convert.conversion.stored_model import StoredModel
+    from checkpoints_convert.conversion.tensor_units import units
+    from checkpoints_convert.conversion.validate import check_tensors
     from checkpoints_convert.families import FAMILIES
-    from checkpoints_convert.stored_model import StoredModel
-    from checkpoints_convert.units import units
-    from megatron_ext.checkpoint_folder import weight_files
-    from megatron_ext.torch_dist import TorchDist
+    from checkpoints_convert.interop import nemo_config
+    from megatron_ext.checkpoint.folder import weight_files
+    from megatron_ext.checkpoint.torch_dist import TorchDist
 
     known = recorded(arguments.nemo, arguments.no_verify)
     architecture, config, tokenizer = _model(arguments.nemo, arguments.hf)
@@ -45,9 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     stored = TorchDist(folder, nemo_config.PREFIX)
     check_tensors(stored, family, architecture)
     source, files = StoredModel(stored, units(family, architecture), architecture), [folder / ".metadata", *weight_files(folder)]
-    job = importing.ForeignImport(source, files, family, architecture, config, tokenizer, known)
+    job = import_hf.ForeignImport(source, files, family, architecture, config, tokenizer, known)
     with lock.hold(arguments.output):
-        importing.convert_foreign(job, arguments.output, arguments.workers)
+        import_hf.convert_foreign(job, arguments.output, arguments.workers)
 
 
 def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], Path | None]":
@@ -56,9 +57,10 @@ def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], 
     Raises:
         DataError: the configuration cannot be carried over, or is not that of `hf`.
     """
-    from checkpoints_convert import families, nemo_config
-    from checkpoints_convert.checks import differences
-    from checkpoints_convert.hf_folder import check_vocabulary, tokenizer_ids
+    from checkpoints_convert import families
+    from checkpoints_convert.conversion.validate import differences
+    from checkpoints_convert.hf.folder import check_vocabulary, tokenizer_ids
+    from checkpoints_convert.interop import nemo_config
 
     if hf is not None:
         _, wanted = families.find(hf / "config.json")

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.arguments import add_megatron, add_no_verify, positive
+from checkpoints_convert.conversion.arguments import add_megatron, add_no_verify, positive
 from galen import checksums, cli, pretrained
 from galen.errors import DataError
 from galen.progress import Progress
@@ -25,7 +25,7 @@ from galen.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEXT = Path(__file__).with_name("verify_text.txt")
+TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
 BF16_FACTOR = 3.0
@@ -69,8 +69,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     Raises:
         DataError: a file was altered since it was written.
     """
-    from checkpoints_convert.hf_folder import verify_companions
-    from megatron_ext.checkpoint_folder import HF, find_iteration
+    from checkpoints_convert.hf.folder import verify_companions
+    from megatron_ext.checkpoint.folder import HF, find_iteration
 
     for folder in (arguments.hf, find_iteration(arguments.megatron, arguments.iteration)):
         (checksums.say_skipped if arguments.no_verify else checksums.verify)(folder)
@@ -83,9 +83,9 @@ def _check_layout(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: it cannot; says what would.
     """
-    from megatron_ext import architecture as architectures
-    from megatron_ext.checkpoint_folder import find_iteration
-    from megatron_ext.layout_checks import check_division
+    from megatron_ext.checkpoint.folder import find_iteration
+    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.layout_checks import check_division
 
     check_division(architectures.read(find_iteration(arguments.megatron, arguments.iteration)), arguments.tp, arguments.pp)
 
@@ -93,13 +93,13 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
     from checkpoints_convert import families
-    from checkpoints_convert.checks import check_complete, check_tensors, differences, same_bits
-    from checkpoints_convert.hf_weights import Weights
-    from checkpoints_convert.read_ahead import ReadAhead
-    from checkpoints_convert.units import megatron_pieces, units
-    from megatron_ext import architecture as architectures
-    from megatron_ext.checkpoint_folder import find_iteration
-    from megatron_ext.torch_dist import TorchDist
+    from checkpoints_convert.conversion.tensor_units import megatron_pieces, units
+    from checkpoints_convert.conversion.validate import check_complete, check_tensors, differences, same_bits
+    from checkpoints_convert.hf.weights import Weights
+    from checkpoints_convert.resumable_io.prefetch import ReadAhead
+    from megatron_ext.checkpoint.folder import find_iteration
+    from megatron_ext.checkpoint.torch_dist import TorchDist
+    from megatron_ext.config import architecture as architectures
 
     folder = find_iteration(megatron, iteration)
     family, architecture = families.find(hf / "config.json")
@@ -213,7 +213,7 @@ def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:
         options["--iteration"] = arguments.iteration
     processes = arguments.tp * arguments.pp
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "checkpoints_convert.megatron_logits", "--folder", folder]
+    command = [sys.executable, *launcher, "-m", "checkpoints_convert.conversion.megatron_logits", "--folder", folder]
     done = subprocess.run(
         [*command, *(str(part) for item in options.items() for part in item)], capture_output=True, text=True, check=False
     )

@@ -3,7 +3,7 @@
     python data_prep/curate.py examples/corpora/pubmed_sample.yaml output=corpus sources.0.path='medline/*.xml.gz' --workers 2
 
 writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and corpus/manifest.json, which accounts for every
-record read. Killed and started again, it goes on after the last finished input file. What decides: data_prep/recipe.py.
+record read. Killed and started again, it goes on after the last finished input file. What decides: data_prep/curation/recipe.py.
 """
 
 import json
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.raw_files import RawFile, describe, find_raw_files
-from data_prep.recipe import CorpusRecipe
-from data_prep.resume import finished
+from data_prep.curation.input_files import RawFile, describe, find_raw_files
+from data_prep.curation.recipe import CorpusRecipe
+from data_prep.files.resume import finished
 from galen import __version__, cli, lock, manifest
 from galen import recipe as recipes
 from galen.atomic import write_text
@@ -26,7 +26,7 @@ from galen.errors import OtherOutputError, UsageError
 from galen.progress import Progress
 
 if TYPE_CHECKING:
-    from data_prep.stage import Executors
+    from data_prep.curation.stages import Executors
 
 _NOTED = 20
 """Lines of the summary that tell what was noted: a file may have thousands of columns."""
@@ -61,15 +61,15 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
     Raises:
         UsageError: Slurm or Ray is not there.
     """
-    from data_prep.executor import LocalExecutor
+    from data_prep.executors.local import LocalExecutor
 
     if kind == "slurm":
-        from data_prep.slurm_executor import SlurmExecutor, check_slurm
+        from data_prep.executors.slurm import SlurmExecutor, check_slurm
 
         check_slurm()
         return lambda steps, tasks, folder: SlurmExecutor(steps, tasks, workers, folder, shlex.split(slurm_args))
     if kind == "ray":
-        from data_prep.ray_executor import RayExecutor, check_ray
+        from data_prep.executors.ray import RayExecutor, check_ray
 
         check_ray()
         return lambda steps, tasks, folder: RayExecutor(steps, tasks, workers, folder)
@@ -78,7 +78,7 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     """Build the corpus of a recipe, or say that it is there already."""
-    from data_prep.corpus import check
+    from data_prep.curation.pipeline import check
 
     check(recipe)
     with lock.hold(recipe.output):
@@ -86,7 +86,7 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
 
 
 def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
-    from data_prep.corpus import build, files_of_steps, publish
+    from data_prep.curation.pipeline import build, files_of_steps, publish
     from data_prep.readers import READERS
 
     start = time.monotonic()

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.indexed_file import CHUNK, IndexedFile
-from data_prep.text_tokenizer import TextTokenizer, load_tokenizer
+from data_prep.tokenization.indexed_dataset import CHUNK, IndexedFile
+from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer
 from galen import cli, manifest
 from galen.errors import DataError, UsageError
 

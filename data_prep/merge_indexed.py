@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.indexed_file import IndexedFile, write_document_ends, write_header, write_offsets
-from data_prep.resume import claimed, finished, forget
-from data_prep.token_stats import pack_used, unpack_used
+from data_prep.files.resume import claimed, finished, forget
+from data_prep.tokenization.indexed_dataset import IndexedFile, write_document_ends, write_header, write_offsets
+from data_prep.tokenization.stats import pack_used, unpack_used
 from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data_prep.hashing import stable_hash, unit_hash
-from data_prep.recipe import SPLITS
-from data_prep.resume import claimed, finished, forget
+from data_prep.curation.recipe import SPLITS
+from data_prep.files.resume import claimed, finished, forget
+from data_prep.text.hashing import stable_hash, unit_hash
 from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError, one_line

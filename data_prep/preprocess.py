@@ -22,19 +22,30 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import token_options
-from data_prep.blocks import ENDINGS, STDIN, TABLES, Block, Part, is_plain, line_number, line_start, read_blocks, share_out
-from data_prep.fast_encoder import Engine, ReferenceEngine, choose_engine
-from data_prep.indexed_file import id_type
-from data_prep.inputs import find_files
-from data_prep.part_hashes import PartHashes
-from data_prep.records import Bad
-from data_prep.resume import finished
-from data_prep.text_tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
-from data_prep.token_job import TokenJob
-from data_prep.token_pool import TokenPool
-from data_prep.token_stats import id_counts, write_page
-from data_prep.token_worker import Result, Task, sample_texts
+from data_prep.files.find import find_files
+from data_prep.files.json_records import Bad
+from data_prep.files.resume import finished
+from data_prep.tokenization import options as token_options
+from data_prep.tokenization.encoders import Engine, ReferenceEngine, choose_engine
+from data_prep.tokenization.indexed_dataset import id_type
+from data_prep.tokenization.input_blocks import (
+    ENDINGS,
+    STDIN,
+    TABLES,
+    Block,
+    Part,
+    is_plain,
+    line_number,
+    line_start,
+    read_blocks,
+    share_out,
+)
+from data_prep.tokenization.job import TokenJob
+from data_prep.tokenization.part_hashes import PartHashes
+from data_prep.tokenization.stats import id_counts, write_page
+from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
+from data_prep.tokenization.worker import Result, Task, sample_texts
+from data_prep.tokenization.worker_pool import TokenPool
 from galen import cli, lock, manifest
 from galen.errors import DataError, UsageError
 from galen.progress import Progress

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from data_prep import report_figures
+from data_prep.reporting import figures as report_figures
 from galen import cli, json_file, lock, manifest
 from galen.atomic import write_text
 from galen.errors import MALFORMED, DataError, malformed, one_line, told
@@ -61,7 +61,7 @@ def render(corpus: Path, samples: bool = True) -> str:
     steps = [step["step"] for step in record["config"]["steps"]]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["count"] = lambda number: f"{number:,}"
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string((Path(__file__).parent / "reporting" / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         name=corpus.resolve().name,
         manifest=record,

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import jsonl, sheet
-from evaluation.metrics import SEED, Estimate
-from evaluation.results_schema import RationaleScores, check
-from evaluation.significance import kendall_tau
+from evaluation.metrics.intervals import SEED, Estimate
+from evaluation.metrics.significance import kendall_tau
+from evaluation.question_sets import jsonl
+from evaluation.reporting import sheet
+from evaluation.scoring.results_schema import RationaleScores, check
 from galen import cli
 from galen.errors import DataError
 

@@ -23,12 +23,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation import answer_reading, local_chat, question, question_sets, sheet
-from evaluation.forms.form import lines
-from evaluation.item_log import ItemLog
-from evaluation.local_chat import Chat
-from evaluation.question import Question
+from evaluation import question_sets
+from evaluation.chat_models import local as local_chat
+from evaluation.chat_models.local import Chat
+from evaluation.prompts.template import lines
+from evaluation.question_sets import question
 from evaluation.question_sets.multilingual import LANGUAGES
+from evaluation.question_sets.question import Question
+from evaluation.reporting import sheet
+from evaluation.scoring import answer_extraction
+from evaluation.scoring.sample_log import ItemLog
 from galen import cli, lock
 from galen.errors import UsageError
 from galen.progress import Progress
@@ -84,7 +88,7 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_reading.read(chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
+    found = answer_extraction.read(chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
     if found is None or frozenset(found) != item.answers:
         return None, f"the rationale leads to {','.join(found) if found else 'no answer'}, not to {item.answer}"
     return dataclasses.replace(item, rationale=rationale), ""

@@ -17,10 +17,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import errors_to_read, jsonl, local_chat, sheet, text_metrics
-from evaluation.item_log import ItemLog, parts
-from evaluation.local_chat import Chat
-from evaluation.results_schema import ScoredRationale, check
+from evaluation.chat_models import local as local_chat
+from evaluation.chat_models.local import Chat
+from evaluation.metrics import text_metrics
+from evaluation.question_sets import jsonl
+from evaluation.reporting import error_analysis, sheet
+from evaluation.scoring.results_schema import ScoredRationale, check
+from evaluation.scoring.sample_log import ItemLog, parts
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -78,7 +81,7 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
     if not (run / "prompts" / f"{task}.jsonl").is_file():
         there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
         raise DataError(f"{run} holds no task {task}" + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?"))
-    asked = errors_to_read.prompts(run / "prompts" / f"{task}.jsonl")
+    asked = error_analysis.prompts(run / "prompts" / f"{task}.jsonl")
     found = []
     for file in parts(path) or [path]:
         for where, item in jsonl.records(file):

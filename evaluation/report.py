@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import comparison, errors_to_read, report_inputs, tables
-from evaluation.comparison import Comparison, Row
-from evaluation.report_inputs import ModelScores
+from evaluation.reporting import comparison, error_analysis, tables
+from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting.comparison import Comparison, Row
+from evaluation.reporting.inputs import ModelScores
 from galen import cli, lock
 from galen.atomic import write_text
 
@@ -102,10 +103,10 @@ def render(
     """Return the page as HTML; `rest` goes to the template as it is."""
     import jinja2
 
-    from evaluation import report_figures  # matplotlib takes a second to import
+    from evaluation.reporting import figures as report_figures  # matplotlib takes a second to import
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -167,13 +168,13 @@ def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]
     return found
 
 
-def wrong_answers(models: Sequence[ModelScores]) -> dict[tuple[str, str], list[errors_to_read.WrongAnswer]]:
+def wrong_answers(models: Sequence[ModelScores]) -> dict[tuple[str, str], list[error_analysis.WrongAnswer]]:
     """Return model and task to the wrong answers worth reading."""
     found = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.kind == "multiple_choice":
-                worst = errors_to_read.worst(model.folder, name, scores.summary, scores.items)
+                worst = error_analysis.worst(model.folder, name, scores.summary, scores.items)
                 if worst:
                     found[model.name, name] = worst
     return found

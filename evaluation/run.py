@@ -21,7 +21,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, demonstrations, evaluator, megatron_checkpoint, model_folder, protocol, scoring, task
+from evaluation.backends import model_folder
+from evaluation.metrics import contamination
+from evaluation.protocols import few_shot, protocol
+from evaluation.scoring import evaluator, megatron_export, run_task
+from evaluation.tasks import task
 from galen import checksums, cli, lock, manifest, recipe, worker
 from galen.errors import DataError, NotThereError, UsageError
 
@@ -38,10 +42,10 @@ def main(argv: list[str] | None = None) -> int | None:
     settings, tasks = _asked(arguments)
     models = _models(arguments)
     contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
-    files = {name: scoring.input_files(task_, arguments.data) for name, task_ in tasks.items()}
-    items = {name: scoring.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
+    files = {name: run_task.input_files(task_, arguments.data) for name, task_ in tasks.items()}
+    items = {name: run_task.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
     shots = {name: _shots(name, task_, arguments.data, settings, items[name]) for name, task_ in tasks.items()}
-    items = {name: scoring.limited(tasks[name], found, arguments.limit) for name, found in items.items()}
+    items = {name: run_task.limited(tasks[name], found, arguments.limit) for name, found in items.items()}
     with contextlib.ExitStack() as locks:
         for output in _outputs(arguments, [name for name, _, _ in models]):
             locks.enter_context(lock.hold(output if rank == 0 else output.with_name(f"{output.name}.rank{rank}")))
@@ -61,7 +65,7 @@ def _outputs(arguments: argparse.Namespace, names: list[str]) -> list[Path]:
 def _score(
     plans: list[evaluator.Plan],
     items: dict[str, list[Any]],
-    shots: dict[str, dict[int, demonstrations.Shots]],
+    shots: dict[str, dict[int, few_shot.Shots]],
     argv: list[str],
     part: tuple[int, int],
     processes: int,
@@ -104,12 +108,12 @@ def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, 
     return settings, _tasks(arguments.tasks, arguments.demonstrations)
 
 
-def _shots(name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]) -> dict[int, demonstrations.Shots]:
+def _shots(name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]) -> dict[int, few_shot.Shots]:
     """Return the demonstrations of a task by run; documents have none."""
-    runs = scoring.runs(task_, settings)
+    runs = run_task.runs(task_, settings)
     if isinstance(task_, task.PerplexityTask):
         return {run: {} for run in runs}
-    return demonstrations.choose(name, task_, data, settings, runs, items)
+    return few_shot.choose(name, task_, data, settings, runs, items)
 
 
 def _plans(
@@ -124,7 +128,7 @@ def _plans(
     for _, model in models:
         length = model_folder.context_length(model)
         for name, task_ in tasks.items():
-            scoring.check_length(name, task_, length)
+            run_task.check_length(name, task_, length)
     return [
         evaluator.Plan(
             model=model,
@@ -245,8 +249,8 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]
     """Return name and folder of each model, and of a Megatron checkpoint the iteration."""
     found: list[tuple[str, Path, int | None]] = []
     for model in arguments.model:
-        if megatron_checkpoint.is_checkpoint(model):
-            numbers = megatron_checkpoint.wanted_iterations(model, arguments.iterations)
+        if megatron_export.is_checkpoint(model):
+            numbers = megatron_export.wanted_iterations(model, arguments.iterations)
             found += [(f"iter_{number:07d}", model, number) for number in numbers]
         elif arguments.iterations is not None:
             raise UsageError(f"--iterations is for Megatron checkpoints; {model} is none")
@@ -264,7 +268,7 @@ def _exported(arguments: argparse.Namespace, models: list[tuple[str, Path, int |
     """Return name and Hugging Face folder of each model; Megatron checkpoints are exported to OUTPUT.models."""
     exports = arguments.output.with_name(f"{arguments.output.name}.models")
     folders = [
-        folder if iteration is None else megatron_checkpoint.export(folder, iteration, exports / name, rank, not arguments.no_verify)
+        folder if iteration is None else megatron_export.export(folder, iteration, exports / name, rank, not arguments.no_verify)
         for name, folder, iteration in models
     ]
     names = [name for name, _, _ in models] if len(models) > 1 else [arguments.name or arguments.output.name]

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune import model_card
-from finetune.scores import read_results
+from finetune.publishing import model_card
+from finetune.publishing.scores import read_results
 from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line

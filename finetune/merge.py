@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
-from finetune import ensemble, merging
+from finetune.merging import ensemble, merge_models
 from galen import cli, manifest, recipe
 
 
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int | None:
         print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
     else:
         assert options.mergekit is not None  # the recipe has one of the two
-        merging.merge(merging.check(options.mergekit), options.seed, config, output, options.verify_checksums)
+        merge_models.merge(merge_models.check(options.mergekit), options.seed, config, output, options.verify_checksums)
         print(f"done: {output}")
     return 0
 

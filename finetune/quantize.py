@@ -15,10 +15,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation import jsonl, model_folder, prompts, question
-from evaluation.question import Question
-from finetune import processes, record
-from finetune.record import Conversation, Pair, Record
+from evaluation.backends import model_folder
+from evaluation.prompts import registry as prompts
+from evaluation.question_sets import jsonl, question
+from evaluation.question_sets.question import Question
+from finetune.data import record
+from finetune.data.record import Conversation, Pair, Record
+from finetune.parallel import processes
 from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import DataError, UsageError, one_line
@@ -38,8 +41,8 @@ def main(argv: list[str] | None = None) -> int | None:
     prompts.form(arguments.protocol)
     questions = question.sample(question.read(arguments.questions), arguments.limit) if arguments.questions else []
     texts = _texts(arguments.calibration) if arguments.calibration else []
-    from evaluation.backend_transformers import quiet
-    from finetune import quantization
+    from evaluation.backends.transformers_backend import quiet
+    from finetune.quantization import methods as quantization
 
     quantization.check(methods, arguments.calibration is not None)
     quantization.check_widths(methods, model)
@@ -51,7 +54,8 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def _write_all(methods: list[str], model: Path, questions: list[Question], texts: list[str], arguments: argparse.Namespace) -> None:
     """Quantise and measure by each method, and write the table."""
-    from finetune import measurement, quantization
+    from finetune.quantization import measurement
+    from finetune.quantization import methods as quantization
 
     hashes = {"model": model_folder.hashes(model, not arguments.no_verify)}
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -100,7 +104,7 @@ def _is_there(folder: Path, config: dict[str, Any]) -> bool:
 
 
 def _quantise(method: str, model: Path, folder: Path, texts: list[str], config: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from finetune import quantization
+    from finetune.quantization import methods as quantization
 
     inputs = [manifest.describe_file(model / name, digest) for name, digest in config["model"].items()]
     calibration: list[list[int]] = []
@@ -116,7 +120,7 @@ def _quantise(method: str, model: Path, folder: Path, texts: list[str], config: 
 
 def _measured(folder: Path, path: Path, questions: list[Question], arguments: argparse.Namespace, config: dict[str, Any]) -> Any:
     """Return a folder's figures: those that stand in `path` already, if they were taken on the same, or new ones."""
-    from finetune.measurement import Measurement, measure
+    from finetune.quantization.measurement import Measurement, measure
 
     asked = manifest.sha256(arguments.questions) if questions else None
     key = {**config, "questions": asked, "ids": [item.id for item in questions], "protocol": arguments.protocol}

@@ -17,11 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from evaluation import model_folder, output_folder
-from evaluation.question import Question
-from finetune import chat, processes, training_data
-from finetune.recipe import Recipe
-from finetune.training_data import TrainingData
+from evaluation.backends import model_folder
+from evaluation.question_sets.question import Question
+from evaluation.scoring import output_folder
+from finetune.config.recipe import Recipe
+from finetune.data import chat, training_data
+from finetune.data.training_data import TrainingData
+from finetune.parallel import processes
 from galen import cli, launch, lock, manifest, recipe, stop_signals
 
 _ADVICE = (
@@ -74,7 +76,7 @@ def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: 
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out: {len(data.in_test_sets):,} found in "
         f"test sets, {data.without_rationale:,} without the rationale their form needs"
     )
-    from finetune import training
+    from finetune.training import run as training
 
     counts = training.run(options, data, run, result)
     if counts is None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from galen import cli
 from galen.errors import UsageError
-from megatron_ext import run_state
-from megatron_ext.run_state import RunState
+from megatron_ext.observability import run_state
+from megatron_ext.observability.run_state import RunState
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -33,9 +33,9 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UsageError(f"--every {arguments.every}: more than 0")
     state = run_state.read(arguments.run)
     if arguments.html:
-        from megatron_ext import loss_page
+        from megatron_ext.observability import loss_report
 
-        loss_page.write(state, arguments.html)
+        loss_report.write(state, arguments.html)
         print(f"{arguments.html}: {len(state.train):,} steps, {len(state.validation)} validations")
     elif sys.stdout.isatty():
         _live(state, arguments)

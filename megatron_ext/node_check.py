@@ -128,7 +128,7 @@ def measure(report: dict[str, Any], megabytes: int) -> None:
     """
     import torch
 
-    from megatron_ext import platforms
+    from megatron_ext.hardware import platforms
 
     platform = platforms.plain()
     platform.init_distributed(timeout_minutes=_MEETING_SECONDS / 60)

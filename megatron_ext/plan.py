@@ -16,12 +16,12 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext import architecture as architectures
-from megatron_ext import memory_model
-from megatron_ext.architecture import Architecture
-from megatron_ext.gpu_kinds import KINDS
-from megatron_ext.layout_search import Estimate, best, estimate, overrides, search
-from megatron_ext.recipe import Recipe
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 
 GIB = 2**30
 DOES_NOT_FIT, IMPOSSIBLE = 3, 4

@@ -20,12 +20,14 @@ from galen import checksums, cli, launch, links, lock, manifest, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_together
 from galen.stop_signals import EXIT_CODE
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, watchdog, weights_and_biases
-from megatron_ext.launch import ADVICE, gone
-from megatron_ext.layout_checks import check_layout
-from megatron_ext.recipe import Recipe, of_run
-from megatron_ext.stop_requests import STOPPED, StopRequests
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe, of_run
+from megatron_ext.observability import wandb_logger
+from megatron_ext.resilience import watchdog
+from megatron_ext.resilience.launch import ADVICE, gone
+from megatron_ext.resilience.signals import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
 # What may differ when a run goes on: how it is spread and watched, not what it computes.
@@ -57,7 +59,7 @@ def pretrain(run: Recipe) -> int:
         DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds another run.
     """
     output = Path(run.output)
-    weights_and_biases.check(run.wandb)
+    wandb_logger.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run)
     architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
@@ -67,9 +69,10 @@ def pretrain(run: Recipe) -> int:
         _say(f"{output} is finished already; nothing to do")
         return 0
 
-    from megatron_ext import platforms, tokenised_data  # the heavy imports begin here
+    from megatron_ext.data import tokenized  # the heavy imports begin here
+    from megatron_ext.hardware import platforms
 
-    vocabulary = tokenised_data.check(tokenised_data.read_prefixes(run), architecture, _tokenizer(run))
+    vocabulary = tokenized.check(tokenized.read_prefixes(run), architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
@@ -153,9 +156,12 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     """
     import torch
 
-    from megatron_ext import checkpointing, data_identity, layout, optimization, platforms, tokenised_data
-    from megatron_ext.run_log import RunLog
-    from megatron_ext.training import Trainer
+    from megatron_ext.data import data_identity, tokenized
+    from megatron_ext.hardware import parallel_groups, platforms
+    from megatron_ext.observability.metrics_logger import RunLog
+    from megatron_ext.training import optimizer as optimization
+    from megatron_ext.training import state as training_state
+    from megatron_ext.training.trainer import Trainer
 
     output = Path(run.output)
     platform = platforms.current()
@@ -166,29 +172,29 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     recipes: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
     check_same_everywhere(recipes)
-    layout.initialize(run.parallel, run.training.seed, timeout)
+    parallel_groups.initialize(run.parallel, run.training.seed, timeout)
     first = torch.distributed.get_rank() == 0
     _lock(output, held, first)
     if first:
         _start_folder(run)
-    wandb_run = weights_and_biases.start(run.wandb, output) if first else None
+    wandb_run = wandb_logger.start(run.wandb, output) if first else None
     torch.distributed.barrier()
-    tokenised_data.check_ids(run.data.prefixes, architecture)
+    tokenized.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
-    fingerprints = data_identity.check(output, tokenised_data.read_prefixes(run), resumed=checkpoint is not None)
+    fingerprints = data_identity.check(output, tokenized.read_prefixes(run), resumed=checkpoint is not None)
     model = build_pieces(platform, architecture, run)
     if checkpoint is None:
         _verify(run, first)
-        checkpointing.load_weights(model, run.model.checkpoint)
+        training_state.load_weights(model, run.model.checkpoint)
     wrapped = optimization.wrap_model(model, run)
     optimizer = optimization.build_optimizer(wrapped, run)
-    state = checkpointing.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
-    progress = checkpointing.Progress() if checkpoint is None else checkpointing.load(checkpoint, state)
-    data = tokenised_data.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
+    state = training_state.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
+    progress = training_state.Progress() if checkpoint is None else training_state.load(checkpoint, state)
+    data = tokenized.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
     log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
     if first:
-        sizes = "x".join(str(size) for size in layout.sizes())
+        sizes = "x".join(str(size) for size in parallel_groups.sizes())
         _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")
         for note in data.notes:
             _say(note)
@@ -227,31 +233,31 @@ def _verify_companions(run: Recipe) -> None:
 
 def _verify(run: Recipe, first: bool) -> None:
     """Compare the checkpoint to start from with its manifest, or say that this is left out (collective)."""
-    from megatron_ext import checkpoint_integrity
+    from megatron_ext.checkpoint import integrity
 
     folder = checkpoint_folder.newest(run.model.checkpoint)
     if run.model.verify_checksums:
-        checkpoint_integrity.verify(folder)
+        integrity.verify(folder)
     elif first:
         checksums.say_skipped(folder)
 
 
 def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
     """Return this process's pieces of the model: one, or several under an interleaved pipeline."""
-    from megatron_ext import layout
-    from megatron_ext.model import build_model
+    from megatron_ext.hardware import parallel_groups
+    from megatron_ext.model.build import build_model
 
     count = run.parallel.virtual_pipeline_model_parallel_size
-    options = layout.model_options(run)
+    options = parallel_groups.model_options(run)
     numbers = range(count) if count else [None]
     return [build_model(platform, architecture, run.data.seq_length, vp_stage=number, **options) for number in numbers]
 
 
 def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
     """Return the newest undamaged checkpoint of the run, or None when it has not written one yet (collective)."""
-    from megatron_ext import checkpoint_integrity
+    from megatron_ext.checkpoint import integrity
 
-    folder, damages = checkpoint_integrity.newest_whole(checkpoints)
+    folder, damages = integrity.newest_whole(checkpoints)
     for damage in damages if first else []:
         _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
     if damages and folder is None:

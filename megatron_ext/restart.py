@@ -15,9 +15,9 @@ from galen import cli, json_file, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_CODE
-from megatron_ext import checkpoint_folder
-from megatron_ext.recipe import Recipe
-from megatron_ext.stop_requests import STOPPED
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.resilience.signals import STOPPED
 
 STATE = "restarts.json"
 STOP = 3

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.checks import check_tensors, differences, missing
-from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import copy_companions, seal_companions
+from checkpoints_convert.conversion.validate import check_tensors, differences, missing
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.hf.folder import copy_companions, seal_companions
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder
-from megatron_ext.architecture import Architecture
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint.torch_dist import TorchDist
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import Architecture
 
 STAGE = "adopt"
 

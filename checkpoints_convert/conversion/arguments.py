@@ -23,7 +23,7 @@ def add_megatron(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """Add --dtype, a key of `importing.DTYPES`."""
+    """Add --dtype, a key of `import_hf.DTYPES`."""
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="precision of the weights written (default: their own)")
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from galen.atomic import write_text
-from megatron_ext.architecture import VOCAB_MULTIPLE, Architecture
+from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
 
 NAME = "run_config.yaml"
 

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from checkpoints_convert import families
-from checkpoints_convert.checks import check_tensors, differences
+from checkpoints_convert.conversion.import_hf import DTYPES
+from checkpoints_convert.conversion.stored_model import StoredModel
+from checkpoints_convert.conversion.tensor_units import hf_pieces, parts, units
+from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import INDEX, check_vocabulary, copy_companions
-from checkpoints_convert.hf_weights import header
-from checkpoints_convert.importing import DTYPES
-from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.output_file import OutputFile
-from checkpoints_convert.read_ahead import ReadAhead
-from checkpoints_convert.steps import Step, begin, finished, record, run_steps
-from checkpoints_convert.stored_model import StoredModel
-from checkpoints_convert.units import hf_pieces, parts, units
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.hf.folder import INDEX, check_vocabulary, copy_companions
+from checkpoints_convert.hf.weights import header
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
+from checkpoints_convert.resumable_io.output_file import OutputFile
+from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.resumable_io.resumable_steps import Step, begin, finished, record, run_steps
 from galen.atomic import write_text
 from galen.errors import DataError
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder
-from megatron_ext.architecture import Architecture
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint.torch_dist import TorchDist
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import Architecture
 
 STAGE = "megatron_to_hf"
 

@@ -10,22 +10,25 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert import bridge_config, families, vocabulary
-from checkpoints_convert.checks import check_complete
-from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import TOKENIZERS, check_vocabulary, copy_companions, seal_companions
-from checkpoints_convert.hf_weights import Weights
-from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.megatron_arguments import common_state
-from checkpoints_convert.output_file import OutputFile
-from checkpoints_convert.read_ahead import Piece, ReadAhead
-from checkpoints_convert.shapes import VOCABULARY, extra_states
-from checkpoints_convert.steps import Step, begin, finished, record, run_steps
-from checkpoints_convert.units import Source, Unit, megatron_pieces, padded_shape, parts
+from checkpoints_convert import families
+from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.megatron_lm_args import common_state
+from checkpoints_convert.conversion.tensor_units import Source, Unit, megatron_pieces, padded_shape, parts
+from checkpoints_convert.conversion.validate import check_complete
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.megatron_shapes import VOCABULARY, extra_states
+from checkpoints_convert.hf import vocabulary
+from checkpoints_convert.hf.folder import TOKENIZERS, check_vocabulary, copy_companions, seal_companions
+from checkpoints_convert.hf.weights import Weights
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
+from checkpoints_convert.resumable_io.output_file import OutputFile
+from checkpoints_convert.resumable_io.prefetch import Piece, ReadAhead
+from checkpoints_convert.resumable_io.resumable_steps import Step, begin, finished, record, run_steps
 from galen.atomic import write_text
 from galen.errors import OtherOutputError
-from megatron_ext import checkpoint_folder, torch_dist
-from megatron_ext.architecture import Architecture
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import torch_dist
+from megatron_ext.config.architecture import Architecture
 
 STAGE = "hf_to_megatron"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from megatron_ext import torch_dist
-from megatron_ext.architecture import Architecture
+from megatron_ext.checkpoint import torch_dist
+from megatron_ext.config.architecture import Architecture
 
 # Arguments that Megatron-Bridge reads without asking whether they are there, at Megatron-LM's defaults.
 _BRIDGE_READS: dict[str, Any] = {

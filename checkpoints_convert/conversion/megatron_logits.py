@@ -12,7 +12,7 @@ from galen import cli
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from megatron_ext.architecture import Architecture
+    from megatron_ext.config.architecture import Architecture
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,15 +29,16 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from megatron_ext import architecture as architectures
-    from megatron_ext import checkpointing, layout, platforms  # noqa: F401  the core must be imported before the CPU platform stands in
-    from megatron_ext.checkpoint_folder import find_iteration
-    from megatron_ext.recipe_sections import Parallel
+    from megatron_ext.checkpoint.folder import find_iteration
+    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.sections import Parallel
+    from megatron_ext.hardware import parallel_groups, platforms
+    from megatron_ext.training import state as training_state  # noqa: F401  the core must be imported before the CPU platform stands in
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
     platforms.current().init_distributed()
-    layout.initialize(Parallel(tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp), seed=1)
+    parallel_groups.initialize(Parallel(tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp), seed=1)
     logits = compute(folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype)
     if logits is not None:
         save_file({"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors")
@@ -61,8 +62,9 @@ def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor
     from megatron.core.pipeline_parallel import get_forward_backward_func
     from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
-    from megatron_ext import checkpointing, platforms
-    from megatron_ext.model import build_model
+    from megatron_ext.hardware import platforms
+    from megatron_ext.model.build import build_model
+    from megatron_ext.training import state as training_state
 
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     platform = platforms.current()
@@ -77,7 +79,7 @@ def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor
         pipeline_dtype=precision,
         bf16=dtype == "bf16",
     ).eval()
-    checkpointing.load_weights_from(model, folder)
+    training_state.load_weights_from(model, folder)
     tokens = tokens.to(platform.device)
     positions = torch.arange(tokens.size(1), device=platform.device).expand_as(tokens)
     kept: list[torch.Tensor] = []

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from checkpoints_convert.mappings import hf_shapes
-from checkpoints_convert.units import Unit
-from megatron_ext.architecture import Architecture
-from megatron_ext.torch_dist import TorchDist
+from checkpoints_convert.conversion.tensor_units import Unit
+from checkpoints_convert.families.mappings import hf_shapes
+from megatron_ext.checkpoint.torch_dist import TorchDist
+from megatron_ext.config.architecture import Architecture
 
 
 class StoredModel:

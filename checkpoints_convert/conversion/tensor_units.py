@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from checkpoints_convert.family import Family
-from checkpoints_convert.mappings import PADDING, Mapping, Rows, chunks, height, hf_shapes
-from checkpoints_convert.read_ahead import Piece
-from checkpoints_convert.shapes import VOCABULARY, shape
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.mappings import PADDING, Mapping, Rows, chunks, height, hf_shapes
+from checkpoints_convert.families.megatron_shapes import VOCABULARY, shape
+from checkpoints_convert.resumable_io.prefetch import Piece
+from megatron_ext.config.architecture import Architecture
 
 CHUNK_BYTES = 31 * 2**20
 """Largest piece that is held in memory, in bytes of the converted tensor."""

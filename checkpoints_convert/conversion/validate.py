@@ -6,14 +6,14 @@ import math
 import torch
 from torch import Tensor
 
-from checkpoints_convert.family import Family
-from checkpoints_convert.hf_weights import Weights
-from checkpoints_convert.mappings import hf_shapes
-from checkpoints_convert.shapes import VOCABULARY
-from checkpoints_convert.units import Source, Unit, padded_shape, units
+from checkpoints_convert.conversion.tensor_units import Source, Unit, padded_shape, units
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.mappings import hf_shapes
+from checkpoints_convert.families.megatron_shapes import VOCABULARY
+from checkpoints_convert.hf.weights import Weights
 from galen.errors import DataError
-from megatron_ext.architecture import Architecture
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint.torch_dist import TorchDist
+from megatron_ext.config.architecture import Architecture
 
 
 def check_complete(weights: Weights, family: Family, architecture: Architecture) -> None:

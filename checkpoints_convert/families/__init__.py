@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_convert.families import internlm2, llama, mistral, qwen
-from checkpoints_convert.family import Family
+from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)}
 """By `model_type` of the Hugging Face configuration."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from checkpoints_convert.mappings import Mapping
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families.mappings import Mapping
+from megatron_ext.config.architecture import Architecture
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 # What Megatron Core builds into its Llama 3 rotary scaling; only the factor can be chosen.
 LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

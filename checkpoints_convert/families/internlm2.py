@@ -6,10 +6,10 @@ up projection, `w2` the down projection. transformers has no InternLM2; its remo
 
 from typing import Any
 
-from checkpoints_convert import hf_config
-from checkpoints_convert.family import Family
-from checkpoints_convert.mappings import GatedMLP, Plain, Vocabulary
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families import hf_config
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.mappings import GatedMLP, Plain, Vocabulary
+from megatron_ext.config.architecture import Architecture
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
@@ -52,5 +52,5 @@ FAMILY = Family(
         GatedMLP("decoder.layers.mlp.linear_fc1.weight", _in_layer("feed_forward.w1", "feed_forward.w3")),
         Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("feed_forward.w2")),
     ),
-    reference="checkpoints_convert.internlm2_reference",
+    reference="checkpoints_convert.families.internlm2_reference",
 )

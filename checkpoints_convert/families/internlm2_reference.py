@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints_convert.hf_weights import Weights
+from checkpoints_convert.hf.weights import Weights
 from galen import json_file
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from checkpoints_convert import hf_config
-from checkpoints_convert.family import Family
-from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Mapping, Plain, Vocabulary
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families import hf_config
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Mapping, Plain, Vocabulary
+from megatron_ext.config.architecture import Architecture
 
 
 def architecture(config: dict[str, Any]) -> Architecture:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from checkpoints_convert.shapes import shape
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families.megatron_shapes import shape
+from megatron_ext.config.architecture import Architecture
 
 PADDING = -1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "embedding.word_embeddings.weight": lambda a: (a.padded_vocab_size(), a.hidden_size),

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoints_convert.hf_folder import read_tokenizer
-from checkpoints_convert.hf_weights import Weights
+from checkpoints_convert.hf.folder import read_tokenizer
+from checkpoints_convert.hf.weights import Weights
 from galen import json_file
 from galen.atomic import write_text
 from galen.errors import DataError

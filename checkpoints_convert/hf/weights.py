@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from checkpoints_convert.hf_folder import weight_files
+from checkpoints_convert.hf.folder import weight_files
 from galen.errors import DataError, one_line
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 _DTYPES = {
     "F64": torch.float64,

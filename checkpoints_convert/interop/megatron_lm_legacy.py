@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from galen.errors import DataError, malformed
-from megatron_ext import safe_pickle
-from megatron_ext.architecture import Architecture
-from megatron_ext.pickle_values import shown
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint import safe_pickle
+from megatron_ext.checkpoint.pickle_values import shown
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
+from megatron_ext.config.architecture import Architecture
 
 _FILE = "model_optim_rng.pt"
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")

@@ -8,12 +8,12 @@ from pathlib import Path
 from reprlib import repr as shown  # of a value whose aliases make it endless, the beginning
 from typing import Any
 
-from checkpoints_convert import bridge_config
+from checkpoints_convert.conversion import bridge_config
 from checkpoints_convert.families import FAMILIES, architecture_of
-from checkpoints_convert.hf_config import LLAMA3_SCALING
+from checkpoints_convert.families.hf_config import LLAMA3_SCALING
 from galen import yaml_text
 from galen.errors import DataError, UsageError, malformed, one_line
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
 PREFIX = "module."

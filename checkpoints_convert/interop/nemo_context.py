@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import yaml
 
-from checkpoints_convert import nemo_config
-from checkpoints_convert.hf_folder import copy_companions
+from checkpoints_convert.hf.folder import copy_companions
+from checkpoints_convert.interop import nemo_config
 from galen.atomic import write_text
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 _TOKENIZER = "nemo.collections.common.tokenizers.huggingface.auto_tokenizer.AutoTokenizer"
 _CONTEXT = "nemo.lightning.io.pl.TrainerContext"

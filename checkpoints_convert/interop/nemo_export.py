@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert import nemo_config, nemo_context
-from checkpoints_convert.checks import check_tensors
+from checkpoints_convert.conversion.import_hf import DTYPES, WritePart, write_parts
+from checkpoints_convert.conversion.stored_model import StoredModel
+from checkpoints_convert.conversion.tensor_units import parts, units
+from checkpoints_convert.conversion.validate import check_tensors
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.family import Family
-from checkpoints_convert.hf_folder import check_vocabulary, tokenizer_ids
-from checkpoints_convert.importing import DTYPES, WritePart, write_parts
-from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.output_file import OutputFile
-from checkpoints_convert.read_ahead import ReadAhead
-from checkpoints_convert.shapes import extra_states
-from checkpoints_convert.steps import begin, finished, record
-from checkpoints_convert.stored_model import StoredModel
-from checkpoints_convert.units import parts, units
+from checkpoints_convert.families.base import Family
+from checkpoints_convert.families.megatron_shapes import extra_states
+from checkpoints_convert.hf.folder import check_vocabulary, tokenizer_ids
+from checkpoints_convert.interop import nemo_config, nemo_context
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
+from checkpoints_convert.resumable_io.output_file import OutputFile
+from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.resumable_io.resumable_steps import begin, finished, record
 from galen import atomic
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, torch_dist
-from megatron_ext.architecture import Architecture
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import torch_dist
+from megatron_ext.checkpoint.torch_dist import TorchDist
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import Architecture
 
 STAGE = "megatron_to_nemo"
 # What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron Core is to shard an optimizer.

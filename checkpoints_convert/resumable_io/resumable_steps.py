@@ -12,16 +12,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.output_file import OutputFile
-from checkpoints_convert.read_ahead import ReadAhead
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
+from checkpoints_convert.resumable_io.output_file import OutputFile
+from checkpoints_convert.resumable_io.prefetch import ReadAhead
 from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError, OtherOutputError
 from galen.main_guard import check_main_guard
 from galen.progress import Progress
 from galen.worker import follow_parent
-from megatron_ext.architecture import Architecture
+from megatron_ext.config.architecture import Architecture
 
 _PLAN = ".plan.json"
 

@@ -9,10 +9,10 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.dropped import Samples, merge_samples
-from data_prep.recipe import SplitShares
-from data_prep.split import copies_in, split_of
-from data_prep.token_count import token_counter
+from data_prep.curation.exclusion_writer import Samples, merge_samples
+from data_prep.curation.recipe import SplitShares
+from data_prep.curation.splits import copies_in, split_of
+from data_prep.tokenization.token_count import token_counter
 from galen import json_file
 
 
@@ -28,7 +28,7 @@ class Statistics(PipelineStep):
     Args:
         sources: for each task, the name of its source.
         folder: for the counts; samples go to its folder `samples`.
-        tokenizer: see `data_prep.token_count`.
+        tokenizer: see `data_prep.tokenization.token_count`.
         shares: of the splits, which decide whether further copies of a document are written.
     """
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from datatrove.data import Document
 
-from data_prep.hashing import unit_hash
-from data_prep.writer import RecordWriter
+from data_prep.curation.writers import RecordWriter
+from data_prep.text.hashing import unit_hash
 from galen import json_file
 
 SAMPLES = 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import fsspec
 
-from data_prep.inputs import find_files
+from data_prep.files.find import find_files
 from data_prep.readers.options import ReaderOptions
 from galen import manifest
 from galen.errors import DataError

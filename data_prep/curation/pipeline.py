@@ -11,26 +11,26 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import CorpusStep, PreparedFilter
-from data_prep.decontamination.items import item_files
-from data_prep.dropped import merge_samples
-from data_prep.executor import TaskExecutor
-from data_prep.filters.medical import lists_in
-from data_prep.quarantine import check_quarantine, quarantined
-from data_prep.raw_files import RawFile, tasks_of
+from data_prep.curation.corpus_stats import Statistics, merge_statistics
+from data_prep.curation.exclusion_writer import merge_samples
+from data_prep.curation.input_files import RawFile, tasks_of
+from data_prep.curation.medline_versions import VersionFinder, VersionWriter
+from data_prep.curation.quarantine import check_quarantine, quarantined
+from data_prep.curation.recipe import SPLITS, CorpusRecipe
+from data_prep.curation.registry import STEPS
+from data_prep.curation.shuffle import shuffle
+from data_prep.curation.source_filter import SomeSources
+from data_prep.curation.source_reader import SourceFiles
+from data_prep.curation.stages import Executors, Stages, cut
+from data_prep.curation.writers import SplitWriter
+from data_prep.executors.local import TaskExecutor
 from data_prep.readers import READERS
 from data_prep.readers.base import NOTED
-from data_prep.readers.sources import SourceFiles
-from data_prep.recipe import SPLITS, CorpusRecipe
-from data_prep.registry import STEPS
-from data_prep.shuffle import shuffle
-from data_prep.some_sources import SomeSources
-from data_prep.stage import Executors, Stages, cut
-from data_prep.statistics_step import Statistics, merge_statistics
-from data_prep.steps import Decontaminate, Medical
-from data_prep.token_count import token_counter
-from data_prep.versions import VersionFinder, VersionWriter
-from data_prep.writer import SplitWriter
+from data_prep.steps.decontamination.items import item_files
+from data_prep.steps.filters.medical import lists_in
+from data_prep.steps.global_step import CorpusStep, PreparedFilter
+from data_prep.steps.options import Decontaminate, Medical
+from data_prep.tokenization.token_count import token_counter
 from galen.atomic import atomic_file, write_text
 from galen.errors import DataError
 
@@ -45,7 +45,8 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
 
 
 def step_of(settings: Any) -> Any:
-    """Return the step with these settings, an instance of one of the classes of data_prep/steps.py; for documents of all sources."""
+    """Return the step with these settings, an instance of one of the classes of data_prep/steps/options.py; for documents of all
+    sources."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in ("step", "sources")}
     return STEPS[settings.step](**values)
 

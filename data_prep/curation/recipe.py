@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from data_prep.readers.options import ReaderOptions
-from data_prep.steps import Abstract, ArticleLanguage, Copyright, Duplicate, Mixture, Retraction, Steps
+from data_prep.steps.options import Abstract, ArticleLanguage, Copyright, Duplicate, Mixture, Retraction, Steps
 from galen.recipe import STRICT
 
 SPLITS = ("train", "validation", "test")

@@ -13,10 +13,10 @@ import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.hashing import stable_hash
-from data_prep.recipe import SPLITS, Shuffle
-from data_prep.stage import Stages
-from data_prep.writer import open_gzip
+from data_prep.curation.recipe import SPLITS, Shuffle
+from data_prep.curation.stages import Stages
+from data_prep.curation.writers import open_gzip
+from data_prep.text.hashing import stable_hash
 
 
 class Scatter(PipelineStep):

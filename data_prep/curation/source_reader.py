@@ -13,7 +13,7 @@ from datatrove.data import Document
 from datatrove.io import DataFolder, DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.raw_files import RawFile, folder_of, name_of
+from data_prep.curation.input_files import RawFile, folder_of, name_of
 from data_prep.readers import READERS
 from data_prep.readers.base import SourceReader
 from data_prep.readers.medline import MedlineReader
@@ -32,7 +32,8 @@ class SourceFiles(PipelineStep):
         tasks: the files of each task.
         logging_dir: the executor's.
         quarantine: folder for what could not be read; None leaves no note.
-        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks (data_prep/versions.py); None keeps all its records.
+        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks (data_prep/curation/medline_versions.py); None keeps all its
+        records.
     """
 
     type = "READER"

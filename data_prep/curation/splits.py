@@ -2,8 +2,8 @@
 
 from datatrove.data import Document
 
-from data_prep.hashing import unit_hash
-from data_prep.recipe import SPLITS, SplitShares
+from data_prep.curation.recipe import SPLITS, SplitShares
+from data_prep.text.hashing import unit_hash
 
 
 def split_of(identifier: str, shares: SplitShares) -> str:

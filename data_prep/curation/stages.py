@@ -11,12 +11,12 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.corpus_step import Context, CorpusStep, PreparedFilter
-from data_prep.dropped import DropWriter
-from data_prep.executor import TaskExecutor
-from data_prep.readers.part import PartReader
-from data_prep.some_sources import SomeSources
-from data_prep.writer import RecordWriter
+from data_prep.curation.exclusion_writer import DropWriter
+from data_prep.curation.source_filter import SomeSources
+from data_prep.curation.stage_reader import PartReader
+from data_prep.curation.writers import RecordWriter
+from data_prep.executors.local import TaskExecutor
+from data_prep.steps.global_step import Context, CorpusStep, PreparedFilter
 from galen.atomic import write_text
 from galen.progress import Progress
 

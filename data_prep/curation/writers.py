@@ -8,8 +8,8 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike, OutputFileManager
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-from data_prep.recipe import SplitShares
-from data_prep.split import copies_in, split_of
+from data_prep.curation.recipe import SplitShares
+from data_prep.curation.splits import copies_in, split_of
 
 
 class _Gzip(gzip.GzipFile):

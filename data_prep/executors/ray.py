@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from data_prep.executor import TaskExecutor
+from data_prep.executors.local import TaskExecutor
 from galen.errors import DataError, GalenError, UsageError
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.executor import TaskExecutor
+from data_prep.executors.local import TaskExecutor
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
@@ -87,9 +87,9 @@ class SlurmExecutor(TaskExecutor):
     def _submit(self, tasks: int) -> str:
         size = math.ceil(tasks / MOST_JOBS)
         (self.folder / "slurm").mkdir(exist_ok=True)
-        task = shlex.join([sys.executable, "-m", "data_prep.slurm_task", str(self.folder), str(size)])
+        task = shlex.join([sys.executable, "-m", "data_prep.executors.slurm_task", str(self.folder), str(size)])
         command = ["sbatch", "--parsable", f"--array=0-{math.ceil(tasks / size) - 1}%{self.workers}", "--job-name=curate"]
-        command += [f"--output={self.folder}/slurm/%a.out", f"--chdir={Path(__file__).parents[1]}", "--requeue", "--ntasks=1"]
+        command += [f"--output={self.folder}/slurm/%a.out", f"--chdir={Path(__file__).parents[2]}", "--requeue", "--ntasks=1"]
         answer = subprocess.run([*command, *self.arguments, "--wrap", f"exec {task}"], capture_output=True, text=True)
         if answer.returncode:
             raise UsageError(f"sbatch refuses the job: {answer.stderr.strip()}; see --slurm-args")

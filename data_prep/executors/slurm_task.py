@@ -1,4 +1,4 @@
-"""One job of the array that data_prep/slurm_executor.py submits: python -m data_prep.slurm_task FOLDER TASKS_A_JOB."""
+"""One job of the array that data_prep/executors/slurm.py submits: python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB."""
 
 import json
 import os

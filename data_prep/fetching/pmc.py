@@ -24,7 +24,7 @@ import numpy as np
 
 from data_prep.fetching.record import Record
 from data_prep.fetching.transfer import Transfer, public
-from data_prep.hashing import stable_hash
+from data_prep.text.hashing import stable_hash
 from galen.atomic import atomic_file
 from galen.errors import DataError
 

@@ -19,11 +19,11 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
 
-from data_prep.readers.language import medline_code
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.record import START, TOO_MUCH_MEMORY, BadRecord, Outcome, Place, Record, Refused, Watch, Why, is_of_system, printable
 from data_prep.readers.remote import open_raw
 from data_prep.readers.xml_tree import TOO_DEEP
+from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
 _PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}

@@ -12,10 +12,10 @@ from typing import Any
 
 from lxml import etree
 
-from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.markup import clean, math
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.raised import raised_text
+from data_prep.readers.rendering import Forms, heading, table_rows, tidy
 from data_prep.readers.tex import tex_formula
 from data_prep.readers.xml_tree import HREF, MATHML, Element, inline_text, tag_of
 

@@ -1,7 +1,7 @@
 """MEDLINE/PubMed XML (`PubmedArticleSet`, plain or gzipped) to documents: title, blank line, abstract.
 
 The format is NLM's, https://dtd.nlm.nih.gov/ncbi/pubmed/doc/out/190101/. Records are read one by one in constant memory.
-Which of several records of a PMID stays is found out before, over all files: data_prep/versions.py.
+Which of several records of a PMID stays is found out before, over all files: data_prep/curation/medline_versions.py.
 """
 
 import re

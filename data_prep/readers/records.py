@@ -6,12 +6,12 @@ from typing import Any
 
 from datatrove.data import Document
 
+from data_prep.files.json_records import Unusable, load_line, rows
 from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
 from data_prep.readers.licence import licence_name
 from data_prep.readers.metadata import in_form
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.remote import open_raw
-from data_prep.records import Unusable, load_line, rows
 from galen.errors import DataError, one_line
 
 _JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))

@@ -7,9 +7,9 @@ from typing import Any
 
 from datatrove.data import Document
 
-from data_prep.readers.forms import Forms, heading, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.records import JsonReader
+from data_prep.readers.rendering import Forms, heading, tidy
 from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
 
 _FULL_TEXT = {"content", "body", "pdf_parse", "grobid_parse", "latex_parse"}

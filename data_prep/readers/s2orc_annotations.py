@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from data_prep.readers.forms import Forms, heading, tidy
 from data_prep.readers.options import ReaderOptions
+from data_prep.readers.rendering import Forms, heading, tidy
 
 _LEFT_OUT = ("author", "authorfirstname", "authorlastname", "authoraffiliation", "bibentry", "publisher", "venue", "title")
 _MAIN = re.compile(

@@ -8,13 +8,13 @@ from datatrove.data import Document
 from lxml import etree
 
 from data_prep.readers.base import SourceReader
-from data_prep.readers.forms import Forms, heading, table_rows, tidy
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused
+from data_prep.readers.rendering import Forms, heading, table_rows, tidy
 from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespaces, tag_of
-from data_prep.words import UNSPACED_RANGES
+from data_prep.text.words import UNSPACED_RANGES
 
 _APART = {"s", "p", "div", "ab", "head", "item", "label", "list", "note", "row", "cell", "quote", "l", "lg", "figDesc"}
 """Elements whose text is no part of the word before or behind them, also where they touch."""

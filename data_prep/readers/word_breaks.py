@@ -104,7 +104,7 @@ def _letters(word: str) -> str:
 
 
 def _language_of(text: str) -> str:
-    from data_prep.language_identification import language_shares
+    from data_prep.text.language_identification import language_shares
 
     return next(iter(language_shares(text)), "")
 

@@ -1,4 +1,5 @@
-"""The steps that a recipe can name, with their settings. What each does: the file of the same name in filters/, dedup/ or mixture/."""
+"""The steps that a recipe can name, with their settings. What each does: its file in filters/, dedup/,
+decontamination/ or mixture/, which `curation.registry` names."""
 
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -97,7 +98,7 @@ class Medical(OfSources):
     """What becomes of documents in a language without a list of terms."""
 
     keywords: str | None = None
-    """Folder with <language>.txt lists of one's own; null takes data_prep/keywords."""
+    """Folder with <language>.txt lists of one's own; null takes data_prep/steps/filters/keywords."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -265,7 +266,7 @@ class Decontaminate:
     """A sequence that stands in this many different items is a common phrase and does not count."""
 
     common_phrases: str | None = None
-    """File of phrases, one a line, that do not count either; null takes data_prep/common_phrases.txt."""
+    """File of phrases, one a line, that do not count either; null takes data_prep/steps/decontamination/common_phrases.txt."""
 
     action: Literal["drop", "cut", "report"] = "drop"
     """drop the document, cut the matched spans out, or only record them."""

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
-from data_prep import digits
-from data_prep.sequences import Ids
-from data_prep.text_tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
+from data_prep.tokenization import digits
+from data_prep.tokenization.sequences import Ids
+from data_prep.tokenization.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
 
 MEMORY = 256 << 20
 """Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from data_prep.tables import read_table
+from data_prep.files.tables import read_table
 from galen.errors import DataError, UsageError
 
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}

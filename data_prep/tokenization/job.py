@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.indexed_file import IndexedFileWriter
-from data_prep.token_stats import Tally
+from data_prep.tokenization.indexed_dataset import IndexedFileWriter
+from data_prep.tokenization.stats import Tally
 from galen import __version__, json_file
 from galen.atomic import write_text
 from galen.errors import OtherOutputError

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from data_prep.sentences import SentenceSplitter
-from data_prep.sequences import MESSAGE, Shape
-from data_prep.text_tokenizer import TextTokenizer
+from data_prep.text.sentences import SentenceSplitter
+from data_prep.tokenization.sequences import MESSAGE, Shape
+from data_prep.tokenization.tokenizer import TextTokenizer
 from galen.errors import DataError, UsageError
 
 MEGATRON_LM = {

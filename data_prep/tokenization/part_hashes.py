@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from data_prep.blocks import STDIN, Part
+from data_prep.tokenization.input_blocks import STDIN, Part
 from galen import manifest
 from galen.errors import DataError
 from galen.worker import follow_parent

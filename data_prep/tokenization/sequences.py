@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.records import ROLES
-from data_prep.sentences import SentenceSplitter
+from data_prep.files.json_records import ROLES
+from data_prep.text.sentences import SentenceSplitter
 
 Ids = np.ndarray[Any, Any]
 Encode = Callable[[Sequence[str]], Iterable[Ids]]

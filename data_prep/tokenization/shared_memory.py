@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sequences import Documents, Ids
+from data_prep.tokenization.sequences import Documents, Ids
 
 
 class SharedIds:

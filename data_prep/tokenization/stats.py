@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.indexed_file import IndexedFile
-from data_prep.text_tokenizer import TextTokenizer
+from data_prep.tokenization.indexed_dataset import IndexedFile
+from data_prep.tokenization.tokenizer import TextTokenizer
 from galen.atomic import write_text
 
 

@@ -12,7 +12,7 @@ def token_counter(tokenizer: str | None) -> Callable[[str], int]:
     """Return a function that counts the tokens of a text, with the tokenizer of this path or by estimate."""
     if tokenizer is None:
         return lambda text: round(len(text.encode()) / BYTES_PER_TOKEN)
-    from data_prep.text_tokenizer import load_tokenizer
+    from data_prep.tokenization.tokenizer import load_tokenizer
 
     encode = load_tokenizer(tokenizer).encode
     return lambda text: len(encode([text])[0])

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.blocks import LONGEST_LINE, Block, LongLine, Part, read_range
-from data_prep.fast_encoder import Engine
-from data_prep.records import Bad, Records, parse
-from data_prep.sequences import Documents, Ids, Shape, build
-from data_prep.shared_ids import put
-from data_prep.text_tokenizer import TextTokenizer
+from data_prep.files.json_records import Bad, Records, parse
+from data_prep.tokenization.encoders import Engine
+from data_prep.tokenization.input_blocks import LONGEST_LINE, Block, LongLine, Part, read_range
+from data_prep.tokenization.sequences import Documents, Ids, Shape, build
+from data_prep.tokenization.shared_memory import put
+from data_prep.tokenization.tokenizer import TextTokenizer
 
 AUDIT_EVERY = 8
 """Blocks between two documents that are also encoded by the reference."""

@@ -17,9 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
-from data_prep.blocks import Block
-from data_prep.shared_ids import SharedIds, take
-from data_prep.token_worker import Result, Task, work
+from data_prep.tokenization.input_blocks import Block
+from data_prep.tokenization.shared_memory import SharedIds, take
+from data_prep.tokenization.worker import Result, Task, work
 from galen.errors import DataError
 from galen.worker import follow_parent
 

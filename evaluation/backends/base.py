@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from evaluation.encoding import GenerationRequest, Request
+from evaluation.backends.encoding import GenerationRequest, Request
 
 Part = tuple[int, int]
 """This process' number, and how many there are."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.prompts import Prompt
+from evaluation.prompts.registry import Prompt
 from galen.errors import DataError
 
 

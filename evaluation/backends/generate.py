@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.encoding import GenerationRequest
-from evaluation.model_runner import ModelRunner, Prefix
+from evaluation.backends.encoding import GenerationRequest
+from evaluation.backends.model_runner import ModelRunner, Prefix
 from galen.errors import UsageError
 
 _LOOK_BACK = 12

@@ -1,7 +1,7 @@
 """Log-likelihoods, next tokens and generated answers with `transformers`, many at a time.
 
 Tokens that prompts begin with in common (instruction, demonstrations) are computed once, and a prompt once for all its
-continuations, in one pass: see `evaluation.token_trees`. Logits over the vocabulary are computed only where they are read.
+continuations, in one pass: see `evaluation.backends.tree_attention`. Logits over the vocabulary are computed only where they are read.
 For generation, prompts are batched by length and padded on the left.
 """
 
@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation import generation, model_folder, shared_beginnings, token_trees
-from evaluation.backend import WHOLE, Part, own_batches
-from evaluation.encoding import GenerationRequest, Request
-from evaluation.model_runner import ModelRunner, Prefix, padded, repeated
-from evaluation.network import load, with_adapter
-from evaluation.token_trees import TokenTree
+from evaluation.backends import generate as generation
+from evaluation.backends import model_folder, prefix_groups, tree_attention
+from evaluation.backends.base import WHOLE, Part, own_batches
+from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.model_loading import load, with_adapter
+from evaluation.backends.model_runner import ModelRunner, Prefix, padded, repeated
+from evaluation.backends.tree_attention import TokenTree
 from galen.errors import DataError, UsageError
 
 
@@ -103,7 +104,7 @@ class TransformersBackend:
         longest = max((request.input_length for request in requests), default=0)
         groups = self._groups([request.prompt for request in requests], longest)
         shared_by_place = {place: shared for shared, places in groups for place in places}
-        trees = [token_trees.tree(item.prompt[shared_by_place[place] :], item.continuations) for place, item in enumerate(requests)]
+        trees = [tree_attention.tree(item.prompt[shared_by_place[place] :], item.continuations) for place, item in enumerate(requests)]
         branching = self._can_branch(longest)
         sizes = {place: len(item.tokens) if branching else size_apart(requests[place]) for place, item in enumerate(trees)}
         prefixes = self._prefixes(requests, groups)
@@ -116,7 +117,7 @@ class TransformersBackend:
     @torch.inference_mode()
     def _score(self, requests: list[Request], trees: list[TokenTree], prefix: Prefix) -> list[tuple[list[float], int]]:
         """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
-        rows = token_trees.pack(trees, prefix.length)
+        rows = tree_attention.pack(trees, prefix.length)
         mask = rows.sees_r1st
         if self.runner.model.config.get_text_config()._attn_implementation == "eager":  # adds its mask; the other kernels take truth values
             dtype = self.runner.model.dtype
@@ -186,7 +187,7 @@ class TransformersBackend:
         )
 
     def _groups(self, prompts: Sequence[list[int]], longest: int) -> list[tuple[int, list[int]]]:
-        return shared_beginnings.groups(prompts) if self._can_branch(longest) else [(0, list(range(len(prompts))))]
+        return prefix_groups.groups(prompts) if self._can_branch(longest) else [(0, list(range(len(prompts))))]
 
     def _prefixes(self, requests: Sequence[Any], groups: Sequence[tuple[int, list[int]]]) -> Callable[[int], Prefix]:
         """Return a function that gives the shared beginning of a group; the last one asked for is kept."""

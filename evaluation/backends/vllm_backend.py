@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import generation, model_folder
-from evaluation.backend import WHOLE, Part, own_batches
-from evaluation.encoding import GenerationRequest, Request
+from evaluation.backends import generate as generation
+from evaluation.backends import model_folder
+from evaluation.backends.base import WHOLE, Part, own_batches
+from evaluation.backends.encoding import GenerationRequest, Request
 from galen.errors import DataError, UsageError, one_line
 
 Input = tuple[list[int], dict[str, Any]]

@@ -1,7 +1,7 @@
 """Chat templates of models, rendered with bounds: a template is a program of somebody else's.
 
 Jinja's sandbox keeps it from the system but not from endless loops and texts, so it runs in a process of its own with limits on time,
-memory and length (`evaluation/chat_template_worker.py`); one process serves all renderings of this one.
+memory and length (`evaluation/chat_models/chat_template_worker.py`); one process serves all renderings of this one.
 """
 
 import json

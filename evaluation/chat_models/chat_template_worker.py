@@ -1,6 +1,6 @@
 """The process that renders chat templates, which come with models: it may use little time and memory, and nothing else.
 
-It reads one request a line and writes one answer a line, both JSON, until its input ends; see `evaluation.chat_template`.
+It reads one request a line and writes one answer a line, both JSON, until its input ends; see `evaluation.chat_models.chat_template`.
 """
 
 import json

@@ -5,9 +5,10 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from evaluation import chat_template, model_folder
-from evaluation.chat_endpoint import ChatEndpoint
-from evaluation.encoding import GenerationRequest, encode_text
+from evaluation.backends import model_folder
+from evaluation.backends.encoding import GenerationRequest, encode_text
+from evaluation.chat_models import chat_template
+from evaluation.chat_models.openai_endpoint import ChatEndpoint
 from galen.errors import UsageError
 
 
@@ -35,7 +36,7 @@ class LocalChat:
     """
 
     def __init__(self, folder: Path) -> None:
-        from evaluation.backend_transformers import TransformersBackend
+        from evaluation.backends.transformers_backend import TransformersBackend
 
         self._backend = TransformersBackend(folder)
         digest = hashlib.sha256(repr(sorted(model_folder.hashes(folder).items())).encode()).hexdigest()

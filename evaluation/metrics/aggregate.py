@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import calibration, metrics
-from evaluation.metrics import Estimate
-from evaluation.task import PerplexityTask, Task
+from evaluation.metrics import calibration, intervals
+from evaluation.metrics.intervals import Estimate
+from evaluation.tasks.task import PerplexityTask, Task
 
 Item = dict[str, Any]
 
@@ -45,12 +45,12 @@ def summarise(
 
 def _perplexity(items: Sequence[Item]) -> Item:
     nll, tokens, size = ([item[key] for item in items] for key in ("nll", "tokens", "bytes"))
-    estimates = {"perplexity": metrics.perplexity(nll, tokens), "bits_per_byte": metrics.bits_per_byte(nll, size)}
+    estimates = {"perplexity": intervals.perplexity(nll, tokens), "bits_per_byte": intervals.bits_per_byte(nll, size)}
     entry: Item = {"metrics": _plain(estimates), "tokens": sum(tokens), "bytes": sum(size), "interval": "95 %, bootstrap over documents"}
     groups = _groups(items, "subject")
     if groups:
         entry["by_subject"] = {
-            name: {"items": len(places), **metrics.perplexity([nll[n] for n in places], [tokens[n] for n in places]).as_dict()}
+            name: {"items": len(places), **intervals.perplexity([nll[n] for n in places], [tokens[n] for n in places]).as_dict()}
             for name, places in groups.items()
         }
     return entry
@@ -60,13 +60,13 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
     first = by_run[0]
     correct = _mean_over_runs(by_run, lambda item: item["correct"])
     single = len(by_run) == 1
-    share = metrics.accuracy if single else metrics.mean  # every item is right or wrong, or right in some of the runs
+    share = intervals.accuracy if single else intervals.mean  # every item is right or wrong, or right in some of the runs
     estimates = {"accuracy": share(correct)}
     for name, key in _MEASURES.items():
         if all(key in item for item in first):
             estimates[name] = share(_mean_over_runs(by_run, operator.itemgetter(key)))
     if any("credit" in item for item in first):
-        estimates["partial_credit"] = metrics.mean(
+        estimates["partial_credit"] = intervals.mean(
             _mean_over_runs(by_run, lambda item: item["credit"] if "credit" in item else item["correct"])
         )
     if any("top" in item or "outputs" in item for item in first):
@@ -76,7 +76,7 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
         groups = _groups(first, key)
         if groups:
             entry[f"by_{key}"] = {name: {"items": len(places), **share(correct[places]).as_dict()} for name, places in groups.items()}
-            estimates[f"macro_by_{key}"] = metrics.macro_mean(correct, list(groups.values()))
+            estimates[f"macro_by_{key}"] = intervals.macro_mean(correct, list(groups.values()))
     if all("logprobs" in item for item in first):
         entry["calibration"] = calibration.calibration([item for items in by_run for item in items])
     if all("answer" in item for item in first):
@@ -107,16 +107,16 @@ def _clean(task: Task, by_run: Sequence[Sequence[Item]], contaminated: Collectio
     clean = [[item for item in items if item["id"] not in contaminated] for items in by_run]
     entry: Item = {"contaminated": len(by_run[0]) - len(clean[0])}
     if clean[0] and isinstance(task, PerplexityTask):
-        estimate = metrics.perplexity([item["nll"] for item in clean[0]], [item["tokens"] for item in clean[0]])
+        estimate = intervals.perplexity([item["nll"] for item in clean[0]], [item["tokens"] for item in clean[0]])
         entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
     elif clean[0]:
         correct = _mean_over_runs(clean, lambda item: item["correct"])
-        estimate = metrics.accuracy(correct) if len(clean) == 1 else metrics.mean(correct)
+        estimate = intervals.accuracy(correct) if len(clean) == 1 else intervals.mean(correct)
         entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
     return entry
 
 
-def _mean_over_runs(by_run: Sequence[Sequence[Item]], value: Callable[[Item], float]) -> metrics.Floats:
+def _mean_over_runs(by_run: Sequence[Sequence[Item]], value: Callable[[Item], float]) -> intervals.Floats:
     return np.mean([[float(value(item)) for item in items] for items in by_run], axis=0)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation import jsonl
+from evaluation.question_sets import jsonl
 from galen.errors import DataError, UsageError
 
 Contaminated = Mapping[str, frozenset[str]]

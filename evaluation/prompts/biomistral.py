@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt
-from evaluation.question import Question
+from evaluation.prompts.template import Prompt
+from evaluation.question_sets.question import Question
 
 _INSTRUCTION = "The following are multiple choice questions (with answers) about medical knowledge. \n "
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt, lines, right
-from evaluation.question import Question
+from evaluation.prompts.template import Prompt, lines, right
+from evaluation.question_sets.question import Question
 
 
 def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:

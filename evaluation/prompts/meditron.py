@@ -6,8 +6,8 @@ System and user strings, question block and order of the parts are those of `eva
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt, lines
-from evaluation.question import Question
+from evaluation.prompts.template import Prompt, lines
+from evaluation.question_sets.question import Question
 
 _KNOWLEDGE = (
     "Based on your understanding of basic and clinical science, medical knowledge, and mechanisms underlying health, disease, "

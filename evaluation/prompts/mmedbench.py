@@ -7,8 +7,8 @@ space before "You should"; this is the training code's form, for training and te
 
 from collections.abc import Sequence
 
-from evaluation.forms.form import Prompt
-from evaluation.question import Question
+from evaluation.prompts.template import Prompt
+from evaluation.question_sets.question import Question
 
 _NAMES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "fr": "French", "ru": "Russian", "es": "Spanish"}
 _NAMES |= {"de": "German", "pt": "Portuguese", "ar": "Arabic"}

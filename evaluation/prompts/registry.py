@@ -12,11 +12,11 @@ Forms:
     biomistral: BioMistral, a letter after an open bracket
 """
 
-from evaluation.forms.biomistral import biomistral
-from evaluation.forms.form import Form, Prompt
-from evaluation.forms.harness import lm_eval, lm_eval_continuation
-from evaluation.forms.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
-from evaluation.forms.mmedbench import mmedbench, mmedbench_rationale
+from evaluation.prompts.biomistral import biomistral
+from evaluation.prompts.lm_eval import lm_eval, lm_eval_continuation
+from evaluation.prompts.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
+from evaluation.prompts.mmedbench import mmedbench, mmedbench_rationale
+from evaluation.prompts.template import Form, Prompt
 from galen.errors import UsageError, nearest
 
 __all__ = ["FORMS", "PROTOCOLS", "Form", "Prompt", "form"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaluation.question import Question
+from evaluation.question_sets.question import Question
 
 
 @dataclass(frozen=True, slots=True)

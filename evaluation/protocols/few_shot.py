@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import question, question_sets
-from evaluation.protocol import Protocol
-from evaluation.question import Question
-from evaluation.question_sets import multilingual, rows
-from evaluation.task import MultipleChoiceTask
+from evaluation import question_sets
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets import multilingual, question, rows
+from evaluation.question_sets.question import Question
+from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError, UsageError
 
 Shots = dict[str, list[Question]]

@@ -15,7 +15,7 @@ class Protocol:
     """Name of the prompt form."""
     scoring: Literal["likelihood", "letter", "generation"] = "likelihood"
     """`likelihood`: the likeliest continuation. `letter`: the top token of the whole vocabulary, and beside it the likeliest of the
-    options' tokens. `generation`: the text that the model writes, read by `evaluation.answer_reading`."""
+    options' tokens. `generation`: the text that the model writes, read by `evaluation.scoring.answer_extraction`."""
     per_byte: bool = False
     """With `likelihood`: divide by the bytes of the continuation, without its leading space (lm-evaluation-harness' `acc_norm`)."""
     shots: int = 0

@@ -1,4 +1,4 @@
-"""Published question sets: one short function for each layout, all giving `evaluation.question.Question`.
+"""Published question sets: one short function for each layout, all giving `evaluation.question_sets.question.Question`.
 
     questions = question_sets.read("medqa", "data/medqa/test.jsonl")
     questions = question_sets.read("medqa", "hub:GBaker/MedQA-USMLE-4-options:test")
@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from evaluation import jsonl, question
-from evaluation.question import Question
-from evaluation.question_sets import english, multilingual, rows
+from evaluation.question_sets import english, jsonl, multilingual, question, rows
+from evaluation.question_sets.question import Question
 from evaluation.question_sets.rows import Row
 from galen.errors import DataError, GalenError, UsageError, nearest, one_line
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import jsonl
+from evaluation.question_sets import jsonl
 from galen.errors import DataError
 
 

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation import jsonl
-from evaluation.question import LETTERS, Question, joined, with_text
+from evaluation.question_sets import jsonl
+from evaluation.question_sets.question import LETTERS, Question, joined, with_text
 from evaluation.question_sets.rows import Row
 
 YES_NO_MAYBE = {"A": "yes", "B": "no", "C": "maybe"}

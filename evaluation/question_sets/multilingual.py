@@ -1,8 +1,8 @@
 """Records of question sets in other languages than English, or in several, to questions."""
 
-from evaluation import jsonl
-from evaluation.question import Question
+from evaluation.question_sets import jsonl
 from evaluation.question_sets.english import answer, lettered, options, place
+from evaluation.question_sets.question import Question
 from evaluation.question_sets.rows import Row
 
 LANGUAGES = {

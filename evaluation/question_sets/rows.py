@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from evaluation import jsonl
+from evaluation.question_sets import jsonl
 from galen.errors import DataError, GalenError, UsageError, one_line
 
 HUB = "hub:"

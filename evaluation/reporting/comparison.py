@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evaluation import metrics, significance
-from evaluation.metrics import Estimate
-from evaluation.report_inputs import PRIMARY, ModelScores, TaskScores, way
+from evaluation.metrics import intervals, significance
+from evaluation.metrics.intervals import Estimate
+from evaluation.reporting.inputs import PRIMARY, ModelScores, TaskScores, way
 from galen.errors import DataError
 
 
@@ -105,8 +105,8 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
     pairs = [(item, second.items[id_]) for id_, item in first.items.items()]
     if first.kind == "perplexity":
         tokens = [before["tokens"] for before, _ in pairs]
-        return metrics.perplexity_difference([before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens)
-    return metrics.accuracy_difference([before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs])
+        return intervals.perplexity_difference([before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens)
+    return intervals.accuracy_difference([before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs])
 
 
 def p_value(first: TaskScores, second: TaskScores) -> float:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import calibration, item_log, jsonl
+from evaluation.metrics import calibration
+from evaluation.question_sets import jsonl
+from evaluation.scoring import sample_log
 
 WORST = 8
 
@@ -27,7 +29,7 @@ class WrongAnswer:
 def worst(folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]) -> list[WrongAnswer]:
     """Return the `WORST` wrong items of a task that the model was surest of; without likelihoods, the first ones by id."""
     run = next(iter(summary.get("runs") or {}), "")
-    path = folder / "prompts" / item_log.file_name(task, run)
+    path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():
         return []
     wrong = [_wrong(item) for item in items.values() if not item["correct"]]

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from evaluation.comparison import Comparison
-from evaluation.report_inputs import Run
+from evaluation.reporting.comparison import Comparison
+from evaluation.reporting.inputs import Run
 
 # Colours that stand for variables of the page's style sheet; matplotlib writes them in lower case.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import item_log, jsonl
-from evaluation.metrics import Estimate
-from evaluation.results_schema import ITEMS, CorpusCounts, LogLine, Results, StageTime, check
+from evaluation.metrics.intervals import Estimate
+from evaluation.question_sets import jsonl
+from evaluation.scoring import sample_log
+from evaluation.scoring.results_schema import ITEMS, CorpusCounts, LogLine, Results, StageTime, check
 from galen import manifest
 from galen.errors import DataError, UsageError
 
@@ -216,7 +217,7 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
     if PRIMARY[kind] not in summary["metrics"]:
         raise DataError(f"{path}: task {name!r} has no {PRIMARY[kind]}")
     estimates = {metric: Estimate(**{key: found[key] for key in ("value", "low", "high")}) for metric, found in summary["metrics"].items()}
-    first, *others = [folder / "items" / item_log.file_name(name, run) for run in summary.get("runs") or [""]]
+    first, *others = [folder / "items" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]]
     items = _items(first, kind)
     for other in others:  # an item's `correct` is its mean over the runs
         for id_, item in _items(other, kind).items():
@@ -233,7 +234,7 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
 def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
     """Return the items of a run by their id, from the files of all processes that wrote them."""
     items = {}
-    for file in item_log.parts(path) or [path]:
+    for file in sample_log.parts(path) or [path]:
         for where, item in jsonl.records(file):
             check(ITEMS[kind], item, where, ": not a scored item")
             items[item["id"]] = item

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import cells
+from evaluation.reporting import cells
 from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError

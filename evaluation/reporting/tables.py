@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import cells, published
-from evaluation.comparison import Comparison
-from evaluation.report_inputs import ModelScores
+from evaluation.reporting import cells, published_results
+from evaluation.reporting.comparison import Comparison
+from evaluation.reporting.inputs import ModelScores
 from galen.atomic import write_text
 
 
@@ -28,7 +28,7 @@ class Table:
 def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
     """Return the tables of the papers that the models have at least one column of: our rows first, then the published ones."""
     found = []
-    for source in published.TABLES:
+    for source in published_results.TABLES:
         found_cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
         own = [
             [name, *map(_shown, values), _shown(_average(values))]
@@ -93,7 +93,7 @@ def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _cell(model: ModelScores, column: published.Column) -> float | None:
+def _cell(model: ModelScores, column: published_results.Column) -> float | None:
     """Return our value for a column in percent, or None."""
     for task, subject in column.places:
         if task in model.tasks:

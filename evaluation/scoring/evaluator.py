@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import contamination, jsonl, output_folder, scoring, summary, waiting
-from evaluation.backend import Backend
-from evaluation.demonstrations import Shots
-from evaluation.item_log import ItemLog, file_name, parts
-from evaluation.protocol import Protocol
-from evaluation.results_schema import Results, check
-from evaluation.task import MultipleChoiceTask, Task
+from evaluation.backends.base import Backend
+from evaluation.metrics import aggregate, contamination
+from evaluation.protocols.few_shot import Shots
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets import jsonl
+from evaluation.scoring import barrier, output_folder, run_task
+from evaluation.scoring.results_schema import Results, check
+from evaluation.scoring.sample_log import ItemLog, file_name, parts
+from evaluation.tasks.task import MultipleChoiceTask, Task
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -46,7 +48,7 @@ class Plan:
 def claim(plan: Plan, rank: int) -> None:
     """Bind the output folder; processes but the first wait until the first has done it."""
     if rank:
-        waiting.wait_for(plan.output / output_folder.NAME)
+        barrier.wait_for(plan.output / output_folder.NAME)
     output_folder.claim(plan.output, plan.configuration, free=("model.name",))
 
 
@@ -84,7 +86,7 @@ def evaluate(
         written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
         limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
         with ItemLog(path, rank) as log:
-            scoring.score(name, task, items[name], shots[name][run], plan.protocol, run, backend, log, limit, (rank, of))
+            run_task.score(name, task, items[name], shots[name][run], plan.protocol, run, backend, log, limit, (rank, of))
     if rank:
         return None
     if of > 1:
@@ -110,10 +112,10 @@ def _finished(plan: Plan) -> dict[str, Any]:
 
 def _backend(plan: Plan) -> Backend:
     if plan.backend == "vllm":
-        from evaluation.backend_vllm import VllmBackend
+        from evaluation.backends.vllm_backend import VllmBackend
 
         return VllmBackend(plan.model, plan.dtype, plan.tensor_parallel)
-    from evaluation.backend_transformers import TransformersBackend
+    from evaluation.backends.transformers_backend import TransformersBackend
 
     return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
 
@@ -130,14 +132,14 @@ def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[]
         check()
         if there > last:
             last, since = there, time.monotonic()
-        if time.monotonic() - since > waiting.PATIENCE:
+        if time.monotonic() - since > barrier.PATIENCE:
             raise DataError(f"{wanted - there} of {wanted} items are missing: another process has ended; start the same command again")
-        time.sleep(waiting.STEP)
+        time.sleep(barrier.STEP)
 
 
 def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
     """Return task, run, and where its items stand, of all that is scored."""
-    runs = {name: scoring.runs(task, plan.protocol) for name, task in plan.tasks.items()}
+    runs = {name: run_task.runs(task, plan.protocol) for name, task in plan.tasks.items()}
     return [
         (name, run, plan.output / "items" / file_name(name, run if len(runs[name]) > 1 else ""))
         for name in plan.tasks
@@ -155,12 +157,12 @@ def _items(path: Path) -> dict[str, Any]:
 def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float) -> dict[str, Any]:
     summaries, logs = {}, _logs(plan)
     for name, task in plan.tasks.items():
-        runs = scoring.runs(task, plan.protocol)
+        runs = run_task.runs(task, plan.protocol)
         by_run = [[log[item.id] for item in items[name]] for log in (_items(path) for of, _, path in logs if of == name)]
         chance = None
         if task.kind == "multiple_choice":
             chance = sum(1 / len(item.options) for item in items[name] if len(item.answers) == 1) / len(items[name])
-        summaries[name] = summary.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
+        summaries[name] = aggregate.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
     results = {
         "model": {"name": plan.name, "path": str(plan.model), "adapter": str(plan.adapter) if plan.adapter else None},
         "protocol": plan.protocol_name,

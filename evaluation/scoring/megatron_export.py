@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from evaluation.waiting import wait_for
+from evaluation.scoring.barrier import wait_for
 from galen import iterations, worker
 from galen.errors import DataError, UsageError
 
-_EXPORTER = Path(__file__).parent.parent / "checkpoints_convert" / "megatron_to_hf.py"
+_EXPORTER = Path(__file__).parents[2] / "checkpoints_convert" / "megatron_to_hf.py"
 
 
 def is_checkpoint(folder: Path) -> bool:

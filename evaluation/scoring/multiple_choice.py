@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation import answer_reading, encoding
-from evaluation.backend import Backend
-from evaluation.demonstrations import Shots
-from evaluation.forms.form import Prompt
-from evaluation.prompts import form
-from evaluation.protocol import Protocol
-from evaluation.question import Question
+from evaluation.backends import encoding
+from evaluation.backends.base import Backend
+from evaluation.prompts.registry import form
+from evaluation.prompts.template import Prompt
+from evaluation.protocols.few_shot import Shots
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets.question import Question
+from evaluation.scoring import answer_extraction
 from galen.errors import DataError
 
 Item = dict[str, Any]
@@ -84,13 +85,13 @@ def letter_item(item: Question, letters: Sequence[str], values: list[float], top
 
 def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> Item:
     """Return the item of a question by what the model wrote, one text a branch; the majority of the readable ones counts."""
-    readings = [answer_reading.read(_answer_part(text), item.options) for text in outputs]
-    prediction = answer_reading.majority(readings)
+    readings = [answer_extraction.read(_answer_part(text), item.options) for text in outputs]
+    prediction = answer_extraction.majority(readings)
     found = _item(item, ",".join(prediction) if prediction else None)
     found |= {"outputs": outputs, "readings": [",".join(reading) if reading else None for reading in readings]}
     if protocol.legacy:
-        strict = [answer_reading.LEGACY[protocol.legacy](text, item.options) for text in outputs]
-        legacy = answer_reading.majority(strict)
+        strict = [answer_extraction.LEGACY[protocol.legacy](text, item.options) for text in outputs]
+        legacy = answer_extraction.majority(strict)
         found |= {"legacy": ",".join(legacy) if legacy else None, "correct_legacy": legacy is not None and ",".join(legacy) == item.answer}
     if item.rationale_checked:
         found |= {"rationale": item.rationale}

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import choice, document, encoding, jsonl, question
-from evaluation.backend import Backend, Part
-from evaluation.choice import Item, Job
-from evaluation.demonstrations import Shots
-from evaluation.item_log import ItemLog
-from evaluation.protocol import Protocol
-from evaluation.question_sets import rows
-from evaluation.task import PerplexityTask, Task
+from evaluation.backends import encoding
+from evaluation.backends.base import Backend, Part
+from evaluation.protocols.few_shot import Shots
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets import documents, jsonl, question, rows
+from evaluation.scoring import multiple_choice
+from evaluation.scoring.multiple_choice import Item, Job
+from evaluation.scoring.sample_log import ItemLog
+from evaluation.tasks.task import PerplexityTask, Task
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.progress import Progress
@@ -24,7 +25,7 @@ def input_files(task: Task, data: Path) -> list[Path]:
         DataError: they are not there.
     """
     if isinstance(task, PerplexityTask):
-        return document.files(data / task.documents)
+        return documents.files(data / task.documents)
     found = rows.files(task.source(data, task.file))
     named = [data / name for name in (task.ids, task.frozen_demonstrations) if name]
     for path in named:
@@ -40,7 +41,7 @@ def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
     if not isinstance(task, PerplexityTask):
         return task.questions(data)
     limits = [number for number in (task.max_documents, limit) if number is not None]
-    return document.read(data / task.documents, min(limits, default=None))
+    return documents.read(data / task.documents, min(limits, default=None))
 
 
 def limited(task: Task, items: list[Any], limit: int | None) -> list[Any]:
@@ -86,7 +87,7 @@ def score(
     if isinstance(task, PerplexityTask):
         work = _perplexity_job(name, task, items, backend)
     else:
-        work = choice.job(name, list(items), shots, protocol, run, backend)
+        work = multiple_choice.job(name, list(items), shots, protocol, run, backend)
         _record_prompts(log.path, items, work, part)
     replies = work.ask(work.requests, max_batch_tokens, done, part)
     with Progress(log.path.stem, total=(len(items) - len(done)) / part[1], unit="items") as progress:
@@ -102,7 +103,7 @@ def _record_prompts(path: Path, items: Sequence[Any], work: Job, part: Part) -> 
         write_text(target, "\n".join(lines) + "\n")
 
 
-def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[document.Document], backend: Backend) -> Job:
+def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[documents.Document], backend: Backend) -> Job:
     check_length(name, task, backend.context_length)
     encoded = [encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items]
     requests = [request for request, _ in encoded]
@@ -113,8 +114,8 @@ def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[document.Do
     return Job(backend.log_likelihoods, requests, build, [])
 
 
-def perplexity_item(item: document.Document, request: encoding.Request, size: int, values: list[float]) -> Item:
+def perplexity_item(item: documents.Document, request: encoding.Request, size: int, values: list[float]) -> Item:
     """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the source where the document names one."""
-    [value] = choice.finite(values, f"document {item.id}")
+    [value] = multiple_choice.finite(values, f"document {item.id}")
     found = {"id": item.id, "nll": -value, "tokens": len(request.continuations[0]), "bytes": size}
     return found | ({"subject": item.source} if item.source else {})

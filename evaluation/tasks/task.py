@@ -7,12 +7,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from evaluation import question_sets
-from evaluation.question import Question
 from evaluation.question_sets import rows
+from evaluation.question_sets.question import Question
 from galen import recipe, yaml_text
 from galen.errors import UsageError, nearest
 
-BUILT_IN = Path(__file__).parent / "tasks"
+BUILT_IN = Path(__file__).parent
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)

@@ -65,7 +65,7 @@ class Data:
     protocol: str = "lm_eval"
     """Prompt form of questions, see docs/evaluation.md."""
     chat_template: str | None = None
-    """Template for conversations, written into the tokenizer: a name from finetune/chat_templates/ or a .jinja file; null: its own."""
+    """Template for conversations, written into the tokenizer: a name from finetune/data/chat_templates/ or a .jinja file; null: its own."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest sample in tokens. Of longer ones a context is cut at its end, a prompt at its beginning, old messages go."""
     packing: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.sample import BLANK, IGNORED, Sample
+from finetune.data.sample import BLANK, IGNORED, Sample
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

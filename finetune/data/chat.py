@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import chat_template
+from evaluation.chat_models import chat_template
 from galen.errors import DataError, UsageError, nearest
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
@@ -20,7 +20,7 @@ _EXAMPLE = ({"role": "user", "content": "Question"}, {"role": "assistant", "cont
 
 
 def read_template(name: str) -> str:
-    """Return a template of `finetune/chat_templates/` by its name, or the one in a file.
+    """Return a template of `finetune/data/chat_templates/` by its name, or the one in a file.
 
     Raises:
         UsageError: there is no such template.

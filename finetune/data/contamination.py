@@ -10,12 +10,12 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from data_prep.decontamination.items import ItemField
-from data_prep.decontamination.matches import find_matches, read_phrases
-from data_prep.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
-from data_prep.steps import Decontaminate
-from finetune import processes
-from finetune.record import Record, text_of
+from data_prep.steps.decontamination.items import ItemField
+from data_prep.steps.decontamination.matches import find_matches, read_phrases
+from data_prep.steps.decontamination.ngrams import Hashes, Index, WordHasher, build_index, normal_form
+from data_prep.steps.options import Decontaminate
+from finetune.data.record import Record, text_of
+from finetune.parallel import processes
 from galen.progress import Progress
 
 Finding = dict[str, str | float | int]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from finetune.sample import BLANK, Sample
+from finetune.data.sample import BLANK, Sample
 
 Row = Sample | list[Sample]
 """What takes one row of a batch: a sample, or several packed ones."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import jsonl, question
-from evaluation.question import Question
+from evaluation.question_sets import jsonl, question
+from evaluation.question_sets.question import Question
 from galen.errors import DataError
 
 ROLES = {"human": "user", "prompter": "user", "question": "user", "gpt": "assistant", "answer": "assistant"}

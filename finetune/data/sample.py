@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluation import encoding, prompts
-from evaluation.question import Question
-from finetune import chat
-from finetune.record import Conversation, Pair, Record
+from evaluation.backends import encoding
+from evaluation.prompts import registry as prompts
+from evaluation.question_sets.question import Question
+from finetune.data import chat
+from finetune.data.record import Conversation, Pair, Record
 from galen.errors import DataError
 
 IGNORED = -100
@@ -17,7 +18,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record and the form (one of evaluation/prompts.py) that it is put in where it is a question."""
+    """A record and the form (one of evaluation/prompts/registry.py) that it is put in where it is a question."""
 
     record: Record
     form: str

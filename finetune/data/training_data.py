@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import prompts, question_sets
-from evaluation.question import Question
+from evaluation import question_sets
+from evaluation.prompts import registry as prompts
 from evaluation.question_sets import rows
-from finetune import contamination, record, sample
-from finetune.contamination import Finding
-from finetune.recipe import Data, Source
-from finetune.record import Record
-from finetune.sample import Item
+from evaluation.question_sets.question import Question
+from finetune.config.recipe import Data, Source
+from finetune.data import contamination, record, sample
+from finetune.data.contamination import Finding
+from finetune.data.record import Record
+from finetune.data.sample import Item
 from galen.errors import DataError
 
 NEEDS_RATIONALE = {"meditron_cot", "meditron_chat_cot", "mmedbench_rationale"}

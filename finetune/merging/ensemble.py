@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import metrics
-from evaluation.item_log import ItemLog
-from finetune.scores import read_results
+from evaluation.metrics import intervals
+from evaluation.scoring.sample_log import ItemLog
+from finetune.publishing.scores import read_results
 from galen import manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError
@@ -61,7 +61,7 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
 def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """Return a task's entry in the results: the accuracy, with several runs of each question's mean over them."""
     correct = [sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)]
-    accuracy = metrics.accuracy(correct) if len(by_run) == 1 else metrics.mean(correct)
+    accuracy = intervals.accuracy(correct) if len(by_run) == 1 else intervals.mean(correct)
     kept: dict[str, Any] = {key: task[key] for key in ("kind", "items", "chance", "interval", "runs") if key in task}
     return {**kept, "metrics": {"accuracy": accuracy.as_dict()}}
 

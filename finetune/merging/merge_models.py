@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation import model_folder
+from evaluation.backends import model_folder
 from galen import links, manifest, pretrained
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line

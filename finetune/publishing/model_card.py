@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from evaluation.question_sets import rows
-from finetune.scores import read_results
+from finetune.publishing.scores import read_results
 from galen import manifest
 
 CAUTION = (

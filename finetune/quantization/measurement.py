@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from evaluation import metrics
-from evaluation.backend_transformers import TransformersBackend, default_dtype
-from evaluation.network import load
-from evaluation.question import Question
-from finetune.validation_accuracy import correct
+from evaluation.backends.model_loading import load
+from evaluation.backends.transformers_backend import TransformersBackend, default_dtype
+from evaluation.metrics import intervals
+from evaluation.question_sets.question import Question
+from finetune.training.validation_accuracy import correct
 from galen.errors import DataError, one_line
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
@@ -88,10 +88,10 @@ def table(measured: dict[str, Measurement]) -> str:
     for name, found in measured.items():
         accuracy = difference = ""
         if found.correct:
-            estimate = metrics.accuracy(found.correct)
+            estimate = intervals.accuracy(found.correct)
             accuracy = f"{estimate.value:.1%} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
         if found.correct and found is not first:
-            change = metrics.accuracy_difference(first.correct, found.correct)
+            change = intervals.accuracy_difference(first.correct, found.correct)
             difference = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
         sizes = f"{found.bytes_on_disk / 1e6:,.1f} | {found.bytes_in_memory / 1e6:,.1f}"
         rates = f"{found.prompt_tokens_per_second:,.0f} | {found.new_tokens_per_second:,.1f}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finetune import network
+from finetune.training import model_loading
 from galen import pretrained
 from galen.errors import DataError, UsageError, nearest, one_line
 
@@ -26,7 +26,7 @@ def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[li
     from transformers import AutoModelForCausalLM
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    config = network.bitsandbytes_config(kind, torch.bfloat16)
+    config = model_loading.bitsandbytes_config(kind, torch.bfloat16)
     loaded = pretrained.load_model(AutoModelForCausalLM, model, quantization_config=config, dtype=torch.bfloat16, use_safetensors=True)
     loaded.save_pretrained(output)
 

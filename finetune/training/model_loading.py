@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from evaluation.network import load as load_folder
-from evaluation.network import with_adapter
-from finetune import chat
-from finetune.recipe import Lora, Model
+from evaluation.backends.model_loading import load as load_folder
+from evaluation.backends.model_loading import with_adapter
+from finetune.config.recipe import Lora, Model
+from finetune.data import chat
 from galen.errors import UsageError
 
 

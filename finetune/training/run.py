@@ -11,17 +11,19 @@ from typing import Any
 import torch
 import transformers
 
-from evaluation.backend_transformers import quiet
-from finetune import chat, checkpoint, network, processes, sample, trainer
-from finetune.batch import pack
-from finetune.order import EpochOrder, Row
-from finetune.recipe import Recipe
-from finetune.record import Conversation
-from finetune.run_log import RunLog
-from finetune.sample import Sample
-from finetune.stopping import Stopping
-from finetune.training_data import TrainingData
-from finetune.validation_accuracy import ValidationAccuracy
+from evaluation.backends.transformers_backend import quiet
+from finetune.config.recipe import Recipe
+from finetune.data import chat, sample
+from finetune.data.batch import pack
+from finetune.data.order import EpochOrder, Row
+from finetune.data.record import Conversation
+from finetune.data.sample import Sample
+from finetune.data.training_data import TrainingData
+from finetune.parallel import processes
+from finetune.training import checkpoint, model_loading, trainer
+from finetune.training.metrics_logger import RunLog
+from finetune.training.stopping import Stopping
+from finetune.training.validation_accuracy import ValidationAccuracy
 from galen import cli, launch, recipe
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
@@ -47,7 +49,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     order = EpochOrder(_rows(options, train), trainer.global_batch(options.training), options.training.seed)
     _check_length([*train, *held_out], model)
     processes.say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
-    processes.say(f"{network.trainable(model):,} of {model.num_parameters():,} weights are trained")
+    processes.say(f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained")
 
     last = trainer.last_checkpoint(checkpoints)
     done = checkpoint.step_of(last) if last else 0
@@ -77,7 +79,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         "steps": loop.state.global_step,
         "best_step": checkpoint.step_of(Path(best)) if best else None,
         "tokens": order.consumed(loop.state.global_step)[1],
-        "trained_weights": network.trainable(model),
+        "trained_weights": model_loading.trainable(model),
         "new_tokens": len(new_tokens),
         "processes": arguments.world_size,
         "seconds_since_start": round(time.monotonic() - started, 1),
@@ -101,17 +103,17 @@ def _quiet() -> None:
 
 def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
     """Return the network ready for training, its tokenizer, and the ids of added tokens."""
-    model, tokenizer = network.load(options.model)
-    new_tokens = network.add_tokens(model, tokenizer, options.model.add_tokens)
+    model, tokenizer = model_loading.load(options.model)
+    new_tokens = model_loading.add_tokens(model, tokenizer, options.model.add_tokens)
     items = (*data.train, *data.validation)
     if options.data.chat_template is not None or any(isinstance(item.record, Conversation) for item in items):
         template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
         chat.install(tokenizer, template)
-        network.set_end_of_answer(model, tokenizer)
+        model_loading.set_end_of_answer(model, tokenizer)
         if not chat.has_end_mark(tokenizer):
             processes.say(f"the chat template writes no token behind an answer: {tokenizer.eos_token} is learnt behind the last one")
     if options.lora is not None:
-        model = network.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
+        model = model_loading.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
     return model, tokenizer, new_tokens
 
 
@@ -153,10 +155,10 @@ def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: 
     if processes.is_first():
         shutil.rmtree(result, ignore_errors=True)  # whole, but of a run killed before it wrote its manifest
         with atomic_folder(result) as temporary:
-            network.save(loop.model, tokenizer, temporary, weights)
+            model_loading.save(loop.model, tokenizer, temporary, weights)
         if options.lora is not None and options.lora.merge:
             shutil.rmtree(folder / "model", ignore_errors=True)
             with atomic_folder(folder / "model") as temporary:
-                network.merge(options.model, result, temporary, loop.model.generation_config)
+                model_loading.merge(options.model, result, temporary, loop.model.generation_config)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -16,12 +16,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune import checkpoint, processes, sharding
-from finetune.batch import collate, collate_packed, loss_sum
-from finetune.order import EpochOrder, Row, Rows
-from finetune.recipe import Training
-from finetune.sample import IGNORED
-from finetune.stopping import Stopping, ValidationStopped
+from finetune.config.recipe import Training
+from finetune.data.batch import collate, collate_packed, loss_sum
+from finetune.data.order import EpochOrder, Row, Rows
+from finetune.data.sample import IGNORED
+from finetune.parallel import processes, sharding
+from finetune.training import checkpoint
+from finetune.training.stopping import Stopping, ValidationStopped
 from galen.atomic import remove
 from galen.errors import DataError, UsageError
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
-from evaluation import choice, encoding, prompts
-from evaluation.backend_transformers import TransformersBackend
-from evaluation.protocol import Protocol
-from evaluation.question import Question
-from finetune.sample import Item
-from finetune.stopping import Stopping, ValidationStopped
+from evaluation.backends import encoding
+from evaluation.backends.transformers_backend import TransformersBackend
+from evaluation.prompts import registry as prompts
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets.question import Question
+from evaluation.scoring import multiple_choice
+from finetune.data.sample import Item
+from finetune.training.stopping import Stopping, ValidationStopped
 
 
 class ValidationAccuracy:
@@ -68,7 +70,7 @@ def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, st
     for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
         for place, values in batch:
             item, form = questions[place]
-            found[place] = int(choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
+            found[place] = int(multiple_choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
         if stop():
             break
     return found

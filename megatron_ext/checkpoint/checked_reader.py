@@ -15,8 +15,8 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from torch.futures import Future
 
 from galen.errors import DataError
-from megatron_ext import pickle_values, safe_pickle, tiling
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint import pickle_values, safe_pickle, tiling
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 
 class CheckedReader(FileSystemReader):

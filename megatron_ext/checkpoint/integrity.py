@@ -10,7 +10,7 @@ import torch
 
 from galen import checksums, manifest
 from galen.errors import DataError
-from megatron_ext import checkpoint_folder
+from megatron_ext.checkpoint import folder as checkpoint_folder
 
 STAGE = "checkpoint"
 

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from galen.errors import DataError
-from megatron_ext import pickle_names
-from megatron_ext.pickle_names import NAMES, Array, DType, Inert, Known, Storage, need, settled
-from megatron_ext.stored_tensor import StoredTensor, contiguous
+from megatron_ext.checkpoint import pickle_names
+from megatron_ext.checkpoint.pickle_names import NAMES, Array, DType, Inert, Known, Storage, need, settled
+from megatron_ext.checkpoint.stored_tensor import StoredTensor, contiguous
 
 Operation = Callable[["Machine"], None]
 Place = Callable[[str, int], tuple[Path, int]]

@@ -4,8 +4,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from megatron_ext.pickle_machine import Machine, Operation
-from megatron_ext.pickle_names import INDEX, Inert, Known, check_key, check_sizes, need, settled
+from megatron_ext.checkpoint.pickle_machine import Machine, Operation
+from megatron_ext.checkpoint.pickle_names import INDEX, Inert, Known, check_key, check_sizes, need, settled
 
 _LONGEST_NUMBER = 256
 

@@ -13,8 +13,8 @@ import numpy
 import torch
 
 from galen.errors import DataError
-from megatron_ext.pickle_names import Inert, Known
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint.pickle_names import Inert, Known
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 _LEAVES = {str, bytes, bytearray, int, float, complex, bool, type(None), StoredTensor, numpy.ndarray, torch.dtype, torch.layout}
 _TEXTS = {str, bytes, bytearray}

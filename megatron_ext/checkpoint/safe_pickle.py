@@ -11,12 +11,12 @@ from typing import Any
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from galen.errors import DataError
-from megatron_ext import pickle_values
-from megatron_ext.pickle_machine import Limits, Machine
-from megatron_ext.pickle_names import Inert
-from megatron_ext.pickle_operations import OPERATIONS
-from megatron_ext.stored_archive import StoredArchive
-from megatron_ext.stored_metadata import rebuild
+from megatron_ext.checkpoint import pickle_values
+from megatron_ext.checkpoint.pickle_machine import Limits, Machine
+from megatron_ext.checkpoint.pickle_names import Inert
+from megatron_ext.checkpoint.pickle_operations import OPERATIONS
+from megatron_ext.checkpoint.stored_archive import StoredArchive
+from megatron_ext.checkpoint.stored_metadata import rebuild
 
 _METADATA = Limits(operations=100_000_000, bytes=2**33)
 """Of `.metadata`, which speaks of every part of every tensor: a few million in the largest checkpoints."""

@@ -26,9 +26,9 @@ from torch.distributed.checkpoint.metadata import Metadata
 from galen import json_file
 from galen.errors import DataError, one_line
 from galen.worker import follow_parent
-from megatron_ext import pickle_values, safe_pickle, torch_dist
-from megatron_ext.checked_reader import CheckedReader, used_by_megatron
-from megatron_ext.stop_requests import held_back
+from megatron_ext.checkpoint import pickle_values, safe_pickle, torch_dist
+from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
+from megatron_ext.resilience.signals import held_back
 
 _NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
 """Whether this is megatron-core 0.19."""

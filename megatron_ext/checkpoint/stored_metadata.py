@@ -8,8 +8,8 @@ from torch.distributed.checkpoint import metadata as dcp
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from galen.errors import DataError
-from megatron_ext import tiling
-from megatron_ext.pickle_names import NAMES, Inert, Known, check_sizes, need
+from megatron_ext.checkpoint import tiling
+from megatron_ext.checkpoint.pickle_names import NAMES, Inert, Known, check_sizes, need
 
 _DCP = "torch.distributed.checkpoint"
 _TENSOR, _BYTES, _CHUNK, _PROPERTIES = (

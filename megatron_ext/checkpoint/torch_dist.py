@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.serialization import get_crc32_options, set_crc32_options
 
 from galen.errors import DataError
-from megatron_ext import safe_pickle, tiling
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint import safe_pickle, tiling
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
 LAYERS = "decoder.layers."

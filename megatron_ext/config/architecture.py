@@ -15,7 +15,7 @@ from galen import json_file
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
-from megatron_ext import checkpoint_folder
+from megatron_ext.checkpoint import folder as checkpoint_folder
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig

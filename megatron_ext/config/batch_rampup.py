@@ -1,6 +1,6 @@
 """How many samples each step takes: a constant global batch, or one that grows at the start of a run."""
 
-from megatron_ext.recipe_sections import Training
+from megatron_ext.config.sections import Training
 
 
 class BatchSchedule:

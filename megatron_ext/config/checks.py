@@ -4,7 +4,7 @@ They raise ValueError, which names the file and the line on its way. Those that 
 `layout_checks`.
 """
 
-from megatron_ext.recipe_sections import Data, Optimizer, Parallel, Training
+from megatron_ext.config.sections import Data, Optimizer, Parallel, Training
 
 
 def check_data(data: Data, training: Training) -> None:

@@ -4,10 +4,10 @@ Megatron-LM makes them in its argument parser; Megatron Core does not.
 """
 
 from galen.errors import UsageError
-from megatron_ext.architecture import Architecture
-from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.recipe import Recipe
-from megatron_ext.recipe_sections import Parallel
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Parallel
 
 
 def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) -> int:

@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from galen import recipe
 from galen.errors import OtherOutputError, UsageError
 from galen.recipe import STRICT
-from megatron_ext import recipe_checks
-from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Resilience, Training, Wandb
+from megatron_ext.config import checks as recipe_checks
+from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Resilience, Training, Wandb
 
 
 @dataclass(kw_only=True, config=STRICT)

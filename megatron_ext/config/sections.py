@@ -1,6 +1,6 @@
 """The sections of a pretraining recipe: what can be chosen, each with its default and what it means.
 
-Names are Megatron-LM's, without the dashes. What concerns several keys is checked in `recipe_checks`.
+Names are Megatron-LM's, without the dashes. What concerns several keys is checked in `checks`.
 """
 
 from typing import Literal

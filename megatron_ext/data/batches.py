@@ -8,8 +8,8 @@ from megatron.core import parallel_state
 from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
-from megatron_ext.attention import context_parallel_positions
-from megatron_ext.stop_requests import held_back
+from megatron_ext.model.attention import context_parallel_positions
+from megatron_ext.resilience.signals import held_back
 
 
 class BatchSampler:

@@ -14,12 +14,12 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.architecture import Architecture
-from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.blend import Blend, BlendedSamples
-from megatron_ext.instruction_data import Conversations, InstructionSamples, role_prefix
-from megatron_ext.passes import Passes, ReadOnce
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.data.blend import Blend, BlendedSamples
+from megatron_ext.data.passes import Passes, ReadOnce
+from megatron_ext.data.sft import Conversations, InstructionSamples, role_prefix
 
 _HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document boundaries
 _NO_EOD = -2  # an id that no data hold; -1 is the core's id of padding

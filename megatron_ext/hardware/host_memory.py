@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 
 from galen.errors import UsageError
-from megatron_ext import memory_model
-from megatron_ext.architecture import Architecture
-from megatron_ext.layout_checks import check_layout
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner import memory as memory_model
 
 GIB = 2**30
 LIBRARIES = 0.6 * GIB
@@ -74,7 +74,7 @@ def process_bytes(architecture: Architecture, run: Recipe, processes: int, stage
     """
     memory = memory_model.stage_memory(architecture, run, processes, stage, fused=False)
     logits = 0.0
-    if stage == run.parallel.pipeline_model_parallel_size - 1:  # megatron_ext.cross_entropy makes no second tensor of their size
+    if stage == run.parallel.pipeline_model_parallel_size - 1:  # megatron_ext.model.cross_entropy makes no second tensor of their size
         logits = memory_model.logits_bytes(architecture, run)["logits"]
     replicas = memory_model.data_parallel_size(run, processes) * run.parallel.context_parallel_size
     written = (memory.weights + memory_model.OPTIMIZER_STATE * memory.parameters) / replicas

@@ -8,8 +8,8 @@ import numpy
 import torch
 from megatron.core import parallel_state, tensor_parallel
 
-from megatron_ext.recipe import Recipe
-from megatron_ext.recipe_sections import Parallel, Training
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Parallel, Training
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

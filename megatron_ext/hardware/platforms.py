@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from galen.errors import DataError, UsageError
-from megatron_ext import host_memory
-from megatron_ext.architecture import Architecture
-from megatron_ext.recipe import Recipe
-from megatron_ext.stop_requests import interruptible
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import host_memory
+from megatron_ext.resilience.signals import interruptible
 
 # Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from NVIDIA's data sheets; the base of MFU.
 PEAK_BF16_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12}
@@ -89,7 +89,7 @@ class Platform:
         """What makes a mark in the device's work: record(), elapsed_time(later) in milliseconds."""
         if self.device.type == "cuda":
             return partial(torch.cuda.Event, enable_timing=True)
-        from megatron_ext.cpu_platform import HostEvent
+        from megatron_ext.hardware.cpu_platform import HostEvent
 
         return HostEvent
 
@@ -191,7 +191,7 @@ def current() -> Platform:
     if platform.transformer_engine:
         _check_transformer_engine()
     if platform.device.type == "cpu":
-        from megatron_ext import cpu_platform
+        from megatron_ext.hardware import cpu_platform
 
         cpu_platform.install()
     return platform

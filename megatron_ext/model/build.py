@@ -7,10 +7,10 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
-from megatron_ext.architecture import Architecture
-from megatron_ext.cross_entropy import BlockwiseCrossEntropy
-from megatron_ext.layer_specs import decoder_spec
-from megatron_ext.platforms import Platform
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.hardware.platforms import Platform
+from megatron_ext.model.cross_entropy import BlockwiseCrossEntropy
+from megatron_ext.model.layer_specs import decoder_spec
 
 
 class LanguageModel(GPTModel):

@@ -8,8 +8,8 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_ext.attention import FusedCausalAttention
-from megatron_ext.platforms import Platform
+from megatron_ext.hardware.platforms import Platform
+from megatron_ext.model.attention import FusedCausalAttention
 
 
 class RMSNorm(torch.nn.RMSNorm):

@@ -6,8 +6,8 @@ import statistics
 from pathlib import Path
 
 from galen.atomic import write_text
-from megatron_ext import run_state
-from megatron_ext.run_state import RECENT, RunState
+from megatron_ext.observability import run_state
+from megatron_ext.observability.run_state import RECENT, RunState
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from galen import json_file, lock, manifest
 from galen.errors import DataError
-from megatron_ext import checkpoint_folder, watchdog
-from megatron_ext.recipe import of_run
-from megatron_ext.stop_requests import STOPPED
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config.recipe import of_run
+from megatron_ext.resilience import watchdog
+from megatron_ext.resilience.signals import STOPPED
 
 LOG = "log.jsonl"
 RECENT = 20  # steps that rates and the smoothed loss are taken of

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from galen.errors import UsageError
-from megatron_ext import memory_model, throughput_model
-from megatron_ext.architecture import Architecture
-from megatron_ext.gpu_kinds import GpuKind
-from megatron_ext.layout_checks import check_layout
-from megatron_ext.memory_model import StageMemory
-from megatron_ext.recipe import Recipe
-from megatron_ext.throughput_model import SHARES, Shares, StepTime, Volumes
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner import throughput as throughput_model
+from megatron_ext.planner.gpus import GpuKind
+from megatron_ext.planner.memory import StageMemory
+from megatron_ext.planner.throughput import SHARES, Shares, StepTime, Volumes
 
 _LAYOUT = {  # what the words of a layout always tell
     "parallel": (

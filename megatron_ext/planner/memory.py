@@ -9,8 +9,8 @@ import dataclasses
 import math
 from typing import Any
 
-from megatron_ext.architecture import Architecture
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
 
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30

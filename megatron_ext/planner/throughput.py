@@ -9,10 +9,10 @@ to all published figures but one and predicts that one, and docs/planning.md sta
 
 import dataclasses
 
-from megatron_ext import memory_model
-from megatron_ext.architecture import Architecture
-from megatron_ext.gpu_kinds import GpuKind
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner.gpus import GpuKind
 
 # Passes over the kept activations in norms, rotary positions, SwiGLU and residuals: written and read forward, read and
 # written backward, with as much again for gradients.

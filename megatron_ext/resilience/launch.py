@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from megatron_ext import watchdog
+from megatron_ext.resilience import watchdog
 
 ADVICE = (
     "`dmesg` or the job's record tells. Take fewer processes, a shorter data.seq_length, training.micro_batch_size=1, "

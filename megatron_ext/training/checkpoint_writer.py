@@ -10,11 +10,14 @@ import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 
 from galen.atomic import write_text
-from megatron_ext import checkpoint_folder, checkpoint_integrity, checkpointing, layout
-from megatron_ext.architecture import Architecture
-from megatron_ext.checkpointing import Progress, Run
-from megatron_ext.dist_checkpoint import ShardedWriter, writing
-from megatron_ext.recipe_sections import Training
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import integrity
+from megatron_ext.checkpoint.sharded import ShardedWriter, writing
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.sections import Training
+from megatron_ext.hardware import parallel_groups
+from megatron_ext.training import state as training_state
+from megatron_ext.training.state import Progress, Run
 
 
 class CheckpointWriter:
@@ -42,15 +45,15 @@ class CheckpointWriter:
             checkpoint_folder.remove_partial(self.checkpoint)
             folder.mkdir(parents=True)
         torch.distributed.barrier()
-        checkpointing.gather_weights(run.model)
-        state = checkpointing.sharded_state(run, loading=False)
+        training_state.gather_weights(run.model)
+        state = training_state.sharded_state(run, loading=False)
         request = self._sharded.save(state, folder, aside=self.training.async_save)
         if request is not None:
             self._queue.schedule_async_request(request)
         if self.first:
             self.architecture.write(folder)
-            written = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": layout.sizes()}
-            write_text(folder / checkpointing.STATE, json.dumps(written, indent=1) + "\n")
+            written = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": parallel_groups.sizes()}
+            write_text(folder / training_state.STATE, json.dumps(written, indent=1) + "\n")
         self._pending = iteration
         if not self.training.async_save:
             self._publish()
@@ -68,7 +71,7 @@ class CheckpointWriter:
         assert self._pending is not None
         folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending, self._attempt)
         torch.distributed.barrier()
-        checkpoint_integrity.seal(folder, self._pending, layout.sizes())
+        integrity.seal(folder, self._pending, parallel_groups.sizes())
         torch.distributed.barrier()
         if self.first:
             checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)

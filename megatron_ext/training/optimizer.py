@@ -9,9 +9,9 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.model import LanguageModel
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.model.build import LanguageModel
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.uint8}  # Megatron's names and types
 

@@ -17,9 +17,12 @@ from megatron.core.transformer import TransformerConfig
 
 from galen import json_file, random_states
 from galen.errors import DataError, one_line
-from megatron_ext import checkpoint_folder, fp8_history, layout, optimization
-from megatron_ext.dist_checkpoint import load_sharded
-from megatron_ext.model import LanguageModel
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import fp8_history
+from megatron_ext.checkpoint.sharded import load_sharded
+from megatron_ext.hardware import parallel_groups
+from megatron_ext.model.build import LanguageModel
+from megatron_ext.training import optimizer as optimization
 
 STATE = "training_state.json"
 # The form that lets tensor, pipeline and data parallelism change between save and load.
@@ -89,7 +92,7 @@ def load(folder: Path, run: Run) -> Progress:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
     saved = _saved(folder)
-    same_layout = saved["layout"] == layout.sizes()
+    same_layout = saved["layout"] == parallel_groups.sizes()
     with torch.no_grad():
         state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
         _repickle_fp8_history(state, folder)
@@ -201,7 +204,7 @@ def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
 def _sharded_random() -> ShardedObject:
     """Return this rank's random states, placed by its position in the layout."""
     states = {**random_states.get(), "device": torch.cuda.get_rng_state(), "tracker": tensor_parallel.get_cuda_rng_tracker().get_states()}
-    return ShardedObject("random_states", states, tuple(layout.sizes()), tuple(layout.ranks()), replica_id=0)
+    return ShardedObject("random_states", states, tuple(parallel_groups.sizes()), tuple(parallel_groups.ranks()), replica_id=0)
 
 
 def _restore_random(states: Any, folder: Path) -> None:

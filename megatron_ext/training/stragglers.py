@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 
-from megatron_ext.platforms import Platform
+from megatron_ext.hardware.platforms import Platform
 
 
 class WorkTimer:

@@ -14,10 +14,10 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from galen.errors import DataError
-from megatron_ext.batches import pack_documents, part_of_sequence
-from megatron_ext.platforms import Platform
-from megatron_ext.recipe import Recipe
-from megatron_ext.stragglers import WorkTimer
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.data.batches import pack_documents, part_of_sequence
+from megatron_ext.hardware.platforms import Platform
+from megatron_ext.training.stragglers import WorkTimer
 
 Batches = Iterator[dict[str, Tensor]]
 

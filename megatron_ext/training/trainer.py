@@ -12,21 +12,23 @@ from megatron.core import parallel_state
 
 from galen.errors import DataError
 from galen.stop_signals import NAMES
-from megatron_ext import batches, checkpoint_integrity, checkpointing
-from megatron_ext.architecture import Architecture
-from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.checkpoint_writer import CheckpointWriter
-from megatron_ext.checkpointing import Progress, Run
-from megatron_ext.global_batch import Batches, GlobalBatch, Outcome, samples_not_finite
-from megatron_ext.loss_guard import LossGuard
-from megatron_ext.passes import ReadOnce
-from megatron_ext.platforms import Platform
-from megatron_ext.recipe import Recipe
-from megatron_ext.run_log import RunLog
-from megatron_ext.stop_requests import StopRequests
-from megatron_ext.stragglers import StragglerReport
-from megatron_ext.tokenised_data import Datasets
-from megatron_ext.watchdog import Watchdog
+from megatron_ext.checkpoint import integrity
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.data import batches
+from megatron_ext.data.passes import ReadOnce
+from megatron_ext.data.tokenized import Datasets
+from megatron_ext.hardware.platforms import Platform
+from megatron_ext.observability.metrics_logger import RunLog
+from megatron_ext.resilience.signals import StopRequests
+from megatron_ext.resilience.watchdog import Watchdog
+from megatron_ext.training import state as training_state
+from megatron_ext.training.checkpoint_writer import CheckpointWriter
+from megatron_ext.training.loss_spike import LossGuard
+from megatron_ext.training.state import Progress, Run
+from megatron_ext.training.stragglers import StragglerReport
+from megatron_ext.training.train_step import Batches, GlobalBatch, Outcome, samples_not_finite
 
 
 class Trainer:
@@ -156,10 +158,10 @@ class Trainer:
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         before, end = self.progress, self.progress.position + size
         self.writer.finish(wait=True)
-        folder, _ = checkpoint_integrity.newest_whole(self.checkpoints)
+        folder, _ = integrity.newest_whole(self.checkpoints)
         if folder is None:
             return False
-        progress = checkpointing.load(folder, self.state)
+        progress = training_state.load(folder, self.state)
         window = {"loss": outcome.loss, "median": median, "from_step": before.iteration + 1, "to_step": progress.iteration}
         window |= {"first_sample": progress.position, "samples": end - progress.position}
         undone = before.iteration + 1 - progress.iteration

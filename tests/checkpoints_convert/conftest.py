@@ -95,7 +95,7 @@ def forked_logits(megatron_side, monkeypatch):
 
     def run(command, **_):
         processes = int(command[command.index("--nproc-per-node") + 1]) if "--nproc-per-node" in command else 1
-        megatron_side(processes, "verify", *command[command.index("checkpoints_convert.megatron_logits") + 1 :])
+        megatron_side(processes, "verify", *command[command.index("checkpoints_convert.conversion.megatron_logits") + 1 :])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints_convert.input_hashes import InputHashes
-from checkpoints_convert.output_file import OutputFile
-from checkpoints_convert.steps import Step, run_steps
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
+from checkpoints_convert.resumable_io.output_file import OutputFile
+from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import torch
 
-from checkpoints_convert.read_ahead import ReadAhead
-from checkpoints_convert.stored_model import StoredModel
-from checkpoints_convert.units import hf_pieces, megatron_pieces
+from checkpoints_convert.conversion.stored_model import StoredModel
+from checkpoints_convert.conversion.tensor_units import hf_pieces, megatron_pieces
+from checkpoints_convert.resumable_io.prefetch import ReadAhead
 
 
 class Tensors(dict):

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.copyfile")
-LOADED_BEFORE = ("exporting", "importing", "legacy", "nemo_config", "nemo_context", "nemo_export")
+LOADED_BEFORE = ("conversion.export_hf", "conversion.import_hf", "interop")
 
 
 class Touches:
@@ -124,8 +124,8 @@ def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[st
 def main() -> None:
     for module in LOADED_BEFORE:  # in the parent, so that no child needs seconds for it
         importlib.import_module(f"checkpoints_convert.{module}")
-    importlib.import_module("checkpoints_convert.output_file")._BLOCK = 4096  # many pieces a file: killed in its middle, too
-    importlib.import_module("checkpoints_convert.units").CHUNK_BYTES = 8000
+    importlib.import_module("checkpoints_convert.resumable_io.output_file")._BLOCK = 4096  # many pieces a file: killed in its middle, too
+    importlib.import_module("checkpoints_convert.conversion.tensor_units").CHUNK_BYTES = 8000
     for line in sys.stdin:
         script, folder, count, options = json.loads(line)
         print(json.dumps(attack(script, Path(folder), count, options)), flush=True)

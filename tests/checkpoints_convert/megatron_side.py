@@ -1,6 +1,6 @@
 """What tests do with Megatron's own model, in processes that have imported it already (tests/megatron_ext/fork_server.py).
 
-verify …                     what `python -m checkpoints_convert.megatron_logits …` does
+verify …                     what `python -m checkpoints_convert.conversion.megatron_logits …` does
 logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints
 save CHECKPOINT FOLDER           load a checkpoint and save it with Megatron's own writer
 """
@@ -9,11 +9,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import megatron_logits
-from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
-from megatron_ext.dist_checkpoint import ShardedWriter
-from megatron_ext.model import build_model
-from megatron_ext.recipe_sections import Parallel
+from checkpoints_convert.conversion import megatron_logits
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint.sharded import ShardedWriter
+from megatron_ext.config import architecture
+from megatron_ext.config.sections import Parallel
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.model.build import build_model
+from megatron_ext.training import state as training_state
 
 
 def main(argv):
@@ -21,7 +24,7 @@ def main(argv):
     if action == "verify":
         return megatron_logits.main(arguments)
     platforms.current().init_distributed()
-    layout.initialize(Parallel(), seed=1)
+    parallel_groups.initialize(Parallel(), seed=1)
     return {"logits": write_logits, "save": save}[action](*arguments)
 
 
@@ -36,6 +39,6 @@ def write_logits(tokens, target, *checkpoints):
 
 def save(checkpoint, target):
     model = build_model(platforms.current(), architecture.read(checkpoint_folder.newest(checkpoint)), 128)
-    checkpointing.load_weights(model, checkpoint)
+    training_state.load_weights(model, checkpoint)
     Path(target).mkdir()
-    ShardedWriter().save(checkpointing._without_extra_state(model.sharded_state_dict(metadata=dict(checkpointing._METADATA))), target)
+    ShardedWriter().save(training_state._without_extra_state(model.sharded_state_dict(metadata=dict(training_state._METADATA))), target)

@@ -19,7 +19,7 @@ from megatron.core.transformer import torch_norm
 from nemo.collections import llm
 from safetensors.torch import save_file
 
-from megatron_ext import cpu_platform
+from megatron_ext.hardware import cpu_platform
 
 _NORMS = {
     "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from checkpoints_convert import adopt, megatron_to_hf
 from galen.errors import DataError
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.conftest import import_model
 
 

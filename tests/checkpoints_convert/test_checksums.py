@@ -104,7 +104,7 @@ def test_a_folder_that_a_run_wrote_is_known_by_the_manifest_above(tmp_path, made
 
 
 def test_what_is_scored_and_trained_on_is_compared(tmp_path, made, capsys):
-    from evaluation import model_folder
+    from evaluation.backends import model_folder
 
     shutil.copytree(made / "hf", tmp_path / "hf")
     before = model_folder.hashes(tmp_path / "hf")

@@ -20,7 +20,7 @@ from checkpoints_convert import (
     nemo_to_megatron,
     verify,
 )
-from tests.checkpoints_convert.test_legacy import write_ranks
+from tests.checkpoints_convert.interop.test_megatron_lm_legacy import write_ranks
 from tests.conftest import import_model
 from tests.damage import MUTATIONS, check_one_line, ended, mutate
 

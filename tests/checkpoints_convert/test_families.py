@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import families, hf_to_megatron, internlm2_reference, megatron_to_hf
+from checkpoints_convert import families, hf_to_megatron, megatron_to_hf
+from checkpoints_convert.families import internlm2_reference
 from galen.errors import DataError
 from tests.checkpoints_convert.conftest import FAMILIES
 from tests.conftest import ROOT, run

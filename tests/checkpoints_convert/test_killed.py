@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from checkpoints_convert import hf_to_megatron, megatron_to_nemo
-from tests.checkpoints_convert.test_legacy import write_ranks
+from tests.checkpoints_convert.interop.test_megatron_lm_legacy import write_ranks
 from tests.conftest import ROOT, command
 
 KILLS = int(os.environ.get("GALEN_KILLS", "2"))

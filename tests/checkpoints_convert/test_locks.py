@@ -66,10 +66,10 @@ def test_every_command_respects_the_lock(tmp_path, model, checkpoint):
 
 def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model, monkeypatch):
     """Begun, ended in the middle, each of its notes damaged: the same bytes in the end."""
-    from checkpoints_convert import importing
+    from checkpoints_convert.conversion import import_hf
 
     import_model(model, tmp_path / "expected")
-    original, count = importing.WritePart.run, iter(range(100))
+    original, count = import_hf.WritePart.run, iter(range(100))
 
     def dies(self, output, reader):
         if next(count) == 4:
@@ -79,7 +79,7 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
     for number, damage in enumerate((b"", b"{}", b"[]\n[]", b"\xff\xfe", b'x\n{"result": [], "sha256": ""}')):
         output, count = tmp_path / str(number), iter(range(100))
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(importing.WritePart, "run", dies)
+            patch.setattr(import_hf.WritePart, "run", dies)
             import_model(model, output)
         notes = list(output.glob(".iter_*/.*.distcp.json"))
         assert notes

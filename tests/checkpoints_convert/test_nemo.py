@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from checkpoints_convert import describe, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext import safe_pickle
+from megatron_ext.checkpoint import safe_pickle
 
 FAMILIES = {"llama-3.2": "LlamaModel", "mistral-v0.1": "MistralModel", "qwen2": "Qwen2Model", "qwen3": "Qwen3Model"}
 

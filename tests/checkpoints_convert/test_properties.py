@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoints_convert import units
+from checkpoints_convert.conversion import tensor_units
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.mappings import chunks, height, hf_shapes
-from checkpoints_convert.shapes import shape
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.families.mappings import chunks, height, hf_shapes
+from checkpoints_convert.families.megatron_shapes import shape
+from megatron_ext.config.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
 
@@ -35,7 +35,7 @@ def architectures(draw):
 
 
 def all_units(architecture):
-    return units.units(FAMILIES[architecture.family], architecture)
+    return tensor_units.units(FAMILIES[architecture.family], architecture)
 
 
 def random_tensors(mapping, architecture):
@@ -67,8 +67,8 @@ def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
         rows = [(run.tensor, row) for _, part in divided for run in part for row in range(run.start, run.stop)]
         assert rows == [(run.tensor, row) for run in runs for row in range(run.start, run.stop)]
         assert len(set(rows)) == len(rows) == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
-        pieces = units.megatron_pieces(unit, architecture, None, torch.float32, tensor_parallel)
-        assert sum(piece.shape[0] for _, piece in pieces) == units.padded_shape(unit, architecture, tensor_parallel)[0]
+        pieces = tensor_units.megatron_pieces(unit, architecture, None, torch.float32, tensor_parallel)
+        assert sum(piece.shape[0] for _, piece in pieces) == tensor_units.padded_shape(unit, architecture, tensor_parallel)[0]
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checkpoints_convert import exporting, hf_to_megatron, importing, megatron_to_hf, units, verify
-from checkpoints_convert.hf_weights import Weights
+from checkpoints_convert import hf_to_megatron, megatron_to_hf, verify
+from checkpoints_convert.conversion import export_hf, import_hf, tensor_units
+from checkpoints_convert.hf.weights import Weights
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint.torch_dist import TorchDist
 
 
 def there(hf, folder, *options):
@@ -37,7 +38,7 @@ def model(make_model):
 
 def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(units, "CHUNK_BYTES", 3000)
+        patch.setattr(tensor_units, "CHUNK_BYTES", 3000)
         checkpoint = there(model, tmp_path / "megatron")
         back(checkpoint, tmp_path / "back")
     parts = TorchDist(checkpoint / "iter_0000000").tensors["decoder.layers.mlp.linear_fc1.weight"].chunks
@@ -71,9 +72,9 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
-@pytest.mark.parametrize("step", [importing.WritePart, exporting.WriteShard])
+@pytest.mark.parametrize("step", [import_hf.WritePart, export_hf.WriteShard])
 def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
-    importing_now = step is importing.WritePart
+    importing_now = step is import_hf.WritePart
     checkpoint = tmp_path / "megatron"
     if not importing_now:
         there(model, checkpoint)
@@ -106,7 +107,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
 
 def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, model, make_model, monkeypatch, capsys):
     other = make_model("qwen2", initializer_range=0.1)
-    original, written = importing.WritePart.run, []
+    original, written = import_hf.WritePart.run, []
 
     def dies(self, output, reader):
         if len(written) == 3:
@@ -115,7 +116,7 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, mo
         return original(self, output, reader)
 
     with monkeypatch.context() as patch:
-        patch.setattr(importing.WritePart, "run", dies)
+        patch.setattr(import_hf.WritePart, "run", dies)
         with pytest.raises(Killed):
             there(other, tmp_path / "megatron")
     there(model, tmp_path / "megatron")

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import hf_to_megatron, verify
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Plain, Rows
+from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Plain, Rows
 from galen.errors import DataError, UsageError
-from megatron_ext import architecture as architectures
+from megatron_ext.config import architecture as architectures
 from tests.conftest import run
 
 

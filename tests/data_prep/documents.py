@@ -1,6 +1,6 @@
 """Texts that are alike and unlike, and documents taken through a step over all of them."""
 
-from data_prep.corpus_step import Context
+from data_prep.steps.global_step import Context
 
 STORY = (
     "The patient came to the clinic in March with a cough that had lasted for six weeks, and the doctors there took an image of the chest, "

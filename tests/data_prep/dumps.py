@@ -8,7 +8,7 @@ import tarfile
 import pyarrow
 import pyarrow.parquet
 
-from data_prep.filters.medical import KEYWORDS, read_terms
+from data_prep.steps.filters.medical import KEYWORDS, read_terms
 from tests.data_prep.material import pdf_bytes, record_xml, write_lines, write_medline
 from tests.data_prep.test_web import write_warc
 

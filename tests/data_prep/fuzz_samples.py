@@ -15,9 +15,9 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 
-from data_prep.indexed_file import IndexedFileWriter
+from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from tests.data_prep.material import many_records, pdf_bytes, record_xml
-from tests.data_prep.test_s2orc import record as annotated
+from tests.data_prep.readers.test_s2orc import record as annotated
 from tests.data_prep.test_web import PAGE, answers, write_warc
 
 FIXTURES = Path(__file__).parent / "fixtures"

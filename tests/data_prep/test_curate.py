@@ -70,12 +70,12 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, rec
     ]
 
     # what a run leaves that was killed while it wrote: some tasks marked as done, others half-written
-    from data_prep import corpus
+    from data_prep.curation import pipeline
 
     def killed(folder, output):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corpus, "publish", killed)
+    monkeypatch.setattr(pipeline, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
         curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
     monkeypatch.undo()

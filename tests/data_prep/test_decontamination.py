@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.decontamination.items import ItemField, read_items
-from data_prep.decontamination.matches import find_matches
-from data_prep.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
-from data_prep.steps import Decontaminate
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.decontamination.items import ItemField, read_items
+from data_prep.steps.decontamination.matches import find_matches
+from data_prep.steps.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
+from data_prep.steps.options import Decontaminate
 from galen.errors import DataError
 
 WORDS = [f"word{n}" for n in range(500)]

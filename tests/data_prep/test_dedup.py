@@ -6,12 +6,12 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupSignature
 
-from data_prep.corpus import step_of
-from data_prep.corpus_step import KEEP
-from data_prep.dedup.clusters import clusters_of
-from data_prep.dedup.duplicate import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
-from data_prep.steps import Identifier, NearDuplicate
-from data_prep.words import Words
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.dedup.clusters import clusters_of
+from data_prep.steps.dedup.exact import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
+from data_prep.steps.global_step import KEEP
+from data_prep.steps.options import Identifier, NearDuplicate
+from data_prep.text.words import Words
 from tests.data_prep.documents import STORY, distinct, through
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_prep import describe
-from data_prep.indexed_file import IndexedFileWriter
+from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from galen.errors import UsageError
 from tests.data_prep.material import run, sequences, write_lines
 

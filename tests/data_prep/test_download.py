@@ -15,8 +15,8 @@ from data_prep.fetching import transfer
 from data_prep.fetching.pmc import licence_group
 from data_prep.readers.jats import JatsReader
 from galen.errors import DataError, UsageError
+from tests.data_prep.readers.test_jats import FIXTURE
 from tests.data_prep.server import Site
-from tests.data_prep.test_jats import FIXTURE
 
 NAMES = [f"pubmed26n{n:04d}.xml.gz" for n in (1, 2, 3)]
 
@@ -320,7 +320,7 @@ def test_licence_groups():
 
 
 def test_a_benchmark_comes_in_the_layout_that_its_task_reads(tmp_path):
-    from evaluation import task
+    from evaluation.tasks import task
 
     site, record = Site(), {"QUESTION": "Is it?", "CONTEXTS": ["a", "b"], "final_decision": "yes"}
     site.files["/pubmedqa/pubmedqa/master/data/ori_pqal.json"] = json.dumps({"1": record, "2": record}).encode()

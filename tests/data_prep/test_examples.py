@@ -1,7 +1,7 @@
 import pytest
 
-from data_prep.corpus import steps_of
-from data_prep.recipe import CorpusRecipe
+from data_prep.curation.pipeline import steps_of
+from data_prep.curation.recipe import CorpusRecipe
 from galen.recipe import load
 from tests.conftest import ROOT
 

@@ -1,15 +1,15 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.filters.animal_only import AnimalOnlyFilter
-from data_prep.filters.copyright import reserves_rights
-from data_prep.filters.language import LanguageFilter
-from data_prep.filters.length import LengthFilter
-from data_prep.filters.licence import family
-from data_prep.filters.publication_type import PublicationTypeFilter
-from data_prep.filters.retraction import RetractionFilter
-from data_prep.steps import Abstract, Licence, Pii, Quality, Repetition
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.filters.animal_only import AnimalOnlyFilter
+from data_prep.steps.filters.copyright import reserves_rights
+from data_prep.steps.filters.language import LanguageFilter
+from data_prep.steps.filters.length import LengthFilter
+from data_prep.steps.filters.licence import family
+from data_prep.steps.filters.publication_type import PublicationTypeFilter
+from data_prep.steps.filters.retraction import RetractionFilter
+from data_prep.steps.options import Abstract, Licence, Pii, Quality, Repetition
 from tests.data_prep.documents import STORY
 
 

@@ -20,15 +20,16 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import describe, merge_indexed, steps
-from data_prep.blocks import LongLine, Part, read_blocks
-from data_prep.corpus import step_of
-from data_prep.mixture.score import citations_a_year, type_and_age_points
-from data_prep.raw_files import RawFile
+from data_prep import describe, merge_indexed
+from data_prep.curation.input_files import RawFile
+from data_prep.curation.pipeline import step_of
+from data_prep.curation.source_reader import SourceFiles
+from data_prep.curation.writers import RecordWriter
+from data_prep.files.json_records import parse
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.sources import SourceFiles
-from data_prep.records import parse
-from data_prep.writer import RecordWriter
+from data_prep.steps import options as steps
+from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
+from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
 from galen.errors import GalenError
 from tests.data_prep import fuzz_samples as samples
 

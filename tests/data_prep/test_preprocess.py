@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import preprocess, token_pool
+from data_prep import preprocess
+from data_prep.tokenization import worker_pool
 from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
@@ -185,9 +186,9 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
 STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
-from data_prep import preprocess, token_pool
-from data_prep.indexed_file import IndexedFileWriter
-from data_prep.token_job import TokenJob
+from data_prep import preprocess; from data_prep.tokenization import worker_pool as token_pool
+from data_prep.tokenization.indexed_dataset import IndexedFileWriter
+from data_prep.tokenization.job import TokenJob
 from galen import cli
 
 token_pool.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 14, 0.0
@@ -325,7 +326,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         writer.write_table(table, max_chunksize=300)
     for name in ("a.jsonl.zst", "a.jsonl.bz2"):
         pack(tmp_path / name, records)
-    monkeypatch.setattr(token_pool, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(worker_pool, "BLOCK_BYTES", 5000)
     for name in ("a.jsonl", "a.jsonl.zst", "a.jsonl.bz2", "a.parquet", "a.arrow", "file.arrow"):
         run(tokenizer_folder, [str(tmp_path / name)], tmp_path / "o" / name, "--workers", "2")
         assert bins(tmp_path / "o", f"{name}_text_document") == bins(tmp_path, "plain_text_document"), name
@@ -384,7 +385,7 @@ def test_skipping_and_limits(tmp_path, tokenizer_folder):
 
 def test_a_limit_holds_when_the_command_is_killed_before_its_manifest(tmp_path, tokenizer_folder, monkeypatch):
     source = write_lines(tmp_path / "a.jsonl", [{"text": f"drug {n}"} for n in range(500)])
-    monkeypatch.setattr(token_pool, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(worker_pool, "BLOCK_BYTES", 1000)
 
     def killed(*_, **__):
         raise KeyboardInterrupt

@@ -9,9 +9,9 @@ import zipfile
 import pytest
 
 from data_prep import curate
-from data_prep.raw_files import RawFile
+from data_prep.curation.input_files import RawFile
+from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.sources import SourceFiles
 from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
 from tests.data_prep.material import many_records, pdf_bytes, read_records, record_xml, write_medline
 from tests.data_prep.test_web import PAGE, write_warc
@@ -240,7 +240,7 @@ def test_what_steps_read_has_its_form(tmp_path):
 @pytest.mark.multiprocess
 def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
     """A run that ends behind a record that was put aside goes on to the same corpus as a run in one piece."""
-    from data_prep import corpus
+    from data_prep.curation import pipeline
 
     raw = tmp_path / "raw"
     write_medline(raw / "medline/a.xml", [*many_records(1, 3), record_xml(9, abstract="<i>" * 1500 + "</i>" * 1500), *many_records(4, 3)])
@@ -253,14 +253,14 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
         f"- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path: {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
     )
     curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'whole'}"])
-    publish = corpus.publish
-    monkeypatch.setattr("data_prep.corpus.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    publish = pipeline.publish
+    monkeypatch.setattr("data_prep.curation.pipeline.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'again'}"])
     for mark in (tmp_path / ".again.partial/log/read/completions").iterdir():
         if mark.name == "00001":
             mark.unlink()  # as if the kill had come inside of that task
-    monkeypatch.setattr("data_prep.corpus.publish", publish)
+    monkeypatch.setattr("data_prep.curation.pipeline.publish", publish)
     curate.main([str(recipe), "--workers", "2", f"output={tmp_path / 'again'}"])
     first, second = (read_records(tmp_path / name / "train") for name in ("whole", "again"))
     assert first == second

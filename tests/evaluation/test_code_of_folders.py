@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from checkpoints_convert import describe, hf_to_megatron, verify
-from evaluation import model_folder, question_sets, text_metrics
+from evaluation import question_sets
 from evaluation import run as evaluate
+from evaluation.backends import model_folder
+from evaluation.metrics import text_metrics
 from finetune import train
 from galen import cli
 from galen.errors import DataError, UsageError
@@ -125,7 +127,7 @@ def test_verify_does_not_run_it(tmp_path, folders):
 
 def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
     """A folder whose weights transformers would read from a pickle, with another safetensors file as a decoy."""
-    from evaluation.network import load
+    from evaluation.backends.model_loading import load
 
     folder = tmp_path / "model"
     shutil.copytree(tied_llama, folder)
@@ -139,7 +141,7 @@ def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 def test_kernels_of_a_hub_are_refused(tmp_path, tied_llama, key):
-    from evaluation.network import load
+    from evaluation.backends.model_loading import load
 
     folder = tmp_path / "model"
     shutil.copytree(tied_llama, folder)

@@ -5,7 +5,8 @@ import time
 
 import torch
 
-from evaluation import run, task
+from evaluation import run
+from evaluation.tasks import task
 from tests.damage import check_one_line, damages, ended
 
 

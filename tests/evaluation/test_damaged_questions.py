@@ -7,8 +7,10 @@ import time
 
 import pytest
 
-from evaluation import jsonl, prompts, question_sets
-from evaluation.question import Question
+from evaluation import question_sets
+from evaluation.prompts import registry as prompts
+from evaluation.question_sets import jsonl
+from evaluation.question_sets.question import Question
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 

@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 
-from evaluation import agreement, comparison, errors_to_read, jsonl, rationales, report, report_inputs, tables
+from evaluation import agreement, rationales, report
+from evaluation.question_sets import jsonl
+from evaluation.reporting import comparison, error_analysis, tables
+from evaluation.reporting import inputs as report_inputs
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores
@@ -76,7 +79,7 @@ def test_everything_whole_is_read(whole, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_random_damage(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("evaluation.metrics.intervals.RESAMPLES", 20)
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tables" not in path.parts and path.name != "recipe.yaml"]
@@ -128,4 +131,4 @@ def test_a_half_line_and_another_kind_of_file(whole, tmp_path):
 
 def test_a_record_may_be_anything():
     assert jsonl.shown("a\nb") == "'a\\nb'"
-    assert errors_to_read._wrong({"id": "1", "prediction": "Z", "logprobs": {"A": 0.0}, "correct": False}).confidence is None
+    assert error_analysis._wrong({"id": "1", "prediction": "Z", "logprobs": {"A": 0.0}, "correct": False}).confidence is None

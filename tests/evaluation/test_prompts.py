@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation import prompts
-from evaluation.question import Question
+from evaluation.prompts import registry as prompts
+from evaluation.question_sets.question import Question
 from galen.errors import UsageError
 
 MCQ = Question(

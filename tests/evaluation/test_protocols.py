@@ -5,10 +5,14 @@ import shutil
 
 import pytest
 
-from evaluation import choice, demonstrations, megatron_checkpoint, question, question_sets, run, task
-from evaluation.forms import meditron
-from evaluation.protocol import PROTOCOLS, Protocol, protocol
-from evaluation.question import Question
+from evaluation import question_sets, run
+from evaluation.prompts import meditron
+from evaluation.protocols import few_shot
+from evaluation.protocols.protocol import PROTOCOLS, Protocol, protocol
+from evaluation.question_sets import question
+from evaluation.question_sets.question import Question
+from evaluation.scoring import megatron_export, multiple_choice
+from evaluation.tasks import task
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, import_model
 from tests.conftest import run as run_command
@@ -69,7 +73,7 @@ def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
 
 
 def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_path):
-    own = ROOT / "evaluation" / "worked_examples" / "chain_of_thought.jsonl"
+    own = ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl"
     options = ["--demonstrations", str(own), "--protocol", "meditron_cot", "--max-new-tokens", "2", "--limit", "2"]
     run.main([*arguments, *options, "--shots", "3", "--seeds", "1,2"])
     [path] = (tmp_path / "scores" / "prompts").iterdir()  # two seeds would be the same run twice
@@ -83,7 +87,7 @@ def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_p
 
 
 def test_shipped_worked_examples_suit_their_benchmarks():
-    found = question.read(ROOT / "evaluation" / "worked_examples" / "chain_of_thought.jsonl")
+    found = question.read(ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl")
     assert [item.question_set for item in found] == [""] * 5 + ["pubmedqa"] * 3
     assert all(item.rationale and item.context for item in found[5:]) and all(item.rationale for item in found)
     assert {item.options[item.answer] for item in found[5:]} == {"yes", "no", "maybe"}
@@ -155,16 +159,16 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
 def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
-    chosen = demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
+    chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
     lines = (data / "train.jsonl").read_text().splitlines()
     (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
-    again = demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
+    again = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
     assert len(chosen) == 3
     same = question_sets.read("medqa", data / "train.jsonl")
     assert {item.question for item in again} <= {item.question for item in same}
     (data / "train.jsonl").write_text((data / "test.jsonl").read_text())
     with pytest.raises(DataError, match=r"3 demonstrations are wanted, train\.jsonl holds 0 for it that are not scored"):
-        demonstrations.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
+        few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
 
 
 def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_path):
@@ -175,12 +179,12 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
             (tmp_path / split / f"{subject}_{split}.csv").write_text("".join(lines))
     mmlu = task.MultipleChoiceTask(kind="multiple_choice", file="test", reader="mmlu", demonstrations="dev")
     questions = mmlu.questions(tmp_path)
-    found = demonstrations.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=2), [0], questions)[0]
+    found = few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=2), [0], questions)[0]
     assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
         subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
     }
     with pytest.raises(DataError, match="task mmlu, anatomy: 4 demonstrations are wanted, dev holds 3 for it"):
-        demonstrations.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=4), [0], questions)
+        few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=4), [0], questions)
 
 
 def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
@@ -218,31 +222,31 @@ def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
 
 def test_letter_items_by_top_token_and_by_argmax():
     question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
-    item = choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the")
+    item = multiple_choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the")
     assert (item["prediction"], item["correct"], item["argmax"], item["top"]) == (None, False, "A", " the")
     assert item["logprobs"] == {"A": -1.5, "B": -2.0}
-    item = choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B")
+    item = multiple_choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B")
     assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
 
 
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
-    item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
+    item = multiple_choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
     assert (item["prediction"], item["correct"], item["credit"], item["correct_legacy"], item["language"]) == ("A,C", True, 1.0, True, "fr")
     gone_on = ["###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer: OPTION B IS CORRECT."]
-    assert choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)["prediction"] == "A,C"
-    item = choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
+    assert multiple_choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)["prediction"] == "A,C"
+    item = multiple_choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
     assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == ("A,B", False, pytest.approx(1 / 3), None)
 
 
 def test_option_texts_are_compared_per_byte():
-    from evaluation.forms.form import Prompt
+    from evaluation.prompts.template import Prompt
 
     question = Question("1", "", "?", {"A": "no", "B": "a longer option"}, "B")
     prompt = Prompt("", {"A": " no", "B": " a longer option"})
-    item = choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0])
+    item = multiple_choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0])
     assert (item["prediction"], item["correct"]) == ("B", True)
-    item = choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0])
+    item = multiple_choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0])
     assert (item["prediction"], item["correct"], item["correct_per_byte"]) == ("A", False, True)
 
 
@@ -287,13 +291,13 @@ def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
             (folder / name).write_text("{}")
     pointer = tmp_path / "latest_checkpointed_iteration.txt"
     pointer.write_text("5")
-    assert megatron_checkpoint.wanted_iterations(tmp_path, None) == [5]
-    assert megatron_checkpoint.wanted_iterations(tmp_path, "all") == [5]
-    assert megatron_checkpoint.wanted_iterations(tmp_path, "10,5") == [10, 5]
+    assert megatron_export.wanted_iterations(tmp_path, None) == [5]
+    assert megatron_export.wanted_iterations(tmp_path, "all") == [5]
+    assert megatron_export.wanted_iterations(tmp_path, "10,5") == [10, 5]
     assert capsys.readouterr().err == ""
     pointer.write_text("15x")
-    assert megatron_checkpoint.wanted_iterations(tmp_path, None) == [10]
+    assert megatron_export.wanted_iterations(tmp_path, None) == [10]
     assert "should hold the number of an iteration" in capsys.readouterr().err
     pointer.unlink()
-    assert megatron_checkpoint.is_checkpoint(tmp_path)
-    assert megatron_checkpoint.wanted_iterations(tmp_path, "all") == [5, 10]
+    assert megatron_export.is_checkpoint(tmp_path)
+    assert megatron_export.wanted_iterations(tmp_path, "all") == [5, 10]

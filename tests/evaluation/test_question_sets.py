@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 
 from evaluation import question_sets
-from evaluation.question import Question
 from evaluation.question_sets import multilingual, rows
+from evaluation.question_sets.question import Question
 from galen.errors import DataError, UsageError
 
 

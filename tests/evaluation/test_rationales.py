@@ -8,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from evaluation import build, local_chat, rationales, text_metrics
+from evaluation import build, rationales
+from evaluation.chat_models import local as local_chat
+from evaluation.metrics import text_metrics
 from galen.errors import DataError, UsageError
 
 for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import metrics, report, report_inputs
+from evaluation import report
+from evaluation.metrics import intervals
+from evaluation.reporting import inputs as report_inputs
 from galen import manifest
 from galen.errors import DataError, UsageError
 
@@ -27,7 +29,7 @@ def write_scores(folder: Path, name: str, nll_per_token: float, right: int, item
         {"id": str(i), "nll": TOKENS * (nll_per_token + noise.uniform(-0.2, 0.2)), "tokens": TOKENS, "bytes": 450} for i in range(items)
     ]
     questions = [{"id": str(i), "answer": "A", "prediction": "A" if i < right else "B", "correct": i < right} for i in range(items)]
-    perplexity = metrics.perplexity([document["nll"] for document in documents], [TOKENS] * items)
+    perplexity = intervals.perplexity([document["nll"] for document in documents], [TOKENS] * items)
     results = {
         "model": {"name": name, "path": f"models/{name}", "adapter": None},
         "protocol": "lm_eval",
@@ -37,7 +39,7 @@ def write_scores(folder: Path, name: str, nll_per_token: float, right: int, item
                 "kind": "multiple_choice",
                 "items": items,
                 "chance": 0.25,
-                "metrics": {"accuracy": metrics.accuracy([i < right for i in range(items)]).as_dict()},
+                "metrics": {"accuracy": intervals.accuracy([i < right for i in range(items)]).as_dict()},
             },
         },
         "versions": {"python": "3.11.7", "galen": "0.1.0", "torch": "2.13.0"},

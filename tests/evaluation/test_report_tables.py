@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from evaluation import published, report, summary
-from evaluation.task import MultipleChoiceTask
+from evaluation import report
+from evaluation.metrics import aggregate
+from evaluation.reporting import published_results
+from evaluation.tasks.task import MultipleChoiceTask
 from galen.atomic import write_text
 
 
@@ -24,7 +26,7 @@ def write_model(folder, name, right):
         write_text(folder / "items" / f"{task}.jsonl", "".join(json.dumps(item) + "\n" for item in items))
         prompts = [json.dumps({"id": item["id"], "prompt": f"Which <organ>, {item['id']}?"}) + "\n" for item in items]
         write_text(folder / "prompts" / f"{task}.jsonl", "".join(prompts))
-        tasks[task] = summary.summarise(MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None)
+        tasks[task] = aggregate.summarise(MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None)
     results = {"model": {"name": name, "path": name, "adapter": None}, "protocol": "lm_eval", "tasks": tasks, "versions": {}}
     write_text(folder / "results.json", json.dumps(results))
     return folder
@@ -75,9 +77,9 @@ def test_page_has_groups_calibration_and_errors(written):
 
 
 def test_published_rows_have_a_value_for_each_column_and_an_average():
-    for table in published.TABLES:
+    for table in published_results.TABLES:
         for name, values in table.rows.items():
             assert len(values) == len(table.columns) + 1
             *scores, average = values
-            if table is not published.BIOMISTRAL and name != "GPT-4":
+            if table is not published_results.BIOMISTRAL and name != "GPT-4":
                 assert average == pytest.approx(sum(scores) / len(scores), abs=0.35), name

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from evaluation import output_folder, run
+from evaluation import run
+from evaluation.scoring import output_folder
 from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import command
@@ -99,7 +100,7 @@ def test_a_finished_run_is_renamed_without_scoring_again(arguments, tmp_path, mo
     scores = tmp_path / "scores"
     before = json.loads((scores / "results.json").read_text())
     items = {path: path.stat().st_mtime_ns for path in scores.rglob("*.jsonl")}
-    monkeypatch.setattr("evaluation.evaluator._backend", None)  # no model is loaded
+    monkeypatch.setattr("evaluation.scoring.evaluator._backend", None)  # no model is loaded
     run.main([*arguments, "--name", "second"])
     after = json.loads((scores / "results.json").read_text())
     assert after["model"].pop("name") == "second" and before["model"].pop("name") == "first"

@@ -108,5 +108,5 @@ output: {tmp_path / "run"}
 def start_forked(tmp_path_factory):
     """Start `finetune/train.py` over forked processes, which begin at once, from a recipe and overrides."""
     yield from starter(
-        tmp_path_factory, "finetune.train", "finetune.training", "peft", "finetune.merge", "finetune.quantize", "finetune.export"
+        tmp_path_factory, "finetune.train", "finetune.training.run", "peft", "finetune.merge", "finetune.quantize", "finetune.export"
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune import train
-from finetune.recipe import Recipe, Source
+from finetune.config.recipe import Recipe, Source
 from galen import recipe
 
 EXAMPLES = sorted(path for path in Path("examples/finetune").glob("*.yaml") if path.stem != "mesh_topics_lora")  # the demo runs that

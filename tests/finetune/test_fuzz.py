@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from finetune import record, training_data
-from finetune.recipe import Data
+from finetune.config.recipe import Data
+from finetune.data import record, training_data
 from galen.errors import GalenError
 
 QUESTION = {"id": "q1", "context": "10 adults.", "question": "What?", "options": {"A": "Aspirin", "B": "Heparin"}, "answer": "A"}

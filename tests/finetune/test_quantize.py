@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from evaluation import model_folder
-from finetune import measurement, quantization, quantize
-from finetune.measurement import Measurement, table
+from evaluation.backends import model_folder
+from finetune import quantize
+from finetune.quantization import measurement
+from finetune.quantization import methods as quantization
+from finetune.quantization.measurement import Measurement, table
 from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.checkpoints_convert.test_checksums import flip
@@ -95,7 +97,7 @@ def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_fil
     """Stored by transformers itself, with widths that bitsandbytes' kernels for some CPUs cannot take."""
     pytest.importorskip("bitsandbytes")
     from evaluation import run as evaluate
-    from finetune.network import bitsandbytes_config
+    from finetune.training.model_loading import bitsandbytes_config
 
     model = make_llama(num_hidden_layers=1, hidden_size=72, intermediate_size=100, max_position_embeddings=512)
     stored = shutil.copytree(model, tmp_path / "stored")

@@ -14,9 +14,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from evaluation import question
 from evaluation import run as evaluate
-from finetune import chat, sample, train
+from evaluation.question_sets import question
+from finetune import train
+from finetune.data import chat, sample
 from galen.errors import DataError, UsageError
 from tests.conftest import run as command_line
 from tests.megatron_ext import attack_pickles

@@ -2,7 +2,7 @@
 
 import pytest
 
-from checkpoints_convert import hf_folder
+from checkpoints_convert.hf import folder as hf_folder
 from galen import links
 from galen.errors import DataError
 

@@ -6,8 +6,8 @@ from tests.conftest import ROOT
 WORK = """
 import sys
 sys.path.insert(0, {root!r})
-from data_prep.executor import LocalExecutor
-from data_prep.readers.part import PartReader
+from data_prep.executors.local import LocalExecutor
+from data_prep.curation.stage_reader import PartReader
 from galen.errors import UsageError
 {guard}
 try:

@@ -77,7 +77,7 @@ def start_forked(tmp_path_factory):
     each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for a file `go`. `module` is
     another one whose `main` is run.
     """
-    names = ("pretrain", "checkpointing", "optimization", "platforms", "run_log", "tokenised_data", "training")
+    names = ("pretrain", "hardware.platforms", "observability.metrics_logger", "data.tokenized", "training.trainer")
     yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names), "torch.distributed.run")
 
 

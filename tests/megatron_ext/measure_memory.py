@@ -10,12 +10,14 @@ import json
 import torch
 from megatron.core import parallel_state
 
-from megatron_ext import layout, memory_model, optimization, platforms
-from megatron_ext.architecture import Architecture
-from megatron_ext.global_batch import GlobalBatch
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.planner import memory as memory_model
 from megatron_ext.pretrain import build_pieces
-from megatron_ext.recipe import Recipe
-from megatron_ext.recipe_sections import Data, Model, Optimizer, Parallel, Training
+from megatron_ext.training import optimizer as optimization
+from megatron_ext.training.train_step import GlobalBatch
 
 SHAPE = Architecture(
     family="llama",
@@ -138,7 +140,7 @@ def batches(run):
 
 def measure(run, shape):
     platform = platforms.current()
-    layout.initialize(run.parallel, run.training.seed)
+    parallel_groups.initialize(run.parallel, run.training.seed)
     model = optimization.wrap_model(build_pieces(platform, shape, run), run)
     optimizer = optimization.build_optimizer(model, run)
     parameters = [weight for piece in model for weight in piece.parameters()]

@@ -2,15 +2,18 @@
 
 import torch
 
-from megatron_ext import architecture, checkpoint_folder, checkpointing, layout, platforms
-from megatron_ext.model import build_model
-from megatron_ext.recipe_sections import Parallel
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config import architecture
+from megatron_ext.config.sections import Parallel
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.model.build import build_model
+from megatron_ext.training import state as training_state
 
 
 def compute(platform, checkpoint, tokens):
     shape = architecture.read(checkpoint_folder.newest(checkpoint))
     model = build_model(platform, shape, 128).eval()
-    checkpointing.load_weights(model, checkpoint)
+    training_state.load_weights(model, checkpoint)
     positions = torch.arange(tokens.size(1)).expand_as(tokens)
     with torch.no_grad():
         logits = model(tokens, positions, None)
@@ -23,6 +26,6 @@ def main(argv):
     source, *pairs = argv
     platform = platforms.current()
     platform.init_distributed()
-    layout.initialize(Parallel(), seed=1)
+    parallel_groups.initialize(Parallel(), seed=1)
     for checkpoint, target in zip(pairs[::2], pairs[1::2], strict=True):
         torch.save(compute(platform, checkpoint, torch.load(source)), target)

@@ -28,10 +28,12 @@ from checkpoints_convert import (
     nemo_to_megatron,
     verify,
 )
-from evaluation import megatron_checkpoint
+from evaluation.scoring import megatron_export
 from galen.errors import DataError, GalenError
-from megatron_ext import checkpointing, dist_checkpoint, layout, pickle_values, platforms, safe_pickle, torch_dist
-from megatron_ext.recipe_sections import Parallel
+from megatron_ext.checkpoint import pickle_values, safe_pickle, sharded, torch_dist
+from megatron_ext.config.sections import Parallel
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.training import state as training_state
 from tests.conftest import run
 from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text, whole
 from tests.megatron_ext.kills import rewind
@@ -223,12 +225,12 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
 
     def load():
         weight = ShardedTensor.from_rank_offsets("decoder.final_layernorm.weight", torch.empty(64))
-        dist_checkpoint.load_sharded({"weight": weight}, folder / ITERATION)
+        sharded.load_sharded({"weight": weight}, folder / ITERATION)
 
     def all_attacks():
         platforms.current()
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-        layout.initialize(Parallel(), seed=1)
+        parallel_groups.initialize(Parallel(), seed=1)
         load()
         outcomes = []
         for attack, body in a_third(mark, PLACES.index(place)):
@@ -247,11 +249,11 @@ def each(tmp_path, path, work):
 def test_histories_of_fp8_are_refused(tmp_path):
     def give(body):
         content = torch.frombuffer(bytearray(in_dict(body)), dtype=torch.uint8)
-        checkpointing._repickle_fp8_history({"model": {"a._extra_state": content}}, tmp_path)
+        training_state._repickle_fp8_history({"model": {"a._extra_state": content}}, tmp_path)
 
     check(each(tmp_path, str(tmp_path), give), tmp_path / "was-run", give)
     with pytest.raises(DataError, match=r"a\._extra_state in .* is damaged: it holds a BytesIO"):
-        checkpointing._repickle_fp8_history({"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path)
+        training_state._repickle_fp8_history({"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path)
 
 
 def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
@@ -496,5 +498,5 @@ def test_evaluation_does_not_score_an_attacked_checkpoint(tmp_path, checkpoint):
     mark = tmp_path / "was-run"
     path = attacked(checkpoint, tmp_path / "attacked", in_metadata, mark)
     with pytest.raises(DataError, match=rf"{path} asks to run os\.system"):
-        megatron_checkpoint.export(tmp_path / "attacked", 0, tmp_path / "output")
+        megatron_export.export(tmp_path / "attacked", 0, tmp_path / "output")
     assert not mark.exists() and not (tmp_path / "output").exists()

@@ -8,9 +8,10 @@ from megatron.core.optimizer import OptimizerConfig
 
 from galen.errors import UsageError
 from galen.recipe import load
-from megatron_ext import layout, optimization, platforms
-from megatron_ext.recipe import Recipe
-from tests.megatron_ext.test_recipe import SHAPE, TEXT
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.training import optimizer
+from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
 
 @pytest.fixture
@@ -59,19 +60,19 @@ def recipe(tmp_path):
     ],
 )
 def test_model_options(recipe, overrides, expected):
-    config = SHAPE.transformer_config(**layout.model_options(recipe(*overrides)))
+    config = SHAPE.transformer_config(**parallel_groups.model_options(recipe(*overrides)))
     assert {name: getattr(config, name) for name in expected} == expected
 
 
 def test_optimizer_options(recipe):
     offload = ["optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_offload_fraction=0.5"]
-    options = optimization.optimizer_options(recipe(*offload, "optimizer.use_precision_aware_optimizer=true"))
+    options = optimizer.optimizer_options(recipe(*offload, "optimizer.use_precision_aware_optimizer=true"))
     assert (options["optimizer_cpu_offload"], options["optimizer_offload_fraction"]) == (True, 0.5)
     small = recipe(
         *("optimizer.use_precision_aware_optimizer=true", "optimizer.main_grads_dtype=bf16", "optimizer.main_params_dtype=fp16"),
         *("optimizer.exp_avg_dtype=fp8", "optimizer.exp_avg_sq_dtype=bf16"),
     )
-    options = optimization.optimizer_options(small)  # its configuration asks for Transformer Engine where it is made
+    options = optimizer.optimizer_options(small)  # its configuration asks for Transformer Engine where it is made
     assert options.keys() <= {field.name for field in dataclasses.fields(OptimizerConfig)}
     expected = {
         "use_precision_aware_optimizer": True,
@@ -81,7 +82,7 @@ def test_optimizer_options(recipe):
         "exp_avg_sq_dtype": torch.bfloat16,
     }
     assert {name: options[name] for name in expected} == expected
-    assert not optimization.data_parallel_config(small).grad_reduce_in_fp32
+    assert not optimizer.data_parallel_config(small).grad_reduce_in_fp32
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_schedules(recipe, name):
     class Weights:
         param_groups = [{"params": []}]  # noqa: RUF012
 
-    scheduler = optimization.build_scheduler(Weights(), recipe("optimizer.lr_warmup_iters=2", *overrides))
+    scheduler = optimizer.build_scheduler(Weights(), recipe("optimizer.lr_warmup_iters=2", *overrides))
     rates = []
     for _ in range(10):
         scheduler.step(8)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from megatron_ext import checkpoint_folder
+from megatron_ext.checkpoint import folder as checkpoint_folder
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
 STEPS = ["training.train_iters=6", "training.save_interval=2", "training.keep_checkpoints=3", "training.eval_iters=0"]

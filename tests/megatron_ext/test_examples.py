@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from galen.recipe import load
-from megatron_ext import architecture as architectures
-from megatron_ext import layout, optimization
-from megatron_ext.gpu_kinds import KINDS
-from megatron_ext.layout_checks import check_layout
-from megatron_ext.layout_search import estimate
-from megatron_ext.recipe import Recipe
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import parallel_groups
+from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.layout_search import estimate
+from megatron_ext.training import optimizer
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples/pretrain"
@@ -53,13 +54,13 @@ def test_every_layout_fits(model, spread, gpus):
     shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
     assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits  # into the memory of that GPU, as planned
-    config = shape.transformer_config(**layout.model_options(recipe))
+    config = shape.transformer_config(**parallel_groups.model_options(recipe))
     assert config.tensor_model_parallel_size == recipe.parallel.tensor_model_parallel_size
     assert config.virtual_pipeline_model_parallel_size == recipe.parallel.virtual_pipeline_model_parallel_size
     assert config.params_dtype == torch.bfloat16
     if spread.endswith("fp8"):
         assert (config.fp8, config.fp8_recipe, config.fp8_param, config.first_last_layers_bf16) == ("hybrid", "tensorwise", True, True)
-    assert optimization.data_parallel_config(recipe).fp8_param_gather == spread.endswith("fp8")
+    assert optimizer.data_parallel_config(recipe).fp8_param_gather == spread.endswith("fp8")
 
 
 def test_every_file_is_tested():

@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune import chat, sample
-from finetune.batch import collate, loss_sum
-from finetune.record import Conversation
-from finetune.sample import IGNORED, Item
+from finetune.data import chat, sample
+from finetune.data.batch import collate, loss_sum
+from finetune.data.record import Conversation
+from finetune.data.sample import IGNORED, Item
 from galen.errors import DataError
 from tests.conftest import TEXTS, import_model, run
 from tests.megatron_ext.conftest import log
@@ -72,7 +72,7 @@ def samples(model, talks):
 
 
 def test_both_paths_learn_the_same_tokens(model, chats, samples):
-    from megatron_ext.instruction_data import Conversations
+    from megatron_ext.data.sft import Conversations
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     for place, made in enumerate(samples):
@@ -83,7 +83,7 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(model, chats, packed):
-    from megatron_ext.instruction_data import Conversations, InstructionSamples
+    from megatron_ext.data.sft import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     dataset = InstructionSamples(conversations, 8, LENGTH, packed, seed=1)
@@ -116,7 +116,7 @@ def alone(learn):
 
 def expected_loss(model, chats, samples, packed, count=8):
     """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are; packed, some come twice to fill it."""
-    from megatron_ext.instruction_data import Conversations, InstructionSamples
+    from megatron_ext.data.sft import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     rows = InstructionSamples(conversations, count, LENGTH, packed, seed=1234)._rows
@@ -164,7 +164,7 @@ def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, la
 
 
 def test_files_of_another_kind_are_refused(model, chats, tmp_path):
-    from megatron_ext.instruction_data import Conversations
+    from megatron_ext.data.sft import Conversations
 
     with pytest.raises(DataError, match="does not end with _text_document"):
         Conversations(str(tmp_path / "x"), model / "tokenizer.json", LENGTH)

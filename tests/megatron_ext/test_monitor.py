@@ -14,7 +14,8 @@ import pytest
 
 from galen import lock
 from galen.errors import OtherOutputError
-from megatron_ext import monitor, run_state
+from megatron_ext import monitor
+from megatron_ext.observability import run_state
 from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from data_prep import curate, slurm_executor
+from data_prep import curate
+from data_prep.executors import slurm as slurm_executor
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.broken_step import BrokenStep

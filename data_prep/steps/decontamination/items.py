@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from data_prep.inputs import find_files
+from data_prep.files.find import find_files
 from galen.errors import DataError
 
 

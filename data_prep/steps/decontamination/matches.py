@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.decontamination.ngrams import Hashes, Index, windows
+from data_prep.steps.decontamination.ngrams import Hashes, Index, windows
 
-COMMON_PHRASES = Path(__file__).parents[1] / "common_phrases.txt"
+COMMON_PHRASES = Path(__file__).with_name("common_phrases.txt")
 
 
 def read_phrases(path: Path = COMMON_PHRASES) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.decontamination.items import ItemField
-from data_prep.hashing import stable_hash
-from data_prep.words import UNSPACED, WHOLE_WORD, WORD, is_hidden, parts_of, plain
+from data_prep.steps.decontamination.items import ItemField
+from data_prep.text.hashing import stable_hash
+from data_prep.text.words import UNSPACED, WHOLE_WORD, WORD, is_hidden, parts_of, plain
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _REMEMBERED = 1_000_000
@@ -25,7 +25,8 @@ class WordHasher:
     """Hashes of the words of texts, with a memory of words.
 
     Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the word ("follow-up") or not
-    ("daugh-ter"): the word is read without it if that is one of `words`, or, without these, by the rule of `data_prep.words.searchable`.
+    ("daugh-ter"): the word is read without it if that is one of `words`, or, without these, by the rule of
+    `data_prep.text.words.searchable`.
 
     Args:
         words: hashes of all words of the items that are looked for.

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from datatrove.data import Document
 
-from data_prep.corpus_step import PreparedFilter
-from data_prep.decontamination.items import read_items
-from data_prep.decontamination.matches import COMMON_PHRASES, find_matches, read_phrases
-from data_prep.decontamination.ngrams import Index, build_index, normal_form
+from data_prep.steps.decontamination.items import read_items
+from data_prep.steps.decontamination.matches import COMMON_PHRASES, find_matches, read_phrases
+from data_prep.steps.decontamination.ngrams import Index, build_index, normal_form
+from data_prep.steps.global_step import PreparedFilter
 from galen.atomic import atomic_file
 from galen.errors import DataError
 

@@ -8,9 +8,9 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import Context, CorpusStep, VerdictFilter, load_notes, save_array, save_verdicts
-from data_prep.dedup.clusters import clusters_of
-from data_prep.hashing import stable_hash
+from data_prep.steps.dedup.clusters import clusters_of
+from data_prep.steps.global_step import Context, CorpusStep, VerdictFilter, load_notes, save_array, save_verdicts
+from data_prep.text.hashing import stable_hash
 
 _PREFIXES = ("https://doi.org/", "http://doi.org/", "https://dx.doi.org/", "http://dx.doi.org/", "doi:", "pmid:", "pmc")
 

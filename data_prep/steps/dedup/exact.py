@@ -11,9 +11,9 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import KEEP, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
-from data_prep.hashing import stable_hash
-from data_prep.words import searchable
+from data_prep.steps.global_step import KEEP, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
+from data_prep.text.hashing import stable_hash
+from data_prep.text.words import searchable
 
 SAME_ID, SAME_TEXT = 1, 2
 ROW = np.dtype([("id", "<u8"), ("text", "<u8")])

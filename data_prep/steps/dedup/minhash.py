@@ -17,9 +17,9 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignatur
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import TextNormConfig
 
-from data_prep.corpus_step import Array, Context, CorpusStep, VerdictFilter, save_array, save_verdicts
-from data_prep.dedup.clusters import clusters_of
-from data_prep.words import Words, searchable
+from data_prep.steps.dedup.clusters import clusters_of
+from data_prep.steps.global_step import Array, Context, CorpusStep, VerdictFilter, save_array, save_verdicts
+from data_prep.text.words import Words, searchable
 from galen.atomic import atomic_file
 
 NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])

@@ -9,10 +9,10 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.corpus_step import Context, CorpusStep, load_notes, save_array
-from data_prep.hashing import stable_hash
-from data_prep.sentences import SentenceSplitter
-from data_prep.words import count_words, plain_words
+from data_prep.steps.global_step import Context, CorpusStep, load_notes, save_array
+from data_prep.text.hashing import stable_hash
+from data_prep.text.sentences import SentenceSplitter
+from data_prep.text.words import count_words, plain_words
 
 Unit = Literal["line", "sentence"]
 _FIRST = "first.npy"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.readers.language import medline_code
+from data_prep.text.language_codes import medline_code
 from galen.errors import UsageError
 
 

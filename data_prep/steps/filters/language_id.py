@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.language_identification import CANDIDATES, known_languages, language_shares
+from data_prep.text.language_identification import CANDIDATES, known_languages, language_shares
 from galen.errors import UsageError
 
 

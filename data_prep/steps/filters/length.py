@@ -3,7 +3,7 @@
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.words import count_words
+from data_prep.text.words import count_words
 
 
 class LengthFilter(BaseFilter):

@@ -2,7 +2,8 @@
 
 A document is medical when enough *different* terms of its language occur and the occurrences fill enough of the text: the sum of count ×
 length of the term, by the characters of the text. The number of different terms is that for 300 words or more; shorter texts, such as
-abstracts, need fewer in proportion, and at least two. The lists are in data_prep/keywords, one term a line; they leave out words that are
+abstracts, need fewer in proportion, and at least two. The lists are in data_prep/steps/filters/keywords, one term a line; they leave out
+words that are
 everyday language, on which a football report would score as high as an abstract.
 
 Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems (Arabic: light10), so
@@ -19,11 +20,11 @@ from typing import Any, Literal
 from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.filters.arabic_stemmer import ArabicStemmer
-from data_prep.words import WORD, count_words, plain, searchable
+from data_prep.steps.filters.arabic_stemmer import ArabicStemmer
+from data_prep.text.words import WORD, count_words, plain, searchable
 from galen.errors import UsageError
 
-KEYWORDS = Path(__file__).parents[1] / "keywords"
+KEYWORDS = Path(__file__).with_name("keywords")
 _STEMMERS = {
     "ar": "light10",
     "de": "german",

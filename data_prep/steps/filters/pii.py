@@ -10,8 +10,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
-from data_prep.filters.ip_addresses import without_ip_addresses
-from data_prep.filters.phone_numbers import without_phones
+from data_prep.steps.filters.ip_addresses import without_ip_addresses
+from data_prep.steps.filters.phone_numbers import without_phones
 
 EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
 

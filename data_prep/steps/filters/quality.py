@@ -10,7 +10,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 
-from data_prep.words import Words
+from data_prep.text.words import Words
 
 STOP_WORDS = {
     "en": "the be to of and that have with in is was were for by are",

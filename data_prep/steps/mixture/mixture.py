@@ -7,11 +7,11 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.corpus_step import Array, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
-from data_prep.hashing import unit_hash
-from data_prep.mixture.score import citations_a_year, type_and_age_points
-from data_prep.steps import Upsample
-from data_prep.token_count import token_counter
+from data_prep.steps.global_step import Array, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
+from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
+from data_prep.steps.options import Upsample
+from data_prep.text.hashing import unit_hash
+from data_prep.tokenization.token_count import token_counter
 
 ROW = np.dtype([("place", "<f8"), ("tokens", "<u4"), ("points", "<f4"), ("citations", "<f4"), ("typed", "?")])
 

@@ -9,7 +9,8 @@ import yaml
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 
-from checkpoints_convert import bridge_config, families
+from checkpoints_convert import families
+from checkpoints_convert.conversion import bridge_config
 
 # Fields of Megatron-Bridge's GPTModelProvider (0.6.2) beyond those of Megatron Core's classes.
 _OF_THE_PROVIDER = {"_target_", "seq_length", "should_pad_vocab", "make_vocab_size_divisible_by"}

@@ -1,8 +1,8 @@
 import torch
 
-from checkpoints_convert.mappings import GatedMLP, GroupedQKV, Vocabulary
-from checkpoints_convert.units import Unit
-from megatron_ext.architecture import Architecture
+from checkpoints_convert.conversion.tensor_units import Unit
+from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Vocabulary
+from megatron_ext.config.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
 SHAPE = Architecture(

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from checkpoints_convert import hf_to_megatron, megatron_to_hf
-from checkpoints_convert.vocabulary import read_tokens
-from data_prep.text_tokenizer import read_special_tokens
+from checkpoints_convert.hf.vocabulary import read_tokens
+from data_prep.tokenization.tokenizer import read_special_tokens
 from galen.errors import DataError
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.conftest import ROOT
 
 MEDITRON = ROOT / "examples" / "special_tokens" / "meditron.txt"

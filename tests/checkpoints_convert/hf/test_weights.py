@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from checkpoints_convert.hf_weights import Weights, read_header
+from checkpoints_convert.hf.weights import Weights, read_header
 from galen.errors import DataError
 
 GOOD = {

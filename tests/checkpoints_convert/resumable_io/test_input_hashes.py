@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from checkpoints_convert import input_hashes
-from checkpoints_convert.input_hashes import InputHashes
+from checkpoints_convert.resumable_io import input_hashes
+from checkpoints_convert.resumable_io.input_hashes import InputHashes
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 
-from checkpoints_convert import output_file
-from checkpoints_convert.output_file import OutputFile
+from checkpoints_convert.resumable_io import output_file
+from checkpoints_convert.resumable_io.output_file import OutputFile
 from galen.errors import DataError
-from megatron_ext.torch_dist import write_entry
+from megatron_ext.checkpoint.torch_dist import write_entry
 
 BLOCK = 8 * 2**20
 

@@ -1,8 +1,8 @@
 from datatrove.data import Document
 
-from data_prep.recipe import SplitShares
-from data_prep.statistics_step import Statistics, merge_statistics
-from data_prep.writer import SplitWriter
+from data_prep.curation.corpus_stats import Statistics, merge_statistics
+from data_prep.curation.recipe import SplitShares
+from data_prep.curation.writers import SplitWriter
 from tests.data_prep.material import read_records
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep import curate
-from data_prep.raw_files import RawFile
+from data_prep.curation.input_files import RawFile
+from data_prep.curation.medline_versions import EVENT, VersionFinder, VersionWriter, event_key, judge
+from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.medline import DELETED, KEEP, SUPERSEDED
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.sources import SourceFiles
-from data_prep.versions import EVENT, VersionFinder, VersionWriter, event_key, judge
 from tests.data_prep.material import read_records, record_xml, write_medline
 
 

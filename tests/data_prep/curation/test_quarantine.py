@@ -8,14 +8,14 @@ from collections import Counter
 import pytest
 
 from data_prep import curate
-from data_prep.quarantine import check_quarantine
-from data_prep.raw_files import RawFile, tasks_of
+from data_prep.curation.input_files import RawFile, tasks_of
+from data_prep.curation.quarantine import check_quarantine
+from data_prep.curation.recipe import Source
 from data_prep.readers import READERS
 from data_prep.readers.options import ReaderOptions
-from data_prep.recipe import Source
 from galen.errors import DataError
 from tests.data_prep.material import many_records, read_records, write_medline
-from tests.data_prep.test_jats import FIXTURE
+from tests.data_prep.readers.test_jats import FIXTURE
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.recipe import CorpusRecipe
+from data_prep.curation.recipe import CorpusRecipe
 from galen.errors import UsageError
 from galen.recipe import describe, dump, load, to_dict
 

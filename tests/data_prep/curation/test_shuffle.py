@@ -1,9 +1,9 @@
 import json
 import resource
 
-from data_prep.executor import LocalExecutor
-from data_prep.shuffle import Scatter
-from data_prep.writer import open_gzip
+from data_prep.curation.shuffle import Scatter
+from data_prep.curation.writers import open_gzip
+from data_prep.executors.local import LocalExecutor
 
 
 def test_more_buckets_than_the_usual_limit_of_open_files(tmp_path):

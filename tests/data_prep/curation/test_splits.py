@@ -1,7 +1,7 @@
 from collections import Counter
 
-from data_prep.recipe import SplitShares
-from data_prep.split import split_of
+from data_prep.curation.recipe import SplitShares
+from data_prep.curation.splits import split_of
 
 
 def test_shares_are_met_and_the_split_hangs_on_the_identifier_alone():

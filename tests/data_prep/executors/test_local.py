@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from data_prep.executor import LocalExecutor
+from data_prep.executors.local import LocalExecutor
 from galen.errors import DataError
 from tests.data_prep.broken_step import FullDisk
 

@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep import curate
-from data_prep.ray_executor import RayExecutor
+from data_prep.executors.ray import RayExecutor
 from galen.errors import DataError, UsageError
 from tests.data_prep.broken_step import BrokenStep
 from tests.data_prep.material import many_records, write_medline

@@ -167,7 +167,7 @@ def test_memory_address(tmp_path):
     """The same reader behind an fsspec address."""
     import fsspec
 
-    from data_prep.raw_files import describe, find_raw_files
+    from data_prep.curation.input_files import describe, find_raw_files
 
     system = fsspec.filesystem("memory")
     system.pipe("/bucket/x/a.jsonl", json.dumps(MEDICAL).encode())

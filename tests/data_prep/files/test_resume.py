@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.resume import finished
+from data_prep.files.resume import finished
 from galen import manifest
 from galen.errors import OtherOutputError
 

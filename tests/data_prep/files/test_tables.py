@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.blocks import LongLine, Part, read_blocks
-from data_prep.records import parse
+from data_prep.files.json_records import parse
+from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
 from galen.errors import DataError
 
 SIZE = 1 << 16
@@ -67,7 +67,7 @@ def test_repeated_text_comes_in_small_pieces(name, column, options, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_a_row_that_is_too_long(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.blocks.LONGEST_LINE", 5000)
+    monkeypatch.setattr("data_prep.tokenization.input_blocks.LONGEST_LINE", 5000)
     path = written(tmp_path / name, pyarrow.array(["one", "x" * 20_000, None, "two"]))
     found = [(block.start, block.end, block.data) for block in read_blocks([Part(path)], 1 << 12, ["text"])]
     assert [data for _, _, data in found if isinstance(data, LongLine)] == [LongLine(20_000)]

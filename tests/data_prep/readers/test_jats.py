@@ -13,7 +13,7 @@ from galen.errors import DataError
 from tests.data_prep.jats_reference import missing, segments
 from tests.data_prep.material import read_raw
 
-FIXTURE = Path(__file__).parent / "fixtures" / "article.nxml"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "article.nxml"
 CITED = "[bib_ref]One two three four five six seven eight nine ten eleven twelve..., Doe[/bib_ref]"
 
 

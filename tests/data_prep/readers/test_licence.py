@@ -1,7 +1,7 @@
 import pytest
 
-from data_prep.readers.language import medline_code
 from data_prep.readers.licence import licence_name
+from data_prep.text.language_codes import medline_code
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from fsspec.registry import _registry as file_systems
 
 from data_prep import curate
-from data_prep.raw_files import RawFile, describe, find_raw_files
+from data_prep.curation.input_files import RawFile, describe, find_raw_files
+from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.records import RecordsReader
-from data_prep.readers.sources import SourceFiles
 from data_prep.readers.text import TextReader
 from galen.errors import DataError
 from tests.conftest import ROOT

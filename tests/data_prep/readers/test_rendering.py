@@ -1,7 +1,7 @@
 import pytest
 
-from data_prep.readers.forms import Forms, heading, shortened, table_rows, tidy
 from data_prep.readers.options import ReaderOptions
+from data_prep.readers.rendering import Forms, heading, shortened, table_rows, tidy
 
 DROP = Forms(ReaderOptions(citations="drop")).citation("1", [("T", "N")])
 TAG = Forms(ReaderOptions()).citation("1", [("T", "N")])

@@ -4,7 +4,7 @@ from pathlib import Path
 from data_prep.readers.tei import TeiReader
 from tests.data_prep.material import read_raw
 
-FIXTURE = Path(__file__).parent / "fixtures" / "grobid.tei.xml"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "grobid.tei.xml"
 
 
 read = partial(read_raw, TeiReader)

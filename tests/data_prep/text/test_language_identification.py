@@ -1,9 +1,9 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.language_identification import language_shares
-from data_prep.steps import LanguageId
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.options import LanguageId
+from data_prep.text.language_identification import language_shares
 
 # one sentence each, written for this test
 SENTENCES = {

@@ -3,14 +3,14 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.decontamination.items import ItemField
-from data_prep.decontamination.matches import find_matches
-from data_prep.decontamination.ngrams import build_index, normal_form
-from data_prep.dedup.duplicate import normalised
-from data_prep.filters.medical import KEYWORDS, matcher
-from data_prep.steps import Quality
-from data_prep.words import Words, count_words, plain_words, searchable
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.decontamination.items import ItemField
+from data_prep.steps.decontamination.matches import find_matches
+from data_prep.steps.decontamination.ngrams import build_index, normal_form
+from data_prep.steps.dedup.exact import normalised
+from data_prep.steps.filters.medical import KEYWORDS, matcher
+from data_prep.steps.options import Quality
+from data_prep.text.words import Words, count_words, plain_words, searchable
 
 PASSAGE = "the farmer brings his daughter because a follow-up showed a barking cough since yesterday evening"
 HIDDEN = ["\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u200e", "\ufe0f", "\u00ad\u200b"]

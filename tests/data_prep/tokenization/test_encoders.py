@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from data_prep.fast_encoder import choose_engine
-from data_prep.text_tokenizer import load_tokenizer, read_special_tokens
+from data_prep.tokenization.encoders import choose_engine
+from data_prep.tokenization.tokenizer import load_tokenizer, read_special_tokens
 from galen.errors import DataError
 from tests.data_prep.material import run, sequences, write_lines
 
-MEDITRON = Path(__file__).parents[2] / "examples" / "special_tokens" / "meditron.txt"
+MEDITRON = Path(__file__).parents[3] / "examples" / "special_tokens" / "meditron.txt"
 TEXTS = [
     "the patient<CLS> was treated",
     "<EOD>",
@@ -178,7 +178,7 @@ def test_the_demos_model_takes_the_fast_way():
     folder = Path(os.environ.get("GALEN_CACHE", Path.home() / ".cache" / "galen")) / "SmolLM2-135M-Instruct"
     if not folder.is_dir():
         pytest.skip("`python examples/demo/inputs.py --only model` brings the demo's model")
-    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parents[2] / "docs").glob("*.md")))
+    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parents[3] / "docs").glob("*.md")))
     assert_same_ids(load_tokenizer(folder), [*NUMERALS, *(text[at : at + 500] for at in range(0, len(text), 500))])
 
 

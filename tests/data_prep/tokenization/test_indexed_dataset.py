@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from data_prep import indexed_file, merge_indexed
-from data_prep.indexed_file import IndexedFile, id_type, write_document_ends, write_header, write_offsets
+from data_prep import merge_indexed
+from data_prep.tokenization import indexed_dataset
+from data_prep.tokenization.indexed_dataset import IndexedFile, id_type, write_document_ends, write_header, write_offsets
 from galen.errors import DataError
 
 
@@ -31,7 +32,7 @@ def test_large_vocabulary_takes_int32():
 def test_reads_in_pieces_as_if_at_once(tmp_path, monkeypatch):
     documents = [[n % 7 + 1] * (n % 4) for n in range(2000)]
     file = IndexedFile(write_file(tmp_path / "a", documents, {}))
-    monkeypatch.setattr(indexed_file, "CHUNK", 48)
+    monkeypatch.setattr(indexed_dataset, "CHUNK", 48)
     assert np.concatenate(list(file.read_lengths())).tolist() == [length for document in documents for length in document]
     assert np.concatenate(list(file.read_counts())).tolist() == [len(document) for document in documents]
     assert np.concatenate(list(file.document_lengths())).tolist() == [sum(document) for document in documents]

@@ -5,8 +5,8 @@ import lzma
 import pytest
 import zstandard
 
-from data_prep import blocks
-from data_prep.blocks import LongLine, Part, read_blocks, share_out
+from data_prep.tokenization import input_blocks
+from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks, share_out
 from galen.errors import DataError, UsageError
 
 
@@ -49,7 +49,7 @@ MEMBERS = {
     "short": [b"a\n", b"b\n"] * 300,
     "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
     "beyond a piece": [b"x" * (5 << 20) + b"\n"] * 4,
-    "a piece": [b"x" * (blocks.PIECE - 1) + b"\n"] * 4,
+    "a piece": [b"x" * (input_blocks.PIECE - 1) + b"\n"] * 4,
     "empty": [b"", b"", b"a\n", b""],
 }
 
@@ -60,7 +60,7 @@ MEMBERS = {
 def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
     pack = PACK[ending]
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending in blocks.PADDED else 0))
+    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending in input_blocks.PADDED else 0))
     content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
     assert content == b"".join(members)
 
@@ -76,13 +76,13 @@ def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
 def test_a_packed_stream_that_breaks_off_is_told(tmp_path, ending):
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(PACK[ending](b"word\n" * 1000)[:-3])
-    with pytest.raises(DataError, match=rf"a\.jsonl\{ending} is not whole {blocks.PACKED[ending]} data: it ends too early"):
+    with pytest.raises(DataError, match=rf"a\.jsonl\{ending} is not whole {input_blocks.PACKED[ending]} data: it ends too early"):
         list(read_blocks([Part(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
 def test_of_a_line_beyond_the_limit_only_the_length_is_kept(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(blocks, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(input_blocks, "LONGEST_LINE", 1000)
     path = tmp_path / f"a{ending}"
     content = b"one\n" + b"x" * 5000 + b"\ntwo\n"
     path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)

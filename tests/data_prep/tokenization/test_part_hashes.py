@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
-from data_prep.blocks import STDIN, Part
-from data_prep.part_hashes import PartHashes
+from data_prep.tokenization.input_blocks import STDIN, Part
+from data_prep.tokenization.part_hashes import PartHashes
 from galen.errors import DataError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from data_prep.sequences import Documents, Shape, build
-from data_prep.shared_ids import SharedIds, put, take
+from data_prep.tokenization.sequences import Documents, Shape, build
+from data_prep.tokenization.shared_memory import SharedIds, put, take
 
 
 def test_what_does_not_fit_stays_where_it_is():

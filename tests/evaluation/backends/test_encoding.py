@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from evaluation.encoding import Request, beginning, cut, encode_document, encode_letters, encode_pair, encode_text, tokens_by_text
-from evaluation.forms.form import Prompt
+from evaluation.backends.encoding import Request, beginning, cut, encode_document, encode_letters, encode_pair, encode_text, tokens_by_text
+from evaluation.prompts.template import Prompt
 from galen.errors import DataError
 
 BOS, EOS, MASK = "<s>", "</s>", "[gMASK]"

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import encoding
-from evaluation.backend_transformers import TransformersBackend
-from evaluation.encoding import GenerationRequest, Request
-from evaluation.prompts import Prompt
-from evaluation.shared_beginnings import common_length
+from evaluation.backends import encoding
+from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.prefix_groups import common_length
+from evaluation.backends.transformers_backend import TransformersBackend
+from evaluation.prompts.registry import Prompt
 
 SHARED = "The patients received aspirin for twelve weeks, and the dose was halved. "
 PROMPTS = [SHARED + end for end in ("Heart", "Liver failure in adults", "A", "血圧 was lowered by 5 %", "Kidney and sodium")]

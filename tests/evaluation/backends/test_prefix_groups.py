@@ -1,6 +1,6 @@
 """Groups of prompts by their beginning."""
 
-from evaluation.shared_beginnings import common_length, groups
+from evaluation.backends.prefix_groups import common_length, groups
 
 
 def test_each_subject_with_its_demonstrations_is_a_group():

@@ -4,11 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation import encoding, model_folder, prompts, question
-from evaluation.backend import batches
-from evaluation.backend_transformers import TransformersBackend, default_device
-from evaluation.encoding import Request
-from evaluation.prompts import Prompt
+from evaluation.backends import encoding, model_folder
+from evaluation.backends.base import batches
+from evaluation.backends.encoding import Request
+from evaluation.backends.transformers_backend import TransformersBackend, default_device
+from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import Prompt
+from evaluation.question_sets import question
 from galen.errors import DataError, UsageError
 
 

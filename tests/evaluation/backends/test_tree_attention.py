@@ -2,13 +2,13 @@
 
 import random
 
-from evaluation import token_trees
+from evaluation.backends import tree_attention
 
 CONTINUATIONS = [[5, 6, 7], [5, 6, 8, 9], [5, 3], [4], [5, 6, 8, 2]]
 
 
 def test_a_common_beginning_of_continuations_is_one_branch():
-    tree = token_trees.tree([1, 2], CONTINUATIONS)
+    tree = tree_attention.tree([1, 2], CONTINUATIONS)
     assert tree.tokens == [1, 2, 5, 6, 8]  # the last token of a continuation is only predicted
     assert tree.depths == [0, 1, 2, 3, 4]
     assert tree.reads == [[1, 2, 3], [1, 2, 3, 4], [1, 2], [1], [1, 2, 3, 4]]
@@ -17,13 +17,13 @@ def test_a_common_beginning_of_continuations_is_one_branch():
 def test_every_token_sees_the_shared_beginning_and_its_own_branch():
     draw = random.Random(0)
     trees = [
-        token_trees.tree(
+        tree_attention.tree(
             [draw.randrange(9) for _ in range(draw.randrange(1, 40))],
             [[draw.randrange(3) for _ in range(draw.randrange(1, 7))] for _ in range(5)],
         )
         for _ in range(30)
     ]
-    rows = token_trees.pack(trees, 3)
+    rows = tree_attention.pack(trees, 3)
     width = rows.tokens_rs.shape[1]
     for tree, start in zip(trees, rows.starts, strict=True):
         row, column = divmod(start, width)

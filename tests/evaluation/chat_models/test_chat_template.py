@@ -6,7 +6,7 @@ import time
 import pytest
 from transformers import AutoTokenizer
 
-from evaluation import chat_template
+from evaluation.chat_models import chat_template
 from galen.errors import DataError
 from tests.conftest import ROOT
 
@@ -18,7 +18,7 @@ def tokenizer(tiny_tokenizer):
     return AutoTokenizer.from_pretrained(tiny_tokenizer)
 
 
-BUILT_IN = sorted((ROOT / "finetune" / "chat_templates").glob("*.jinja"))
+BUILT_IN = sorted((ROOT / "finetune" / "data" / "chat_templates").glob("*.jinja"))
 PLAIN = [
     "{% for m in messages %}{{ bos_token }}{{ m['role'] | upper }}: {{ m.content | tojson }}{{ eos_token }}{% endfor %}",
     "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% generation %}"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation import agreement, calibration, metrics, significance
+from evaluation import agreement
+from evaluation.metrics import calibration, intervals, significance
 from galen.errors import DataError
 
 
@@ -70,6 +71,6 @@ def test_calibration_by_hand():
 
 def test_macro_mean_weighs_groups_alike():
     values = [1.0] * 90 + [0.0] * 10
-    estimate = metrics.macro_mean(values, [range(90), range(90, 100)])
-    assert (estimate.value, metrics.mean(values).value) == (0.5, 0.9)
-    assert metrics.macro_mean([0, 1, 0, 1], [[0, 1], [2, 3]]).low < 0.5
+    estimate = intervals.macro_mean(values, [range(90), range(90, 100)])
+    assert (estimate.value, intervals.mean(values).value) == (0.5, 0.9)
+    assert intervals.macro_mean([0, 1, 0, 1], [[0, 1], [2, 3]]).low < 0.5

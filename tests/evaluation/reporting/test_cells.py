@@ -3,8 +3,10 @@ import io
 
 import pytest
 
-from evaluation import agreement, cells, report_figures, tables
-from evaluation.tables import Table
+from evaluation import agreement
+from evaluation.reporting import cells, tables
+from evaluation.reporting import figures as report_figures
+from evaluation.reporting.tables import Table
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "=", "＝1+1", "-", "-a", "'=1", "''=1"]
 

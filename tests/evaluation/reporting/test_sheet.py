@@ -2,7 +2,8 @@
 
 import pytest
 
-from evaluation import agreement, sheet
+from evaluation import agreement
+from evaluation.reporting import sheet
 from galen.errors import DataError, UsageError
 
 GIVEN, JUDGES = ["id", "question"], ["judge1", "judge2"]

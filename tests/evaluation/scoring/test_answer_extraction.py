@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import answer_reading
+from evaluation.scoring import answer_extraction
 
 LETTERS = {
     "en": ["Amoxicillin", "Metoprolol", "Warfarin", "Insulin", "Observation only"],
@@ -50,7 +50,7 @@ def test_every_answer_of_the_table_is_read():
     wrong = [
         f"{language}: {answer!r} is read as {found}, not {letters}"
         for language, answer, options, letters in rows
-        if (found := answer_reading.read(answer, options)) != letters
+        if (found := answer_extraction.read(answer, options)) != letters
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -61,7 +61,7 @@ def test_every_answer_of_the_table_is_read():
 )
 def test_answers_that_repeat_themselves_come_to_an_end(text, letters):
     """A search that tries all ways to share signs between its parts would go on for ever."""
-    assert answer_reading.read(text, {"A": "Aspirin", "B": "Warfarin"}) == letters
+    assert answer_extraction.read(text, {"A": "Aspirin", "B": "Warfarin"}) == letters
 
 
 FOUR = dict(zip("ABCD", LETTERS["en"], strict=False))
@@ -69,10 +69,10 @@ PUBMEDQA = dict(zip("ABC", WORDS["en"], strict=True))
 
 
 def test_majority_leaves_unreadable_answers_out():
-    assert answer_reading.majority([None, None, ("B",), None]) == ("B",)
-    assert answer_reading.majority([("A",), ("B",), ("B",), None, None]) == ("B",)
-    assert answer_reading.majority([("A",), ("B",)]) == ("A",)
-    assert answer_reading.majority([None, None]) is None
+    assert answer_extraction.majority([None, None, ("B",), None]) == ("B",)
+    assert answer_extraction.majority([("A",), ("B",), ("B",), None, None]) == ("B",)
+    assert answer_extraction.majority([("A",), ("B",)]) == ("A",)
+    assert answer_extraction.majority([None, None]) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_majority_leaves_unreadable_answers_out():
     ],
 )
 def test_strict_reading_of_meditron(text, options, letters):
-    assert answer_reading.read_meditron(text, options) == letters
+    assert answer_extraction.read_meditron(text, options) == letters
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_strict_reading_of_meditron(text, options, letters):
     ],
 )
 def test_strict_reading_of_mmedbench(text, letters):
-    assert answer_reading.read_mmedbench(text, FOUR) == letters
+    assert answer_extraction.read_mmedbench(text, FOUR) == letters

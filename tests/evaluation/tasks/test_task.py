@@ -1,6 +1,6 @@
 import pytest
 
-from evaluation import task
+from evaluation.tasks import task
 from galen.errors import UsageError
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.recipe import Recipe
+from finetune.config.recipe import Recipe
 from galen import recipe
 from galen.errors import UsageError
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from finetune.batch import collate, collate_packed, loss_sum, pack
-from finetune.sample import BLANK, IGNORED, Sample
+from finetune.data.batch import collate, collate_packed, loss_sum, pack
+from finetune.data.sample import BLANK, IGNORED, Sample
 
 SAMPLES = [Sample.of([5, 6, 7, 8, 9], [10, 11]), Sample.of([12, 13], [14]), Sample.of([15, 16, 17], [18, 19, 20])]
 

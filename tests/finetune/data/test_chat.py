@@ -1,8 +1,8 @@
 import pytest
 
-from finetune import chat, sample
-from finetune.record import Conversation
-from finetune.sample import IGNORED, Item
+from finetune.data import chat, sample
+from finetune.data.record import Conversation
+from finetune.data.sample import IGNORED, Item
 from galen.errors import DataError, UsageError
 
 MESSAGES = (

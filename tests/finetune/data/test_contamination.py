@@ -1,8 +1,8 @@
 import pytest
 
-from evaluation.question import Question
-from finetune import contamination
-from finetune.record import Conversation, Pair
+from evaluation.question_sets.question import Question
+from finetune.data import contamination
+from finetune.data.record import Conversation, Pair
 
 
 def asked(text, context="", options=("a", "b"), id="1"):

@@ -1,5 +1,5 @@
-from finetune.order import EpochOrder, Rows
-from finetune.sample import BLANK, Sample
+from finetune.data.order import EpochOrder, Rows
+from finetune.data.sample import BLANK, Sample
 
 SAMPLES = [Sample.of([1], [number]) for number in range(10)]
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from evaluation.question import Question
-from finetune import record
-from finetune.record import Conversation, Pair
+from evaluation.question_sets.question import Question
+from finetune.data import record
+from finetune.data.record import Conversation, Pair
 from galen.errors import DataError
 
 

@@ -3,11 +3,13 @@ from dataclasses import replace
 import pytest
 from transformers import AutoTokenizer
 
-from evaluation import encoding, prompts, question
-from evaluation.question import Question
-from finetune import sample
-from finetune.record import Pair
-from finetune.sample import IGNORED, Item
+from evaluation.backends import encoding
+from evaluation.prompts import registry as prompts
+from evaluation.question_sets import question
+from evaluation.question_sets.question import Question
+from finetune.data import sample
+from finetune.data.record import Pair
+from finetune.data.sample import IGNORED, Item
 from galen.errors import DataError
 
 

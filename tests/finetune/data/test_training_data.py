@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from finetune import training_data
-from finetune.recipe import Data, Source
+from finetune.config.recipe import Data, Source
+from finetune.data import training_data
 from galen.errors import DataError, UsageError
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from finetune import measurement
+from finetune.quantization import measurement
 
 
 def test_speeds_are_the_median_after_a_warm_up(tiny_llama):

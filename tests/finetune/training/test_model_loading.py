@@ -5,9 +5,9 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluation.backend_transformers import TransformersBackend
-from finetune import network
-from finetune.recipe import Lora, Model
+from evaluation.backends.transformers_backend import TransformersBackend
+from finetune.config.recipe import Lora, Model
+from finetune.training import model_loading
 from tests.finetune.conftest import MARKS
 
 
@@ -17,10 +17,10 @@ def folder(request, make_llama):
 
 
 def test_new_tokens_get_rows_and_known_ones_keep_theirs(folder):
-    model, tokenizer = network.load(Model(path=str(folder)))
+    model, tokenizer = model_loading.load(Model(path=str(folder)))
     before = model.get_input_embeddings().weight.detach().clone()
-    assert network.add_tokens(model, tokenizer, ["<|endoftext|>", *MARKS]) == [300, 301]
-    assert network.add_tokens(model, tokenizer, MARKS) == []
+    assert model_loading.add_tokens(model, tokenizer, ["<|endoftext|>", *MARKS]) == [300, 301]
+    assert model_loading.add_tokens(model, tokenizer, MARKS) == []
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         assert layer.weight.shape == (302, 64)
         torch.testing.assert_close(layer.weight[301], layer.weight[:300].mean(0))
@@ -29,8 +29,8 @@ def test_new_tokens_get_rows_and_known_ones_keep_theirs(folder):
 
 
 def test_a_padded_vocabulary_does_not_grow(make_llama):
-    model, tokenizer = network.load(Model(path=str(make_llama(num_hidden_layers=1, vocab_size=320))))
-    assert network.add_tokens(model, tokenizer, MARKS) == [300, 301]
+    model, tokenizer = model_loading.load(Model(path=str(make_llama(num_hidden_layers=1, vocab_size=320))))
+    assert model_loading.add_tokens(model, tokenizer, MARKS) == [300, 301]
     assert model.get_input_embeddings().weight.shape[0] == 320
     torch.testing.assert_close(model.get_input_embeddings().weight[300], model.get_input_embeddings().weight[:300].mean(0))
 
@@ -44,15 +44,15 @@ def train_a_little(model, tokens, steps=3):
 
 
 def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainly(folder, tmp_path):
-    model, tokenizer = network.load(Model(path=str(folder)))
-    new = network.add_tokens(model, tokenizer, MARKS)
+    model, tokenizer = model_loading.load(Model(path=str(folder)))
+    new = model_loading.add_tokens(model, tokenizer, MARKS)
     start = model.get_input_embeddings().weight.detach().clone()
-    adapted = network.add_lora(model, Lora(r=2), new)
+    adapted = model_loading.add_lora(model, Lora(r=2), new)
     tokens = torch.tensor([[300, 5, 6, 301, 7, 300, 301]])
     train_a_little(adapted, tokens)
     with torch.no_grad():
         wanted = adapted.eval()(tokens).logits
-    network.save(adapted, tokenizer, tmp_path / "adapter")
+    model_loading.save(adapted, tokenizer, tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 64 * 302 * 4  # not the whole embedding
     plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     assert backend.tokenizer.convert_tokens_to_ids(MARKS) == new
     with torch.no_grad():
         torch.testing.assert_close(backend.runner.model(tokens).logits, wanted)
-    network.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config)
+    model_loading.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, wanted, atol=1e-4, rtol=0)
@@ -72,11 +72,11 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
 
 
 def test_without_new_tokens_no_row_is_trained(folder, tmp_path):
-    model, tokenizer = network.load(Model(path=str(folder)))
-    adapted = network.add_lora(model, Lora(r=2), network.add_tokens(model, tokenizer, ["<|endoftext|>"]))
+    model, tokenizer = model_loading.load(Model(path=str(folder)))
+    adapted = model_loading.add_lora(model, Lora(r=2), model_loading.add_tokens(model, tokenizer, ["<|endoftext|>"]))
     names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert names and all("lora_" in name for name in names)
-    network.save(adapted, tokenizer, tmp_path / "adapter")
+    model_loading.save(adapted, tokenizer, tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["trainable_token_indices"] is None
 
 
@@ -85,8 +85,8 @@ def test_quantised_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_pat
     """The loss falls, the linear layers hold bytes before and after, and the adapter merges into the weights before quantization."""
     pytest.importorskip("bitsandbytes")
     options = Model(path=str(tiny_llama), quantization=kind)
-    model, tokenizer = network.load(options)
-    adapted = network.add_lora(model, Lora(r=4, alpha=8))
+    model, tokenizer = model_loading.load(options)
+    adapted = model_loading.add_lora(model, Lora(r=4, alpha=8))
     layer = adapted.base_model.model.model.layers[0].mlp.up_proj.base_layer
     stored = layer.weight.detach().clone()
     assert stored.dtype in (torch.uint8, torch.int8)
@@ -97,8 +97,8 @@ def test_quantised_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_pat
     with torch.no_grad():
         assert adapted(input_ids=tokens, labels=tokens).loss < 0.8 * before
     assert torch.equal(layer.weight, stored)
-    network.save(adapted, tokenizer, tmp_path / "adapter")
-    network.merge(options, tmp_path / "adapter", tmp_path / "merged", model.generation_config)
+    model_loading.save(adapted, tokenizer, tmp_path / "adapter")
+    model_loading.merge(options, tmp_path / "adapter", tmp_path / "merged", model.generation_config)
     base = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter").eval()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():

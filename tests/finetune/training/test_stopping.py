@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune import train, validation_accuracy
+from finetune import train
+from finetune.training import validation_accuracy
 from galen import lock
 from galen.errors import DataError
 from galen.stop_signals import StopSignals

@@ -18,9 +18,9 @@ from megatron.core.transformer.enums import AttnBackend
 
 from checkpoints_convert import describe, hf_to_megatron, legacy_to_megatron, megatron_to_hf
 from galen.errors import DataError
-from megatron_ext import pickle_values, safe_pickle
-from megatron_ext.dist_checkpoint import load_sharded
-from megatron_ext.stored_tensor import StoredTensor
+from megatron_ext.checkpoint import pickle_values, safe_pickle
+from megatron_ext.checkpoint.sharded import load_sharded
+from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 
 class Planted:

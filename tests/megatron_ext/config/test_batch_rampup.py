@@ -1,8 +1,8 @@
 import pytest
 from megatron.core import num_microbatches_calculator
 
-from megatron_ext.batch_schedule import BatchSchedule
-from megatron_ext.recipe_sections import Training
+from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.sections import Training
 
 
 def schedule(ramp, size=32):

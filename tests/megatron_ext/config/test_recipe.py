@@ -2,9 +2,9 @@ import pytest
 
 from galen.errors import UsageError
 from galen.recipe import load
-from megatron_ext.architecture import Architecture
-from megatron_ext.layout_checks import check_layout
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe
 
 SHAPE = Architecture(
     family="llama",

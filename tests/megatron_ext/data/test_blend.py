@@ -2,7 +2,7 @@ import collections
 
 import pytest
 
-from megatron_ext.blend import Blend, BlendedSamples
+from megatron_ext.data.blend import Blend, BlendedSamples
 
 
 def test_shares_hold_at_every_moment():

@@ -5,7 +5,7 @@ import shutil
 import numpy
 import pytest
 
-from megatron_ext.data_identity import fingerprint
+from megatron_ext.data.data_identity import fingerprint
 from tests.megatron_ext.conftest import log, write
 from tests.megatron_ext.kills import rewind
 

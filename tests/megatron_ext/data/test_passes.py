@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from galen import recipe as recipes
-from megatron_ext import data_identity, tokenised_data
-from megatron_ext.passes import ReadOnce
-from megatron_ext.recipe import Recipe
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.data import data_identity, tokenized
+from megatron_ext.data.passes import ReadOnce
 from tests.megatron_ext.conftest import RECIPE, log, write
 
 EOD = 0
@@ -77,9 +77,9 @@ def built(tmp_path, group_of_one, checkpoint):
         file = tmp_path / "r.yaml"
         file.write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path))
         run = recipes.load(Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides])
-        vocabulary = tokenised_data.Vocabulary(vocab_size=300, eod=-2)
+        vocabulary = tokenized.Vocabulary(vocab_size=300, eod=-2)
         fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
-        return tokenised_data.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
+        return tokenized.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
 
     return build
 

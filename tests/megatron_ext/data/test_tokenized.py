@@ -7,10 +7,10 @@ import pytest
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder
-from megatron_ext.batches import BatchSampler
-from megatron_ext.tokenised_data import check, check_ids
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config import architecture as architectures
+from megatron_ext.data.batches import BatchSampler
+from megatron_ext.data.tokenized import check, check_ids
 from tests.conftest import run
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from galen import recipe as recipes
 from galen.errors import UsageError
-from megatron_ext import architecture as architectures
-from megatron_ext import checkpoint_folder, host_memory
-from megatron_ext.recipe import Recipe
+from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.config import architecture as architectures
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import host_memory
 from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE
 

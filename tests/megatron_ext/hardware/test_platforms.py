@@ -10,9 +10,10 @@ import torch
 
 from galen.errors import DataError, UsageError
 from galen.recipe import load
-from megatron_ext import _BeforeTheCore, platforms
-from megatron_ext.recipe import Recipe
-from tests.megatron_ext.test_recipe import SHAPE, TEXT
+from megatron_ext import _BeforeTheCore
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import platforms
+from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
 OVERLAP = ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"]
 FP8 = ["training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"]

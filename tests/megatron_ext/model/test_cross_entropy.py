@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from megatron_ext import cross_entropy
-from megatron_ext.cross_entropy import BlockwiseCrossEntropy
+from megatron_ext.model import cross_entropy
+from megatron_ext.model.cross_entropy import BlockwiseCrossEntropy
 
 
 class Alone:

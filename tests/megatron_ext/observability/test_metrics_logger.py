@@ -7,11 +7,11 @@ import pytest
 
 from galen.errors import UsageError
 from galen.recipe import load
-from megatron_ext import weights_and_biases
-from megatron_ext.recipe import Recipe
-from megatron_ext.recipe_sections import Wandb
-from megatron_ext.run_log import RunLog
-from tests.megatron_ext.test_recipe import TEXT
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Wandb
+from megatron_ext.observability import wandb_logger
+from megatron_ext.observability.metrics_logger import RunLog
+from tests.megatron_ext.config.test_recipe import TEXT
 
 RECORD = {"loss": 2.5, "lr": 1e-3, "grad_norm": 1.5, "tokens": 256, "tokens_per_second": 10.0, "mfu": None, "elapsed": 1.0}
 
@@ -69,7 +69,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", key)
     (tmp_path / "recipe.yaml").write_text("output: x\n")
     for done in (0, 1):
-        run = weights_and_biases.start(Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path)
+        run = wandb_logger.start(Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path)
         assert (run.project, run.name, run.tags) == ("galen-tests", "two starts", ("ci",))
         log = RunLog(tmp_path, done, 3, run)
         log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
@@ -95,14 +95,14 @@ def test_wanted_without_a_key(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     (tmp_path / "recipe.yaml").write_text("output: x\n")
     with pytest.raises(UsageError, match="Set WANDB_API_KEY or run `wandb login`"):
-        weights_and_biases.start(Wandb(project="galen-tests", mode="online"), tmp_path)
+        wandb_logger.start(Wandb(project="galen-tests", mode="online"), tmp_path)
 
 
 def test_wanted_and_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    weights_and_biases.check(None)
+    wandb_logger.check(None)
     with pytest.raises(UsageError, match="wandb is not installed"):
-        weights_and_biases.check(Wandb(project="x"))
+        wandb_logger.check(Wandb(project="x"))
 
 
 def test_in_the_recipe(tmp_path):
@@ -120,7 +120,7 @@ def test_in_the_recipe(tmp_path):
 
 
 def test_not_wanted(tmp_path):
-    assert weights_and_biases.start(None, tmp_path) is None
+    assert wandb_logger.start(None, tmp_path) is None
     log = RunLog(tmp_path, 0, 1)
     log.train({"step": 1, **RECORD})
     log.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.planner_fit import BEFORE, fit, published
-from megatron_ext.throughput_model import SHARES
+from megatron_ext.planner.throughput import SHARES
 
 FIGURES = published()
 

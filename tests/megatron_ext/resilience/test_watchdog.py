@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from megatron_ext.watchdog import FOLDER, Watchdog, diagnose
+from megatron_ext.resilience.watchdog import FOLDER, Watchdog, diagnose
 
 NOW = 1_000_000.0
 

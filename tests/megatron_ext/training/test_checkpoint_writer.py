@@ -10,7 +10,7 @@ import torch
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.torch_dist import TorchDist
+from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
@@ -45,7 +45,7 @@ def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked)
 def test_a_full_disk_is_told_in_one_line():
     from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
-    from megatron_ext.dist_checkpoint import writing
+    from megatron_ext.checkpoint.sharded import writing
 
     failures = {rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device")) for rank in (0, 3)}
     told = r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device; mend"

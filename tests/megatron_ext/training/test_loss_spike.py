@@ -1,6 +1,6 @@
 import math
 
-from megatron_ext.loss_guard import LossGuard
+from megatron_ext.training.loss_spike import LossGuard
 
 
 def test_sees_spikes_only():

@@ -11,7 +11,8 @@ import torch
 
 from galen import random_states
 from galen.errors import DataError
-from megatron_ext import checkpointing, optimization
+from megatron_ext.training import optimizer as optimization
+from megatron_ext.training import state as training_state
 
 
 class Piece(torch.nn.Linear):
@@ -25,8 +26,8 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
     """Transformer Engine keeps the value that such a weight began with, for Megatron to make the optimizer's copy of."""
     piece, loaded, began = Piece(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
     piece.weight.get_high_precision_init_val = lambda: began
-    monkeypatch.setattr(checkpointing, "load_sharded", lambda state, _: {name: {"weight": loaded} for name in state})
-    checkpointing.load_weights_from(piece, "checkpoint")
+    monkeypatch.setattr(training_state, "load_sharded", lambda state, _: {name: {"weight": loaded} for name in state})
+    training_state.load_weights_from(piece, "checkpoint")
     assert piece.weight.equal(loaded) and began.equal(loaded)
 
 
@@ -42,8 +43,8 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
 def test_the_history_of_fp8_is_asked_for_where_there_is_one(fp8, recipe, loading, expected):
     piece = SimpleNamespace(config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Piece(3, 2))
     optimizer = SimpleNamespace(sharded_state_dict=lambda *_, **__: {})
-    run = checkpointing.Run(model=[piece], optimizer=optimizer, scheduler=None)
-    assert checkpointing.sharded_state(run, loading, with_random=False)["model"].keys() == expected
+    run = training_state.Run(model=[piece], optimizer=optimizer, scheduler=None)
+    assert training_state.sharded_state(run, loading, with_random=False)["model"].keys() == expected
 
 
 class Planted:
@@ -61,12 +62,12 @@ def test_transformer_engine_unpickles_what_was_pickled_here(monkeypatch):
         return {"model": {"a._extra_state": torch.empty(0, dtype=torch.uint8), "b._extra_state": stored}, "optimizer": {}}
 
     with pytest.raises(DataError, match=r"b\._extra_state in iter_0000002 asks to run posix\.system"):
-        checkpointing._repickle_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
+        training_state._repickle_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
     assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE" not in os.environ
     history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3), "extra_fp8_variables": {"fp8_checkpoint": True}}
     kept = state(**history)
     before = bytes(kept["model"]["b._extra_state"].numpy())
-    checkpointing._repickle_fp8_history(kept, Path("iter_0000002"))
+    training_state._repickle_fp8_history(kept, Path("iter_0000002"))
     after = bytes(kept["model"]["b._extra_state"].numpy())
     assert os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] == "1"
     read = pickle.loads(after)

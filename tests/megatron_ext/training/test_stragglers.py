@@ -1,4 +1,4 @@
-from megatron_ext.stragglers import find_slow
+from megatron_ext.training.stragglers import find_slow
 
 PLACES = [("a", 0), ("a", 0), ("b", 0), ("b", 0), ("c", 1), ("c", 1)]
 

@@ -1,7 +1,7 @@
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.steps import RepeatedLines
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.options import RepeatedLines
 from tests.data_prep.documents import distinct, through
 
 

@@ -1,9 +1,9 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.filters.medical import KEYWORDS, RULES, TermMatcher, read_terms
-from data_prep.steps import Medical
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.filters.medical import KEYWORDS, RULES, TermMatcher, read_terms
+from data_prep.steps.options import Medical
 from galen.errors import UsageError
 
 

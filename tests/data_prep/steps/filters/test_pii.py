@@ -1,10 +1,10 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.filters.ip_addresses import without_ip_addresses
-from data_prep.filters.phone_numbers import without_phones
-from data_prep.steps import Pii
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.filters.ip_addresses import without_ip_addresses
+from data_prep.steps.filters.phone_numbers import without_phones
+from data_prep.steps.options import Pii
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from data_prep.corpus import step_of
-from data_prep.mixture.score import citations_a_year, type_and_age_points
-from data_prep.steps import Mixture, Upsample
+from data_prep.curation.pipeline import step_of
+from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
+from data_prep.steps.options import Mixture, Upsample
 from tests.data_prep.documents import through
 
 TODAY = date(2023, 7, 15)

@@ -1,0 +1,1 @@
+"""Conversion between Hugging Face and Megatron, tensor by tensor."""

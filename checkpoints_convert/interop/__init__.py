@@ -1,0 +1,1 @@
+"""Checkpoints of other programs: NeMo, Megatron-LM's legacy format."""

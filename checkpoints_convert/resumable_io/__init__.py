@@ -1,0 +1,1 @@
+"""Large files read ahead and written in steps that can be resumed."""

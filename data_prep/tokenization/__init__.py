@@ -1,0 +1,1 @@
+"""From documents to indexed token files."""

@@ -1,0 +1,1 @@
+"""What computes log-likelihoods and answers: transformers, vLLM."""

@@ -1,0 +1,1 @@
+"""Chat models that judge and write: a local one, or behind an endpoint."""

@@ -1,0 +1,1 @@
+"""Numbers about scored samples, with their intervals."""

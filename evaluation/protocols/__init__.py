@@ -1,0 +1,1 @@
+"""Published protocols: how a question is asked, with which examples before it."""

@@ -1,0 +1,1 @@
+"""Tables, figures and pages about results, and sheets that people fill in."""

@@ -1,0 +1,1 @@
+"""Scoring of a model on tasks: requests, answers, sample logs, results."""

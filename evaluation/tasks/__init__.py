@@ -1,0 +1,1 @@
+"""The built-in tasks, one YAML file each, and what a task is."""

@@ -1,0 +1,1 @@
+"""Models merged into one, or voting together."""

@@ -1,0 +1,1 @@
+"""Quantization methods, and what a quantized model costs and knows."""

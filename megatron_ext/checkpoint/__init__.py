@@ -1,0 +1,1 @@
+"""The format of checkpoints: folders, shards, pickles read safely."""

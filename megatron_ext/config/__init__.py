@@ -1,0 +1,1 @@
+"""The recipe of a run and its model's architecture, and the checks of both."""

@@ -1,0 +1,1 @@
+"""The model, built of Megatron Core's layers."""

@@ -1,0 +1,1 @@
+"""The training loop and what it carries from step to step."""
