@@ -2,13 +2,15 @@
 
     python benchmarks/convert.py --folder /scratch/convert --layers 8 32
 
-For each number of layers (32 is the shape of Llama-2-7B, 13.5 GB in bf16) it writes random weights, copies them with `cp`,
-imports them, exports them again, copies them again, compares what came back, and removes everything. Needs about three
-times the model's bytes of disk. `cp` is the mean of the two copies: disks that are rented slow down when much is written.
-Each step begins with the inputs out of the disk's cache and ends when the outputs are on the disk (`sync`). "cp, hashes" is
-`cp` followed by `openssl dgst -sha256` of the copy and of the original, the hashes that a conversion writes into its manifest.
-Peak memory is the largest resident set of the converter's process (VmHWM), of all its processes with --workers. The last lines
-extrapolate to 70B from the first size and the last.
+For each number of layers (32 is the shape of Llama-2-7B, 13.5 GB in bf16) it writes random weights,
+copies them with `cp`, imports them, exports them again, copies them again, compares what came back,
+and removes everything. Needs about three times the model's bytes of disk. `cp` is the mean of the
+two copies: disks that are rented slow down when much is written. Each step begins with the inputs
+out of the disk's cache and ends when the outputs are on the disk (`sync`). "cp, hashes" is `cp`
+followed by `openssl dgst -sha256` of the copy and of the original, the hashes that a conversion
+writes into its manifest. Peak memory is the largest resident set of the converter's process
+(VmHWM), of all its processes with --workers. The last lines extrapolate to 70B from the first size
+and the last.
 """
 
 import argparse
@@ -31,9 +33,15 @@ BYTES_70B = 138e9  # Llama-2-70B in bf16
 
 def main() -> None:
     """Run the benchmark and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; emptied at the end")
-    parser.add_argument("--layers", type=int, nargs="+", default=[8, 32], help="layers of each model (default 8 32)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where to write; emptied at the end"
+    )
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[8, 32], help="layers of each model (default 8 32)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that convert (default 1)")
     arguments = parser.parse_args()
     rows = []
@@ -44,18 +52,29 @@ def main() -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(json.dumps(rows[-1]), flush=True)
-    print("\n| model | cp | cp, hashes | import | export | peak import | peak export |\n|---|---|---|---|---|---|---|")
+    print(
+        "\n| model | cp | cp, hashes | import | export | peak import | peak export"
+        " |\n|---|---|---|---|---|---|---|"
+    )
     for row in rows:
-        speeds = [f"{row['bytes'] / row[step] / 1e6:,.0f} MB/s" for step in ("cp", "hashed", "import", "export")]
+        speeds = [
+            f"{row['bytes'] / row[step] / 1e6:,.0f} MB/s"
+            for step in ("cp", "hashed", "import", "export")
+        ]
         peaks = [f"{row[f'{step}_peak'] / 2**30:.2f} GiB" for step in ("import", "export")]
         print(f"| {row['bytes'] / 1e9:.1f} GB | {' | '.join(speeds + peaks)} |")
     if len(rows) > 1:
         small, large = rows[0], rows[-1]
         for step in ("import", "export"):
-            growth = (large[f"{step}_peak"] - small[f"{step}_peak"]) / (large["bytes"] - small["bytes"])
+            growth = (large[f"{step}_peak"] - small[f"{step}_peak"]) / (
+                large["bytes"] - small["bytes"]
+            )
             memory = large[f"{step}_peak"] + max(growth, 0) * (BYTES_70B - large["bytes"])
             rate = (large["bytes"] - small["bytes"]) / (large[step] - small[step])
-            print(f"70B from the scaling, {step}: {memory / 2**30:.2f} GiB, {BYTES_70B / rate / 60:.0f} minutes")
+            print(
+                f"70B from the scaling, {step}: {memory / 2**30:.2f} GiB,"
+                f" {BYTES_70B / rate / 60:.0f} minutes"
+            )
 
 
 def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
@@ -67,10 +86,16 @@ def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
     row["hashed"] = copy(folder, "openssl dgst -sha256 copy/*.safetensors hf/*.safetensors")
     for step, script, options in (
         ("import", "hf_to_megatron", ("--hf", folder / "hf", "--output", folder / "megatron")),
-        ("export", "megatron_to_hf", ("--megatron", folder / "megatron", "--output", folder / "back")),
+        (
+            "export",
+            "megatron_to_hf",
+            ("--megatron", folder / "megatron", "--output", folder / "back"),
+        ),
     ):
         forget(folder)
-        row[step], row[f"{step}_peak"] = run(ROOT / "checkpoints_convert" / f"{script}.py", *options, "--workers", workers)
+        row[step], row[f"{step}_peak"] = run(
+            ROOT / "checkpoints_convert" / f"{script}.py", *options, "--workers", workers
+        )
         os.sync()
         print(f"{step}: {row[step]:.1f} s", file=sys.stderr, flush=True)
         if step == "export":
@@ -85,7 +110,13 @@ def copy(folder: Path, then: str = "true") -> float:
     """Return the seconds of `cp` and what follows it; the copy is removed again."""
     forget(folder)
     start = time.monotonic()
-    subprocess.run(f"cp -r hf copy && sync && {then}", shell=True, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        f"cp -r hf copy && sync && {then}",
+        shell=True,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     seconds = time.monotonic() - start
     shutil.rmtree(folder / "copy")
     print(f"cp, {then.split()[0]}: {seconds:.1f} s", file=sys.stderr, flush=True)
@@ -97,15 +128,26 @@ def make_model(folder: Path, layers: int) -> None:
     from checkpoints_convert.hf.weights import header
 
     folder.mkdir(parents=True)
-    names = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+    names = {
+        "model.embed_tokens.weight": (VOCAB, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (VOCAB, HIDDEN),
+    }
     groups = [names]
     for layer in range(layers):
         if layer % 4 == 0:
             groups.append({})
         attention = {f"self_attn.{part}_proj": (HIDDEN, HIDDEN) for part in "qkvo"}
-        mlp = {"mlp.gate_proj": (FFN, HIDDEN), "mlp.up_proj": (FFN, HIDDEN), "mlp.down_proj": (HIDDEN, FFN)}
+        mlp = {
+            "mlp.gate_proj": (FFN, HIDDEN),
+            "mlp.up_proj": (FFN, HIDDEN),
+            "mlp.down_proj": (HIDDEN, FFN),
+        }
         norms = {"input_layernorm": (HIDDEN,), "post_attention_layernorm": (HIDDEN,)}
-        groups[-1] |= {f"model.layers.{layer}.{name}.weight": size for name, size in (attention | mlp | norms).items()}
+        groups[-1] |= {
+            f"model.layers.{layer}.{name}.weight": size
+            for name, size in (attention | mlp | norms).items()
+        }
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(-(2**15), 2**15, (FFN * HIDDEN,), dtype=torch.int16, generator=generator)
     for number, group in enumerate(groups):
@@ -148,12 +190,18 @@ def run(*command: object) -> tuple[float, int]:
     import psutil
 
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
     watched = psutil.Process(process.pid)
     peak = 0
     while process.poll() is None:
         try:
-            total = sum(_high_water(child.pid) for child in (watched, *watched.children(recursive=True)))
+            total = sum(
+                _high_water(child.pid) for child in (watched, *watched.children(recursive=True))
+            )
         except psutil.Error:
             total = 0
         peak = max(peak, total)

@@ -2,8 +2,8 @@
 
     python benchmarks/curate.py --corpus corpus --items questions.jsonl --medline F.xml.gz [--jats articles] [--documents 3000]
 
-One process, one core; each step alone over the same documents in memory, the best of `--repeats`, the peers in turn with ours. Memory:
-benchmarks/curate_memory.py.
+One process, one core; each step alone over the same documents in memory, the best of `--repeats`,
+the peers in turn with ours. Memory: benchmarks/curate_memory.py.
 """
 
 import argparse
@@ -42,7 +42,9 @@ def load(corpus: Path, most: int) -> list[Document]:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 record = json.loads(line)
-                documents.append(Document(text=record["text"], id=record["id"], metadata=record["metadata"]))
+                documents.append(
+                    Document(text=record["text"], id=record["id"], metadata=record["metadata"])
+                )
                 if len(documents) == most:
                     return documents
     return documents
@@ -52,7 +54,10 @@ def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, floa
     """Return the best rate of a step over fresh copies of the documents, and the share that it drops."""
     best, left = 0.0, 0
     for _ in range(repeats):
-        copies = [Document(text=d.text, id=d.id, metadata=dict(d.metadata) | {"text_language": "en"}) for d in documents]
+        copies = [
+            Document(text=d.text, id=d.id, metadata=dict(d.metadata) | {"text_language": "en"})
+            for d in documents
+        ]
         start = time.perf_counter()
         left = sum(1 for _ in run(iter(copies)))
         best = max(best, len(documents) / (time.perf_counter() - start))
@@ -65,7 +70,11 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     contaminated = step_of(steps.Decontaminate(against=[items], action="report"))
     contaminated.prepare(folder / "decontaminate")
     exact, near = (Context(folder / name, ["a"], lambda *_: None) for name in ("exact", "near"))
-    peer = MinhashDedupSignature(str(folder / "peer"), MinhashConfig(hash_config=HashConfig(precision=64, hash_fc="sha1")), language=words)
+    peer = MinhashDedupSignature(
+        str(folder / "peer"),
+        MinhashConfig(hash_config=HashConfig(precision=64, hash_fc="sha1")),
+        language=words,
+    )
     return {
         "language_id": (step_of(steps.LanguageId(keep=["en"])).run, None),
         "length": (step_of(steps.Length()).run, None),
@@ -74,24 +83,34 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
         "medical": (step_of(steps.Medical()).run, None),
         "pii": (step_of(steps.Pii()).run, PIIFormatter().run),
         "duplicate (notes)": (step_of(steps.Duplicate()).notes(exact)[0].run, None),
-        "near_duplicate (signatures)": (step_of(steps.NearDuplicate()).notes(near)[0].run, lambda data: peer.run(data) or ()),
+        "near_duplicate (signatures)": (
+            step_of(steps.NearDuplicate()).notes(near)[0].run,
+            lambda data: peer.run(data) or (),
+        ),
         "decontaminate": (contaminated.run, None),
     }
 
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, required=True, help="curated corpus")
     parser.add_argument("--items", required=True, help="evaluation items, JSONL")
     parser.add_argument("--medline", help="a MEDLINE file, to time the reader")
-    parser.add_argument("--jats", type=Path, help="a folder of full texts in JATS, to time their reader")
+    parser.add_argument(
+        "--jats", type=Path, help="a folder of full texts in JATS, to time their reader"
+    )
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
     documents = load(arguments.corpus, arguments.documents)
     size = sum(len(document.text.encode()) for document in documents)
-    print(f"{len(documents):,} abstracts of {size / len(documents):,.0f} bytes on average; documents/s on one core")
+    print(
+        f"{len(documents):,} abstracts of {size / len(documents):,.0f} bytes on average;"
+        " documents/s on one core"
+    )
     total = 0.0
     with tempfile.TemporaryDirectory() as name:
         for step, (ours, peer) in runs(Path(name), arguments.items).items():
@@ -99,7 +118,9 @@ def main() -> None:
             line = f"  {step:<28}{found:>9,.0f}  drops {dropped:.2%}"
             if peer:
                 beside, dropped = rate(peer, documents, arguments.repeats)
-                line += f"  datatrove {beside:>9,.0f}" + (f"  drops {dropped:.2%}" if "signatures" not in step else "")
+                line += f"  datatrove {beside:>9,.0f}" + (
+                    f"  drops {dropped:.2%}" if "signatures" not in step else ""
+                )
             total += 1 / found
             print(line, flush=True)
     if arguments.medline:
@@ -115,22 +136,36 @@ def main() -> None:
     seconds_a_byte = total * len(documents) / size
     if arguments.jats:
         articles, read_size, seconds = read_articles(arguments.jats, arguments.repeats)
-        print(f"  {'reading full text (JATS)':<28}{articles / seconds:>9,.1f}  {read_size / seconds / 1e6:.2f} MB/s of text")
+        print(
+            f"  {'reading full text (JATS)':<28}{articles / seconds:>9,.1f} "
+            f" {read_size / seconds / 1e6:.2f} MB/s of text"
+        )
         seconds_a_byte += seconds / read_size
     hours = FULL_BYTES * seconds_a_byte / 3600
     cores = ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
-    print(f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {1e-6 / seconds_a_byte:.2f} MB/s a core: {hours:,.0f} core hours; {cores}")
+    print(
+        f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {1e-6 / seconds_a_byte:.2f} MB/s a core:"
+        f" {hours:,.0f} core hours; {cores}"
+    )
 
 
 def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
-    """Read a folder of JATS files; return the number of articles, the size of their texts in bytes and the least seconds of some times."""
+    """Read a folder of JATS files.
+
+    Return the number of articles, the size of their texts in bytes and the least seconds of some
+    times.
+    """
     from data_prep.readers.jats import JatsReader
 
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
         reader = JatsReader(str(folder))
-        texts = [document.text for path in sorted(folder.glob("*.*xml")) for document in reader.read_file(path.name)]
+        texts = [
+            document.text
+            for path in sorted(folder.glob("*.*xml"))
+            for document in reader.read_file(path.name)
+        ]
         best = min(best, time.perf_counter() - start)
     return len(texts), sum(len(text.encode()) for text in texts), best
 

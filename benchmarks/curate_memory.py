@@ -3,9 +3,10 @@
     python benchmarks/curate_memory.py notes [--sizes 500000 2000000]
     python benchmarks/curate_memory.py command --corpus corpus/train [--sizes 25000 100000] [--workers 2]
 
-`notes` lets each step decide over notes made by chance, each step and size in a process of its own. `command` runs data_prep/curate.py with
-one step at a time over edits of real abstracts (every fifth word another one of the corpus, lines of three sentences) and watches all its
-processes; the largest counts.
+`notes` lets each step decide over notes made by chance, each step and size in a process of its own.
+`command` runs data_prep/curate.py with one step at a time over edits of real abstracts (every fifth
+word another one of the corpus, lines of three sentences) and watches all its processes; the largest
+counts.
 """
 
 import argparse
@@ -46,7 +47,9 @@ SETTINGS: dict[str, Any] = {
 _TASKS = 20
 
 
-def notes_of(step: str, count: int, chance: np.random.Generator) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def notes_of(
+    step: str, count: int, chance: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Yield path and content of the notes of one task; two in a hundred documents are there twice."""
 
     def hashes(*shape: int) -> np.ndarray[Any, Any]:
@@ -84,12 +87,19 @@ def decide(step: str, count: int) -> None:
                 path = Path(name) / kind / f"{task:05d}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, rows)
-        answer = subprocess.run([sys.executable, __file__, "notes", "--decide", step, "--folder", name], stdout=subprocess.PIPE, check=True)
+        answer = subprocess.run(
+            [sys.executable, __file__, "notes", "--decide", step, "--folder", name],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
     print(answer.stdout.decode().strip())
 
 
 def decide_here(step: str, folder: str) -> None:
-    """In a process of its own: decide, the tasks of the step one after the other, and print the peak memory in MB."""
+    """In a process of its own.
+
+    Decide, the tasks of the step one after the other, and print the peak memory in MB.
+    """
 
     def run(label: str, steps: list[Any], tasks: int) -> None:
         for rank in range(tasks):
@@ -115,7 +125,9 @@ def edits(corpus: Path, count: int) -> Iterator[dict[str, str]]:
         for place in range(number % 5, len(made), 5):
             made[place] = chance.choice(words)
         sentences = " ".join(made).split(". ")
-        text = "\n".join(". ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3))
+        text = "\n".join(
+            ". ".join(sentences[start : start + 3]) for start in range(0, len(sentences), 3)
+        )
         yield {"id": str(number), "text": text}
 
 
@@ -124,30 +136,48 @@ def write_records(corpus: Path, count: int, folder: Path) -> None:
     folder.mkdir()
     with contextlib.ExitStack() as stack:
         names = [folder / f"{n}.jsonl.gz" for n in range(_TASKS)]
-        files = [stack.enter_context(gzip.open(path, "wt", compresslevel=1, encoding="utf-8")) for path in names]
+        files = [
+            stack.enter_context(gzip.open(path, "wt", compresslevel=1, encoding="utf-8"))
+            for path in names
+        ]
         for number, record in enumerate(edits(corpus, count)):
             files[number % _TASKS].write(json.dumps(record) + "\n")
 
 
 def command(step: str, records: Path, folder: Path, workers: int) -> tuple[float, float, float]:
-    """Run curate.py with one step; return the peak resident memory in MB of the command itself and of its largest worker, and seconds."""
+    """Run curate.py with one step.
+
+    Return the peak resident memory in MB of the command itself and of its largest worker, and
+    seconds.
+    """
     settings = {"step": step} | ({"keys": ["pmid"]} if step == "identifier" else {})
     recipe = folder / "recipe.yaml"
     sources = [{"reader": "records", "path": str(path)} for path in sorted(records.iterdir())]
     split = {"train": 1, "validation": 0, "test": 0}
     recipe.write_text(
-        json.dumps({"output": str(folder / f"{step}-{records.name}"), "sources": sources, "steps": [settings], "split": split})
+        json.dumps(
+            {
+                "output": str(folder / f"{step}-{records.name}"),
+                "sources": sources,
+                "steps": [settings],
+                "split": split,
+            }
+        )
     )
     program = str(Path(__file__).parents[1] / "data_prep/curate.py")
     start = time.monotonic()
     process = psutil.Popen(
-        [sys.executable, program, str(recipe), "--workers", str(workers)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, program, str(recipe), "--workers", str(workers)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     own = largest = 0
     while process.poll() is None:
         try:
             own = max(own, process.memory_info().rss)
-            largest = max([largest, *(child.memory_info().rss for child in process.children(recursive=True))])
+            largest = max(
+                [largest, *(child.memory_info().rss for child in process.children(recursive=True))]
+            )
         except psutil.NoSuchProcess:
             continue
         time.sleep(0.05)
@@ -161,13 +191,15 @@ def told(label: str, sizes: list[int], peaks: list[float]) -> None:
     slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
     full = (peaks[1] + slope * (FULL - sizes[1])) / 1000
     print(
-        f"{label}: {peaks[0]:,.0f} MB for {sizes[0]:,} documents, {peaks[1]:,.0f} MB for {sizes[1]:,}: {slope * 1e6:,.0f} bytes each, "
-        f"{full:.1f} GB for {FULL:,}",
+        f"{label}: {peaks[0]:,.0f} MB for {sizes[0]:,} documents, {peaks[1]:,.0f} MB for"
+        f" {sizes[1]:,}: {slope * 1e6:,.0f} bytes each, {full:.1f} GB for {FULL:,}",
         flush=True,
     )
 
 
-def measure(run: Callable[[str, int], list[float]], labels: list[str], steps: list[str], sizes: list[int]) -> None:
+def measure(
+    run: Callable[[str, int], list[float]], labels: list[str], steps: list[str], sizes: list[int]
+) -> None:
     """Run every step at both sizes and print what comes out."""
     for step in steps:
         peaks = [run(step, size) for size in sizes]
@@ -177,7 +209,9 @@ def measure(run: Callable[[str, int], list[float]], labels: list[str], steps: li
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["notes", "command"])
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sizes", type=int, nargs=2)
@@ -197,7 +231,13 @@ def main() -> None:
 
         def by_notes(step: str, size: int) -> list[float]:
             options = ["notes", "--decide", step, "--count", str(size)]
-            return [float(subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, check=True).stdout)]
+            return [
+                float(
+                    subprocess.run(
+                        [sys.executable, __file__, *options], stdout=subprocess.PIPE, check=True
+                    ).stdout
+                )
+            ]
 
         measure(by_notes, [""], arguments.steps, arguments.sizes or [500_000, 2_000_000])
     else:
@@ -207,11 +247,15 @@ def main() -> None:
                 write_records(arguments.corpus, size, Path(name) / str(size))
 
             def by_command(step: str, size: int) -> list[float]:
-                own, largest, seconds = command(step, Path(name) / str(size), Path(name), arguments.workers)
+                own, largest, seconds = command(
+                    step, Path(name) / str(size), Path(name), arguments.workers
+                )
                 print(f"  {step}, {size:,} documents: {seconds:,.0f} s", flush=True)
                 return [own, largest]
 
-            measure(by_command, [", the command itself", ", its largest worker"], arguments.steps, sizes)
+            measure(
+                by_command, [", the command itself", ", its largest worker"], arguments.steps, sizes
+            )
 
 
 if __name__ == "__main__":

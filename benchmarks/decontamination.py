@@ -2,8 +2,9 @@
 
     python benchmarks/decontamination.py --items questions.jsonl --documents corpus/train --field context
 
-Positives: each item's field put into a real document, verbatim and changed in the ways text is changed on its way through the web.
-Negatives: for each item the document of the corpus that shares the most word triples with it. Prints recall for each way, and precision.
+Positives: each item's field put into a real document, verbatim and changed in the ways text is
+changed on its way through the web. Negatives: for each item the document of the corpus that shares
+the most word triples with it. Prints recall for each way, and precision.
 """
 
 import argparse
@@ -17,18 +18,30 @@ from pathlib import Path
 
 from data_prep.steps.decontamination.items import ItemField, read_items
 from data_prep.steps.decontamination.matches import find_matches, read_phrases
-from data_prep.steps.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
+from data_prep.steps.decontamination.ngrams import (
+    Index,
+    WordHasher,
+    build_index,
+    normal_form,
+    windows,
+)
 from galen import cli
 
-FULL_WIDTH = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"})
+FULL_WIDTH = str.maketrans(
+    {",": "，", ".": "。", ";": "；", ":": "：", "(": "（", ")": "）", "?": "？", "%": "％"}
+)
 CHANGES: dict[str, Callable[[str], str]] = {
     "verbatim": lambda text: text,
     "re-formatted": lambda text: "- " + text.upper().replace(". ", ".\n\n- ").replace(" ", "  "),
     "line breaks": lambda text: textwrap.fill(text, 60),
-    "translated punctuation": lambda text: text.translate(FULL_WIDTH).replace("-", "–").replace('"', "”"),
+    "translated punctuation": lambda text: (
+        text.translate(FULL_WIDTH).replace("-", "–").replace('"', "”")
+    ),
     "first half": lambda text: " ".join(text.split()[: (len(text.split()) + 1) // 2]),
     "first quarter": lambda text: " ".join(text.split()[: (len(text.split()) + 3) // 4]),
-    "every 25th word replaced": lambda text: " ".join("something" if n % 25 == 24 else word for n, word in enumerate(text.split())),
+    "every 25th word replaced": lambda text: " ".join(
+        "something" if n % 25 == 24 else word for n, word in enumerate(text.split())
+    ),
 }
 
 
@@ -59,35 +72,56 @@ def nearest(items: list[ItemField], texts: list[str]) -> list[str]:
 
 def hits(index: Index, hasher: WordHasher, text: str, ratio: float) -> list[int]:
     """Return the fields found in a text."""
-    return [match.field for match in find_matches(index, hasher(normal_form(text))[0]) if match.ratio >= ratio]
+    return [
+        match.field
+        for match in find_matches(index, hasher(normal_form(text))[0])
+        if match.ratio >= ratio
+    ]
 
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", required=True)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--field", default="context")
     parser.add_argument("--most", type=int, default=10000, help="documents of the corpus")
     arguments = parser.parse_args()
-    items = [item for item in read_items([arguments.items], [arguments.field]) if len(item.text.split()) >= 8]
+    items = [
+        item
+        for item in read_items([arguments.items], [arguments.field])
+        if len(item.text.split()) >= 8
+    ]
     texts, hasher = texts_of(arguments.documents, arguments.most), WordHasher()
     alike = nearest(items, texts)
     for ngram in (8, 13, 20):
         for ratio in (0.0, 0.1, 0.5):
             index = build_index(items, ngram, 8, 10, read_phrases())
             known = {entry[1:3]: number for number, entry in enumerate(index.fields)}
-            wanted = [(item, known[item.item, item.field]) for item in items if (item.item, item.field) in known]
+            wanted = [
+                (item, known[item.item, item.field])
+                for item in items
+                if (item.item, item.field) in known
+            ]
             false = sum(bool(hits(index, hasher, text, ratio)) for text in alike)
             among_all = sum(bool(hits(index, hasher, text, ratio)) for text in texts)
             print(f"sequences of {ngram} words, share {ratio:g} or more, {len(wanted)} fields:")
             for way, change in CHANGES.items():
                 found = sum(
-                    number in hits(index, hasher, f"{texts[n % len(texts)]} {change(item.text)}", ratio)
+                    number
+                    in hits(index, hasher, f"{texts[n % len(texts)]} {change(item.text)}", ratio)
                     for n, (item, number) in enumerate(wanted)
                 )
-                print(f"  {way:<26} recall {found / len(wanted):.4f}  precision beside the look-alikes {found / max(1, found + false):.4f}")
-            print(f"  look-alikes taken: {false} of {len(alike)}; of all {len(texts)} clean documents {among_all}")
+                print(
+                    f"  {way:<26} recall {found / len(wanted):.4f}  precision beside the"
+                    f" look-alikes {found / max(1, found + false):.4f}"
+                )
+            print(
+                f"  look-alikes taken: {false} of {len(alike)}; of all {len(texts)} clean documents"
+                f" {among_all}"
+            )
 
 
 if __name__ == "__main__":

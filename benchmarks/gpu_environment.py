@@ -1,4 +1,6 @@
-"""Say with what `make gpu-check` runs, or what is missing for it (exit code 2). No other package is needed to start this.
+"""Say with what `make gpu-check` runs, or what is missing for it (exit code 2).
+
+No other package is needed to start this.
 
 python benchmarks/gpu_environment.py
 """
@@ -56,7 +58,13 @@ def found() -> list[str]:
     _compile()
     memory = torch.cuda.get_device_properties(platform.device).total_memory / 2**30
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions().items())
-    return [f"{torch.cuda.device_count()} x {platform.device_name}, {memory:.0f} GiB each, {platform.name}", versions]
+    return [
+        (
+            f"{torch.cuda.device_count()} x {platform.device_name}, {memory:.0f} GiB each,"
+            f" {platform.name}"
+        ),
+        versions,
+    ]
 
 
 def _compile() -> None:
@@ -66,7 +74,10 @@ def _compile() -> None:
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device="cuda"))
     except Exception as error:  # a compiler's error can be any
-        raise Missing(f"torch.compile fails; it needs a C compiler and Python's headers (gcc, python3-dev): {error}") from None
+        raise Missing(
+            "torch.compile fails; it needs a C compiler and Python's headers (gcc, python3-dev):"
+            f" {error}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""How well languages are told on real MEDLINE records: vernacular titles, English abstracts below them, abstracts in other languages.
+"""How well languages are told on real MEDLINE records.
+
+Vernacular titles, English abstracts below them, abstracts in other languages.
 
     python benchmarks/language_id.py pubmed20n0014.xml.gz pubmed21n1298.xml.gz
 
-The record's language is taken as the truth for titles of 20 letters or more. Titles in non-Latin scripts are transliterated in MEDLINE and
-left out.
+The record's language is taken as the truth for titles of 20 letters or more. Titles in non-Latin
+scripts are transliterated in MEDLINE and left out.
 """
 
 import argparse
@@ -16,19 +18,35 @@ from lxml import etree
 from data_prep.text.language_identification import language_shares
 from galen import cli
 
-CODES = {"ger": "de", "fre": "fr", "ita": "it", "pol": "pl", "spa": "es", "por": "pt", "dut": "nl", "swe": "sv", "dan": "da", "cze": "cs"}
+CODES = {
+    "ger": "de",
+    "fre": "fr",
+    "ita": "it",
+    "pol": "pl",
+    "spa": "es",
+    "por": "pt",
+    "dut": "nl",
+    "swe": "sv",
+    "dan": "da",
+    "cze": "cs",
+}
 OTHERS = CODES | {"chi": "zh", "ara": "ar"}
 
 
 def main() -> None:
     """Run over MEDLINE files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", metavar="F.xml.gz", help="MEDLINE files")
     titles, mixed, others = [], [], []
     for path in parser.parse_args().files:
         with gzip.open(path) as file:
             for _, record in etree.iterparse(file, tag="MedlineCitation"):
-                language, title = record.findtext("Article/Language"), _text(record.find("Article/VernacularTitle"))
+                language, title = (
+                    record.findtext("Article/Language"),
+                    _text(record.find("Article/VernacularTitle")),
+                )
                 abstract = _text(record.find("Article/Abstract"))
                 if language in CODES and len(title) >= 20:
                     titles.append((CODES[language], title))
@@ -38,16 +56,25 @@ def main() -> None:
                     if other.get("Type") == "Publisher" and other.get("Language") in OTHERS:
                         others.append((OTHERS[other.get("Language")], _text(other)))
                 record.clear()
-    for name, cases in (("titles", titles), ("English abstracts below a foreign title", mixed), ("abstracts in other languages", others)):
+    for name, cases in (
+        ("titles", titles),
+        ("English abstracts below a foreign title", mixed),
+        ("abstracts in other languages", others),
+    ):
         right, total = Counter[str](), Counter[str]()
         start = time.perf_counter()
         for language, text in cases:
             total[language] += 1
             right[language] += next(iter(language_shares(text)), None) == language
         seconds = time.perf_counter() - start
-        by_language = ", ".join(f"{language} {right[language]}/{count}" for language, count in total.most_common())
+        by_language = ", ".join(
+            f"{language} {right[language]}/{count}" for language, count in total.most_common()
+        )
         share = sum(right.values()) / len(cases)
-        print(f"{name}: {sum(right.values())} of {len(cases)} right ({share:.2%}); {len(cases) / seconds:,.0f}/s; {by_language}")
+        print(
+            f"{name}: {sum(right.values())} of {len(cases)} right ({share:.2%});"
+            f" {len(cases) / seconds:,.0f}/s; {by_language}"
+        )
 
 
 def _text(element: etree._Element | None) -> str:

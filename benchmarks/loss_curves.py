@@ -2,9 +2,9 @@
 
     python benchmarks/loss_curves.py --steps 50
 
-The bounds: over the second half of the steps the mean loss in bf16 is within 2 % of fp32's, in FP8 (hybrid, each recipe that the GPU
-has) within 4 %; every loss and gradient norm is finite. Exit code 1 when one is not kept. Where there is no Transformer Engine, FP8 is
-left out and said so.
+The bounds: over the second half of the steps the mean loss in bf16 is within 2 % of fp32's, in FP8
+(hybrid, each recipe that the GPU has) within 4 %; every loss and gradient norm is finite. Exit code
+1 when one is not kept. Where there is no Transformer Engine, FP8 is left out and said so.
 """
 
 import argparse
@@ -59,7 +59,10 @@ def main(argv: list[str] | None = None) -> int | None:
     for name, losses in curves.items():
         mean, bound = statistics.mean(losses[arguments.steps // 2 :]), VARIANTS[name][1]
         difference = abs(mean - reference) / reference
-        print(f"{name}: first {losses[0]:.4f}, last {losses[-1]:.4f}, mean of the second half {mean:.4f}, {difference:.2%} from fp32")
+        print(
+            f"{name}: first {losses[0]:.4f}, last {losses[-1]:.4f}, mean of the second half"
+            f" {mean:.4f}, {difference:.2%} from fp32"
+        )
         if not difference <= bound:
             failed.append(f"{name} is {difference:.2%} from fp32, the bound is {bound:.0%}")
     if failed:
@@ -68,8 +71,21 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float] | None:
-    """Return the losses of a variant, from a process of its own; None when the platform has no kernels for it."""
-    command = [sys.executable, __file__, "--one", name, "--work", str(work), "--steps", str(arguments.steps), *arguments.overrides]
+    """Return the losses of a variant, from a process of its own.
+
+    None when the platform has no kernels for it.
+    """
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        name,
+        "--work",
+        str(work),
+        "--steps",
+        str(arguments.steps),
+        *arguments.overrides,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == UsageError.exit_code and name.startswith("fp8"):
         print(f"{name}: left out, {done.stderr.strip().splitlines()[-1].removeprefix('error: ')}")
@@ -90,20 +106,39 @@ def one(arguments: argparse.Namespace) -> None:
     from megatron_ext.config import architecture as architectures
 
     shape = dataclasses.replace(architectures.read(LLAMA_3_8B), vocab_size=4096, **SIZE)
-    options = [*VARIANTS[arguments.one][0], "data.seq_length=256", "training.micro_batch_size=4", "training.global_batch_size=8"]
-    options += ["optimizer.lr=1e-3", "training.cross_entropy_loss_fusion=false", *arguments.overrides]
-    run = SyntheticRun(write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt")
+    options = [
+        *VARIANTS[arguments.one][0],
+        "data.seq_length=256",
+        "training.micro_batch_size=4",
+        "training.global_batch_size=8",
+    ]
+    options += [
+        "optimizer.lr=1e-3",
+        "training.cross_entropy_loss_fusion=false",
+        *arguments.overrides,
+    ]
+    run = SyntheticRun(
+        write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt"
+    )
     taken = list(steps(run, arguments.steps))
     run.platform.leave_distributed()
-    print(json.dumps({"losses": [step.loss for step in taken], "norms": [step.grad_norm for step in taken]}))
+    print(
+        json.dumps(
+            {"losses": [step.loss for step in taken], "norms": [step.grad_norm for step in taken]}
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=50, help="steps of each (default 50)")
     parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain"
+    )
     return parser
 
 

@@ -3,7 +3,8 @@
     pip download --no-deps gensim                       # its wheel holds 300 news reports of the Australian Broadcasting Corporation
     python benchmarks/medical_filter.py --medical corpus/train --everyday gensim-*.whl:gensim/test/test_data/lee_background.cor
 
-A text file has one document a line; `wheel:member` reads it out of a package. --language says in which language they are.
+A text file has one document a line; `wheel:member` reads it out of a package. --language says in
+which language they are.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from galen import cli
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--medical", required=True, help="curated corpus, or text file")
     parser.add_argument("--everyday", required=True, help="text file")
     parser.add_argument("--language", default="en")
@@ -40,7 +43,8 @@ def main() -> None:
     wrong = [text for text in everyday if kept(step, text, arguments.language)]
     recall, false = sum(taken) / len(taken), len(wrong) / len(everyday)
     print(
-        f"recall {recall:.3f} ({sum(taken)} of {len(taken)} medical), false alarms {false:.3f} ({len(wrong)} of {len(everyday)} everyday)"
+        f"recall {recall:.3f} ({sum(taken)} of {len(taken)} medical), false alarms {false:.3f}"
+        f" ({len(wrong)} of {len(everyday)} everyday)"
     )
     print(f"precision with as many of one as of the other: {recall / (recall + false):.3f}")
     print(f"{len(medical) / seconds:,.0f} documents/s on one core")

@@ -1,4 +1,6 @@
-"""Texts in many languages for benchmarks/medical_filter.py, out of Git repositories that hold them; one document a line.
+"""Texts in many languages for benchmarks/medical_filter.py, out of Git repositories that hold them.
+
+One document a line.
 
     git clone --bare https://github.com/hltfbk/E3C-Corpus clones/E3C-Corpus           # clinical cases: en, es, fr, it
     git clone --bare https://github.com/tico-19/tico-19.github.io clones/tico-19      # texts on COVID-19: ar, es, fr, pt, ru, zh
@@ -7,8 +9,9 @@
     git clone --bare https://github.com/UniversalDependencies/UD_Arabic-PUD clones/UD_Arabic-PUD     # news, Wikipedia; and so on
     python benchmarks/medical_texts.py --clones clones --output texts
 
-writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories' licences allow research (E3C: Creative
-Commons, by document; TICO-19: CC0; treebanks: CC BY-SA); nothing of them is part of Galen.
+writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories'
+licences allow research (E3C: Creative Commons, by document; TICO-19: CC0; treebanks: CC BY-SA);
+nothing of them is part of Galen.
 """
 
 import argparse
@@ -43,7 +46,9 @@ _TOGETHER = 10
 def files(clone: Path, pattern: str) -> Iterator[bytes]:
     """Yield the content of the files of a clone's newest commit whose path fits a regular expression; those that it lacks are left out."""
     git = ["git", "--git-dir", str(clone)]
-    names = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True).stdout.splitlines()
+    names = subprocess.run(
+        [*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     for name in names:
         if re.fullmatch(pattern, name):
             shown = subprocess.run([*git, "show", f"HEAD:{name}"], capture_output=True)
@@ -54,19 +59,29 @@ def files(clone: Path, pattern: str) -> Iterator[bytes]:
 def together(sentences: list[str], language: str) -> list[str]:
     """Return documents of neighbouring sentences."""
     space = "" if language in ("zh", "ja") else " "
-    return [space.join(sentences[n : n + _TOGETHER]) for n in range(0, len(sentences) - _TOGETHER // 2 + 1, _TOGETHER)]
+    return [
+        space.join(sentences[n : n + _TOGETHER])
+        for n in range(0, len(sentences) - _TOGETHER // 2 + 1, _TOGETHER)
+    ]
 
 
 def e3c(clone: Path, language: str) -> list[str]:
     """Return the clinical cases of E3C's first two layers."""
-    return [str(json.loads(data)["text"]) for data in files(clone, rf"data_collection/{language}/layer[12]/.*\.json")]
+    return [
+        str(json.loads(data)["text"])
+        for data in files(clone, rf"data_collection/{language}/layer[12]/.*\.json")
+    ]
 
 
 def tico(clone: Path, language: str) -> list[str]:
     """Return the abstracts and Wikipedia articles of TICO-19, in pieces."""
     (packed,) = files(clone, rf"data/TM/all\.en-{language}\.tmx\.zip")
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".tmx") and not name.startswith("__MACOSX"))
+        (name,) = (
+            name
+            for name in archive.namelist()
+            if name.endswith(".tmx") and not name.startswith("__MACOSX")
+        )
         root = ET.fromstring(archive.read(name))
     articles: dict[str, list[str]] = {}
     for unit in root.iter("tu"):
@@ -81,7 +96,9 @@ def igaku(clone: Path) -> list[str]:
     texts = []
     for data in files(clone, r"data/\d+/\d+-\w\.jsonl"):
         questions = [json.loads(line) for line in data.decode().splitlines()]
-        said = [" ".join([question["problem_text"], *question["choices"]]) for question in questions]
+        said = [
+            " ".join([question["problem_text"], *question["choices"]]) for question in questions
+        ]
         texts += [" ".join(said[n : n + 5]) for n in range(0, len(said), 5)]
     return texts
 
@@ -103,7 +120,9 @@ def treebank(clone: Path, language: str) -> list[str]:
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clones", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -113,7 +132,10 @@ def main() -> None:
     def write(name: str, texts: list[str]) -> None:
         lines = [" ".join(text.split()) + "\n" for text in texts if text.strip()]
         (arguments.output / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
-        print(f"{name}: {len(lines):,} documents of {sum(map(len, lines)) // max(1, len(lines)):,} characters")
+        print(
+            f"{name}: {len(lines):,} documents of {sum(map(len, lines)) // max(1, len(lines)):,}"
+            " characters"
+        )
 
     for name, language in E3C.items():
         write(f"medical_{language}_e3c", e3c(clones / "E3C-Corpus", name))
@@ -122,7 +144,10 @@ def main() -> None:
     write("medical_ja_igaku", igaku(clones / "IgakuQA"))
     write("medical_ru_danet", danet(clones / "RuMedBench"))
     for language, banks in TREEBANKS.items():
-        write(f"everyday_{language}", [text for bank in banks for text in treebank(clones / bank, language)])
+        write(
+            f"everyday_{language}",
+            [text for bank in banks for text in treebank(clones / bank, language)],
+        )
 
 
 if __name__ == "__main__":

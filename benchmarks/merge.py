@@ -2,9 +2,11 @@
 
     python benchmarks/merge.py --documents 100000000 --work DIR
 
-makes two token files of half as many documents each (22 ids a document, so that 100 million documents go beyond 2^31 bytes twice over;
-their .bin are sparse), merges them with data_prep/merge_indexed.py and describes the result with data_prep/describe.py --check, each
-as a process of its own, and tells their seconds and the highest memory that each held. Needs 20 bytes a document twice and 44 once.
+makes two token files of half as many documents each (22 ids a document, so that 100 million
+documents go beyond 2^31 bytes twice over; their .bin are sparse), merges them with
+data_prep/merge_indexed.py and describes the result with data_prep/describe.py --check, each as a
+process of its own, and tells their seconds and the highest memory that each held. Needs 20 bytes a
+document twice and 44 once.
 """
 
 import argparse
@@ -30,9 +32,19 @@ PIECE = 1 << 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=100_000_000, metavar="N", help="of the merged file [%(default)s]")
-    parser.add_argument("--work", metavar="DIR", help="where to put what is made [the system's temporary folder]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=100_000_000,
+        metavar="N",
+        help="of the merged file [%(default)s]",
+    )
+    parser.add_argument(
+        "--work", metavar="DIR", help="where to put what is made [the system's temporary folder]"
+    )
     arguments = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="benchmark_", dir=arguments.work))
     try:
@@ -40,7 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         for number, documents in enumerate(halves):
             write_file(work / f"half{number}", documents)
         inputs = [str(work / "half0"), str(work / "half1")]
-        measure("merge", [ROOT / "data_prep/merge_indexed.py", "--input", *inputs, "--output-prefix", work / "merged"])
+        measure(
+            "merge",
+            [
+                ROOT / "data_prep/merge_indexed.py",
+                "--input",
+                *inputs,
+                "--output-prefix",
+                work / "merged",
+            ],
+        )
         for name in inputs:
             Path(f"{name}.bin").unlink()
         measure("check", [ROOT / "data_prep/describe.py", work / "merged", "--check"])
@@ -53,8 +74,12 @@ def write_file(prefix: Path, documents: int) -> None:
     """Write a token file of documents of `IDS` zeros each."""
     whole = np.ones(PIECE, dtype="<i4")
 
-    def pieces(value: int) -> Iterator[np.ndarray[Any, Any]]:  # this process must stay small: its children's peak begins with its own
-        return (whole[: min(PIECE, documents - first)] * np.int32(value) for first in range(0, documents, PIECE))
+    # this process must stay small: its children's peak begins with its own
+    def pieces(value: int) -> Iterator[np.ndarray[Any, Any]]:
+        return (
+            whole[: min(PIECE, documents - first)] * np.int32(value)
+            for first in range(0, documents, PIECE)
+        )
 
     with prefix.with_suffix(".idx").open("wb") as file:
         write_header(file, np.dtype(np.uint16), documents, documents)
@@ -73,7 +98,10 @@ def measure(what: str, command: list[str | Path]) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{what} ended with {os.waitstatus_to_exitcode(status)}")
-    print(f"{what}: {time.monotonic() - start:.1f} s, peak memory {usage.ru_maxrss / 1000:,.0f} MB", flush=True)
+    print(
+        f"{what}: {time.monotonic() - start:.1f} s, peak memory {usage.ru_maxrss / 1000:,.0f} MB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

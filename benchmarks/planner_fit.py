@@ -2,10 +2,11 @@
 
     python benchmarks/planner_fit.py
 
-Five shares of the hardware's peaks (`megatron_ext.planner.throughput.Shares`) stand for what kernels reach. With so few published figures
-they are not determined by them: each is fitted by least squares with a pull towards a round value that was written down before,
-0.6 of the peak for products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each line fits them
-to all other figures and predicts the one that is named.
+Five shares of the hardware's peaks (`megatron_ext.planner.throughput.Shares`) stand for what
+kernels reach. With so few published figures they are not determined by them: each is fitted by
+least squares with a pull towards a round value that was written down before, 0.6 of the peak for
+products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each
+line fits them to all other figures and predicts the one that is named.
 """
 
 import argparse
@@ -85,7 +86,11 @@ def recipe(
         model=Model(checkpoint="unused"),
         data=Data(train=["unused"], validation=["unused"], seq_length=length),
         training=Training(
-            train_iters=23000, global_batch_size=batch, fp8_format="hybrid" if fp8 else None, fp8_recipe="tensorwise", **training
+            train_iters=23000,
+            global_batch_size=batch,
+            fp8_format="hybrid" if fp8 else None,
+            fp8_recipe="tensorwise",
+            **training,
         ),
         optimizer=Optimizer(lr=1e-4),
         parallel=Parallel(
@@ -103,18 +108,31 @@ def recipe(
 def published() -> dict[str, Published]:
     """Return what the constants are fitted to.
 
-    The layouts of 8B and 405B are not published with the figures: plain data parallelism, and the usual TP8 PP8 CP2 (with 128 layers in
-    place of 126, so that they divide). Megatron-LM's is a share of the peak, 47 to 48 %.
+    The layouts of 8B and 405B are not published with the figures: plain data parallelism, and the
+    usual TP8 PP8 CP2 (with 128 layers in place of 126, so that they divide). Megatron-LM's is a
+    share of the peak, 47 to 48 %.
     """
     large = llama3(80, 8192, 28672, 64)
     bf16 = recipe(512, fp8=False, tensor=4, pipeline=8, virtual=5)
     meditron = recipe(
-        512, fp8=False, length=4096, tensor=8, pipeline=8, overlap=False, micro_batch_size=2, recompute_granularity="selective"
+        512,
+        fp8=False,
+        length=4096,
+        tensor=8,
+        pipeline=8,
+        overlap=False,
+        micro_batch_size=2,
+        recompute_granularity="selective",
     )
     return {
-        "Llama 3 8B, FP8, 8 H100": Published(architecture=llama3(32, 4096, 14336, 32), recipe=recipe(128), gpus=8, tokens=14451),
+        "Llama 3 8B, FP8, 8 H100": Published(
+            architecture=llama3(32, 4096, 14336, 32), recipe=recipe(128), gpus=8, tokens=14451
+        ),
         "Llama 3 70B, FP8, 64 H100": Published(
-            architecture=large, recipe=recipe(128, tensor=4, pipeline=8, virtual=5), gpus=64, tokens=1664
+            architecture=large,
+            recipe=recipe(128, tensor=4, pipeline=8, virtual=5),
+            gpus=64,
+            tokens=1664,
         ),
         "Llama 3.1 405B, FP8, 1,024 H100": Published(
             architecture=llama3(128, 16384, 53248, 128),
@@ -123,10 +141,15 @@ def published() -> dict[str, Published]:
             tokens=328,
         ),
         "Megatron-LM, bf16, 64 H100 (70B)": Published(
-            architecture=large, recipe=bf16, gpus=64, tokens=0.475 * KINDS["h100-80gb"].bf16_flops / large.flops_per_token(8192)
+            architecture=large,
+            recipe=bf16,
+            gpus=64,
+            tokens=0.475 * KINDS["h100-80gb"].bf16_flops / large.flops_per_token(8192),
         ),
         "MEDITRON-70B, bf16, 128 A100": Published(
-            architecture=architectures.read(ROOT / "examples/pretrain/architectures/meditron_70b.json"),
+            architecture=architectures.read(
+                ROOT / "examples/pretrain/architectures/meditron_70b.json"
+            ),
             recipe=meditron,
             gpus=128,
             gpu="a100-80gb",
@@ -144,7 +167,10 @@ def fit(figures: list[Published]) -> Shares:
 
     def residuals(values: Any) -> Any:
         shares = Shares(**dict(zip(names, values, strict=True)))
-        return [*(math.log1p(one.error(shares)) / ERROR for one in figures), *((values - start) / WIDTH)]
+        return [
+            *(math.log1p(one.error(shares)) / ERROR for one in figures),
+            *((values - start) / WIDTH),
+        ]
 
     names = [field.name for field in dataclasses.fields(Shares)]
     found = least_squares(residuals, start, bounds=(0.05, 0.99)).x
@@ -153,7 +179,9 @@ def fit(figures: list[Published]) -> Shares:
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     arguments = parser.parse_args(argv)
     figures, result = published(), []

@@ -19,7 +19,8 @@ from megatron_ext.pretrain import build_pieces
 from megatron_ext.training import optimizer
 from megatron_ext.training.train_step import Batches, GlobalBatch
 
-SPEEDS = 8  # sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
+# sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
+SPEEDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,17 @@ class SyntheticRun:
         recipe: a YAML file of the run; its data and checkpoint are not read.
         overrides: replace its keys.
         architecture: the model.
-        weights: a file of initial weights; made by the first run that names it, so that others begin with the same.
+        weights: a file of initial weights; made by the first run that names it, so that others
+            begin with the same.
     """
 
-    def __init__(self, recipe: Path, overrides: list[str], architecture: Architecture, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Path,
+        overrides: list[str],
+        architecture: Architecture,
+        weights: Path | None = None,
+    ) -> None:
         self.recipe, self.architecture = load(Recipe, recipe, overrides), architecture
         self.platform = platforms.current()
         self.platform.check(self.recipe)
@@ -71,7 +79,9 @@ class SyntheticRun:
             piece.zero_grad_buffer()
         self.optimizer.zero_grad()
         replicas = parallel_state.get_data_parallel_world_size()
-        outcome = self.batch.run(self._batches, training.global_batch_size // (training.micro_batch_size * replicas), [])
+        outcome = self.batch.run(
+            self._batches, training.global_batch_size // (training.micro_batch_size * replicas), []
+        )
         self.scheduler.step(training.global_batch_size)
         _, norm, _ = self.optimizer.step()
         torch.cuda.synchronize()
@@ -80,7 +90,9 @@ class SyntheticRun:
     def _make_batches(self) -> Batches:
         rank, size = parallel_state.get_data_parallel_rank(), self.recipe.training.micro_batch_size
         for number in itertools.count():
-            yield self._rows(range((number * 1000 + rank) * size, (number * 1000 + rank + 1) * size))
+            yield self._rows(
+                range((number * 1000 + rank) * size, (number * 1000 + rank + 1) * size)
+            )
 
     def _rows(self, numbers: range) -> dict[str, torch.Tensor]:
         length = self.recipe.data.seq_length
@@ -88,7 +100,10 @@ class SyntheticRun:
         for number in numbers:
             generator = torch.Generator().manual_seed(number)
             first = int(torch.randint(self.architecture.vocab_size, (1,), generator=generator))
-            rows.append((first + torch.arange(length + 1) * (1 + number % SPEEDS)) % self.architecture.vocab_size)
+            rows.append(
+                (first + torch.arange(length + 1) * (1 + number % SPEEDS))
+                % self.architecture.vocab_size
+            )
         whole = torch.stack(rows)
         return {
             "tokens": whole[:, :-1].contiguous(),

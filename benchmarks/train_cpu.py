@@ -1,10 +1,13 @@
-"""Training one Llama on one process, Galen beside Hugging Face's Trainer: same weights, batch, precision, threads, in one run.
+"""Training one Llama on one process, Galen beside Hugging Face's Trainer.
+
+Same weights, batch, precision, threads, in one run.
 
     python benchmarks/train_cpu.py --size 20m --sequence 512 --micro-batch 2 --accumulation 2 --precision fp32 --steps 8
 
-A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random tokens.
-The two take turns, --rounds times, so that another load on the machine meets both. A run's figure is the median over its steps but the
-first --warm-up, optimizer included, start-up excluded; a round's ratio is that of its two runs. --output keeps everything.
+A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random
+tokens. The two take turns, --rounds times, so that another load on the machine meets both. A run's
+figure is the median over its steps but the first --warm-up, optimizer included, start-up excluded;
+a round's ratio is that of its two runs. --output keeps everything.
 """
 
 import argparse
@@ -47,10 +50,26 @@ def main(argv: list[str] | None = None) -> int | None:
             for name, measure in (("galen", galen), ("trainer", trainer)):
                 rates, losses[name] = measure(work, number, arguments)
                 figures[name].append(statistics.median(rates))
-                print(f"{name}: {figures[name][-1]:,.0f} tokens/s, first loss {losses[name]:.4f}", file=sys.stderr, flush=True)
-    ratios = [ours / theirs for ours, theirs in zip(figures["galen"], figures["trainer"], strict=True)]
-    result: dict[str, Any] = {"command": shlex.join(sys.argv), "options": vars(arguments), "threads": threads(), "first_loss": losses}
-    result |= {"tokens_per_second": figures, "ratios": ratios, "ratio": statistics.median(ratios), "versions": manifest.versions()}
+                print(
+                    f"{name}: {figures[name][-1]:,.0f} tokens/s, first loss {losses[name]:.4f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    ratios = [
+        ours / theirs for ours, theirs in zip(figures["galen"], figures["trainer"], strict=True)
+    ]
+    result: dict[str, Any] = {
+        "command": shlex.join(sys.argv),
+        "options": vars(arguments),
+        "threads": threads(),
+        "first_loss": losses,
+    }
+    result |= {
+        "tokens_per_second": figures,
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "versions": manifest.versions(),
+    }
     result["processor"] = processor()
     text = json.dumps(result, indent=1, default=str)
     print(text)
@@ -61,9 +80,19 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def processor() -> str:
     """Return the processor's name and the extensions that bf16 and fp32 products use."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    extensions = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in known.get("flags", "").split()]
+    lines = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    known = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    extensions = [
+        name
+        for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+        if name in known.get("flags", "").split()
+    ]
     return " ".join([known.get("model name", platform.machine()), *extensions])
 
 
@@ -90,7 +119,9 @@ def prepare(work: Path, arguments: argparse.Namespace) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(work / "hf")
     run("checkpoints_convert/hf_to_megatron.py", "--hf", work / "hf", "--output", work / "megatron")
-    tokens = numpy.random.default_rng(SEED).integers(0, vocabulary, (arguments.steps + 1) * batch(arguments) * arguments.sequence)
+    tokens = numpy.random.default_rng(SEED).integers(
+        0, vocabulary, (arguments.steps + 1) * batch(arguments) * arguments.sequence
+    )
     builder = IndexedDatasetBuilder(str(work / "tokens.bin"), dtype=numpy.uint16)
     builder.add_document(tokens, [len(tokens)])
     builder.finalize(str(work / "tokens.idx"))
@@ -108,7 +139,11 @@ def galen(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[
     recipe = {
         "output": str(output),
         "model": {"checkpoint": str(work / "megatron")},
-        "data": {"train": [str(work / "tokens")], "seq_length": arguments.sequence, "num_workers": 0},
+        "data": {
+            "train": [str(work / "tokens")],
+            "seq_length": arguments.sequence,
+            "num_workers": 0,
+        },
         "training": {
             "train_iters": arguments.steps,
             "micro_batch_size": arguments.micro_batch,
@@ -120,13 +155,19 @@ def galen(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[
     }
     (work / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     run("-m", "megatron_ext.pretrain", work / "recipe.yaml")
-    steps = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [
+        json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [step["tokens_per_second"] for step in steps[arguments.warm_up :]], steps[0]["loss"]
 
 
 def trainer(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[float], float]:
     """Train with Hugging Face's Trainer in a process of its own; return the same."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if name not in ("trainer", "output")]
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in vars(arguments).items()
+        if name not in ("trainer", "output")
+    ]
     run(__file__, "--trainer", work, *options)
     found = json.loads((work / "trainer.json").read_text(encoding="utf-8"))
     return found["rates"][arguments.warm_up :], found["loss"]
@@ -139,7 +180,9 @@ def train_with_trainer(work: Path, arguments: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     torch.set_num_threads(threads())
-    tokens = torch.from_numpy(numpy.load(work / "tokens.npy").astype(numpy.int64)).view(-1, arguments.sequence)
+    tokens = torch.from_numpy(numpy.load(work / "tokens.npy").astype(numpy.int64)).view(
+        -1, arguments.sequence
+    )
     marks: list[float] = []
 
     class Clock(TrainerCallback):
@@ -166,7 +209,9 @@ def train_with_trainer(work: Path, arguments: argparse.Namespace) -> None:
         disable_tqdm=True,
         seed=SEED,
     )
-    model = AutoModelForCausalLM.from_pretrained(work / "hf", dtype=torch.float32, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        work / "hf", dtype=torch.float32, trust_remote_code=False
+    )
     data = [{"input_ids": row, "labels": row} for row in tokens]
     run_trainer = Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()])
     run_trainer.train()
@@ -184,21 +229,42 @@ def threads() -> int:
 def run(*command: object) -> None:
     """Run a script of the repository; its output is shown when it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads()), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-3000:]}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=SIZES, default="20m", help="the model (default 20m)")
-    parser.add_argument("--sequence", type=int, default=512, help="tokens in a sequence (default 512)")
-    parser.add_argument("--micro-batch", type=int, default=2, help="sequences in a forward pass (default 2)")
-    parser.add_argument("--accumulation", type=int, default=2, help="forward passes in a step (default 2)")
+    parser.add_argument(
+        "--sequence", type=int, default=512, help="tokens in a sequence (default 512)"
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, default=2, help="sequences in a forward pass (default 2)"
+    )
+    parser.add_argument(
+        "--accumulation", type=int, default=2, help="forward passes in a step (default 2)"
+    )
     parser.add_argument("--steps", type=int, default=8, help="steps of each run (default 8)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps of each run that are not timed (default 2)")
+    parser.add_argument(
+        "--warm-up", type=int, default=2, help="steps of each run that are not timed (default 2)"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="runs of each (default 2)")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of weights and products (default fp32)")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="of weights and products (default fp32)",
+    )
     parser.add_argument("--output", type=Path, help="write the result here too")
     parser.add_argument("--trainer", help=argparse.SUPPRESS)
     return parser

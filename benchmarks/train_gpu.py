@@ -3,9 +3,10 @@
     python benchmarks/train_gpu.py --model llama_3_8b --precision fp8 --output benchmarks/results/llama_3_8b_fp8.json
     torchrun --nproc-per-node 8 benchmarks/train_gpu.py --model llama_3_8b --precision bf16 training.global_batch_size=128
 
-Random weights, made-up text, sequence 8,192 and micro-batch 1 unless keys say otherwise. The median step after the warm-up counts.
-MFU is against the dense bf16 peak of the GPUs, also in FP8. On one 80 GB GPU the 8B model does not fit with its optimizer: --layers
-cuts it, and the figures are those of the cut model. `make gpu-check` runs this for the 1B and the 8B.
+Random weights, made-up text, sequence 8,192 and micro-batch 1 unless keys say otherwise. The median
+step after the warm-up counts. MFU is against the dense bf16 peak of the GPUs, also in FP8. On one
+80 GB GPU the 8B model does not fit with its optimizer: --layers cuts it, and the figures are those
+of the cut model. `make gpu-check` runs this for the 1B and the 8B.
 """
 
 import argparse
@@ -27,14 +28,24 @@ from galen.errors import UsageError  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
 # The shape of Llama 3.2 1B, output untied.
-ONE_B: dict[str, Any] = {"num_layers": 16, "hidden_size": 2048, "ffn_hidden_size": 8192, "kv_channels": 64}
+ONE_B: dict[str, Any] = {
+    "num_layers": 16,
+    "hidden_size": 2048,
+    "ffn_hidden_size": 8192,
+    "kv_channels": 64,
+}
 TINY = ROOT / "examples/pretrain/architectures/tiny.json"
 PRECISIONS = {
     "fp32": ["training.precision=fp32"],
     "bf16": ["training.precision=bf16"],
-    "fp8": ["training.precision=bf16", "training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"],
+    "fp8": [
+        "training.precision=bf16",
+        "training.fp8_format=hybrid",
+        "training.fp8_recipe=tensorwise",
+    ],
 }
-# What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16 gradients.
+# What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16
+# gradients.
 LEAN = [
     *("optimizer.use_precision_aware_optimizer=true", "optimizer.main_grads_dtype=bf16"),
     *("optimizer.exp_avg_dtype=bf16", "optimizer.exp_avg_sq_dtype=bf16"),
@@ -49,7 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         measure(arguments)
     except torch.OutOfMemoryError as error:
-        raise UsageError(f"{arguments.model} does not fit: take fewer --layers, --lean, or more GPUs (torchrun); {error}") from None
+        raise UsageError(
+            f"{arguments.model} does not fit: take fewer --layers, --lean, or more GPUs (torchrun);"
+            f" {error}"
+        ) from None
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -60,7 +74,15 @@ def measure(arguments: argparse.Namespace) -> None:
     shape = architecture(arguments.model, arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
         recipe = write_recipe(Path(folder), arguments.model)
-        run = SyntheticRun(recipe, [*PRECISIONS[arguments.precision], *(LEAN if arguments.lean else []), *arguments.overrides], shape)
+        run = SyntheticRun(
+            recipe,
+            [
+                *PRECISIONS[arguments.precision],
+                *(LEAN if arguments.lean else []),
+                *arguments.overrides,
+            ],
+            shape,
+        )
     taken = list(steps(run, arguments.warm_up + arguments.steps))
     seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
     gpus = torch.distributed.get_world_size()
@@ -110,7 +132,12 @@ def write_recipe(folder: Path, model: str) -> Path:
         "output": str(folder),
         "model": {"checkpoint": "none"},
         "data": {"train": ["none"], "seq_length": 32 if tiny else 8192},
-        "training": {"train_iters": 1000, "global_batch_size": 8, "eval_iters": 0, "cross_entropy_loss_fusion": not tiny},
+        "training": {
+            "train_iters": 1000,
+            "global_batch_size": 8,
+            "eval_iters": 0,
+            "cross_entropy_loss_fusion": not tiny,
+        },
         "optimizer": {"lr": 1e-4, "lr_warmup_iters": 10},
     }
     path = folder / "recipe.yaml"
@@ -130,22 +157,44 @@ def profile(run: Any) -> list[dict[str, Any]]:
     total = sum(getattr(entry, name) for entry in averages)
     slowest = sorted(averages, key=lambda entry: -getattr(entry, name))[:20]
     return [
-        {"operation": entry.key, "calls": entry.count, "milliseconds": getattr(entry, name) / 1000, "share": getattr(entry, name) / total}
+        {
+            "operation": entry.key,
+            "calls": entry.count,
+            "milliseconds": getattr(entry, name) / 1000,
+            "share": getattr(entry, name) / total,
+        }
         for entry in slowest
     ]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["llama_3_8b", "llama_1b", "tiny"], default="llama_3_8b", help="tiny is for CPUs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        choices=["llama_3_8b", "llama_1b", "tiny"],
+        default="llama_3_8b",
+        help="tiny is for CPUs",
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default bf16")
     parser.add_argument("--layers", type=int, help="cut the model to so many layers")
-    parser.add_argument("--lean", action="store_true", help="bf16 gradients and optimizer state (Transformer Engine)")
-    parser.add_argument("--warm-up", type=int, default=5, help="steps before the timed ones (default 5)")
+    parser.add_argument(
+        "--lean",
+        action="store_true",
+        help="bf16 gradients and optimizer state (Transformer Engine)",
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=5, help="steps before the timed ones (default 5)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default 20)")
-    parser.add_argument("--profile", action="store_true", help="also list the slowest operations of a step")
+    parser.add_argument(
+        "--profile", action="store_true", help="also list the slowest operations of a step"
+    )
     parser.add_argument("--output", type=Path, help="write the result here too")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain"
+    )
     return parser
 
 

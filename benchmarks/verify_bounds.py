@@ -1,10 +1,13 @@
-"""How far the logits of equal weights differ between Hugging Face and Megatron, in fp32 and bf16: where verify.py's bounds come from.
+"""How far the logits of equal weights differ between Hugging Face and Megatron, in fp32 and bf16.
+
+Where verify.py's bounds come from.
 
     python benchmarks/verify_bounds.py --tokenizer models/SmolLM2-135M --folder /scratch/bounds
     python benchmarks/verify_bounds.py --tokenizer models/SmolLM2-135M --folder /scratch/bounds --model models/SmolLM2-135M
 
-Makes a random model of each family in fp32, imports it, and runs verify.py on it as a user would. --model adds models that are
-there. The last column says how far the original's own code is from itself when it computes in bf16 instead of fp32.
+Makes a random model of each family in fp32, imports it, and runs verify.py on it as a user would.
+--model adds models that are there. The last column says how far the original's own code is from
+itself when it computes in bf16 instead of fp32.
 """
 
 import argparse
@@ -17,7 +20,10 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    "llama": {
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
     "llama tied": {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "mistral": {"num_key_value_heads": 4, "sliding_window": 64},
     "qwen2": {"num_key_value_heads": 2},
@@ -27,15 +33,38 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Print a line for each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="Hugging Face folder whose tokenizer the random models take")
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; what is written is removed")
-    parser.add_argument("--model", type=Path, nargs="*", default=[], help="Hugging Face folders to measure too")
-    parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES), help="random models (default: all)")
-    parser.add_argument("--hidden", type=int, default=1024, help="width of the random models (default 1024)")
-    parser.add_argument("--layers", type=int, default=12, help="layers of the random models (default 12)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        required=True,
+        help="Hugging Face folder whose tokenizer the random models take",
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where to write; what is written is removed"
+    )
+    parser.add_argument(
+        "--model", type=Path, nargs="*", default=[], help="Hugging Face folders to measure too"
+    )
+    parser.add_argument(
+        "--families",
+        nargs="*",
+        choices=FAMILIES,
+        default=list(FAMILIES),
+        help="random models (default: all)",
+    )
+    parser.add_argument(
+        "--hidden", type=int, default=1024, help="width of the random models (default 1024)"
+    )
+    parser.add_argument(
+        "--layers", type=int, default=12, help="layers of the random models (default 12)"
+    )
     arguments = parser.parse_args()
-    print("| model | fp32 | bf16 | the original, bf16 against fp32 |\n|---|---|---|---|", flush=True)
+    print(
+        "| model | fp32 | bf16 | the original, bf16 against fp32 |\n|---|---|---|---|", flush=True
+    )
     for model in arguments.model:
         print(f"| {model.name} | {' | '.join(differences(model, arguments.folder))} |", flush=True)
     for name in arguments.families:
@@ -80,18 +109,31 @@ def differences(model: Path, folder: Path) -> list[str]:
     run("checkpoints_convert/hf_to_megatron.py", "--hf", model, "--output", checkpoint)
     found = []
     for precision in ("fp32", "bf16"):
-        printed = run("checkpoints_convert/verify.py", "--hf", model, "--megatron", checkpoint, "--dtype", precision)
+        printed = run(
+            "checkpoints_convert/verify.py",
+            "--hf",
+            model,
+            "--megatron",
+            checkpoint,
+            "--dtype",
+            precision,
+        )
         number = re.search(r"largest relative difference (\S+),", printed)
         found.append(number[1] if number else "failed")
     shutil.rmtree(checkpoint)
     tokens = verify.tokens_of(model, verify.TEXT, 256, 1)
-    first, second = (verify.reference_logits(model, tokens, precision)[0].float() for precision in ("fp32", "bf16"))
+    first, second = (
+        verify.reference_logits(model, tokens, precision)[0].float()
+        for precision in ("fp32", "bf16")
+    )
     return [*found, f"{max(verify.relative_differences(second, first)):.2e}"]
 
 
 def run(*command: object) -> str:
     """Run a script of the repository and return what it printed, whatever its exit code."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode not in (0, 1) or "error: " in done.stderr:
         raise SystemExit(done.stderr)
     return done.stdout

@@ -1,1 +1,4 @@
-"""Checkpoints between Hugging Face and Megatron Core: one small file per model family in `families`."""
+"""Checkpoints between Hugging Face and Megatron Core.
+
+One small file per model family in `families`.
+"""

@@ -2,9 +2,10 @@
 
     python checkpoints_convert/adopt.py --megatron runs/from-megatron-lm --hf models/Llama-2-7b
 
-Checks that its tensors are those of the model that the Hugging Face folder describes, and puts beside them what they lack:
-`architecture.json`, `manifest.json` (the SHA-256 of each file) and `hf/` (configuration and tokenizer).
-After this the checkpoint can be trained, verified and exported.
+Checks that its tensors are those of the model that the Hugging Face folder describes, and puts
+beside them what they lack: `architecture.json`, `manifest.json` (the SHA-256 of each file) and
+`hf/` (configuration and tokenizer). After this the checkpoint can be trained, verified and
+exported.
 """
 
 import argparse
@@ -16,12 +17,22 @@ from galen import cli, lock
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--megatron", type=Path, required=True, metavar="DIR", help="checkpoint folder with latest_checkpointed_iteration.txt"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--hf", type=Path, required=True, metavar="DIR", help="folder with config.json and tokenizer; weights are not needed"
+        "--megatron",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder with latest_checkpointed_iteration.txt",
+    )
+    parser.add_argument(
+        "--hf",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with config.json and tokenizer; weights are not needed",
     )
     add_no_verify(parser)
     arguments = parser.parse_args(argv)

@@ -1,10 +1,12 @@
-"""Say what a checkpoint is: family, sizes, layout it was saved from, step, vocabulary, precision, whether it is complete.
+"""Say what a checkpoint is.
+
+Family, sizes, layout it was saved from, step, vocabulary, precision, whether it is complete.
 
     python checkpoints_convert/describe.py runs/pretrain/checkpoints
     python checkpoints_convert/describe.py models/SmolLM2-135M --json
 
-Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout, NeMo 2 and Hugging Face folders. Nothing of
-the checkpoint is run. Exit code 1 when it is not complete.
+Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout, NeMo 2 and
+Hugging Face folders. Nothing of the checkpoint is run. Exit code 1 when it is not complete.
 """
 
 import argparse
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
@@ -34,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     else:
         width = max(map(len, found))
         for name, value in found.items():
-            print(f"{name:{width}}  {value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{name:{width}}  {value}")
+            print(
+                f"{name:{width}}  {value:,}"
+                if isinstance(value, int) and not isinstance(value, bool)
+                else f"{name:{width}}  {value}"
+            )
     return 0 if found["complete"] == "yes" else 1
 
 
@@ -57,7 +65,10 @@ def describe(path: Path) -> dict[str, Any]:
         return _nemo(path)
     if (path / "config.json").is_file():
         return _hugging_face(path)
-    raise DataError(f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor weights/, nor config.json")
+    raise DataError(
+        f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor"
+        " weights/, nor config.json"
+    )
 
 
 def _nemo(path: Path) -> dict[str, Any]:
@@ -69,7 +80,9 @@ def _nemo(path: Path) -> dict[str, Any]:
     return found | {"format": "NeMo 2 (import with nemo_to_megatron.py)", "folder": path}
 
 
-def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None" = None) -> dict[str, Any]:
+def _megatron(
+    folder: Path, prefix: str = "", architecture: "Architecture | None" = None
+) -> dict[str, Any]:
     from checkpoints_convert.families.megatron_shapes import VOCABULARY
     from megatron_ext.checkpoint.pickle_values import shown
     from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
@@ -85,7 +98,9 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
         found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
     elif arguments is not None:
         found |= {name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS}
-    weights = {name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")}
+    weights = {
+        name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")
+    }
     layers = Counter(name.startswith(LAYERS) for name in weights)
     found["tensors"] = len(weights)
     found.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
@@ -93,13 +108,18 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     rows = [value.size[0] for name, value in weights.items() if name in VOCABULARY]
     if rows:
         found["vocabulary rows, padded"] = rows[0]
-    found["dtype"] = ", ".join(sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()}))
+    found["dtype"] = ", ".join(
+        sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()})
+    )
     optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
     found["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
     if (folder / "training_state.json").is_file():
         found |= _training_state(folder / "training_state.json")
     elif arguments is not None:
-        sizes = (arguments.get("tensor_model_parallel_size", "?"), arguments.get("pipeline_model_parallel_size", "?"))
+        sizes = (
+            arguments.get("tensor_model_parallel_size", "?"),
+            arguments.get("pipeline_model_parallel_size", "?"),
+        )
         found["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
         found["iteration"] = shown(common.get("iteration"))
     from checkpoints_convert.conversion.validate import missing
@@ -108,8 +128,22 @@ def _megatron(folder: Path, prefix: str = "", architecture: "Architecture | None
     return found | {"complete": "yes" if lacking is None else f"no: {lacking}"}
 
 
-_ARGUMENTS = {"num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "rotary_base"}
-_ARGUMENTS |= {"padded_vocab_size", "norm_epsilon", "max_position_embeddings", "iteration", "consumed_train_samples"}
+_ARGUMENTS = {
+    "num_layers",
+    "hidden_size",
+    "ffn_hidden_size",
+    "num_attention_heads",
+    "num_query_groups",
+    "kv_channels",
+    "rotary_base",
+}
+_ARGUMENTS |= {
+    "padded_vocab_size",
+    "norm_epsilon",
+    "max_position_embeddings",
+    "iteration",
+    "consumed_train_samples",
+}
 
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
@@ -120,9 +154,19 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
     family, architecture = families.find(folder / "config.json")
     weights = Weights(folder)
-    found = {"format": "Hugging Face safetensors", "folder": folder, **dataclasses.asdict(architecture)}
-    found |= {"parameters": architecture.parameters, "tensors": len(weights.names()), "files": len(weights.files)}
-    found["dtype"] = ", ".join(sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()}))
+    found = {
+        "format": "Hugging Face safetensors",
+        "folder": folder,
+        **dataclasses.asdict(architecture),
+    }
+    found |= {
+        "parameters": architecture.parameters,
+        "tensors": len(weights.names()),
+        "files": len(weights.files),
+    }
+    found["dtype"] = ", ".join(
+        sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()})
+    )
     try:
         check_complete(weights, family, architecture)
         check_vocabulary(folder, architecture.vocab_size)
@@ -135,7 +179,9 @@ def _training_state(path: Path) -> dict[str, Any]:
     state = json_file.read_object(path)
     layout, progress = state.get("layout"), state.get("progress")
     if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
-        raise DataError(f"{path} is not what a pretraining run writes: its layout or progress is missing")
+        raise DataError(
+            f"{path} is not what a pretraining run writes: its layout or progress is missing"
+        )
     found = {name.replace("_", " "): value for name, value in progress.items() if name != "seconds"}
     return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **found}
 

@@ -4,14 +4,21 @@
     python checkpoints_convert/hf_to_megatron.py --hf models/Llama-2-7b --output runs/megatron \\
         --add-special-tokens examples/special_tokens/meditron.txt
 
-The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in their own precision, one
-piece at a time: memory does not grow with the model. Killed and started again, the same command goes on.
+The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in
+their own precision, one piece at a time: memory does not grow with the model. Killed and started
+again, the same command goes on.
 """
 
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_dtype, add_no_verify, add_workers, positive, recorded
+from checkpoints_convert.conversion.arguments import (
+    add_dtype,
+    add_no_verify,
+    add_workers,
+    positive,
+    recorded,
+)
 from checkpoints_convert.hf.folder import weight_files
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock, pretrained
@@ -19,18 +26,38 @@ from galen import cli, lock, pretrained
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="folder with config.json, *.safetensors and the tokenizer")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write; must not hold a checkpoint")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--hf",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with config.json, *.safetensors and the tokenizer",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder to write; must not hold a checkpoint",
+    )
     add_dtype(parser)
     parser.add_argument(
-        "--add-special-tokens", type=Path, metavar="FILE", help="one token a line: gives each the next free id and a row in the embedding"
+        "--add-special-tokens",
+        type=Path,
+        metavar="FILE",
+        help="one token a line: gives each the next free id and a row in the embedding",
     )
     parser.add_argument(
         "--new-rows",
         choices=("mean", "normal"),
         default="mean",
-        help="what the new rows start from: the mean of the old (default), or a normal sample with the old rows' mean and deviation",
+        help=(
+            "what the new rows start from: the mean of the old (default), or a normal sample with"
+            " the old rows' mean and deviation"
+        ),
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of --new-rows normal (default 0)")
     parser.add_argument(
@@ -46,8 +73,12 @@ def main(argv: list[str] | None = None) -> None:
 
     pretrained.check_folder(arguments.hf)
     known = recorded(arguments.hf, arguments.no_verify)
-    with lock.hold(arguments.output), InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs:
-        from checkpoints_convert.conversion.import_hf import Import, convert  # takes seconds, in which the hashes have begun
+    with (
+        lock.hold(arguments.output),
+        InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs,
+    ):
+        # takes seconds, in which the hashes have begun
+        from checkpoints_convert.conversion.import_hf import Import, convert
 
         job = Import(
             hf=arguments.hf,

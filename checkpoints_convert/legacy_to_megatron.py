@@ -2,8 +2,9 @@
 
     python checkpoints_convert/legacy_to_megatron.py --legacy runs/meditron-7b --tokenizer models/meditron --output runs/megatron
 
-Any tensor and pipeline parallelism of the old run is put together. The files are pickles: they are read without running
-anything in them, and refused when they hold more than a checkpoint does. Weights only, no optimizer state.
+Any tensor and pipeline parallelism of the old run is put together. The files are pickles: they are
+read without running anything in them, and refused when they hold more than a checkpoint does.
+Weights only, no optimizer state.
 """
 
 import argparse
@@ -16,18 +17,39 @@ from galen.errors import DataError
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--legacy", type=Path, required=True, metavar="DIR", help="folder with latest_checkpointed_iteration.txt or mp_rank_*"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder with tokenizer.json; its ids are the vocabulary")
-    parser.add_argument("--vocab-size", type=positive, metavar="N", help="rows that belong to a token (default: the tokenizer's ids)")
+    parser.add_argument(
+        "--legacy",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with tokenizer.json; its ids are the vocabulary",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        metavar="N",
+        help="rows that belong to a token (default: the tokenizer's ids)",
+    )
     add_workers(parser)
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
-        parser.error("give --tokenizer or --vocab-size: the files know only the padded size of the vocabulary")
+        parser.error(
+            "give --tokenizer or --vocab-size: the files know only the padded size of the"
+            " vocabulary"
+        )
 
     from checkpoints_convert.conversion import import_hf
     from checkpoints_convert.conversion.tensor_units import units
@@ -48,7 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         if unit.megatron not in VOCABULARY:  # these are padded there too
             check_shapes(unit, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
-    job = import_hf.ForeignImport(ranks, ranks.files, family, architecture, config, arguments.tokenizer)
+    job = import_hf.ForeignImport(
+        ranks, ranks.files, family, architecture, config, arguments.tokenizer
+    )
     with lock.hold(arguments.output):
         import_hf.convert_foreign(job, arguments.output, arguments.workers)
 

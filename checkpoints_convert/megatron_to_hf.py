@@ -3,14 +3,21 @@
     python checkpoints_convert/megatron_to_hf.py --megatron runs/pretrain/checkpoints --output runs/model
     python checkpoints_convert/megatron_to_hf.py --megatron runs/mmedlm/checkpoints --output runs/model --as-family llama
 
-Configuration and tokenizer are those that came with the model at its import (the checkpoint's `hf` folder). Weights are
-copied a piece at a time: memory does not grow with the model. Killed and started again, the same command goes on.
+Configuration and tokenizer are those that came with the model at its import (the checkpoint's `hf`
+folder). Weights are copied a piece at a time: memory does not grow with the model. Killed and
+started again, the same command goes on.
 """
 
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.conversion.arguments import (
+    add_dtype,
+    add_megatron,
+    add_no_verify,
+    add_workers,
+    recorded,
+)
 from checkpoints_convert.hf.folder import verify_companions
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock
@@ -19,17 +26,32 @@ from megatron_ext.checkpoint.folder import HF, find_iteration, weight_files
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_megatron(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
     parser.add_argument(
-        "--hf", type=Path, metavar="DIR", help="take config.json and the tokenizer from here (default: the checkpoint's hf)"
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
     )
     parser.add_argument(
-        "--as-family", metavar="NAME", help="write another family's names and configuration, for example llama for InternLM2"
+        "--hf",
+        type=Path,
+        metavar="DIR",
+        help="take config.json and the tokenizer from here (default: the checkpoint's hf)",
+    )
+    parser.add_argument(
+        "--as-family",
+        metavar="NAME",
+        help="write another family's names and configuration, for example llama for InternLM2",
     )
     add_dtype(parser)
-    parser.add_argument("--max-shard-bytes", type=float, default=5e9, metavar="N", help="largest file (default 5e9, as in transformers)")
+    parser.add_argument(
+        "--max-shard-bytes",
+        type=float,
+        default=5e9,
+        metavar="N",
+        help="largest file (default 5e9, as in transformers)",
+    )
     add_workers(parser)
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
@@ -37,8 +59,12 @@ def main(argv: list[str] | None = None) -> None:
     folder = find_iteration(arguments.megatron, arguments.iteration)
     known = recorded(folder, arguments.no_verify)
     verify_companions(arguments.hf or folder.parent / HF, arguments.no_verify)
-    with lock.hold(arguments.output), InputHashes([folder / ".metadata", *weight_files(folder)], known) as inputs:
-        from checkpoints_convert.conversion.export_hf import Export, convert  # takes seconds, in which the hashes have begun
+    with (
+        lock.hold(arguments.output),
+        InputHashes([folder / ".metadata", *weight_files(folder)], known) as inputs,
+    ):
+        # takes seconds, in which the hashes have begun
+        from checkpoints_convert.conversion.export_hf import Export, convert
 
         job = Export(
             folder=folder,

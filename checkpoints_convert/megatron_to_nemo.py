@@ -2,14 +2,21 @@
 
     python checkpoints_convert/megatron_to_nemo.py --megatron runs/pretrain/checkpoints --output runs/nemo
 
-Llama, Mistral, Qwen2 and Qwen3; the tokenizer is the one that came with the model at its import. Weights only, no optimizer state.
-NeMo need not be installed. Killed and started again, the same command goes on.
+Llama, Mistral, Qwen2 and Qwen3; the tokenizer is the one that came with the model at its import.
+Weights only, no optimizer state. NeMo need not be installed. Killed and started again, the same
+command goes on.
 """
 
 import argparse
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_dtype, add_megatron, add_no_verify, add_workers, recorded
+from checkpoints_convert.conversion.arguments import (
+    add_dtype,
+    add_megatron,
+    add_no_verify,
+    add_workers,
+    recorded,
+)
 from checkpoints_convert.hf.folder import verify_companions
 from galen import cli, lock
 from megatron_ext.checkpoint.folder import HF, find_iteration
@@ -17,10 +24,18 @@ from megatron_ext.checkpoint.folder import HF, find_iteration
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_megatron(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
-    parser.add_argument("--as-family", choices=("llama",), help="write an InternLM2 as a Llama: NeMo has no InternLM2")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
+    )
+    parser.add_argument(
+        "--as-family",
+        choices=("llama",),
+        help="write an InternLM2 as a Llama: NeMo has no InternLM2",
+    )
     add_dtype(parser)
     add_workers(parser)
     add_no_verify(parser)
@@ -32,7 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     known = recorded(folder, arguments.no_verify)
     verify_companions(folder.parent / HF, arguments.no_verify)
     with lock.hold(arguments.output):
-        convert(NemoExport(folder, arguments.as_family, arguments.dtype), arguments.output, arguments.workers, known)
+        convert(
+            NemoExport(folder, arguments.as_family, arguments.dtype),
+            arguments.output,
+            arguments.workers,
+            known,
+        )
 
 
 if __name__ == "__main__":

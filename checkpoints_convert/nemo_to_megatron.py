@@ -3,9 +3,10 @@
     python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --output runs/megatron
     python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --hf models/Mistral-7B-v0.3 --output runs/megatron
 
-Llama, Mistral, Qwen2 and Qwen3 models of nemo.collections.llm. Nothing of the folder is run: the configuration is read from
-`context/model.yaml`, the pickles of `weights/` as data. Weights only, no optimizer state. NeMo need not be installed. With --hf,
-config.json and tokenizer are those of the model that the run began with; NeMo keeps no exact number of positions for Mistral and Qwen3.
+Llama, Mistral, Qwen2 and Qwen3 models of nemo.collections.llm. Nothing of the folder is run: the
+configuration is read from `context/model.yaml`, the pickles of `weights/` as data. Weights only, no
+optimizer state. NeMo need not be installed. With --hf, config.json and tokenizer are those of the
+model that the run began with; NeMo keeps no exact number of positions for Mistral and Qwen3.
 """
 
 import argparse
@@ -22,10 +23,21 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nemo", type=Path, required=True, metavar="DIR", help="folder with weights/ and context/")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
-    parser.add_argument("--hf", type=Path, metavar="DIR", help="take config.json and tokenizer from here; weights are not needed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--nemo", type=Path, required=True, metavar="DIR", help="folder with weights/ and context/"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
+    )
+    parser.add_argument(
+        "--hf",
+        type=Path,
+        metavar="DIR",
+        help="take config.json and tokenizer from here; weights are not needed",
+    )
     add_workers(parser)
     add_no_verify(parser)
     arguments = parser.parse_args(argv)
@@ -45,7 +57,10 @@ def main(argv: list[str] | None = None) -> None:
     folder = arguments.nemo / nemo_config.WEIGHTS
     stored = TorchDist(folder, nemo_config.PREFIX)
     check_tensors(stored, family, architecture)
-    source, files = StoredModel(stored, units(family, architecture), architecture), [folder / ".metadata", *weight_files(folder)]
+    source, files = (
+        StoredModel(stored, units(family, architecture), architecture),
+        [folder / ".metadata", *weight_files(folder)],
+    )
     job = import_hf.ForeignImport(source, files, family, architecture, config, tokenizer, known)
     with lock.hold(arguments.output):
         import_hf.convert_foreign(job, arguments.output, arguments.workers)
@@ -66,13 +81,20 @@ def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], 
         _, wanted = families.find(hf / "config.json")
         found = nemo_config.read(nemo, wanted.vocab_size, wanted.max_position_embeddings)
         if found != wanted:
-            raise DataError(f"{hf / 'config.json'} describes another model than {nemo}: {differences(wanted, found)}")
+            raise DataError(
+                f"{hf / 'config.json'} describes another model than {nemo}:"
+                f" {differences(wanted, found)}"
+            )
         check_vocabulary(hf, wanted.vocab_size)
         return wanted, families.read_config(hf / "config.json"), hf
     tokenizer = nemo / nemo_config.CONTEXT / nemo_config.TOKENIZER
     architecture = nemo_config.read(nemo, tokenizer_ids(tokenizer))
     check_vocabulary(tokenizer, architecture.vocab_size)
-    return architecture, families.FAMILIES[architecture.family].config(architecture), tokenizer if tokenizer.is_dir() else None
+    return (
+        architecture,
+        families.FAMILIES[architecture.family].config(architecture),
+        tokenizer if tokenizer.is_dir() else None,
+    )
 
 
 if __name__ == "__main__":

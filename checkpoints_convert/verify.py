@@ -1,12 +1,15 @@
-"""Prove that a Megatron checkpoint and a Hugging Face folder are the same model: the same weights, the same logits.
+"""Prove that a Megatron checkpoint and a Hugging Face folder are the same model.
+
+The same weights, the same logits.
 
     python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron
     python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron --tp 2 --pp 2
 
-Weights are compared bit by bit, by name, a piece at a time. Logits are computed on real text, by the original's own code and
-by Megatron under the layout asked for (with --tp, sequence parallel), and compared position by position: the largest
-difference over the vocabulary, relative to the largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16
-three times the difference between the original in bf16 and in fp32. Exit code 1 when the two differ.
+Weights are compared bit by bit, by name, a piece at a time. Logits are computed on real text, by
+the original's own code and by Megatron under the layout asked for (with --tp, sequence parallel),
+and compared position by position: the largest difference over the vocabulary, relative to the
+largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16 three times the
+difference between the original in bf16 and in fp32. Exit code 1 when the two differ.
 """
 
 import argparse
@@ -29,24 +32,64 @@ TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
 BF16_FACTOR = 3.0
-"""In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many times the difference of the
-original's own logits between bf16 and fp32. Equal weights came to 0.9 to 1.0 times (benchmarks/verify_bounds.py); two independent
-roundings differ by up to the sum of both. Only fp32 is a proof."""
+"""In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model.
+
+This many times the difference of the original's own logits between bf16 and fp32. Equal weights
+came to 0.9 to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to
+the sum of both. Only fp32 is a proof.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
     add_megatron(parser)
-    parser.add_argument("--tp", type=positive, default=1, metavar="N", help="tensor-parallel size of the Megatron side (default 1)")
-    parser.add_argument("--pp", type=positive, default=1, metavar="N", help="pipeline-parallel size of the Megatron side (default 1)")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision of both forward passes (default fp32)")
-    parser.add_argument("--text", type=Path, default=TEXT, metavar="FILE", help="text to compute logits on (default: a page of ours)")
-    parser.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="tokens of the text that are used (default 256)")
-    parser.add_argument("--weights-only", action="store_true", help="do not compute logits (needs no memory for the model)")
+    parser.add_argument(
+        "--tp",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="tensor-parallel size of the Megatron side (default 1)",
+    )
+    parser.add_argument(
+        "--pp",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="pipeline-parallel size of the Megatron side (default 1)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="precision of both forward passes (default fp32)",
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        default=TEXT,
+        metavar="FILE",
+        help="text to compute logits on (default: a page of ours)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="tokens of the text that are used (default 256)",
+    )
+    parser.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="do not compute logits (needs no memory for the model)",
+    )
     add_no_verify(parser)
-    parser.add_argument("--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)")
+    parser.add_argument(
+        "--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.max_tokens < 2:
         parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
@@ -64,7 +107,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    """Compare both folders with their manifests: one that was made from an altered one would be the same model.
+    """Compare both folders with their manifests.
+
+    One that was made from an altered one would be the same model.
 
     Raises:
         DataError: a file was altered since it was written.
@@ -87,14 +132,26 @@ def _check_layout(arguments: argparse.Namespace) -> None:
     from megatron_ext.config import architecture as architectures
     from megatron_ext.config.layout_checks import check_division
 
-    check_division(architectures.read(find_iteration(arguments.megatron, arguments.iteration)), arguments.tp, arguments.pp)
+    check_division(
+        architectures.read(find_iteration(arguments.megatron, arguments.iteration)),
+        arguments.tp,
+        arguments.pp,
+    )
 
 
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
-    """Compare all weights bit by bit and print those that differ; a precision that differs is a difference."""
+    """Compare all weights bit by bit and print those that differ.
+
+    A precision that differs is a difference.
+    """
     from checkpoints_convert import families
     from checkpoints_convert.conversion.tensor_units import megatron_pieces, units
-    from checkpoints_convert.conversion.validate import check_complete, check_tensors, differences, same_bits
+    from checkpoints_convert.conversion.validate import (
+        check_complete,
+        check_tensors,
+        differences,
+        same_bits,
+    )
     from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import ReadAhead
     from megatron_ext.checkpoint.folder import find_iteration
@@ -117,10 +174,17 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
             dtype, other = source.dtype(unit.megatron, unit.layer), weights.dtype(unit.hf[0])
             pieces = list(megatron_pieces(unit, architecture, weights, other))
             if dtype != other:
-                wrong.append(f"{unit.megatron} (layer {unit.layer}): {dtype} there, {other} in {', '.join(unit.hf)}")
+                wrong.append(
+                    f"{unit.megatron} (layer {unit.layer}): {dtype} there, {other} in"
+                    f" {', '.join(unit.hf)}"
+                )
             elif not all(
-                same_bits(source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected)
-                for (place, _), expected in zip(pieces, reader.read(piece for _, piece in pieces), strict=True)
+                same_bits(
+                    source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected
+                )
+                for (place, _), expected in zip(
+                    pieces, reader.read(piece for _, piece in pieces), strict=True
+                )
             ):
                 wrong.append(f"{unit.megatron} (layer {unit.layer}) is not {', '.join(unit.hf)}")
             progress.update()
@@ -143,24 +207,37 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
         found = load_file(f"{folder}/logits.safetensors")["logits"]
     found, expected = found[0, :, : expected.size(-1)].float(), expected[0].float()
     if expected.size(-1) != found.size(-1) or not bool(torch.isfinite(found).all()):
-        raise DataError(f"Megatron gave logits of size {list(found.shape)}, expected {list(expected.shape)}, all of them finite")
+        raise DataError(
+            f"Megatron gave logits of size {list(found.shape)}, expected {list(expected.shape)},"
+            " all of them finite"
+        )
     scale = expected.abs().amax(-1)
     difference = relative_differences(found, expected)
     agree = (found.argmax(-1) == expected.argmax(-1)).tolist()
-    worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[: arguments.worst]
-    layout = f"TP{arguments.tp} x PP{arguments.pp}" + (", sequence parallel" if arguments.tp > 1 else "")
+    worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[
+        : arguments.worst
+    ]
+    layout = f"TP{arguments.tp} x PP{arguments.pp}" + (
+        ", sequence parallel" if arguments.tp > 1 else ""
+    )
     bound, why = FP32_BOUND, ""
     if arguments.dtype == "bf16":
         own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
-        bound, why = BF16_FACTOR * own, f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
+        bound, why = (
+            BF16_FACTOR * own,
+            f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)",
+        )
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
         print(
-            f"{position:8}  {int(tokens[0, position]):7}  {difference[position]:19.2e}  {float(scale[position]):13.4f}  "
-            f"{'yes' if agree[position] else 'NO'}"
+            f"{position:8}  {int(tokens[0, position]):7}  {difference[position]:19.2e} "
+            f" {float(scale[position]):13.4f}  {'yes' if agree[position] else 'NO'}"
         )
-    print(f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best token in {sum(agree)} of {len(agree)}")
+    print(
+        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best"
+        f" token in {sum(agree)} of {len(agree)}"
+    )
     return max(difference) <= bound
 
 
@@ -170,7 +247,10 @@ def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
 
 
 def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
-    """Return [1, sequence] token ids of the text; their number is a multiple of the tensor-parallel size (sequence parallel)."""
+    """Return [1, sequence] token ids of the text.
+
+    Their number is a multiple of the tensor-parallel size (sequence parallel).
+    """
     import torch
 
     try:
@@ -180,7 +260,9 @@ def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
     try:
         tokenizer = pretrained.load_tokenizer(hf)
     except DataError as error:
-        raise DataError(f"{hf}: no tokenizer for the logits' text ({error}); --weights-only needs none") from None
+        raise DataError(
+            f"{hf}: no tokenizer for the logits' text ({error}); --weights-only needs none"
+        ) from None
     ids = tokenizer(content)["input_ids"][:most]
     ids = ids[: len(ids) // multiple * multiple]
     if not ids:
@@ -203,23 +285,48 @@ def reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
             return importlib.import_module(family.reference).logits(hf, tokens, dtype)
         from transformers import AutoModelForCausalLM
 
-        return pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)(tokens).logits
+        return pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)(
+            tokens
+        ).logits
 
 
 def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:
     """Compute Megatron's logits in processes of their own, as many as the layout needs."""
-    options: dict[str, Any] = {"--megatron": arguments.megatron, "--tp": arguments.tp, "--pp": arguments.pp, "--dtype": arguments.dtype}
+    options: dict[str, Any] = {
+        "--megatron": arguments.megatron,
+        "--tp": arguments.tp,
+        "--pp": arguments.pp,
+        "--dtype": arguments.dtype,
+    }
     if arguments.iteration is not None:
         options["--iteration"] = arguments.iteration
     processes = arguments.tp * arguments.pp
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "checkpoints_convert.conversion.megatron_logits", "--folder", folder]
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
+    )
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "checkpoints_convert.conversion.megatron_logits",
+        "--folder",
+        folder,
+    ]
     done = subprocess.run(
-        [*command, *(str(part) for item in options.items() for part in item)], capture_output=True, text=True, check=False
+        [*command, *(str(part) for item in options.items() for part in item)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        raise DataError(errors[0].removeprefix("error: ") if errors else f"the Megatron side failed:\n{done.stderr[-3000:]}")
+        raise DataError(
+            errors[0].removeprefix("error: ")
+            if errors
+            else f"the Megatron side failed:\n{done.stderr[-3000:]}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python data_prep/crawl.py examples/crawl/medlineplus.yaml output=raw/medlineplus
 
-robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's Crawl-delay, whichever is longer. Stopped or
-killed and started again, it goes on: what the archive holds is not fetched again. The files go into a corpus with the reader `warc`,
-which takes content and licence from them. Whether a site's terms permit this use is yours to find out: `terms` in the recipe says where.
-Needs the extra `crawl` (Scrapy).
+robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's
+Crawl-delay, whichever is longer. Stopped or killed and started again, it goes on: what the archive
+holds is not fetched again. The files go into a corpus with the reader `warc`, which takes content
+and licence from them. Whether a site's terms permit this use is yours to find out: `terms` in the
+recipe says where. Needs the extra `crawl` (Scrapy).
 """
 
 import importlib.util
@@ -25,11 +26,18 @@ AGENT = f"galen/{__version__}"
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = cli.recipe_parser(str(__doc__), Site)
-    parser.add_argument("--contact", metavar="TEXT", default="", help="address or mail that site owners can write to; goes into User-Agent")
+    parser.add_argument(
+        "--contact",
+        metavar="TEXT",
+        default="",
+        help="address or mail that site owners can write to; goes into User-Agent",
+    )
     arguments = parser.parse_intermixed_args(argv)
     site = recipes.load(Site, arguments.recipe, arguments.overrides)
     if importlib.util.find_spec("scrapy") is None:
-        raise UsageError("crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'")
+        raise UsageError(
+            "crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'"
+        )
     folder = Path(site.output)
     with lock.hold(folder):
         folder.mkdir(exist_ok=True)
@@ -62,25 +70,34 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
         print(f"not fetched: {line}", file=sys.stderr)
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
-        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)} failed, "
-        f"{forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site"
+        f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)}"
+        f" failed, {forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site"
     )
     if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
-        raise RuntimeError("a page could not be worked on: a bug, please report it with the message above")
+        raise RuntimeError(
+            "a page could not be worked on: a bug, please report it with the message above"
+        )
     if not spider.done:
-        raise DataError(f"no page of {site.name} came; see the messages above, and {site.start[0]} in a browser")
+        raise DataError(
+            f"no page of {site.name} came; see the messages above, and {site.start[0]} in a browser"
+        )
     if crawler.stats.get_value("finish_reason") == "shutdown":
         raise KeyboardInterrupt
 
 
 def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
-    """Return Scrapy's settings: one request at a time, robots.txt obeyed, nothing kept but the archive."""
+    """Return Scrapy's settings.
+
+    One request at a time, robots.txt obeyed, nothing kept but the archive.
+    """
     from data_prep.crawling.addresses import Addresses, checked_resolver
     from data_prep.crawling.spider import SiteOnly
 
     return {
-        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50},  # before all others: also before robots.txt of a host is asked for
-        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),  # only http and https are left
+        # before all others: also before robots.txt of a host is asked for
+        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50},
+        # only http and https are left
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),
         "DNS_RESOLVER": checked_resolver(Addresses(site)),
         "USER_AGENT": agent,
         "ROBOTSTXT_OBEY": True,

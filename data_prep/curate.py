@@ -2,8 +2,9 @@
 
     python data_prep/curate.py examples/corpora/pubmed_sample.yaml output=corpus sources.0.path='medline/*.xml.gz' --workers 2
 
-writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and corpus/manifest.json, which accounts for every
-record read. Killed and started again, it goes on after the last finished input file. What decides: data_prep/curation/recipe.py.
+writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and
+corpus/manifest.json, which accounts for every record read. Killed and started again, it goes on
+after the last finished input file. What decides: data_prep/curation/recipe.py.
 """
 
 import json
@@ -39,12 +40,24 @@ def main(argv: list[str] | None = None) -> int | None:
         "--executor",
         choices=["local", "slurm", "ray"],
         default="local",
-        help="where to run: processes on this machine (default), a Slurm job array, a Ray cluster (the output on a disk that all see)",
+        help=(
+            "where to run: processes on this machine (default), a Slurm job array, a Ray cluster"
+            " (the output on a disk that all see)"
+        ),
     )
     parser.add_argument(
-        "--slurm-args", default="", metavar="ARGS", help="more options for sbatch, for example '--partition=cpu --time=4:00:00 --mem=8G'"
+        "--slurm-args",
+        default="",
+        metavar="ARGS",
+        help="more options for sbatch, for example '--partition=cpu --time=4:00:00 --mem=8G'",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="tasks at a time [all cores: %(default)s]")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="tasks at a time [all cores: %(default)s]",
+    )
     arguments = parser.parse_intermixed_args(argv)
     if arguments.workers < 1:
         raise UsageError(f"--workers {arguments.workers}: at least 1")
@@ -67,7 +80,9 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
         from data_prep.executors.slurm import SlurmExecutor, check_slurm
 
         check_slurm()
-        return lambda steps, tasks, folder: SlurmExecutor(steps, tasks, workers, folder, shlex.split(slurm_args))
+        return lambda steps, tasks, folder: SlurmExecutor(
+            steps, tasks, workers, folder, shlex.split(slurm_args)
+        )
     if kind == "ray":
         from data_prep.executors.ray import RayExecutor, check_ray
 
@@ -107,20 +122,30 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         config["files"] = {str(path): manifest.sha256(path) for path in read}
     output = Path(recipe.output)
     if (found := finished(output / manifest.NAME, "curate", inputs, config)) is not None:
-        shutil.rmtree(_partial(output), ignore_errors=True)  # it may have been killed after its last rename
+        # it may have been killed after its last rename
+        shutil.rmtree(_partial(output), ignore_errors=True)
         print(f"{output} is finished already: {found['counts']['kept']:,} documents")
         return
     if output.exists():
-        raise OtherOutputError(f"{output} exists already and is no corpus of this command; remove it or choose another output")
+        raise OtherOutputError(
+            f"{output} exists already and is no corpus of this command; remove it or choose another"
+            " output"
+        )
     folder = _working_folder(output, inputs, config)
     counts = build(recipe, files, executors, folder)
     corpus = folder / "corpus"
     note = corpus / manifest.NAME
-    for left in (note, note.with_name(f".{note.name}.partial")):  # of a run that was killed before it published
+    # of a run that was killed before it published
+    for left in (note, note.with_name(f".{note.name}.partial")):
         left.unlink(missing_ok=True)
     written = sorted(path for path in corpus.rglob("*") if path.is_file())
-    described = [record | {"source": file.source, "licence": licences[file.source]} for record, file in zip(inputs, files, strict=True)]
-    manifest.write(note, stage="curate", inputs=described, config=config, outputs=written, counts=counts)
+    described = [
+        record | {"source": file.source, "licence": licences[file.source]}
+        for record, file in zip(inputs, files, strict=True)
+    ]
+    manifest.write(
+        note, stage="curate", inputs=described, config=config, outputs=written, counts=counts
+    )
     publish(folder, output)
     print(summary(counts, output, time.monotonic() - start))
 
@@ -130,16 +155,27 @@ def _partial(output: Path) -> Path:
 
 
 def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Path:
-    """Return the folder in which this corpus is built; one that an interrupted run of another kind left is emptied."""
+    """Return the folder in which this corpus is built.
+
+    One that an interrupted run of another kind left is emptied.
+    """
     folder = _partial(output)
     folder.mkdir(parents=True, exist_ok=True)
-    decisive = {key: value for key, value in config.items() if key != "max_bad_share"}  # it decides nothing but the end
-    plan, note = json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1), folder / "plan.json"
+    # it decides nothing but the end
+    decisive = {key: value for key, value in config.items() if key != "max_bad_share"}
+    plan, note = (
+        json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1),
+        folder / "plan.json",
+    )
     if not note.exists() or note.read_text(encoding="utf-8") != plan:
         for entry in filter(Path.is_dir, folder.iterdir()):
             shutil.rmtree(entry)
         if note.exists():
-            print(f"an unfinished run with other inputs or settings left files of {output}; begun anew", file=sys.stderr)
+            print(
+                f"an unfinished run with other inputs or settings left files of {output}; begun"
+                " anew",
+                file=sys.stderr,
+            )
         write_text(note, plan)
     elif (folder / "log").exists():
         print(f"going on with {output}", file=sys.stderr)
@@ -157,11 +193,16 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
     if counts["quarantined"] or counts["broken_files"]:
-        lines.append(f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and {counts['broken_files']:,} broken files")
+        lines.append(
+            f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and"
+            f" {counts['broken_files']:,} broken files"
+        )
     noted = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
     lines += noted[:_NOTED]
     if len(noted) > _NOTED:
-        lines.append(f"noted: {len(noted) - _NOTED:,} more such, which {manifest.NAME} has (counts.noted)")
+        lines.append(
+            f"noted: {len(noted) - _NOTED:,} more such, which {manifest.NAME} has (counts.noted)"
+        )
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

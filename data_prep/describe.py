@@ -4,8 +4,9 @@
     python data_prep/describe.py data/train_text_document --check
     python data_prep/describe.py data/train_text_document --compare other/train_text_document
 
-Without more options it tells the numbers and shows the first document; the tokenizer is taken from the manifest beside the file, if
-there is one. Ends with 1 when --check finds damage or --compare finds a difference.
+Without more options it tells the numbers and shows the first document; the tokenizer is taken from
+the manifest beside the file, if there is one. Ends with 1 when --check finds damage or --compare
+finds a difference.
 """
 
 import argparse
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.check:
         return 0
     tokenizer = _tokenizer(file, arguments.tokenizer_model)
-    for number in arguments.documents if arguments.documents is not None else [0] if file.documents else []:
+    for number in (
+        arguments.documents if arguments.documents is not None else [0] if file.documents else []
+    ):
         if not -file.documents <= number < file.documents:
             raise UsageError(f"--documents {number}: there are {file.documents:,}, from 0")
         print(show(file, number % file.documents, tokenizer, arguments.all))
@@ -44,7 +47,9 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def check(file: IndexedFile) -> list[str]:
-    """Look at the whole index, the highest id, and the hash in the manifest; return what was found to be right.
+    """Look at the whole index, the highest id, and the hash in the manifest.
+
+    Return what was found to be right.
 
     Raises:
         DataError: something is wrong.
@@ -59,19 +64,32 @@ def check(file: IndexedFile) -> list[str]:
             digest.update(part.data)
             highest = max(highest, int(part.max()))
             if part.dtype != np.uint16 and int(part.min()) < 0:
-                raise DataError(f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged")
+                raise DataError(
+                    f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged"
+                )
             first += len(part)
     if note is None:
-        return [*found, f"no manifest beside it: nothing to compare its bytes with; the highest id is {highest:,}"]
+        return [
+            *found,
+            (
+                "no manifest beside it: nothing to compare its bytes with; the highest id is"
+                f" {highest:,}"
+            ),
+        ]
     size = note["tokenizer"]["vocab_size"]
     if highest >= size:
-        raise DataError(f"{file.bin} holds the id {highest:,}; its tokenizer has {size:,}: it is damaged")
+        raise DataError(
+            f"{file.bin} holds the id {highest:,}; its tokenizer has {size:,}: it is damaged"
+        )
     for record in note["outputs"]:
         path = Path(file.prefix).parent / Path(record["path"]).name
         if path in (file.bin, file.idx):
             now = digest.hexdigest() if path == file.bin else manifest.sha256(path)
             if now != record["sha256"]:
-                raise DataError(f"{path} does not have the SHA-256 that its manifest names: it is damaged or was changed")
+                raise DataError(
+                    f"{path} does not have the SHA-256 that its manifest names: it is damaged or"
+                    " was changed"
+                )
             found.append(f"{path.name} has the SHA-256 of its manifest")
     return [*found, f"all ids are below {size:,}"]
 
@@ -87,18 +105,31 @@ def compare(first: IndexedFile, second: IndexedFile) -> int:
         if here != there:
             print(f"{what}: {here} and {there}")
     pairs = ((first.ends, second.ends), (first.lengths, second.lengths), (first.ids, second.ids))
-    if first.dtype == second.dtype and all(_first_difference(one, other) is None for one, other in pairs):
+    if first.dtype == second.dtype and all(
+        _first_difference(one, other) is None for one, other in pairs
+    ):
         print(f"{first.prefix} and {second.prefix} are the same")
         return 0
     for number in range(min(first.documents, second.documents)):
         one, other = first.document(number), second.document(number)
-        if len(one) != len(other) or any(not np.array_equal(a, b) for a, b in zip(one, other, strict=False)):
-            flat_one, flat_other = (np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32) for parts in (one, other))
+        if len(one) != len(other) or any(
+            not np.array_equal(a, b) for a, b in zip(one, other, strict=False)
+        ):
+            flat_one, flat_other = (
+                np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+                for parts in (one, other)
+            )
             place = _first_difference(flat_one, flat_other)
             what = "the same tokens in other sequences"
             if place is not None:
-                near = f"ids {flat_one[place : place + 5].tolist()} and {flat_other[place : place + 5].tolist()}"
-                what = f"at its token {place:,}: {near} (lengths {len(flat_one):,} and {len(flat_other):,})"
+                near = (
+                    f"ids {flat_one[place : place + 5].tolist()} and"
+                    f" {flat_other[place : place + 5].tolist()}"
+                )
+                what = (
+                    f"at its token {place:,}: {near} (lengths {len(flat_one):,} and"
+                    f" {len(flat_other):,})"
+                )
             print(f"the first difference is in document {number:,}, {what}")
             return 1
     more = "; one file has more" if first.documents != second.documents else ""
@@ -109,15 +140,25 @@ def compare(first: IndexedFile, second: IndexedFile) -> int:
 def show(file: IndexedFile, number: int, tokenizer: TextTokenizer | None, whole: bool) -> str:
     """Return a document as text, or its ids when there is no tokenizer; sequences apart."""
     parts = file.document(number)
-    lines = [f"--- document {number:,}: {sum(map(len, parts)):,} tokens in {len(parts)} sequence{'s' * (len(parts) != 1)}"]
+    lines = [
+        f"--- document {number:,}: {sum(map(len, parts)):,} tokens in {len(parts)}"
+        f" sequence{'s' * (len(parts) != 1)}"
+    ]
     for part in parts:
         text = tokenizer.decode(part.tolist()) if tokenizer else " ".join(map(str, part.tolist()))
-        lines.append(text if whole or len(text) <= SHOWN else f"{text[:SHOWN]} … ({len(text) - SHOWN:,} characters more; --all shows them)")
+        lines.append(
+            text
+            if whole or len(text) <= SHOWN
+            else f"{text[:SHOWN]} … ({len(text) - SHOWN:,} characters more; --all shows them)"
+        )
     return "\n".join(lines)
 
 
 def _first_difference(one: Any, other: Any) -> int | None:
-    """Return the first place where two arrays differ, which may be behind the end of one; None when they are equal."""
+    """Return the first place where two arrays differ, which may be behind the end of one.
+
+    None when they are equal.
+    """
     size = min(len(one), len(other))
     for start in range(0, size, CHUNK):
         end = min(start + CHUNK, size)
@@ -133,11 +174,15 @@ def _numbers(file: IndexedFile) -> str:
         filled = lengths[lengths > 0]
         empty += len(lengths) - len(filled)
         if len(filled):
-            shortest, longest = min(int(filled.min()), shortest or int(filled.min())), max(int(filled.max()), longest)
+            shortest, longest = (
+                min(int(filled.min()), shortest or int(filled.min())),
+                max(int(filled.max()), longest),
+            )
     mean = file.tokens / max(file.documents, 1)
     return (
-        f"{file.prefix}: {file.documents:,} documents, {file.sequences:,} sequences, {file.tokens:,} tokens as {file.dtype} "
-        f"({file.bin_bytes / 1e6:,.1f} MB)\na document has {mean:,.1f} tokens, from {shortest or 0:,} to {longest:,}; {empty:,} are empty"
+        f"{file.prefix}: {file.documents:,} documents, {file.sequences:,} sequences,"
+        f" {file.tokens:,} tokens as {file.dtype} ({file.bin_bytes / 1e6:,.1f} MB)\na document has"
+        f" {mean:,.1f} tokens, from {shortest or 0:,} to {longest:,}; {empty:,} are empty"
     )
 
 
@@ -159,18 +204,39 @@ def _tokenizer(file: IndexedFile, given: str | None) -> TextTokenizer | None:
         return None
     tokenizer = load_tokenizer(path, list((note or {}).get("tokenizer", {}).get("added", {})))
     if note and tokenizer.fingerprint() != note["tokenizer"]["sha256"]:
-        raise DataError(f"{path} is not the tokenizer that {file.bin} was made with (its vocabulary has another SHA-256)")
+        raise DataError(
+            f"{path} is not the tokenizer that {file.bin} was made with (its vocabulary has another"
+            " SHA-256)"
+        )
     return tokenizer
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prefix", metavar="PREFIX", help="path of the .bin and .idx, without these endings")
-    parser.add_argument("--documents", nargs="+", type=int, metavar="N", help="show these, from 0; -1 is the last [0]")
-    parser.add_argument("--tokenizer-model", metavar="T", help="show text with this tokenizer [the manifest's]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "prefix", metavar="PREFIX", help="path of the .bin and .idx, without these endings"
+    )
+    parser.add_argument(
+        "--documents",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="show these, from 0; -1 is the last [0]",
+    )
+    parser.add_argument(
+        "--tokenizer-model", metavar="T", help="show text with this tokenizer [the manifest's]"
+    )
     parser.add_argument("--all", action="store_true", help="show documents whole, however long")
-    parser.add_argument("--check", action="store_true", help="look for damage: the index, the ids, the hashes of the manifest")
-    parser.add_argument("--compare", metavar="PREFIX", help="tell the first difference from this file")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look for damage: the index, the ids, the hashes of the manifest",
+    )
+    parser.add_argument(
+        "--compare", metavar="PREFIX", help="tell the first difference from this file"
+    )
     return parser
 
 

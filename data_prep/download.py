@@ -7,9 +7,10 @@
     python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
     python data_prep/download.py pubmedqa --output DATA/pubmedqa                   # a benchmark; docs/evaluation.md says where others are
 
-Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was, inside a file too; a file that is
-there as it is published is not fetched again. Each file is checked against the published checksum before it gets its name, and noted
-with the time in downloads.jsonl. docs/sources.md says under which licence each source may be used: read it first.
+Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was,
+inside a file too; a file that is there as it is published is not fetched again. Each file is
+checked against the published checksum before it gets its name, and noted with the time in
+downloads.jsonl. docs/sources.md says under which licence each source may be used: read it first.
 """
 
 import argparse
@@ -29,20 +30,43 @@ from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
-SOURCES = ("medline-baseline", "medline-updates", "pmc", "s2orc", "s2-papers", "s2-abstracts", *benchmarks.FILES)
+SOURCES = (
+    "medline-baseline",
+    "medline-updates",
+    "pmc",
+    "s2orc",
+    "s2-papers",
+    "s2-abstracts",
+    *benchmarks.FILES,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     options = _parser().parse_args(argv)
     if options.source not in SOURCES and not re.fullmatch("hf:.+", options.source):
-        raise UsageError(f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME")
-    rates = [options.requests_per_second, options.largest, *([] if options.max_rate is None else [options.max_rate])]
+        raise UsageError(
+            f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME"
+        )
+    rates = [
+        options.requests_per_second,
+        options.largest,
+        *([] if options.max_rate is None else [options.max_rate]),
+    ]
     if min(rates) <= 0 or options.connections < 1:
-        raise UsageError("--requests-per-second, --max-rate and --largest must be above 0, --connections at least 1")
+        raise UsageError(
+            "--requests-per-second, --max-rate and --largest must be above 0, --connections at"
+            " least 1"
+        )
     if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
-        raise UsageError(f"--base-url {public(options.base_url)}: an address begins with https:// or http://")
-    transfer = Transfer(options.requests_per_second, options.max_rate and options.max_rate * 1e6, int(options.largest * 1e9))
+        raise UsageError(
+            f"--base-url {public(options.base_url)}: an address begins with https:// or http://"
+        )
+    transfer = Transfer(
+        options.requests_per_second,
+        options.max_rate and options.max_rate * 1e6,
+        int(options.largest * 1e9),
+    )
     if options.dry_run:
         for name, _ in _jobs(transfer, options):
             print(name)
@@ -54,21 +78,59 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)} or hf:OWNER/NAME")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the files go")
-    parser.add_argument("--include", action="append", metavar="GLOB", help="only files whose name fits, as 'pubmed26n00*'; may be repeated")
-    parser.add_argument("--licence", nargs="+", choices=pmc.GROUPS, default=["comm"], help="PMC's licence groups [comm]")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a hub dataset [main]")
-    parser.add_argument("--release", default="latest", help="release of Semantic Scholar's datasets [latest]")
-    parser.add_argument("--requests-per-second", type=float, default=3.0, metavar="N", help="at most; NCBI asks for 3 [3]")
-    parser.add_argument("--max-rate", type=float, metavar="MB/S", help="megabytes a second over all connections [no limit]")
-    parser.add_argument(
-        "--largest", type=float, default=LARGEST / 1e9, metavar="GB", help="of files whose size is not published [%(default)g]"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--connections", type=int, default=2, metavar="N", help="files at a time [2]")
+    parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)} or hf:OWNER/NAME")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="where the files go"
+    )
+    parser.add_argument(
+        "--include",
+        action="append",
+        metavar="GLOB",
+        help="only files whose name fits, as 'pubmed26n00*'; may be repeated",
+    )
+    parser.add_argument(
+        "--licence",
+        nargs="+",
+        choices=pmc.GROUPS,
+        default=["comm"],
+        help="PMC's licence groups [comm]",
+    )
+    parser.add_argument(
+        "--revision", default="main", help="branch, tag or commit of a hub dataset [main]"
+    )
+    parser.add_argument(
+        "--release", default="latest", help="release of Semantic Scholar's datasets [latest]"
+    )
+    parser.add_argument(
+        "--requests-per-second",
+        type=float,
+        default=3.0,
+        metavar="N",
+        help="at most; NCBI asks for 3 [3]",
+    )
+    parser.add_argument(
+        "--max-rate",
+        type=float,
+        metavar="MB/S",
+        help="megabytes a second over all connections [no limit]",
+    )
+    parser.add_argument(
+        "--largest",
+        type=float,
+        default=LARGEST / 1e9,
+        metavar="GB",
+        help="of files whose size is not published [%(default)g]",
+    )
+    parser.add_argument(
+        "--connections", type=int, default=2, metavar="N", help="files at a time [2]"
+    )
     parser.add_argument("--base-url", metavar="URL", help="another server, such as a mirror")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be fetched, and fetch nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list what would be fetched, and fetch nothing"
+    )
     return parser
 
 
@@ -78,7 +140,11 @@ Job = tuple[str, Callable[[], None]]
 def _jobs(transfer: Transfer, options: argparse.Namespace) -> Iterator[Job]:
     """Return what is left to do."""
     record = Record(options.output)
-    return _pmc_jobs(transfer, record, options) if options.source == "pmc" else _file_jobs(transfer, record, options)
+    return (
+        _pmc_jobs(transfer, record, options)
+        if options.source == "pmc"
+        else _file_jobs(transfer, record, options)
+    )
 
 
 Published = TypeVar("Published", Item, pmc.Package)
@@ -121,7 +187,12 @@ def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -
     base = (options.base_url or pmc.BUCKET).rstrip("/")
     for package in _chosen(pmc.packages(transfer, base), options.include):
         if not pmc.is_there(package, options.licence, options.output, record):
-            yield package.name, partial(pmc.fetch, transfer, package, options.licence, options.output, record, base)
+            yield (
+                package.name,
+                partial(
+                    pmc.fetch, transfer, package, options.licence, options.output, record, base
+                ),
+            )
 
 
 def _chosen(published: Iterator[Published], patterns: Iterable[str] | None) -> Iterator[Published]:
@@ -146,7 +217,10 @@ def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -
     """
     failed: list[str] = []
     done = 0
-    with Progress("download", unit="B", scale=True) as progress, concurrent.futures.ThreadPoolExecutor(options.connections) as pool:
+    with (
+        Progress("download", unit="B", scale=True) as progress,
+        concurrent.futures.ThreadPoolExecutor(options.connections) as pool,
+    ):
         transfer.on_bytes = progress.update
         running: dict[concurrent.futures.Future[None], str] = {}
 
@@ -175,7 +249,10 @@ def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -
     print(f"{done} files came, {len(failed)} failed; list: {options.output / 'downloads.jsonl'}")
     if failed:
         shown = "\n       ".join(failed[:5])
-        raise DataError(f"{len(failed)} files could not be had; the same command tries them again:\n       {shown}")
+        raise DataError(
+            f"{len(failed)} files could not be had; the same command tries them again:\n      "
+            f" {shown}"
+        )
 
 
 if __name__ == "__main__":

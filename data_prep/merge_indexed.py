@@ -2,9 +2,10 @@
 
     python data_prep/merge_indexed.py --input 'data/train_*-of-00008' --output-prefix data/train
 
-joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input is a PREFIX that has a
-PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then --output-prefix is the new name without .bin). Memory stays
-small, whatever the number of documents; files may be larger than 2^31 bytes. Killed and started again, it begins anew.
+joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input
+is a PREFIX that has a PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then
+--output-prefix is the new name without .bin). Memory stays small, whatever the number of documents;
+files may be larger than 2^31 bytes. Killed and started again, it begins anew.
 """
 
 import argparse
@@ -21,7 +22,12 @@ from typing import Any
 import numpy as np
 
 from data_prep.files.resume import claimed, finished, forget
-from data_prep.tokenization.indexed_dataset import IndexedFile, write_document_ends, write_header, write_offsets
+from data_prep.tokenization.indexed_dataset import (
+    IndexedFile,
+    write_document_ends,
+    write_header,
+    write_offsets,
+)
 from data_prep.tokenization.stats import pack_used, unpack_used
 from galen import cli, lock, manifest
 from galen.atomic import atomic_file
@@ -35,9 +41,19 @@ PIECE = 1 << 22
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", required=True, metavar="P", help="prefixes, or globs of them, in the order wanted")
-    parser.add_argument("--output-prefix", required=True, metavar="P", help="prefix of what is written")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="P",
+        help="prefixes, or globs of them, in the order wanted",
+    )
+    parser.add_argument(
+        "--output-prefix", required=True, metavar="P", help="prefix of what is written"
+    )
     arguments = parser.parse_args(argv)
     prefixes = find_prefixes(arguments.input)
     if Path(arguments.output_prefix).resolve() in (Path(prefix).resolve() for prefix in prefixes):
@@ -69,7 +85,10 @@ def find_prefixes(given: Sequence[str]) -> list[str]:
     if shards and len(shards) == len(result):
         there, count = {int(match[1]) for match in shards}, int(shards[0][2])
         if missing := sorted(set(range(count)) - there):
-            raise DataError(f"of {count} shards these are not finished: {', '.join(map(str, missing))}; merge when all are there")
+            raise DataError(
+                f"of {count} shards these are not finished: {', '.join(map(str, missing))}; merge"
+                " when all are there"
+            )
     return result
 
 
@@ -83,14 +102,24 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     Raises:
         DataError: they were not made alike, or as of `merge`.
     """
-    manifests = [manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes]
+    manifests = [
+        manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes
+    ]
     for prefix, found in zip(prefixes, manifests, strict=True):
         for key in SAME:
             now, first = found[key], manifests[0][key]
-            unlike = [name for name in sorted(now.keys() | first.keys()) if name != "path" and now.get(name) != first.get(name)]
+            unlike = [
+                name
+                for name in sorted(now.keys() | first.keys())
+                if name != "path" and now.get(name) != first.get(name)
+            ]
             if unlike:
-                values = "; ".join(f"{name}: {now.get(name)!r} and {first.get(name)!r}" for name in unlike)
-                raise DataError(f"{prefix} and {prefixes[0]} were made with another {key}: {values}")
+                values = "; ".join(
+                    f"{name}: {now.get(name)!r} and {first.get(name)!r}" for name in unlike
+                )
+                raise DataError(
+                    f"{prefix} and {prefixes[0]} were made with another {key}: {values}"
+                )
     inputs = [Path(f"{prefix}_manifest.json") for prefix in prefixes]
     config = {**manifests[0]["config"], "merged": len(prefixes)}
     goal = Path(f"{output}_manifest.json")
@@ -99,17 +128,31 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
         forget(output)  # it may have been killed after its manifest
         print(f"{goal} is finished already")
         return
-    names = [Path(record["path"]).name.removeprefix(Path(prefixes[0]).name) for record in manifests[0]["outputs"]]
+    names = [
+        Path(record["path"]).name.removeprefix(Path(prefixes[0]).name)
+        for record in manifests[0]["outputs"]
+    ]
     bases = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
     outputs = [Path(f"{output}{base}{ending}") for base in bases for ending in (".bin", ".idx")]
     with claimed(output, outputs, {"inputs": records, "config": config}):
         for base in bases:
             merge([prefix + base for prefix in prefixes], output + base)
-        counts = _add_counts([found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"])
-        manifest.write(
-            goal, stage="preprocess", inputs=inputs, config=config, outputs=outputs, counts=counts, tokenizer=manifests[0]["tokenizer"]
+        counts = _add_counts(
+            [found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"]
         )
-    print(f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,} tokens of {len(prefixes)} sets")
+        manifest.write(
+            goal,
+            stage="preprocess",
+            inputs=inputs,
+            config=config,
+            outputs=outputs,
+            counts=counts,
+            tokenizer=manifests[0]["tokenizer"],
+        )
+    print(
+        f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,}"
+        f" tokens of {len(prefixes)} sets"
+    )
 
 
 def merge_files(prefixes: Sequence[str], output: str) -> None:
@@ -120,10 +163,17 @@ def merge_files(prefixes: Sequence[str], output: str) -> None:
     """
     finals = [Path(f"{output}.bin"), Path(f"{output}.idx")]
     sources = [Path(f"{prefix}{ending}") for prefix in prefixes for ending in (".bin", ".idx")]
-    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sources if path.exists()]
+    known = [
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sources
+        if path.exists()
+    ]
     with claimed(output, finals, known):
         documents, tokens = merge(prefixes, output)
-    print(f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)} files")
+    print(
+        f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)}"
+        " files"
+    )
 
 
 def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
@@ -136,25 +186,35 @@ def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
     for file in files:
         file.check()
         if file.dtype != files[0].dtype:
-            raise DataError(f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one tokenizer")
+            raise DataError(
+                f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one"
+                " tokenizer"
+            )
     bin_path, idx_path = Path(f"{output}.bin"), Path(f"{output}.idx")
     try:
         with atomic_file(bin_path) as new_bin, atomic_file(idx_path) as new_idx:
             _join(files, new_bin)
             _write_index(files, new_idx)
     except OSError as error:
-        raise DataError(f"cannot write {output}: {error.strerror}; nothing was left under that name") from None
+        raise DataError(
+            f"cannot write {output}: {error.strerror}; nothing was left under that name"
+        ) from None
     return sum(file.documents for file in files), sum(file.tokens for file in files)
 
 
 def _join(files: Sequence[IndexedFile], path: Path) -> None:
     total = sum(file.bin_bytes for file in files)
-    with path.open("wb", buffering=0) as out, Progress("merge", total=total, unit="B", scale=True) as progress:
+    with (
+        path.open("wb", buffering=0) as out,
+        Progress("merge", total=total, unit="B", scale=True) as progress,
+    ):
         for file in files:
             with file.bin.open("rb", buffering=0) as source:
                 _append(source, out, progress)
     if path.stat().st_size != total:
-        raise DataError("an input changed while it was read; start again when nothing writes to the inputs")
+        raise DataError(
+            "an input changed while it was read; start again when nothing writes to the inputs"
+        )
 
 
 def _append(source: FileIO, out: FileIO, progress: Progress) -> None:
@@ -171,10 +231,17 @@ def _append(source: FileIO, out: FileIO, progress: Progress) -> None:
 
 def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
     with path.open("wb") as out:
-        write_header(out, files[0].dtype, sum(file.sequences for file in files), sum(file.documents for file in files))
+        write_header(
+            out,
+            files[0].dtype,
+            sum(file.sequences for file in files),
+            sum(file.documents for file in files),
+        )
         for part in chain.from_iterable(file.read_lengths() for file in files):
             out.write(part.data)
-        write_offsets(out, chain.from_iterable(file.read_lengths() for file in files), files[0].dtype.itemsize)
+        write_offsets(
+            out, chain.from_iterable(file.read_lengths() for file in files), files[0].dtype.itemsize
+        )
         write_document_ends(out, chain.from_iterable(file.read_counts() for file in files))
 
 
@@ -184,15 +251,28 @@ def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, 
     for found in counts:
         for name, one in found["outputs"].items():
             total = outputs.setdefault(
-                name, {"documents": 0, "sequences": 0, "tokens": 0, "longest": 0, "longest_document": 0, "unknown": 0}
+                name,
+                {
+                    "documents": 0,
+                    "sequences": 0,
+                    "tokens": 0,
+                    "longest": 0,
+                    "longest_document": 0,
+                    "unknown": 0,
+                },
             )
             if one["longest"] > total["longest"]:
-                total["longest"], total["longest_document"] = one["longest"], total["documents"] + one["longest_document"]
+                total["longest"], total["longest_document"] = (
+                    one["longest"],
+                    total["documents"] + one["longest_document"],
+                )
             for key in ("documents", "sequences", "tokens", "unknown"):
                 total[key] += one[key]
     for name, total in outputs.items():
         total["unknown_rate"] = total["unknown"] / max(total["tokens"], 1)
-        used = np.logical_or.reduce([unpack_used(found["outputs"][name]["ids_used"], vocab_size) for found in counts])
+        used = np.logical_or.reduce(
+            [unpack_used(found["outputs"][name]["ids_used"], vocab_size) for found in counts]
+        )
         total |= {"ids_never_used": int((~used).sum()), "ids_used": pack_used(used)}
     skipped: dict[str, int] = {}
     for found in counts:

@@ -1,10 +1,13 @@
-"""Multiple-choice questions from a curated corpus: which of four MeSH headings is a major topic of an abstract.
+"""Multiple-choice questions from a curated corpus.
+
+Which of four MeSH headings is a major topic of an abstract.
 
     python data_prep/mesh_questions.py --corpus corpus --split test --output questions/test.jsonl --count 500
 
-One question a record at most. The wrong options are headings that keep the same company as the right one and are not assigned to
-the record. Which heading, which options, in which order hangs on a hash of --seed and the PMID alone, so a record's question is
-the same whatever the order or the number of the others.
+One question a record at most. The wrong options are headings that keep the same company as the
+right one and are not assigned to the record. Which heading, which options, in which order hangs on
+a hash of --seed and the PMID alone, so a record's question is the same whatever the order or the
+number of the others.
 """
 
 import argparse
@@ -29,7 +32,8 @@ from galen.progress import Progress
 
 QUESTION = "Which of these MeSH headings is a major topic of this abstract?"
 LETTERS = "ABCD"
-# NLM's check tags (indexing policy, "Check Tags"): routinely ticked for species, sex, age and period, they say little of the topic.
+# NLM's check tags (indexing policy, "Check Tags"): routinely ticked for species, sex, age and
+# period, they say little of the topic.
 CHECK_TAGS = frozenset(
     """Adolescent|Adult|Aged|Aged, 80 and over|Animals|Bees|Cats|Cattle|Chick Embryo|Child|Child, Preschool|Chlorocebus aethiops|Cricetinae|
     Dogs|Female|Guinea Pigs|Horses|Humans|Infant|Infant, Newborn|Male|Mesocricetus|Mice|Middle Aged|Pregnancy|Rabbits|Rats|Sheep|Swine|
@@ -38,29 +42,40 @@ CHECK_TAGS = frozenset(
     .split("|")
 )
 
-# Measured on the two files of pubmed_sample.yaml: "the most common option" is right in 27 % with 0.6, in 39 % with 0, in 16 % with 1.
+# Measured on the two files of pubmed_sample.yaml: "the most common option" is right in 27 % with
+# 0.6, in 39 % with 0, in 16 % with 1.
 COMMONNESS = 0.6
 
 
 class Companions:
     """For each heading that is a major topic often enough, the others that occur together with the same headings.
 
-    Records carry no MeSH tree numbers, so the branch is approximated: headings are compared by the cosine of their rows in the matrix of
-    positive pointwise mutual information (Church and Hanks, 1990) of headings assigned to the same record. Headings of one branch
-    ("Myocardial Infarction", "Angina Pectoris") have alike rows even if they never stand on one record.
+    Records carry no MeSH tree numbers, so the branch is approximated: headings are compared by the
+    cosine of their rows in the matrix of positive pointwise mutual information (Church and Hanks,
+    1990) of headings assigned to the same record. Headings of one branch ("Myocardial Infarction",
+    "Angina Pectoris") have alike rows even if they never stand on one record.
 
     Args:
         records: pairs of a record's topic headings and its major ones, as `topics` gives.
         minimum: how many records a heading must be a major topic of.
-        limit: at most so many headings, the most frequent; memory grows with its square (4 bytes each, three matrices).
+        limit: at most so many headings, the most frequent; memory grows with its square (4 bytes
+            each, three matrices).
     """
 
-    def __init__(self, records: Iterable[tuple[Sequence[str], Sequence[str]]], minimum: int = 3, limit: int = 4000) -> None:
+    def __init__(
+        self,
+        records: Iterable[tuple[Sequence[str], Sequence[str]]],
+        minimum: int = 3,
+        limit: int = 4000,
+    ) -> None:
         lists, majors = [], Counter[str]()
         for every, major in records:
             lists.append(every)
             majors.update(major)
-        ranked = sorted(((count, name) for name, count in majors.items() if count >= minimum), key=lambda pair: (-pair[0], pair[1]))
+        ranked = sorted(
+            ((count, name) for name, count in majors.items() if count >= minimum),
+            key=lambda pair: (-pair[0], pair[1]),
+        )
         self.counts = {name: count for count, name in ranked[:limit]}
         self.names = sorted(self.counts)
         self._index = {name: i for i, name in enumerate(self.names)}
@@ -74,10 +89,18 @@ class Companions:
         excluded = {name, *without}
         order = np.argsort(-self._similarity[self._index[name]], kind="stable")
         found = (self.names[i] for i in order)
-        return [other for other, _ in zip((other for other in found if other not in excluded), range(count), strict=False)]
+        return [
+            other
+            for other, _ in zip(
+                (other for other in found if other not in excluded), range(count), strict=False
+            )
+        ]
 
     def _together(self, lists: Iterable[Sequence[str]]) -> np.ndarray[Any, Any]:
-        """Return how many records each pair of headings shares; the diagonal holds the records of each."""
+        """Return how many records each pair of headings shares.
+
+        The diagonal holds the records of each.
+        """
         counts = np.zeros((len(self.names), len(self.names)), dtype=np.float32)
         for every in lists:
             present = [self._index[name] for name in every if name in self._index]
@@ -99,43 +122,83 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
     splits = manifest.read(corpus, stage="curate")["counts"]["splits"]
-    config = {name: getattr(arguments, name) for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")}
+    config = {
+        name: getattr(arguments, name)
+        for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")
+    }
     inputs = [corpus / manifest.NAME]
     note = output.with_suffix(".manifest.json")
-    if (found := finished(note, "mesh_questions", [manifest.describe_file(path) for path in inputs], config)) is not None:
+    if (
+        found := finished(
+            note, "mesh_questions", [manifest.describe_file(path) for path in inputs], config
+        )
+    ) is not None:
         print(f"{output} is finished already: {found['counts']['questions']:,} questions")
         forget(output)  # it may have been killed after its manifest
         return
-    with claimed(output, [output], {"inputs": [manifest.describe_file(path) for path in inputs], "config": config}):
+    with claimed(
+        output,
+        [output],
+        {"inputs": [manifest.describe_file(path) for path in inputs], "config": config},
+    ):
         counts = _write_questions(arguments, corpus, output, splits)
-        manifest.write(note, stage="mesh_questions", inputs=inputs, config=config, outputs=[output], counts=counts)
+        manifest.write(
+            note,
+            stage="mesh_questions",
+            inputs=inputs,
+            config=config,
+            outputs=[output],
+            counts=counts,
+        )
     print("\n".join(f"{label:<32}{count:>8,}" for label, count in counts.items()))
     if arguments.count and counts["questions"] < arguments.count:
-        print(f"only {counts['questions']:,} questions could be made, {arguments.count:,} were asked for")
+        print(
+            f"only {counts['questions']:,} questions could be made, {arguments.count:,} were"
+            " asked for"
+        )
 
 
-def _write_questions(arguments: argparse.Namespace, corpus: Path, output: Path, splits: dict[str, int]) -> dict[str, int]:
+def _write_questions(
+    arguments: argparse.Namespace, corpus: Path, output: Path, splits: dict[str, int]
+) -> dict[str, int]:
     with Progress("MeSH headings", splits.get("train"), unit="records") as progress:
         companions = Companions(topics(record) for record in _records(corpus, "train", progress))
     if not companions.names:
-        raise DataError(f"no record of the train split of {corpus} has enough MeSH headings: questions are made of MEDLINE records")
+        raise DataError(
+            f"no record of the train split of {corpus} has enough MeSH headings: questions are made"
+            " of MEDLINE records"
+        )
     with Progress("questions", splits.get(arguments.split), unit="records") as progress:
         questions = _questions(corpus, companions, arguments, progress)
     chosen = choose(questions, arguments.count)
-    counts = {"possible": len(questions), "questions": len(chosen), "literal": sum(question["literal"] for question in chosen)}
+    counts = {
+        "possible": len(questions),
+        "questions": len(chosen),
+        "literal": sum(question["literal"] for question in chosen),
+    }
     if not chosen:
-        raise DataError(f"no question can be made from the {arguments.split} split of {corpus}: its records have too few MeSH major topics")
+        raise DataError(
+            f"no question can be made from the {arguments.split} split of {corpus}: its records"
+            " have too few MeSH major topics"
+        )
     with atomic_file(output) as temporary:
-        temporary.write_bytes(b"".join(orjson.dumps(question, option=orjson.OPT_APPEND_NEWLINE) for question in chosen))
+        temporary.write_bytes(
+            b"".join(
+                orjson.dumps(question, option=orjson.OPT_APPEND_NEWLINE) for question in chosen
+            )
+        )
     return counts
 
 
-def make_question(record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int) -> dict[str, Any] | None:
+def make_question(
+    record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int
+) -> dict[str, Any] | None:
     """Return the question of a record, with `literal` saying whether the right heading's words stand in the context; None if it has none.
 
-    A heading whose words do not stand in the context is preferred; then no wrong option's words stand there either, so that
-    the presence of the words never gives the answer away. Among its `neighbours` companions the wrong options are drawn with a weight
-    that makes them about as common as right ones: else the more common option would more often be the right one.
+    A heading whose words do not stand in the context is preferred; then no wrong option's words
+    stand there either, so that the presence of the words never gives the answer away. Among its
+    `neighbours` companions the wrong options are drawn with a weight that makes them about as
+    common as right ones: else the more common option would more often be the right one.
     """
     every, major = topics(record)
     if "pmid" not in record["metadata"]:
@@ -143,15 +206,24 @@ def make_question(record: dict[str, Any], companions: Companions, seed: int, lim
     identifier, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
-        (name for name in major if name in companions), key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name))
+        (name for name in major if name in companions),
+        key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name)),
     )
     for right in candidates:
         literal = stands_in(right, present)
-        near = [name for name in companions.nearest(right, neighbours, every) if literal or not stands_in(name, present)]
+        near = [
+            name
+            for name in companions.nearest(right, neighbours, every)
+            if literal or not stands_in(name, present)
+        ]
         if len(near) < 3:
             continue
         # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
-        near.sort(key=lambda name: -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS)))
+        near.sort(
+            key=lambda name: (
+                -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS))
+            )
+        )
         options = near[:3]
         place = stable_hash(seed, identifier, "place") % 4
         options.insert(place, right)
@@ -173,14 +245,24 @@ def choose(questions: list[dict[str, Any]], count: int | None) -> list[dict[str,
     return ordered[:count]
 
 
-def _questions(corpus: Path, companions: Companions, arguments: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
+def _questions(
+    corpus: Path, companions: Companions, arguments: argparse.Namespace, progress: Progress
+) -> list[dict[str, Any]]:
     """Return the questions of a split in the order of a hash of their PMID."""
     found = []
     for record in _records(corpus, arguments.split, progress):
-        question = make_question(record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours)
+        question = make_question(
+            record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours
+        )
         if question is not None and (arguments.literal != "never" or not question["literal"]):
             found.append(question)
-    return sorted(found, key=lambda question: (unit_hash(arguments.seed, question["pmid"], "order"), question["pmid"]))
+    return sorted(
+        found,
+        key=lambda question: (
+            unit_hash(arguments.seed, question["pmid"], "order"),
+            question["pmid"],
+        ),
+    )
 
 
 def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -207,17 +289,38 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", required=True, metavar="DIR", help="output of curate.py")
     parser.add_argument(
-        "--split", required=True, choices=SPLITS, help="records to ask about; statistics of headings are of the train split"
+        "--split",
+        required=True,
+        choices=SPLITS,
+        help="records to ask about; statistics of headings are of the train split",
     )
-    parser.add_argument("--output", required=True, metavar="F.jsonl", help="the questions; F.manifest.json stands beside")
-    parser.add_argument("--count", type=int, metavar="N", help="at most so many [all]")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other questions [0]")
-    parser.add_argument("--max-context-words", type=int, metavar="W", help="cut the abstract after so many words [whole]")
     parser.add_argument(
-        "--neighbours", type=int, default=50, metavar="K", help="wrong options come from the K nearest companions; fewer: harder [50]"
+        "--output",
+        required=True,
+        metavar="F.jsonl",
+        help="the questions; F.manifest.json stands beside",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="at most so many [all]")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another seed, other questions [0]"
+    )
+    parser.add_argument(
+        "--max-context-words",
+        type=int,
+        metavar="W",
+        help="cut the abstract after so many words [whole]",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        default=50,
+        metavar="K",
+        help="wrong options come from the K nearest companions; fewer: harder [50]",
     )
     parser.add_argument(
         "--literal", choices=["fill", "never"], default="fill",
@@ -232,15 +335,24 @@ def is_topic(name: str) -> bool:
 
 
 def _is_heading(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or "major" not in value:
+    if (
+        not isinstance(value, Mapping)
+        or not isinstance(value.get("name"), str)
+        or "major" not in value
+    ):
         return False
     return is_topic(value["name"])
 
 
 def topics(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the record's topic headings, and those of them that are major topics, without repetition."""
-    assigned = record["metadata"].get("mesh")  # as the reader of MEDLINE writes it; other sources have none, or another kind
-    headings = [heading for heading in assigned if _is_heading(heading)] if isinstance(assigned, list) else []
+    # as the reader of MEDLINE writes it; other sources have none, or another kind
+    assigned = record["metadata"].get("mesh")
+    headings = (
+        [heading for heading in assigned if _is_heading(heading)]
+        if isinstance(assigned, list)
+        else []
+    )
     every = list(dict.fromkeys(heading["name"] for heading in headings))
     return every, list(dict.fromkeys(heading["name"] for heading in headings if heading["major"]))
 

@@ -2,9 +2,11 @@
 
     python data_prep/preprocess.py --input corpus/train --output-prefix data/train --tokenizer-model model/ --append-eod --workers 2
 
-writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's preprocess_data.py, and data/train_manifest.json.
-Input: JSONL (plain or packed), Parquet, Arrow, standard input; records keep their order; the bytes are the same whatever --workers says.
-Killed and started again, it goes on where it stopped. Look at the result: python data_prep/describe.py data/train_text_document
+writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's
+preprocess_data.py, and data/train_manifest.json. Input: JSONL (plain or packed), Parquet, Arrow,
+standard input; records keep their order; the bytes are the same whatever --workers says. Killed and
+started again, it goes on where it stopped. Look at the result: python data_prep/describe.py
+data/train_text_document
 """
 
 import argparse
@@ -65,7 +67,9 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.shard is not None:
         shares = {arguments.shard: shares[arguments.shard]}
     hashes = PartHashes([part for parts in shares.values() for part in parts])
-    special = read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
+    special = (
+        read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
+    )
     tokenizer = load_tokenizer(arguments.tokenizer_model, special)
     bos, eod = token_options.marks(arguments, tokenizer)
     fingerprint = tokenizer.fingerprint()
@@ -80,11 +84,22 @@ def main(argv: list[str] | None = None) -> int | None:
     shape = token_options.shape(arguments, bos, eod)
     names = ["text", "role"] if arguments.instruction else arguments.json_keys
     for shard, parts in shares.items():
-        prefix = arguments.output_prefix if arguments.shards == 1 else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
+        prefix = (
+            arguments.output_prefix
+            if arguments.shards == 1
+            else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
+        )
         job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
         with lock.hold(prefix):
             if not _is_finished(job, parts, config, hashes):
-                task = Task(parts, arguments.json_keys, shape, id_type(tokenizer.vocab_size), tokenizer, ReferenceEngine(tokenizer))
+                task = Task(
+                    parts,
+                    arguments.json_keys,
+                    shape,
+                    id_type(tokenizer.vocab_size),
+                    tokenizer,
+                    ReferenceEngine(tokenizer),
+                )
                 _run(job, task, config, contract, arguments, hashes, start)
         start = time.monotonic()
     return 0
@@ -113,18 +128,33 @@ def _run(
             job.withdraw()
             where = error.filename or job.manifest.parent
             raise DataError(
-                f"cannot write {where}: {error.strerror}; what is done stays: make room and start the same command again"
+                f"cannot write {where}: {error.strerror}; what is done stays: make room and start"
+                " the same command again"
             ) from None
     seconds = time.monotonic() - start
     print(_summary(counts, task.tokenizer.vocab_size))
     tokens = sum(output["tokens"] for output in counts["outputs"].values()) - before[1]
     names = ", ".join(str(output.bin) for output in job.outputs.values())
-    rate = f"{(counts['bytes'] - before[0]) / 1e6 / seconds:.1f} MB/s, {tokens / seconds:,.0f} tokens/s"
-    print(f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine {task.engine.name}")
+    rate = (
+        f"{(counts['bytes'] - before[0]) / 1e6 / seconds:.1f} MB/s, {tokens / seconds:,.0f}"
+        " tokens/s"
+    )
+    print(
+        f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine"
+        f" {task.engine.name}"
+    )
 
 
-def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, taken: Callable[[bytes], None], start: float) -> float:
-    """Encode the task's parts into the working files of `job`, from where it stopped; return the seconds from `start` to the first ids.
+def tokenise(
+    job: TokenJob,
+    task: Task,
+    arguments: argparse.Namespace,
+    taken: Callable[[bytes], None],
+    start: float,
+) -> float:
+    """Encode the task's parts into the working files of `job`, from where it stopped.
+
+    Return the seconds from `start` to the first ids.
 
     Args:
         job: its outputs and state.
@@ -134,15 +164,25 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, taken: Ca
         start: when the command began.
 
     Raises:
-        DataError: a line is not a record with text under the key (and none may be skipped), or there is no document at all.
+        DataError: a line is not a record with text under the key (and none may be skipped), or
+            there is no document at all.
     """
     state = job.state
     for name, output in job.outputs.items():
         output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
     before = list(accumulate((part.size for part in task.parts), initial=0))
-    left = math.inf if arguments.max_documents is None else arguments.max_documents - next(iter(state.outputs.values())).documents
-    with TokenPool(task, arguments.workers) as pool, Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress:
-        blocks = read_blocks(task.parts, pool.block_bytes, task.keys, state.part, state.offset, taken)
+    left = (
+        math.inf
+        if arguments.max_documents is None
+        else arguments.max_documents - next(iter(state.outputs.values())).documents
+    )
+    with (
+        TokenPool(task, arguments.workers) as pool,
+        Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress,
+    ):
+        blocks = read_blocks(
+            task.parts, pool.block_bytes, task.keys, state.part, state.offset, taken
+        )
         first, tokens, begun = 0.0, 0, time.monotonic()
         saved = begun
         for block, result in pool.run(blocks if left else iter(())):
@@ -151,7 +191,10 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, taken: Ca
             now = time.monotonic()
             first = first or now - start
             tokens += sum(len(encoded.ids) for encoded in result.outputs)
-            progress.label = f"tokenise {tokens / 1e6:,.1f}M tokens, {tokens / 1e6 / max(now - begun, 1e-3):.2f}M tokens/s"
+            progress.label = (
+                f"tokenise {tokens / 1e6:,.1f}M tokens,"
+                f" {tokens / 1e6 / max(now - begun, 1e-3):.2f}M tokens/s"
+            )
             progress.update(before[block.part] + block.position - progress.done)
             if now - saved > SAVE_SECONDS:
                 for output in job.outputs.values():
@@ -163,7 +206,9 @@ def tokenise(job: TokenJob, task: Task, arguments: argparse.Namespace, taken: Ca
     for output in job.outputs.values():
         output.writer.close()
     if not any(output.documents for output in state.outputs.values()):
-        raise DataError(f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}")
+        raise DataError(
+            f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}"
+        )
     return first
 
 
@@ -180,24 +225,37 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, on_bad: str) 
     if result.differs is not None:
         text = result.differs[:60]
         raise DataError(
-            f"the {task.engine.name} engine gives other ids than the tokenizer for {text!r}; start again with --engine reference"
+            f"the {task.engine.name} engine gives other ids than the tokenizer for {text!r}; start"
+            " again with --engine reference"
         )
     for (name, output), encoded in zip(job.outputs.items(), result.outputs, strict=True):
         now = state.outputs[name]
         if len(encoded.counts):
-            ends = np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)])[np.concatenate([[0], np.cumsum(encoded.counts)])]
+            ends = np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)])[
+                np.concatenate([[0], np.cumsum(encoded.counts)])
+            ]
             sizes = np.diff(ends)
             if sizes.max() > now.longest:
-                now.longest, now.longest_document = int(sizes.max()), now.documents + int(sizes.argmax())
+                now.longest, now.longest_document = (
+                    int(sizes.max()),
+                    now.documents + int(sizes.argmax()),
+                )
         output.writer.add(encoded.ids, encoded.lengths, encoded.counts)
         output.tally.add(encoded.ids)
-        now.documents, now.sequences, now.tokens = output.writer.documents, output.writer.sequences, output.writer.tokens
+        now.documents, now.sequences, now.tokens = (
+            output.writer.documents,
+            output.writer.sequences,
+            output.writer.tokens,
+        )
     state.part, state.offset = block.part, block.end
     state.bytes += sum(result.text_bytes)
 
 
 def _cut(result: Result, left: float) -> float:
-    """Leave out the documents after the first `left`, and the bad lines after these; return how many are still wanted."""
+    """Leave out the documents after the first `left`, and the bad lines after these.
+
+    Return how many are still wanted.
+    """
     if len(result.numbers) < left:
         return left - len(result.numbers)
     wanted = int(left)
@@ -212,7 +270,10 @@ def _cut(result: Result, left: float) -> float:
 
 
 def _told(part: Part, block: Block, bad: Bad) -> str:
-    """Return where a bad line stands and what is wrong with it; lines of plain files are counted only now."""
+    """Return where a bad line stands and what is wrong with it.
+
+    Lines of plain files are counted only now.
+    """
     if part.path.suffix in TABLES:
         place = f"{part.path}, row {block.start + bad.number + 1:,}"
     elif part.path == STDIN:
@@ -227,13 +288,20 @@ def _engine(task: Task, wanted: str, workers: int) -> Engine:
     texts = [] if wanted == "reference" or task.parts[0].path == STDIN else _sample(task)
     engine, why = choose_engine(task.tokenizer, texts, wanted, workers)
     if why is not None:
-        slow = "encoding with the tokenizer itself, which is slow" if engine.name == "reference" else f"encoding with {engine.name}"
+        slow = (
+            "encoding with the tokenizer itself, which is slow"
+            if engine.name == "reference"
+            else f"encoding with {engine.name}"
+        )
         print(f"{slow}: {why}", file=sys.stderr)
     return engine
 
 
 def _sample(task: Task) -> list[str]:
-    """Return some texts from eight places of the input; of packed files and tables only from their beginning."""
+    """Return some texts from eight places of the input.
+
+    Of packed files and tables only from their beginning.
+    """
     ends = list(accumulate(part.size for part in task.parts))
     places = set()
     for eighth in range(8):
@@ -241,11 +309,22 @@ def _sample(task: Task) -> list[str]:
         number = min(bisect.bisect_right(ends, position), len(ends) - 1)
         part = task.parts[number]
         end = part.start + part.size
-        places.add((number, line_start(part.path, end - (ends[number] - position), end) if is_plain(part.path) else 0))
+        places.add(
+            (
+                number,
+                (
+                    line_start(part.path, end - (ends[number] - position), end)
+                    if is_plain(part.path)
+                    else 0
+                ),
+            )
+        )
     texts: list[str] = []
     for number, skip in sorted(places):
         with contextlib.suppress(DataError):  # will be told in its place
-            for block in islice(read_blocks(task.parts[: number + 1], 1 << 16, task.keys, number, skip), 1):
+            for block in islice(
+                read_blocks(task.parts[: number + 1], 1 << 16, task.keys, number, skip), 1
+            ):
                 texts += sample_texts(task, block)
     return texts
 
@@ -258,16 +337,29 @@ def _input_files(given: Sequence[str]) -> list[Path]:
     for folder in filter(os.path.isdir, given):
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
-            raise UsageError(f"--input {folder}: a whole corpus, with what is held out; give one split, such as {Path(folder) / 'train'}")
-    files = [path for name in given for path in find_files(name, ENDINGS) if path.name != manifest.NAME or Path(name).is_file()]
+            raise UsageError(
+                f"--input {folder}: a whole corpus, with what is held out; give one split, such as"
+                f" {Path(folder) / 'train'}"
+            )
+    files = [
+        path
+        for name in given
+        for path in find_files(name, ENDINGS)
+        if path.name != manifest.NAME or Path(name).is_file()
+    ]
     if not files:
         raise DataError(f"{', '.join(given)} holds no documents: only {manifest.NAME}")
     if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
-        print(f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}", file=sys.stderr)
+        print(
+            f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}",
+            file=sys.stderr,
+        )
     return files
 
 
-def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes) -> bool:
+def _is_finished(
+    job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes
+) -> bool:
     if not job.manifest.exists() or parts[0].path == STDIN:
         return False
     found = finished(job.manifest, "preprocess", [hashes.record(part) for part in parts], config)
@@ -275,7 +367,10 @@ def _is_finished(job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any]
         return False
     job.tidy()  # it may have been killed after its manifest
     names = ", ".join(str(output.bin) for output in job.outputs.values())
-    print(f"{names} is finished already: {found['counts']['documents']:,} documents, {found['counts']['tokens']:,} tokens")
+    print(
+        f"{names} is finished already: {found['counts']['documents']:,} documents,"
+        f" {found['counts']['tokens']:,} tokens"
+    )
     return True
 
 
@@ -284,7 +379,13 @@ def _mark_of(part: Part) -> dict[str, Any]:
     if part.path == STDIN:
         return {"path": "-"}
     found = part.path.stat()
-    return {"path": str(part.path), "bytes": found.st_size, "changed": found.st_mtime_ns, "start": part.start, "end": part.end}
+    return {
+        "path": str(part.path),
+        "bytes": found.st_size,
+        "changed": found.st_mtime_ns,
+        "start": part.start,
+        "end": part.end,
+    }
 
 
 def _finish(job: TokenJob, task: Task, stats: bool) -> None:
@@ -293,17 +394,33 @@ def _finish(job: TokenJob, task: Task, stats: bool) -> None:
         output.writer.write_index(output.idx_work)
     job.publish()
     if stats:
-        bases = {name: output.base for name, output in job.outputs.items() if name != "role" or task.shape.message is None}
-        write_page(job.stats, bases, {name: output.tally for name, output in job.outputs.items()}, task.tokenizer)
+        bases = {
+            name: output.base
+            for name, output in job.outputs.items()
+            if name != "role" or task.shape.message is None
+        }
+        write_page(
+            job.stats,
+            bases,
+            {name: output.tally for name, output in job.outputs.items()},
+            task.tokenizer,
+        )
 
 
 def _write_manifest(
-    job: TokenJob, task: Task, config: Mapping[str, Any], contract: Mapping[str, Any], hashes: PartHashes
+    job: TokenJob,
+    task: Task,
+    config: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    hashes: PartHashes,
 ) -> dict[str, Any]:
     """Write the manifest of a finished job; return its counts."""
     outputs: list[Any] = []
     for output in job.outputs.values():
-        outputs += [{"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()}, output.idx]
+        outputs += [
+            {"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()},
+            output.idx,
+        ]
     counts = _counts(job, task.tokenizer)
     manifest.write(
         job.manifest,
@@ -322,11 +439,26 @@ def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:
     state = job.state
     each = {}
     for name, now in state.outputs.items():
-        known = {"documents": now.documents, "sequences": now.sequences, "tokens": now.tokens, "longest": now.longest}
-        each[name] = {**known, "longest_document": now.longest_document, **id_counts(job.outputs[name].tally, tokenizer)}
+        known = {
+            "documents": now.documents,
+            "sequences": now.sequences,
+            "tokens": now.tokens,
+            "longest": now.longest,
+        }
+        each[name] = {
+            **known,
+            "longest_document": now.longest_document,
+            **id_counts(job.outputs[name].tally, tokenizer),
+        }
     top = next(iter(each.values()))
     result = {name: top[name] for name in ("documents", "tokens", "longest")}
-    return {**result, "bytes": state.bytes, "skipped": state.skipped, "skipped_examples": state.examples, "outputs": each}
+    return {
+        **result,
+        "bytes": state.bytes,
+        "skipped": state.skipped,
+        "skipped_examples": state.examples,
+        "outputs": each,
+    }
 
 
 def _summary(counts: dict[str, Any], vocab_size: int) -> str:
@@ -341,10 +473,14 @@ def _summary(counts: dict[str, Any], vocab_size: int) -> str:
             f"not used  {found['ids_never_used']:>16,}   of {vocab_size:,} ids",
         ]
     tokens = sum(found["tokens"] for found in counts["outputs"].values())
-    lines.append(f"text      {counts['bytes'] / 1e6:>13,.1f} MB   {counts['bytes'] / max(tokens, 1):.2f} bytes a token")
+    lines.append(
+        f"text      {counts['bytes'] / 1e6:>13,.1f} MB   {counts['bytes'] / max(tokens, 1):.2f}"
+        " bytes a token"
+    )
     if counts["skipped"]:
         lines.append(
-            f"skipped   {sum(counts['skipped'].values()):>16,}   {', '.join(f'{why}: {n:,}' for why, n in counts['skipped'].items())}"
+            f"skipped   {sum(counts['skipped'].values()):>16,}  "
+            f" {', '.join(f'{why}: {n:,}' for why, n in counts['skipped'].items())}"
         )
     return "\n".join(lines)
 

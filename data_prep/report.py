@@ -2,9 +2,10 @@
 
     python data_prep/report.py CORPUS [--output report.html] [--no-samples]
 
-reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl) in the folder that curate.py wrote, and
-writes CORPUS/report.html: documents and tokens by source, language and year, lengths, the funnel of drops, samples, duplicates,
-contamination, sources with licences and hashes, steps and versions.
+reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl)
+in the folder that curate.py wrote, and writes CORPUS/report.html: documents and tokens by source,
+language and year, lengths, the funnel of drops, samples, duplicates, contamination, sources with
+licences and hashes, steps and versions.
 """
 
 import argparse
@@ -27,15 +28,26 @@ SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that curate.py wrote")
-    parser.add_argument("--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]")
-    parser.add_argument("--no-samples", action="store_true", help="show no text of any document, as for clinical notes")
+    parser.add_argument(
+        "--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]"
+    )
+    parser.add_argument(
+        "--no-samples",
+        action="store_true",
+        help="show no text of any document, as for clinical notes",
+    )
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
     faults = (*MALFORMED, AssertionError, jinja2.TemplateError)
-    with told(lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", faults):
-        page = render(arguments.corpus, samples=not arguments.no_samples)  # before the lock, which makes the folder of the output
+    with told(
+        lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", faults
+    ):
+        # before the lock, which makes the folder of the output
+        page = render(arguments.corpus, samples=not arguments.no_samples)
     with lock.hold(output):
         write_text(output, page)
     print(f"{output} is written")
@@ -55,19 +67,28 @@ def render(corpus: Path, samples: bool = True) -> str:
     record = manifest.read(corpus, stage="curate")
     path = corpus / "statistics.json"
     if not path.is_file():
-        raise DataError(f"{corpus} has no statistics.json: curate it again with this version of Galen")
+        raise DataError(
+            f"{corpus} has no statistics.json: curate it again with this version of Galen"
+        )
     statistics = json_file.read_object(path)
     samples = samples and record["config"].get("report", {}).get("samples", True)
     steps = [step["step"] for step in record["config"]["steps"]]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters["count"] = lambda number: f"{number:,}"
-    template = environment.from_string((Path(__file__).parent / "reporting" / "report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        (Path(__file__).parent / "reporting" / "report.html.j2").read_text(encoding="utf-8")
+    )
     return template.render(
         name=corpus.resolve().name,
         manifest=record,
         counts=statistics["counts"],
         tokens=statistics["tokens"],
-        tables=[(title, table_of(statistics["cells"], place)) for place, title in enumerate(("source", "language"))],
+        tables=[
+            (title, table_of(statistics["cells"], place))
+            for place, title in enumerate(("source", "language"))
+        ],
         figures=figures_of(statistics),
         funnel=funnel(statistics["counts"], steps),
         replaces_personal_data="pii" in steps,
@@ -107,14 +128,23 @@ def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
     """Return the pictures as SVG."""
     cells = statistics["cells"]
     years = sorted((year, count) for year, count, _ in table_of(cells, 2) if year != "unknown")
-    lengths = [(f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count) for bits, count in statistics["lengths"].items()]
+    lengths = [
+        (f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count)
+        for bits, count in statistics["lengths"].items()
+    ]
     figures: dict[str, str] = {}
     if years:
         figures["Documents by year of publication"] = report_figures.columns(years, "documents")
     if lengths:
-        figures["Documents by length (tokens, from the number shown to its double)"] = report_figures.columns(lengths, "documents")
-    figures["Tokens by source"] = report_figures.bars([(key, tokens) for key, _, tokens in table_of(cells, 0)], "tokens")
-    figures["Tokens by language"] = report_figures.bars([(key, tokens) for key, _, tokens in table_of(cells, 1)], "tokens")
+        figures["Documents by length (tokens, from the number shown to its double)"] = (
+            report_figures.columns(lengths, "documents")
+        )
+    figures["Tokens by source"] = report_figures.bars(
+        [(key, tokens) for key, _, tokens in table_of(cells, 0)], "tokens"
+    )
+    figures["Tokens by language"] = report_figures.bars(
+        [(key, tokens) for key, _, tokens in table_of(cells, 1)], "tokens"
+    )
     dropped = sorted(statistics["counts"]["dropped"].items(), key=lambda pair: -pair[1])[:25]
     if dropped:
         figures["Documents dropped, by step and reason"] = report_figures.bars(dropped, "documents")

@@ -1,10 +1,13 @@
-"""Which automatic metric agrees best with human judges: Kendall's τ of each metric with the mean human rating, with intervals.
+"""Which automatic metric agrees best with human judges.
+
+Kendall's τ of each metric with the mean human rating, with intervals.
 
     python evaluation/agreement.py --scores rationales.jsonl --ratings sheet.csv
 
-The scores come from evaluation/rationales.py, the ratings from the sheet that it wrote, filled in: one column `id`, one column a judge
-whose name begins with `judge`. Items without a rating are left out. The table has τ with its 95 % interval (bootstrap over items) and
-how often, over the resamples, the metric is the best; the judges' agreement with each other stands below it.
+The scores come from evaluation/rationales.py, the ratings from the sheet that it wrote, filled in:
+one column `id`, one column a judge whose name begins with `judge`. Items without a rating are left
+out. The table has τ with its 95 % interval (bootstrap over items) and how often, over the
+resamples, the metric is the best; the judges' agreement with each other stands below it.
 """
 
 import argparse
@@ -28,17 +31,35 @@ RESAMPLES = 1000
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scores", type=Path, required=True, metavar="FILE", help="metrics of each item, from evaluation/rationales.py")
-    parser.add_argument("--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="metrics of each item, from evaluation/rationales.py",
+    )
+    parser.add_argument(
+        "--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in"
+    )
     options = parser.parse_args(argv)
     judges = read_ratings(options.ratings)
     scores = read_scores(options.scores)
     ids = [id_ for id_ in scores if any(id_ in ratings for ratings in judges.values())]
     if len(ids) < 3:
-        raise DataError(f"{options.ratings}: {len(ids)} items have both a rating and scores; at least 3 are needed")
-    human = [float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings])) for id_ in ids]
-    found = compare({metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human)
+        raise DataError(
+            f"{options.ratings}: {len(ids)} items have both a rating and scores; at least 3 are"
+            " needed"
+        )
+    human = [
+        float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings]))
+        for id_ in ids
+    ]
+    found = compare(
+        {metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human
+    )
     print(f"{len(ids)} items, {len(judges)} judges")
     print(f"{'metric':<12} {'tau':>7}  95 % interval      best in")
     for metric, (tau, best) in sorted(found.items(), key=lambda entry: -entry[1][0].value):
@@ -46,14 +67,21 @@ def main(argv: list[str] | None = None) -> None:
     for first, second in itertools.combinations(judges, 2):
         common = [id_ for id_ in judges[first] if id_ in judges[second]]
         if len(common) > 2:
-            between = kendall_tau([judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common])
+            between = kendall_tau(
+                [judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common]
+            )
             print(f"{first} with {second}: tau {between:.3f} on {len(common)} items")
 
 
-def compare(metrics: Mapping[str, Sequence[float]], human: Sequence[float]) -> dict[str, tuple[Estimate, float]]:
+def compare(
+    metrics: Mapping[str, Sequence[float]], human: Sequence[float]
+) -> dict[str, tuple[Estimate, float]]:
     """Return, for each metric, τ-b with the human ratings and the share of resamples in which it is the highest of all metrics."""
     source = np.random.default_rng(SEED)
-    values, ratings = {name: np.asarray(scores, float) for name, scores in metrics.items()}, np.asarray(human, float)
+    values, ratings = (
+        {name: np.asarray(scores, float) for name, scores in metrics.items()},
+        np.asarray(human, float),
+    )
     taus: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(RESAMPLES):
         drawn = source.integers(0, ratings.size, ratings.size)
@@ -63,7 +91,10 @@ def compare(metrics: Mapping[str, Sequence[float]], human: Sequence[float]) -> d
     best = np.argmax(np.array([taus[name] for name in metrics]), axis=0)
     return {
         name: (
-            Estimate(kendall_tau(values[name], ratings), *map(float, np.quantile(taus[name], [0.025, 0.975]))),
+            Estimate(
+                kendall_tau(values[name], ratings),
+                *map(float, np.quantile(taus[name], [0.025, 0.975])),
+            ),
             float((best == place).mean()),
         )
         for place, name in enumerate(metrics)
@@ -82,7 +113,10 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
         metrics = record["metrics"]
         first = next(iter(found.values()), metrics)
         if first.keys() != metrics.keys():
-            raise DataError(f"{where}: has the metrics {jsonl.shown(list(metrics))}, earlier records have {jsonl.shown(list(first))}")
+            raise DataError(
+                f"{where}: has the metrics {jsonl.shown(list(metrics))}, earlier records have"
+                f" {jsonl.shown(list(first))}"
+            )
         found[record["id"]] = metrics
     return found
 
@@ -105,9 +139,14 @@ def read_ratings(path: Path) -> dict[str, dict[str, float]]:
                 continue
             rating = _number(cell)
             if rating is None:
-                raise DataError(f"{path}, line {line}: column {name!r} must be a number, not {jsonl.shown(cell)}")
+                raise DataError(
+                    f"{path}, line {line}: column {name!r} must be a number, not"
+                    f" {jsonl.shown(cell)}"
+                )
             if row["id"] in judges[name]:
-                raise DataError(f"{path}, line {line}: {name} has rated {jsonl.shown(row['id'])} before")
+                raise DataError(
+                    f"{path}, line {line}: {name} has rated {jsonl.shown(row['id'])} before"
+                )
             judges[name][row["id"]] = rating
     return {name: ratings for name, ratings in judges.items() if ratings}
 

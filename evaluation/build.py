@@ -1,14 +1,17 @@
-"""Build benchmarks with a language model: rationales for questions with known answers, and translations of questions.
+"""Build benchmarks with a language model.
+
+Rationales for questions with known answers, and translations of questions.
 
     python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json --output headqa_rationales.jsonl \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME --check checks.csv
     python evaluation/build.py translate --to French --reader medqa --questions data/medqa/test.jsonl --output medqa_fr.jsonl \\
         --local-model DIR
 
-The output has Galen's own layout (`reader: galen`) with the provenance of each item: model, instruction, tries. A rationale is kept
-when another request, which sees question and rationale but not the answer, comes to the right answer; a translation when it has the
-same options, numbers and placeholders. What fails all its tries stands in OUTPUT.rejected.jsonl with the reason. Each item is written
-when it is done: started again after a kill, the command goes on.
+The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,
+instruction, tries. A rationale is kept when another request, which sees question and rationale but
+not the answer, comes to the right answer; a translation when it has the same options, numbers and
+placeholders. What fails all its tries stands in OUTPUT.rejected.jsonl with the reason. Each item is
+written when it is done: started again after a kill, the command goes on.
 """
 
 import argparse
@@ -38,17 +41,19 @@ from galen.errors import UsageError
 from galen.progress import Progress
 
 EXPLAIN = (
-    "Here is a medical examination question with its correct answer. Explain in {language}, step by step and in at most 200 words, "
-    "why this answer is right and the other options are not. Do not mention that the answer was given.\n\n{question}\n\n"
-    "Correct answer: {answer}"
+    "Here is a medical examination question with its correct answer. Explain in {language}, step by"
+    " step and in at most 200 words, why this answer is right and the other options are not. Do not"
+    " mention that the answer was given.\n\n{question}\n\nCorrect answer: {answer}"
 )
 SOLVE = (
-    "Answer the medical question with the help of the explanation alone. Reply with one line: The answer is: X, where X is the letter, or "
-    "the letters with commas.\n\n{question}\n\nExplanation:\n{rationale}"
+    "Answer the medical question with the help of the explanation alone. Reply with one line: The"
+    " answer is: X, where X is the letter, or the letters with"
+    " commas.\n\n{question}\n\nExplanation:\n{rationale}"
 )
 TRANSLATE = (
-    "Translate this medical examination question to {language}. Keep option letters, numbers, units and everything in braces as they are. "
-    'Reply with JSON only: {{"context": …, "question": …, "options": {{letter: text}}}}.\n\n{record}'
+    "Translate this medical examination question to {language}. Keep option letters, numbers, units"
+    ' and everything in braces as they are. Reply with JSON only: {{"context": …, "question": …,'
+    ' "options": {{letter: text}}}}.\n\n{record}'
 )
 Attempt = Callable[[Question, int], "tuple[Question | None, str]"]
 """Makes an item, or says why not, on its n-th try."""
@@ -60,15 +65,22 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("tries", "limit"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1")
-    questions = question.sample(question_sets.read(options.reader, options.questions), options.limit)
+    questions = question.sample(
+        question_sets.read(options.reader, options.questions), options.limit
+    )
     if options.what == "translate" and options.to not in LANGUAGES:
         raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
     chat = local_chat.chosen(options)
     if chat is None:
-        raise UsageError("who is to be asked? Give --endpoint and --endpoint-model, or --local-model")
+        raise UsageError(
+            "who is to be asked? Give --endpoint and --endpoint-model, or --local-model"
+        )
     attempt: Attempt
     if options.what == "translate":
-        attempt, instruction = functools.partial(translated, options.to, chat), TRANSLATE + options.to
+        attempt, instruction = (
+            functools.partial(translated, options.to, chat),
+            TRANSLATE + options.to,
+        )
     else:
         attempt, instruction = functools.partial(explained, chat), EXPLAIN + SOLVE
     digest = hashlib.sha256(instruction.encode()).hexdigest()[:16]
@@ -84,17 +96,29 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     """Return the question with a rationale from which its answer can be found again, or the reason why not."""
     names = {code: name for name, code in LANGUAGES.items()}
     shown = _shown(item)
-    message = EXPLAIN.format(language=names.get(item.language, "English"), question=shown, answer=item.answer)
+    message = EXPLAIN.format(
+        language=names.get(item.language, "English"), question=shown, answer=item.answer
+    )
     rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_extraction.read(chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options)
+    found = answer_extraction.read(
+        chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options
+    )
     if found is None or frozenset(found) != item.answers:
-        return None, f"the rationale leads to {','.join(found) if found else 'no answer'}, not to {item.answer}"
+        return (
+            None,
+            (
+                f"the rationale leads to {','.join(found) if found else 'no answer'}, not to"
+                f" {item.answer}"
+            ),
+        )
     return dataclasses.replace(item, rationale=rationale), ""
 
 
-def translated(language: str, chat: Chat, item: Question, number: int) -> tuple[Question | None, str]:
+def translated(
+    language: str, chat: Chat, item: Question, number: int
+) -> tuple[Question | None, str]:
     """Return the question in another language with the same options, numbers and placeholders, or the reason why not."""
     record = {"context": item.context, "question": item.question, "options": item.options}
     message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
@@ -106,22 +130,41 @@ def translated(language: str, chat: Chat, item: Question, number: int) -> tuple[
         return None, "the reply is not the JSON that was asked for"
     if not all(isinstance(text, str) for text in texts) or not found["question"].strip():
         return None, "a text is missing"
-    if list(found["options"]) != list(item.options) or not all(text.strip() for text in found["options"].values()):
+    if list(found["options"]) != list(item.options) or not all(
+        text.strip() for text in found["options"].values()
+    ):
         return None, f"the options are {', '.join(found['options'])}, not {', '.join(item.options)}"
-    for before, after in zip([item.context, item.question, *item.options.values()], texts, strict=True):
+    for before, after in zip(
+        [item.context, item.question, *item.options.values()], texts, strict=True
+    ):
         if bool(before.strip()) != bool(after.strip()):
             return None, "a text is missing"
         if _numbers(before) != _numbers(after):
-            return None, f"the numbers differ: {sorted(_numbers(before))} became {sorted(_numbers(after))}"
+            return (
+                None,
+                f"the numbers differ: {sorted(_numbers(before))} became {sorted(_numbers(after))}",
+            )
         if _placeholders(before) != _placeholders(after):
             return None, "the placeholders differ"
-    return dataclasses.replace(
-        item, context=found["context"], question=found["question"], options=found["options"], language=LANGUAGES[language], rationale=""
-    ), ""
+    return (
+        dataclasses.replace(
+            item,
+            context=found["context"],
+            question=found["question"],
+            options=found["options"],
+            language=LANGUAGES[language],
+            rationale="",
+        ),
+        "",
+    )
 
 
-def write_check_sheet(path: Path, questions: list[Question], kept: dict[str, dict[str, Any]]) -> None:
-    """Write a sheet for the human check: what was made beside what it was made from, and columns for verdict and remark.
+def write_check_sheet(
+    path: Path, questions: list[Question], kept: dict[str, dict[str, Any]]
+) -> None:
+    """Write a sheet for the human check.
+
+    What was made beside what it was made from, and columns for verdict and remark.
 
     What has been entered in a sheet that is there stays.
     """
@@ -129,12 +172,20 @@ def write_check_sheet(path: Path, questions: list[Question], kept: dict[str, dic
     for item in questions:
         if item.id in kept:
             record = kept[item.id]
-            made = Question(item.id, record["context"], record["question"], record["options"], record["answer"])
+            made = Question(
+                item.id, record["context"], record["question"], record["options"], record["answer"]
+            )
             rows.append([item.id, _shown(item), _shown(made), record["rationale"]])
     sheet.write(path, ["id", "original", "made", "rationale"], rows, ["passed", "remark"])
 
 
-def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path, provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _build(
+    questions: list[Question],
+    attempt: Attempt,
+    tries: int,
+    output: Path,
+    provenance: dict[str, Any],
+) -> dict[str, dict[str, Any]]:
     rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
     with (
         lock.hold(output),
@@ -145,7 +196,10 @@ def _build(questions: list[Question], attempt: Attempt, tries: int, output: Path
         for record in (*kept.items.values(), *refused.items.values()):
             made = record.get("provenance", {})
             if any(made.get(key) != value for key, value in provenance.items()):
-                raise UsageError(f"{output} was begun with another model, instruction or file of questions; choose another --output")
+                raise UsageError(
+                    f"{output} was begun with another model, instruction or file of questions;"
+                    " choose another --output"
+                )
         for item in questions:
             if item.id not in kept.items and item.id not in refused.items:
                 found, reasons = _tried(item, attempt, tries)
@@ -175,8 +229,14 @@ def _shown(item: Question) -> str:
 
 
 def _numbers(text: str) -> Counter[str]:
-    """Return the numbers of a text; decimal commas count as points, and separators of thousands are left out."""
-    return Counter(re.sub(r"[ \u202f](?=\d{3})", "", found).replace(",", ".") for found in re.findall(r"\d+(?:[.,]\d+)*", text))
+    """Return the numbers of a text.
+
+    Decimal commas count as points, and separators of thousands are left out.
+    """
+    return Counter(
+        re.sub(r"[ \u202f](?=\d{3})", "", found).replace(",", ".")
+        for found in re.findall(r"\d+(?:[.,]\d+)*", text)
+    )
 
 
 def _placeholders(text: str) -> Counter[str]:
@@ -184,17 +244,46 @@ def _placeholders(text: str) -> Counter[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["rationales", "translate"], help="what to build")
-    parser.add_argument("--reader", required=True, help=f"layout of the questions: {', '.join(question_sets.READERS)}")
-    parser.add_argument("--questions", required=True, metavar="FILE", help="where the questions are: file, folder, or hub:…")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL in Galen's own layout")
-    local_chat.add_options(parser, "the model")
-    parser.add_argument("--to", default="", metavar="LANGUAGE", help=f"with translate: one of {', '.join(LANGUAGES)}")
-    parser.add_argument("--tries", type=int, default=3, metavar="N", help="tries for an item before it is rejected (default: 3)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N questions, chosen by a hash of their ids")
     parser.add_argument(
-        "--check", type=Path, metavar="FILE", help="write a sheet for the human check; what was entered in one that is there stays"
+        "--reader",
+        required=True,
+        help=f"layout of the questions: {', '.join(question_sets.READERS)}",
+    )
+    parser.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE",
+        help="where the questions are: file, folder, or hub:…",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="JSONL in Galen's own layout"
+    )
+    local_chat.add_options(parser, "the model")
+    parser.add_argument(
+        "--to",
+        default="",
+        metavar="LANGUAGE",
+        help=f"with translate: one of {', '.join(LANGUAGES)}",
+    )
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="tries for an item before it is rejected (default: 3)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only N questions, chosen by a hash of their ids"
+    )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="write a sheet for the human check; what was entered in one that is there stays",
     )
     return parser
 

@@ -1,12 +1,16 @@
-"""Judge the rationales that a model wrote: BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
+"""Judge the rationales that a model wrote.
+
+BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
 
     python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --encoder ENCODER
     python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --sheet sheet.csv --judges 3 \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
 
-RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only items whose reference rationale a human has
-checked are compared, as in the paper. Each item is written when it is done: started again after a kill, the command goes on. The sheet
-shows question, reference and rationale without the model's name; evaluation/agreement.py reads it when it is filled in.
+RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only items
+whose reference rationale a human has checked are compared, as in the paper. Each item is written
+when it is done: started again after a kill, the command goes on. The sheet shows question,
+reference and rationale without the model's name; evaluation/agreement.py reads it when it is filled
+in.
 """
 
 import argparse
@@ -29,10 +33,11 @@ from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
 JUDGE = (
-    "Rate how well the candidate rationale explains the answer to a medical question, compared with the reference rationale: 1 (wrong or "
-    "no explanation) to 5 (as correct and complete as the reference). Judge medical correctness first, then completeness; ignore style "
-    "and length.\n\nQuestion:\n{prompt}\n\nReference rationale:\n{reference}\n\nCandidate rationale:\n{candidate}\n\n"
-    "Reply with one line: Rating: N"
+    "Rate how well the candidate rationale explains the answer to a medical question, compared with"
+    " the reference rationale: 1 (wrong or no explanation) to 5 (as correct and complete as the"
+    " reference). Judge medical correctness first, then completeness; ignore style and"
+    " length.\n\nQuestion:\n{prompt}\n\nReference rationale:\n{reference}\n\nCandidate"
+    " rationale:\n{candidate}\n\nReply with one line: Rating: N"
 )
 _TRIES = 3
 """How often the judge is asked until it gives a rating."""
@@ -45,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("--judges must be at least 1")
     items = read_items(options.run, options.task)
     judge = local_chat.chosen(options)
-    encoder = text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
+    encoder = (
+        text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
+    )
     settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
     with (
         lock.hold(options.output),
@@ -53,21 +60,37 @@ def main(argv: list[str] | None = None) -> None:
         Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress,
     ):
         for item in items:
-            of = hashlib.sha256(json.dumps([item["candidate"], item["rationale"], *settings]).encode()).hexdigest()[:16]
+            of = hashlib.sha256(
+                json.dumps([item["candidate"], item["rationale"], *settings]).encode()
+            ).hexdigest()[:16]
             if item["id"] not in log.items:
                 progress.update(log.append([{**score(item, encoder, judge), "of": of}]))
             elif log.items[item["id"]].get("of") != of:
-                raise UsageError(f"{options.output} holds scores of another run, encoder or judge; choose another --output")
+                raise UsageError(
+                    f"{options.output} holds scores of another run, encoder or judge; choose"
+                    " another --output"
+                )
         records = [log.items[item["id"]] for item in items]
     if options.sheet:
         write_sheet(options.sheet, items, options.judges)
         print(f"sheet: {options.sheet}")
     for language, group in _by_language(items, records).items():
-        hypotheses, references = [item["candidate"] for item, _ in group], [item["rationale"] for item, _ in group]
-        print(f"{language}: {len(group)} rationales, BLEU-1 {text_metrics.bleu1(hypotheses, references, language):.2f}", end="")
+        hypotheses, references = (
+            [item["candidate"] for item, _ in group],
+            [item["rationale"] for item, _ in group],
+        )
+        print(
+            f"{language}: {len(group)} rationales, BLEU-1"
+            f" {text_metrics.bleu1(hypotheses, references, language):.2f}",
+            end="",
+        )
         for name in group[0][1]["metrics"]:
             if name != "bleu1":
-                print(f", {name} {sum(record['metrics'][name] for _, record in group) / len(group):.2f}", end="")
+                print(
+                    f", {name}"
+                    f" {sum(record['metrics'][name] for _, record in group) / len(group):.2f}",
+                    end="",
+                )
         print()
 
 
@@ -80,7 +103,10 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
     path = run / "items" / f"{task}.jsonl"
     if not (run / "prompts" / f"{task}.jsonl").is_file():
         there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
-        raise DataError(f"{run} holds no task {task}" + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?"))
+        raise DataError(
+            f"{run} holds no task {task}"
+            + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?")
+        )
     asked = error_analysis.prompts(run / "prompts" / f"{task}.jsonl")
     found = []
     for file in parts(path) or [path]:
@@ -89,16 +115,31 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
                 check(ScoredRationale, item, where, ": not a scored item")
                 if item["id"] not in asked:
                     raise DataError(
-                        f"{where}: the item {jsonl.shown(item['id'])} has no prompt in {run / 'prompts'}; score the model again"
+                        f"{where}: the item {jsonl.shown(item['id'])} has no prompt in"
+                        f" {run / 'prompts'}; score the model again"
                     )
-                candidate = item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
-                found.append({**item, "candidate": candidate, "prompt": asked[item["id"]], "language": item.get("language", "en")})
+                candidate = (
+                    item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
+                )
+                found.append(
+                    {
+                        **item,
+                        "candidate": candidate,
+                        "prompt": asked[item["id"]],
+                        "language": item.get("language", "en"),
+                    }
+                )
     if not found:
-        raise DataError(f"{path} holds no item with a checked reference rationale; score MMedBench with --protocol mmedbench_rationale")
+        raise DataError(
+            f"{path} holds no item with a checked reference rationale; score MMedBench with"
+            " --protocol mmedbench_rationale"
+        )
     return sorted(found, key=lambda item: item["id"])
 
 
-def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None) -> dict[str, Any]:
+def score(
+    item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None
+) -> dict[str, Any]:
     """Return `{"id", "metrics"}` of one rationale, and what the judge said."""
     candidate, reference, language = item["candidate"], item["rationale"], item["language"]
     metrics = {
@@ -111,24 +152,41 @@ def score(item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: C
     if judge:
         message = JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate)
         for number in range(_TRIES):
-            said = judge.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64)
-            rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(r"\W*([1-5])\W*", said)
+            said = judge.ask(
+                message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64
+            )
+            rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(
+                r"\W*([1-5])\W*", said
+            )
             if rating:
                 break
         else:
-            raise DataError(f"item {item['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries, but {said[:100]!r}")
+            raise DataError(
+                f"item {item['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries, but"
+                f" {said[:100]!r}"
+            )
         metrics["judge"] = float(rating[1])
         record |= {"said": said, "judge": judge.model}
     return record
 
 
 def write_sheet(path: Path, items: list[dict[str, Any]], judges: int) -> None:
-    """Write a sheet with a column for each judge, to be filled with ratings from 1 to 5; ratings that are there stay."""
+    """Write a sheet with a column for each judge, to be filled with ratings from 1 to 5.
+
+    Ratings that are there stay.
+    """
     rows = [[item["id"], item["prompt"], item["rationale"], item["candidate"]] for item in items]
-    sheet.write(path, ["id", "question", "reference", "rationale"], rows, [f"judge{number}" for number in range(1, judges + 1)])
+    sheet.write(
+        path,
+        ["id", "question", "reference", "rationale"],
+        rows,
+        [f"judge{number}" for number in range(1, judges + 1)],
+    )
 
 
-def _by_language(items: list[dict[str, Any]], records: list[dict[str, Any]]) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+def _by_language(
+    items: list[dict[str, Any]], records: list[dict[str, Any]]
+) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
     groups = defaultdict(list)
     for item, record in zip(items, records, strict=True):
         groups[item["language"]].append((item, record))
@@ -136,16 +194,41 @@ def _by_language(items: list[dict[str, Any]], records: list[dict[str, Any]]) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
-    parser.add_argument("--task", required=True, metavar="NAME", help="the task whose rationales are judged")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL")
-    parser.add_argument("--encoder", type=Path, metavar="DIR", help="Hugging Face encoder for BERTScore (default: BERTScore is left out)")
-    parser.add_argument("--encoder-layer", type=int, metavar="N", help="hidden states to compare (default: the last)")
-    parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="write a rating sheet for human judges; ratings in one that is there stay"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--judges", type=int, default=2, metavar="N", help="columns for judges in the sheet (default: 2)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
+    parser.add_argument(
+        "--task", required=True, metavar="NAME", help="the task whose rationales are judged"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL"
+    )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="DIR",
+        help="Hugging Face encoder for BERTScore (default: BERTScore is left out)",
+    )
+    parser.add_argument(
+        "--encoder-layer",
+        type=int,
+        metavar="N",
+        help="hidden states to compare (default: the last)",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write a rating sheet for human judges; ratings in one that is there stay",
+    )
+    parser.add_argument(
+        "--judges",
+        type=int,
+        default=2,
+        metavar="N",
+        help="columns for judges in the sheet (default: 2)",
+    )
     local_chat.add_options(parser, "a judge")
     return parser
 

@@ -1,10 +1,13 @@
-"""Write one self-contained HTML page about a run: what went in, how it trained, what the models score before and after.
+"""Write one self-contained HTML page about a run.
+
+What went in, how it trained, what the models score before and after.
 
     python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus --pretraining runs/pretrain \\
         --finetuning runs/finetune --output report.html
 
-The first results folder is the model that the others are compared with, on the same items. Only the results are needed: what is
-not given is left out of the page. Folders come from evaluation/run.py, data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
+The first results folder is the model that the others are compared with, on the same items. Only the
+results are needed: what is not given is left out of the page. Folders come from evaluation/run.py,
+data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
 """
 
 import argparse
@@ -64,7 +67,10 @@ def _report(options: argparse.Namespace) -> None:
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={
             title: report_inputs.read_run(folder)
-            for title, folder in (("Further pretraining", options.pretraining), ("Fine-tuning", options.finetuning))
+            for title, folder in (
+                ("Further pretraining", options.pretraining),
+                ("Fine-tuning", options.finetuning),
+            )
             if folder
         },
         times=report_inputs.read_times(options.times) if options.times else [],
@@ -84,7 +90,10 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def verdict(compared: Comparison) -> str:
-    """Return a task's outcome in one sentence: the first model against the second and, where there are more, the last."""
+    """Return a task's outcome in one sentence.
+
+    The first model against the second and, where there are more, the last.
+    """
     first = compared.rows[0]
     metric = compared.metric
     things = "documents" if compared.kind == "perplexity" else "questions"
@@ -98,12 +107,17 @@ def verdict(compared: Comparison) -> str:
 
 
 def render(
-    *, comparisons: Sequence[Comparison], corpus: report_inputs.Corpus | None, runs: dict[str, report_inputs.Run], **rest: Any
+    *,
+    comparisons: Sequence[Comparison],
+    corpus: report_inputs.Corpus | None,
+    runs: dict[str, report_inputs.Run],
+    **rest: Any,
 ) -> str:
     """Return the page as HTML; `rest` goes to the template as it is."""
     import jinja2
 
-    from evaluation.reporting import figures as report_figures  # matplotlib takes a second to import
+    # matplotlib takes a second to import
+    from evaluation.reporting import figures as report_figures
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
@@ -112,9 +126,17 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"count": lambda value: f"{value:,}", "number": number, "duration": duration, "share": share, "signed": signed}
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "number": number,
+        "duration": duration,
+        "share": share,
+        "signed": signed,
+    }
     environment.filters["p_value"] = lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}"
-    environment.globals["bins_of"] = lambda by_model: {name: found["bins"] for name, found in by_model.items()}
+    environment.globals["bins_of"] = lambda by_model: {
+        name: found["bins"] for name, found in by_model.items()
+    }
     return environment.get_template("report.html.j2").render(
         comparisons=comparisons,
         corpus=corpus,
@@ -128,7 +150,10 @@ def render(
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return task and kind of group ("subject", "language") to each model's accuracies by group; tasks without groups are left out."""
+    """Return task and kind of group ("subject", "language") to each model's accuracies by group.
+
+    Tasks without groups are left out.
+    """
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
@@ -137,14 +162,18 @@ def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, di
                     found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
     languages = {model.name: _by_task_language(model) for model in models}
     if any(len(entries) > 1 for entries in languages.values()):
-        found["MMedBench", "language"] = {name: entries for name, entries in languages.items() if entries}
+        found["MMedBench", "language"] = {
+            name: entries for name, entries in languages.items() if entries
+        }
     return found
 
 
 def _by_task_language(model: ModelScores) -> dict[str, Any]:
     prefix = "mmedbench_"
     return {
-        name.removeprefix(prefix): scores.metrics["accuracy"].as_dict() for name, scores in model.tasks.items() if name.startswith(prefix)
+        name.removeprefix(prefix): scores.metrics["accuracy"].as_dict()
+        for name, scores in model.tasks.items()
+        if name.startswith(prefix)
     }
 
 
@@ -168,7 +197,9 @@ def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]
     return found
 
 
-def wrong_answers(models: Sequence[ModelScores]) -> dict[tuple[str, str], list[error_analysis.WrongAnswer]]:
+def wrong_answers(
+    models: Sequence[ModelScores],
+) -> dict[tuple[str, str], list[error_analysis.WrongAnswer]]:
     """Return model and task to the wrong answers worth reading."""
     found = {}
     for model in models:
@@ -182,7 +213,10 @@ def wrong_answers(models: Sequence[ModelScores]) -> dict[tuple[str, str], list[e
 
 def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
     """Return the reasons for which documents were dropped, the most frequent first."""
-    return [(f"dropped, {reason}", records) for reason, records in sorted(counts["dropped"].items(), key=lambda item: -item[1])]
+    return [
+        (f"dropped, {reason}", records)
+        for reason, records in sorted(counts["dropped"].items(), key=lambda item: -item[1])
+    ]
 
 
 def share(part: int, whole: int) -> str:
@@ -192,7 +226,10 @@ def share(part: int, whole: int) -> str:
 
 
 def number(value: float, metric: str) -> str:
-    """Return a metric's value as the page shows it: accuracy in percent, perplexity with two decimals below 100."""
+    """Return a metric's value as the page shows it.
+
+    Accuracy in percent, perplexity with two decimals below 100.
+    """
     if metric not in _COUNTED:
         return f"{100 * value:.1f} %"
     if metric == "bits_per_byte":
@@ -209,7 +246,10 @@ def signed(value: float, metric: str) -> str:
 def interval(row: Row, metric: str) -> str:
     """Return a value's 95 % interval in words."""
     estimate = row.metrics[metric]
-    return f"95 % interval {number(estimate.low, metric).removesuffix(' %')} to {number(estimate.high, metric)}"
+    return (
+        f"95 % interval {number(estimate.low, metric).removesuffix(' %')} to"
+        f" {number(estimate.high, metric)}"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -217,7 +257,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 90
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def _change(row: Row, metric: str) -> str:
@@ -228,24 +272,69 @@ def _change(row: Row, metric: str) -> str:
     if row.judgement == "unclear":
         went = f"{number(value, metric)} for {row.model}, no clear change"
     else:
-        went = f"{'fell' if row.difference.value < 0 else 'rose'} to {number(value, metric)} for {row.model}"
-    return f"{went} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to {high})"
+        went = (
+            f"{'fell' if row.difference.value < 0 else 'rose'} to {number(value, metric)} for"
+            f" {row.model}"
+        )
+    return (
+        f"{went} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to"
+        f" {high})"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULTS_DIR", help="output folder of evaluation/run.py, the first is the base"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="curated corpus, for counts, reasons of drops, years, lengths")
-    parser.add_argument("--pretraining", type=Path, metavar="RUN", help="run folder of megatron_ext.pretrain, for its loss curve")
-    parser.add_argument("--finetuning", type=Path, metavar="RUN", help="run folder of finetune/train.py, for its loss curve")
     parser.add_argument(
-        "--times", type=Path, metavar="FILE", help='seconds of each stage, as JSON: {"stage": {"title": …, "seconds": …}, …}'
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS_DIR",
+        help="output folder of evaluation/run.py, the first is the base",
     )
-    parser.add_argument("--title", default="Galen: before and after medical training", help="title of the page (default: %(default)s)")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="write the tables there too, as Markdown, CSV and LaTeX")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the HTML page to write; one that is there is replaced")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="DIR",
+        help="curated corpus, for counts, reasons of drops, years, lengths",
+    )
+    parser.add_argument(
+        "--pretraining",
+        type=Path,
+        metavar="RUN",
+        help="run folder of megatron_ext.pretrain, for its loss curve",
+    )
+    parser.add_argument(
+        "--finetuning",
+        type=Path,
+        metavar="RUN",
+        help="run folder of finetune/train.py, for its loss curve",
+    )
+    parser.add_argument(
+        "--times",
+        type=Path,
+        metavar="FILE",
+        help='seconds of each stage, as JSON: {"stage": {"title": …, "seconds": …}, …}',
+    )
+    parser.add_argument(
+        "--title",
+        default="Galen: before and after medical training",
+        help="title of the page (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="DIR",
+        help="write the tables there too, as Markdown, CSV and LaTeX",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the HTML page to write; one that is there is replaced",
+    )
     return parser
 
 

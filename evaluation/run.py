@@ -4,10 +4,11 @@
     python evaluation/run.py --model MODEL --adapter RUN/adapter --tasks medqa --protocol meditron_chat --data DATA --output scores/tuned
     python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench --data DATA --output scores --processes 8
 
-Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the command goes on where it
-stopped. Results with 95 % intervals are in OUTPUT/results.json, the prompts in OUTPUT/prompts/. Several models have a folder each
-below OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several iterations if asked.
-On Slurm, `srun` with several tasks shares the work between them.
+Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the
+command goes on where it stopped. Results with 95 % intervals are in OUTPUT/results.json, the
+prompts in OUTPUT/prompts/. Several models have a folder each below OUTPUT. A Megatron checkpoint is
+exported to OUTPUT.models once and scored from there, at several iterations if asked. On Slurm,
+`srun` with several tasks shares the work between them.
 """
 
 import argparse
@@ -38,17 +39,32 @@ def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     rank, of = _part(arguments.processes)
-    # what the command line names is checked and read before the first model is exported, hashed or loaded: a mistake is told at once
+    # what the command line names is checked and read before the first model is exported, hashed or
+    # loaded: a mistake is told at once
     settings, tasks = _asked(arguments)
     models = _models(arguments)
-    contaminated = contamination.read(arguments.contamination, arguments.contamination_share) if arguments.contamination else None
+    contaminated = (
+        contamination.read(arguments.contamination, arguments.contamination_share)
+        if arguments.contamination
+        else None
+    )
     files = {name: run_task.input_files(task_, arguments.data) for name, task_ in tasks.items()}
-    items = {name: run_task.read_items(task_, arguments.data, arguments.limit) for name, task_ in tasks.items()}
-    shots = {name: _shots(name, task_, arguments.data, settings, items[name]) for name, task_ in tasks.items()}
-    items = {name: run_task.limited(tasks[name], found, arguments.limit) for name, found in items.items()}
+    items = {
+        name: run_task.read_items(task_, arguments.data, arguments.limit)
+        for name, task_ in tasks.items()
+    }
+    shots = {
+        name: _shots(name, task_, arguments.data, settings, items[name])
+        for name, task_ in tasks.items()
+    }
+    items = {
+        name: run_task.limited(tasks[name], found, arguments.limit) for name, found in items.items()
+    }
     with contextlib.ExitStack() as locks:
         for output in _outputs(arguments, [name for name, _, _ in models]):
-            locks.enter_context(lock.hold(output if rank == 0 else output.with_name(f"{output.name}.rank{rank}")))
+            locks.enter_context(
+                lock.hold(output if rank == 0 else output.with_name(f"{output.name}.rank{rank}"))
+            )
         exported = _exported(arguments, models, rank)
         if rank == 0:
             print("reading what is scored, for its hashes …", flush=True)
@@ -79,7 +95,9 @@ def _score(
         children = _start_children(argv, processes)
     try:
         for plan in plans:
-            results = evaluator.evaluate(plan, items, shots, rank, of, lambda: _check_children(children))
+            results = evaluator.evaluate(
+                plan, items, shots, rank, of, lambda: _check_children(children)
+            )
             if results is not None:
                 print(evaluator.table(results))
                 print(f"results: {plan.output / evaluator.RESULTS}")
@@ -91,8 +109,18 @@ def _score(
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
-    """Return protocol and tasks that the command line names; numbers, backend and adapter are checked too."""
-    for name in ("limit", "branches", "max_new_tokens", "max_batch_tokens", "processes", "tensor_parallel"):
+    """Return protocol and tasks that the command line names.
+
+    Numbers, backend and adapter are checked too.
+    """
+    for name in (
+        "limit",
+        "branches",
+        "max_new_tokens",
+        "max_batch_tokens",
+        "processes",
+        "tensor_parallel",
+    ):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     settings = protocol.protocol(
@@ -108,7 +136,9 @@ def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, 
     return settings, _tasks(arguments.tasks, arguments.demonstrations)
 
 
-def _shots(name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]) -> dict[int, few_shot.Shots]:
+def _shots(
+    name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]
+) -> dict[int, few_shot.Shots]:
     """Return the demonstrations of a task by run; documents have none."""
     runs = run_task.runs(task_, settings)
     if isinstance(task_, task.PerplexityTask):
@@ -144,10 +174,16 @@ def _plans(
             backend=arguments.backend,
             tensor_parallel=arguments.tensor_parallel,
             contaminated=contaminated,
-            configuration={} if _PART in os.environ else _configuration(arguments, model, name, settings, tasks, files),
+            configuration=(
+                {}
+                if _PART in os.environ
+                else _configuration(arguments, model, name, settings, tasks, files)
+            ),
             files=[path for paths in files.values() for path in paths],
         )
-        for (name, model), output in zip(models, _outputs(arguments, [name for name, _ in models]), strict=True)
+        for (name, model), output in zip(
+            models, _outputs(arguments, [name for name, _ in models]), strict=True
+        )
     ]
 
 
@@ -156,11 +192,19 @@ def _check_backend(arguments: argparse.Namespace) -> None:
         raise UsageError("--tensor-parallel goes with --backend vllm")
     if arguments.backend == "vllm":
         if len(arguments.model) > 1 or arguments.iterations:
-            raise UsageError("--backend vllm scores one model a call: vLLM does not give a GPU's memory back before it ends")
+            raise UsageError(
+                "--backend vllm scores one model a call: vLLM does not give a GPU's memory back"
+                " before it ends"
+            )
         if arguments.processes > 1 or arguments.device:
-            raise UsageError("--backend vllm chooses its GPUs itself: leave out --processes and --device, and see --tensor-parallel")
+            raise UsageError(
+                "--backend vllm chooses its GPUs itself: leave out --processes and --device, and"
+                " see --tensor-parallel"
+            )
         if arguments.adapter is not None:
-            raise UsageError("--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model")
+            raise UsageError(
+                "--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model"
+            )
         if importlib.util.find_spec("vllm") is None:
             raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'")
 
@@ -172,50 +216,144 @@ def _parser() -> argparse.ArgumentParser:
         epilog=textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="DIR", help="Hugging Face folders, or Megatron checkpoints")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="Hugging Face folders, or Megatron checkpoints",
+    )
     parser.add_argument(
         "--iterations",
         metavar="N,N",
-        help="of a Megatron checkpoint: which, or all (default: the newest, which its latest_checkpointed_iteration.txt names)",
+        help=(
+            "of a Megatron checkpoint: which, or all (default: the newest, which its"
+            " latest_checkpointed_iteration.txt names)"
+        ),
     )
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="built-in tasks (below), or paths of task files")
-    parser.add_argument("--protocol", default="lm_eval", help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)")
     parser.add_argument(
-        "--demonstrations", type=Path, metavar="FILE", help="questions in Galen's layout to show, in order, in place of the task's"
+        "--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model"
     )
-    parser.add_argument("--shots", type=int, metavar="K", help="demonstrations before each question (default: the protocol's)")
     parser.add_argument(
-        "--seeds", type=_integers, metavar="N,N", help="seeds of the demonstrations, one run each (default: the protocol's)"
+        "--tasks",
+        required=True,
+        metavar="A,B",
+        help="built-in tasks (below), or paths of task files",
     )
-    parser.add_argument("--branches", type=int, metavar="N", help="answers sampled for a question by self-consistency (default: 5)")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest written answer (default: the protocol's)")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that the tasks' files are below")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for items and results; of several models, one each"
+        "--protocol",
+        default="lm_eval",
+        help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)",
+    )
+    parser.add_argument(
+        "--demonstrations",
+        type=Path,
+        metavar="FILE",
+        help="questions in Galen's layout to show, in order, in place of the task's",
+    )
+    parser.add_argument(
+        "--shots",
+        type=int,
+        metavar="K",
+        help="demonstrations before each question (default: the protocol's)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_integers,
+        metavar="N,N",
+        help="seeds of the demonstrations, one run each (default: the protocol's)",
+    )
+    parser.add_argument(
+        "--branches",
+        type=int,
+        metavar="N",
+        help="answers sampled for a question by self-consistency (default: 5)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="longest written answer (default: the protocol's)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the tasks' files are below",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for items and results; of several models, one each",
     )
     parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
-    parser.add_argument("--name", help="how the report calls the model (default: the output folder's name); a finished run is renamed")
-    parser.add_argument("--limit", type=int, metavar="N", help="score only N items of each task, chosen by a hash of their ids")
     parser.add_argument(
-        "--contamination", type=Path, metavar="FILE", help='JSONL of {"id", "share"}: n-grams of an item that the corpus holds'
+        "--name",
+        help=(
+            "how the report calls the model (default: the output folder's name); a finished run is"
+            " renamed"
+        ),
     )
     parser.add_argument(
-        "--contamination-share", type=float, default=0.5, metavar="X", help="an item counts from this share on (default: 0.5)"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="score only N items of each task, chosen by a hash of their ids",
     )
-    parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers", help="what computes (default: transformers)")
-    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share the model, with vllm (default: 1)")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes on this machine, one GPU each (default: 1)")
+    parser.add_argument(
+        "--contamination",
+        type=Path,
+        metavar="FILE",
+        help='JSONL of {"id", "share"}: n-grams of an item that the corpus holds',
+    )
+    parser.add_argument(
+        "--contamination-share",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="an item counts from this share on (default: 0.5)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("transformers", "vllm"),
+        default="transformers",
+        help="what computes (default: transformers)",
+    )
+    parser.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs that share the model, with vllm (default: 1)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine, one GPU each (default: 1)",
+    )
     parser.add_argument(
         "--max-batch-tokens",
         type=int,
         metavar="N",
-        help="padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as much where answers are written)",
+        help=(
+            "padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as"
+            " much where answers are written)"
+        ),
     )
     parser.add_argument(
-        "--dtype", choices=model_folder.DTYPES, help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)"
+        "--dtype",
+        choices=model_folder.DTYPES,
+        help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)",
     )
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA when there is one)")
+    parser.add_argument(
+        "--device", help="for example cpu or cuda:0 (default: CUDA when there is one)"
+    )
     return parser
 
 
@@ -225,7 +363,9 @@ def _integers(text: str) -> tuple[int, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"numbers with commas are wanted, not {text!r}") from None
     if len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"{text} names a seed twice, which would be the same run again")
+        raise argparse.ArgumentTypeError(
+            f"{text} names a seed twice, which would be the same run again"
+        )
     return found
 
 
@@ -260,18 +400,36 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]
     if len(found) > 1 and arguments.adapter is not None:
         raise UsageError("--adapter goes with one --model")
     if len(found) > 1 and (arguments.name or len(set(names)) < len(names)):
-        raise UsageError(f"several models are named by their folders, which must differ ({', '.join(names)}), not by --name")
+        raise UsageError(
+            f"several models are named by their folders, which must differ ({', '.join(names)}),"
+            " not by --name"
+        )
     return found
 
 
-def _exported(arguments: argparse.Namespace, models: list[tuple[str, Path, int | None]], rank: int) -> list[tuple[str, Path]]:
-    """Return name and Hugging Face folder of each model; Megatron checkpoints are exported to OUTPUT.models."""
+def _exported(
+    arguments: argparse.Namespace, models: list[tuple[str, Path, int | None]], rank: int
+) -> list[tuple[str, Path]]:
+    """Return name and Hugging Face folder of each model.
+
+    Megatron checkpoints are exported to OUTPUT.models.
+    """
     exports = arguments.output.with_name(f"{arguments.output.name}.models")
     folders = [
-        folder if iteration is None else megatron_export.export(folder, iteration, exports / name, rank, not arguments.no_verify)
+        (
+            folder
+            if iteration is None
+            else megatron_export.export(
+                folder, iteration, exports / name, rank, not arguments.no_verify
+            )
+        )
         for name, folder, iteration in models
     ]
-    names = [name for name, _, _ in models] if len(models) > 1 else [arguments.name or arguments.output.name]
+    names = (
+        [name for name, _, _ in models]
+        if len(models) > 1
+        else [arguments.name or arguments.output.name]
+    )
     return list(zip(names, folders, strict=True))
 
 
@@ -287,15 +445,26 @@ def _configuration(
     adapter: Path | None = arguments.adapter
     verify = not arguments.no_verify
     return {
-        "model": {"name": name, "path": str(model.resolve()), "files": model_folder.hashes(model, verify)},
-        "adapter": {"path": str(adapter), "files": model_folder.hashes(adapter, verify)} if adapter else None,
+        "model": {
+            "name": name,
+            "path": str(model.resolve()),
+            "files": model_folder.hashes(model, verify),
+        },
+        "adapter": (
+            {"path": str(adapter), "files": model_folder.hashes(adapter, verify)}
+            if adapter
+            else None
+        ),
         "protocol": arguments.protocol,
         "settings": asdict(settings),
         "dtype": arguments.dtype,
         "backend": arguments.backend,
         "limit": arguments.limit,
         "tasks": {
-            name: {**recipe.to_dict(specification), "files": {path.name: manifest.sha256(path) for path in files[name]}}
+            name: {
+                **recipe.to_dict(specification),
+                "files": {path.name: manifest.sha256(path) for path in files[name]},
+            }
             for name, specification in tasks.items()
         },
     }
@@ -310,24 +479,38 @@ def _part(processes: int) -> tuple[int, int]:
     for rank, of in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
         if int(os.environ.get(of, "1")) > 1:
             if processes > 1:
-                raise UsageError(f"--processes is for one machine; here {os.environ[of]} processes were started already")
+                raise UsageError(
+                    f"--processes is for one machine; here {os.environ[of]} processes were started"
+                    " already"
+                )
             return int(os.environ[rank]), int(os.environ[of])
     return 0, processes
 
 
 def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[bytes]]:
-    """Start the other processes of this machine with the same command; each takes the GPU of its number."""
+    """Start the other processes of this machine with the same command.
+
+    Each takes the GPU of its number.
+    """
     command = [sys.executable, str(Path(__file__).resolve()), *argv]
-    environments = [{**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)} for rank in range(1, processes)]
+    environments = [
+        {**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)}
+        for rank in range(1, processes)
+    ]
     return [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.end_with_starter)
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.end_with_starter
+        )
         for environment in environments
     ]
 
 
 def _check_children(children: list[subprocess.Popen[bytes]]) -> None:
     if any(child.poll() for child in children):
-        raise DataError("another process of this run has failed, its message stands above; start the same command again to go on")
+        raise DataError(
+            "another process of this run has failed, its message stands above; start the same"
+            " command again to go on"
+        )
 
 
 if __name__ == "__main__":

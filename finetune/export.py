@@ -1,11 +1,14 @@
-"""Put a fine-tuned model into a folder of its own, with a model card; on request upload that folder.
+"""Put a fine-tuned model into a folder of its own, with a model card.
+
+On request upload that folder.
 
     python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --scores scores/tuned --corpus corpus
     python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --push OWNER/NAME
 
-DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer, README.md (the card) and
-manifest.json. Nothing leaves this machine without --push, which needs a token of the Hugging Face hub in the usual place. With --push
-a folder that was exported before is uploaded as it is now, with what you changed in the card.
+DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer,
+README.md (the card) and manifest.json. Nothing leaves this machine without --push, which needs a
+token of the Hugging Face hub in the usual place. With --push a folder that was exported before is
+uploaded as it is now, with what you changed in the card.
 """
 
 import argparse
@@ -27,14 +30,25 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.push is not None and arguments.push.count("/") != 1:
         raise UsageError(f"--push: write OWNER/NAME, not {arguments.push!r}")
     run = manifest.read(arguments.run, "finetune")
-    source = next((arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()), None)
+    source = next(
+        (arguments.run / name for name in ("model", "adapter") if (arguments.run / name).is_dir()),
+        None,
+    )
     if source is None:
         raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
     base = arguments.base or _base_name(run, arguments.run)
-    config = {"run": run.get("created"), "name": arguments.name, "license": arguments.license, "base": base, "language": arguments.language}
+    config = {
+        "run": run.get("created"),
+        "name": arguments.name,
+        "license": arguments.license,
+        "base": base,
+        "language": arguments.language,
+    }
     config |= {"scores": [_scores_hash(path) for path in arguments.scores]}
     config |= {"corpus": [path.name for path in arguments.corpus]}
-    if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")["config"] == config:
+    if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")[
+        "config"
+    ] == config:
         print(f"{arguments.output} is exported already")
     else:
         _write(arguments, run, source, base, config)
@@ -45,20 +59,39 @@ def main(argv: list[str] | None = None) -> int | None:
     return 0
 
 
-def _write(arguments: argparse.Namespace, run: Mapping[str, Any], source: Path, base: str, config: Mapping[str, Any]) -> None:
-    """Write the folder: weights and tokenizer of `source`, card and manifest. No path of this machine is in any of them."""
+def _write(
+    arguments: argparse.Namespace,
+    run: Mapping[str, Any],
+    source: Path,
+    base: str,
+    config: Mapping[str, Any],
+) -> None:
+    """Write the folder: weights and tokenizer of `source`, card and manifest.
+
+    No path of this machine is in any of them.
+    """
     given = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
     try:
         card = model_card.card(run, *given, base, arguments.language, source.name == "adapter")
     except (LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}") from None
+        raise DataError(
+            f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}"
+        ) from None
     with atomic_folder(arguments.output) as temporary:
-        links.copy_files([path for path in sorted(source.iterdir()) if path.is_file()], source, temporary)
+        links.copy_files(
+            [path for path in sorted(source.iterdir()) if path.is_file()], source, temporary
+        )
         _name_base(temporary / "adapter_config.json", base)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         written = sorted(path for path in temporary.iterdir() if path.is_file())
-        read = {f"{source.name}/{path.name}": source / path.name for path in written if path.name != "README.md"}
-        read |= {f"scores/{path.name}/results.json": path / "results.json" for path in arguments.scores}
+        read = {
+            f"{source.name}/{path.name}": source / path.name
+            for path in written
+            if path.name != "README.md"
+        }
+        read |= {
+            f"scores/{path.name}/results.json": path / "results.json" for path in arguments.scores
+        }
         manifest.write(
             temporary / manifest.NAME,
             stage="export",
@@ -99,17 +132,52 @@ def _name_base(path: Path, base: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the exported model")
-    parser.add_argument("--name", required=True, help="the model's name in its card")
-    parser.add_argument("--license", required=True, help="its licence (SPDX); the base model's and the data's bind it")
-    parser.add_argument("--base", metavar="OWNER/NAME", help="the base model on the hub (default: the name of its folder)")
-    parser.add_argument("--language", nargs="*", metavar="CODE", help="ISO 639-1 codes (default: those of the training questions)")
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="DIR", help="folders of evaluation/run.py")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=[], metavar="DIR", help="curated corpora that the base was pretrained on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--push", metavar="OWNER/NAME", help="upload the folder to this repository of the Hugging Face hub, private when new"
+        "--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the exported model"
+    )
+    parser.add_argument("--name", required=True, help="the model's name in its card")
+    parser.add_argument(
+        "--license",
+        required=True,
+        help="its licence (SPDX); the base model's and the data's bind it",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="OWNER/NAME",
+        help="the base model on the hub (default: the name of its folder)",
+    )
+    parser.add_argument(
+        "--language",
+        nargs="*",
+        metavar="CODE",
+        help="ISO 639-1 codes (default: those of the training questions)",
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="DIR",
+        help="folders of evaluation/run.py",
+    )
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="DIR",
+        help="curated corpora that the base was pretrained on",
+    )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload the folder to this repository of the Hugging Face hub, private when new",
     )
     return parser
 
@@ -125,9 +193,16 @@ def _push(folder: Path, repository: str) -> None:
     hub = HfApi()
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
-        hub.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model, tokenizer and card")
-    except Exception as error:  # whatever the client's HTTP library raises: no network, no token, refused
-        raise DataError(f"{folder} is written, but was not uploaded: {one_line(error)}; the same command tries it again") from error
+        hub.upload_folder(
+            folder_path=folder, repo_id=repository, commit_message="Model, tokenizer and card"
+        )
+    except (
+        Exception
+    ) as error:  # whatever the client's HTTP library raises: no network, no token, refused
+        raise DataError(
+            f"{folder} is written, but was not uploaded: {one_line(error)}; the same command tries"
+            " it again"
+        ) from error
 
 
 if __name__ == "__main__":

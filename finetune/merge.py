@@ -1,10 +1,13 @@
-"""Merge models into one: SLERP, TIES, DARE-TIES, linear, and whatever else mergekit knows; or add up the answers of several.
+"""Merge models into one: SLERP, TIES, DARE-TIES, linear, and whatever else mergekit knows.
+
+Or add up the answers of several.
 
     python finetune/merge.py examples/merge/biomistral_slerp.yaml output=MERGED
     python finetune/merge.py examples/merge/ensemble.yaml ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
 
-The first kind of recipe holds mergekit's own configuration and writes a model folder. The second adds the letters' probabilities of
-models that evaluation/run.py has scored on the same questions, and writes scores for evaluation/report.py.
+The first kind of recipe holds mergekit's own configuration and writes a model folder. The second
+adds the letters' probabilities of models that evaluation/run.py has scored on the same questions,
+and writes scores for evaluation/report.py.
 """
 
 from pathlib import Path
@@ -32,7 +35,10 @@ class Recipe:
     output: str
     """Folder of the result."""
     mergekit: dict[str, Any] | None = None
-    """mergekit's configuration (merge_method, models or slices, base_model, parameters, dtype); models are local folders."""
+    """mergekit's configuration (merge_method, models or slices, base_model, parameters, dtype).
+
+    Models are local folders.
+    """
     ensemble: Ensemble | None = None
     """Instead: models whose answers are added up."""
     seed: int = 1234
@@ -52,7 +58,11 @@ def main(argv: list[str] | None = None) -> int | None:
     parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
     output = Path(options.output)
-    config = {key: value for key, value in recipe.to_dict(options).items() if key not in ("output", "verify_checksums")}
+    config = {
+        key: value
+        for key, value in recipe.to_dict(options).items()
+        if key not in ("output", "verify_checksums")
+    }
     stage = "merge" if options.ensemble is None else "ensemble"
     if (output / manifest.NAME).exists() and manifest.read(output, stage)["config"] == config:
         print(f"{output} is finished already")
@@ -60,7 +70,13 @@ def main(argv: list[str] | None = None) -> int | None:
         print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
     else:
         assert options.mergekit is not None  # the recipe has one of the two
-        merge_models.merge(merge_models.check(options.mergekit), options.seed, config, output, options.verify_checksums)
+        merge_models.merge(
+            merge_models.check(options.mergekit),
+            options.seed,
+            config,
+            output,
+            options.verify_checksums,
+        )
         print(f"done: {output}")
     return 0
 

@@ -3,9 +3,10 @@
     python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl --output QUANTISED
     python finetune/quantize.py --model MODEL --methods awq,gptq,int8 --calibration train.jsonl --questions test.jsonl --output QUANTISED
 
-awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8 bit a channel (all by
-llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by bitsandbytes). Each writes QUANTISED/METHOD, which transformers
-loads. QUANTISED/table.md has size, memory, speed and accuracy beside the model itself, all measured on this machine. A method that is
+awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8
+bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
+bitsandbytes). Each writes QUANTISED/METHOD, which transformers loads. QUANTISED/table.md has size,
+memory, speed and accuracy beside the model itself, all measured on this machine. A method that is
 there already is not made again.
 """
 
@@ -30,7 +31,9 @@ from galen.errors import DataError, UsageError, one_line
 def main(argv: list[str] | None = None) -> int | None:
     """Quantise and measure as the command line asks."""
     arguments = _parser().parse_args(argv)
-    methods = list(dict.fromkeys(filter(None, (part.strip() for part in arguments.methods.split(",")))))
+    methods = list(
+        dict.fromkeys(filter(None, (part.strip() for part in arguments.methods.split(","))))
+    )
     if not methods:
         raise UsageError("--methods names no method")
     for name in ("samples", "max_length", "limit"):
@@ -39,7 +42,11 @@ def main(argv: list[str] | None = None) -> int | None:
     model = model_folder.check_model(arguments.model)
     links.check_folder(model)
     prompts.form(arguments.protocol)
-    questions = question.sample(question.read(arguments.questions), arguments.limit) if arguments.questions else []
+    questions = (
+        question.sample(question.read(arguments.questions), arguments.limit)
+        if arguments.questions
+        else []
+    )
     texts = _texts(arguments.calibration) if arguments.calibration else []
     from evaluation.backends.transformers_backend import quiet
     from finetune.quantization import methods as quantization
@@ -52,43 +59,104 @@ def main(argv: list[str] | None = None) -> int | None:
     return 0
 
 
-def _write_all(methods: list[str], model: Path, questions: list[Question], texts: list[str], arguments: argparse.Namespace) -> None:
+def _write_all(
+    methods: list[str],
+    model: Path,
+    questions: list[Question],
+    texts: list[str],
+    arguments: argparse.Namespace,
+) -> None:
     """Quantise and measure by each method, and write the table."""
     from finetune.quantization import measurement
     from finetune.quantization import methods as quantization
 
     hashes = {"model": model_folder.hashes(model, not arguments.no_verify)}
     arguments.output.mkdir(parents=True, exist_ok=True)
-    configs: dict[str, dict[str, Any]] = {method: {**hashes, "method": method} for method in methods}
+    configs: dict[str, dict[str, Any]] = {
+        method: {**hashes, "method": method} for method in methods
+    }
     for method in methods:
         if quantization.METHODS[method].calibrated:
             digest = manifest.sha256(arguments.calibration)
-            configs[method] |= {"calibration": digest, "samples": arguments.samples, "max_length": arguments.max_length}
-    missing = [method for method in methods if not _is_there(arguments.output / method, configs[method])]
-    measured = {"as it is": _measured(model, arguments.output / "as_it_is.json", questions, arguments, hashes)}
+            configs[method] |= {
+                "calibration": digest,
+                "samples": arguments.samples,
+                "max_length": arguments.max_length,
+            }
+    missing = [
+        method for method in methods if not _is_there(arguments.output / method, configs[method])
+    ]
+    measured = {
+        "as it is": _measured(
+            model, arguments.output / "as_it_is.json", questions, arguments, hashes
+        )
+    }
     for method in methods:
         folder = arguments.output / method
         if method in missing:
             processes.say(f"{method}: quantising …")
             _quantise(method, model, folder, texts, configs[method], arguments)
-        measured[method] = _measured(folder, arguments.output / f"{method}.json", questions, arguments, configs[method])
+        measured[method] = _measured(
+            folder, arguments.output / f"{method}.json", questions, arguments, configs[method]
+        )
     write_text(arguments.output / "table.md", measurement.table(measured))
     print(measurement.table(measured), end="")
     print(f"written to {arguments.output / 'table.md'}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
-    parser.add_argument("--methods", required=True, metavar="A,B", help="awq, gptq, int8, bnb4, bnb8")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder for each method, and table.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder"
+    )
+    parser.add_argument(
+        "--methods", required=True, metavar="A,B", help="awq, gptq, int8, bnb4, bnb8"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a folder for each method, and table.md",
+    )
     parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help='texts for awq and gptq: JSONL with "text", or training records')
-    parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration texts to take (default: 128)")
-    parser.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of each calibration text (default: 512)")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="multiple-choice questions for the accuracy, JSONL")
-    parser.add_argument("--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)")
-    parser.add_argument("--limit", type=int, metavar="N", help="take only N of the questions, a sample by hash of their ids")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help='texts for awq and gptq: JSONL with "text", or training records',
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=128,
+        metavar="N",
+        help="calibration texts to take (default: 128)",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=512,
+        metavar="N",
+        help="tokens of each calibration text (default: 512)",
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help="multiple-choice questions for the accuracy, JSONL",
+    )
+    parser.add_argument(
+        "--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="take only N of the questions, a sample by hash of their ids",
+    )
     return parser
 
 
@@ -99,14 +167,26 @@ def _is_there(folder: Path, config: dict[str, Any]) -> bool:
         UsageError: it is there, but made from something else.
     """
     if folder.exists() and manifest.read(folder, "quantize")["config"] != config:
-        raise UsageError(f"{folder} was made from another model or with another calibration; remove it or choose another --output")
+        raise UsageError(
+            f"{folder} was made from another model or with another calibration; remove it or choose"
+            " another --output"
+        )
     return folder.exists()
 
 
-def _quantise(method: str, model: Path, folder: Path, texts: list[str], config: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _quantise(
+    method: str,
+    model: Path,
+    folder: Path,
+    texts: list[str],
+    config: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> None:
     from finetune.quantization import methods as quantization
 
-    inputs = [manifest.describe_file(model / name, digest) for name, digest in config["model"].items()]
+    inputs = [
+        manifest.describe_file(model / name, digest) for name, digest in config["model"].items()
+    ]
     calibration: list[list[int]] = []
     if "calibration" in config:
         inputs.append(manifest.describe_file(arguments.calibration, config["calibration"]))
@@ -114,23 +194,49 @@ def _quantise(method: str, model: Path, folder: Path, texts: list[str], config: 
     with atomic_folder(folder) as temporary:
         quantization.write(method, model, temporary, calibration)
         written = sorted(path for path in temporary.iterdir() if path.is_file())
-        counts = {"calibration_texts": len(calibration), "calibration_tokens": sum(map(len, calibration))}
-        manifest.write(temporary / manifest.NAME, stage="quantize", inputs=inputs, config=config, outputs=written, counts=counts)
+        counts = {
+            "calibration_texts": len(calibration),
+            "calibration_tokens": sum(map(len, calibration)),
+        }
+        manifest.write(
+            temporary / manifest.NAME,
+            stage="quantize",
+            inputs=inputs,
+            config=config,
+            outputs=written,
+            counts=counts,
+        )
 
 
-def _measured(folder: Path, path: Path, questions: list[Question], arguments: argparse.Namespace, config: dict[str, Any]) -> Any:
-    """Return a folder's figures: those that stand in `path` already, if they were taken on the same, or new ones."""
+def _measured(
+    folder: Path,
+    path: Path,
+    questions: list[Question],
+    arguments: argparse.Namespace,
+    config: dict[str, Any],
+) -> Any:
+    """Return a folder's figures.
+
+    Those that stand in `path` already, if they were taken on the same, or new ones.
+    """
     from finetune.quantization.measurement import Measurement, measure
 
     asked = manifest.sha256(arguments.questions) if questions else None
-    key = {**config, "questions": asked, "ids": [item.id for item in questions], "protocol": arguments.protocol}
+    key = {
+        **config,
+        "questions": asked,
+        "ids": [item.id for item in questions],
+        "protocol": arguments.protocol,
+    }
     if path.exists():
         stored = json_file.read_object(path)
         try:
             if stored["config"] == key:
                 return Measurement(**stored["measured"])
         except (LookupError, TypeError) as error:
-            raise DataError(f"{path} is damaged ({one_line(error)}); remove it, and it is measured again") from None
+            raise DataError(
+                f"{path} is damaged ({one_line(error)}); remove it, and it is measured again"
+            ) from None
     processes.say(f"{folder}: measuring …")
     found = measure(folder, questions, arguments.protocol)
     write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
@@ -138,7 +244,10 @@ def _measured(folder: Path, path: Path, questions: list[Question], arguments: ar
 
 
 def _texts(path: Path) -> list[str]:
-    """Return the texts of a JSONL file: its key `text`, or what its training records ask and answer."""
+    """Return the texts of a JSONL file.
+
+    Its key `text`, or what its training records ask and answer.
+    """
     first = next(iter(jsonl.records(path)), None)
     if first is not None and "text" in first[1]:
         return [jsonl.text(line, "text", where) for where, line in jsonl.records(path)]
@@ -160,7 +269,9 @@ def _calibration(model: Path, texts: list[str], arguments: argparse.Namespace) -
     tokenizer = pretrained.load_tokenizer(model)
     step = max(len(texts) // arguments.samples, 1)
     chosen = texts[::step][: arguments.samples]
-    return [tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen]
+    return [
+        tokenizer.encode(text, truncation=True, max_length=arguments.max_length) for text in chosen
+    ]
 
 
 if __name__ == "__main__":

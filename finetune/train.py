@@ -1,14 +1,16 @@
-"""Fine-tune a Hugging Face model on questions, prompts and completions, or conversations: in full, by LoRA or by QLoRA.
+"""Fine-tune a Hugging Face model on questions, prompts and completions, or conversations.
+
+In full, by LoRA or by QLoRA.
 
     python finetune/train.py examples/finetune/mesh_topics_lora.yaml model.path=MODEL data.train=questions.jsonl output=RUN
     python finetune/train.py --nproc-per-node 8 RECIPE.yaml
     python finetune/train.py --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
 
-Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl holds the losses,
-RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill, the command goes on from the last
-checkpoint, with the same result as if it had never stopped. At Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the step
-under way, and ends with exit code 75; a second Ctrl-C ends it at once. torchrun and srun can start the processes, too
-(docs/finetune.md).
+Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl
+holds the losses, RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill,
+the command goes on from the last checkpoint, with the same result as if it had never stopped. At
+Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the step under way, and ends with exit code 75; a
+second Ctrl-C ends it at once. torchrun and srun can start the processes, too (docs/finetune.md).
 """
 
 import contextlib
@@ -27,8 +29,9 @@ from finetune.parallel import processes
 from galen import cli, launch, lock, manifest, recipe, stop_signals
 
 _ADVICE = (
-    "`dmesg` or the job's record tells. The same command goes on from the last checkpoint. A run with another output takes less memory "
-    "with fewer processes, training.micro_batch_size=1, training.gradient_checkpointing=true or a shorter data.max_length"
+    "`dmesg` or the job's record tells. The same command goes on from the last checkpoint. A run"
+    " with another output takes less memory with fewer processes, training.micro_batch_size=1,"
+    " training.gradient_checkpointing=true or a shorter data.max_length"
 )
 
 
@@ -39,7 +42,9 @@ def main(argv: list[str] | None = None) -> int | None:
     parsed = parser.parse_intermixed_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
     if launch.is_asked(parsed):
-        return launch.start(parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE)
+        return launch.start(
+            parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE
+        )
     with launch.telling_of_the_lost(_ADVICE):
         return finetune(options)
 
@@ -61,8 +66,19 @@ def finetune(options: Recipe) -> int:
             finished = (run / manifest.NAME).exists()
             files["model"] = model_folder.hashes(model, options.model.verify_checksums)
             files["data"] = {str(path): manifest.sha256(path) for path in data.files}
-            claimed = {"files": files, "processes": processes.count()}  # with another number of them, a step has other samples
-            output_folder.claim(run, {**{key: value for key, value in recipe.to_dict(options).items() if key != "output"}, **claimed})
+            # with another number of them, a step has other samples
+            claimed = {"files": files, "processes": processes.count()}
+            output_folder.claim(
+                run,
+                {
+                    **{
+                        key: value
+                        for key, value in recipe.to_dict(options).items()
+                        if key != "output"
+                    },
+                    **claimed,
+                },
+            )
             if finished:
                 print(f"{run} is finished already; the result is in {result}")
             return not finished
@@ -70,11 +86,14 @@ def finetune(options: Recipe) -> int:
         return _train(options, data, run, result, files) if processes.first_decides(begin) else 0
 
 
-def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: dict[str, dict[str, str]]) -> int:
+def _train(
+    options: Recipe, data: TrainingData, run: Path, result: Path, files: dict[str, dict[str, str]]
+) -> int:
     """Train and write the manifest; return the exit code."""
     processes.say(
-        f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out: {len(data.in_test_sets):,} found in "
-        f"test sets, {data.without_rationale:,} without the rationale their form needs"
+        f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out:"
+        f" {len(data.in_test_sets):,} found in test sets, {data.without_rationale:,} without the"
+        " rationale their form needs"
     )
     from finetune.training import run as training
 
@@ -82,15 +101,26 @@ def _train(options: Recipe, data: TrainingData, run: Path, result: Path, files: 
     if counts is None:
         return stop_signals.EXIT_CODE
     if processes.is_first():
-        counts["records"] = {"left_out_as_in_test_sets": len(data.in_test_sets), "left_out_without_rationale": data.without_rationale}
-        counts["languages"] = sorted({item.record.language for item in data.train if isinstance(item.record, Question)})
+        counts["records"] = {
+            "left_out_as_in_test_sets": len(data.in_test_sets),
+            "left_out_without_rationale": data.without_rationale,
+        }
+        counts["languages"] = sorted(
+            {item.record.language for item in data.train if isinstance(item.record, Question)}
+        )
         results = [run / name for name in ("adapter", "model") if (run / name).is_dir()]
         _write_manifest(options, files, run, results, counts)
         print(_summary(counts, results))
     return 0
 
 
-def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path, results: list[Path], counts: dict[str, Any]) -> None:
+def _write_manifest(
+    options: Recipe,
+    files: dict[str, dict[str, str]],
+    run: Path,
+    results: list[Path],
+    counts: dict[str, Any],
+) -> None:
     read = {Path(options.model.path) / name: digest for name, digest in files["model"].items()}
     read |= {Path(name): digest for name, digest in files["data"].items()}
     weights = sorted(path for folder in results for path in folder.iterdir() if path.is_file())
@@ -99,7 +129,12 @@ def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path
         stage="finetune",
         inputs=[manifest.describe_file(path, digest) for path, digest in read.items()],
         config=recipe.to_dict(options),
-        outputs=[run / "log.jsonl", run / "recipe.yaml", *([run / "contamination.jsonl"] if options.data.test_sets else []), *weights],
+        outputs=[
+            run / "log.jsonl",
+            run / "recipe.yaml",
+            *([run / "contamination.jsonl"] if options.data.test_sets else []),
+            *weights,
+        ],
         counts=counts,
     )
 
@@ -107,7 +142,10 @@ def _write_manifest(options: Recipe, files: dict[str, dict[str, str]], run: Path
 def _summary(counts: dict[str, Any], results: list[Path]) -> str:
     kept = f", the best at step {counts['best_step']:,}" if counts["best_step"] else ""
     spent = f"{counts['tokens']:,} tokens in {tqdm.format_interval(counts['seconds_since_start'])}"
-    return f"done: {counts['steps']:,} steps{kept}, {spent}; the result is in {' and '.join(map(str, results))}"
+    return (
+        f"done: {counts['steps']:,} steps{kept}, {spent}; the result is in"
+        f" {' and '.join(map(str, results))}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ from galen.errors import OtherOutputError
 
 @contextmanager
 def atomic_file(final: str | Path) -> Iterator[Path]:
-    """Yield an empty new file beside `final`; on success it is flushed to disk and renamed, on an error removed.
+    """Yield an empty new file beside `final`.
 
-    It is made and locked by this process alone: a link of its name is not followed, one that a killed command left is replaced.
+    On success it is flushed to disk and renamed, on an error removed.
+
+    It is made and locked by this process alone: a link of its name is not followed, one that a
+    killed command left is replaced.
 
     Raises:
         DataError: another process is writing it.
@@ -37,7 +40,9 @@ def atomic_file(final: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(final: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `final`; renamed to it on success, removed on an error.
+    """Yield an empty temporary folder beside `final`.
+
+    Renamed to it on success, removed on an error.
 
     Raises:
         OtherOutputError: `final` exists already; nothing is overwritten.

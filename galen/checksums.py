@@ -14,18 +14,25 @@ from galen.errors import DataError
 
 HELP = "do not compare what is read with the SHA-256 in its manifest.json"
 """Of the option `--no-verify`."""
-_HINT = "fetch or make it again (--no-verify, or verify_checksums: false in a recipe, reads it as it is)"
+_HINT = (
+    "fetch or make it again (--no-verify, or verify_checksums: false in a recipe, reads it as"
+    " it is)"
+)
 
 
 def check(recorded: Mapping[Path, Mapping[str, Any]], hashes: Mapping[Path, str]) -> None:
-    """Compare the hashes of files that were read with their records; a file without a record passes.
+    """Compare the hashes of files that were read with their records.
+
+    A file without a record passes.
 
     Raises:
         DataError: one was altered; says which.
     """
     for path, digest in hashes.items():
         if path in recorded and recorded[path]["sha256"] != digest:
-            raise DataError(f"{path} was altered: its SHA-256 is not the one in its manifest; {_HINT}")
+            raise DataError(
+                f"{path} was altered: its SHA-256 is not the one in its manifest; {_HINT}"
+            )
 
 
 def difference(path: Path, record: Mapping[str, Any]) -> str | None:
@@ -52,4 +59,7 @@ def verify(folder: Path, but: Collection[str] = ()) -> None:
 
 def say_skipped(folder: Path) -> None:
     """Say that a folder is read without a comparison."""
-    print(f"warning: {folder} is read without comparing it with the SHA-256 in its manifest", file=sys.stderr)
+    print(
+        f"warning: {folder} is read without comparing it with the SHA-256 in its manifest",
+        file=sys.stderr,
+    )

@@ -1,4 +1,7 @@
-"""Command-line conventions of all rooms: recipe arguments, help from the recipe's own documentation, exit codes."""
+"""Command-line conventions of all rooms.
+
+Recipe arguments, help from the recipe's own documentation, exit codes.
+"""
 
 import argparse
 import contextlib
@@ -16,10 +19,12 @@ from galen.errors import GalenError
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a command and exit: 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
+    """Run a command and exit.
 
-    A `GalenError`, a file that the system refuses and a full disk are for the user to put right and print as one line; any other
-    exception is a bug and keeps its traceback.
+    0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
+
+    A `GalenError`, a file that the system refuses and a full disk are for the user to put right and
+    print as one line; any other exception is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -45,7 +50,8 @@ def run(main: Callable[[], int | None]) -> None:
 def _report(message: str, code: int) -> None:
     """Print an error, which ends with an exit code, and leave it for the launcher.
 
-    The launcher asks a process to end as soon as another has ended: that waits until both are done, so that it knows what was printed.
+    The launcher asks a process to end as soon as another has ended: that waits until both are done,
+    so that it knows what was printed.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if printed := _speaks():
@@ -55,7 +61,9 @@ def _report(message: str, code: int) -> None:
 
 
 def tell_launcher(message: str, code: int, printed: bool = True) -> None:
-    """Leave why this process ends where torchrun looks for it; its report would else speak of a traceback that is not there.
+    """Leave why this process ends where torchrun looks for it.
+
+    Its report would else speak of a traceback that is not there.
 
     Args:
         message: why.
@@ -63,7 +71,12 @@ def tell_launcher(message: str, code: int, printed: bool = True) -> None:
         printed: whether the user has been told.
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        extra = {"py_callstack": message, "timestamp": str(int(time.time())), "exit_code": code, "printed": printed}
+        extra = {
+            "py_callstack": message,
+            "timestamp": str(int(time.time())),
+            "exit_code": code,
+            "printed": printed,
+        }
         record = {"message": message, "extraInfo": extra}
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps({"message": record}), encoding="utf-8")
@@ -72,34 +85,54 @@ def tell_launcher(message: str, code: int, printed: bool = True) -> None:
 def printable(text: str) -> str:
     """Return a message with its control characters escaped.
 
-    Names out of damaged files and of odd files are in it: printed as they are, they could command the terminal.
+    Names out of damaged files and of odd files are in it: printed as they are, they could command
+    the terminal.
     """
     return "".join(
-        repr(character)[1:-1] if unicodedata.category(character)[0] == "C" and character != "\n" else character for character in text
+        (
+            repr(character)[1:-1]
+            if unicodedata.category(character)[0] == "C" and character != "\n"
+            else character
+        )
+        for character in text
     )
 
 
 def _speaks() -> bool:
-    """Say whether this process reports an error: of those that torchrun starts on a machine, all meet a user's mistake, one tells."""
+    """Say whether this process reports an error.
+
+    Of those that torchrun starts on a machine, all meet a user's mistake, one tells.
+    """
     distributed = sys.modules.get("torch.distributed")
-    under_way = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    under_way = (
+        distributed is not None and distributed.is_available() and distributed.is_initialized()
+    )
     return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _refusal(error: Exception) -> str | None:
-    """Return what the system refused, or None; libraries that write by themselves tell a full disk in words alone."""
+    """Return what the system refused, or None.
+
+    Libraries that write by themselves tell a full disk in words alone.
+    """
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename2 or error.filename}: {error.strerror}"
-    full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    full = any(
+        os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
     return f"cannot write: {error}" if full else None
 
 
-_OVERRIDES = "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose keys replace the recipe's"
+_OVERRIDES = (
+    "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose"
+    " keys replace the recipe's"
+)
 
 
 def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
     """Return a parser for `RECIPE.yaml [key=value …]` whose help lists every key, its default and its meaning."""
-    from galen.recipe import describe  # pydantic takes a tenth of a second, which commands without a recipe need not wait for
+    # pydantic takes a tenth of a second, which commands without a recipe need not wait for
+    from galen.recipe import describe
 
     parser = argparse.ArgumentParser(
         description=description,

@@ -1,11 +1,15 @@
-"""Errors that a user can fix. Each carries one complete message; the command line prints it without a traceback.
+"""Errors that a user can fix.
+
+Each carries one complete message; the command line prints it without a traceback.
 
 The same mistake has the same exit code in every room:
 
-- 2, the command or the recipe is wrong, whatever the data: an unknown option, key, name (task, protocol, step …), a value that is not
-  allowed, options that do not go together, an output that belongs to other work, a recipe that cannot be read or is not YAML.
-- 1, files are wrong: a file or folder that the command or the recipe names is not there, is empty, damaged, of another kind, or does not
-  fit another one; another process holds the output; the disk is full.
+- 2, the command or the recipe is wrong, whatever the data: an unknown option, key, name (task,
+  protocol, step …), a value that is not allowed, options that do not go together, an output that
+  belongs to other work, a recipe that cannot be read or is not YAML.
+- 1, files are wrong: a file or folder that the command or the recipe names is not there, is empty,
+  damaged, of another kind, or does not fit another one; another process holds the output; the disk
+  is full.
 """
 
 import contextlib
@@ -33,32 +37,51 @@ class DataError(GalenError, ValueError):
 
 
 class NotThereError(UsageError, DataError):
-    """A file or folder that the command or the recipe names does not exist. Told before any work, like wrong usage; exit code 1."""
+    """A file or folder that the command or the recipe names does not exist.
+
+    Told before any work, like wrong usage; exit code 1.
+    """
 
     exit_code = 1
 
 
 class OtherOutputError(UsageError, DataError):
-    """The output is there already and belongs to other work, or to nobody that the command knows. Exit code 2, as told above."""
+    """The output is there already and belongs to other work, or to nobody that the command knows.
+
+    Exit code 2, as told above.
+    """
 
     exit_code = 2
 
 
 def raise_together(error: GalenError) -> NoReturn:
-    """Raise what all processes of a run have met alike: the first says it, the others end with its exit code, without a word."""
+    """Raise what all processes of a run have met alike.
+
+    The first says it, the others end with its exit code, without a word.
+    """
     if os.environ.get("RANK", "0") == "0":
         raise error
     sys.exit(error.exit_code)
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about a name that is not in `known`: the one that may have been meant, or all of them."""
+    """Return the end of a message about a name that is not in `known`.
+
+    The one that may have been meant, or all of them.
+    """
     meant = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
 
 
 Faults = tuple[type[BaseException], ...]
-MALFORMED: Faults = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+MALFORMED: Faults = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
 """What code raises over values that are not what it expects."""
 
 
@@ -84,7 +107,10 @@ def told(message: Callable[[BaseException], str], faults: Faults = MALFORMED) ->
 
 
 def malformed(path: object) -> contextlib.AbstractContextManager[None]:
-    """While values of a file are read: one that is missing, or has another type than code expects, is the file's fault."""
+    """While values of a file are read.
+
+    One that is missing, or has another type than code expects, is the file's fault.
+    """
 
     def message(error: BaseException) -> str:
         if isinstance(error, KeyError):

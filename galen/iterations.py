@@ -1,4 +1,6 @@
-"""Which iterations a Megatron checkpoint folder holds, and which one is the newest: the same for every command.
+"""Which iterations a Megatron checkpoint folder holds, and which one is the newest.
+
+The same for every command.
 
 DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
 DIR/iter_0000010/                       one iteration
@@ -29,8 +31,9 @@ def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
 def latest_iteration(checkpoint: str | Path) -> int | None:
     """Return the iteration that the tracker file names, or None when there is none yet.
 
-    Where the tracker is missing, damaged, or names an iteration that is not there, the newest complete one is taken, and a line on
-    stderr says so: a run that began again at step 0 would write over what is there.
+    Where the tracker is missing, damaged, or names an iteration that is not there, the newest
+    complete one is taken, and a line on stderr says so: a run that began again at step 0 would
+    write over what is there.
 
     Raises:
         DataError: the iterations that are there are all incomplete.
@@ -38,16 +41,24 @@ def latest_iteration(checkpoint: str | Path) -> int | None:
     tracker = Path(checkpoint) / LATEST
     named, wrong = _read_tracker(tracker)
     if named is not None and not iteration_folder(checkpoint, named).is_dir():
-        wrong = f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not there"
+        wrong = (
+            f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not"
+            " there"
+        )
     if wrong is None:
         return named
     there = iterations(checkpoint)
-    complete = [iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))]
+    complete = [
+        iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))
+    ]
     if complete:
         _say_once(f"{wrong}: taking the newest complete iteration, {complete[-1]}")
         return complete[-1]
     if there or tracker.exists():
-        raise DataError(f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose another folder")
+        raise DataError(
+            f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose"
+            " another folder"
+        )
     return None
 
 
@@ -74,7 +85,10 @@ def is_complete(folder: Path) -> bool:
         records = manifest.recorded(folder)
     except DataError:
         return False
-    return all(path.is_file() and path.stat().st_size == record["bytes"] for path, record in records.items())
+    return all(
+        path.is_file() and path.stat().st_size == record["bytes"]
+        for path, record in records.items()
+    )
 
 
 @functools.cache
@@ -85,6 +99,15 @@ def _say_once(line: str) -> None:
 
 
 def iterations(checkpoint: str | Path) -> list[int]:
-    """Return the iterations that are there, in their order; those after the newest that the tracker names may be incomplete."""
-    names = [folder.name for folder in Path(checkpoint).glob("iter_*") if _NUMBER.fullmatch(folder.name[5:])]
-    return sorted(int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name)
+    """Return the iterations that are there, in their order.
+
+    Those after the newest that the tracker names may be incomplete.
+    """
+    names = [
+        folder.name
+        for folder in Path(checkpoint).glob("iter_*")
+        if _NUMBER.fullmatch(folder.name[5:])
+    ]
+    return sorted(
+        int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name
+    )

@@ -7,7 +7,8 @@ from galen.errors import UsageError
 NAMES = ("OPENAI_API_KEY", "S2_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
 """The environment variables that hold keys."""
 _SHORTEST = 6
-"""Characters of a key that is worth hiding: a placeholder such as "none" stands in many a message."""
+"""Characters of a key that is worth hiding: a placeholder such as "none" stands in many a message.
+"""
 
 
 def read(name: str) -> str:
@@ -18,7 +19,9 @@ def read(name: str) -> str:
     """
     key = os.environ.get(name, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError(f"{name} holds blanks or characters that are not ASCII: it is no key; set it again")
+        raise UsageError(
+            f"{name} holds blanks or characters that are not ASCII: it is no key; set it again"
+        )
     return key
 
 

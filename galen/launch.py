@@ -1,4 +1,7 @@
-"""The processes of a command on a machine: how they are started, what is told when one ends, and the command that started them."""
+"""The processes of a command on a machine.
+
+How they are started, what is told when one ends, and the command that started them.
+"""
 
 import argparse
 import contextlib
@@ -18,22 +21,45 @@ from galen.errors import DataError, UsageError, one_line
 from galen.stop_signals import StopSignals
 
 _KILLED = "a process of the run was killed by the system, most likely for lack of memory"
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DataLoader worker")
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "DataLoader worker",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add torchrun's options that say where processes are to be started."""
-    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="start N processes on this machine")
-    parser.add_argument("--nnodes", type=int, default=1, metavar="N", help="machines on which the same command is started [1]")
-    parser.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where several machines meet: a free port on one of them")
+    parser.add_argument(
+        "--nproc-per-node", type=int, metavar="N", help="start N processes on this machine"
+    )
+    parser.add_argument(
+        "--nnodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines on which the same command is started [1]",
+    )
+    parser.add_argument(
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="where several machines meet: a free port on one of them",
+    )
 
 
 def is_asked(options: argparse.Namespace) -> bool:
     """Say whether the command line asks for processes to be started."""
-    return options.nproc_per_node is not None or options.nnodes != 1 or options.rdzv_endpoint is not None
+    return (
+        options.nproc_per_node is not None
+        or options.nnodes != 1
+        or options.rdzv_endpoint is not None
+    )
 
 
-def start(options: argparse.Namespace, program: str | Path, arguments: Sequence[str], advice: str) -> int:
+def start(
+    options: argparse.Namespace, program: str | Path, arguments: Sequence[str], advice: str
+) -> int:
     """Run a module or a script in some processes of this machine, as torchrun does, and return the run's exit code.
 
     Signals are passed on to the processes, whose exit code tells what came of it.
@@ -55,9 +81,16 @@ def start(options: argparse.Namespace, program: str | Path, arguments: Sequence[
     from torch.distributed.elastic.rendezvous import RendezvousError
 
     logging.disable(logging.ERROR)  # what it reports, the processes have said
-    ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"  # `nohup` has SIGHUP ignored
+    # `nohup` has SIGHUP ignored
+    ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"
     runs = [str(program)] if isinstance(program, Path) else ["-m", program]
-    words = [*where, f"--nproc-per-node={options.nproc_per_node}", f"--signals-to-handle={ends}", *runs, *arguments]
+    words = [
+        *where,
+        f"--nproc-per-node={options.nproc_per_node}",
+        f"--signals-to-handle={ends}",
+        *runs,
+        *arguments,
+    ]
     try:
         with _PassOn():
             torchrun.run(torchrun.parse_args(words))
@@ -66,14 +99,24 @@ def start(options: argparse.Namespace, program: str | Path, arguments: Sequence[
     except SignalException as signalled:
         return 128 + signalled.sigval
     except RendezvousError as error:
-        raise DataError(f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}: {one_line(error)}") from None
+        raise DataError(
+            f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}:"
+            f" {one_line(error)}"
+        ) from None
     return 0
 
 
 def _ended(failures: Sequence[Any], advice: str) -> int:
-    """Return the exit code of a run some of whose processes failed; say why, where a process that does not speak met the mistake first."""
+    """Return the exit code of a run some of whose processes failed.
+
+    Say why, where a process that does not speak met the mistake first.
+    """
     found = {failure.local_rank: failure.error_file_data["message"] for failure in failures}
-    left = {rank: report for rank, report in found.items() if isinstance(report, dict) and "exit_code" in report["extraInfo"]}
+    left = {
+        rank: report
+        for rank, report in found.items()
+        if isinstance(report, dict) and "exit_code" in report["extraInfo"]
+    }
     if left and not any(report["extraInfo"]["printed"] for report in left.values()):
         print(f"error: {left[min(left)]['message']}", file=sys.stderr)
     ends = {failure.local_rank: failure.exitcode for failure in failures}
@@ -88,14 +131,26 @@ def _where(options: argparse.Namespace) -> list[str]:
         UsageError: the options do not fit each other.
     """
     if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
-        raise UsageError(f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at least 1")
+        raise UsageError(
+            f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at"
+            " least 1"
+        )
     if "RANK" in os.environ:
-        raise UsageError("--nproc-per-node starts the processes by itself: call it without torchrun or srun")
+        raise UsageError(
+            "--nproc-per-node starts the processes by itself: call it without torchrun or srun"
+        )
     if options.nnodes == 1:
         return ["--standalone"]
     if not options.rdzv_endpoint:
-        raise UsageError("--nnodes needs --rdzv-endpoint HOST:PORT, the same on all machines: a free port on one of them")
-    return [f"--nnodes={options.nnodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={options.rdzv_endpoint}"]
+        raise UsageError(
+            "--nnodes needs --rdzv-endpoint HOST:PORT, the same on all machines: a free port on one"
+            " of them"
+        )
+    return [
+        f"--nnodes={options.nnodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={options.rdzv_endpoint}",
+    ]
 
 
 class _PassOn(StopSignals):
@@ -135,7 +190,9 @@ _COMMON = [2, 1, 75]
 
 @contextlib.contextmanager
 def telling_of_the_lost(advice: str, gone: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
-    """Say in one line that another process has ended: PyTorch raises it anywhere, also where a lock is let go.
+    """Say in one line that another process has ended.
+
+    PyTorch raises it anywhere, also where a lock is let go.
 
     Args:
         advice: what helps against a lack of memory.
@@ -150,10 +207,14 @@ def telling_of_the_lost(advice: str, gone: Callable[[], Collection[str]] = tuple
         if not any(words in str(error) for words in _LOST):
             raise
         known = gone()
-        who = f"{' and '.join(known)} of the run" if known else "a process of the run, or one that reads its data,"
+        who = (
+            f"{' and '.join(known)} of the run"
+            if known
+            else "a process of the run, or one that reads its data,"
+        )
         raise DataError(
-            f"{who} has ended ({one_line(error)[:150]}). If it said nothing, and nobody ended it, the system has killed it, most "
-            f"likely for lack of memory: {advice}"
+            f"{who} has ended ({one_line(error)[:150]}). If it said nothing, and nobody ended it,"
+            f" the system has killed it, most likely for lack of memory: {advice}"
         ) from error
 
 

@@ -21,14 +21,18 @@ def check(path: Path, folder: Path) -> None:
     if not path.is_symlink():
         return
     if not path.exists():  # left out, it would be missing without a word
-        raise DataError(f"{path} is a symbolic link to {path.readlink()}, which leads nowhere; fetch or copy the folder again")
+        raise DataError(
+            f"{path} is a symbolic link to {path.readlink()}, which leads nowhere; fetch or copy"
+            " the folder again"
+        )
     home, target = folder.resolve(), path.resolve()
     allowed = [home]
     if home.parent.name == "snapshots":
         allowed.append(home.parent.parent / "blobs")
     if not any(target.is_relative_to(place) for place in allowed):
         raise DataError(
-            f"{path} is a symbolic link to {target}, outside its folder, and is not followed into a copy; put the file itself there"
+            f"{path} is a symbolic link to {target}, outside its folder, and is not followed into a"
+            " copy; put the file itself there"
         )
 
 
@@ -58,7 +62,8 @@ def copy_files(paths: Iterable[Path], folder: Path, target: Path) -> list[Path]:
         copy = target / path.relative_to(folder)
         if copy.is_dir() and not copy.is_symlink():
             atomic.remove(copy)
-        with atomic.atomic_file(copy) as temporary:  # the copy may be the file itself: nothing goes before the new one is whole
+        # the copy may be the file itself: nothing goes before the new one is whole
+        with atomic.atomic_file(copy) as temporary:
             shutil.copyfile(path, temporary)
         written.append(copy)
     return written
@@ -71,4 +76,6 @@ def copy_folder(folder: Path, target: Path) -> list[Path]:
         DataError: a symbolic link leads out of `folder`; nothing is copied then.
     """
     check_folder(folder)
-    return copy_files([path for path in sorted(folder.rglob("*")) if path.is_file()], folder, target)
+    return copy_files(
+        [path for path in sorted(folder.rglob("*")) if path.is_file()], folder, target
+    )

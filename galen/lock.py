@@ -1,10 +1,12 @@
-"""The one lock of all commands: two starts never write the same output, and the second is told who holds it.
+"""The one lock of all commands.
+
+Two starts never write the same output, and the second is told who holds it.
 
     with lock.hold("runs/corpus"):
         ...
 
-The lock is a hidden file `.NAME.lock` beside the output, held by `flock`: the system lets go of it when its process ends,
-however it ends, so that a killed command never leaves an output locked.
+The lock is a hidden file `.NAME.lock` beside the output, held by `flock`: the system lets go of it
+when its process ends, however it ends, so that a killed command never leaves an output locked.
 """
 
 import contextlib
@@ -40,10 +42,13 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 @contextlib.contextmanager
 def hold(output: str | Path) -> Iterator[None]:
-    """Hold the lock of an output, a file, folder or prefix, while the block runs; folders made for it go where nothing was written.
+    """Hold the lock of an output, a file, folder or prefix, while the block runs.
+
+    Folders made for it go where nothing was written.
 
     Raises:
-        DataError: another process holds it (the message says which), or its folder cannot be written.
+        DataError: another process holds it (the message says which), or its folder cannot be
+            written.
     """
     path = lock_file(output)
     made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
@@ -53,7 +58,9 @@ def hold(output: str | Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"cannot write {path.parent}: {error.strerror}") from None
     if descriptor is None:
-        raise DataError(f"{output} is being written by {_holder(path)}; wait for it, or end it first")
+        raise DataError(
+            f"{output} is being written by {_holder(path)}; wait for it, or end it first"
+        )
     _held.add(descriptor)
     try:
         yield
@@ -74,7 +81,10 @@ def lock_file(output: str | Path) -> Path:
 
 
 def holder(output: str | Path) -> dict[str, Any] | None:
-    """Return what the process wrote that holds the lock of an output, or that was killed with it: `{pid, host, …}`; None without one."""
+    """Return what the process wrote that holds the lock of an output, or that was killed with it.
+
+    `{pid, host, …}`; None without one.
+    """
     try:
         record = json.loads(lock_file(output).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -83,7 +93,9 @@ def holder(output: str | Path) -> dict[str, Any] | None:
 
 
 def create_exclusively(path: Path) -> int:
-    """Create a working file, never through a link, and return its locked descriptor; one that a killed command left goes.
+    """Create a working file, never through a link, and return its locked descriptor.
+
+    One that a killed command left goes.
 
     Raises:
         DataError: another process is writing it.
@@ -102,17 +114,24 @@ def create_exclusively(path: Path) -> int:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what a killed command left, or a link that somebody laid; refuse a file that a process is writing."""
+    """Remove what a killed command left, or a link that somebody laid.
+
+    Refuse a file that a process is writing.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    except OSError:  # a link, a device, a folder, or not ours to open: nothing that a command of ours writes
+    except (
+        OSError
+    ):  # a link, a device, a folder, or not ours to open: nothing that a command of ours writes
         path.unlink()
         return
     try:
         if not _lock(descriptor):
-            raise DataError(f"{path} is being written by another process; wait for it, or end it first")
+            raise DataError(
+                f"{path} is being written by another process; wait for it, or end it first"
+            )
         if _is_at(descriptor, path):
             path.unlink(missing_ok=True)
     finally:
@@ -128,20 +147,26 @@ def _take(path: Path) -> int | None:
             return None
         if _is_at(descriptor, path):
             break
-        os.close(descriptor)  # its holder removed it just before it let go: what is there now is another file
+        # its holder removed it just before it let go: what is there now is another file
+        os.close(descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_own_record()).encode(), 0)
     return descriptor
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file; return whether that was possible. A file system without locks gives no protection, and says so."""
+    """Lock an open file; return whether that was possible.
+
+    A file system without locks gives no protection, and says so.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             return False
-        print("warning: this file system has no locks: start no command twice on it", file=sys.stderr)
+        print(
+            "warning: this file system has no locks: start no command twice on it", file=sys.stderr
+        )
     return True
 
 
@@ -158,7 +183,8 @@ def _own_record() -> dict[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": Path(sys.argv[0]).name if sys.argv else "",  # not its arguments: they may hold a key
+        # not its arguments: they may hold a key
+        "command": Path(sys.argv[0]).name if sys.argv else "",
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

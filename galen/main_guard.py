@@ -15,15 +15,16 @@ def check_main_guard() -> None:
     """
     if (script := unguarded_script()) is not None:
         raise UsageError(
-            f'{script} starts its work without `if __name__ == "__main__":`, so that each worker process would start it again; '
-            "put what it does below such a line"
+            f'{script} starts its work without `if __name__ == "__main__":`, so that each worker'
+            " process would start it again; put what it does below such a line"
         )
 
 
 def unguarded_script() -> str | None:
     """Return the path of the running script if it starts its work at import, without `if __name__ == "__main__":`.
 
-    Worker processes that are not forked import the script; one without the guard then starts the work again and is ended by Python.
+    Worker processes that are not forked import the script; one without the guard then starts the
+    work again and is ended by Python.
     """
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)

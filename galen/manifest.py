@@ -1,4 +1,7 @@
-"""The `manifest.json` that each stage writes beside its output: what it read, how, what it wrote, and counts."""
+"""The `manifest.json` that each stage writes beside its output.
+
+What it read, how, what it wrote, and counts.
+"""
 
 import functools
 import hashlib
@@ -18,7 +21,11 @@ from galen.errors import DataError
 NAME = "manifest.json"
 _SHAPE = {"stage": str, "inputs": list, "config": dict, "outputs": list, "counts": dict}
 _OUTPUT: dict[str, tuple[type, ...]] = {"path": (str,), "bytes": (int,), "sha256": (str,)}
-_INPUT: dict[str, tuple[type, ...]] = {"path": (str,), "bytes": (int, NoneType), "sha256": (str, NoneType)}
+_INPUT: dict[str, tuple[type, ...]] = {
+    "path": (str,),
+    "bytes": (int, NoneType),
+    "sha256": (str, NoneType),
+}
 """Types of what a record holds; an input may be a stream, of which less is known."""
 _PACKAGES = (
     "torch",
@@ -49,8 +56,15 @@ def sha256(path: str | Path) -> str:
 
 
 def describe_file(path: str | Path, known_sha256: str | None = None) -> dict[str, Any]:
-    """Return the record of one file: path as given, size in bytes, SHA-256 (computed where it is not known yet)."""
-    return {"path": str(path), "bytes": Path(path).stat().st_size, "sha256": known_sha256 or sha256(path)}
+    """Return the record of one file.
+
+    Path as given, size in bytes, SHA-256 (computed where it is not known yet).
+    """
+    return {
+        "path": str(path),
+        "bytes": Path(path).stat().st_size,
+        "sha256": known_sha256 or sha256(path),
+    }
 
 
 def write(
@@ -63,9 +77,12 @@ def write(
     counts: Mapping[str, Any],
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write a manifest at `path` and return it. Outputs below the manifest's own folder are recorded relative to it.
+    """Write a manifest at `path` and return it.
 
-    A file that was hashed while it was read or written may come as its record (see `describe_file`).
+    Outputs below the manifest's own folder are recorded relative to it.
+
+    A file that was hashed while it was read or written may come as its record (see
+    `describe_file`).
     """
     path = Path(path)
     written = []
@@ -102,7 +119,10 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     if path.is_dir():
         path = path / NAME
     if not path.exists():
-        raise DataError(f"cannot read the manifest {path}: there is none; was the stage that writes it finished?")
+        raise DataError(
+            f"cannot read the manifest {path}: there is none; was the stage that writes it"
+            " finished?"
+        )
     try:
         manifest = json_file.read_object(path)
     except DataError as error:
@@ -110,7 +130,10 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     if wrong := _misshapen(manifest):
         raise DataError(f"{path} is not a manifest: {wrong}")
     if stage is not None and manifest.get("stage") != stage:
-        raise DataError(f"{path} was written by the stage {manifest['stage']!r}, this needs the output of {stage!r}")
+        raise DataError(
+            f"{path} was written by the stage {manifest['stage']!r}, this needs the output of"
+            f" {stage!r}"
+        )
     return manifest
 
 
@@ -151,7 +174,10 @@ def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
 
 
 def _outputs(path: Path, required: bool) -> list[dict[str, Any]]:
-    """Return what a manifest of ours says that was written; one that is damaged counts as another program's unless `required`."""
+    """Return what a manifest of ours says that was written.
+
+    One that is damaged counts as another program's unless `required`.
+    """
     if not path.is_file():
         return []
     try:

@@ -1,7 +1,7 @@
 """Models and tokenizers of Hugging Face folders, loaded by the code of the installed libraries alone.
 
-A folder may name Python files of its own (`auto_map`), kernels of a hub, or pickled weights. None of
-these is run, and nobody is asked whether to: where `transformers` knows the model's class it is
+A folder may name Python files of its own (`auto_map`), kernels of a hub, or pickled weights. None
+of these is run, and nobody is asked whether to: where `transformers` knows the model's class it is
 loaded by that class, else it is refused.
 """
 
@@ -17,8 +17,13 @@ _WEIGHTS_PER_BYTE = 16
 
 
 def reading(path: str | Path) -> AbstractContextManager[None]:
-    """Tell what a library raises over a file or folder in one line; some raise no more than `Exception`."""
-    return told(lambda error: f"{path} cannot be loaded: {_reason(Path(path), error)}", (Exception,))
+    """Tell what a library raises over a file or folder in one line.
+
+    Some raise no more than `Exception`.
+    """
+    return told(
+        lambda error: f"{path} cannot be loaded: {_reason(Path(path), error)}", (Exception,)
+    )
 
 
 def check_folder(folder: str | Path) -> None:
@@ -54,8 +59,12 @@ def load_model(auto_class: Any, folder: str | Path, **options: Any) -> Any:
         DataError: `transformers` cannot load it with its own code.
     """
     config = json_file.read_object(Path(folder) / "config.json")
-    if (Path(folder) / "adapter_config.json").exists():  # transformers would load the model that it names instead, from a hub even
-        raise DataError(f"{folder} holds a model and an adapter (adapter_config.json), which names another model; give each its folder")
+    # transformers would load the model that it names instead, from a hub even
+    if (Path(folder) / "adapter_config.json").exists():
+        raise DataError(
+            f"{folder} holds a model and an adapter (adapter_config.json), which names another"
+            " model; give each its folder"
+        )
     _check_kernels(Path(folder), config)
     _check_size(Path(folder), config)
     with reading(folder):
@@ -66,19 +75,29 @@ def _check_kernels(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that asks for a kernel of a hub: it would be fetched and run."""
     for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
         if "/" in str(config.get(key, "")):
-            raise DataError(f"{folder / 'config.json'}: {key} = {config[key]!r} names code of a hub, which is not run; remove it")
+            raise DataError(
+                f"{folder / 'config.json'}: {key} = {config[key]!r} names code of a hub, which is"
+                " not run; remove it"
+            )
 
 
 def _check_size(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration far larger than the files: `transformers` would fill the memory with what they lack."""
+    """Refuse a configuration far larger than the files.
+
+    `transformers` would fill the memory with what they lack.
+    """
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
     layers, hidden, inner, vocabulary = (_number(config.get(name)) for name in names)
     asked = hidden * (vocabulary + layers * max(inner, 1)) + layers
-    stored = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    stored = sum(
+        path.stat().st_size
+        for pattern in ("*.safetensors", "*.bin")
+        for path in folder.glob(pattern)
+    )
     if asked > _WEIGHTS_PER_BYTE * stored:
         raise DataError(
-            f"{folder / 'config.json'} describes a model of at least {asked:.2g} weights, the files beside it "
-            f"have {stored:,} bytes: it is damaged, or another model's"
+            f"{folder / 'config.json'} describes a model of at least {asked:.2g} weights, the files"
+            f" beside it have {stored:,} bytes: it is damaged, or another model's"
         )
 
 
@@ -92,5 +111,8 @@ def _reason(folder: Path, error: BaseException) -> str:
         return one_line(error) if str(error) else type(error).__name__
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in json_file.read_object(folder / name):
-            return f"{name} names Python code of the folder (auto_map), which is never run, and transformers has no class for it"
+            return (
+                f"{name} names Python code of the folder (auto_map), which is never run, and"
+                " transformers has no class for it"
+            )
     return "it needs Python code that does not belong to transformers, which is never run"

@@ -17,16 +17,23 @@ class Progress:
 
     Args:
         label: what is being done, for example "tokenise".
-        total: how many units there are, or None when unknown; an estimate that proves too small grows with what is done.
+        total: how many units there are, or None when unknown; an estimate that proves too small
+            grows with what is done.
         unit: name of a unit, for example "documents" or "B"; with `scale`, shown with k, M, G.
     """
 
-    def __init__(self, label: str, total: float | None = None, unit: str = "it", scale: bool = False) -> None:
+    def __init__(
+        self, label: str, total: float | None = None, unit: str = "it", scale: bool = False
+    ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = self._shown = 0.0
         self._start = self._last = time.monotonic()
         self._size: Callable[[float], str] = tqdm.format_sizeof if scale else "{:,.0f}".format
-        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def update(self, units: float = 1) -> None:
         """Count `units` more as done."""
@@ -57,7 +64,12 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
         elif kind is None and self.done != self._shown:

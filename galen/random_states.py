@@ -47,6 +47,8 @@ def numpy_state(state: Any) -> tuple[Any, ...]:
 def restoring(folder: str | Path) -> AbstractContextManager[None]:
     """Say in one line that the random states in a checkpoint are none."""
     return told(
-        lambda error: f"the random states in {folder} are damaged: {type(error).__name__}: {one_line(error)}",
+        lambda error: (
+            f"the random states in {folder} are damaged: {type(error).__name__}: {one_line(error)}"
+        ),
         (*MALFORMED, RuntimeError),
     )

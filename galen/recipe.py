@@ -1,7 +1,7 @@
 """Typed recipes: YAML and `key=value` overrides in, a checked dataclass out.
 
-A recipe is a pydantic dataclass whose configuration is `STRICT`; its fields are documented by the string below each,
-which also becomes the command's help:
+A recipe is a pydantic dataclass whose configuration is `STRICT`; its fields are documented by the
+string below each, which also becomes the command's help:
 
     @dataclass(kw_only=True, config=STRICT)
     class Recipe:
@@ -35,12 +35,13 @@ T = TypeVar("T")
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     """Read the YAML file `path`, apply `overrides` in their order and validate.
 
-    An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`), whose keys replace those
-    that are there: a layout of GPUs, for example, beside the recipe of a model. One value where a list of values is
-    wanted is a list of one.
+    An override is `a.b=value`, the value in YAML, or the path of a further YAML file (`….yaml`),
+    whose keys replace those that are there: a layout of GPUs, for example, beside the recipe of a
+    model. One value where a list of values is wanted is a list of one.
 
     Raises:
-        UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and what is allowed.
+        UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and
+            what is allowed.
     """
     tree, lines = yaml_text.read(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
@@ -77,7 +78,8 @@ def _validated(recipe_class: type[T], tree: dict[str, Any]) -> T:
         except ValidationError as second:
             items = [_resolve(recipe_class, item["loc"])[0] for item in second.errors()]
             if any(item[: len(place)] == place for item in items for place in wrapped):
-                raise error from None  # a list of the value is wrong too: what was given is told, not what was tried
+                # a list of the value is wrong too: what was given is told, not what was tried
+                raise error from None
             raise
 
 
@@ -113,32 +115,50 @@ def dump(recipe: Any) -> str:
 
 
 def describe(recipe_class: type, indent: int = 2) -> str:
-    """Return one line per key of a recipe class: name, default, documentation; sections are indented."""
+    """Return one line per key of a recipe class: name, default, documentation.
+
+    Sections are indented.
+    """
     lines = []
-    for name, info in recipe_class.__pydantic_fields__.items():  # type: ignore[attr-defined]
+    for name, info in _fields(recipe_class).items():
         documentation = " ".join((info.description or "").split())
         sections = list(dict.fromkeys(_sections(info.annotation)))
         if len(sections) > 1:  # a union: the branches by their marks
             lines.append(f"{' ' * indent}{name}:  {documentation}".rstrip())
             for section in sections:
-                lines.append(f"{' ' * (indent + 2)}{_tags(section)[0]}:  {' '.join((section.__doc__ or '').split())}")
+                lines.append(
+                    f"{' ' * (indent + 2)}{_tags(section)[0]}: "
+                    f" {' '.join((section.__doc__ or '').split())}"
+                )
                 lines.extend(
-                    line for line in describe(section, indent + 4).splitlines() if not line.lstrip().startswith(f"{_mark(section)} [")
+                    line
+                    for line in describe(section, indent + 4).splitlines()
+                    if not line.lstrip().startswith(f"{_mark(section)} [")
                 )
         elif sections:
-            mark = " [required]" if info.is_required() and not isinstance(info.annotation, type) else ""
+            mark = (
+                " [required]"
+                if info.is_required() and not isinstance(info.annotation, type)
+                else ""
+            )
             lines.append(f"{' ' * indent}{name}{mark}:  {documentation}".rstrip())
             lines.append(describe(sections[0], indent + 2))
         else:
-            default = "required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=str)
+            default = (
+                "required"
+                if info.is_required()
+                else json.dumps(info.get_default(call_default_factory=True), default=str)
+            )
             lines.append(f"{' ' * indent}{name} [{default}]  {documentation}".rstrip())
     return "\n".join(lines)
 
 
 def _mark(section: type) -> str:
     """Return the name of the field that marks a branch of a union: its first `Literal`."""
-    fields = section.__pydantic_fields__  # type: ignore[attr-defined]
-    return next(name for name, info in fields.items() if typing.get_origin(info.annotation) is Literal)
+    fields = _fields(section)
+    return next(
+        name for name, info in fields.items() if typing.get_origin(info.annotation) is Literal
+    )
 
 
 def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
@@ -156,15 +176,22 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
     if not separator or not key:
         raise UsageError(f"override {override!r}: write key=value, for example output=DIR")
     value = yaml_text.value(text, f"override {override!r}")
-    location: Location = tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in key.split("."))
+    location: Location = tuple(
+        int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in key.split(".")
+    )
     if len(location) > yaml_text.MAX_DEPTH:
-        raise UsageError(f"override {override[:40]!r}…: the key has more than {yaml_text.MAX_DEPTH} levels")
+        raise UsageError(
+            f"override {override[:40]!r}…: the key has more than {yaml_text.MAX_DEPTH} levels"
+        )
     node: Any = tree
     part: Any
     for depth, part in enumerate(location):
         place = ".".join(map(str, location[:depth]))
         if isinstance(node, list) and not (isinstance(part, int) and part < len(node)):
-            raise UsageError(f"override {override!r}: {place} is a list of {len(node)}; {part!r} is not one of its places")
+            raise UsageError(
+                f"override {override!r}: {place} is a list of {len(node)}; {part!r} is not one of"
+                " its places"
+            )
         if not isinstance(node, list | dict):
             raise UsageError(f"override {override!r}: {place} is a value, not a section")
         if depth == len(location) - 1:
@@ -176,12 +203,18 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
 
 
 def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: str) -> str:
-    """Turn one pydantic error into a sentence: where, which key, what is wrong, what would be right."""
+    """Turn one pydantic error into a sentence.
+
+    Where, which key, what is wrong, what would be right.
+    """
     location, section = _resolve(recipe_class, item["loc"])
     key = ".".join(map(str, location))
-    where = next((origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path)
+    where = next(
+        (origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path
+    )
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        made = (said for known, said in origin.items() if known[: len(location)] == location)  # "trainig.seed=1" makes a section "trainig"
+        # "trainig.seed=1" makes a section "trainig"
+        made = (said for known, said in origin.items() if known[: len(location)] == location)
         where = next(made, where) if where == path else where
         return f"{where}: unknown key {key!r}; {_meant(recipe_class, section, str(location[-1]))}"
     if item["type"] in ("missing", "missing_argument"):
@@ -199,14 +232,21 @@ def _message(item: Any) -> str:
     """Return what is wrong with a value."""
     if item["type"] in _LISTS:
         return "should be a list: [a, b]"
-    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | datetime.date):
-        kind = {bool: "a truth value", int: "a number", float: "a number"}.get(type(item["input"]), "a date")
+    if item["type"] == "string_type" and isinstance(
+        item["input"], bool | int | float | datetime.date
+    ):
+        kind = {bool: "a truth value", int: "a number", float: "a number"}.get(
+            type(item["input"]), "a date"
+        )
         return f"YAML reads {item['input']} as {kind}; in quotes it is a valid string"
     return item["msg"].removeprefix("Value error, ")
 
 
 def _meant(recipe_class: type, section: type | None, name: str) -> str:
-    """Return the end of a message about an unknown key: a key of this name in another section, else a similar one, else all."""
+    """Return the end of a message about an unknown key.
+
+    A key of this name in another section, else a similar one, else all.
+    """
     elsewhere = [key for key in _keys(recipe_class) if key.rpartition(".")[2] == name]
     if elsewhere:
         return f"did you mean {' or '.join(map(repr, elsewhere[:3]))}?"
@@ -220,7 +260,7 @@ def _meant(recipe_class: type, section: type | None, name: str) -> str:
 
 def _keys(section: type, prefix: str = "", depth: int = 4) -> Iterator[str]:
     """Yield the dotted name of each key of a recipe class that is no part of a list, those of its sections too."""
-    for name, info in section.__pydantic_fields__.items():  # type: ignore[attr-defined]
+    for name, info in _fields(section).items():
         yield prefix + name
         for below in _plain_sections(info.annotation) if depth else ():
             yield from _keys(below, f"{prefix}{name}.", depth - 1)
@@ -236,8 +276,14 @@ def _plain_sections(annotation: Any) -> Iterator[type]:
 
 
 def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
-    """Say whether an error only tells that a section, which has errors of its own, is no text: the other branch of a union."""
-    return place[-1:] == ("str",) and any(item["loc"][: len(place) - 1] == place[:-1] and len(item["loc"]) > len(place) for item in items)
+    """Say whether an error only tells that a section, which has errors of its own, is no text.
+
+    The other branch of a union.
+    """
+    return place[-1:] == ("str",) and any(
+        item["loc"][: len(place) - 1] == place[:-1] and len(item["loc"]) > len(place)
+        for item in items
+    )
 
 
 def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
@@ -245,23 +291,39 @@ def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
     location: list[str | int] = []
     choices: list[type] = [recipe_class]
     for depth, part in enumerate(raw):
-        branch = [section for section in choices if len(choices) > 1 and part in (section.__name__, *_tags(section))]
+        branch = [
+            section
+            for section in choices
+            if len(choices) > 1 and part in (section.__name__, *_tags(section))
+        ]
         if branch:
             choices = branch
         elif isinstance(part, int):
             location.append(part)
         elif part not in {"str", *(section.__name__ for section in choices)} and "[" not in part:
             location.append(part)
-            fields = next((c.__pydantic_fields__ for c in choices if part in c.__pydantic_fields__), None)  # type: ignore[attr-defined]
+            known = [_fields(choice) for choice in choices]
+            fields = next((fields for fields in known if part in fields), None)
             if depth < len(raw) - 1:
-                choices = list(_sections(fields[part].annotation)) if fields else choices  # else it is a key of a dict of sections
+                # else it is a key of a dict of sections
+                choices = list(_sections(fields[part].annotation)) if fields else choices
     return tuple(location), choices[0] if choices else None
+
+
+def _fields(section: type) -> dict[str, Any]:
+    """Return pydantic's records of a section's fields."""
+    return section.__pydantic_fields__  # type: ignore[attr-defined,no-any-return]
 
 
 def _tags(section: type) -> tuple[Any, ...]:
     """Return the values of a section's `Literal` fields, one of which marks it in a union."""
-    annotations = (info.annotation for info in section.__pydantic_fields__.values())  # type: ignore[attr-defined]
-    return tuple(value for annotation in annotations if typing.get_origin(annotation) is Literal for value in typing.get_args(annotation))
+    annotations = (info.annotation for info in _fields(section).values())
+    return tuple(
+        value
+        for annotation in annotations
+        if typing.get_origin(annotation) is Literal
+        for value in typing.get_args(annotation)
+    )
 
 
 def _field_names(section: type | None) -> list[str]:
@@ -272,6 +334,13 @@ def _sections(annotation: Any) -> Iterator[type]:
     """Yield the dataclasses named in an annotation: itself, or inside Optional, list, dict."""
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         yield annotation
-    elif typing.get_origin(annotation) in (types.UnionType, typing.Union, list, dict, tuple, typing.Annotated):
+    elif typing.get_origin(annotation) in (
+        types.UnionType,
+        typing.Union,
+        list,
+        dict,
+        tuple,
+        typing.Annotated,
+    ):
         for argument in typing.get_args(annotation):
             yield from _sections(argument)

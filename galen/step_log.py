@@ -1,4 +1,7 @@
-"""The log of a training run, the same for pretraining and fine-tuning: RUN/log.jsonl for machines, a line for people."""
+"""The log of a training run, the same for pretraining and fine-tuning.
+
+RUN/log.jsonl for machines, a line for people.
+"""
 
 import json
 import sys
@@ -17,8 +20,8 @@ class StepLog:
 
     Args:
         path: the log file.
-        done: steps that a checkpoint holds; later records, left by a run that was killed after it, are removed. With 0 the
-            run begins anew, and so does the log.
+        done: steps that a checkpoint holds; later records, left by a run that was killed after it,
+            are removed. With 0 the run begins anew, and so does the log.
         total: steps of the whole run.
     """
 
@@ -31,16 +34,27 @@ class StepLog:
         self._write({"kind": "train", **record})
         step = record["step"]
         left = (time.monotonic() - self._start) / (step - self._done) * (self.total - step)
-        parts = [f"loss {record['loss']:.4f}", f"lr {record['lr']:.2e}", f"grad norm {record['grad_norm']:.3f}"]
+        parts = [
+            f"loss {record['loss']:.4f}",
+            f"lr {record['lr']:.2e}",
+            f"grad norm {record['grad_norm']:.3f}",
+        ]
         parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
         if record.get("mfu") is not None:
             parts.append(f"MFU {record['mfu']:.1%}")
         self._say(step, *parts, f"{tqdm.format_interval(left)} left")
 
     def validation(
-        self, step: int, loss: float, tokens: int, sources: dict[str, float] | None = None, accuracy: float | None = None
+        self,
+        step: int,
+        loss: float,
+        tokens: int,
+        sources: dict[str, float] | None = None,
+        accuracy: float | None = None,
     ) -> None:
-        """Record a validation after `step` steps: mean loss per token in nats, over `tokens` tokens; with what else was measured.
+        """Record a validation after `step` steps.
+
+        Mean loss per token in nats, over `tokens` tokens; with what else was measured.
 
         Args:
             step: optimizer steps done.
@@ -49,8 +63,17 @@ class StepLog:
             sources: the loss of each source.
             accuracy: share of questions answered rightly.
         """
-        record: dict[str, Any] = {"kind": "validation", "step": step, "loss": loss, "tokens": tokens}
-        self._write(record | ({"sources": sources} if sources else {}) | ({} if accuracy is None else {"accuracy": accuracy}))
+        record: dict[str, Any] = {
+            "kind": "validation",
+            "step": step,
+            "loss": loss,
+            "tokens": tokens,
+        }
+        self._write(
+            record
+            | ({"sources": sources} if sources else {})
+            | ({} if accuracy is None else {"accuracy": accuracy})
+        )
         parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
         parts += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
         self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *parts)
@@ -58,14 +81,20 @@ class StepLog:
     def event(self, kind: str, step: int, record: dict[str, Any]) -> None:
         """Record something out of the ordinary, and say it."""
         self._write({"kind": kind, "step": step, **record})
-        self._say(step, kind.replace("_", " "), *(f"{name} {value}" for name, value in record.items() if value not in (None, [])))
+        self._say(
+            step,
+            kind.replace("_", " "),
+            *(f"{name} {value}" for name, value in record.items() if value not in (None, [])),
+        )
 
     def rewind(self, step: int) -> None:
         """Forget what came after `step`: the run goes on from there another way."""
         self._begin(step)
 
     def _begin(self, done: int) -> None:
-        self.records = [record for record in _read(self.path) if record["step"] <= done] if done else []
+        self.records = (
+            [record for record in _read(self.path) if record["step"] <= done] if done else []
+        )
         """What the log held up to `done`; records written from here on are not among them."""
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
         self._done, self._start = done, time.monotonic()
@@ -89,7 +118,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {one_line(error)}; restore it, or choose another output") from None
+        raise DataError(
+            f"{path} cannot be read: {one_line(error)}; restore it, or choose another output"
+        ) from None
     lines = text[: text.rfind("\n") + 1].splitlines()
     return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
@@ -97,8 +128,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+        if (
+            not isinstance(record, dict)
+            or not isinstance(record.get("step"), int)
+            or not isinstance(record.get("kind"), str)
+        ):
             raise ValueError("no record of a step")
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: damaged ({one_line(error)}); remove that line, and the same command goes on") from None
+        raise DataError(
+            f"{where}: damaged ({one_line(error)}); remove that line, and the same command goes on"
+        ) from None
     return record

@@ -1,4 +1,7 @@
-"""Signals that ask a command to save and end: SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C."""
+"""Signals that ask a command to save and end.
+
+SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C.
+"""
 
 import os
 import signal
@@ -10,12 +13,21 @@ EXIT_CODE = 75
 """Not finished, saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
 NAMES = ("SIGTERM", "SIGUSR2", "SIGINT")
 _TWICE = 3.0
-"""Seconds between two Ctrl-C that are two: a terminal sends one to each process, and a launcher passes it on."""
-_SAVING = b"saving and ending as soon as the work under way allows; another Ctrl-C, in three seconds or later, ends at once\n"
+"""Seconds between two Ctrl-C that are two.
+
+A terminal sends one to each process, and a launcher passes it on.
+"""
+_SAVING = (
+    b"saving and ending as soon as the work under way allows; another Ctrl-C, in three seconds or"
+    b" later, ends at once\n"
+)
 
 
 class StopSignals:
-    """Inside a `with` block the signals are only noted, in `received`; a second Ctrl-C ends the process as usual."""
+    """Inside a `with` block the signals are only noted, in `received`.
+
+    A second Ctrl-C ends the process as usual.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -50,4 +62,5 @@ class StopSignals:
     def _announce(self) -> None:
         """Answer the user at once; of several processes the first does."""
         if os.environ.get("RANK", "0") == "0":
-            os.write(2, _SAVING)  # past Python's buffers: the signal may have come while it writes to them
+            # past Python's buffers: the signal may have come while it writes to them
+            os.write(2, _SAVING)

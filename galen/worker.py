@@ -25,9 +25,12 @@ def _end_with_parent() -> None:
 
 
 def end_with_starter() -> None:
-    """As `preexec_fn` of `subprocess.Popen`: the system kills the process when the one that started it ends, however it ends.
+    """As `preexec_fn` of `subprocess.Popen`.
 
-    It has to be started by a thread that lives as long as its process. On Linux only; elsewhere nothing happens.
+    The system kills the process when the one that started it ends, however it ends.
+
+    It has to be started by a thread that lives as long as its process. On Linux only; elsewhere
+    nothing happens.
     """
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

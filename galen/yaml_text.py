@@ -1,7 +1,10 @@
-"""YAML from outside, as plain data: bounded in size, depth and aliases, every mistake one message with file and line.
+"""YAML from outside, as plain data.
 
-An alias costs what it stands for, so that a few hundred bytes that stand for billions of values are refused before anything
-is built from them. `no`, `yes`, `on`, `off` are text, as in YAML 1.2: a list of languages may hold `no`.
+Bounded in size, depth and aliases, every mistake one message with file and line.
+
+An alias costs what it stands for, so that a few hundred bytes that stand for billions of values are
+refused before anything is built from them. `no`, `yes`, `on`, `off` are text, as in YAML 1.2: a
+list of languages may hold `no`.
 """
 
 import re
@@ -44,14 +47,17 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     """Return the mapping in a YAML file, and the line number of each key in it.
 
     Raises:
-        UsageError: the file cannot be read, is not a mapping, or is too large, too deep or wrong YAML.
+        UsageError: the file cannot be read, is not a mapping, or is too large, too deep or wrong
+            YAML.
     """
     try:
         with path.open("rb") as file:
@@ -67,12 +73,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     if tree is None:
         return {}, {}
     if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of keys to values, this is a {type(tree).__name__}")
+        raise UsageError(
+            f"{path}: a recipe is a mapping of keys to values, this is a {type(tree).__name__}"
+        )
     lines: dict[Location, int] = {}
     for key, line in keys:
         if key in lines:  # YAML would silently forget the first
             name = ".".join(map(str, key))
-            raise UsageError(f"{path}, line {line}: {name!r} is given twice, first in line {lines[key]}")
+            raise UsageError(
+                f"{path}, line {line}: {name!r} is given twice, first in line {lines[key]}"
+            )
         lines[key] = line
     return tree, lines
 
@@ -87,7 +97,10 @@ def value(text: str, where: str) -> Any:
 
 
 def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Location, int]]]:
-    """Return what a document holds, and its keys with their lines; messages name the line where there are `lines`."""
+    """Return what a document holds, and its keys with their lines.
+
+    Messages name the line where there are `lines`.
+    """
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -102,12 +115,20 @@ def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Lo
         line = f", line {mark.line + 1}" if mark and lines else ""
         problem = getattr(error, "problem", None) or one_line(error)
         raise UsageError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:  # `!!int x`, 2024-13-45 …
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # `!!int x`, 2024-13-45 …
         raise UsageError(f"{where}: not valid YAML: {one_line(error)}") from None
 
 
 def _check_aliases(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many nodes a node stands for, its aliases followed; `sizes` has those of the nodes that are known.
+    """Return how many nodes a node stands for, its aliases followed.
+
+    `sizes` has those of the nodes that are known.
 
     Raises:
         yaml.YAMLError: it is more than `MAX_NODES`, or a node holds itself.
@@ -164,7 +185,9 @@ def _key_lines(node: yaml.Node, prefix: Location) -> Iterator[tuple[Location, in
 
 
 def _too_large(node: Any) -> yaml.YAMLError:
-    return _wrong(f"it stands for more than {MAX_NODES:,} values, or more than {MAX_DEPTH} levels", node)
+    return _wrong(
+        f"it stands for more than {MAX_NODES:,} values, or more than {MAX_DEPTH} levels", node
+    )
 
 
 def _wrong(problem: str, node: Any) -> yaml.YAMLError:

@@ -1,4 +1,7 @@
-"""Training on Megatron Core: what the core lacks for continued pretraining, and nothing that it has."""
+"""Training on Megatron Core.
+
+What the core lacks for continued pretraining, and nothing that it has.
+"""
 
 import logging
 import os
@@ -34,8 +37,10 @@ class _BeforeTheCore(MetaPathFinder):
             return
         import torch
 
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # lets communication overlap with computation; read at CUDA's start
-        if not torch.cuda.is_available():  # a login node, a container: the core would call their kernels
+        # lets communication overlap with computation; read at CUDA's start
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+        # a login node, a container: the core would call their kernels
+        if not torch.cuda.is_available():
             for package in ("transformer_engine", "apex"):
                 sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # as if it were not installed
 

@@ -4,7 +4,8 @@
     python -m megatron_ext.monitor RUN_DIR --once             # how it stands now
     python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as a page of its own
 
-It reads the run's folder only, so it can be started on any machine that sees it, as often as you like.
+It reads the run's folder only, so it can be started on any machine that sees it, as often as you
+like.
 """
 
 import argparse
@@ -23,11 +24,17 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the recipe's output")
     parser.add_argument("--once", action="store_true", help="show how the run stands and end")
-    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between two looks [2]")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the loss curve there and end")
+    parser.add_argument(
+        "--every", type=float, default=2.0, metavar="S", help="seconds between two looks [2]"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the loss curve there and end"
+    )
     arguments = parser.parse_args(argv)
     if arguments.every <= 0:
         raise UsageError(f"--every {arguments.every}: more than 0")
@@ -67,7 +74,12 @@ def _live(state: RunState, arguments: argparse.Namespace) -> None:
 
 def line(state: RunState) -> str:
     """Return how a run stands in one line."""
-    return " | ".join([f"step {state.step}/{state.total}", *(f"{name} {value}" for name, value in run_state.figures(state).items())])
+    return " | ".join(
+        [
+            f"step {state.step}/{state.total}",
+            *(f"{name} {value}" for name, value in run_state.figures(state).items()),
+        ]
+    )
 
 
 def view(state: RunState) -> Any:
@@ -81,7 +93,11 @@ def view(state: RunState) -> Any:
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in run_state.figures(state).items():
         table.add_row(name, value)
-    parts: list[Any] = [f"step {state.step:,} of {state.total:,}", ProgressBar(total=state.total, completed=state.step), table]
+    parts: list[Any] = [
+        f"step {state.step:,} of {state.total:,}",
+        ProgressBar(total=state.total, completed=state.step),
+        table,
+    ]
     if len(state.train) > 1:
         parts.append("loss  " + curve([record["loss"] for record in state.train], 60))
     return Panel(Group(*parts), title=str(state.folder), title_align="left")
@@ -90,11 +106,16 @@ def view(state: RunState) -> Any:
 def curve(values: list[float], width: int) -> str:
     """Return values as a row of bars, each the mean of its part of them."""
     width = min(width, len(values))
-    parts = [values[len(values) * n // width : len(values) * (n + 1) // width] for n in range(width)]
+    parts = [
+        values[len(values) * n // width : len(values) * (n + 1) // width] for n in range(width)
+    ]
     means = [sum(part) / len(part) for part in parts]
     finite = [mean for mean in means if abs(mean) < float("inf")] or [0.0]
     low, high = min(finite), max(finite)
-    places = [(mean - low) / (high - low) if high > low and abs(mean) < float("inf") else 0.0 for mean in means]
+    places = [
+        (mean - low) / (high - low) if high > low and abs(mean) < float("inf") else 0.0
+        for mean in means
+    ]
     return "".join(BARS[round(place * (len(BARS) - 1))] for place in places)
 
 

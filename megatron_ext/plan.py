@@ -2,11 +2,12 @@
 
     python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
 
-Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run, what is sent where, and the fastest
-layouts that fit. No GPU and no checkpoint is needed when the recipe has model.architecture. How good the estimates are: docs/planning.md.
+Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run,
+what is sent where, and the fastest layouts that fit. No GPU and no checkpoint is needed when the
+recipe has model.architecture. How good the estimates are: docs/planning.md.
 
-Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory, 4 it is impossible (the answer says why and which ones
-fit); 1 a file is at fault, 2 the command or the recipe.
+Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory, 4 it is impossible
+(the answer says why and which ones fit); 1 a file is at fault, 2 the command or the recipe.
 """
 
 import argparse
@@ -32,9 +33,15 @@ def main(argv: list[str] | None = None) -> int | None:
     """Run the command; return 0 when the recipe's layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
-    parser.add_argument("--gpu", default="h100-80gb", choices=sorted(KINDS), help="their kind [h100-80gb]")
-    parser.add_argument("--best", type=int, default=5, metavar="N", help="fastest layouts to show [5]")
-    parser.add_argument("--json", action="store_true", help="for machines: sizes in bytes, times in seconds")
+    parser.add_argument(
+        "--gpu", default="h100-80gb", choices=sorted(KINDS), help="their kind [h100-80gb]"
+    )
+    parser.add_argument(
+        "--best", type=int, default=5, metavar="N", help="fastest layouts to show [5]"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="for machines: sizes in bytes, times in seconds"
+    )
     arguments = parser.parse_intermixed_args(argv)
     if arguments.gpus < 1:
         raise UsageError(f"--gpus {arguments.gpus}: at least 1")
@@ -48,7 +55,9 @@ def main(argv: list[str] | None = None) -> int | None:
         found, refused = None, str(error)
     possible = search(architecture, run, arguments.gpus, kind)
     if arguments.json:
-        print(json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1))
+        print(
+            json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1)
+        )
     else:
         print(_as_text(arguments, architecture, run, found, refused, possible))
     if found is None:
@@ -101,20 +110,46 @@ def _as_text(
 ) -> str:
     tokens = run.training.train_iters * run.training.global_batch_size * run.data.seq_length
     lines = [
-        f"{_count(architecture.parameters)} parameters, {_count(tokens)} tokens, {arguments.gpus} x {arguments.gpu}",
-        f"{run.training.train_iters:,} steps of {run.training.global_batch_size} x {run.data.seq_length} tokens",
+        (
+            f"{_count(architecture.parameters)} parameters, {_count(tokens)} tokens,"
+            f" {arguments.gpus} x {arguments.gpu}"
+        ),
+        (
+            f"{run.training.train_iters:,} steps of {run.training.global_batch_size} x"
+            f" {run.data.seq_length} tokens"
+        ),
         "",
     ]
-    lines += [f"The recipe's layout is not possible: {refused}", ""] if found is None else _recipe_lines(architecture, found, arguments)
+    lines += (
+        [f"The recipe's layout is not possible: {refused}", ""]
+        if found is None
+        else _recipe_lines(architecture, found, arguments)
+    )
     ranked = best(possible, arguments.best)
     if not ranked:
         return "\n".join([*lines, _none_fits(arguments, run, possible)])
     lines.append("Fastest layouts that fit (the batch and the precision as in the recipe):")
     lines += table(
-        ["TP", "PP", "VP", "CP", "DP", "micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"],
+        [
+            "TP",
+            "PP",
+            "VP",
+            "CP",
+            "DP",
+            "micro",
+            "recompute",
+            "GiB",
+            "s/step",
+            "tokens/s/GPU",
+            "MFU",
+            "days",
+        ],
         [_row(one, arguments.gpus) for one in ranked],
     )
-    lines += ["", f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe, run))}"]
+    lines += [
+        "",
+        f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe, run))}",
+    ]
     return "\n".join(lines)
 
 
@@ -122,37 +157,89 @@ def _none_fits(arguments: argparse.Namespace, run: Recipe, possible: list[Estima
     where = f"{arguments.gpus} x {arguments.gpu}"
     if not possible:
         batch = run.training.global_batch_size
-        return f"No layout divides the model and a batch of {batch} over {where}: take another number of GPUs, or another batch"
+        return (
+            f"No layout divides the model and a batch of {batch} over {where}: take another number"
+            " of GPUs, or another batch"
+        )
     least = min(one.memory for one in possible) / GIB
-    return f"No layout fits on {where}, the smallest needs {least:.1f} GiB: take more GPUs, or shorter sequences"
+    return (
+        f"No layout fits on {where}, the smallest needs {least:.1f} GiB: take more GPUs, or shorter"
+        " sequences"
+    )
 
 
 def _count(number: int) -> str:
     return f"{number / 1e9:,.2f}B" if number >= 1e9 else f"{number / 1e6:,.2f}M"
 
 
-def _recipe_lines(architecture: Architecture, one: Estimate, arguments: argparse.Namespace) -> list[str]:
+def _recipe_lines(
+    architecture: Architecture, one: Estimate, arguments: argparse.Namespace
+) -> list[str]:
     kind = KINDS[arguments.gpu]
-    heads = ["stage", "layers", "parameters", "weights", "gradients", "optimizer", "activations", "logits", "total GiB"]
+    heads = [
+        "stage",
+        "layers",
+        "parameters",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "logits",
+        "total GiB",
+    ]
     rows = []
     for number, stage in enumerate(one.stages):
-        sizes = (stage.weights, stage.gradients, stage.optimizer, stage.activations, stage.logits, stage.total)
-        rows.append([str(number), str(stage.layers), f"{stage.parameters / 1e6:,.0f}M", *(f"{size / GIB:.1f}" for size in sizes)])
-    parts = {name: seconds for name, seconds in dataclasses.asdict(one.step).items() if seconds >= 0.005 * one.step.total}
+        sizes = (
+            stage.weights,
+            stage.gradients,
+            stage.optimizer,
+            stage.activations,
+            stage.logits,
+            stage.total,
+        )
+        rows.append(
+            [
+                str(number),
+                str(stage.layers),
+                f"{stage.parameters / 1e6:,.0f}M",
+                *(f"{size / GIB:.1f}" for size in sizes),
+            ]
+        )
+    parts = {
+        name: seconds
+        for name, seconds in dataclasses.asdict(one.step).items()
+        if seconds >= 0.005 * one.step.total
+    }
     sent = {name: size for name, size in dataclasses.asdict(one.volumes).items() if size}
     verdict = "fits" if one.fits else "DOES NOT FIT"
     checkpoint = memory_model.checkpoint_bytes(architecture, one.recipe)
-    staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(kind.per_node, arguments.gpus)
+    staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(
+        kind.per_node, arguments.gpus
+    )
     return [
         "Memory of each rank, by pipeline stage (GiB):",
         *table(heads, rows),
-        f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f} GiB for CUDA and NCCL: "
-        f"{verdict} into {kind.memory / GIB:.1f} GiB",
+        (
+            f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f}"
+            f" GiB for CUDA and NCCL: {verdict} into {kind.memory / GIB:.1f} GiB"
+        ),
         "",
-        f"Step: {one.step.total:.2f} s ({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())})",
-        f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f} days to the last step",
-        f"Sent by a rank in a step, GiB: {', '.join(f'{name} parallel {size / GIB:.1f}' for name, size in sent.items()) or 'nothing'}",
-        f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a node's memory while it is written",
+        (
+            f"Step: {one.step.total:.2f} s"
+            f" ({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())})"
+        ),
+        (
+            f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
+            " days to the last step"
+        ),
+        (
+            "Sent by a rank in a step, GiB:"
+            f" {', '.join(f'{name} parallel {size / GIB:.1f}' for name, size in sent.items()) or 'nothing'}"
+        ),
+        (
+            f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a"
+            " node's memory while it is written"
+        ),
         "",
     ]
 
@@ -178,7 +265,10 @@ def _row(one: Estimate, gpus: int) -> list[str]:
 def table(heads: list[str], rows: list[list[str]]) -> list[str]:
     """Return lines of right-aligned columns."""
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *rows]]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [heads, *rows]
+    ]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml training.train_iters=20
     python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
 
-Started again after a kill, the same command goes on from the last checkpoint in the run folder. It ends with the run's own exit code
-and nothing behind the run's last message. torchrun and srun can start the processes, too (docs/pretraining.md).
+Started again after a kill, the same command goes on from the last checkpoint in the run folder. It
+ends with the run's own exit code and nothing behind the run's last message. torchrun and srun can
+start the processes, too (docs/pretraining.md).
 """
 
 import contextlib
@@ -31,13 +32,41 @@ from megatron_ext.resilience.signals import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
 # What may differ when a run goes on: how it is spread and watched, not what it computes.
-_MAY_CHANGE = {"parallel", "training.micro_batch_size", "training.save_interval", "training.keep_checkpoints", "training.log_interval"}
-_MAY_CHANGE |= {"training.eval_interval", "data.num_workers", "training.keep_every", "training.async_save", "training.manual_gc_interval"}
-_MAY_CHANGE |= {f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")}
-_MAY_CHANGE |= {"model.architecture", "model.verify_checksums", "optimizer.optimizer_cpu_offload", "optimizer.optimizer_offload_fraction"}
-_MAY_CHANGE |= {"optimizer.overlap_cpu_optimizer_d2h_h2d", "resilience.exit_duration_in_mins", "resilience.exit_trigger_file"}
+_MAY_CHANGE = {
+    "parallel",
+    "training.micro_batch_size",
+    "training.save_interval",
+    "training.keep_checkpoints",
+    "training.log_interval",
+}
+_MAY_CHANGE |= {
+    "training.eval_interval",
+    "data.num_workers",
+    "training.keep_every",
+    "training.async_save",
+    "training.manual_gc_interval",
+}
+_MAY_CHANGE |= {
+    f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")
+}
+_MAY_CHANGE |= {
+    "model.architecture",
+    "model.verify_checksums",
+    "optimizer.optimizer_cpu_offload",
+    "optimizer.optimizer_offload_fraction",
+}
+_MAY_CHANGE |= {
+    "optimizer.overlap_cpu_optimizer_d2h_h2d",
+    "resilience.exit_duration_in_mins",
+    "resilience.exit_trigger_file",
+}
 _MAY_CHANGE |= {"data.warn_above_epochs", "resilience.check_memory"}
-_MAY_CHANGE |= {"wandb", "resilience.distributed_timeout_minutes", "resilience.straggler_interval", "resilience.straggler_ratio"}
+_MAY_CHANGE |= {
+    "wandb",
+    "resilience.distributed_timeout_minutes",
+    "resilience.straggler_interval",
+    "resilience.straggler_ratio",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,16 +76,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
     if launch.is_asked(arguments):
-        return launch.start(arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE)
+        return launch.start(
+            arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE
+        )
     return pretrain(run)
 
 
 def pretrain(run: Recipe) -> int:
-    """Train as the recipe says; return the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
+    """Train as the recipe says.
+
+    Return the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
 
     Raises:
         UsageError: the layout is impossible, or the platform lacks what the recipe asks for.
-        DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds another run.
+        DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds
+            another run.
     """
     output = Path(run.output)
     wandb_logger.check(run.wandb)
@@ -75,14 +109,21 @@ def pretrain(run: Recipe) -> int:
     vocabulary = tokenized.check(tokenized.read_prefixes(run), architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
-            raise DataError(f"data.{key} needs an end-of-document token in all files: tokenise with data_prep/preprocess.py --append-eod")
+            raise DataError(
+                f"data.{key} needs an end-of-document token in all files: tokenise with"
+                " data_prep/preprocess.py --append-eod"
+            )
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
     with launch.telling_of_the_lost(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
-            _finish(run, weights, trainer.progress) if reason is None else _stopped_early(run, reason, trainer.progress, trainer.stop)
+            (
+                _finish(run, weights, trainer.progress)
+                if reason is None
+                else _stopped_early(run, reason, trainer.progress, trainer.stop)
+            )
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
@@ -99,7 +140,9 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
     stop.trigger_file.unlink(missing_ok=True)
     if progress.iteration:
         checkpoint = checkpoint_folder.newest(Path(run.output) / "checkpoints")
-        done = f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
+        done = (
+            f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
+        )
     else:
         done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
     cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
@@ -112,19 +155,32 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     if not path.is_file():
         return
     before, now = _flat(recipe.to_dict(of_run(path))), _flat(recipe.to_dict(run))
-    changed = [key for key in now if before.get(key) != now[key] and key != "output" and not _may_change(key)]
+    changed = [
+        key
+        for key in now
+        if before.get(key) != now[key] and key != "output" and not _may_change(key)
+    ]
     if changed:
-        differences = "; ".join(f"{key}: {before.get(key)} there, {now[key]} now" for key in changed)
-        if all(key.startswith(("data.train", "data.validation", "model.checkpoint")) for key in changed):
-            differences += f"; if the same files have only moved, write their new places into {path}"
+        differences = "; ".join(
+            f"{key}: {before.get(key)} there, {now[key]} now" for key in changed
+        )
+        if all(
+            key.startswith(("data.train", "data.validation", "model.checkpoint")) for key in changed
+        ):
+            differences += (
+                f"; if the same files have only moved, write their new places into {path}"
+            )
         raise UsageError(
-            f"{output} holds another run ({differences}); choose another output, or remove that folder; "
-            f"to train its weights further in another way, set model.checkpoint={output / 'checkpoints'} and another output"
+            f"{output} holds another run ({differences}); choose another output, or remove that"
+            " folder; to train its weights further in another way, set"
+            f" model.checkpoint={output / 'checkpoints'} and another output"
         )
 
 
 def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
-    """Check that all processes were started with the same recipe, given that of each: on many nodes one may read an old copy.
+    """Check that all processes were started with the same recipe, given that of each.
+
+    On many nodes one may read an old copy.
 
     Raises:
         UsageError: names the process and the keys.
@@ -133,8 +189,14 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     for rank, other in ((rank, _flat(tree)) for rank, tree in enumerate(recipes)):
         if other != first:
             keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-            differences = "; ".join(f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys)
-            raise_together(UsageError(f"process {rank} was started with another recipe than process 0 ({differences})"))
+            differences = "; ".join(
+                f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys
+            )
+            raise_together(
+                UsageError(
+                    f"process {rank} was started with another recipe than process 0 ({differences})"
+                )
+            )
 
 
 def _may_change(key: str) -> bool:
@@ -145,12 +207,21 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves of a tree by their dotted keys."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        leaves |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return leaves
 
 
-def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: Any, held: contextlib.ExitStack) -> Any:
-    """Join the process group, build everything and restore it to where the run stands; return the trainer.
+def _prepare(
+    run: Recipe,
+    architecture: architectures.Architecture,
+    vocabulary: Any,
+    held: contextlib.ExitStack,
+) -> Any:
+    """Join the process group, build everything and restore it to where the run stands.
+
+    Return the trainer.
 
     The run folder is locked until `held` is closed.
     """
@@ -165,10 +236,15 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
 
     output = Path(run.output)
     platform = platforms.current()
-    timeout = 2 * run.resilience.distributed_timeout_minutes  # the watchdog comes first, it can say who is waited for
+    # the watchdog comes first, it can say who is waited for
+    timeout = 2 * run.resilience.distributed_timeout_minutes
     platform.init_distributed(timeout)
-    # Only now: a process that has begun nothing, perhaps waiting for others in vain, dies of a signal at once.
-    stop = StopRequests(run.resilience.exit_duration_in_mins, Path(run.resilience.exit_trigger_file or output / "stop"))
+    # Only now: a process that has begun nothing, perhaps waiting for others in vain, dies of a
+    # signal at once.
+    stop = StopRequests(
+        run.resilience.exit_duration_in_mins,
+        Path(run.resilience.exit_trigger_file or output / "stop"),
+    )
     recipes: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
     check_same_everywhere(recipes)
@@ -182,25 +258,43 @@ def _prepare(run: Recipe, architecture: architectures.Architecture, vocabulary: 
     tokenized.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
-    fingerprints = data_identity.check(output, tokenized.read_prefixes(run), resumed=checkpoint is not None)
+    fingerprints = data_identity.check(
+        output, tokenized.read_prefixes(run), resumed=checkpoint is not None
+    )
     model = build_pieces(platform, architecture, run)
     if checkpoint is None:
         _verify(run, first)
         training_state.load_weights(model, run.model.checkpoint)
     wrapped = optimization.wrap_model(model, run)
     optimizer = optimization.build_optimizer(wrapped, run)
-    state = training_state.Run(model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run))
-    progress = training_state.Progress() if checkpoint is None else training_state.load(checkpoint, state)
+    state = training_state.Run(
+        model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run)
+    )
+    progress = (
+        training_state.Progress() if checkpoint is None else training_state.load(checkpoint, state)
+    )
     data = tokenized.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
     log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
     if first:
         sizes = "x".join(str(size) for size in parallel_groups.sizes())
-        _say(f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data parallel = {sizes}")
+        _say(
+            f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
+            f" parallel = {sizes}"
+        )
         for note in data.notes:
             _say(note)
         if checkpoint is not None:
             _say(f"going on after step {progress.iteration}")
-    return Trainer(platform=platform, recipe=run, architecture=architecture, run=state, progress=progress, data=data, stop=stop, log=log)
+    return Trainer(
+        platform=platform,
+        recipe=run,
+        architecture=architecture,
+        run=state,
+        progress=progress,
+        data=data,
+        stop=stop,
+        log=log,
+    )
 
 
 def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
@@ -250,7 +344,10 @@ def build_pieces(platform: Any, architecture: architectures.Architecture, run: R
     count = run.parallel.virtual_pipeline_model_parallel_size
     options = parallel_groups.model_options(run)
     numbers = range(count) if count else [None]
-    return [build_model(platform, architecture, run.data.seq_length, vp_stage=number, **options) for number in numbers]
+    return [
+        build_model(platform, architecture, run.data.seq_length, vp_stage=number, **options)
+        for number in numbers
+    ]
 
 
 def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
@@ -262,7 +359,10 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
         _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
     if damages and folder is None:
         raise_together(
-            DataError(f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder to start from the beginning")
+            DataError(
+                f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder"
+                " to start from the beginning"
+            )
         )
     return folder
 
@@ -271,7 +371,10 @@ def _start_folder(run: Recipe) -> None:
     """Create the run folder: the resolved recipe, and what an export will need beside the weights."""
     output = Path(run.output)
     output.mkdir(parents=True, exist_ok=True)
-    source, target = Path(run.model.checkpoint) / checkpoint_folder.HF, output / "checkpoints" / checkpoint_folder.HF
+    source, target = (
+        Path(run.model.checkpoint) / checkpoint_folder.HF,
+        output / "checkpoints" / checkpoint_folder.HF,
+    )
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
@@ -283,16 +386,24 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
     """Write the manifest: its presence says that the run is finished."""
     output = Path(run.output)
     checkpoint = checkpoint_folder.newest(output / "checkpoints")
-    files = manifest.read(checkpoint)["outputs"]  # with their hashes: for one process a checkpoint of a terabyte is too much to read
+    # with their hashes: for one process a checkpoint of a terabyte is too much to read
+    files = manifest.read(checkpoint)["outputs"]
     manifest.write(
         output / manifest.NAME,
         stage="pretrain",
         inputs=[weights / ".metadata", *(Path(f"{prefix}.idx") for prefix in run.data.prefixes)],
         config=recipe.to_dict(run),
-        outputs=[output / "log.jsonl", checkpoint / manifest.NAME, *({**file, "path": checkpoint / file["path"]} for file in files)],
+        outputs=[
+            output / "log.jsonl",
+            checkpoint / manifest.NAME,
+            *({**file, "path": checkpoint / file["path"]} for file in files),
+        ],
         counts=dataclasses.asdict(progress),
     )
-    _say(f"finished: {progress.iteration} steps, {progress.consumed_tokens:,} tokens in {progress.seconds:,.0f} s; checkpoint {checkpoint}")
+    _say(
+        f"finished: {progress.iteration} steps, {progress.consumed_tokens:,} tokens in"
+        f" {progress.seconds:,.0f} s; checkpoint {checkpoint}"
+    )
 
 
 def _say(line: str) -> None:

@@ -1,9 +1,12 @@
-"""Decide whether a pretraining run that ended early is worth starting again; what a batch script asks after each end.
+"""Decide whether a pretraining run that ended early is worth starting again.
+
+What a batch script asks after each end.
 
     python -m megatron_ext.restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
 
-Ends with 0 when the run should be started again and with 3 when not. A run goes on as long as each start brings it to a newer
-checkpoint; with `--in-vain` starts in a row that brought none it is over, and so it is after a mistake of the user's.
+Ends with 0 when the run should be started again and with 3 when not. A run goes on as long as each
+start brings it to a newer checkpoint; with `--in-vain` starts in a row that brought none it is
+over, and so it is after a mistake of the user's.
 """
 
 import dataclasses
@@ -21,7 +24,12 @@ from megatron_ext.resilience.signals import STOPPED
 
 STATE = "restarts.json"
 STOP = 3
-_EARLY = {EXIT_CODE: "was asked to stop early", 138: "was ended by SIGUSR1", 140: "was ended by SIGUSR2", 143: "was ended by SIGTERM"}
+_EARLY = {
+    EXIT_CODE: "was asked to stop early",
+    138: "was ended by SIGUSR1",
+    140: "was ended by SIGUSR2",
+    143: "was ended by SIGTERM",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +43,16 @@ class Decision:
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
-    parser.add_argument("--exit-code", type=int, required=True, metavar="N", help="what the run ended with")
-    parser.add_argument("--in-vain", type=int, default=3, metavar="N", help="starts in a row without a newer checkpoint that end it [3]")
+    parser.add_argument(
+        "--exit-code", type=int, required=True, metavar="N", help="what the run ended with"
+    )
+    parser.add_argument(
+        "--in-vain",
+        type=int,
+        default=3,
+        metavar="N",
+        help="starts in a row without a newer checkpoint that end it [3]",
+    )
     arguments = parser.parse_intermixed_args(argv)
     output = Path(recipe.load(Recipe, arguments.recipe, arguments.overrides).output)
     found = decide(output, arguments.exit_code, arguments.in_vain)
@@ -60,7 +76,9 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     if exit_code == UsageError.exit_code:
         return Decision(False, "was refused (exit code 2): mend the command or the recipe")
     if exit_code == EXIT_CODE and _was_told(output):
-        return Decision(False, "was stopped by its trigger file: start it again when it should go on")
+        return Decision(
+            False, "was stopped by its trigger file: start it again when it should go on"
+        )
     state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
     before = _in_vain_before(state, iteration)
     in_vain = 0 if before is None else before + 1
@@ -68,8 +86,14 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
     ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
     stands = "has no checkpoint yet" if iteration is None else f"stands at step {iteration}"
     if in_vain >= limit:
-        return Decision(False, f"{ended} and {stands}, as {limit} starts ago: look at its log first")
-    return Decision(True, f"{ended} and {stands}: starting again" + (f" ({in_vain} of {limit} in vain)" if in_vain else ""))
+        return Decision(
+            False, f"{ended} and {stands}, as {limit} starts ago: look at its log first"
+        )
+    return Decision(
+        True,
+        f"{ended} and {stands}: starting again"
+        + (f" ({in_vain} of {limit} in vain)" if in_vain else ""),
+    )
 
 
 def _in_vain_before(state: Path, iteration: int | None) -> int | None:

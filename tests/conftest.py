@@ -1,4 +1,7 @@
-"""What several rooms' tests start from: a tiny real tokenizer, tiny random Llama models, and a way to run a command."""
+"""What several rooms' tests start from.
+
+A tiny real tokenizer, tiny random Llama models, and a way to run a command.
+"""
 
 import os
 import subprocess
@@ -11,18 +14,28 @@ ROOT = Path(__file__).parent.parent
 
 TEXTS = [
     "Aspirin lowers the risk of stroke in adults with atrial fibrillation.",
-    "Serum sodium [Na+] below 135 mmol/L defines hyponatraemia; age <5 years and weight >10 kg were required.",
+    (
+        "Serum sodium [Na+] below 135 mmol/L defines hyponatraemia; age <5 years and weight >10 kg"
+        " were required."
+    ),
     "La metformine est le traitement de première intention du diabète de type 2.",
     "Patients received 10 mg of the drug every day for twelve weeks, and the dose was then halved.",
 ]
 
 
 def pytest_collection_modifyitems(config, items):
-    """Make groups for `--dist loadgroup` of pytest-xdist: the tests of a file, all tests that share the one Slurm; the slow ones begin."""
+    """Make groups for `--dist loadgroup` of pytest-xdist.
+
+    The tests of a file, all tests that share the one Slurm; the slow ones begin.
+    """
     if not hasattr(config, "workerinput"):  # not one of its processes
         return
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("slurm" if "tests/slurm/" in str(item.path) else str(item.path.relative_to(ROOT))))
+        item.add_marker(
+            pytest.mark.xdist_group(
+                "slurm" if "tests/slurm/" in str(item.path) else str(item.path.relative_to(ROOT))
+            )
+        )
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -35,17 +48,27 @@ def tiny_tokenizer(tmp_path_factory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(TEXTS * 20, trainer)
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}'
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def make_llama(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random Llama of 4 layers, 4 heads in 2 groups, and the tiny tokenizer; options change its config."""
+    """Make a folder with a random Llama of 4 layers, 4 heads in 2 groups, and the tiny tokenizer.
+
+    Options change its config.
+    """
 
     def make(**options) -> Path:
         import shutil
@@ -92,16 +115,27 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, check: bool = True, **options) -> subprocess.CompletedProcess:
-    """Run a script or module of the repository, as a user would, with one thread; fail with its output when it fails."""
+    """Run a script or module of the repository, as a user would, with one thread.
+
+    Fail with its output when it fails.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-    done = subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, **options)
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True, **options
+    )
     if check and done.returncode:
-        pytest.fail(f"{' '.join(command(*arguments))} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
+        pytest.fail(
+            f"{' '.join(command(*arguments))} ended with"
+            f" {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        )
     return done
 
 
 def import_model(hf: Path, output: Path) -> Path:
-    """Import a Hugging Face model into a Megatron checkpoint, in this process: tests that start from one need no other."""
+    """Import a Hugging Face model into a Megatron checkpoint, in this process.
+
+    Tests that start from one need no other.
+    """
     from checkpoints_convert import hf_to_megatron
 
     hf_to_megatron.main(["--hf", str(hf), "--output", str(output)])

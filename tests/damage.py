@@ -1,6 +1,9 @@
-"""Damage to files for the tests of commands: a file cut off, altered, of another kind, or with JSON values of the wrong types.
+"""Damage to files for the tests of commands.
 
-GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file; `damages` makes twice as many of all files.
+A file cut off, altered, of another kind, or with JSON values of the wrong types.
+
+GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file;
+`damages` makes twice as many of all files.
 """
 
 import json
@@ -56,7 +59,11 @@ def alter_json(content: bytes, seeded: random.Random) -> bytes:
 def mutate(path: Path, seeded: random.Random) -> str:
     """Damage a file; return how."""
     content = path.read_bytes()
-    kind = seeded.choice(["cut", "flip", "other", "json", "json"] if path.suffix == ".json" else ["cut", "flip", "flip", "other"])
+    kind = seeded.choice(
+        ["cut", "flip", "other", "json", "json"]
+        if path.suffix == ".json"
+        else ["cut", "flip", "flip", "other"]
+    )
     if kind == "cut":
         content = content[: seeded.randrange(len(content))]
     elif kind == "flip":
@@ -65,7 +72,9 @@ def mutate(path: Path, seeded: random.Random) -> str:
             altered[seeded.randrange(min(len(altered), 4000))] = seeded.randrange(256)
         content = bytes(altered)
     elif kind == "other":
-        content = seeded.choice([b"", b"null", b"[]", b"{}", b"\xff\xfe\x00", b"[" * 100_000, "²".encode(), b"9" * 5000])
+        content = seeded.choice(
+            [b"", b"null", b"[]", b"{}", b"\xff\xfe\x00", b"[" * 100_000, "²".encode(), b"9" * 5000]
+        )
     else:
         content = alter_json(content, seeded)
     path.write_bytes(content)
@@ -87,7 +96,11 @@ def damages(folder: Path, names: Sequence[str], count: int = 2 * MUTATIONS) -> I
         path.write_bytes(content)
 
 
-def ended(main: Callable[[list[str]], int | None], arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def ended(
+    main: Callable[[list[str]], int | None],
+    arguments: list[object],
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[int, str, str]:
     """Run a command as a user would; return its exit code and what it printed."""
     with pytest.raises(SystemExit) as end:
         cli.run(lambda: main([str(argument) for argument in arguments]))

@@ -1,4 +1,7 @@
-"""Where files stand and what may import what, read from the code: imports inside functions and for type checkers count too."""
+"""Where files stand and what may import what, read from the code.
+
+Imports inside functions and for type checkers count too.
+"""
 
 import ast
 import graphlib
@@ -14,7 +17,10 @@ ROOMS = ("galen", "data_prep", "megatron_ext", "checkpoints_convert", "evaluatio
 
 @cache
 def trees():
-    """Every module of the rooms by its dotted name, as a syntax tree; a package by the name of its folder."""
+    """Every module of the rooms by its dotted name, as a syntax tree.
+
+    A package by the name of its folder.
+    """
     found = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
@@ -25,8 +31,14 @@ def trees():
 
 @cache
 def imports():
-    """What each module imports of the rooms. Of a package that is what its `__init__` holds, not the modules that stand in it."""
-    return {module: {name for node in ast.walk(tree) for name in imported(node)} - {module} for module, tree in trees().items()}
+    """What each module imports of the rooms.
+
+    Of a package that is what its `__init__` holds, not the modules that stand in it.
+    """
+    return {
+        module: {name for node in ast.walk(tree) for name in imported(node)} - {module}
+        for module, tree in trees().items()
+    }
 
 
 def imported(node):
@@ -37,13 +49,18 @@ def imported(node):
         return []
     assert node.level == 0, "imports name the whole path"
     names = (f"{node.module}.{alias.name}" for alias in node.names)
-    return [name for name in (name if name in trees() else node.module for name in names) if name in trees()]
+    return [
+        name
+        for name in (name if name in trees() else node.module for name in names)
+        if name in trees()
+    ]
 
 
 def is_command(module):
     """Say whether a module stands at its room's root and can be started."""
     return module.count(".") == 1 and any(
-        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in trees()[module].body
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        for node in trees()[module].body
     )
 
 
@@ -58,9 +75,15 @@ def circle(arrows):
 
 @pytest.mark.parametrize("room", ROOMS[1:])  # galen is what all share, and has no commands
 def test_a_rooms_root_holds_its_commands_and_nothing_else(room):
-    at_root = [path for path in (ROOT / room).iterdir() if path.is_file() and path.name != "__init__.py"]
+    at_root = [
+        path for path in (ROOT / room).iterdir() if path.is_file() and path.name != "__init__.py"
+    ]
     assert at_root
-    assert [path.name for path in at_root if path.suffix != ".py" or not is_command(f"{room}.{path.stem}")] == []
+    assert [
+        path.name
+        for path in at_root
+        if path.suffix != ".py" or not is_command(f"{room}.{path.stem}")
+    ] == []
 
 
 def test_every_folder_with_code_is_a_package():
@@ -77,17 +100,24 @@ def test_no_circle_of_sub_rooms(room):
     for module, names in imports().items():
         here = module.split(".")[:2]
         arrows.setdefault(".".join(here), set()).update(
-            ".".join(there) for there in (name.split(".")[:2] for name in names) if there != here and there[0] == here[0] == room
+            ".".join(there)
+            for there in (name.split(".")[:2] for name in names)
+            if there != here and there[0] == here[0] == room
         )
     assert circle(arrows) == []
 
 
 def test_nothing_imports_a_command():
-    assert {(module, name) for module, names in imports().items() for name in names if is_command(name)} == set()
+    assert {
+        (module, name) for module, names in imports().items() for name in names if is_command(name)
+    } == set()
 
 
 def test_no_room_imports_a_higher_one():
     rank = ROOMS.index
     assert {
-        (module, name) for module, names in imports().items() for name in names if rank(name.split(".")[0]) > rank(module.split(".")[0])
+        (module, name)
+        for module, names in imports().items()
+        for name in names
+        if rank(name.split(".")[0]) > rank(module.split(".")[0])
     } == set()

@@ -28,20 +28,37 @@ def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) ->
         raise DataError(f"{folder} is not whole: {lacking}; copy it again")
     if _is_ours(folder):
         if (found := architectures.read(folder)) != architecture:
-            raise DataError(f"{folder} is one of Galen's and another model than {hf}: {differences(architecture, found)}")
+            raise DataError(
+                f"{folder} is one of Galen's and another model than {hf}:"
+                f" {differences(architecture, found)}"
+            )
         _take_companions(hf, folder.parent / checkpoint_folder.HF)
         return
-    records = [manifest.describe_file(path) for path in sorted(folder.iterdir()) if path.is_file() and not _is_new(path.name)]
+    records = [
+        manifest.describe_file(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not _is_new(path.name)
+    ]
     _take_companions(hf, folder.parent / checkpoint_folder.HF)
     architecture.write(folder)
     inputs = [hf / "config.json"]
     counts = {"parameters": architecture.parameters}
     outputs: list[Path | dict[str, Any]] = [*records, folder / architectures.NAME]
-    manifest.write(folder / manifest.NAME, stage=STAGE, inputs=inputs, config={"family": family.name}, outputs=outputs, counts=counts)
+    manifest.write(
+        folder / manifest.NAME,
+        stage=STAGE,
+        inputs=inputs,
+        config={"family": family.name},
+        outputs=outputs,
+        counts=counts,
+    )
 
 
 def _take_companions(hf: Path, target: Path) -> None:
-    """Copy them, with a manifest of their own; killed amid this, the command leaves none that does not fit."""
+    """Copy them, with a manifest of their own.
+
+    Killed amid this, the command leaves none that does not fit.
+    """
     (target / manifest.NAME).unlink(missing_ok=True)
     copy_companions(hf, target)
     seal_companions(target)
@@ -49,7 +66,9 @@ def _take_companions(hf: Path, target: Path) -> None:
 
 def _is_new(name: str) -> bool:
     """Say whether a file is what adopting writes; a killed command leaves its part of one."""
-    return name in (manifest.NAME, architectures.NAME) or (name.startswith(".") and name.endswith(".partial"))
+    return name in (manifest.NAME, architectures.NAME) or (
+        name.startswith(".") and name.endswith(".partial")
+    )
 
 
 def _is_ours(folder: Path) -> bool:

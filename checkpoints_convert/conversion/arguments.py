@@ -17,14 +17,24 @@ def positive(text: str) -> int:
 def add_megatron(parser: argparse.ArgumentParser) -> None:
     """Add --megatron and --iteration, which name what is read."""
     parser.add_argument(
-        "--megatron", type=Path, required=True, metavar="DIR", help="checkpoint folder with latest_checkpointed_iteration.txt"
+        "--megatron",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder with latest_checkpointed_iteration.txt",
     )
-    parser.add_argument("--iteration", type=int, metavar="N", help="iteration to read (default: the newest)")
+    parser.add_argument(
+        "--iteration", type=int, metavar="N", help="iteration to read (default: the newest)"
+    )
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add --dtype, a key of `import_hf.DTYPES`."""
-    parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="precision of the weights written (default: their own)")
+    parser.add_argument(
+        "--dtype",
+        choices=("bf16", "fp16", "fp32"),
+        help="precision of the weights written (default: their own)",
+    )
 
 
 def add_no_verify(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +43,9 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(folder: Path, no_verify: bool) -> dict[Path, dict[str, Any]]:
-    """Return what the manifest of a folder says of its files, for `InputHashes`; with `no_verify` nothing, and a warning.
+    """Return what the manifest of a folder says of its files, for `InputHashes`.
+
+    With `no_verify` nothing, and a warning.
 
     Raises:
         DataError: the manifest is damaged.
@@ -46,4 +58,10 @@ def recorded(folder: Path, no_verify: bool) -> dict[Path, dict[str, Any]]:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add --workers."""
-    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that share the work (default 1)",
+    )

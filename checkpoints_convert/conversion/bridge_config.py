@@ -1,7 +1,7 @@
 """The `run_config.yaml` by which Megatron-Bridge knows how to build the model of a checkpoint.
 
-Bridge reads the file with a safe YAML loader and calls what a `_target_` names; here that is its `GPTModelProvider`, whose
-fields are those of Megatron Core's TransformerConfig and GPTModel.
+Bridge reads the file with a safe YAML loader and calls what a `_target_` names; here that is its
+`GPTModelProvider`, whose fields are those of Megatron Core's TransformerConfig and GPTModel.
 """
 
 from pathlib import Path
@@ -16,9 +16,14 @@ from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
 NAME = "run_config.yaml"
 
 
-def write(folder: Path, architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> None:
+def write(
+    folder: Path, architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
+) -> None:
     """Write `run_config.yaml` into the folder of an iteration."""
-    write_text(folder / NAME, yaml.safe_dump(run_config(architecture, tensor_parallel, dtype), sort_keys=False))
+    write_text(
+        folder / NAME,
+        yaml.safe_dump(run_config(architecture, tensor_parallel, dtype), sort_keys=False),
+    )
 
 
 def provider_arguments(architecture: Architecture) -> dict[str, Any]:
@@ -40,17 +45,23 @@ def provider_arguments(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return what Megatron-Bridge reads of a run's configuration: the model, and what the checkpoint holds.
+def run_config(
+    architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Return what Megatron-Bridge reads of a run's configuration.
 
-    The tokenizer's place is left open, as the folder may move: `load_tokenizer(folder, tokenizer_model=…)`.
+    The model, and what the checkpoint holds.
+
+    The tokenizer's place is left open, as the folder may move: `load_tokenizer(folder,
+    tokenizer_model=…)`.
     """
     return {
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
             **provider_arguments(architecture),
             "should_pad_vocab": True,
-            "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,  # gives the padding of the checkpoint on one rank
+            # gives the padding of the checkpoint on one rank
+            "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,
             "position_embedding_type": "rope",
             "rotary_base": int(architecture.rotary_base),
             "rotary_percent": 1.0,
@@ -59,7 +70,9 @@ def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dt
             "normalization": "RMSNorm",
             "activation_func": {"_target_": "torch.nn.functional.silu", "_call_": False},
             "add_bias_linear": False,
-            "window_size": None if architecture.window_size is None else [architecture.window_size - 1, 0],
+            "window_size": (
+                None if architecture.window_size is None else [architecture.window_size - 1, 0]
+            ),
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,
             "tensor_model_parallel_size": 1,
@@ -69,6 +82,14 @@ def run_config(architecture: Architecture, tensor_parallel: int, dtype: torch.dt
             "params_dtype": {"_target_": str(dtype), "_call_": False},
             "autocast_dtype": {"_target_": str(dtype), "_call_": False},
         },
-        "tokenizer": {"_target_": "megatron.bridge.training.tokenizers.config.TokenizerConfig", "tokenizer_type": "HuggingFaceTokenizer"},
-        "checkpoint": {"ckpt_format": "torch_dist", "save_optim": False, "save_rng": False, "fully_parallel_save": False},
+        "tokenizer": {
+            "_target_": "megatron.bridge.training.tokenizers.config.TokenizerConfig",
+            "tokenizer_type": "HuggingFaceTokenizer",
+        },
+        "checkpoint": {
+            "ckpt_format": "torch_dist",
+            "save_optim": False,
+            "save_rng": False,
+            "fully_parallel_save": False,
+        },
     }

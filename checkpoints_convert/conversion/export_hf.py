@@ -20,7 +20,13 @@ from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
-from checkpoints_convert.resumable_io.resumable_steps import Step, begin, finished, record, run_steps
+from checkpoints_convert.resumable_io.resumable_steps import (
+    Step,
+    begin,
+    finished,
+    record,
+    run_steps,
+)
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext.checkpoint import folder as checkpoint_folder
@@ -56,9 +62,16 @@ class WriteShard(Step):
 
     def run(self, output: OutputFile, reader: ReadAhead) -> None:
         """Write the file."""
-        tensors = {name: (self.dtype or self.source.dtype(name), self.source.shape(name)) for name in self.names}
+        tensors = {
+            name: (self.dtype or self.source.dtype(name), self.source.shape(name))
+            for name in self.names
+        }
         output.write(header(tensors))
-        for rows in reader.read(piece for name, (dtype, _) in tensors.items() for piece in hf_pieces(name, self.source, dtype)):
+        for rows in reader.read(
+            piece
+            for name, (dtype, _) in tensors.items()
+            for piece in hf_pieces(name, self.source, dtype)
+        ):
             output.write(rows.view(-1).view(torch.uint8).numpy().data)
 
 
@@ -66,7 +79,8 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     """Write the iteration that `job` names, whose files are `inputs`, as the Hugging Face folder `output`.
 
     Raises:
-        DataError: the checkpoint is incomplete or does not fit its configuration, or `output` holds something else.
+        DataError: the checkpoint is incomplete or does not fit its configuration, or `output` holds
+            something else.
     """
     companions = job.hf or job.folder.parent / checkpoint_folder.HF
     family, architecture, config = _target(job, companions)
@@ -106,8 +120,9 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
         _, configured = families.find(path)
         if configured != architecture:
             raise DataError(
-                f"{path} describes another model than {job.folder / architectures.NAME}: {differences(configured, architecture)}; "
-                "give the folder of the right one with --hf"
+                f"{path} describes another model than {job.folder / architectures.NAME}:"
+                f" {differences(configured, architecture)}; give the folder of the right one with"
+                " --hf"
             )
     name = job.as_family or architecture.family
     if name not in FAMILIES:
@@ -117,15 +132,24 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
     config = FAMILIES[name].config(architecture)
     if at_hand:
         old = families.read_config(path)
-        config |= {key: old[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range") if key in old}
+        config |= {
+            key: old[key]
+            for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")
+            if key in old
+        }
     wanted = dataclasses.replace(architecture, family=name)
     written = families.architecture_of(FAMILIES[name], config, f"config.json of {name}")
     if written != wanted:
-        raise DataError(f"a {architecture.family} model cannot be written as {name}: {differences(written, wanted)}")
+        raise DataError(
+            f"a {architecture.family} model cannot be written as {name}:"
+            f" {differences(written, wanted)}"
+        )
     return FAMILIES[name], wanted, config
 
 
-def _shards(job: Export, source: StoredModel, family: Family, architecture: Architecture) -> list[WriteShard]:
+def _shards(
+    job: Export, source: StoredModel, family: Family, architecture: Architecture
+) -> list[WriteShard]:
     """Divide the tensors among files of at most `shard_bytes`, in the order of the layers."""
     dtype = DTYPES.get(job.dtype or "")
     shards: list[list[str]] = [[]]
@@ -139,12 +163,22 @@ def _shards(job: Export, source: StoredModel, family: Family, architecture: Arch
             shards[-1] += unit.hf
             sizes[-1] += nbytes
     count = len(shards)
-    files = ["model.safetensors"] if count == 1 else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
-    return [WriteShard(file, size, source, tuple(names), dtype) for file, size, names in zip(files, sizes, shards, strict=True)]
+    files = (
+        ["model.safetensors"]
+        if count == 1
+        else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+    )
+    return [
+        WriteShard(file, size, source, tuple(names), dtype)
+        for file, size, names in zip(files, sizes, shards, strict=True)
+    ]
 
 
 def _write_config(folder: Path, new: dict[str, Any] | None, dtype: torch.dtype) -> list[Path]:
-    """Write config.json where it is new or names another precision than the weights have; an equal file stays as it was copied."""
+    """Write config.json where it is new or names another precision than the weights have.
+
+    An equal file stays as it was copied.
+    """
     path = folder / "config.json"
     name = str(dtype).removeprefix("torch.")
     config = families.read_config(path) if new is None else new

@@ -13,17 +13,34 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
 from checkpoints_convert.conversion.megatron_lm_args import common_state
-from checkpoints_convert.conversion.tensor_units import Source, Unit, megatron_pieces, padded_shape, parts
+from checkpoints_convert.conversion.tensor_units import (
+    Source,
+    Unit,
+    megatron_pieces,
+    padded_shape,
+    parts,
+)
 from checkpoints_convert.conversion.validate import check_complete
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.megatron_shapes import VOCABULARY, extra_states
 from checkpoints_convert.hf import vocabulary
-from checkpoints_convert.hf.folder import TOKENIZERS, check_vocabulary, copy_companions, seal_companions
+from checkpoints_convert.hf.folder import (
+    TOKENIZERS,
+    check_vocabulary,
+    copy_companions,
+    seal_companions,
+)
 from checkpoints_convert.hf.weights import Weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Piece, ReadAhead
-from checkpoints_convert.resumable_io.resumable_steps import Step, begin, finished, record, run_steps
+from checkpoints_convert.resumable_io.resumable_steps import (
+    Step,
+    begin,
+    finished,
+    record,
+    run_steps,
+)
 from galen.atomic import write_text
 from galen.errors import OtherOutputError
 from megatron_ext.checkpoint import folder as checkpoint_folder
@@ -48,9 +65,21 @@ class Import:
     @property
     def options(self) -> dict[str, Any]:
         """What decides the output, beside the model's files."""
-        tokens = None if self.special_tokens is None else vocabulary.read_tokens(self.special_tokens)
-        initial = {} if tokens is None else {"new_rows": self.new_rows} | ({"seed": self.seed} if self.new_rows != "mean" else {})
-        return {"dtype": self.dtype, "special_tokens": tokens, "tensor_model_parallel_size": self.tensor_parallel, **initial}
+        tokens = (
+            None if self.special_tokens is None else vocabulary.read_tokens(self.special_tokens)
+        )
+        initial = (
+            {}
+            if tokens is None
+            else {"new_rows": self.new_rows}
+            | ({"seed": self.seed} if self.new_rows != "mean" else {})
+        )
+        return {
+            "dtype": self.dtype,
+            "special_tokens": tokens,
+            "tensor_model_parallel_size": self.tensor_parallel,
+            **initial,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,18 +96,34 @@ class WritePart(Step):
 
     def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
-        pieces = [(unit, place, piece) for unit in self.units for place, piece in self._pieces(unit)]
+        pieces = [
+            (unit, place, piece) for unit in self.units for place, piece in self._pieces(unit)
+        ]
         entries = []
-        for (unit, place, _), tensor in zip(pieces, reader.read(piece for *_, piece in pieces), strict=True):
+        for (unit, place, _), tensor in zip(
+            pieces, reader.read(piece for *_, piece in pieces), strict=True
+        ):
             whole = padded_shape(unit, self.architecture, self.tensor_parallel)
             offset: tuple[int, ...] = (place, *(0 for _ in whole[1:]))
             if unit.layer is not None:
-                tensor, offset, whole = tensor[None], (unit.layer, *offset), (self.architecture.num_layers, *whole)
-            entries.append(torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor))
+                tensor, offset, whole = (
+                    tensor[None],
+                    (unit.layer, *offset),
+                    (self.architecture.num_layers, *whole),
+                )
+            entries.append(
+                torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor)
+            )
         return [dataclasses.asdict(entry) for entry in entries]
 
     def _pieces(self, unit: Unit) -> Iterator[tuple[int, Piece]]:
-        return megatron_pieces(unit, self.architecture, self.source, self.dtype or self.source.dtype(unit.hf[0]), self.tensor_parallel)
+        return megatron_pieces(
+            unit,
+            self.architecture,
+            self.source,
+            self.dtype or self.source.dtype(unit.hf[0]),
+            self.tensor_parallel,
+        )
 
 
 def write_parts(
@@ -105,20 +150,38 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         print(
-            f"note: {job.hf} has no tokenizer, so an export will have none either; verify.py needs it, or --weights-only", file=sys.stderr
+            f"note: {job.hf} has no tokenizer, so an export will have none either; verify.py needs"
+            " it, or --weights-only",
+            file=sys.stderr,
         )
     source: Source = weights
     extension = None
     if job.special_tokens is not None:
-        extension = vocabulary.extend(job.hf, vocabulary.read_tokens(job.special_tokens), architecture.vocab_size)
+        extension = vocabulary.extend(
+            job.hf, vocabulary.read_tokens(job.special_tokens), architecture.vocab_size
+        )
         architecture = dataclasses.replace(architecture, vocab_size=extension.vocab_size)
-        names = [mapping.hf[0] for mapping in family.mappings(architecture) if mapping.megatron in VOCABULARY]
+        names = [
+            mapping.hf[0]
+            for mapping in family.mappings(architecture)
+            if mapping.megatron in VOCABULARY
+        ]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
     copy_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
     seal_companions(output / checkpoint_folder.HF)
-    _write_iteration(source, family, architecture, output, inputs, config, workers, DTYPES.get(job.dtype or ""), job.tensor_parallel)
+    _write_iteration(
+        source,
+        family,
+        architecture,
+        output,
+        inputs,
+        config,
+        workers,
+        DTYPES.get(job.dtype or ""),
+        job.tensor_parallel,
+    )
 
 
 @dataclass(frozen=True)
@@ -160,8 +223,13 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
     iteration = checkpoint_folder.latest_iteration(output)
     if iteration is None and (others := checkpoint_folder.foreign(output)):
-        raise OtherOutputError(f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another --output")
-    return iteration is not None and finished(output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config)
+        raise OtherOutputError(
+            f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another"
+            " --output"
+        )
+    return iteration is not None and finished(
+        output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config
+    )
 
 
 def _write_iteration(
@@ -184,13 +252,29 @@ def _write_iteration(
     for number, part in enumerate(parts(family, architecture)):
         nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
         ordered = tuple(sorted(part, key=place))
-        steps.append(WritePart(f"__{number}_0.distcp", nbytes, source, ordered, architecture, dtype, tensor_parallel))
-    steps.sort(key=lambda step: place(step.units[0]))  # the inputs are read from their first byte to their last, or nearly so
+        steps.append(
+            WritePart(
+                f"__{number}_0.distcp",
+                nbytes,
+                source,
+                ordered,
+                architecture,
+                dtype,
+                tensor_parallel,
+            )
+        )
+    # the inputs are read from their first byte to their last, or nearly so
+    steps.sort(key=lambda step: place(step.units[0]))
     with checkpoint_folder.new_iteration(output, 0) as folder:
         begin(folder, inputs.paths, config)
         entries, hashes = write_parts("import", folder, steps, inputs, workers)
         written = dtype or source.dtype(family.shared[0].hf[0])
-        torch_dist.finish(folder, entries, common_state(architecture, tensor_parallel, written), extra_states(architecture))
+        torch_dist.finish(
+            folder,
+            entries,
+            common_state(architecture, tensor_parallel, written),
+            extra_states(architecture),
+        )
         architecture.write(folder)
         bridge_config.write(folder, architecture, tensor_parallel, written)
         files = [path for path in sorted(folder.iterdir()) if path.is_file()]

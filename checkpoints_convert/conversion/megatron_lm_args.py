@@ -7,7 +7,8 @@ import torch
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.config.architecture import Architecture
 
-# Arguments that Megatron-Bridge reads without asking whether they are there, at Megatron-LM's defaults.
+# Arguments that Megatron-Bridge reads without asking whether they are there, at Megatron-LM's
+# defaults.
 _BRIDGE_READS: dict[str, Any] = {
     "multi_latent_attention": False,
     "heterogeneous_layers_config_path": None,
@@ -28,7 +29,9 @@ _BRIDGE_READS: dict[str, Any] = {
 }
 
 
-def common_state(architecture: Architecture, tensor_parallel: int, dtype: torch.dtype) -> dict[str, Any]:
+def common_state(
+    architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
+) -> dict[str, Any]:
     """Return what `common.pt` holds of an imported model whose vocabulary is padded for `tensor_parallel` ranks."""
     return torch_dist.megatron_arguments(
         num_layers=architecture.num_layers,

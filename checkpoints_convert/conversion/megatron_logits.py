@@ -1,4 +1,6 @@
-"""The Megatron side of verify.py: the logits of a checkpoint under a layout. Started by verify.py, one process for each rank.
+"""The Megatron side of verify.py: the logits of a checkpoint under a layout.
+
+Started by verify.py, one process for each rank.
 
 Reads `tokens.safetensors` in --folder, writes `logits.safetensors` there.
 """
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the tokens are and the logits go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where the tokens are and the logits go"
+    )
     parser.add_argument("--megatron", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--iteration", type=int, help="iteration (default: the newest)")
     parser.add_argument("--tp", type=int, default=1, help="tensor-parallel size")
@@ -29,30 +35,48 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    # Megatron Core must be imported before the CPU platform stands in
+    import megatron_ext.training.state  # noqa: F401
     from megatron_ext.checkpoint.folder import find_iteration
     from megatron_ext.config import architecture as architectures
     from megatron_ext.config.sections import Parallel
     from megatron_ext.hardware import parallel_groups, platforms
-    from megatron_ext.training import state as training_state  # noqa: F401  the core must be imported before the CPU platform stands in
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
     platforms.current().init_distributed()
-    parallel_groups.initialize(Parallel(tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp), seed=1)
-    logits = compute(folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype)
+    parallel_groups.initialize(
+        Parallel(
+            tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp
+        ),
+        seed=1,
+    )
+    logits = compute(
+        folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype
+    )
     if logits is not None:
-        save_file({"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors")
+        save_file(
+            {"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors"
+        )
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor: int, pipeline: int, dtype: str) -> "Tensor | None":
+def compute(
+    folder: Path,
+    architecture: "Architecture",
+    tokens: "Tensor",
+    tensor: int,
+    pipeline: int,
+    dtype: str,
+) -> "Tensor | None":
     """Return the logits [batch, sequence, padded vocabulary] on the first rank of the last stage, None elsewhere (collective).
 
     Args:
         folder: of the iteration.
         architecture: the model's shape.
-        tokens: ids [batch, sequence]; under tensor parallelism the sequence is a multiple of its size.
+        tokens: ids [batch, sequence]; under tensor parallelism the sequence is a multiple of its
+            size.
         tensor: tensor-parallel size of the layout under way.
         pipeline: its pipeline-parallel size.
         dtype: fp32 or bf16.
@@ -103,7 +127,10 @@ def compute(folder: Path, architecture: "Architecture", tokens: "Tensor", tensor
             micro_batch_size=tokens.size(0),
             forward_only=True,
         )
-    first = parallel_state.is_pipeline_last_stage() and parallel_state.get_tensor_model_parallel_rank() == 0
+    first = (
+        parallel_state.is_pipeline_last_stage()
+        and parallel_state.get_tensor_model_parallel_rank() == 0
+    )
     return kept[0] if first else None
 
 

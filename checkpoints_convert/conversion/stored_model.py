@@ -1,4 +1,7 @@
-"""The tensors of a torch_dist checkpoint under a family's Hugging Face names: what another program saved, as a source of rows."""
+"""The tensors of a torch_dist checkpoint under a family's Hugging Face names.
+
+What another program saved, as a source of rows.
+"""
 
 from collections.abc import Iterable
 
@@ -14,15 +17,23 @@ from megatron_ext.config.architecture import Architecture
 class StoredModel:
     """A model in a torch_dist folder, read like a folder of safetensors, some rows at a time.
 
-    Rows of a Hugging Face tensor are rows of a Megatron tensor, by the family's mapping; nothing is computed.
+    Rows of a Hugging Face tensor are rows of a Megatron tensor, by the family's mapping; nothing is
+    computed.
     """
 
-    def __init__(self, stored: TorchDist, units: Iterable[Unit], architecture: Architecture) -> None:
+    def __init__(
+        self, stored: TorchDist, units: Iterable[Unit], architecture: Architecture
+    ) -> None:
         self._stored, self._architecture = stored, architecture
-        self._places = {name: (unit, number) for unit in units for number, name in enumerate(unit.hf)}
+        self._places = {
+            name: (unit, number) for unit in units for number, name in enumerate(unit.hf)
+        }
 
     def place(self, name: str) -> tuple[str, int]:
-        """Return the file that a tensor's first part lies in and its first byte there; KeyError when there is none of that name."""
+        """Return the file that a tensor's first part lies in and its first byte there.
+
+        KeyError when there is none of that name.
+        """
         unit, _ = self._places[name]
         return self._stored.place(unit.megatron, unit.layer)
 
@@ -48,5 +59,10 @@ class StoredModel:
         for run in unit.mapping.rows(self._architecture):
             first, last = max(start, run.start), min(stop, run.stop)
             if run.tensor == number and first < last:
-                self._stored.read_into(target[first - start : last - start], unit.megatron, unit.layer, place + first - run.start)
+                self._stored.read_into(
+                    target[first - start : last - start],
+                    unit.megatron,
+                    unit.layer,
+                    place + first - run.start,
+                )
             place += run.stop - run.start

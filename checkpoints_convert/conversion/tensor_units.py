@@ -55,13 +55,21 @@ class Unit:
 
     def nbytes(self, architecture: Architecture, dtype: torch.dtype) -> int:
         """Return the size of the Hugging Face tensors in bytes."""
-        return sum(math.prod(size) for size in hf_shapes(self.mapping, architecture)) * dtype.itemsize
+        return (
+            sum(math.prod(size) for size in hf_shapes(self.mapping, architecture)) * dtype.itemsize
+        )
 
 
 def parts(family: Family, architecture: Architecture) -> list[list[Unit]]:
-    """Return a model's tensors in the parts that files are made of: those before the layers, each layer's, those after."""
+    """Return a model's tensors in the parts that files are made of.
+
+    Those before the layers, each layer's, those after.
+    """
     shared = [Unit(mapping, None) for mapping in family.mappings(architecture)]
-    layers = [[Unit(mapping, layer) for mapping in family.layer] for layer in range(architecture.num_layers)]
+    layers = [
+        [Unit(mapping, layer) for mapping in family.layer]
+        for layer in range(architecture.num_layers)
+    ]
     return [shared[:1], *layers, shared[1:]]
 
 
@@ -73,22 +81,40 @@ def units(family: Family, architecture: Architecture) -> list[Unit]:
 def padded_shape(unit: Unit, architecture: Architecture, tensor_parallel: int) -> tuple[int, ...]:
     """Return the size of a unit's Megatron tensor when it is padded for `tensor_parallel` ranks."""
     size = shape(unit.megatron, architecture)
-    return (architecture.padded_vocab_size(tensor_parallel), *size[1:]) if unit.megatron in VOCABULARY else size
+    return (
+        (architecture.padded_vocab_size(tensor_parallel), *size[1:])
+        if unit.megatron in VOCABULARY
+        else size
+    )
 
 
 def megatron_pieces(
-    unit: Unit, architecture: Architecture, source: Source, dtype: torch.dtype, tensor_parallel: int | None = None
+    unit: Unit,
+    architecture: Architecture,
+    source: Source,
+    dtype: torch.dtype,
+    tensor_parallel: int | None = None,
 ) -> Iterator[tuple[int, Piece]]:
     """Yield a unit's Megatron tensor in pieces of at most CHUNK_BYTES of this precision, each with the place of its first row.
 
-    With `tensor_parallel` the zero rows are among them with which the vocabulary is padded for so many ranks.
+    With `tensor_parallel` the zero rows are among them with which the vocabulary is padded for so
+    many ranks.
     """
     width = shape(unit.megatron, architecture)[1:]
     rows = unit.mapping.rows(architecture)
-    if tensor_parallel is not None and (padding := padded_shape(unit, architecture, tensor_parallel)[0] - height(rows)):
+    if tensor_parallel is not None and (
+        padding := padded_shape(unit, architecture, tensor_parallel)[0] - height(rows)
+    ):
         rows.append(Rows(PADDING, 0, padding))
     for place, runs in chunks(rows, _rows_at_once(width, dtype)):
-        yield place, Piece((height(runs), *width), dtype, partial(_fill, names=unit.hf, runs=runs, source=source))
+        yield (
+            place,
+            Piece(
+                (height(runs), *width),
+                dtype,
+                partial(_fill, names=unit.hf, runs=runs, source=source),
+            ),
+        )
 
 
 def hf_pieces(name: str, source: Source, dtype: torch.dtype) -> Iterator[Piece]:
@@ -96,7 +122,11 @@ def hf_pieces(name: str, source: Source, dtype: torch.dtype) -> Iterator[Piece]:
     rows, *width = source.shape(name)
     most = _rows_at_once(width, dtype)
     for start in range(0, rows, most):
-        yield Piece((min(most, rows - start), *width), dtype, partial(source.read_into, name=name, start=start))
+        yield Piece(
+            (min(most, rows - start), *width),
+            dtype,
+            partial(source.read_into, name=name, start=start),
+        )
 
 
 def _rows_at_once(width: Sequence[int], dtype: torch.dtype) -> int:

@@ -1,4 +1,7 @@
-"""Checks that a model's files hold the tensors that its configuration and its family call for: none lost, none too many."""
+"""Checks that a model's files hold the tensors that its configuration and its family call for.
+
+None lost, none too many.
+"""
 
 import dataclasses
 import math
@@ -26,21 +29,33 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
     expected = {name for unit in wanted for name in unit.hf}
     folder = weights.files[0].parent
     if missing := expected - weights.names():
-        raise DataError(f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}")
+        raise DataError(
+            f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}"
+        )
     for unit in wanted:
         check_shapes(unit, architecture, weights, folder)
         if len({weights.dtype(name) for name in unit.hf}) > 1:
-            kinds = ", ".join(f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in unit.hf)
-            raise DataError(f"{folder}: {kinds}, but Megatron has them in one tensor; save the model in one precision first")
-    surplus = {name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")}
+            kinds = ", ".join(
+                f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in unit.hf
+            )
+            raise DataError(
+                f"{folder}: {kinds}, but Megatron has them in one tensor; save the model in one"
+                " precision first"
+            )
+    surplus = {
+        name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")
+    }
     if architecture.share_embeddings_and_output_weights and surplus == set(family.output.hf):
         embedding, output = family.shared[0].hf[0], family.output.hf[0]
         if not _equal(weights, embedding, output):
-            raise DataError(f"config.json ties {output} to the embedding, but the file holds a different tensor")
+            raise DataError(
+                f"config.json ties {output} to the embedding, but the file holds a different tensor"
+            )
         surplus = set()
     if surplus:
         raise DataError(
-            f"{len(surplus)} tensors have no place in a {family.name} model: {_some(surplus)}; is model_type in config.json right?"
+            f"{len(surplus)} tensors have no place in a {family.name} model: {_some(surplus)}; is"
+            " model_type in config.json right?"
         )
 
 
@@ -52,55 +67,86 @@ def check_shapes(unit: Unit, architecture: Architecture, source: Source, where: 
     """
     for name, expected in zip(unit.hf, hf_shapes(unit.mapping, architecture), strict=True):
         if source.shape(name) != expected:
-            raise DataError(f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for {list(expected)}")
+            raise DataError(
+                f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for"
+                f" {list(expected)}"
+            )
 
 
 def check_tensors(stored: TorchDist, family: Family, architecture: Architecture) -> None:
     """Check that a Megatron checkpoint has the tensors of the family, in their sizes.
 
     Raises:
-        DataError: one is missing, is too many, or has another size; says which numbers differ and what to do.
+        DataError: one is missing, is too many, or has another size; says which numbers differ and
+            what to do.
     """
     wanted = units(family, architecture)
-    if missing := sorted({unit.megatron for unit in wanted if not stored.holds(unit.megatron, unit.layer)}):
-        raise DataError(f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model")
+    if missing := sorted(
+        {unit.megatron for unit in wanted if not stored.holds(unit.megatron, unit.layer)}
+    ):
+        raise DataError(
+            f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model"
+        )
     known = {stored.key(unit.megatron, unit.layer) for unit in wanted}
-    model = {name for name in stored.tensors if name.startswith(("decoder.", "embedding.", "output_layer."))}
+    model = {
+        name
+        for name in stored.tensors
+        if name.startswith(("decoder.", "embedding.", "output_layer."))
+    }
     if surplus := {name for name in model - known if "_extra_state" not in name}:
-        raise DataError(f"{stored.folder} has tensors that a {family.name} model has no place for: {_some(surplus)}")
+        raise DataError(
+            f"{stored.folder} has tensors that a {family.name} model has no place for:"
+            f" {_some(surplus)}"
+        )
     for unit in wanted:
-        found, expected = stored.shape(unit.megatron, unit.layer), padded_shape(unit, architecture, 1)
+        found, expected = (
+            stored.shape(unit.megatron, unit.layer),
+            padded_shape(unit, architecture, 1),
+        )
         hint = ""
         if unit.megatron in VOCABULARY:
             if found[0] >= architecture.vocab_size:
                 expected = (found[0], *expected[1:])  # padded for any number of ranks
             else:
                 hint = (
-                    f": the tokenizer and config.json have {architecture.vocab_size:,} ids, the checkpoint {found[0]:,} rows; "
-                    "import the model again with hf_to_megatron.py --add-special-tokens, or export with the --hf folder it was trained with"
+                    f": the tokenizer and config.json have {architecture.vocab_size:,} ids, the"
+                    f" checkpoint {found[0]:,} rows; import the model again with hf_to_megatron.py"
+                    " --add-special-tokens, or export with the --hf folder it was trained with"
                 )
         if found != expected:
-            raise DataError(f"{stored.folder}: {unit.megatron} has the size {list(found)}, the model asks for {list(expected)}{hint}")
+            raise DataError(
+                f"{stored.folder}: {unit.megatron} has the size {list(found)}, the model asks for"
+                f" {list(expected)}{hint}"
+            )
 
 
 def differences(first: Architecture, second: Architecture) -> str:
     """Name the fields in which two architectures differ, with both values."""
     pairs = zip(dataclasses.asdict(first).items(), dataclasses.asdict(second).values(), strict=True)
-    return "; ".join(f"{name} is {value!r} there and {other!r} here" for (name, value), other in pairs if value != other)
+    return "; ".join(
+        f"{name} is {value!r} there and {other!r} here"
+        for (name, value), other in pairs
+        if value != other
+    )
 
 
 def _equal(weights: Weights, first: str, second: str) -> bool:
     """Compare two tensors some rows at a time."""
     rows = weights.shape(first)[0]
     return weights.shape(second)[0] == rows and all(
-        same_bits(weights.rows(first, start, min(start + 4096, rows)), weights.rows(second, start, min(start + 4096, rows)))
+        same_bits(
+            weights.rows(first, start, min(start + 4096, rows)),
+            weights.rows(second, start, min(start + 4096, rows)),
+        )
         for start in range(0, rows, 4096)
     )
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:
     """Return whether two tensors hold the same bits: a number that is not one (NaN) equals itself."""
-    return first.dtype == second.dtype and first.reshape(-1).view(torch.uint8).equal(second.reshape(-1).view(torch.uint8))
+    return first.dtype == second.dtype and first.reshape(-1).view(torch.uint8).equal(
+        second.reshape(-1).view(torch.uint8)
+    )
 
 
 def _some(names: set[str]) -> str:

@@ -1,4 +1,7 @@
-"""The model families that can be converted, and which of them a config.json names. A new one is a file here and a line in `FAMILIES`."""
+"""The model families that can be converted, and which of them a config.json names.
+
+A new one is a file here and a line in `FAMILIES`.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,10 @@ from galen import json_file
 from galen.errors import DataError, malformed
 from megatron_ext.config.architecture import Architecture
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)
+}
 """By `model_type` of the Hugging Face configuration."""
 
 
@@ -17,12 +23,16 @@ def find(config_path: str | Path) -> tuple[Family, Architecture]:
     """Return the family and architecture that a Hugging Face config.json describes.
 
     Raises:
-        DataError: the file is missing or damaged, the family unknown, or a field cannot be carried over.
+        DataError: the file is missing or damaged, the family unknown, or a field cannot be carried
+            over.
     """
     config = read_config(config_path)
     name = config.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise DataError(f"{config_path}: model_type {name!r} cannot be converted; known: {', '.join(sorted(FAMILIES))}")
+        raise DataError(
+            f"{config_path}: model_type {name!r} cannot be converted; known:"
+            f" {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[name], architecture_of(FAMILIES[name], config, config_path)
 
 
@@ -38,7 +48,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def architecture_of(family: Family, config: dict[str, Any], path: str | Path) -> Architecture:
-    """Return the architecture that a configuration of this family describes; `path` names it in messages.
+    """Return the architecture that a configuration of this family describes.
+
+    `path` names it in messages.
 
     Raises:
         DataError: a field is missing or cannot be carried over.

@@ -15,7 +15,10 @@ class Family:
     name: str
     """`model_type` of the Hugging Face configuration."""
     architecture: Callable[[dict[str, Any]], Architecture]
-    """Reads a config.json; raises ValueError naming a field that changes the function and cannot be carried over."""
+    """Reads a config.json.
+
+    Raises ValueError naming a field that changes the function and cannot be carried over.
+    """
     config: Callable[[Architecture], dict[str, Any]]
     """Writes the fields of a config.json that `architecture` reads."""
     shared: Sequence[Mapping]
@@ -25,8 +28,15 @@ class Family:
     layer: Sequence[Mapping]
     """Tensors of each layer."""
     reference: str = "transformers"
-    """What computes the original's logits for verify.py: transformers, or a module with `logits(folder, tokens, dtype)`."""
+    """What computes the original's logits for verify.py.
+
+    Transformers, or a module with `logits(folder, tokens, dtype)`.
+    """
 
     def mappings(self, architecture: Architecture) -> list[Mapping]:
         """Return the mappings of the tensors that exist once, for this model."""
-        return [*self.shared] if architecture.share_embeddings_and_output_weights else [*self.shared, self.output]
+        return (
+            [*self.shared]
+            if architecture.share_embeddings_and_output_weights
+            else [*self.shared, self.output]
+        )

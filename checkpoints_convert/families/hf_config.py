@@ -6,18 +6,81 @@ from typing import Any
 from megatron_ext.config.architecture import Architecture
 
 # What Megatron Core builds into its Llama 3 rotary scaling; only the factor can be chosen.
-LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-# Fields that do not change what the model computes from token ids (dropout is for training, which sets its own).
-_NEUTRAL = {
-    *("_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache", "auto_map"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class"),
-    *("initializer_range", "pretraining_tp", "attention_dropout", "attn_implementation", "_attn_implementation", "return_dict"),
-    *("output_attentions", "output_hidden_states", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
-    *("task_specific_params", "chunk_size_feed_forward", "is_encoder_decoder", "torchscript", "use_bfloat16", "prefix", "is_llama_config"),
-    *("transformers.js_config", "max_sequence_length", "cross_attention_hidden_size", "gradient_checkpointing", "_commit_hash"),
-    *("attn_implementation_autoset", "_attn_implementation_autoset", "min_length", "max_length", "hidden_dropout"),
+LLAMA3_SCALING = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
 }
-_ALWAYS = {"hidden_act": "silu", "is_decoder": None, "add_cross_attention": None, "tie_encoder_decoder": None, "rope_interleaved": False}
+# Fields that do not change what the model computes from token ids (dropout is for training, which
+# sets its own).
+_NEUTRAL = {
+    *(
+        "_name_or_path",
+        "architectures",
+        "model_type",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "use_cache",
+        "auto_map",
+    ),
+    *(
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "sep_token_id",
+        "decoder_start_token_id",
+        "tokenizer_class",
+    ),
+    *(
+        "initializer_range",
+        "pretraining_tp",
+        "attention_dropout",
+        "attn_implementation",
+        "_attn_implementation",
+        "return_dict",
+    ),
+    *(
+        "output_attentions",
+        "output_hidden_states",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "finetuning_task",
+    ),
+    *(
+        "task_specific_params",
+        "chunk_size_feed_forward",
+        "is_encoder_decoder",
+        "torchscript",
+        "use_bfloat16",
+        "prefix",
+        "is_llama_config",
+    ),
+    *(
+        "transformers.js_config",
+        "max_sequence_length",
+        "cross_attention_hidden_size",
+        "gradient_checkpointing",
+        "_commit_hash",
+    ),
+    *(
+        "attn_implementation_autoset",
+        "_attn_implementation_autoset",
+        "min_length",
+        "max_length",
+        "hidden_dropout",
+    ),
+}
+_ALWAYS = {
+    "hidden_act": "silu",
+    "is_decoder": None,
+    "add_cross_attention": None,
+    "tie_encoder_decoder": None,
+    "rope_interleaved": False,
+}
 
 
 class Fields:
@@ -40,12 +103,16 @@ class Fields:
             KeyError: it is missing and has no default.
         """
         found = self.take(name, *default)
-        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+        if found is not None and (
+            not isinstance(found, int) or isinstance(found, bool) or found < 1
+        ):
             raise ValueError(f"{name} = {found!r} should be a whole number above 0")
         return found
 
     def only(self, **wanted: Any) -> None:
-        """Refuse fields that have another value than the one that Megatron's model stands for; absent is right.
+        """Refuse fields that have another value than the one that Megatron's model stands for.
+
+        Absent is right.
 
         Raises:
             ValueError: names the field and its value.
@@ -56,15 +123,22 @@ class Fields:
                 raise ValueError(f"{name} = {found!r} cannot be carried over (only {value!r})")
 
     def finish(self) -> None:
-        """Refuse a field that is set and that the family does not know: it might change what the model computes."""
+        """Refuse a field that is set and that the family does not know.
+
+        It might change what the model computes.
+        """
         unknown = [
             f"{name} = {value!r}"
             for name, value in self.config.items()
-            if name not in self.known and not name.startswith("_") and value is not None and value is not False
+            if name not in self.known
+            and not name.startswith("_")
+            and value is not None
+            and value is not False
         ]
         if unknown:
             raise ValueError(
-                f"{'; '.join(unknown)}: not known to this family and may change what the model computes; remove it if it does not"
+                f"{'; '.join(unknown)}: not known to this family and may change what the model"
+                " computes; remove it if it does not"
             )
 
 
@@ -77,12 +151,15 @@ def architecture(
     tied: bool = False,
     **own: Any,
 ) -> Architecture:
-    """Return the architecture that the common fields describe; `own` are further fields of Architecture.
+    """Return the architecture that the common fields describe.
+
+    `own` are further fields of Architecture.
 
     Args:
         fields: the configuration; the family has read its own fields already.
         family: name of the family.
-        num_query_groups: what the family's code assumes where the field is missing; None for as many as heads.
+        num_query_groups: what the family's code assumes where the field is missing; None for as
+            many as heads.
         kv_channels: the same for the size of a head; None for hidden size over heads.
         tied: the same for tied embeddings.
         own: further fields of Architecture.
@@ -114,11 +191,17 @@ def architecture(
     return made
 
 
-def config(architecture: Architecture, model_type: str, architectures: Collection[str], **own: Any) -> dict[str, Any]:
+def config(
+    architecture: Architecture, model_type: str, architectures: Collection[str], **own: Any
+) -> dict[str, Any]:
     """Return the common fields of a config.json; `own` are the family's further ones."""
     scaling = None
     if architecture.rope_scaling_factor is not None:
-        scaling = {"rope_type": "llama3", "factor": architecture.rope_scaling_factor, **LLAMA3_SCALING}
+        scaling = {
+            "rope_type": "llama3",
+            "factor": architecture.rope_scaling_factor,
+            **LLAMA3_SCALING,
+        }
     return {
         "architectures": list(architectures),
         "model_type": model_type,
@@ -141,22 +224,37 @@ def config(architecture: Architecture, model_type: str, architectures: Collectio
 
 def _rope(fields: Fields) -> tuple[float, float | None]:
     """Return the rotary base and the factor of Llama 3's scaling, if any."""
-    new, old, base = fields.take("rope_parameters", None), fields.take("rope_scaling", None), fields.take("rope_theta", 10000.0)
+    new, old, base = (
+        fields.take("rope_parameters", None),
+        fields.take("rope_scaling", None),
+        fields.take("rope_theta", 10000.0),
+    )
     if not isinstance(new, dict | None) or not isinstance(old, dict | None):
         raise ValueError(f"rope_parameters = {new!r}, rope_scaling = {old!r}: an object is wanted")
-    rope = new or {"rope_theta": base, **(old or {})}  # transformers 5 writes rope_parameters, earlier ones the other two
+    # transformers 5 writes rope_parameters, earlier ones the other two
+    rope = new or {"rope_theta": base, **(old or {})}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     known = {"rope_type", "type", "rope_theta", "factor"}
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} cannot be carried over (only 1.0)")
-    # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field stays in the exported config.json
+        raise ValueError(
+            f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} cannot be carried"
+            " over (only 1.0)"
+        )
+    # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field
+    # stays in the exported config.json
     if kind not in ("default", "dynamic", "llama3"):
         raise ValueError(f"rotary scaling {kind!r} cannot be carried over (only 'llama3')")
     if kind == "llama3":
         known |= set(LLAMA3_SCALING)
         for field, wanted in LLAMA3_SCALING.items():
             if rope.get(field, wanted) != wanted:
-                raise ValueError(f"rotary scaling {field} = {rope[field]!r} cannot be carried over (only {wanted!r})")
+                raise ValueError(
+                    f"rotary scaling {field} = {rope[field]!r} cannot be carried over (only"
+                    f" {wanted!r})"
+                )
     if unknown := sorted(set(rope) - known - {"partial_rotary_factor"}):
-        raise ValueError(f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and cannot be carried over")
+        raise ValueError(
+            f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and cannot be carried"
+            " over"
+        )
     return float(rope.get("rope_theta", base)), float(rope["factor"]) if kind == "llama3" else None

@@ -1,7 +1,10 @@
-"""InternLM2, InternLM2.5, MMedLM 2: Llama's function under other names, query, key and value in one tensor.
+"""InternLM2, InternLM2.5, MMedLM 2.
 
-`wqkv` holds, for each key/value group, its query heads, its key, its value: Megatron's own order. `w1` is the gate, `w3` the
-up projection, `w2` the down projection. transformers has no InternLM2; its remote code is not run, the files are read.
+Llama's function under other names, query, key and value in one tensor.
+
+`wqkv` holds, for each key/value group, its query heads, its key, its value: Megatron's own order.
+`w1` is the gate, `w3` the up projection, `w2` the down projection. transformers has no InternLM2;
+its remote code is not run, the files are read.
 """
 
 from typing import Any
@@ -18,16 +21,27 @@ def architecture(config: dict[str, Any]) -> Architecture:
     fields.only(bias=False)
     made = hf_config.architecture(fields, "internlm2")
     if made.kv_channels != made.hidden_size // made.num_attention_heads:
-        raise ValueError(f"head_dim = {made.kv_channels} cannot be carried over (InternLM's code takes hidden size over heads)")
+        raise ValueError(
+            f"head_dim = {made.kv_channels} cannot be carried over (InternLM's code takes hidden"
+            " size over heads)"
+        )
     if made.rope_scaling_factor is not None:
-        raise ValueError("rotary scaling 'llama3' cannot be carried over (InternLM's code knows 'linear' and 'dynamic')")
+        raise ValueError(
+            "rotary scaling 'llama3' cannot be carried over (InternLM's code knows 'linear' and"
+            " 'dynamic')"
+        )
     return made
 
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return an InternLM2 config.json; loading it in transformers needs InternLM's own code."""
-    remote = {"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"}
-    common = hf_config.config(architecture, "internlm2", ["InternLM2ForCausalLM"], bias=False, auto_map=remote)
+    remote = {
+        "AutoConfig": "configuration_internlm2.InternLM2Config",
+        "AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM",
+    }
+    common = hf_config.config(
+        architecture, "internlm2", ["InternLM2ForCausalLM"], bias=False, auto_map=remote
+    )
     return {name: value for name, value in common.items() if name != "head_dim"}
 
 
@@ -45,11 +59,16 @@ FAMILY = Family(
     ),
     output=Vocabulary("output_layer.weight", ("output.weight",)),
     layer=(
-        Plain("decoder.layers.self_attention.linear_qkv.layer_norm_weight", _in_layer("attention_norm")),
+        Plain(
+            "decoder.layers.self_attention.linear_qkv.layer_norm_weight",
+            _in_layer("attention_norm"),
+        ),
         Plain("decoder.layers.self_attention.linear_qkv.weight", _in_layer("attention.wqkv")),
         Plain("decoder.layers.self_attention.linear_proj.weight", _in_layer("attention.wo")),
         Plain("decoder.layers.mlp.linear_fc1.layer_norm_weight", _in_layer("ffn_norm")),
-        GatedMLP("decoder.layers.mlp.linear_fc1.weight", _in_layer("feed_forward.w1", "feed_forward.w3")),
+        GatedMLP(
+            "decoder.layers.mlp.linear_fc1.weight", _in_layer("feed_forward.w1", "feed_forward.w3")
+        ),
         Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("feed_forward.w2")),
     ),
     reference="checkpoints_convert.families.internlm2_reference",

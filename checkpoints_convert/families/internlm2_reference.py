@@ -1,7 +1,7 @@
 """InternLM2's forward pass in plain PyTorch, from the files alone: what verify.py compares with.
 
-Written after the published description of the model (grouped `wqkv`, `w2(silu(w1 x) * w3 x)`, rotary positions by halves);
-it shares no code with the mappings or with Megatron.
+Written after the published description of the model (grouped `wqkv`, `w2(silu(w1 x) * w3 x)`,
+rotary positions by halves); it shares no code with the mappings or with Megatron.
 """
 
 from pathlib import Path
@@ -14,7 +14,10 @@ from galen import json_file
 
 
 def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the logits [batch, sequence, vocabulary] of an InternLM2 folder; one layer is in memory at a time."""
+    """Return the logits [batch, sequence, vocabulary] of an InternLM2 folder.
+
+    One layer is in memory at a time.
+    """
     config, weights = json_file.read_object(Path(folder) / "config.json"), Weights(folder)
 
     def weight(name: str) -> Tensor:
@@ -27,12 +30,21 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
     for layer in range(config["num_hidden_layers"]):
         name = f"model.layers.{layer}."
         h = _rms_norm(x, weight(name + "attention_norm"), config["rms_norm_eps"])
-        fused = (h @ weight(name + "attention.wqkv").T).unflatten(-1, (groups, heads // groups + 2, size))  # batch sequence group head size
+        # batch sequence group head size
+        fused = (h @ weight(name + "attention.wqkv").T).unflatten(
+            -1, (groups, heads // groups + 2, size)
+        )
         query = fused[..., :-2, :].flatten(2, 3).transpose(1, 2)
-        key, value = (fused[..., place, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2) for place in (-2, -1))
+        key, value = (
+            fused[..., place, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2)
+            for place in (-2, -1)
+        )
         scores = _rotate(query, *rotation) @ _rotate(key, *rotation).transpose(-1, -2) / size**0.5
         future = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool).triu(1)
-        context = scores.masked_fill(future, float("-inf")).softmax(-1, dtype=torch.float32).to(dtype) @ value
+        context = (
+            scores.masked_fill(future, float("-inf")).softmax(-1, dtype=torch.float32).to(dtype)
+            @ value
+        )
         x = x + context.transpose(1, 2).flatten(2) @ weight(name + "attention.wo").T
         h = _rms_norm(x, weight(name + "ffn_norm"), config["rms_norm_eps"])
         gate, up = h @ weight(name + "feed_forward.w1").T, h @ weight(name + "feed_forward.w3").T

@@ -1,4 +1,7 @@
-"""Llama 2, 3, 3.1, 3.2, SmolLM2 and others of `model_type: llama`; the names that Mistral and Qwen share."""
+"""Llama 2, 3, 3.1, 3.2, SmolLM2 and others of `model_type: llama`.
+
+The names that Mistral and Qwen share.
+"""
 
 from typing import Any
 
@@ -17,7 +20,9 @@ def architecture(config: dict[str, Any]) -> Architecture:
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return a Llama config.json."""
-    return hf_config.config(architecture, "llama", ["LlamaForCausalLM"], attention_bias=False, mlp_bias=False)
+    return hf_config.config(
+        architecture, "llama", ["LlamaForCausalLM"], attention_bias=False, mlp_bias=False
+    )
 
 
 def _in_layer(*names: str) -> Any:
@@ -30,14 +35,23 @@ SHARED: tuple[Mapping, ...] = (
 )
 OUTPUT = Vocabulary("output_layer.weight", ("lm_head.weight",))
 LAYER: tuple[Mapping, ...] = (
-    Plain("decoder.layers.self_attention.linear_qkv.layer_norm_weight", _in_layer("input_layernorm.weight")),
+    Plain(
+        "decoder.layers.self_attention.linear_qkv.layer_norm_weight",
+        _in_layer("input_layernorm.weight"),
+    ),
     GroupedQKV(
         "decoder.layers.self_attention.linear_qkv.weight",
         _in_layer("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
     ),
     Plain("decoder.layers.self_attention.linear_proj.weight", _in_layer("self_attn.o_proj.weight")),
-    Plain("decoder.layers.mlp.linear_fc1.layer_norm_weight", _in_layer("post_attention_layernorm.weight")),
-    GatedMLP("decoder.layers.mlp.linear_fc1.weight", _in_layer("mlp.gate_proj.weight", "mlp.up_proj.weight")),
+    Plain(
+        "decoder.layers.mlp.linear_fc1.layer_norm_weight",
+        _in_layer("post_attention_layernorm.weight"),
+    ),
+    GatedMLP(
+        "decoder.layers.mlp.linear_fc1.weight",
+        _in_layer("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    ),
     Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("mlp.down_proj.weight")),
 )
 QKV_BIAS = GroupedQKV(
@@ -49,4 +63,11 @@ QK_NORM: tuple[Mapping, ...] = (
     Plain("decoder.layers.self_attention.k_layernorm.weight", _in_layer("self_attn.k_norm.weight")),
 )
 
-FAMILY = Family(name="llama", architecture=architecture, config=config, shared=SHARED, output=OUTPUT, layer=LAYER)
+FAMILY = Family(
+    name="llama",
+    architecture=architecture,
+    config=config,
+    shared=SHARED,
+    output=OUTPUT,
+    layer=LAYER,
+)

@@ -1,8 +1,9 @@
 """How rows move between one Megatron tensor and the Hugging Face tensors that it is made of.
 
-Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers of one name.
-A mapping says, in the order of Megatron's rows, which rows of which Hugging Face tensor they are. Both directions follow
-from that one list, by copying alone: going there and back is bit-identical, and any part can be moved without the rest.
+Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers
+of one name. A mapping says, in the order of Megatron's rows, which rows of which Hugging Face
+tensor they are. Both directions follow from that one list, by copying alone: going there and back
+is bit-identical, and any part can be moved without the rest.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ PADDING = -1
 
 
 class Rows(NamedTuple):
-    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`; zeros where that is PADDING."""
+    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`.
+
+    Zeros where that is PADDING.
+    """
 
     tensor: int
     start: int
@@ -35,7 +39,10 @@ class Mapping(Protocol):
         """Names of the Hugging Face tensors."""
 
     def rows(self, architecture: Architecture) -> list[Rows]:
-        """Return what Megatron's rows are, from the first on, without padding; each Hugging Face row occurs once."""
+        """Return what Megatron's rows are, from the first on, without padding.
+
+        Each Hugging Face row occurs once.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Plain:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tensor with one row per token; Megatron pads it with zero rows, which Hugging Face does not have."""
+    """A tensor with one row per token.
+
+    Megatron pads it with zero rows, which Hugging Face does not have.
+    """
 
     megatron: str
     hf: tuple[str]
@@ -64,7 +74,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class GroupedQKV:
-    """Query, key and value rows, interleaved by key/value group: per group its query heads, its key, its value."""
+    """Query, key and value rows, interleaved by key/value group.
+
+    Per group its query heads, its key, its value.
+    """
 
     megatron: str
     hf: tuple[str, str, str]
@@ -101,7 +114,10 @@ def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, .
     """Return the sizes of the Hugging Face tensors."""
     width = shape(mapping.megatron, architecture)[1:]
     rows = mapping.rows(architecture)
-    return [(max(run.stop for run in rows if run.tensor == number), *width) for number in range(len(mapping.hf))]
+    return [
+        (max(run.stop for run in rows if run.tensor == number), *width)
+        for number in range(len(mapping.hf))
+    ]
 
 
 def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:

@@ -13,7 +13,10 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.self_attention.linear_qkv.bias": lambda a: (_qkv(a),),
     "decoder.layers.self_attention.q_layernorm.weight": lambda a: (a.kv_channels,),
     "decoder.layers.self_attention.k_layernorm.weight": lambda a: (a.kv_channels,),
-    "decoder.layers.self_attention.linear_proj.weight": lambda a: (a.hidden_size, a.num_attention_heads * a.kv_channels),
+    "decoder.layers.self_attention.linear_proj.weight": lambda a: (
+        a.hidden_size,
+        a.num_attention_heads * a.kv_channels,
+    ),
     "decoder.layers.mlp.linear_fc1.layer_norm_weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.linear_fc1.weight": lambda a: (2 * a.ffn_hidden_size, a.hidden_size),
     "decoder.layers.mlp.linear_fc2.weight": lambda a: (a.hidden_size, a.ffn_hidden_size),
@@ -28,7 +31,9 @@ def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
 
 
 def _qkv(architecture: Architecture) -> int:
-    return architecture.kv_channels * (architecture.num_attention_heads + 2 * architecture.num_query_groups)
+    return architecture.kv_channels * (
+        architecture.num_attention_heads + 2 * architecture.num_query_groups
+    )
 
 
 def extra_states(architecture: Architecture) -> list[str]:
@@ -43,5 +48,9 @@ def extra_states(architecture: Architecture) -> list[str]:
     if architecture.qk_layernorm:
         modules += ["self_attention.q_layernorm", "self_attention.k_layernorm"]
     count = architecture.num_layers
-    states = [f"decoder.layers.{module}._extra_state/shard_{layer}_{count}" for module in modules for layer in range(count)]
+    states = [
+        f"decoder.layers.{module}._extra_state/shard_{layer}_{count}"
+        for module in modules
+        for layer in range(count)
+    ]
     return [*states, "decoder.final_layernorm._extra_state/shard_0_1"]

@@ -8,7 +8,10 @@ from megatron_ext.config.architecture import Architecture
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
-    """Return the architecture of a Mistral config.json; where it does not name a window, transformers takes 4,096."""
+    """Return the architecture of a Mistral config.json.
+
+    Where it does not name a window, transformers takes 4,096.
+    """
     fields = hf_config.Fields(config)
     window = fields.take("sliding_window", 4096)
     return hf_config.architecture(fields, "mistral", num_query_groups=8, window_size=window)
@@ -16,7 +19,16 @@ def architecture(config: dict[str, Any]) -> Architecture:
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return a Mistral config.json."""
-    return hf_config.config(architecture, "mistral", ["MistralForCausalLM"], sliding_window=architecture.window_size)
+    return hf_config.config(
+        architecture, "mistral", ["MistralForCausalLM"], sliding_window=architecture.window_size
+    )
 
 
-FAMILY = Family(name="mistral", architecture=architecture, config=config, shared=llama.SHARED, output=llama.OUTPUT, layer=llama.LAYER)
+FAMILY = Family(
+    name="mistral",
+    architecture=architecture,
+    config=config,
+    shared=llama.SHARED,
+    output=llama.OUTPUT,
+    layer=llama.LAYER,
+)

@@ -10,39 +10,68 @@ from megatron_ext.config.architecture import Architecture
 def qwen2_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Qwen2 or Qwen2.5 config.json."""
     fields = hf_config.Fields(config)
-    return hf_config.architecture(fields, "qwen2", add_qkv_bias=True, num_query_groups=32, window_size=_window(fields))
+    return hf_config.architecture(
+        fields, "qwen2", add_qkv_bias=True, num_query_groups=32, window_size=_window(fields)
+    )
 
 
 def qwen3_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Qwen3 config.json."""
     fields = hf_config.Fields(config)
     fields.only(attention_bias=False)
-    return hf_config.architecture(fields, "qwen3", qk_layernorm=True, num_query_groups=32, kv_channels=128, window_size=_window(fields))
+    return hf_config.architecture(
+        fields,
+        "qwen3",
+        qk_layernorm=True,
+        num_query_groups=32,
+        kv_channels=128,
+        window_size=_window(fields),
+    )
 
 
 def qwen2_config(architecture: Architecture) -> dict[str, Any]:
     """Return a Qwen2 config.json."""
-    return hf_config.config(architecture, "qwen2", ["Qwen2ForCausalLM"], **_window_fields(architecture))
+    return hf_config.config(
+        architecture, "qwen2", ["Qwen2ForCausalLM"], **_window_fields(architecture)
+    )
 
 
 def qwen3_config(architecture: Architecture) -> dict[str, Any]:
     """Return a Qwen3 config.json."""
-    return hf_config.config(architecture, "qwen3", ["Qwen3ForCausalLM"], attention_bias=False, **_window_fields(architecture))
+    return hf_config.config(
+        architecture,
+        "qwen3",
+        ["Qwen3ForCausalLM"],
+        attention_bias=False,
+        **_window_fields(architecture),
+    )
 
 
 def _window(fields: hf_config.Fields) -> int | None:
-    """Return the window; Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on."""
-    used, window, full = fields.take("use_sliding_window", False), fields.take("sliding_window", None), fields.take("max_window_layers", 28)
+    """Return the window.
+
+    Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on.
+    """
+    used, window, full = (
+        fields.take("use_sliding_window", False),
+        fields.take("sliding_window", None),
+        fields.take("max_window_layers", 28),
+    )
     kinds = fields.take("layer_types", None)
     if not used or window is None:
         if kinds and set(kinds) != {"full_attention"}:
-            raise ValueError(f"layer_types = {sorted(set(kinds))!r} contradicts use_sliding_window = {used!r}")
+            raise ValueError(
+                f"layer_types = {sorted(set(kinds))!r} contradicts use_sliding_window = {used!r}"
+            )
         return None
     layers = fields.take("num_hidden_layers")
-    windowed = sum(kind == "sliding_attention" for kind in kinds) if kinds else max(layers - full, 0)
+    windowed = (
+        sum(kind == "sliding_attention" for kind in kinds) if kinds else max(layers - full, 0)
+    )
     if windowed not in (0, layers):
         raise ValueError(
-            f"max_window_layers = {full!r} cannot be carried over: {windowed} of {layers} layers have a window (only all or none)"
+            f"max_window_layers = {full!r} cannot be carried over: {windowed} of {layers} layers"
+            " have a window (only all or none)"
         )
     return window if windowed else None
 

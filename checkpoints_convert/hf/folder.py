@@ -1,4 +1,8 @@
-"""A Hugging Face model folder: which files hold the tensors, what else comes with them, how many ids the tokenizer has. No torch here."""
+"""A Hugging Face model folder.
+
+Which files hold the tensors, what else comes with them, how many ids the tokenizer has. No torch
+here.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,12 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", "
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """Return the files that transformers loads: `model.safetensors`, else those of the index, else all `.safetensors` files.
+    """Return the files that transformers loads.
 
-    Others may lie beside them: Mistral's models come with the same weights as `consolidated.safetensors`, under other names.
+    `model.safetensors`, else those of the index, else all `.safetensors` files.
+
+    Others may lie beside them: Mistral's models come with the same weights as
+    `consolidated.safetensors`, under other names.
 
     Raises:
         DataError: the index is damaged, or a file that it names is missing.
@@ -28,11 +35,22 @@ def weight_files(folder: str | Path) -> list[Path]:
     if not isinstance(places, dict):
         raise DataError(f"{index} is damaged: weight_map is missing, or no object")
     for tensor, name in places.items():
-        if not isinstance(name, str) or Path(name).name != name or "\0" in name or not name.endswith(".safetensors"):
-            raise DataError(f"{index} is damaged: {tensor} should be in a .safetensors file beside it, not in {name!r}")
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or "\0" in name
+            or not name.endswith(".safetensors")
+        ):
+            raise DataError(
+                f"{index} is damaged: {tensor} should be in a .safetensors file beside it, not in"
+                f" {name!r}"
+            )
     files = sorted({index.with_name(name) for name in places.values()})
     if missing := [path.name for path in files if not path.is_file()]:
-        raise DataError(f"{index} names {len(missing)} files that are not there: {', '.join(missing[:3])}; fetch them")
+        raise DataError(
+            f"{index} names {len(missing)} files that are not there: {', '.join(missing[:3])};"
+            " fetch them"
+        )
     return files
 
 
@@ -61,12 +79,22 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
 def seal_companions(folder: Path) -> None:
     """Write the manifest of the companions that a checkpoint keeps, with which who reads them compares them."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    files = [folder / name for name in names if name != manifest.NAME and not name.startswith(".")]  # a kill leaves .NAME.partial
-    manifest.write(folder / manifest.NAME, stage="companions", inputs=[], config={}, outputs=files, counts={"files": len(files)})
+    # a kill leaves .NAME.partial
+    files = [folder / name for name in names if name != manifest.NAME and not name.startswith(".")]
+    manifest.write(
+        folder / manifest.NAME,
+        stage="companions",
+        inputs=[],
+        config={},
+        outputs=files,
+        counts={"files": len(files)},
+    )
 
 
 def verify_companions(folder: Path, no_verify: bool) -> None:
-    """Compare all but the weights with the manifest of a folder, where it has one; with `no_verify` only say that this is left out.
+    """Compare all but the weights with the manifest of a folder, where it has one.
+
+    With `no_verify` only say that this is left out.
 
     Raises:
         DataError: one is missing or was altered; says which.
@@ -86,14 +114,18 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
     path, largest = _largest_id(Path(folder))
     if largest >= rows:
         raise DataError(
-            f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size in config.json): "
-            "they belong to different models, or tokens were added without resizing the embedding; "
-            "put the model's own tokenizer there and add the tokens with hf_to_megatron.py --add-special-tokens FILE"
+            f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size"
+            " in config.json): they belong to different models, or tokens were added without"
+            " resizing the embedding; put the model's own tokenizer there and add the tokens with"
+            " hf_to_megatron.py --add-special-tokens FILE"
         )
 
 
 def tokenizer_ids(folder: str | Path) -> int | None:
-    """Return the largest id that the folder's tokenizer can give, plus one; None when there is no tokenizer."""
+    """Return the largest id that the folder's tokenizer can give, plus one.
+
+    None when there is no tokenizer.
+    """
     _, largest = _largest_id(Path(folder))
     return None if largest < 0 else largest + 1
 
@@ -113,7 +145,9 @@ def read_tokenizer(path: Path) -> Any:
 def _largest_id(folder: Path) -> tuple[Path, int]:
     """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
     if (path := folder / "tokenizer.json").is_file():
-        return path, max(read_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1)
+        return path, max(
+            read_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1
+        )
     if (path := folder / "tokenizer.model").is_file():
         from sentencepiece import SentencePieceProcessor
 

@@ -1,4 +1,7 @@
-"""Adds special tokens to a model: the same ids in the tokenizer, in config.json, and as rows of the embeddings."""
+"""Adds special tokens to a model.
+
+The same ids in the tokenizer, in config.json, and as rows of the embeddings.
+"""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +19,9 @@ from galen.errors import DataError
 
 
 def read_tokens(path: Path) -> list[str]:
-    """Read a file of special tokens, one a line, in the order of their ids; empty lines and lines that begin with `# ` do not count.
+    """Read a file of special tokens, one a line, in the order of their ids.
+
+    Empty lines and lines that begin with `# ` do not count.
 
     Raises:
         DataError: the file is missing, empty, or names a token twice.
@@ -48,17 +53,31 @@ class Extension:
         from tokenizers import AddedToken
 
         tokenizer = read_tokenizer(folder / "tokenizer.json")
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in self.tokens])
+        tokenizer.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in self.tokens]
+        )
         for number, token in enumerate(self.tokens):
             if tokenizer.token_to_id(token) != self.first + number:
-                raise DataError(f"{folder}: {token!r} got the id {tokenizer.token_to_id(token)} instead of {self.first + number}")
+                raise DataError(
+                    f"{folder}: {token!r} got the id {tokenizer.token_to_id(token)} instead of"
+                    f" {self.first + number}"
+                )
         tokenizer.save(str(folder / "tokenizer.json"))
         settings = folder / "tokenizer_config.json"
         if settings.is_file():
             content = json_file.read_object(settings)
             if isinstance(content.get("added_tokens_decoder"), dict):
-                plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-                content["added_tokens_decoder"] |= {str(self.first + n): {"content": token, **plain} for n, token in enumerate(self.tokens)}
+                plain = {
+                    "lstrip": False,
+                    "normalized": False,
+                    "rstrip": False,
+                    "single_word": False,
+                    "special": True,
+                }
+                content["added_tokens_decoder"] |= {
+                    str(self.first + n): {"content": token, **plain}
+                    for n, token in enumerate(self.tokens)
+                }
                 write_text(settings, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         config = json_file.read_object(folder / "config.json")
         config["vocab_size"] = self.vocab_size
@@ -73,10 +92,16 @@ def extend(folder: Path, tokens: Sequence[str], rows: int) -> Extension:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise DataError(f"{path} is missing: special tokens can be added only to a tokenizer.json (save_pretrained writes one)")
+        raise DataError(
+            f"{path} is missing: special tokens can be added only to a tokenizer.json"
+            " (save_pretrained writes one)"
+        )
     known = read_tokenizer(path).get_vocab(with_added_tokens=True)
     if already := [token for token in tokens if token in known]:
-        raise DataError(f"{path} has {already[0]!r} already, as id {known[already[0]]} ({len(already)} of {len(tokens)} tokens)")
+        raise DataError(
+            f"{path} has {already[0]!r} already, as id {known[already[0]]} ({len(already)} of"
+            f" {len(tokens)} tokens)"
+        )
     first = max(known.values(), default=-1) + 1
     return Extension(tuple(tokens), first, max(rows, first + len(tokens)))
 
@@ -84,12 +109,15 @@ def extend(folder: Path, tokens: Sequence[str], rows: int) -> Extension:
 class ExtendedWeights:
     """A model's weights with a row for each new token in the tensors named `names`.
 
-    A new row is the mean of the rows that had an id before, or a sample of a normal distribution with the mean and the
-    deviation of each of their columns, from a generator seeded with `seed` and the tensor's name. Rows that the model
-    has beyond its tokenizer's ids and that no new token takes stay as they are.
+    A new row is the mean of the rows that had an id before, or a sample of a normal distribution
+    with the mean and the deviation of each of their columns, from a generator seeded with `seed`
+    and the tensor's name. Rows that the model has beyond its tokenizer's ids and that no new token
+    takes stay as they are.
     """
 
-    def __init__(self, weights: Weights, names: Sequence[str], extension: Extension, kind: str, seed: int) -> None:
+    def __init__(
+        self, weights: Weights, names: Sequence[str], extension: Extension, kind: str, seed: int
+    ) -> None:
         self.weights, self.extension = weights, extension
         self._new = {name: self._rows(name, kind, seed) for name in names}
 
@@ -127,11 +155,21 @@ class ExtendedWeights:
             self.weights.read_into(target, name, start)
 
     def _old(self, name: str, start: int, stop: int) -> Tensor:
-        return self.weights.rows(name, start, max(start, stop)) if stop > start else self._new[name][:0]
+        return (
+            self.weights.rows(name, start, max(start, stop))
+            if stop > start
+            else self._new[name][:0]
+        )
 
     def _rows(self, name: str, kind: str, seed: int) -> Tensor:
-        width, count = self.weights.shape(name)[1], min(self.extension.first, self.weights.shape(name)[0])
-        total, squares = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+        width, count = (
+            self.weights.shape(name)[1],
+            min(self.extension.first, self.weights.shape(name)[0]),
+        )
+        total, squares = (
+            torch.zeros(width, dtype=torch.float64),
+            torch.zeros(width, dtype=torch.float64),
+        )
         for start in range(0, count, 4096):
             rows = self.weights.rows(name, start, min(start + 4096, count)).double()
             total += rows.sum(0)
@@ -141,5 +179,7 @@ class ExtendedWeights:
         if kind == "normal":
             deviation = (squares / count - mean.pow(2)).clamp(min=0).sqrt()
             generator = torch.Generator().manual_seed(seed * 1_000_003 + sum(name.encode()))
-            new = mean + deviation * torch.randn(len(self.extension.tokens), width, generator=generator, dtype=torch.float64)
+            new = mean + deviation * torch.randn(
+                len(self.extension.tokens), width, generator=generator, dtype=torch.float64
+            )
         return new.to(self.weights.dtype(name))

@@ -1,4 +1,7 @@
-"""The tensors of a Hugging Face folder's safetensors files: where their bytes are, and the head of a new file."""
+"""The tensors of a Hugging Face folder's safetensors files.
+
+Where their bytes are, and the head of a new file.
+"""
 
 import json
 import math
@@ -43,13 +46,19 @@ class Weights:
     def __init__(self, folder: str | Path) -> None:
         self.files = weight_files(folder)
         if not self.files:
-            raise DataError(f"{folder} holds no .safetensors file; save the model with save_pretrained(safe_serialization=True) first")
+            raise DataError(
+                f"{folder} holds no .safetensors file; save the model with"
+                " save_pretrained(safe_serialization=True) first"
+            )
         self.tensors: dict[str, StoredTensor] = {}
         for path in self.files:
             found = read_header(path)
             if twice := found.keys() & self.tensors.keys():
                 name = min(twice)
-                raise DataError(f"{path} and {self.tensors[name].path.name} both hold {name}; remove the file that is not the model's")
+                raise DataError(
+                    f"{path} and {self.tensors[name].path.name} both hold {name}; remove the file"
+                    " that is not the model's"
+                )
             self.tensors |= found
 
     def names(self) -> set[str]:
@@ -57,7 +66,10 @@ class Weights:
         return set(self.tensors)
 
     def place(self, name: str) -> tuple[str, int]:
-        """Return the file of a tensor and its first byte there; KeyError when there is none of that name."""
+        """Return the file of a tensor and its first byte there.
+
+        KeyError when there is none of that name.
+        """
         return str(self.tensors[name].path), self.tensors[name].offset
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -73,7 +85,10 @@ class Weights:
         return self.tensors[name].rows(start, stop)
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
-        """Fill `target` with the rows from `start` on; KeyError when there is no tensor of that name."""
+        """Fill `target` with the rows from `start` on.
+
+        KeyError when there is no tensor of that name.
+        """
         self.tensors[name].read_into(target, start)
 
     def read(self, name: str) -> Tensor:
@@ -84,8 +99,9 @@ class Weights:
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a safetensors file by name, in the order of their bytes.
 
-    What the format's own library refuses is refused here: tensors that overlap, leave a gap or end elsewhere than the file, sizes
-    that do not fit, numbers that are not whole, names that come twice.
+    What the format's own library refuses is refused here: tensors that overlap, leave a gap or end
+    elsewhere than the file, sizes that do not fit, numbers that are not whole, names that come
+    twice.
 
     Raises:
         DataError: the file is damaged; names the tensor.
@@ -93,30 +109,46 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
-            raise DataError(f"{path} is only Git's pointer to the weights; fetch them with `git lfs pull` in {path.parent}")
+            raise DataError(
+                f"{path} is only Git's pointer to the weights; fetch them with `git lfs pull` in"
+                f" {path.parent}"
+            )
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8 or length > _MOST_HEADER:
-            raise DataError(f"{path} is damaged: its header should have {length:,} bytes, the file has {size:,}")
+            raise DataError(
+                f"{path} is damaged: its header should have {length:,} bytes, the file has {size:,}"
+            )
         text = file.read(length)
     try:
         entries = _parse_header(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: its header is none of safetensors: {one_line(error)}") from None
+        raise DataError(
+            f"{path} is damaged: its header is none of safetensors: {one_line(error)}"
+        ) from None
     tensors = {}
     for name, entry in entries.items():
         if wrong := _misshapen(entry):
             raise DataError(f"{path} is damaged: tensor {name}: {wrong}")
-        tensors[name] = StoredTensor(path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"]))
+        tensors[name] = StoredTensor(
+            path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        )
     ends = {name: entry["data_offsets"][1] for name, entry in entries.items()}
     place = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
         if tensor.offset != place:
-            raise DataError(f"{path} is damaged: tensor {name} begins at {tensor.offset:,}, the one before it ends at {place:,}")
+            raise DataError(
+                f"{path} is damaged: tensor {name} begins at {tensor.offset:,}, the one before it"
+                f" ends at {place:,}"
+            )
         place = ends[name]
     if 8 + length + place != size:
-        raise DataError(f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + place:,}")
-    return {name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()}
+        raise DataError(
+            f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + place:,}"
+        )
+    return {
+        name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
+    }
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
@@ -127,10 +159,18 @@ def _parse_header(text: bytes) -> dict[str, Any]:
     """
     if not text.startswith(b"{"):
         raise ValueError("it does not begin with {")
-    found = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float)
+    found = json.loads(
+        text.decode("utf-8"),
+        object_pairs_hook=_unique,
+        parse_int=_whole,
+        parse_float=_no_float,
+        parse_constant=_no_float,
+    )
     json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is no text
     remarks = found.pop("__metadata__", {})
-    if not isinstance(remarks, dict) or not all(isinstance(value, str) for value in remarks.values()):
+    if not isinstance(remarks, dict) or not all(
+        isinstance(value, str) for value in remarks.values()
+    ):
         raise ValueError("__metadata__ should hold texts")
     return found
 
@@ -160,21 +200,30 @@ def _misshapen(entry: Any) -> str | None:
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
         return f"the precision {entry['dtype']!r} is not known"
     for key in ("shape", "data_offsets"):
-        if not isinstance(entry[key], list) or not all(type(number) is int for number in entry[key]):
+        if not isinstance(entry[key], list) or not all(
+            type(number) is int for number in entry[key]
+        ):
             return f"{key} should hold whole numbers"
     if len(entry["data_offsets"]) != 2:
         return "data_offsets should hold its first byte and its end"
     start, end = entry["data_offsets"]
-    if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:  # what follows a zero counts, too
+    # what follows a zero counts, too
+    if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:
         return f"the size {entry['shape']} is impossible"
     nbytes = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
     if end - start != nbytes:
-        return f"the size {entry['shape']} in {entry['dtype']} takes {nbytes:,} bytes, data_offsets give it {end - start:,}"
+        return (
+            f"the size {entry['shape']} in {entry['dtype']} takes {nbytes:,} bytes, data_offsets"
+            f" give it {end - start:,}"
+        )
     return None
 
 
 def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
-    """Return the first bytes of a safetensors file that holds these tensors, in this order; their own bytes follow."""
+    """Return the first bytes of a safetensors file that holds these tensors, in this order.
+
+    Their own bytes follow.
+    """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in tensors.items():

@@ -1,9 +1,14 @@
-"""Reads the checkpoints of Megatron-LLM, the trainer of MEDITRON: `mp_rank_XX[_YYY]/model_optim_rng.pt`, one file a rank.
+"""Reads the checkpoints of Megatron-LLM, the trainer of MEDITRON.
 
-The files are pickles; they are read by `safe_pickle`, which runs nothing of them. What differs from the model here:
+`mp_rank_XX[_YYY]/model_optim_rng.pt`, one file a rank.
 
-- `dense_h_to_4h` holds the up projection above the gate (its GLU is `x1 * silu(x2)`), each rank its part of both;
-- query and key rows are interleaved for rotary positions by pairs, as in Meta's code; Hugging Face's are in halves;
+The files are pickles; they are read by `safe_pickle`, which runs nothing of them. What differs from
+the model here:
+
+- `dense_h_to_4h` holds the up projection above the gate (its GLU is `x1 * silu(x2)`), each rank its
+  part of both;
+- query and key rows are interleaved for rotary positions by pairs, as in Meta's code; Hugging
+  Face's are in halves;
 - the output layer is a bare parameter, `lm_head`.
 """
 
@@ -31,18 +36,32 @@ def find_ranks(path: Path) -> list[Path]:
     """Return the rank folders of a checkpoint: of its newest iteration, or those in `path` itself."""
     if not list(path.glob(f"mp_rank_*/{_FILE}")) and not list(path.glob("iter_*/.metadata")):
         path = _newest(path)
-    return sorted(folder.parent for folder in path.glob(f"mp_rank_*/{_FILE}") if _RANK.fullmatch(folder.parent.name))
+    return sorted(
+        folder.parent
+        for folder in path.glob(f"mp_rank_*/{_FILE}")
+        if _RANK.fullmatch(folder.parent.name)
+    )
 
 
 def _newest(path: Path) -> Path:
-    """Return the folder that the tracker names, `release` for that word; where it is damaged or missing, the newest with ranks."""
+    """Return the folder that the tracker names, `release` for that word.
+
+    Where it is damaged or missing, the newest with ranks.
+    """
     tracker = path / "latest_checkpointed_iteration.txt"
-    name = tracker.read_bytes()[:64].decode("ascii", errors="replace").strip() if tracker.is_file() else ""
+    name = (
+        tracker.read_bytes()[:64].decode("ascii", errors="replace").strip()
+        if tracker.is_file()
+        else ""
+    )
     named = path / (f"iter_{int(name):07d}" if re.fullmatch(r"[0-9]{1,18}", name) else "release")
     there = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
     if name == "release" or not there or list(named.glob(f"mp_rank_*/{_FILE}")):
         return named
-    print(f"warning: {tracker} names no iteration that is there: taking {there[-1].name}", file=sys.stderr)
+    print(
+        f"warning: {tracker} names no iteration that is there: taking {there[-1].name}",
+        file=sys.stderr,
+    )
     return there[-1]
 
 
@@ -54,7 +73,8 @@ def is_legacy(path: Path) -> bool:
 class Ranks:
     """A checkpoint of tensor x pipeline ranks as one model, under the names of Hugging Face's Llama.
 
-    It is a source of rows like a folder of safetensors; one tensor at a time is put together from the ranks.
+    It is a source of rows like a folder of safetensors; one tensor at a time is put together from
+    the ranks.
 
     Raises:
         DataError: ranks are missing, or the model is not a Llama.
@@ -75,35 +95,54 @@ class Ranks:
         tensor, pipeline = max(rank for _, rank in ranks) + 1, max(stage for stage, _ in ranks) + 1
         if len(ranks) != tensor * pipeline:
             raise DataError(
-                f"{folders[0].parent} holds {len(ranks)} ranks, but their names speak of {tensor} x {pipeline} (tensor x pipeline)"
+                f"{folders[0].parent} holds {len(ranks)} ranks, but their names speak of {tensor} x"
+                f" {pipeline} (tensor x pipeline)"
             )
         self.layout = (tensor, pipeline)
-        contents = {rank: safe_pickle.read_archive(file) for rank, file in zip(ranks, self.files, strict=True)}
+        contents = {
+            rank: safe_pickle.read_archive(file)
+            for rank, file in zip(ranks, self.files, strict=True)
+        }
         self.arguments = self._arguments(contents[0, 0])
         self.heads = self.arguments.num_attention_heads
         self.groups = getattr(self.arguments, "num_attention_heads_kv", None) or self.heads
-        self.head_size = getattr(self.arguments, "kv_channels", None) or self.arguments.hidden_size // self.heads
+        self.head_size = (
+            getattr(self.arguments, "kv_channels", None) or self.arguments.hidden_size // self.heads
+        )
         self.iteration = contents[0, 0].get("iteration")
-        self.stages = [[_flat(self._model(contents[stage, rank])) for rank in range(tensor)] for stage in range(pipeline)]
+        self.stages = [
+            [_flat(self._model(contents[stage, rank])) for rank in range(tensor)]
+            for stage in range(pipeline)
+        ]
         self.layers_per_stage = self.arguments.num_layers // pipeline
         self._last: tuple[str, Tensor] | None = None
         if self.layers_per_stage < 1:
-            raise DataError(f"{path}: {self.arguments.num_layers} layers on {pipeline} pipeline stages")
+            raise DataError(
+                f"{path}: {self.arguments.num_layers} layers on {pipeline} pipeline stages"
+            )
 
     def _model(self, content: Any) -> dict[Any, Any]:
         model = content.get("model") if isinstance(content, dict) else None
         model = model.get("language_model") if isinstance(model, dict) else None
         if not isinstance(model, dict):
-            raise DataError(f"{self.files[0]} or another rank holds no language model: it is not a checkpoint of Megatron-LLM")
+            raise DataError(
+                f"{self.files[0]} or another rank holds no language model: it is not a checkpoint"
+                " of Megatron-LLM"
+            )
         return model
 
     def _arguments(self, content: Any) -> Namespace:
         arguments = content.get("args") if isinstance(content, dict) else None
         if not isinstance(arguments, Namespace) or "model" not in content:
-            raise DataError(f"{self.files[0]} holds no arguments and model: it is not a checkpoint of Megatron-LLM")
+            raise DataError(
+                f"{self.files[0]} holds no arguments and model: it is not a checkpoint of"
+                " Megatron-LLM"
+            )
         for name in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads"):
             if type(value := getattr(arguments, name, None)) is not int or value < 1:
-                raise DataError(f"{self.files[0]} is damaged: its argument {name} is {shown(value)!r}")
+                raise DataError(
+                    f"{self.files[0]} is damaged: its argument {name} is {shown(value)!r}"
+                )
         return arguments
 
     def architecture(self, vocab_size: int) -> Architecture:
@@ -120,11 +159,15 @@ class Ranks:
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:
                 raise DataError(
-                    f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only {' or '.join(map(repr, wanted))})"
+                    f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only"
+                    f" {' or '.join(map(repr, wanted))})"
                 )
         rows = self.shape("model.embed_tokens.weight")[0]
         if vocab_size > rows:
-            raise DataError(f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has {rows:,} padded rows")
+            raise DataError(
+                f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has"
+                f" {rows:,} padded rows"
+            )
         return Architecture(
             family="llama",
             num_layers=known["num_layers"],
@@ -206,7 +249,10 @@ class Ranks:
             old, how = _LAYER[match[2]]
             old = f"layers.{place}.{old}"
         if any(old not in rank for rank in self.stages[stage]):
-            raise DataError(f"{self.path} lacks {old} in stage {stage}; there: {', '.join(sorted(self.stages[stage][0])[:6])} …")
+            raise DataError(
+                f"{self.path} lacks {old} in stage {stage}; there:"
+                f" {', '.join(sorted(self.stages[stage][0])[:6])} …"
+            )
         return [rank[old] for rank in self.stages[stage]], how
 
 
@@ -218,7 +264,10 @@ _NAMES = {
 _LAYER = {
     "input_layernorm.weight": ("input_layernorm.weight", "same"),
     "post_attention_layernorm.weight": ("post_attention_layernorm.weight", "same"),
-    **{f"self_attn.{part}_proj.weight": ("attention.query_key_value.weight", "qkv") for part in "qkv"},
+    **{
+        f"self_attn.{part}_proj.weight": ("attention.query_key_value.weight", "qkv")
+        for part in "qkv"
+    },
     "self_attn.o_proj.weight": ("attention.dense.weight", "columns"),
     **{f"mlp.{part}_proj.weight": ("mlp.dense_h_to_4h.weight", "glu") for part in ("gate", "up")},
     "mlp.down_proj.weight": ("mlp.dense_4h_to_h.weight", "columns"),
@@ -243,16 +292,32 @@ def _flat(tree: Any) -> dict[str, StoredTensor]:
             found[str(name).replace("self_attention.", "attention.")] = value
         elif isinstance(value, dict):
             inner = _flat(value)
-            found |= {f"{name}.{key}": stored for key, stored in inner.items()} if name in ("word_embeddings", "lm_head") else inner
+            found |= (
+                {f"{name}.{key}": stored for key, stored in inner.items()}
+                if name in ("word_embeddings", "lm_head")
+                else inner
+            )
     return found
 
 
 def describe(path: Path) -> dict[str, Any]:
     """Return what describe.py prints of such a checkpoint."""
     ranks = Ranks(path)
-    wanted = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_attention_heads_kv", "padded_vocab_size")
+    wanted = (
+        "num_layers",
+        "hidden_size",
+        "ffn_hidden_size",
+        "num_attention_heads",
+        "num_attention_heads_kv",
+        "padded_vocab_size",
+    )
     known = vars(ranks.arguments)
-    count = sum(math.prod(stored.shape) for stage in ranks.stages for rank in stage for stored in rank.values())
+    count = sum(
+        math.prod(stored.shape)
+        for stage in ranks.stages
+        for rank in stage
+        for stored in rank.values()
+    )
     return {
         "format": "Megatron-LLM, a pickle a rank (import with legacy_to_megatron.py)",
         "folder": path,

@@ -1,7 +1,8 @@
 """The model's configuration in a NeMo 2 folder (`context/model.yaml`), read as data and written.
 
-`model.yaml` holds the arguments of NeMo's classes with their defaults. The classes that it names are compared with known names and
-never imported; `io.json`, from which NeMo itself builds the objects, is not read here.
+`model.yaml` holds the arguments of NeMo's classes with their defaults. The classes that it names
+are compared with known names and never imported; `io.json`, from which NeMo itself builds the
+objects, is not read here.
 """
 
 from pathlib import Path
@@ -63,11 +64,13 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     Args:
         folder: the folder with `context/` and `weights/`.
         vocab_size: ids of its tokenizer, for a configuration that leaves the number to it.
-        positions: the largest number of positions, where it is known otherwise: NeMo's importers keep the window of a Mistral in its
-            place (none without a window) and 40,960 for each Qwen3.
+        positions: the largest number of positions, where it is known otherwise: NeMo's importers
+            keep the window of a Mistral in its place (none without a window) and 40,960 for each
+            Qwen3.
 
     Raises:
-        DataError: `model.yaml` is missing, is not a known model, or asks for something that cannot be carried over.
+        DataError: `model.yaml` is missing, is not a known model, or asks for something that cannot
+            be carried over.
     """
     path = folder / CONTEXT / "model.yaml"
     if not path.is_file():
@@ -75,32 +78,57 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     try:
         content, _ = yaml_text.read(path)
         model, config = content["_target_"], content["config"]
-        family = next((name for name, (module, known, _) in MODELS.items() if model == f"{MODULE}.{module}.{known}"), None)
+        family = next(
+            (
+                name
+                for name, (module, known, _) in MODELS.items()
+                if model == f"{MODULE}.{module}.{known}"
+            ),
+            None,
+        )
     except (UsageError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} does not describe a model of NeMo: {one_line(error)}") from None
     if family is None:
         named = model if isinstance(model, str) else shown(model)
-        raise DataError(f"{path}: the model {named} is not known; known: {', '.join(known for _, known, _ in MODELS.values())}")
+        raise DataError(
+            f"{path}: the model {named} is not known; known:"
+            f" {', '.join(known for _, known, _ in MODELS.values())}"
+        )
     with malformed(path):
         architecture = _architecture(family, config, vocab_size, positions)
-    if architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path)) != architecture:
+    if (
+        architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path))
+        != architecture
+    ):
         raise DataError(f"{path}: {architecture} is not a {family} model")
     return architecture
 
 
-def _architecture(family: str, config: dict[str, Any], vocab_size: int | None, positions: int | None) -> Architecture:
+def _architecture(
+    family: str, config: dict[str, Any], vocab_size: int | None, positions: int | None
+) -> Architecture:
     for name, wanted in _ONLY.items():
         if name in config and config[name] not in wanted:
-            raise ValueError(f"{name} = {shown(config[name])} cannot be carried over (only {wanted[0]!r})")
+            raise ValueError(
+                f"{name} = {shown(config[name])} cannot be carried over (only {wanted[0]!r})"
+            )
     activation = config.get("activation_func", {}).get("_target_", "")
     if activation != "torch.nn.functional.silu":
-        raise ValueError(f"activation_func = {shown(activation)} cannot be carried over (only torch.nn.functional.silu)")
+        raise ValueError(
+            f"activation_func = {shown(activation)} cannot be carried over (only"
+            " torch.nn.functional.silu)"
+        )
     rows = config.get("vocab_size") or vocab_size
     if rows is None:
-        raise ValueError(f"vocab_size is left to the tokenizer, and {CONTEXT}/{TOKENIZER} has no tokenizer.json; give --hf")
+        raise ValueError(
+            f"vocab_size is left to the tokenizer, and {CONTEXT}/{TOKENIZER} has no tokenizer.json;"
+            " give --hf"
+        )
     positions = positions or config.get("max_position_embeddings") or config["seq_length"]
     if positions is None:  # what NeMo's importer writes for a Mistral without a window
-        raise ValueError("seq_length is null, so that the number of positions is not known; give --hf")
+        raise ValueError(
+            "seq_length is null, so that the number of positions is not known; give --hf"
+        )
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     window = config.get("window_size")
     return Architecture(
@@ -119,7 +147,8 @@ def _architecture(family: str, config: dict[str, Any], vocab_size: int | None, p
         share_embeddings_and_output_weights=config["share_embeddings_and_output_weights"],
         add_qkv_bias=config.get("add_qkv_bias", False),
         qk_layernorm=config.get("qk_layernorm", False),
-        window_size=window[0] if window else None,  # NeMo writes Hugging Face's number here, not one less
+        # NeMo writes Hugging Face's number here, not one less
+        window_size=window[0] if window else None,
     )
 
 
@@ -130,7 +159,10 @@ def _rope_scaling(config: dict[str, Any]) -> float | None:
         return None
     for name, theirs in _SCALING.items():
         if config[name] != LLAMA3_SCALING[theirs]:
-            raise ValueError(f"{name} = {shown(config[name])} cannot be carried over (only {LLAMA3_SCALING[theirs]!r})")
+            raise ValueError(
+                f"{name} = {shown(config[name])} cannot be carried over (only"
+                f" {LLAMA3_SCALING[theirs]!r})"
+            )
     return float(config["scale_factor"])
 
 
@@ -141,18 +173,29 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
         DataError: NeMo has no such family.
     """
     if architecture.family not in MODELS:
-        raise DataError(f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); InternLM2 goes with --as-family llama")
-    made = {**bridge_config.provider_arguments(architecture), "rotary_base": architecture.rotary_base}
+        raise DataError(
+            f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); InternLM2 goes"
+            " with --as-family llama"
+        )
+    made = {
+        **bridge_config.provider_arguments(architecture),
+        "rotary_base": architecture.rotary_base,
+    }
     name = MODELS[architecture.family][2]
     if architecture.rope_scaling_factor is not None:
         name = SCALED
         made["scale_factor"] = architecture.rope_scaling_factor
         made |= {field: LLAMA3_SCALING[theirs] for field, theirs in _SCALING.items()}
     if architecture.family == "mistral":
-        made["window_size"] = None if architecture.window_size is None else [architecture.window_size, 0]
+        made["window_size"] = (
+            None if architecture.window_size is None else [architecture.window_size, 0]
+        )
         made["cp_comm_type"] = None if architecture.window_size is None else "a2a"
     elif architecture.window_size is not None:
-        raise DataError(f"NeMo's {MODELS[architecture.family][1]} has no sliding window; this model's is {architecture.window_size}")
+        raise DataError(
+            f"NeMo's {MODELS[architecture.family][1]} has no sliding window; this model's is"
+            f" {architecture.window_size}"
+        )
     if architecture.family == "qwen3":
         made["max_position_embeddings"] = architecture.max_position_embeddings
     return name, made

@@ -1,7 +1,9 @@
-"""Writes the `context/` of a NeMo 2 folder: the model's configuration in the two forms that NeMo reads, and the tokenizer.
+"""Writes the `context/` of a NeMo 2 folder.
 
-`io.json` is a tree of calls in the JSON form of the library fiddle, from which NeMo builds the model; `model.yaml` is the same
-as plain YAML.
+The model's configuration in the two forms that NeMo reads, and the tokenizer.
+
+`io.json` is a tree of calls in the JSON form of the library fiddle, from which NeMo builds the
+model; `model.yaml` is the same as plain YAML.
 """
 
 import json
@@ -42,7 +44,9 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def write(folder: Path, architecture: Architecture, dtype: torch.dtype, tokenizer: Path | None) -> list[Path]:
+def write(
+    folder: Path, architecture: Architecture, dtype: torch.dtype, tokenizer: Path | None
+) -> list[Path]:
     """Write the context of a model into `folder` and return the files.
 
     Raises:
@@ -51,7 +55,12 @@ def write(folder: Path, architecture: Architecture, dtype: torch.dtype, tokenize
     folder.mkdir(parents=True, exist_ok=True)
     files = [] if tokenizer is None else copy_companions(tokenizer, folder / nemo_config.TOKENIZER)
     model = _model(architecture, dtype, tokenizer is not None)
-    write_text(folder / "io.json", json.dumps(fiddle_json(Call(Symbol(_CONTEXT), {"model": model, "trainer": None, "extra": {}}))))
+    write_text(
+        folder / "io.json",
+        json.dumps(
+            fiddle_json(Call(Symbol(_CONTEXT), {"model": model, "trainer": None, "extra": {}}))
+        ),
+    )
     write_text(folder / "model.yaml", yaml.safe_dump(_plain(model)))
     return [*files, folder / "io.json", folder / "model.yaml"]
 
@@ -60,32 +69,54 @@ def _model(architecture: Architecture, dtype: torch.dtype, with_tokenizer: bool)
     module, model, _ = nemo_config.MODELS[architecture.family]
     name, made = nemo_config.arguments(architecture)
     made["activation_func"] = Symbol("torch.nn.functional.silu")
-    precision = {"params_dtype": Symbol(str(dtype)), "bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
-    parts: dict[str, Any] = {"config": Call(Symbol(f"{nemo_config.MODULE}.{module}.{name}"), {**made, **precision})}
+    precision = {
+        "params_dtype": Symbol(str(dtype)),
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+    }
+    parts: dict[str, Any] = {
+        "config": Call(Symbol(f"{nemo_config.MODULE}.{module}.{name}"), {**made, **precision})
+    }
     if with_tokenizer:
-        parts["tokenizer"] = Call(Symbol(_TOKENIZER), {"pretrained_model_name": nemo_config.TOKENIZER})
+        parts["tokenizer"] = Call(
+            Symbol(_TOKENIZER), {"pretrained_model_name": nemo_config.TOKENIZER}
+        )
     return Call(Symbol(f"{nemo_config.MODULE}.{module}.{model}"), parts)
 
 
 def _plain(value: Any) -> Any:
     """Return a tree of calls as NeMo's `model.yaml` has it."""
     if isinstance(value, Call):
-        return {"_target_": value.target.name, **{name: _plain(argument) for name, argument in value.arguments.items()}}
+        return {
+            "_target_": value.target.name,
+            **{name: _plain(argument) for name, argument in value.arguments.items()},
+        }
     return {"_target_": value.name, "_call_": False} if isinstance(value, Symbol) else value
 
 
 def fiddle_json(root: Call) -> dict[str, Any]:
-    """Return a tree of calls in fiddle's JSON form (version 0.0.1): each call an object with the path that leads to it."""
+    """Return a tree of calls in fiddle's JSON form (version 0.0.1).
+
+    Each call an object with the path that leads to it.
+    """
     objects: dict[str, Any] = {}
     found = _encode(root, "<root>", objects)
-    return {"root": found, "objects": objects, "refcounts": dict.fromkeys(objects, 1), "version": "0.0.1"}
+    return {
+        "root": found,
+        "objects": objects,
+        "refcounts": dict.fromkeys(objects, 1),
+        "version": "0.0.1",
+    }
 
 
 def _encode(value: Any, path: str, objects: dict[str, Any]) -> dict[str, Any]:
     if isinstance(value, Symbol):
         return {**_reference(value), "paths": [path]}
     if isinstance(value, Call):
-        items = [[f"Attr(name={name!r})", _encode(part, f"{path}.{name}", objects)] for name, part in value.arguments.items()]
+        items = [
+            [f"Attr(name={name!r})", _encode(part, f"{path}.{name}", objects)]
+            for name, part in value.arguments.items()
+        ]
         described = {
             "fn_or_cls": _reference(value.target),
             "argument_names": _sequence("tuple", [*value.arguments]),
@@ -93,12 +124,26 @@ def _encode(value: Any, path: str, objects: dict[str, Any]) -> dict[str, Any]:
             "argument_history": _sequence("dict", []),
         }
         kind = _reference(Symbol("fiddle._src.config.BuildableTraverserMetadata"))
-        metadata = {"type": kind, "items": [[f"Attr(name={name!r})", part] for name, part in described.items()], "metadata": kind}
+        metadata = {
+            "type": kind,
+            "items": [[f"Attr(name={name!r})", part] for name, part in described.items()],
+            "metadata": kind,
+        }
         key = f"{value.target.parts[1].lower()}_1"
-        objects[key] = {"type": _reference(Symbol("fiddle._src.config.Config")), "items": items, "metadata": metadata, "paths": [path]}
+        objects[key] = {
+            "type": _reference(Symbol("fiddle._src.config.Config")),
+            "items": items,
+            "metadata": metadata,
+            "paths": [path],
+        }
         return {"type": "ref", "key": key}
     if isinstance(value, list):
-        return {**_sequence("list", [_encode(part, f"{path}[{n}]", objects) for n, part in enumerate(value)]), "paths": [path]}
+        return {
+            **_sequence(
+                "list", [_encode(part, f"{path}[{n}]", objects) for n, part in enumerate(value)]
+            ),
+            "paths": [path],
+        }
     if isinstance(value, dict):
         assert not value, "only an empty dict is needed"
         return {**_sequence("dict", []), "paths": [path]}

@@ -29,7 +29,8 @@ from megatron_ext.config import architecture as architectures
 from megatron_ext.config.architecture import Architecture
 
 STAGE = "megatron_to_nemo"
-# What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron Core is to shard an optimizer.
+# What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron
+# Core is to shard an optimizer.
 _COMMON: dict[str, Any] = {
     "epoch": 0,
     "global_step": 0,
@@ -53,7 +54,10 @@ class WriteNemoPart(WritePart):
 
     def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
-        return [{**entry, "key": nemo_config.PREFIX + entry["key"]} for entry in super().run(output, reader)]
+        return [
+            {**entry, "key": nemo_config.PREFIX + entry["key"]}
+            for entry in super().run(output, reader)
+        ]
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,19 @@ class NemoExport:
     dtype: str | None
 
 
-def convert(job: NemoExport, output: Path, workers: int = 1, recorded: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
-    """Write the iteration that `job` names as the NeMo 2 folder `output`; `recorded` is what its manifest says of its files.
+def convert(
+    job: NemoExport,
+    output: Path,
+    workers: int = 1,
+    recorded: Mapping[Path, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write the iteration that `job` names as the NeMo 2 folder `output`.
+
+    `recorded` is what its manifest says of its files.
 
     Raises:
-        DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something else.
+        DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something
+            else.
     """
     folder = job.folder
     architecture = architectures.read(folder)
@@ -92,8 +104,15 @@ def convert(job: NemoExport, output: Path, workers: int = 1, recorded: Mapping[P
     atomic.remove(temporary / nemo_config.CONTEXT)
     dtype = DTYPES.get(job.dtype or "")
     with InputHashes(inputs, recorded) as hashing:
-        hashes = _write_weights(temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, hashing, workers)
-    nemo_context.write(temporary / nemo_config.CONTEXT, architecture, dtype or source.dtype(family.shared[0].hf[0]), tokenizer)
+        hashes = _write_weights(
+            temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, hashing, workers
+        )
+    nemo_context.write(
+        temporary / nemo_config.CONTEXT,
+        architecture,
+        dtype or source.dtype(family.shared[0].hf[0]),
+        tokenizer,
+    )
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     record(temporary, STAGE, inputs, hashes, options, files, architecture)
     temporary.replace(output)
@@ -101,7 +120,10 @@ def convert(job: NemoExport, output: Path, workers: int = 1, recorded: Mapping[P
 
 
 def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
-    """Return the folder of the tokenizer, after a check that the model has its ids; None where there is no tokenizer."""
+    """Return the folder of the tokenizer, after a check that the model has its ids.
+
+    None where there is no tokenizer.
+    """
     if tokenizer_ids(companions) is None:
         return None
     check_vocabulary(companions, architecture.vocab_size)
@@ -121,7 +143,11 @@ def _write_weights(
     steps = []
     for number, part in enumerate(parts(family, architecture)):
         nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
-        steps.append(WriteNemoPart(f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype))
+        steps.append(
+            WriteNemoPart(f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype)
+        )
     entries, hashes = write_parts("export", folder, steps, inputs, workers)
-    torch_dist.finish(folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)])
+    torch_dist.finish(
+        folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)]
+    )
     return hashes

@@ -20,16 +20,19 @@ _BEHIND = 2**29  # bytes before the conversion's place that it may still want
 class InputHashes:
     """The SHA-256 of each file, taken in the order given, which should be the order in which the conversion reads them.
 
-    The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so far that it is gone from there.
-    What both have read is given back to the system: it takes new memory much more slowly than memory that was just in use.
+    The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so
+    far that it is gone from there. What both have read is given back to the system: it takes new
+    memory much more slowly than memory that was just in use.
 
     Args:
         paths: the files.
-        recorded: what the manifest of their folder says (`manifest.recorded`), with which the hashes are compared, also those of its
-            small files.
+        recorded: what the manifest of their folder says (`manifest.recorded`), with which the
+            hashes are compared, also those of its small files.
     """
 
-    def __init__(self, paths: Iterable[Path], recorded: Mapping[Path, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self, paths: Iterable[Path], recorded: Mapping[Path, Mapping[str, Any]] | None = None
+    ) -> None:
         self.paths = list(paths)
         self._recorded = recorded or {}
         self._thread = ThreadPoolExecutor(1, "hash")
@@ -66,7 +69,11 @@ class InputHashes:
         """
         self.advance(1.0)
         hashes = {path: future.result() for path, future in self._hashes.items()}
-        others = [path for path in self._recorded if path not in hashes and path.suffix not in _WEIGHTS and path.is_file()]
+        others = [
+            path
+            for path in self._recorded
+            if path not in hashes and path.suffix not in _WEIGHTS and path.is_file()
+        ]
         checksums.check(self._recorded, hashes | {path: manifest.sha256(path) for path in others})
         return hashes
 
@@ -79,13 +86,21 @@ class InputHashes:
                 self.hashed += count
                 self._cached.append((self.hashed, path, file.tell()))
                 with self._moved:
-                    self._moved.wait_for(lambda: self._closed or self.hashed <= self._share * self._total + self.ahead)
+                    self._moved.wait_for(
+                        lambda: (
+                            self._closed or self.hashed <= self._share * self._total + self.ahead
+                        )
+                    )
                 self._drop()
         return digest.hexdigest()
 
     def _drop(self) -> None:
         """Take from the disk's cache what the conversion has passed, on systems that can."""
-        while hasattr(os, "posix_fadvise") and self._cached and self._cached[0][0] <= self._share * self._total - _BEHIND:
+        while (
+            hasattr(os, "posix_fadvise")
+            and self._cached
+            and self._cached[0][0] <= self._share * self._total - _BEHIND
+        ):
             _, path, end = self._cached.popleft()
             with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)

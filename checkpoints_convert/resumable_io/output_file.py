@@ -11,15 +11,17 @@ from typing import Any
 from galen.errors import DataError
 
 _BLOCK = 8 * 2**20  # bytes that go to the disk at once; two of them are held
-_ALIGNMENT = 4096  # direct writes start and end at multiples of a disk's sector, which is at most this
+# direct writes start and end at multiples of a disk's sector, which is at most this
+_ALIGNMENT = 4096
 
 
 class OutputFile:
     """An open file with the methods that `torch.save` asks of one.
 
-    A full block is written by a thread while this one hashes it and fills the other block. Linux writes it from there to the disk
-    (`O_DIRECT`): no copy in the cache, which costs more time than all else in a conversion, and nothing left to bring to the disk at
-    the end. Where the file system refuses that, the cache is used.
+    A full block is written by a thread while this one hashes it and fills the other block. Linux
+    writes it from there to the disk (`O_DIRECT`): no copy in the cache, which costs more time than
+    all else in a conversion, and nothing left to bring to the disk at the end. Where the file
+    system refuses that, the cache is used.
 
     Raises:
         DataError: the disk is full, or fails.
@@ -29,7 +31,8 @@ class OutputFile:
         self.path = path
         self._progress = progress
         self._file = _open(path)
-        self._blocks = [mmap.mmap(-1, _BLOCK) for _ in range(2)]  # they begin at a page, as direct writes ask
+        # they begin at a page, as direct writes ask
+        self._blocks = [mmap.mmap(-1, _BLOCK) for _ in range(2)]
         self._filled = self._stored = 0
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1, "write")
@@ -98,7 +101,10 @@ class OutputFile:
                 done += os.pwrite(self._file, view[done:end], place + done)
 
     def _failed(self, error: OSError) -> DataError:
-        return DataError(f"cannot write {self.path}: {error.strerror}; mend that and start the same command again: it goes on")
+        return DataError(
+            f"cannot write {self.path}: {error.strerror}; mend that and start the same command"
+            " again: it goes on"
+        )
 
 
 def _open(path: Path) -> int:

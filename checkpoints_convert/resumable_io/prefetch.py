@@ -49,7 +49,9 @@ class ReadAhead:
         numbers = math.prod(piece.shape)
         if len(self._buffers[0]) < numbers * piece.dtype.itemsize:
             self._buffers[0] = mmap.mmap(-1, numbers * piece.dtype.itemsize)
-        tensor = torch.frombuffer(self._buffers[0], dtype=piece.dtype, count=numbers).view(piece.shape)
+        tensor = torch.frombuffer(self._buffers[0], dtype=piece.dtype, count=numbers).view(
+            piece.shape
+        )
         self._buffers.reverse()
         piece.fill(tensor)
         return tensor

@@ -6,7 +6,13 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -50,13 +56,18 @@ def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
         write_text(path, plan)
 
 
-def run_steps(label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: InputHashes) -> tuple[list[Any], dict[Path, str]]:
-    """Run the steps that no earlier start finished; return their results in order and the SHA-256 of inputs and outputs.
+def run_steps(
+    label: str, folder: Path, steps: Sequence[Step], workers: int, inputs: InputHashes
+) -> tuple[list[Any], dict[Path, str]]:
+    """Run the steps that no earlier start finished.
+
+    Return their results in order and the SHA-256 of inputs and outputs.
 
     When the work fails, a file that is whole has been recorded, so that the next start keeps it.
 
     Raises:
-        DataError: the disk lacks the room for what is missing, or an input is not what its manifest says.
+        DataError: the disk lacks the room for what is missing, or an input is not what its manifest
+            says.
     """
     total_bytes = sum(step.nbytes for step in steps)
     missing = [step for step in steps if _read_result(folder, step) is None]
@@ -74,11 +85,14 @@ def run_steps(label: str, folder: Path, steps: Sequence[Step], workers: int, inp
         if workers == 1 or len(missing) < 2:
             _alone(folder, missing, written)
         else:
-            inputs.ahead += workers * total_bytes // len(steps)  # of a file in another process, only its end is heard of
+            # of a file in another process, only its end is heard of
+            inputs.ahead += workers * total_bytes // len(steps)
             _shared(folder, missing, workers, written)
         hashes = inputs.result()
     results = [_read_result(folder, step) for step in steps]
-    hashes |= {folder / step.file: result["sha256"] for step, result in zip(steps, results, strict=True)}
+    hashes |= {
+        folder / step.file: result["sha256"] for step, result in zip(steps, results, strict=True)
+    }
     (folder / _PLAN).unlink()
     for step in steps:
         _result_path(folder, step).unlink()
@@ -86,10 +100,15 @@ def run_steps(label: str, folder: Path, steps: Sequence[Step], workers: int, inp
 
 
 def _check_room(folder: Path, needed: int, missing: Sequence[Step]) -> None:
-    begun = sum((folder / step.file).stat().st_size for step in missing if (folder / step.file).is_file())
+    begun = sum(
+        (folder / step.file).stat().st_size for step in missing if (folder / step.file).is_file()
+    )
     free = shutil.disk_usage(folder).free + begun
     if free < needed:
-        raise DataError(f"{folder.parent} has room for {free / 1e9:,.3f} GB, the conversion writes {needed / 1e9:,.3f} GB")
+        raise DataError(
+            f"{folder.parent} has room for {free / 1e9:,.3f} GB, the conversion writes"
+            f" {needed / 1e9:,.3f} GB"
+        )
 
 
 def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:
@@ -105,10 +124,17 @@ def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) 
             finishing.result()
 
 
-def _shared(folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]) -> None:
-    """Let several processes do the steps; they end with this one, or they would write into the files of its next start."""
+def _shared(
+    folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]
+) -> None:
+    """Let several processes do the steps.
+
+    They end with this one, or they would write into the files of its next start.
+    """
     check_main_guard()
-    with ProcessPoolExecutor(min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent
+    ) as pool:
         running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
         try:
             while running:
@@ -124,8 +150,12 @@ def _unheard(_: int) -> None:
     """Progress within a file, of which the process that started this one does not hear."""
 
 
-def _write(folder: Path, step: Step, reader: ReadAhead, written: Callable[[int], None]) -> Callable[[], None]:
-    """Write a step's file; return what is left to do: after it, a new start will not write the file again.
+def _write(
+    folder: Path, step: Step, reader: ReadAhead, written: Callable[[int], None]
+) -> Callable[[], None]:
+    """Write a step's file.
+
+    Return what is left to do: after it, a new start will not write the file again.
 
     What is noted of the file has a hash of its own: a note that is damaged counts as none.
     """
@@ -170,19 +200,29 @@ def record(
     files: Iterable[Path],
     architecture: Architecture,
 ) -> None:
-    """Write the manifest of a finished output: `files` in `folder`, made from `inputs`; `hashes` are the SHA-256 that are known."""
+    """Write the manifest of a finished output: `files` in `folder`, made from `inputs`.
+
+    `hashes` are the SHA-256 that are known.
+    """
     manifest.write(
         folder / manifest.NAME,
         stage=stage,
         inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
         config=config,
-        outputs=[manifest.describe_file(path, hashes.get(path)) for path in files if path.name != manifest.NAME],  # of a killed conversion
+        # of a killed conversion
+        outputs=[
+            manifest.describe_file(path, hashes.get(path))
+            for path in files
+            if path.name != manifest.NAME
+        ],
         counts={"parameters": architecture.parameters},
         input_times=[path.stat().st_mtime_ns for path in inputs],
     )
 
 
-def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+def finished(
+    output: Path, folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]
+) -> bool:
     """Return whether `output`, whose manifest is in `folder`, was made by this stage from these inputs with this configuration; say so.
 
     Files of the same path, size and time of change are taken as the same; others are hashed.
@@ -197,7 +237,10 @@ def finished(output: Path, folder: Path, stage: str, inputs: Sequence[Path], con
     except DataError:
         same = False
     if not same:
-        raise OtherOutputError(f"{output} exists and was not made from this model in this way; remove it or choose another --output")
+        raise OtherOutputError(
+            f"{output} exists and was not made from this model in this way; remove it or choose"
+            " another --output"
+        )
     print(f"{output} holds this model already; nothing to do", file=sys.stderr)
     return True
 
@@ -208,7 +251,10 @@ def _same_source(made: dict[str, Any], inputs: Sequence[Path], config: dict[str,
     times = made.get("input_times")
     if not isinstance(times, list):
         times = []
-    seen = {(file["path"], file["bytes"], changed) for file, changed in zip(made["inputs"], times, strict=False)}
+    seen = {
+        (file["path"], file["bytes"], changed)
+        for file, changed in zip(made["inputs"], times, strict=False)
+    }
     if {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs} == seen:
         return True
     return {file["sha256"] for file in made["inputs"]} == {manifest.sha256(path) for path in inputs}

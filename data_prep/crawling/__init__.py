@@ -1,1 +1,4 @@
-"""Crawling of web sites into WARC files, used by data_prep/crawl.py; needs the extra `crawl` (Scrapy)."""
+"""Crawling of web sites into WARC files, used by data_prep/crawl.py.
+
+Needs the extra `crawl` (Scrapy).
+"""

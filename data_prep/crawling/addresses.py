@@ -1,7 +1,10 @@
-"""What a crawl may connect to: the site's own hosts, and of these no private address that the site file does not name.
+"""What a crawl may connect to.
 
-A name may point to a private address, also only at the second look (DNS rebinding). So what is checked is what is connected to: the
-answer of the one look-up that Scrapy makes for a connection (here), and the far end of the connection for robots.txt (robots.py).
+The site's own hosts, and of these no private address that the site file does not name.
+
+A name may point to a private address, also only at the second look (DNS rebinding). So what is
+checked is what is connected to: the answer of the one look-up that Scrapy makes for a connection
+(here), and the far end of the connection for robots.txt (robots.py).
 """
 
 import ipaddress
@@ -14,7 +17,10 @@ from data_prep.crawling.website import Site
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IP address is one of the public network: not private, loopback, link-local, shared or multicast."""
+    """Say whether an IP address is one of the public network.
+
+    Not private, loopback, link-local, shared or multicast.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         found = found.ipv4_mapped or found.sixtofour or found
@@ -22,10 +28,16 @@ def is_public(address: str) -> bool:
 
 
 def may_be_private(site: Site, host: str) -> bool:
-    """Say whether this host may have a private address: the site file allows it or writes one as such, or it is the user's proxy."""
+    """Say whether this host may have a private address.
+
+    The site file allows it or writes one as such, or it is the user's proxy.
+    """
     if site.allow_private_addresses or host.lower() == "localhost" or _is_address(host):
         return True
-    proxies = (urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname for proxy in getproxies().values())
+    proxies = (
+        urlsplit(proxy if "//" in proxy else f"//{proxy}").hostname
+        for proxy in getproxies().values()
+    )
     return host.lower() in proxies
 
 
@@ -37,7 +49,10 @@ class Addresses:
         self._told: set[str] = set()
 
     def allows(self, host: str, address: str) -> bool:
-        """Say whether to connect to this address of a host; of one that is refused the user is told once."""
+        """Say whether to connect to this address of a host.
+
+        Of one that is refused the user is told once.
+        """
         if is_public(address) or may_be_private(self._site, host):
             return True
         if host not in self._told:
@@ -48,7 +63,10 @@ class Addresses:
 
 def refusal(host: str, address: str) -> str:
     """Say why a host is not connected to."""
-    return f"{host} has the private address {address}; is the site yours, set allow_private_addresses=true"
+    return (
+        f"{host} has the private address {address}; is the site yours, set"
+        " allow_private_addresses=true"
+    )
 
 
 def _is_address(host: str) -> bool:

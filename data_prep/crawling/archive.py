@@ -1,4 +1,7 @@
-"""The WARC files of a crawl: appended record by record, cut back to the last whole record after a kill, read again to go on."""
+"""The WARC files of a crawl.
+
+Appended record by record, cut back to the last whole record after a kill, read again to go on.
+"""
 
 import io
 import zlib
@@ -13,7 +16,10 @@ _FILE_BYTES = 2**30
 
 
 class Archive:
-    """The files `NAME-00000.warc.gz` … of a site; each begins with a `warcinfo` record that states licence, content and robots."""
+    """The files `NAME-00000.warc.gz` … of a site.
+
+    Each begins with a `warcinfo` record that states licence, content and robots.
+    """
 
     def __init__(self, site: Site, folder: Path, file_bytes: int = _FILE_BYTES) -> None:
         self.site, self.folder, self.file_bytes = site, folder, file_bytes
@@ -32,7 +38,11 @@ class Archive:
                 for record in ArchiveIterator(file):
                     if record.rec_type == "response":
                         header = record.http_headers.get_header("Content-Type") or ""
-                        yield record.rec_headers.get_header("WARC-Target-URI"), header, record.content_stream().read()
+                        yield (
+                            record.rec_headers.get_header("WARC-Target-URI"),
+                            header,
+                            record.content_stream().read(),
+                        )
 
     def write(self, address: str, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         """Append an answer and flush it to the file."""
@@ -40,7 +50,11 @@ class Archive:
 
         writer = self._writer()
         http = StatusAndHeaders(status, headers, protocol="HTTP/1.1")
-        writer.write_record(writer.create_warc_record(address, "response", payload=io.BytesIO(body), http_headers=http))
+        writer.write_record(
+            writer.create_warc_record(
+                address, "response", payload=io.BytesIO(body), http_headers=http
+            )
+        )
         self._file.flush()
 
     def close(self) -> None:
@@ -59,18 +73,33 @@ class Archive:
             self._file = self.paths[-1].open("ab")
             if self._file.tell() == 0:
                 writer = WARCWriter(self._file, gzip=True)
-                writer.write_record(writer.create_warcinfo_record(self.paths[-1].name, self._info()))
+                writer.write_record(
+                    writer.create_warcinfo_record(self.paths[-1].name, self._info())
+                )
         return WARCWriter(self._file, gzip=True)
 
     def _info(self) -> dict[str, str]:
         site = self.site
-        known = {"software": f"galen/{__version__}", "format": "WARC File Format 1.0", "robots": "obeyed", "site": site.name}
-        known |= {"licence": site.licence, "terms": site.terms, "content": site.content, "documents": site.documents}
+        known = {
+            "software": f"galen/{__version__}",
+            "format": "WARC File Format 1.0",
+            "robots": "obeyed",
+            "site": site.name,
+        }
+        known |= {
+            "licence": site.licence,
+            "terms": site.terms,
+            "content": site.content,
+            "documents": site.documents,
+        }
         return {key: value for key, value in known.items() if value}
 
 
 def cut_to_whole_records(path: Path) -> None:
-    """Take off a record that a killed run left half-written; each record is a gzip member of its own."""
+    """Take off a record that a killed run left half-written.
+
+    Each record is a gzip member of its own.
+    """
     whole = 0
     with path.open("rb+") as file:
         member, position = zlib.decompressobj(31), 0

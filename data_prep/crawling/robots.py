@@ -1,4 +1,7 @@
-"""A site's robots.txt before the crawl: whether it can be had, and the Crawl-delay that it asks for."""
+"""A site's robots.txt before the crawl.
+
+Whether it can be had, and the Crawl-delay that it asks for.
+"""
 
 import socket
 from typing import Any
@@ -22,10 +25,13 @@ def crawl_delay(site: Site, agent: str) -> float:
     """Return the longest Crawl-delay that robots.txt of the start hosts asks of this agent, in seconds.
 
     Raises:
-        DataError: a robots.txt cannot be had (that it does not exist is no error), or leads out of the site.
+        DataError: a robots.txt cannot be had (that it does not exist is no error), or leads out of
+            the site.
     """
     longest = 0.0
-    for host in sorted({f"{urlsplit(start).scheme}://{urlsplit(start).netloc}" for start in site.start}):
+    for host in sorted(
+        {f"{urlsplit(start).scheme}://{urlsplit(start).netloc}" for start in site.start}
+    ):
         status, text = _get(site, f"{host}/robots.txt", agent)
         if status >= 500:
             raise DataError(f"{host}/robots.txt: HTTP {status}; without it nothing is fetched")
@@ -40,19 +46,38 @@ def _get(site: Site, address: str, agent: str) -> tuple[int, str]:
     with requests.Session() as session:
         for _ in range(_MOST_REDIRECTS + 1):
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter() if may_be_private(site, urlsplit(target).hostname or "") else _PublicAdapter())
+                session.mount(
+                    scheme,
+                    (
+                        HTTPAdapter()
+                        if may_be_private(site, urlsplit(target).hostname or "")
+                        else _PublicAdapter()
+                    ),
+                )
             try:
-                with session.get(target, headers={"User-Agent": agent}, timeout=60, allow_redirects=False, stream=True) as answer:
+                with session.get(
+                    target,
+                    headers={"User-Agent": agent},
+                    timeout=60,
+                    allow_redirects=False,
+                    stream=True,
+                ) as answer:
                     further = session.get_redirect_target(answer)
                     if further is None:
                         return answer.status_code, _beginning(answer)
             except _PrivateAddressError as error:
                 raise DataError(f"{address}: {error}; nothing is fetched") from None
             except requests.RequestException as error:
-                raise DataError(f"{address} cannot be had ({type(error).__name__}); without it nothing is fetched") from None
+                raise DataError(
+                    f"{address} cannot be had ({type(error).__name__}); without it nothing is"
+                    " fetched"
+                ) from None
             target = urljoin(target, further)
             if not site.has_host(target):
-                raise DataError(f"{address} leads to {target}; if that is the site's, name its host in `hosts`; nothing is fetched")
+                raise DataError(
+                    f"{address} leads to {target}; if that is the site's, name its host in `hosts`;"
+                    " nothing is fetched"
+                )
     raise DataError(f"{address} leads from redirect to redirect; without it nothing is fetched")
 
 

@@ -21,7 +21,10 @@ class NotOfSiteError(scrapy.exceptions.IgnoreRequest):
 
 
 class SiteOnly:
-    """A downloader middleware: each request, also one that a redirect makes, goes to the site's hosts and paths or nowhere."""
+    """A downloader middleware.
+
+    Each request, also one that a redirect makes, goes to the site's hosts and paths or nowhere.
+    """
 
     def __init__(self, crawler: Any) -> None:
         self.crawler = crawler
@@ -49,8 +52,9 @@ class SiteOnly:
 class SiteSpider(scrapy.Spider):
     """Crawls one site.
 
-    Where an earlier run stopped is read off its archive: pages in it are not fetched again, and their links are followed from there. So a
-    kill at any moment loses nothing, which Scrapy's own job folder does not promise.
+    Where an earlier run stopped is read off its archive: pages in it are not fetched again, and
+    their links are followed from there. So a kill at any moment loses nothing, which Scrapy's own
+    job folder does not promise.
     """
 
     name = "site"
@@ -79,7 +83,13 @@ class SiteSpider(scrapy.Spider):
 
     def _request(self, address: str) -> scrapy.Request:
         sitemap = address.endswith(".xml")
-        return scrapy.Request(address, callback=self.parse, errback=self.fail, dont_filter=True, meta={"sitemap": sitemap})
+        return scrapy.Request(
+            address,
+            callback=self.parse,
+            errback=self.fail,
+            dont_filter=True,
+            meta={"sitemap": sitemap},
+        )
 
     def parse(self, response: Response, **known: Any) -> Iterator[Any]:
         """Keep an answer and follow its links."""
@@ -95,13 +105,21 @@ class SiteSpider(scrapy.Spider):
             headers = [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, values in response.headers.items()
-                if name.lower() not in (b"content-encoding", b"transfer-encoding", b"content-length")
+                if name.lower()
+                not in (b"content-encoding", b"transfer-encoding", b"content-length")
                 for value in values
             ]
-            self.archive.write(final, f"{response.status} {responses.get(response.status, '')}", headers, response.body)
+            self.archive.write(
+                final,
+                f"{response.status} {responses.get(response.status, '')}",
+                headers,
+                response.body,
+            )
             self.done += 1
             self.progress.update()
-        for address in self._links(final, header, response.body if isinstance(response, TextResponse) else b""):
+        for address in self._links(
+            final, header, response.body if isinstance(response, TextResponse) else b""
+        ):
             if address not in self.seen:
                 self.seen.add(address)
                 yield self._request(address)
@@ -111,28 +129,43 @@ class SiteSpider(scrapy.Spider):
         if failure.check(NotOfSiteError):
             self.elsewhere += 1
             return
-        if failure.check(scrapy.exceptions.IgnoreRequest) is None or "robots" not in str(failure.value).lower():
-            self.failed.append(f"{failure.request.url}: {failure.value or type(failure.value).__name__}")
+        if (
+            failure.check(scrapy.exceptions.IgnoreRequest) is None
+            or "robots" not in str(failure.value).lower()
+        ):
+            self.failed.append(
+                f"{failure.request.url}: {failure.value or type(failure.value).__name__}"
+            )
 
     def _links(self, address: str, header: str, body: bytes) -> Iterator[str]:
-        """Yield the addresses that a page or sitemap names and the site wants, in order; `header` is its Content-Type."""
+        """Yield the addresses that a page or sitemap names and the site wants, in order.
+
+        `header` is its Content-Type.
+        """
         kind, charset = content_type(header)
         targets: list[str] = []
         if kind in PAGE_TYPES:
             root = parse(body, charset)
             if root is not None:
-                base = next((element.get("href") for element in root.iter("base") if element.get("href")), None)
+                base = next(
+                    (element.get("href") for element in root.iter("base") if element.get("href")),
+                    None,
+                )
                 address = urljoin(address, base or "")
                 targets = [element.get("href") or "" for element in root.iter("a")]
         elif "xml" in kind:
             try:
-                targets = [(element.text or "").strip() for element in parse_xml(body).iter("{*}loc")]
+                targets = [
+                    (element.text or "").strip() for element in parse_xml(body).iter("{*}loc")
+                ]
             except etree.XMLSyntaxError:
                 self.failed.append(f"{address}: a sitemap that is no XML")
         for target in targets:
             try:
                 found = urldefrag(urljoin(address, target)).url
-                wanted = self.site.may_request(found, sitemap=found.endswith(".xml") and "xml" in kind)
+                wanted = self.site.may_request(
+                    found, sitemap=found.endswith(".xml") and "xml" in kind
+                )
             except ValueError:  # no address, as "http://[x"
                 continue
             if wanted:

@@ -24,7 +24,11 @@ class Site:
     """Addresses to begin with, or sitemaps (addresses that end in .xml)."""
 
     allow: list[str] = Field(min_length=1)
-    """Regular expressions; an address is fetched if one of them is found in it and its host is that of a start address or in `hosts`."""
+    """Regular expressions.
+
+    An address is fetched if one of them is found in it and its host is that of a start address or
+    in `hosts`.
+    """
 
     deny: list[str] = Field(default_factory=list)
     """Regular expressions; an address in which one is found is not fetched."""
@@ -33,13 +37,19 @@ class Site:
     """Further hosts, as cdn.example.org."""
 
     documents: str = ""
-    """Regular expression for the addresses of content; other pages are only followed. Empty: every page."""
+    """Regular expression for the addresses of content; other pages are only followed.
+
+    Empty: every page.
+    """
 
     content: Selector = ""
     """CSS selector of the part of a page that is content; empty: the reader finds it."""
 
     licence: str = "other"
-    """Licence of the content, for example CC-BY-NC-SA-3.0; other: none that permits re-use, so ask the owner."""
+    """Licence of the content, for example CC-BY-NC-SA-3.0.
+
+    Other: none that permits re-use, so ask the owner.
+    """
 
     terms: str = ""
     """Address of the terms of use."""
@@ -75,7 +85,10 @@ class Site:
         return self.may_request(address, sitemap=False)
 
     def may_request(self, address: str, *, sitemap: bool) -> bool:
-        """Say whether to make this request; a sitemap need not fit `allow`, since what it lists has to, and is not kept."""
+        """Say whether to make this request.
+
+        A sitemap need not fit `allow`, since what it lists has to, and is not kept.
+        """
         if not self.has_host(address) or any(re.search(pattern, address) for pattern in self.deny):
             return False
         return sitemap or any(re.search(pattern, address) for pattern in self.allow)
@@ -84,4 +97,6 @@ class Site:
         """Say whether an address is one of http(s) and its host one of the site's."""
         parts = urlsplit(address)
         hosts = {*self.hosts, *(urlsplit(start).netloc for start in self.start)}
-        return parts.scheme in ("http", "https") and parts.netloc.lower() in {host.lower() for host in hosts}
+        return parts.scheme in ("http", "https") and parts.netloc.lower() in {
+            host.lower() for host in hosts
+        }

@@ -19,11 +19,15 @@ from galen import json_file
 def language_of(document: Document) -> str:
     """Return the identified language of the text (two letters), else the one that the record names, else "unknown"."""
     named = document.metadata.get("language") or ["unknown"]
-    return str(document.metadata.get("text_language") or (named if isinstance(named, str) else named[0]))
+    return str(
+        document.metadata.get("text_language") or (named if isinstance(named, str) else named[0])
+    )
 
 
 class Statistics(PipelineStep):
-    """Passes documents on and writes `<rank>.json`: counts by source, language and year, lengths; copies count as documents.
+    """Passes documents on and writes `<rank>.json`: counts by source, language and year, lengths.
+
+    Copies count as documents.
 
     Args:
         sources: for each task, the name of its source.
@@ -35,26 +39,43 @@ class Statistics(PipelineStep):
     type = "STATS"
     name = "statistics"
 
-    def __init__(self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitShares) -> None:
+    def __init__(
+        self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitShares
+    ) -> None:
         super().__init__()
-        self.sources, self.folder, self.tokenizer, self.shares = list(sources), Path(folder), tokenizer, shares
+        self.sources, self.folder, self.tokenizer, self.shares = (
+            list(sources),
+            Path(folder),
+            tokenizer,
+            shares,
+        )
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents unchanged."""
         count, source, samples = token_counter(self.tokenizer), self.sources[rank], Samples()
         cells: dict[tuple[str, str, str], list[int]] = {}
         lengths: Counter[int] = Counter()
         for document in data:
-            tokens, copies = count(document.text), copies_in(split_of(document.id, self.shares), document)
+            tokens, copies = (
+                count(document.text),
+                copies_in(split_of(document.id, self.shares), document),
+            )
             year = str(document.metadata.get("date") or "unknown")[:4]
-            cell = cells.setdefault((source, language_of(document), year if year.isdigit() else "unknown"), [0, 0])
+            cell = cells.setdefault(
+                (source, language_of(document), year if year.isdigit() else "unknown"), [0, 0]
+            )
             cell[0] += copies
             cell[1] += copies * tokens
             lengths[tokens.bit_length()] += copies
             samples.add("kept", document)
             yield document
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"cells": [[*key, *value] for key, value in sorted(cells.items())], "lengths": lengths}
+        record = {
+            "cells": [[*key, *value] for key, value in sorted(cells.items())],
+            "lengths": lengths,
+        }
         (self.folder / f"{rank:05d}.json").write_text(json.dumps(record), encoding="utf-8")
         samples.save(self.folder / f"samples/{rank:05d}.json")
 
@@ -62,8 +83,9 @@ class Statistics(PipelineStep):
 def merge_statistics(folder: Path, tasks: int) -> dict[str, Any]:
     """Return the counts of all tasks.
 
-    `cells`: rows of source, language, year, documents, tokens. `lengths`: documents by the number of bits of their number of tokens
-    (n: 2^(n-1) to 2^n - 1 tokens). `tokens`: by source and language, and in all.
+    `cells`: rows of source, language, year, documents, tokens. `lengths`: documents by the number
+    of bits of their number of tokens (n: 2^(n-1) to 2^n - 1 tokens). `tokens`: by source and
+    language, and in all.
     """
     cells: dict[tuple[str, ...], Counter[str]] = {}
     lengths: Counter[int] = Counter()
@@ -79,6 +101,9 @@ def merge_statistics(folder: Path, tasks: int) -> dict[str, Any]:
     return {
         "cells": [[*key, cell["documents"], cell["tokens"]] for key, cell in sorted(cells.items())],
         "lengths": {str(bits): count for bits, count in sorted(lengths.items())},
-        "tokens": {"total": sum(cell["tokens"] for cell in cells.values()), "by_source_and_language": tokens_of},
+        "tokens": {
+            "total": sum(cell["tokens"] for cell in cells.values()),
+            "by_source_and_language": tokens_of,
+        },
         "kept_samples": merge_samples(folder / "samples").get("kept", []),
     }

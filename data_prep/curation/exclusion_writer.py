@@ -19,7 +19,10 @@ _LONGEST = 1500
 
 
 class Samples:
-    """The few documents with the lowest hash of their identifier, for each reason: the same whichever task meets them."""
+    """The few documents with the lowest hash of their identifier, for each reason.
+
+    The same whichever task meets them.
+    """
 
     def __init__(self) -> None:
         self.lowest: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
@@ -45,12 +48,17 @@ class DropWriter:
         step: the step's name.
         samples: folder for samples, `<stage>-<place>-<rank>.json`.
         mark: the stage and the step's place in it.
-        everything: folder in which all dropped documents are written to `<step>/<mark>-<rank>.jsonl.gz`, or None.
+        everything: folder in which all dropped documents are written to
+            `<step>/<mark>-<rank>.jsonl.gz`, or None.
     """
 
     def __init__(self, step: str, samples: Path, mark: str, everything: Path | None) -> None:
         self.step, self.folder, self.mark = step, samples, mark
-        self.writer = RecordWriter(str(everything / step), filename=f"{mark}-${{rank}}.jsonl.gz") if everything else None
+        self.writer = (
+            RecordWriter(str(everything / step), filename=f"{mark}-${{rank}}.jsonl.gz")
+            if everything
+            else None
+        )
 
     def __enter__(self) -> Self:
         self.samples, self.rank = Samples(), 0
@@ -61,11 +69,18 @@ class DropWriter:
     def write(self, document: Document, rank: int = 0) -> None:
         """Take note of a dropped document; its reason stands in the metadata."""
         self.rank = rank
-        self.samples.add(f"{self.step}: {document.metadata.get('filter_reason', 'dropped')}", document)
+        self.samples.add(
+            f"{self.step}: {document.metadata.get('filter_reason', 'dropped')}", document
+        )
         if self.writer is not None:
             self.writer.write(document, rank)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.writer is not None:
             self.writer.__exit__(kind, error, trace)
         if kind is None and self.samples.lowest:
@@ -78,4 +93,7 @@ def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         for reason, samples in json_file.read_object(path).items():
             merged[reason] += [tuple(sample) for sample in samples]
-    return {reason: [{"id": name, "text": text} for _, name, text in sorted(found)[:SAMPLES]] for reason, found in sorted(merged.items())}
+    return {
+        reason: [{"id": name, "text": text} for _, name, text in sorted(found)[:SAMPLES]]
+        for reason, found in sorted(merged.items())
+    }

@@ -1,4 +1,7 @@
-"""Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…): which, how large, their identity."""
+"""Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…).
+
+Which, how large, their identity.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -47,7 +50,9 @@ def name_of(path: str) -> str:
 
 
 def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
-    """Return path and size of the files that a path or address names: one, those below a folder with one of `endings`, a glob's.
+    """Return path and size of the files that a path or address names.
+
+    One, those below a folder with one of `endings`, a glob's.
 
     Raises:
         DataError: nothing is there, or the address cannot be read.
@@ -62,7 +67,11 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     try:
         if any(character in root for character in "*?["):
-            names = sorted(name for name, info in system.glob(root, detail=True).items() if info["type"] == "file")
+            names = sorted(
+                name
+                for name, info in system.glob(root, detail=True).items()
+                if info["type"] == "file"
+            )
         elif system.isfile(root):
             names = [root]
         else:
@@ -81,12 +90,22 @@ def _extra_of(path: str) -> str:
 
 
 def describe(path: str) -> dict[str, Any]:
-    """Return the record of an input for the manifest: path, size, SHA-256 or, behind an address, the store's version mark if it has one."""
+    """Return the record of an input for the manifest.
+
+    Path, size, SHA-256 or, behind an address, the store's version mark if it has one.
+    """
     if not is_remote(path):
         return manifest.describe_file(path)
     system, root = fsspec.core.url_to_fs(path)
     info = system.info(root)
-    mark = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "blob_id", "checksum") if info.get(key)), None)
+    mark = next(
+        (
+            str(info[key])
+            for key in ("ETag", "etag", "md5Hash", "blob_id", "checksum")
+            if info.get(key)
+        ),
+        None,
+    )
     record = {"path": path, "bytes": int(info["size"])}
     if mark is not None:
         return record | {"sha256": None, "version": mark}
@@ -95,16 +114,26 @@ def describe(path: str) -> dict[str, Any]:
 
 
 def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
-    """Return the files as tasks, in order: one each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
+    """Return the files as tasks, in order.
 
-    A task has files of one source with one set of options. The division depends on the files alone, so what a task does never
-    depends on the number of workers.
+    One each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
+
+    A task has files of one source with one set of options. The division depends on the files alone,
+    so what a task does never depends on the number of workers.
     """
     tasks: list[list[RawFile]] = []
     size = 0
     for file in files:
-        alike = tasks and all(getattr(tasks[-1][0], name) == getattr(file, name) for name in ("reader", "options", "source"))
-        if alike and file.reader in many_per_task and size + file.size <= _TASK_BYTES and len(tasks[-1]) < _TASK_FILES:
+        alike = tasks and all(
+            getattr(tasks[-1][0], name) == getattr(file, name)
+            for name in ("reader", "options", "source")
+        )
+        if (
+            alike
+            and file.reader in many_per_task
+            and size + file.size <= _TASK_BYTES
+            and len(tasks[-1]) < _TASK_FILES
+        ):
             tasks[-1].append(file)
             size += file.size
         else:

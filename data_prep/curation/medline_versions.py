@@ -1,13 +1,17 @@
-"""Which MEDLINE records count: the last version of each PMID over baseline and update files, less those that NLM deleted.
+"""Which MEDLINE records count.
 
-Two steps before the reading. `VersionWriter` (one task a file) notes the PMID, version and order of each record and each deletion;
-`VersionFinder` (one task) writes a verdict for each record, which `MedlineReader` obeys. So whatever filters do later, an old version never
-comes in by the back door because the new one was dropped.
+The last version of each PMID over baseline and update files, less those that NLM deleted.
 
-Rules: files count in the order of the recipe, then of their names. Of records with the same PMID and `Version` attribute the last counts; a
-`DeleteCitation` behind it removes it, a record behind the deletion brings it back. Of several `Version`s left, the highest stays.
-Memory of the finder: 0.44 GiB for 4 million records, 0.47 GiB for 40 million (measured); it is 1 byte a record in all, and the sorting of a
-bucket of about 4 million.
+Two steps before the reading. `VersionWriter` (one task a file) notes the PMID, version and order of
+each record and each deletion; `VersionFinder` (one task) writes a verdict for each record, which
+`MedlineReader` obeys. So whatever filters do later, an old version never comes in by the back door
+because the new one was dropped.
+
+Rules: files count in the order of the recipe, then of their names. Of records with the same PMID
+and `Version` attribute the last counts; a `DeleteCitation` behind it removes it, a record behind
+the deletion brings it back. Of several `Version`s left, the highest stays. Memory of the finder:
+0.44 GiB for 4 million records, 0.47 GiB for 40 million (measured); it is 1 byte a record in all,
+and the sorting of a bucket of about 4 million.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +36,10 @@ _BUCKET_ROWS = 4_000_000
 
 
 def event_key(pmid: str, version: str | None) -> int:
-    """Return PMID and version as one sortable number; 0, which stands for no PMID, for what is no number or none of this size."""
+    """Return PMID and version as one sortable number.
+
+    0, which stands for no PMID, for what is no number or none of this size.
+    """
     if not pmid.isdecimal() or len(pmid) > _MOST_DIGITS:
         return 0
     number = int(version[:_MOST_DIGITS]) if version and version.isdecimal() else 1
@@ -40,7 +47,10 @@ def event_key(pmid: str, version: str | None) -> int:
 
 
 class PmidReader(MedlineReader):
-    """Yields the PMIDs of each record, with their keys; what is wrong with a file, the reader proper meets again and reports."""
+    """Yields the PMIDs of each record, with their keys.
+
+    What is wrong with a file, the reader proper meets again and reports.
+    """
 
     name = "versions"
 
@@ -49,14 +59,26 @@ class PmidReader(MedlineReader):
         element, _ = record.content
         deletion = element.tag == "DeleteCitation"
         article = element.tag == "PubmedArticle"
-        for found in element.findall("PMID") if deletion else element.findall("MedlineCitation/PMID")[:1] if article else ():
+        for found in (
+            element.findall("PMID")
+            if deletion
+            else element.findall("MedlineCitation/PMID")[:1]
+            if article
+            else ()
+        ):
             pmid = (found.text or "").strip()
             if pmid:
-                yield Document("", pmid, metadata={"key": event_key(pmid, found.get("Version")), "deletion": deletion})
+                yield Document(
+                    "",
+                    pmid,
+                    metadata={"key": event_key(pmid, found.get("Version")), "deletion": deletion},
+                )
 
 
 class VersionWriter(PipelineStep):
-    """Writes `<task>.npy` of the `task`-th MEDLINE file: a row of `EVENT` for each record with a PMID and each deleted PMID, in order.
+    """Writes `<task>.npy` of the `task`-th MEDLINE file.
+
+    A row of `EVENT` for each record with a PMID and each deleted PMID, in order.
 
     A file that breaks off gives the rows before the break, as the reader does.
     """
@@ -68,12 +90,19 @@ class VersionWriter(PipelineStep):
         super().__init__()
         self.files, self.folder = list(files), get_datafolder(folder)
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Write the rows; there are no documents to pass on."""
         path, options = self.files[rank]
         events: list[tuple[int, bool]] = []
-        for batch in read_files([(partial(PmidReader, folder_of(path), options), name_of(path))], options):
-            events += [(document.metadata["key"], document.metadata["deletion"]) for document in batch.documents]
+        for batch in read_files(
+            [(partial(PmidReader, folder_of(path), options), name_of(path))], options
+        ):
+            events += [
+                (document.metadata["key"], document.metadata["deletion"])
+                for document in batch.documents
+            ]
         rows = np.array(events, dtype=EVENT)
         with self.folder.open(f"{rank:05d}.npy", "wb") as file:
             np.save(file, rows)
@@ -81,22 +110,40 @@ class VersionWriter(PipelineStep):
 
 
 class VersionFinder(PipelineStep):
-    """One task: reads the rows of all files and writes `<task>.npy` into `verdicts`: a number for each record, deletions left out."""
+    """One task: reads the rows of all files and writes `<task>.npy` into `verdicts`.
+
+    A number for each record, deletions left out.
+    """
 
     type = "INDEX"
     name = "version finder"
 
-    def __init__(self, rows: DataFolderLike, verdicts: DataFolderLike, tasks: int, bucket_rows: int = _BUCKET_ROWS) -> None:
+    def __init__(
+        self,
+        rows: DataFolderLike,
+        verdicts: DataFolderLike,
+        tasks: int,
+        bucket_rows: int = _BUCKET_ROWS,
+    ) -> None:
         super().__init__()
-        self.rows, self.verdicts, self.tasks, self.bucket_rows = get_datafolder(rows), get_datafolder(verdicts), tasks, bucket_rows
+        self.rows, self.verdicts, self.tasks, self.bucket_rows = (
+            get_datafolder(rows),
+            get_datafolder(verdicts),
+            tasks,
+            bucket_rows,
+        )
 
     def _load(self, task: int) -> np.ndarray[Any, Any]:
         with self.rows.open(f"{task:05d}.npy") as file:
             return np.load(file, allow_pickle=False)
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Write the verdicts."""
-        starts = np.concatenate([[0], np.cumsum([len(self._load(task)) for task in range(self.tasks)])])
+        starts = np.concatenate(
+            [[0], np.cumsum([len(self._load(task)) for task in range(self.tasks)])]
+        )
         verdicts = np.full(starts[-1], KEEP, dtype=np.uint8)
         buckets = int(starts[-1]) // self.bucket_rows + 1
         for bucket in range(buckets):
@@ -115,11 +162,18 @@ class VersionFinder(PipelineStep):
 
 
 def judge(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a verdict for each row of `EVENT`, given in order; rows of deletions get one that means nothing."""
+    """Return a verdict for each row of `EVENT`, given in order.
+
+    Rows of deletions get one that means nothing.
+    """
     verdicts = np.full(len(rows), SUPERSEDED, dtype=np.uint8)
     order = np.argsort(rows["key"], kind="stable")
     keys = rows["key"][order]
-    last = np.flatnonzero(np.append(keys[1:] != keys[:-1], True)) if len(keys) else np.empty(0, dtype=np.int64)
+    last = (
+        np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
+        if len(keys)
+        else np.empty(0, dtype=np.int64)
+    )
     gone = rows["deletion"][order[last]]
     lengths = np.diff(last, prepend=-1)
     verdicts[order[np.repeat(gone, lengths)]] = DELETED

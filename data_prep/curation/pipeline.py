@@ -1,4 +1,7 @@
-"""Building a corpus: read, run the recipe's steps, write; then check that every record is accounted for."""
+"""Building a corpus: read, run the recipe's steps, write.
+
+Then check that every record is accounted for.
+"""
 
 import json
 import shutil
@@ -36,7 +39,10 @@ from galen.errors import DataError
 
 
 def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
-    """Return the steps that a recipe asks for, in order; the first that drops a record names the reason."""
+    """Return the steps that a recipe asks for, in order.
+
+    The first that drops a record names the reason.
+    """
     made = []
     for settings in recipe.steps:
         step, sources = step_of(settings), getattr(settings, "sources", None)
@@ -46,8 +52,13 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
 
 def step_of(settings: Any) -> Any:
     """Return the step with these settings, an instance of one of the classes of data_prep/steps/options.py; for documents of all
-    sources."""
-    values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in ("step", "sources")}
+    sources.
+    """
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in fields(settings)
+        if field.name not in ("step", "sources")
+    }
     return STEPS[settings.step](**values)
 
 
@@ -64,20 +75,31 @@ def check(recipe: CorpusRecipe) -> None:
 
 
 def files_of_steps(recipe: CorpusRecipe) -> list[Path]:
-    """Return the files of the user's that steps read besides the sources: evaluation items, lists of phrases and of keywords."""
+    """Return the files of the user's that steps read besides the sources.
+
+    Evaluation items, lists of phrases and of keywords.
+    """
     files: list[Path] = []
     for step in recipe.steps:
         if isinstance(step, Decontaminate):
-            files += [*item_files(step.against), *([Path(step.common_phrases)] if step.common_phrases else [])]
+            files += [
+                *item_files(step.against),
+                *([Path(step.common_phrases)] if step.common_phrases else []),
+            ]
         elif isinstance(step, Medical) and step.keywords:
             files += [path for _, path in lists_in(step.keywords)]
     return files
 
 
-def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, folder: Path) -> dict[str, Any]:
-    """Build the corpus in the working folder `folder`, whose `corpus/` then holds the splits; return the counts.
+def build(
+    recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, folder: Path
+) -> dict[str, Any]:
+    """Build the corpus in the working folder `folder`, whose `corpus/` then holds the splits.
 
-    Tasks that an earlier, killed run finished in `folder` are not done again; what it left half-written is written anew.
+    Return the counts.
+
+    Tasks that an earlier, killed run finished in `folder` are not done again; what it left
+    half-written is written anew.
 
     Args:
         recipe: what to do.
@@ -91,9 +113,16 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
     tasks = tasks_of(files, [name for name, reader in READERS.items() if reader.many_per_task])
     sources, corpus = [task[0].source for task in tasks], folder / "corpus"
     stages = Stages(sources, folder, executors, recipe.dropped, sum(file.size for file in files))
-    reader = SourceFiles(tasks, str(folder / "log/read"), str(folder / "quarantine"), find_versions(files, folder, stages))
+    reader = SourceFiles(
+        tasks,
+        str(folder / "log/read"),
+        str(folder / "quarantine"),
+        find_versions(files, folder, stages),
+    )
     ordered, level = (folder / "ordered", 1) if recipe.shuffle else (corpus, 6)
-    statistics_step = Statistics(sources, str(folder / "statistics"), recipe.tokenizer, recipe.split)
+    statistics_step = Statistics(
+        sources, str(folder / "statistics"), recipe.tokenizer, recipe.split
+    )
     last: list[PipelineStep] = [statistics_step, SplitWriter(str(ordered), recipe.split, level)]
 
     def check_reading(read: TaskExecutor) -> None:
@@ -104,7 +133,11 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
     if recipe.shuffle:
         shuffle(recipe.shuffle, counts["bytes"], len(tasks), folder, stages)
     statistics = merge_statistics(folder / "statistics", len(tasks))
-    statistics |= {"counts": counts, "samples": merge_samples(folder / "samples"), "steps": stages.reports}
+    statistics |= {
+        "counts": counts,
+        "samples": merge_samples(folder / "samples"),
+        "steps": stages.reports,
+    }
     if not recipe.report.samples:
         statistics |= {"samples": {}, "kept_samples": []}
     write_text(corpus / "statistics.json", json.dumps(statistics, ensure_ascii=False, indent=1))
@@ -115,8 +148,14 @@ def build(recipe: CorpusRecipe, files: Sequence[RawFile], executors: Executors, 
 
 
 def _publish_findings(folder: Path, corpus: Path) -> None:
-    """Put what steps want kept (JSONL of clusters, of matches) into the corpus; those of two steps of one name one after the other."""
-    found = sorted(folder.glob("[0-9]*-*/publish/*"), key=lambda path: (path.name, int(path.parts[-3].partition("-")[0]), path))
+    """Put what steps want kept (JSONL of clusters, of matches) into the corpus.
+
+    Those of two steps of one name one after the other.
+    """
+    found = sorted(
+        folder.glob("[0-9]*-*/publish/*"),
+        key=lambda path: (path.name, int(path.parts[-3].partition("-")[0]), path),
+    )
     for name, parts in groupby(found, key=lambda path: path.name):
         _join(parts, corpus / name)
 
@@ -130,18 +169,28 @@ def _join(parts: Iterable[Path], output: Path) -> None:
 
 
 def find_versions(files: Sequence[RawFile], folder: Path, stages: Stages) -> str | None:
-    """Find out which records of the MEDLINE files count; return the folder of the verdicts, None without such files."""
+    """Find out which records of the MEDLINE files count.
+
+    Return the folder of the verdicts, None without such files.
+    """
     medline = [(file.path, file.options) for file in files if file.reader == "medline"]
     if not medline:
         return None
     stages.run_tasks("index", [VersionWriter(medline, str(folder / "versions"))], len(medline))
     judged = str(folder / "version_verdicts")
-    stages.run_tasks("version_finder", [VersionFinder(str(folder / "versions"), judged, len(medline))], 1)
+    stages.run_tasks(
+        "version_finder", [VersionFinder(str(folder / "versions"), judged, len(medline))], 1
+    )
     return judged
 
 
-def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write: TaskExecutor) -> dict[str, Any]:
-    """Return the counts of the manifest; checks, for each task, that what was read is what was kept and what was dropped."""
+def _account(
+    recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write: TaskExecutor
+) -> dict[str, Any]:
+    """Return the counts of the manifest.
+
+    Checks, for each task, that what was read is what was kept and what was dropped.
+    """
     by_source: dict[str, Counter[str]] = {}
     written, source_counts = write.counts(-1), Counter[str]()
     for task, source in enumerate(sources):
@@ -150,23 +199,33 @@ def _account(recipe: CorpusRecipe, sources: Sequence[str], stages: Stages, write
         kept = sum(last[name] for name in SPLITS) - last["extra_copies"]
         if first["total"] != kept + sum(lost.values()):
             raise RuntimeError(
-                f"task {task}: read {first['total']} records, but kept {kept} and dropped {sum(lost.values())}: a bug, please report it"
+                f"task {task}: read {first['total']} records, but kept {kept} and dropped"
+                f" {sum(lost.values())}: a bug, please report it"
             )
-        by_source.setdefault(source, Counter()).update({"read": first["total"], "kept": kept, **lost})
+        by_source.setdefault(source, Counter()).update(
+            {"read": first["total"], "kept": kept, **lost}
+        )
         source_counts.update(first)
     order = ["reader", *(step.step for step in recipe.steps)]
     total = sum(stages.dropped, Counter[str]())
-    dropped = dict(sorted(total.items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0])))
+    dropped = dict(
+        sorted(total.items(), key=lambda pair: (order.index(pair[0].partition(":")[0]), pair[0]))
+    )
     splits = {name: written[name] for name in SPLITS if getattr(recipe.split, name) > 0}
     kept = sum(counts["kept"] for counts in by_source.values())
     for name, count in splits.items():
         if count == 0:
             reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "nothing"
             raise DataError(
-                f"the {name} split would be empty: {source_counts['total']} records read, {kept} kept (dropped: {reasons}); "
-                f"give more input, filter less, or set split.{name}=0 and share it among the others"
+                f"the {name} split would be empty: {source_counts['total']} records read, {kept}"
+                f" kept (dropped: {reasons}); give more input, filter less, or set split.{name}=0"
+                " and share it among the others"
             )
-    noted = {key.removeprefix(NOTED): count for key, count in sorted(source_counts.items()) if key.startswith(NOTED)}
+    noted = {
+        key.removeprefix(NOTED): count
+        for key, count in sorted(source_counts.items())
+        if key.startswith(NOTED)
+    }
     return ({"noted": noted} if noted else {}) | {
         "read": source_counts["total"],
         "kept": kept,

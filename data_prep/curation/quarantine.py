@@ -33,12 +33,16 @@ def check_quarantine(counts: Counter[str], limit: float, folder: Path) -> None:
         with path.open(encoding="utf-8") as file:  # `str.splitlines` would part a record at U+2028
             examples += [_example(json.loads(line)) for line in file]
     raise DataError(
-        f"{bad:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,} files cannot be read, more than "
-        f"max_bad_share={limit:g} allows:\n       " + "\n       ".join(examples[:3]) + f"\n       (all are in {folder}/quarantine; "
+        f"{bad:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,} files"
+        f" cannot be read, more than max_bad_share={limit:g} allows:\n       "
+        + "\n       ".join(examples[:3])
+        + f"\n       (all are in {folder}/quarantine; "
         "mend or remove them, or allow more with max_bad_share=…, which goes on from here)"
     )
 
 
 def _example(record: dict[str, str]) -> str:
     known = record["file"] in record["detail"]
-    return record["detail"] if known else f"{record['file']}, {record['position']}: {record['detail']}"
+    return (
+        record["detail"] if known else f"{record['file']}, {record['position']}: {record['detail']}"
+    )

@@ -6,7 +6,15 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from data_prep.readers.options import ReaderOptions
-from data_prep.steps.options import Abstract, ArticleLanguage, Copyright, Duplicate, Mixture, Retraction, Steps
+from data_prep.steps.options import (
+    Abstract,
+    ArticleLanguage,
+    Copyright,
+    Duplicate,
+    Mixture,
+    Retraction,
+    Steps,
+)
 from galen.recipe import STRICT
 
 SPLITS = ("train", "validation", "test")
@@ -16,18 +24,27 @@ SPLITS = ("train", "validation", "test")
 class Source:
     """One kind of raw files."""
 
-    reader: Literal["medline", "jats", "s2orc", "tei", "guidelines", "records", "text", "html", "warc", "pdf"]
-    """How to read them: docs/sources.md lists formats and endings. records: JSONL or Parquet as on the Hugging Face hub."""
+    reader: Literal[
+        "medline", "jats", "s2orc", "tei", "guidelines", "records", "text", "html", "warc", "pdf"
+    ]
+    """How to read them: docs/sources.md lists formats and endings. records.
+
+    JSONL or Parquet as on the Hugging Face hub.
+    """
 
     path: str
-    """A file, a folder (searched below) or a glob; relative paths start at the working directory. Also an fsspec address (s3://…,
-    hf://datasets/…), whose package must be installed."""
+    """A file, a folder (searched below) or a glob; relative paths start at the working directory.
+
+    Also an fsspec address (s3://…,
+    hf://datasets/…), whose package must be installed.
+    """
 
     options: ReaderOptions = Field(default_factory=ReaderOptions)
     """How to read and render them."""
 
     name: str | None = None
-    """Name in steps, counts and the report; null: the reader's. Sources of one name count as one."""
+    """Name in steps, counts and the report; null: the reader's. Sources of one name count as one.
+    """
 
     licence: str | None = None
     """Licence of the source as a whole, for the manifest."""
@@ -59,13 +76,19 @@ class SplitShares:
 
 @dataclass(kw_only=True, config=STRICT)
 class Shuffle:
-    """A global shuffle: documents come in the order of a hash, so the order depends on the seed alone."""
+    """A global shuffle.
+
+    Documents come in the order of a hash, so the order depends on the seed alone.
+    """
 
     seed: int = 42
     """Another seed gives another order."""
 
     bucket_megabytes: int = Field(default=256, ge=1)
-    """Text that a worker holds in memory at a time; the corpus is written in as many files a split as that needs."""
+    """Text that a worker holds in memory at a time.
+
+    The corpus is written in as many files a split as that needs.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -73,8 +96,11 @@ class Report:
     """What statistics.json and the report of the corpus hold besides numbers."""
 
     samples: bool = True
-    """Texts of a few documents, kept and dropped ones, and of what decontamination found. false: none, as for clinical notes; with
-    `dropped: true` and in contamination.jsonl they are still on disk."""
+    """Texts of a few documents, kept and dropped ones, and of what decontamination found. false.
+
+    None, as for clinical notes; with
+    `dropped: true` and in contamination.jsonl they are still on disk.
+    """
 
 
 def _usual_steps() -> list[Any]:
@@ -92,7 +118,10 @@ class CorpusRecipe:
     """Raw files, in order: of two records with the same id the later one stays."""
 
     steps: Steps = Field(default_factory=_usual_steps)
-    """What is done with each document, in order; a step is its name, or a mapping with `step: <name>` and its settings."""
+    """What is done with each document, in order.
+
+    A step is its name, or a mapping with `step: <name>` and its settings.
+    """
 
     max_bad_share: float = Field(default=0.001, ge=0, le=1)
     """The command fails when more than this share of the records, or of the files, is in quarantine because it cannot be read."""
@@ -110,18 +139,35 @@ class CorpusRecipe:
     """What the report shows."""
 
     tokenizer: str | None = None
-    """Tokenizer (as of preprocess.py) to count tokens with; null estimates them from the bytes of the text."""
+    """Tokenizer (as of preprocess.py) to count tokens with.
+
+    Null estimates them from the bytes of the text.
+    """
 
     @model_validator(mode="after")
     def _names_fit(self) -> "CorpusRecipe":
-        names, steps = [source.name or source.reader for source in self.sources], [step.step for step in self.steps]
+        names, steps = (
+            [source.name or source.reader for source in self.sources],
+            [step.step for step in self.steps],
+        )
         if "medical" in steps and "language_id" not in steps[: steps.index("medical")]:
-            raise ValueError("the step medical needs the step language_id before it: terms are those of the text's language")
+            raise ValueError(
+                "the step medical needs the step language_id before it: terms are those of the"
+                " text's language"
+            )
         for step in self.steps:
             used: set[str] = set()
             if isinstance(step, Mixture):
-                used = {*step.weights, *step.max_tokens, *step.replay, *((step.upsample and step.upsample.sources) or ())}
+                used = {
+                    *step.weights,
+                    *step.max_tokens,
+                    *step.replay,
+                    *((step.upsample and step.upsample.sources) or ()),
+                }
             used |= {*getattr(step, "prefer", ()), *(getattr(step, "sources", None) or ())}
             if unknown := used - set(names):
-                raise ValueError(f"the step {step.step} names {', '.join(sorted(unknown))}; the sources are {', '.join(names)}")
+                raise ValueError(
+                    f"the step {step.step} names {', '.join(sorted(unknown))}; the sources are"
+                    f" {', '.join(names)}"
+                )
         return self

@@ -1,5 +1,8 @@
-"""The steps by their names in recipes; their arguments are the settings of the same name in data_prep/steps/options.py, which have the
-defaults."""
+"""The steps by their names in recipes.
+
+Their arguments are the settings of the same name in data_prep/steps/options.py, which have the
+defaults.
+"""
 
 from collections.abc import Callable
 

@@ -1,7 +1,9 @@
-"""A global shuffle in bounded memory: documents are dealt to buckets by a hash, and each bucket is sorted by it.
+"""A global shuffle in bounded memory.
 
-The hash is that of the seed, the identifier and the number of the copy, so the order of the corpus depends on nothing else: not on the
-order of the input, not on workers.
+Documents are dealt to buckets by a hash, and each bucket is sorted by it.
+
+The hash is that of the seed, the identifier and the number of the copy, so the order of the corpus
+depends on nothing else: not on the order of the input, not on workers.
 """
 
 import gzip
@@ -30,9 +32,16 @@ class Scatter(PipelineStep):
 
     def __init__(self, ordered: str, scattered: str, buckets: int, seed: int) -> None:
         super().__init__()
-        self.ordered, self.scattered, self.buckets, self.seed = Path(ordered), Path(scattered), buckets, seed
+        self.ordered, self.scattered, self.buckets, self.seed = (
+            Path(ordered),
+            Path(scattered),
+            buckets,
+            seed,
+        )
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Write the files of this task."""
         for split in SPLITS:
             path = self.ordered / split / f"{rank:05d}.jsonl.gz"
@@ -68,7 +77,9 @@ class Gather(PipelineStep):
         super().__init__()
         self.scattered, self.corpus = Path(scattered), Path(corpus)
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Write the files of this bucket."""
         for split in SPLITS:
             rows = []
@@ -86,6 +97,10 @@ class Gather(PipelineStep):
 def shuffle(settings: Shuffle, size: int, tasks: int, folder: Path, stages: Stages) -> None:
     """Shuffle `folder/ordered` into `folder/corpus`; `size` is the bytes of its text."""
     buckets = max(1, math.ceil(size / (settings.bucket_megabytes * 1e6)))
-    ordered, scattered, corpus = str(folder / "ordered"), str(folder / "scattered"), str(folder / "corpus")
+    ordered, scattered, corpus = (
+        str(folder / "ordered"),
+        str(folder / "scattered"),
+        str(folder / "corpus"),
+    )
     stages.run_tasks("scatter", [Scatter(ordered, scattered, buckets, settings.seed)], tasks)
     stages.run_tasks("gather", [Gather(scattered, corpus)], buckets)

@@ -7,7 +7,9 @@ from datatrove.pipeline.base import PipelineStep
 
 
 class SomeSources(PipelineStep):
-    """Passes the documents of a task by the step within, unless the task's source is named; a task has documents of one source.
+    """Passes the documents of a task by the step within, unless the task's source is named.
+
+    A task has documents of one source.
 
     Args:
         step: the step within; name and statistics are its own.
@@ -23,6 +25,10 @@ class SomeSources(PipelineStep):
         self.of_task: Sequence[str] = ()
         """For each task, the name of its source; set before the tasks run."""
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents of this task that stay."""
-        yield from self.step.run(data, rank, world_size) if self.of_task[rank] in self.named else data
+        yield from (
+            self.step.run(data, rank, world_size) if self.of_task[rank] in self.named else data
+        )

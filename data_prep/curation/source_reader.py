@@ -24,15 +24,17 @@ from data_prep.readers.record import BadRecord, printable
 class SourceFiles(PipelineStep):
     """Reads the files of the `rank`-th task, so that what a task does never depends on the number of workers.
 
-    Bad records, and the rest of a file that breaks off, go to `<rank>.jsonl` in the folder `quarantine`, with file and position; reading
-    goes on. About twice a second it notes in `progress/` of `logging_dir` how many bytes are read.
-    Names in its statistics, besides those of the readers: `input_files`, `broken files`.
+    Bad records, and the rest of a file that breaks off, go to `<rank>.jsonl` in the folder
+    `quarantine`, with file and position; reading goes on. About twice a second it notes in
+    `progress/` of `logging_dir` how many bytes are read. Names in its statistics, besides those of
+    the readers: `input_files`, `broken files`.
 
     Args:
         tasks: the files of each task.
         logging_dir: the executor's.
         quarantine: folder for what could not be read; None leaves no note.
-        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks (data_prep/curation/medline_versions.py); None keeps all its
+        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks
+            (data_prep/curation/medline_versions.py); None keeps all its
         records.
     """
 
@@ -49,10 +51,16 @@ class SourceFiles(PipelineStep):
         super().__init__()
         self.tasks = [list(files) for files in tasks]
         self.logging_dir: DataFolder = get_datafolder(logging_dir)
-        self.bad_folder: DataFolder | None = None if quarantine is None else get_datafolder(quarantine)
-        self.verdict_folder: DataFolder | None = None if verdicts is None else get_datafolder(verdicts)
+        self.bad_folder: DataFolder | None = (
+            None if quarantine is None else get_datafolder(quarantine)
+        )
+        self.verdict_folder: DataFolder | None = (
+            None if verdicts is None else get_datafolder(verdicts)
+        )
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents of this task's files."""
         self._rank = rank
         self._bad: list[BadRecord] = []
@@ -62,7 +70,9 @@ class SourceFiles(PipelineStep):
         for library in READERS[files[0].reader].libraries:
             importlib.import_module(library)
         before = 0
-        for batch in read_files([(partial(self._reader, file), name_of(file.path)) for file in files], files[0].options):
+        for batch in read_files(
+            [(partial(self._reader, file), name_of(file.path)) for file in files], files[0].options
+        ):
             file = files[batch.file]
             for label, count in batch.counts.items():
                 self.stat_update(label, value=count)
@@ -72,7 +82,14 @@ class SourceFiles(PipelineStep):
             yield from batch.documents
             if batch.broken is not None:
                 self.stat_update("broken files")
-                self._bad.append(BadRecord(printable(file.path), f"after record {self._count() - before}", "broken file", batch.broken))
+                self._bad.append(
+                    BadRecord(
+                        printable(file.path),
+                        f"after record {self._count() - before}",
+                        "broken file",
+                        batch.broken,
+                    )
+                )
             if batch.whole:
                 self.stat_update("input_files")
                 before, done = self._count(), done + file.size
@@ -87,7 +104,10 @@ class SourceFiles(PipelineStep):
         return reader
 
     def _verdicts_of(self, file: RawFile) -> list[int]:
-        """Return the verdicts on a MEDLINE file's records; MEDLINE files are numbered through all tasks and stand alone in theirs."""
+        """Return the verdicts on a MEDLINE file's records.
+
+        MEDLINE files are numbered through all tasks and stand alone in theirs.
+        """
         assert self.verdict_folder is not None
         number = sum(task[0].reader == "medline" for task in self.tasks[: self._rank])
         with self.verdict_folder.open(f"{number:05d}.npy") as stored:
@@ -101,7 +121,9 @@ class SourceFiles(PipelineStep):
     def _write_bad(self) -> None:
         if self._bad and self.bad_folder is not None:
             with self.bad_folder.open(f"{self._rank:05d}.jsonl", "w", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in self._bad)
+                file.writelines(
+                    json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in self._bad
+                )
 
     def _note(self, position: int) -> None:
         self._noted = time.monotonic()

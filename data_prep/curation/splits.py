@@ -1,4 +1,7 @@
-"""Which part of the corpus a document belongs to: a hash of its identifier, so it never depends on the order or on other documents."""
+"""Which part of the corpus a document belongs to.
+
+A hash of its identifier, so it never depends on the order or on other documents.
+"""
 
 from datatrove.data import Document
 
@@ -17,5 +20,8 @@ def split_of(identifier: str, shares: SplitShares) -> str:
 
 
 def copies_in(split: str, document: Document) -> int:
-    """Return how often a document stands in its split: in the training split as often as a mixture takes it (`copies`), else once."""
+    """Return how often a document stands in its split.
+
+    In the training split as often as a mixture takes it (`copies`), else once.
+    """
     return document.metadata.get("copies", 1) if split == "train" else 1

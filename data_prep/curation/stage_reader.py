@@ -15,7 +15,9 @@ class PartReader(JsonlReader):
     def __init__(self, folder: DataFolderLike) -> None:
         super().__init__(folder, add_file_path=False)
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents of this task's part, in order."""
         path = f"{rank:05d}.jsonl.gz"
         if self.data_folder.exists(path):

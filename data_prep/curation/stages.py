@@ -1,4 +1,7 @@
-"""The stages of a corpus: a recipe's steps, cut at those that need all documents, and what each stage counted."""
+"""The stages of a corpus.
+
+A recipe's steps, cut at those that need all documents, and what each stage counted.
+"""
 
 import json
 import shutil
@@ -58,7 +61,14 @@ class Stages:
         size: bytes of input, for the progress of the first stage.
     """
 
-    def __init__(self, sources: Sequence[str], folder: Path, executors: Executors, keep_dropped: bool, size: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        folder: Path,
+        executors: Executors,
+        keep_dropped: bool,
+        size: int,
+    ) -> None:
         self.sources, self.folder, self.executors, self.size = sources, folder, executors, size
         self.everything = folder / "corpus/dropped" if keep_dropped else None
         self.dropped: list[Counter[str]] = [Counter() for _ in sources]
@@ -71,11 +81,16 @@ class Stages:
         """That of the first stage, once it has run."""
 
     def run(
-        self, reader: PipelineStep, plans: Sequence[Plan], last: list[PipelineStep], check: Callable[[TaskExecutor], None]
+        self,
+        reader: PipelineStep,
+        plans: Sequence[Plan],
+        last: list[PipelineStep],
+        check: Callable[[TaskExecutor], None],
     ) -> TaskExecutor:
         """Run all stages from `reader` on; the documents of the last go into the steps `last`.
 
-        `check` is called with the executor of the first stage when that is done. Returns the executor of the last.
+        `check` is called with the executor of the first stage when that is done. Returns the
+        executor of the last.
         """
         start: list[PipelineStep] = [reader]
         for number, plan in enumerate(plans):
@@ -92,7 +107,10 @@ class Stages:
             if plan.barrier is not None:
                 context = self._context(number, plan.barrier)
                 label = "read" if number == 0 else f"step-{number}"
-                tail = [RecordWriter(str(self._kept(number)), level=1), *plan.barrier.notes(context)]
+                tail = [
+                    RecordWriter(str(self._kept(number)), level=1),
+                    *plan.barrier.notes(context),
+                ]
             executor = self.run_tasks(label, [*steps, *tail], len(self.sources))
             if number == 0:
                 self.read = executor
@@ -128,7 +146,9 @@ class Stages:
                 step.of_task = self.sources
                 step = step.step
             if isinstance(step, BaseFilter):
-                step.exclusion_writer = DropWriter(str(step.name), self.folder / "samples", f"{number}-{place}", self.everything)
+                step.exclusion_writer = DropWriter(
+                    str(step.name), self.folder / "samples", f"{number}-{place}", self.everything
+                )
 
     def run_tasks(self, label: str, steps: list[PipelineStep], tasks: int) -> TaskExecutor:
         """Run one set of tasks to its end, or what an earlier run left of it, and show its progress."""
@@ -137,7 +157,11 @@ class Stages:
         with Progress(label, total=total, unit=unit, scale=unit == "B") as progress:
 
             def poll() -> None:
-                done = executor.position() if unit == "B" else tasks - len(executor.get_incomplete_ranks())
+                done = (
+                    executor.position()
+                    if unit == "B"
+                    else tasks - len(executor.get_incomplete_ranks())
+                )
                 progress.update(max(0, done - progress.done))
 
             executor.run(poll)

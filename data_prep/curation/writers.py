@@ -47,7 +47,9 @@ class RecordWriter(JsonlWriter):
 
     name = "records"
 
-    def __init__(self, folder: DataFolderLike, level: int = 6, filename: str = "${rank}.jsonl.gz") -> None:
+    def __init__(
+        self, folder: DataFolderLike, level: int = 6, filename: str = "${rank}.jsonl.gz"
+    ) -> None:
         super().__init__(folder, output_filename=filename, compression=None)
         self.output_mg = _GzipFiles(self.output_folder, level)
 
@@ -58,7 +60,8 @@ class RecordWriter(JsonlWriter):
 class SplitWriter(RecordWriter):
     """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`).
 
-    Documents that a mixture takes several times stand several times in the training split (see `copies_in`).
+    Documents that a mixture takes several times stand several times in the training split (see
+    `copies_in`).
     """
 
     name = "splits"

@@ -1,7 +1,10 @@
-"""Runs a datatrove pipeline in tasks, quietly, and survives being killed; here on this machine, in processes of its own.
+"""Runs a datatrove pipeline in tasks, quietly, and survives being killed.
 
-datatrove's own local executor leaves its manager process behind when it is killed, waits for ever when the system kills a worker for
-memory, and logs to the terminal; the tasks, their completion marks and statistics here are datatrove's.
+Here on this machine, in processes of its own.
+
+datatrove's own local executor leaves its manager process behind when it is killed, waits for ever
+when the system kills a worker for memory, and logs to the terminal; the tasks, their completion
+marks and statistics here are datatrove's.
 """
 
 import contextlib
@@ -42,7 +45,9 @@ class TaskExecutor(PipelineExecutor):
 
     place = "LOCAL"
 
-    def __init__(self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path) -> None:
+    def __init__(
+        self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path
+    ) -> None:
         super().__init__(pipeline, str(logging_dir))
         self.tasks, self.workers, self.folder = tasks, workers, Path(logging_dir)
 
@@ -70,7 +75,10 @@ class TaskExecutor(PipelineExecutor):
         """
 
     def run_task(self, rank: int) -> None:
-        """Run one task in this process, with as many open files as the system allows: the shuffle deals to thousands."""
+        """Run one task in this process, with as many open files as the system allows.
+
+        The shuffle deals to thousands.
+        """
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         try:
@@ -79,18 +87,28 @@ class TaskExecutor(PipelineExecutor):
             if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             place = self.folder.parents[1]  # of a stage's log in the working folder
-            raise DataError(f"{place}: {error.strerror}; make room and start the same command again: it goes on") from None
+            raise DataError(
+                f"{place}: {error.strerror}; make room and start the same command again: it goes on"
+            ) from None
 
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""
         steps = json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8"))
         return [
-            Counter({key: int(value["total"] if isinstance(value, dict) else value) for key, value in step["stats"].items()})
+            Counter(
+                {
+                    key: int(value["total"] if isinstance(value, dict) else value)
+                    for key, value in step["stats"].items()
+                }
+            )
             for step in steps
         ]
 
     def counts(self, place: int) -> Counter[str]:
-        """Return the sums of a step's statistics over all tasks; `place` is its place in the pipeline, negative from the end."""
+        """Return the sums of a step's statistics over all tasks.
+
+        `place` is its place in the pipeline, negative from the end.
+        """
         sums: Counter[str] = Counter()
         for rank in range(self.tasks):
             sums.update(self.task_counts(rank)[place])
@@ -117,8 +135,11 @@ class LocalExecutor(TaskExecutor):
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "workers.log"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])  # workers start at once
-        with ProcessPoolExecutor(min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)) as pool:
+        # workers start at once
+        context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])
+        with ProcessPoolExecutor(
+            min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)
+        ) as pool:
             try:
                 try:
                     running = {pool.submit(self.run_task, rank) for rank in ranks}
@@ -131,11 +152,13 @@ class LocalExecutor(TaskExecutor):
                         task.result()
             except BrokenProcessPool:
                 raise DataError(
-                    f"a worker ended before its time, perhaps for lack of memory: try fewer --workers; its log is {log}"
+                    "a worker ended before its time, perhaps for lack of memory: try fewer"
+                    f" --workers; its log is {log}"
                 ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():  # running tasks would go on to their end
+                # running tasks would go on to their end
+                for process in multiprocessing.active_children():
                     process.terminate()
                 raise
 
@@ -145,5 +168,6 @@ def _prepare_worker(log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    tqdm.set_lock(threading.RLock())  # else datatrove's disabled bars make a semaphore each, left behind when a worker is ended
+    # else datatrove's disabled bars make a semaphore each, left behind when a worker is ended
+    tqdm.set_lock(threading.RLock())
     follow_parent()

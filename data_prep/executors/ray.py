@@ -1,4 +1,7 @@
-"""Runs a datatrove pipeline on a Ray cluster, or on one that it starts on this machine: the same tasks, marks and statistics."""
+"""Runs a datatrove pipeline on a Ray cluster, or on one that it starts on this machine.
+
+The same tasks, marks and statistics.
+"""
 
 import importlib.util
 import os
@@ -29,7 +32,10 @@ def _run_task(executor: TaskExecutor, rank: int) -> str | None:
 
 
 class RayExecutor(TaskExecutor):
-    """Runs the tasks as Ray tasks of one CPU each, `workers` at a time; RAY_ADDRESS says which cluster."""
+    """Runs the tasks as Ray tasks of one CPU each, `workers` at a time.
+
+    RAY_ADDRESS says which cluster.
+    """
 
     place = "RAY"
 
@@ -41,7 +47,11 @@ class RayExecutor(TaskExecutor):
         import ray
 
         if not ray.is_initialized():
-            local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers, "include_dashboard": False}
+            local: dict[str, Any] = (
+                {}
+                if os.environ.get("RAY_ADDRESS")
+                else {"num_cpus": self.workers, "include_dashboard": False}
+            )
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
         task, executor = ray.remote(num_cpus=1, max_retries=2)(_run_task), ray.put(self)
         waiting = list(reversed(ranks))
@@ -56,7 +66,9 @@ class RayExecutor(TaskExecutor):
                     if message is not None:
                         raise DataError(message)
         except ray.exceptions.RayError as error:
-            raise DataError(f"a Ray task ended before its time: {error}; its log is in {self.folder / 'logs'}") from None
+            raise DataError(
+                f"a Ray task ended before its time: {error}; its log is in {self.folder / 'logs'}"
+            ) from None
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -1,7 +1,9 @@
-"""Runs a datatrove pipeline as a Slurm job array and waits for it: the same tasks, marks and statistics as on one machine.
+"""Runs a datatrove pipeline as a Slurm job array and waits for it.
 
-datatrove's own Slurm executor submits and returns; a recipe has stages that need what the one before wrote, and its user wants to see
-progress and the error of a task.
+The same tasks, marks and statistics as on one machine.
+
+datatrove's own Slurm executor submits and returns; a recipe has stages that need what the one
+before wrote, and its user wants to see progress and the error of a task.
 """
 
 import json
@@ -22,7 +24,10 @@ from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
 MOST_JOBS = 1000
-"""Jobs in an array, one less than Slurm's default limit (MaxArraySize); with more tasks a job runs several, one after the other."""
+"""Jobs in an array, one less than Slurm's default limit (MaxArraySize).
+
+With more tasks a job runs several, one after the other.
+"""
 
 _SECONDS = 2.0
 
@@ -35,7 +40,10 @@ def check_slurm() -> None:
     """
     for command in ("sbatch", "squeue", "scancel"):
         if shutil.which(command) is None:
-            raise UsageError(f"--executor slurm needs Slurm's {command}, which is not on this machine; run it on a login node")
+            raise UsageError(
+                f"--executor slurm needs Slurm's {command}, which is not on this machine; run it on"
+                " a login node"
+            )
     answer = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True)
     if answer.returncode:
         raise UsageError(f"Slurm does not answer: {answer.stderr.strip()}")
@@ -51,12 +59,22 @@ class SlurmExecutor(TaskExecutor):
 
     place = "SLURM"
 
-    def __init__(self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pipeline: list[PipelineStep],
+        tasks: int,
+        workers: int,
+        logging_dir: str | Path,
+        arguments: Sequence[str],
+    ) -> None:
         super().__init__(pipeline, tasks, workers, Path(logging_dir).absolute())
         self.arguments = list(arguments)
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left; a job that an interrupted command left behind is ended first."""
+        """Run the tasks that are left.
+
+        A job that an interrupted command left behind is ended first.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / "job"
         if note.exists():
@@ -80,24 +98,41 @@ class SlurmExecutor(TaskExecutor):
             raise DataError(error)
         if left := self.get_incomplete_ranks(ranks):
             raise DataError(
-                f"the Slurm job {job} ended with {len(left)} of {len(ranks)} tasks not done; its output is in {self.folder / 'slurm'}; "
-                "start the same command again to go on"
+                f"the Slurm job {job} ended with {len(left)} of {len(ranks)} tasks not done; its"
+                f" output is in {self.folder / 'slurm'}; start the same command again to go on"
             )
 
     def _submit(self, tasks: int) -> str:
         size = math.ceil(tasks / MOST_JOBS)
         (self.folder / "slurm").mkdir(exist_ok=True)
-        task = shlex.join([sys.executable, "-m", "data_prep.executors.slurm_task", str(self.folder), str(size)])
-        command = ["sbatch", "--parsable", f"--array=0-{math.ceil(tasks / size) - 1}%{self.workers}", "--job-name=curate"]
-        command += [f"--output={self.folder}/slurm/%a.out", f"--chdir={Path(__file__).parents[2]}", "--requeue", "--ntasks=1"]
-        answer = subprocess.run([*command, *self.arguments, "--wrap", f"exec {task}"], capture_output=True, text=True)
+        task = shlex.join(
+            [sys.executable, "-m", "data_prep.executors.slurm_task", str(self.folder), str(size)]
+        )
+        command = [
+            "sbatch",
+            "--parsable",
+            f"--array=0-{math.ceil(tasks / size) - 1}%{self.workers}",
+            "--job-name=curate",
+        ]
+        command += [
+            f"--output={self.folder}/slurm/%a.out",
+            f"--chdir={Path(__file__).parents[2]}",
+            "--requeue",
+            "--ntasks=1",
+        ]
+        answer = subprocess.run(
+            [*command, *self.arguments, "--wrap", f"exec {task}"], capture_output=True, text=True
+        )
         if answer.returncode:
             raise UsageError(f"sbatch refuses the job: {answer.stderr.strip()}; see --slurm-args")
         return answer.stdout.strip().split(";")[0]
 
     def _under_way(self, job: str) -> bool:
-        answer = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True)
-        if answer.returncode and "Invalid job id" not in answer.stderr:  # the controller is busy or restarts
+        answer = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
+        )
+        # the controller is busy or restarts
+        if answer.returncode and "Invalid job id" not in answer.stderr:
             return True
         return bool(answer.stdout.strip())
 
@@ -109,4 +144,10 @@ class SlurmExecutor(TaskExecutor):
 
     def _errors(self) -> str | None:
         """Return the first message that a task left."""
-        return next((path.read_text(encoding="utf-8") for path in sorted((self.folder / "errors").glob("*"))), None)
+        return next(
+            (
+                path.read_text(encoding="utf-8")
+                for path in sorted((self.folder / "errors").glob("*"))
+            ),
+            None,
+        )

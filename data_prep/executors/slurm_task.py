@@ -1,4 +1,7 @@
-"""One job of the array that data_prep/executors/slurm.py submits: python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB."""
+"""One job of the array that data_prep/executors/slurm.py submits.
+
+Python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB.
+"""
 
 import json
 import os
@@ -12,7 +15,8 @@ from galen.errors import GalenError
 
 def main(folder: Path, size: int) -> int:
     """Run this job's tasks; a user's mistake is left in `errors/` for the command that waits."""
-    executor = pickle.loads((folder / "executor.pickle").read_bytes())  # written by the command that submitted this job
+    # written by the command that submitted this job
+    executor = pickle.loads((folder / "executor.pickle").read_bytes())
     job = int(os.environ["SLURM_ARRAY_TASK_ID"])
     for rank in json.loads((folder / "ranks.json").read_text())[job * size : (job + 1) * size]:
         try:

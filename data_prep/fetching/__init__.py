@@ -1,1 +1,4 @@
-"""Fetching raw data from where it is published; used by data_prep/download.py, and never without being asked."""
+"""Fetching raw data from where it is published.
+
+Used by data_prep/download.py, and never without being asked.
+"""

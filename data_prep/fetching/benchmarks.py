@@ -6,7 +6,8 @@ from data_prep.fetching.transfer import Item
 
 GITHUB = "https://raw.githubusercontent.com"
 FILES = {
-    "pubmedqa": ("pubmedqa/pubmedqa/master/data", ("ori_pqal.json", "test_ground_truth.json")),  # MIT
+    # MIT
+    "pubmedqa": ("pubmedqa/pubmedqa/master/data", ("ori_pqal.json", "test_ground_truth.json")),
 }
 """Name of a benchmark to its folder in a repository, and its files."""
 

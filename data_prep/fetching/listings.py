@@ -16,30 +16,48 @@ SEMANTIC_SCHOLAR = "https://api.semanticscholar.org"
 HUB = "https://huggingface.co"
 
 
-def medline(transfer: Transfer, part: str, wanted: Callable[[str], bool], base: str = NCBI) -> Iterator[Item]:
+def medline(
+    transfer: Transfer, part: str, wanted: Callable[[str], bool], base: str = NCBI
+) -> Iterator[Item]:
     """Yield the MEDLINE files of `baseline` or `updatefiles` whose name is wanted, with the MD5 that NLM puts beside each."""
     folder = f"{base}/pubmed/{part}"
     page = transfer.get(f"{folder}/").decode("utf-8", "replace")
     names = sorted(set(re.findall(r'href="(pubmed\d\dn\d{4,}\.xml\.gz)"', page)))
     if not names:
-        raise DataError(f"{public(folder)}/ lists no MEDLINE file; has the server moved? (--base-url)")
+        raise DataError(
+            f"{public(folder)}/ lists no MEDLINE file; has the server moved? (--base-url)"
+        )
     for name in filter(wanted, names):  # a request for each
-        found = re.search(r"\b[0-9a-f]{32}\b", transfer.get(f"{folder}/{name}.md5").decode("ascii", "replace").lower())
+        found = re.search(
+            r"\b[0-9a-f]{32}\b",
+            transfer.get(f"{folder}/{name}.md5").decode("ascii", "replace").lower(),
+        )
         if found is None:
             raise DataError(f"{public(folder)}/{name}.md5 holds no MD5")
         yield Item(name, f"{folder}/{name}", checksum=("md5", found[0]))
 
 
-def semantic_scholar(transfer: Transfer, dataset: str, base: str = SEMANTIC_SCHOLAR, release: str = "latest") -> Iterator[Item]:
-    """Yield the files of a dataset (s2orc, papers, abstracts …) of Semantic Scholar; no checksums are published.
+def semantic_scholar(
+    transfer: Transfer, dataset: str, base: str = SEMANTIC_SCHOLAR, release: str = "latest"
+) -> Iterator[Item]:
+    """Yield the files of a dataset (s2orc, papers, abstracts …) of Semantic Scholar.
+
+    No checksums are published.
 
     Raises:
         UsageError: `S2_API_KEY` is not set.
     """
     key = keys.read("S2_API_KEY")
     if not key:
-        raise UsageError("set S2_API_KEY to your key of the Semantic Scholar API (https://www.semanticscholar.org/product/api)")
-    answer = _json(transfer, f"{base}/datasets/v1/release/{quote(release)}/dataset/{quote(dataset)}", {"x-api-key": key})
+        raise UsageError(
+            "set S2_API_KEY to your key of the Semantic Scholar API"
+            " (https://www.semanticscholar.org/product/api)"
+        )
+    answer = _json(
+        transfer,
+        f"{base}/datasets/v1/release/{quote(release)}/dataset/{quote(dataset)}",
+        {"x-api-key": key},
+    )
     files = answer.get("files") if isinstance(answer, dict) else None
     if not isinstance(files, list) or not files:
         raise DataError(f"{public(base)} lists no file of {dataset}")
@@ -54,21 +72,46 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
     """
     token = keys.read("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = _json(transfer, f"{base}/api/datasets/{quote(name)}/revision/{quote(revision)}?blobs=true", headers)
-    commit, files = (answer.get("sha"), answer.get("siblings")) if isinstance(answer, dict) else (None, None)
+    answer = _json(
+        transfer,
+        f"{base}/api/datasets/{quote(name)}/revision/{quote(revision)}?blobs=true",
+        headers,
+    )
+    commit, files = (
+        (answer.get("sha"), answer.get("siblings")) if isinstance(answer, dict) else (None, None)
+    )
     if not commit or not isinstance(files, list) or not files:
         raise DataError(f"{public(base)} lists no file of the dataset {name}")
     for file in sorted(filter(_names_file, files), key=lambda file: str(file["rfilename"])):
         path, large = file["rfilename"], file.get("lfs") or {}
-        digest = ("sha256", str(large["sha256"])) if large.get("sha256") else ("git", str(file["blobId"])) if file.get("blobId") else None
+        digest = (
+            ("sha256", str(large["sha256"]))
+            if large.get("sha256")
+            else ("git", str(file["blobId"]))
+            if file.get("blobId")
+            else None
+        )
         url = f"{base}/datasets/{quote(name)}/resolve/{quote(str(commit))}/{quote(path.encode('utf-8', 'replace'))}"
         size = large.get("size") or file.get("size")
-        yield Item(path, url, size=size if isinstance(size, int) else None, checksum=digest, headers=headers)
+        yield Item(
+            path,
+            url,
+            size=size if isinstance(size, int) else None,
+            checksum=digest,
+            headers=headers,
+        )
 
 
 def _names_file(file: Any) -> bool:
-    """Say whether an entry of the hub's list is one of a file; its name is judged where it is fetched."""
-    return isinstance(file, dict) and isinstance(file.get("rfilename"), str) and isinstance(file.get("lfs") or {}, dict)
+    """Say whether an entry of the hub's list is one of a file.
+
+    Its name is judged where it is fetched.
+    """
+    return (
+        isinstance(file, dict)
+        and isinstance(file.get("rfilename"), str)
+        and isinstance(file.get("lfs") or {}, dict)
+    )
 
 
 def _path_of(url: str) -> str:

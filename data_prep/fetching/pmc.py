@@ -1,8 +1,10 @@
 """PubMed Central's open-access articles from its cloud bucket, packed into tar files as the reader `jats` takes them.
 
-Since August 2026 PMC ships no packages any more: each version of an article is an object of its own, with a JSON of its metadata, and
-a daily inventory lists those (https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one licence group of a thousand PMCIDs,
-the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a later inventory differs for its articles.
+Since August 2026 PMC ships no packages any more: each version of an article is an object of its
+own, with a JSON of its metadata, and a daily inventory lists those
+(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one licence group of a thousand
+PMCIDs, the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a
+later inventory differs for its articles.
 """
 
 import contextlib
@@ -36,7 +38,10 @@ _SPAN = 1000
 
 
 def licence_group(code: str | None, open_access: bool = True) -> str:
-    """Return PMC's licence group of a licence code: comm (CC0, BY, BY-SA, BY-ND), noncomm (the NC ones), other (TDM, none)."""
+    """Return PMC's licence group of a licence code.
+
+    Comm (CC0, BY, BY-SA, BY-ND), noncomm (the NC ones), other (TDM, none).
+    """
     parts = set(re.split(r"[^A-Z0-9]+", (code or "").upper()))
     if not open_access or not parts & {"CC0", "BY"}:
         return "other"
@@ -60,7 +65,9 @@ class Package:
 
 
 def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
-    """Yield all packages of the newest inventory, in order; takes about 50 bytes of memory for each article version.
+    """Yield all packages of the newest inventory, in order.
+
+    Takes about 50 bytes of memory for each article version.
 
     Raises:
         DataError: there is no inventory, or it is damaged.
@@ -75,7 +82,9 @@ def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
     numbers = entries[order] >> 16
     newest = order[np.append(numbers[1:] != numbers[:-1], True)] if len(order) else order
     spans = entries[newest] // (_SPAN << 16)
-    for part in np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1) if len(newest) else []:
+    for part in (
+        np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1) if len(newest) else []
+    ):
         versions = tuple((int(entry) >> 16, int(entry) & 0xFFFF) for entry in entries[part])
         state = f"{stable_hash(*(f'{entries[n]} {tags[n]}' for n in part)):016x}"
         yield Package(f"PMC{versions[0][0] // _SPAN:06d}xxx", versions, state)
@@ -87,26 +96,45 @@ def _inventory(transfer: Transfer, base: str) -> Iterator[tuple[str, str]]:
     token = ""
     while True:
         after = f"&continuation-token={quote(token, safe='')}" if token else ""
-        page = transfer.get(f"{base}/?list-type=2&prefix={quote(_INVENTORY, safe='')}{after}").decode()
+        page = transfer.get(
+            f"{base}/?list-type=2&prefix={quote(_INVENTORY, safe='')}{after}"
+        ).decode()
         manifests += re.findall(r"<Key>([^<]*/manifest\.json)</Key>", page)
         more = re.search(r"<NextContinuationToken>([^<]+)<", page)
         if more is None:
             break
         token = more[1]
     if not manifests:
-        raise DataError(f"{public(base)} holds no inventory below {_INVENTORY}; has the service changed? (--base-url)")
+        raise DataError(
+            f"{public(base)} holds no inventory below {_INVENTORY}; has the service changed?"
+            " (--base-url)"
+        )
     manifest = json.loads(transfer.get(f"{base}/{quote(max(manifests))}"))
     columns = [name.strip() for name in manifest["fileSchema"].split(",")]
     for file in manifest["files"]:
         data = transfer.get(f"{base}/{quote(file['key'])}")
-        if file.get("MD5checksum") and hashlib.md5(data, usedforsecurity=False).hexdigest() != file["MD5checksum"]:
-            raise DataError(f"{public(base)}/{file['key']}: its MD5 is not the published one; start again")
-        for row in csv.reader(io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")):
+        if (
+            file.get("MD5checksum")
+            and hashlib.md5(data, usedforsecurity=False).hexdigest() != file["MD5checksum"]
+        ):
+            raise DataError(
+                f"{public(base)}/{file['key']}: its MD5 is not the published one; start again"
+            )
+        for row in csv.reader(
+            io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")
+        ):
             record = dict(zip(columns, row, strict=False))
             yield record["Key"], record.get("ETag", "")
 
 
-def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path, record: Record, base: str = BUCKET) -> None:
+def fetch(
+    transfer: Transfer,
+    package: Package,
+    groups: list[str],
+    folder: Path,
+    record: Record,
+    base: str = BUCKET,
+) -> None:
     """Write the package's tar file of each wanted licence group, none where it has no article.
 
     Raises:
@@ -118,7 +146,9 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
         for number, version in package.versions:
             name = f"PMC{number}.{version}"
             meta = _meta(transfer, f"{base}/metadata/{name}.json")
-            group = licence_group(meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True)))
+            group = licence_group(
+                meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True))
+            )
             if group not in counts or not meta.get("xml_url"):
                 continue
             data = _article(transfer, meta, base)
@@ -130,7 +160,14 @@ def fetch(transfer: Transfer, package: Package, groups: list[str], folder: Path,
             counts[group] += 1
     for group, count in counts.items():
         size = (folder / package.file(group)).stat().st_size if count else 0
-        record.add(package.file(group), bytes=size, url=public(base), state=package.state, articles=count, checked="md5")
+        record.add(
+            package.file(group),
+            bytes=size,
+            url=public(base),
+            state=package.state,
+            articles=count,
+            checked="md5",
+        )
 
 
 def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
@@ -161,7 +198,10 @@ def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
     expected = re.search(r"\bmd5=([0-9a-fA-F]{32})", parts.query)
     for _ in range(2):
         data = transfer.get(f"{base}/{quote(parts.path.lstrip('/'))}")
-        if expected is None or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected[1].lower():
+        if (
+            expected is None
+            or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected[1].lower()
+        ):
             return data
     raise DataError(f"{parts.path[1:]}: its MD5 is not {expected[1] if expected else ''}, twice")
 

@@ -34,7 +34,9 @@ class Record:
         entry, path = self.entries.get(item.name), self.folder / item.name
         if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
             return False
-        return (item.size is None or item.size == entry["bytes"]) and (item.checksum is None or item.checksum[1] == entry.get("checksum"))
+        return (item.size is None or item.size == entry["bytes"]) and (
+            item.checksum is None or item.checksum[1] == entry.get("checksum")
+        )
 
     def add(self, name: str, **known: Any) -> None:
         """Note a file that has come."""

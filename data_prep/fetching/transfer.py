@@ -87,7 +87,9 @@ class Transfer:
     A file whose size is not published may have `largest` bytes.
     """
 
-    def __init__(self, per_second: float = 3.0, bytes_per_second: float | None = None, largest: int = LARGEST) -> None:
+    def __init__(
+        self, per_second: float = 3.0, bytes_per_second: float | None = None, largest: int = LARGEST
+    ) -> None:
         self.gap, self.bytes_per_second, self.largest = 1 / per_second, bytes_per_second, largest
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
@@ -136,13 +138,18 @@ class Transfer:
         except zlib.error as error:
             raise DataError(f"{name}: it is not whole gzip data ({error})") from None
         if len(plain) > most:
-            raise DataError(f"{name}: more than {most:,} bytes when unpacked, which this cannot have")
+            raise DataError(
+                f"{name}: more than {most:,} bytes when unpacked, which this cannot have"
+            )
         return plain
 
     def file(self, item: Item, folder: Path) -> dict[str, Any]:
-        """Fetch a file into `folder` and return what is known of it: bytes, checksum, how it was checked.
+        """Fetch a file into `folder` and return what is known of it.
 
-        What an earlier run brought of it (`.NAME.partial`) is not fetched again, if the server's file is still the same.
+        Bytes, checksum, how it was checked.
+
+        What an earlier run brought of it (`.NAME.partial`) is not fetched again, if the server's
+        file is still the same.
 
         Raises:
             DataError: it cannot be had, or is twice not what is published.
@@ -195,7 +202,10 @@ class Transfer:
             failures = 0 if came else failures + 1
             if failures < ATTEMPTS:
                 self._pause(failures, wait, f"{item.name}: {problem}")
-        raise DataError(f"{item.name} cannot be had from {item.public_url}: {problem}, {ATTEMPTS} times in a row")
+        raise DataError(
+            f"{item.name} cannot be had from {item.public_url}: {problem}, {ATTEMPTS} times in"
+            " a row"
+        )
 
     def _continue(self, item: Item, partial: Path, have: int) -> bool:
         """Fetch the rest of a file behind the first `have` bytes; return whether it is whole."""
@@ -209,8 +219,14 @@ class Transfer:
                 partial.unlink(missing_ok=True)
                 return False
             if status not in (200, 206):
-                raise _Refused(keys.hide(f"HTTP {status} ({response.reason})"), status in _AGAIN, _asked_wait(response))
-            if status == 206 and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+                raise _Refused(
+                    keys.hide(f"HTTP {status} ({response.reason})"),
+                    status in _AGAIN,
+                    _asked_wait(response),
+                )
+            if status == 206 and not (response.headers.get("Content-Range") or "").startswith(
+                f"bytes {have}-"
+            ):
                 raise _Refused("a range that was not asked for", True, None)
             version = response.headers.get("ETag") or response.headers.get("Last-Modified")
             if version and not version.startswith("W/"):
@@ -239,7 +255,9 @@ class Transfer:
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Yield the answer to a request, when the rate allows it. Redirects are followed; `headers` hold keys and go to `url`'s own
+        """Yield the answer to a request, when the rate allows it.
+
+        Redirects are followed; `headers` hold keys and go to `url`'s own
         origin alone.
 
         Raises:
@@ -253,9 +271,13 @@ class Transfer:
                     return
             target = _joined(url, further)
             if not target.lower().startswith(("http://", "https://")):
-                raise DataError(f"{public(url)} leads to {public(target)}, which is no http address")
+                raise DataError(
+                    f"{public(url)} leads to {public(target)}, which is no http address"
+                )
             if _origin(target) != _origin(url):
-                headers = {name: value for name, value in headers.items() if name in ("Range", "If-Range")}
+                headers = {
+                    name: value for name, value in headers.items() if name in ("Range", "If-Range")
+                }
             url = target
         raise DataError(f"{public(url)}: leads from redirect to redirect")
 
@@ -269,9 +291,14 @@ class Transfer:
             raise DataError(f"{public(url)}: stopped")
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-        agent = {"User-Agent": f"galen/{__version__} (corpus download)", "Accept-Encoding": "identity"}
+        agent = {
+            "User-Agent": f"galen/{__version__} (corpus download)",
+            "Accept-Encoding": "identity",
+        }
         try:
-            with self._local.session.get(url, headers=agent | headers, stream=True, timeout=_TIMEOUT, allow_redirects=False) as response:
+            with self._local.session.get(
+                url, headers=agent | headers, stream=True, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
                 yield response
         except _NO_ADDRESS:
             raise DataError(f"{public(url)} is no http address") from None
@@ -299,7 +326,11 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     """Return scheme, host and port, to which a key that was sent there may be sent again."""
     try:
         parts = urlsplit(url)
-        return parts.scheme.lower(), (parts.hostname or ""), parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+        return (
+            parts.scheme.lower(),
+            (parts.hostname or ""),
+            parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower()),
+        )
     except ValueError:  # no address: told when it is asked
         return "", "", None
 
@@ -312,15 +343,23 @@ def _joined(url: str, further: str) -> str:
 
 
 def trouble_with(name: str) -> str | None:
-    """Say why a name that a server gives cannot be that of a file below the output folder; None if it can."""
+    """Say why a name that a server gives cannot be that of a file below the output folder.
+
+    None if it can.
+    """
     parts = name.split("/")
     if name.startswith("/") or ".." in parts:
         return "it names a file outside its folder"
     if any(part in ("", ".") or _CONTROL.search(part) for part in parts):
         return "it is no name of a file"
-    if any(len(part.encode()) > _LONGEST_NAME for part in parts) or len(name.encode()) > _LONGEST_PATH:
+    if (
+        any(len(part.encode()) > _LONGEST_NAME for part in parts)
+        or len(name.encode()) > _LONGEST_PATH
+    ):
         return "the name is too long"
-    if name == "downloads.jsonl" or any(re.fullmatch(r"\..*\.partial(\.version)?", part) for part in parts):
+    if name == "downloads.jsonl" or any(
+        re.fullmatch(r"\..*\.partial(\.version)?", part) for part in parts
+    ):
         return "this name is the command's own"
     return None
 
@@ -355,7 +394,9 @@ def _asked_wait(response: requests.Response) -> float | None:
 
 
 def check(path: Path, item: Item) -> dict[str, Any]:
-    """Compare a file with what is published of it; without a checksum, a gzip file is unpacked to see that it is whole.
+    """Compare a file with what is published of it.
+
+    Without a checksum, a gzip file is unpacked to see that it is whole.
 
     Raises:
         WrongContent: it is another one.
@@ -372,7 +413,10 @@ def check(path: Path, item: Item) -> dict[str, Any]:
             except (OSError, EOFError, zlib.error) as error:
                 raise WrongContent(f"it is not whole gzip data ({error})") from None
             return {"bytes": size, "checked": "gzip"}
-        return {"bytes": size, "checked": "size" if item.size is not None else "nothing is published"}
+        return {
+            "bytes": size,
+            "checked": "size" if item.size is not None else "nothing is published",
+        }
     kind, expected = item.checksum
     digest = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False)
     if kind == "git":

@@ -8,7 +8,9 @@ from galen.errors import DataError
 
 
 def find_files(path: str, endings: Sequence[str]) -> list[Path]:
-    """Return the files that `path` names: the file itself, those below a folder with one of `endings`, or a glob's matches, sorted.
+    """Return the files that `path` names.
+
+    The file itself, those below a folder with one of `endings`, or a glob's matches, sorted.
 
     Raises:
         DataError: nothing is there.
@@ -17,7 +19,11 @@ def find_files(path: str, endings: Sequence[str]) -> list[Path]:
     if given.is_file():
         return [given]
     if given.is_dir():
-        found = sorted(file for file in given.rglob("*") if file.is_file() and file.name.endswith(tuple(endings)))
+        found = sorted(
+            file
+            for file in given.rglob("*")
+            if file.is_file() and file.name.endswith(tuple(endings))
+        )
         if not found:
             raise DataError(f"the folder {path} holds no file that ends in {' or '.join(endings)}")
         return found

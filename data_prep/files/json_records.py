@@ -8,7 +8,16 @@ from typing import Any
 
 import orjson
 
-ROLES = {"system": 0, "user": 1, "human": 1, "prompter": 1, "question": 1, "assistant": 2, "gpt": 2, "answer": 2}
+ROLES = {
+    "system": 0,
+    "user": 1,
+    "human": 1,
+    "prompter": 1,
+    "question": 1,
+    "assistant": 2,
+    "gpt": 2,
+    "answer": 2,
+}
 """Number of a role in the role file; losses are for 2, what the model says."""
 
 
@@ -40,20 +49,29 @@ class Records:
 
 
 class Unusable(Exception):
-    """A line or row is no usable record: the kind of the mistake, for counting, and the mistake in words."""
+    """A line or row is no usable record.
+
+    The kind of the mistake, for counting, and the mistake in words.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
 
 
 def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
-    """Return the records of a block's data: lines of JSON as bytes, or an Arrow record batch. Empty lines are passed over.
+    """Return the records of a block's data: lines of JSON as bytes, or an Arrow record batch.
+
+    Empty lines are passed over.
 
     With `chat` a field is a list of messages `{"role": str, "content": str}`, otherwise text.
     """
     if isinstance(data, bytes) and not chat and len(keys) == 1:
         return _parse_lines(data, keys[0])
-    return _parse(_lines(data) if isinstance(data, bytes) else rows(data, keys), keys, _check_messages if chat else _check_text)
+    return _parse(
+        _lines(data) if isinstance(data, bytes) else rows(data, keys),
+        keys,
+        _check_messages if chat else _check_text,
+    )
 
 
 def _parse_lines(data: bytes, key: str) -> Records:
@@ -66,7 +84,8 @@ def _parse_lines(data: bytes, key: str) -> Records:
         line = view[start : end if end >= 0 else None]
         try:
             text = loads(line)[key]
-            if type(text) is str and not (nul and "\0" in text):  # a lone surrogate or a bare NUL does not get through orjson
+            # a lone surrogate or a bare NUL does not get through orjson
+            if type(text) is str and not (nul and "\0" in text):
                 texts.append(text)
                 numbers.append(number)
                 continue
@@ -81,7 +100,9 @@ def _parse_lines(data: bytes, key: str) -> Records:
     return result
 
 
-def _parse(records: Iterable[tuple[int, Any]], keys: Sequence[str], check: Callable[[Any, str], Any]) -> Records:
+def _parse(
+    records: Iterable[tuple[int, Any]], keys: Sequence[str], check: Callable[[Any, str], Any]
+) -> Records:
     result = Records([[] for _ in keys])
     columns = result.fields
     for number, record in records:
@@ -103,9 +124,15 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of an Arrow record batch with their numbers; of text that is not UTF-8 the bytes."""
+    """Yield the rows of an Arrow record batch with their numbers.
+
+    Of text that is not UTF-8 the bytes.
+    """
     columns = [_values(batch.column(key)) for key in keys]
-    return ((number, dict(zip(keys, values, strict=True))) for number, values in enumerate(zip(*columns, strict=True)))
+    return (
+        (number, dict(zip(keys, values, strict=True)))
+        for number, values in enumerate(zip(*columns, strict=True))
+    )
 
 
 def _values(column: Any) -> list[Any]:
@@ -125,7 +152,9 @@ def _text_or_bytes(value: bytes | None) -> str | bytes | None:
 
 
 def load_line(line: bytes) -> Any:
-    """Return a line's JSON value; what Python's own parser takes beyond the standard (NaN, huge integers) is taken too.
+    """Return a line's JSON value.
+
+    What Python's own parser takes beyond the standard (NaN, huge integers) is taken too.
 
     The byte order mark that Windows programs put at the beginning of a file is passed over.
 
@@ -139,9 +168,13 @@ def load_line(line: bytes) -> Any:
         try:
             return json.loads(line.decode())
         except UnicodeDecodeError as wrong:
-            raise Unusable("not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)") from None
+            raise Unusable(
+                "not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)"
+            ) from None
         except (ValueError, RecursionError):
-            raise Unusable("not JSON", f"not JSON ({error}); each line must be a whole record") from None
+            raise Unusable(
+                "not JSON", f"not JSON ({error}); each line must be a whole record"
+            ) from None
 
 
 def _check_text(record: Any, key: str) -> str:
@@ -159,21 +192,38 @@ def _check_text(record: Any, key: str) -> str:
 def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
     messages = _field(record, key)
     if not isinstance(messages, list) or not messages:
-        raise Unusable("not messages", f"{key!r} is not a list of messages but {'empty' if messages == [] else type(messages).__name__}")
+        raise Unusable(
+            "not messages",
+            f"{key!r} is not a list of messages but"
+            f" {'empty' if messages == [] else type(messages).__name__}",
+        )
     for message in messages:
-        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
-            raise Unusable("not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text")
+        if not isinstance(message, dict) or not all(
+            isinstance(message.get(name), str) for name in ("role", "content")
+        ):
+            raise Unusable(
+                "not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text"
+            )
         if message["role"] not in ROLES:
-            raise Unusable("unknown role", f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}")
+            raise Unusable(
+                "unknown role",
+                f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}",
+            )
         _clean(message["content"], key)
     return messages
 
 
 def _field(record: Any, key: str) -> Any:
     if not isinstance(record, dict):
-        raise Unusable("no object", f"a {type(record).__name__}, but each line must be an object with the key {key!r}")
+        raise Unusable(
+            "no object",
+            f"a {type(record).__name__}, but each line must be an object with the key {key!r}",
+        )
     if key not in record:
-        raise Unusable("no such key", f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys")
+        raise Unusable(
+            "no such key",
+            f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys",
+        )
     return record[key]
 
 
@@ -184,5 +234,7 @@ def _clean(text: str, key: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Unusable("lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})") from None
+            raise Unusable(
+                "lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})"
+            ) from None
     return text

@@ -12,14 +12,21 @@ from galen.errors import OtherOutputError
 
 
 def finished(
-    manifest_path: str | Path, stage: str, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+    manifest_path: str | Path,
+    stage: str,
+    inputs: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """Return the manifest of a finished run of this stage with these inputs and this configuration; None if there is none.
+    """Return the manifest of a finished run of this stage with these inputs and this configuration.
 
-    `inputs` are records of `galen.manifest.describe_file`; they are compared by name and content, in order.
+    None if there is none.
+
+    `inputs` are records of `galen.manifest.describe_file`; they are compared by name and content,
+    in order.
 
     Raises:
-        OtherOutputError: the output is from other inputs, another configuration or another stage; the message names the difference.
+        OtherOutputError: the output is from other inputs, another configuration or another stage;
+            the message names the difference.
     """
     manifest_path = Path(manifest_path)
     if not manifest_path.exists():
@@ -29,16 +36,28 @@ def finished(
     then = found["config"]
     changes = list(_changes(then, config, ""))
     if changes:
-        what = ", ".join(f"{key} = {before!r:.200} (now {now!r:.200})" for key, before, now in changes)
+        what = ", ".join(
+            f"{key} = {before!r:.200} (now {now!r:.200})" for key, before, now in changes
+        )
         raise OtherOutputError(f"{manifest_path} is of a run with {what}; {advice}")
     if _identity(inputs) != _identity(found["inputs"]):
-        changed = [name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))] or ["their order"]
-        raise OtherOutputError(f"{manifest_path} is of a run with other input files ({', '.join(sorted(set(changed))[:3])}); {advice}")
+        changed = [
+            name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))
+        ] or ["their order"]
+        raise OtherOutputError(
+            f"{manifest_path} is of a run with other input files"
+            f" ({', '.join(sorted(set(changed))[:3])}); {advice}"
+        )
     return found
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any], place: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs of two configurations, before and now; of lists of sources or steps the key in the item."""
+def _changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], place: str
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs of two configurations, before and now.
+
+    Of lists of sources or steps the key in the item.
+    """
     for key in sorted(then.keys() | now.keys()):
         before, value = then.get(key), now.get(key)
         if before == value:
@@ -51,7 +70,10 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any], place: str) -> Ite
 
 
 def _item_pairs(before: Any, now: Any) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the items of two lists of mappings that are as long, side by side; none where they are something else."""
+    """Return the items of two lists of mappings that are as long, side by side.
+
+    None where they are something else.
+    """
     if not (isinstance(before, list) and isinstance(now, list) and len(before) == len(now)):
         return []
     pairs = list(zip(before, now, strict=True))
@@ -60,17 +82,23 @@ def _item_pairs(before: Any, now: Any) -> list[tuple[Mapping[str, Any], Mapping[
 
 @contextlib.contextmanager
 def claimed(output: str | Path, files: Sequence[Path], plan: object) -> Iterator[None]:
-    """While the block runs, note what writes `files`: after a kill the same work may replace them, and nothing else does.
+    """While the block runs, note what writes `files`.
+
+    After a kill the same work may replace them, and nothing else does.
 
     The caller holds the lock of `output`.
 
     Raises:
-        OtherOutputError: one of the files is there, and not from an interrupted run of the same plan.
+        OtherOutputError: one of the files is there, and not from an interrupted run of the same
+            plan.
     """
     note, wanted = _claim_of(output), json.dumps(plan, indent=1)
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
         for path in filter(Path.exists, files):
-            raise OtherOutputError(f"{path} exists already and is not of this command; remove it or choose another output")
+            raise OtherOutputError(
+                f"{path} exists already and is not of this command; remove it or choose another"
+                " output"
+            )
         write_text(note, wanted)
     try:
         yield

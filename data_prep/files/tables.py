@@ -11,11 +11,14 @@ from galen.errors import DataError
 _ROWS = 1000
 
 
-def read_table(path: Path, size: int, longest: int, keys: Sequence[str]) -> Iterator[tuple[int, Any, float]]:
+def read_table(
+    path: Path, size: int, longest: int, keys: Sequence[str]
+) -> Iterator[tuple[int, Any, float]]:
     """Yield the rows of a Parquet or Arrow file, the columns `keys` alone, about `size` bytes of text at a time.
 
-    Each piece comes as the number of its rows, a record batch, and the share of the file that is then read (0 where that is not known).
-    In the place of a row of more than `longest` bytes stands their number.
+    Each piece comes as the number of its rows, a record batch, and the share of the file that is
+    then read (0 where that is not known). In the place of a row of more than `longest` bytes stands
+    their number.
 
     Raises:
         DataError: the file is damaged or has no such column.
@@ -24,7 +27,11 @@ def read_table(path: Path, size: int, longest: int, keys: Sequence[str]) -> Iter
 
     row = 0
     try:
-        batches, total = _open_parquet(path, size, keys) if path.suffix == ".parquet" else _open_arrow(path, keys)
+        batches, total = (
+            _open_parquet(path, size, keys)
+            if path.suffix == ".parquet"
+            else _open_arrow(path, keys)
+        )
         for batch in batches:
             first = 0
             sizes = np.cumsum(_row_bytes(batch, path))
@@ -42,17 +49,26 @@ def read_table(path: Path, size: int, longest: int, keys: Sequence[str]) -> Iter
 
 
 def _row_bytes(batch: Any, path: Path) -> Any:
-    """Return how much text each row holds once it is decoded, in bytes; nothing is decoded for that."""
+    """Return how much text each row holds once it is decoded, in bytes.
+
+    Nothing is decoded for that.
+    """
     sizes = np.zeros(batch.num_rows)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if (unknown := _bytes_of(column)) is None:
-            raise DataError(f"{path}: the column {name!r} is {column.type}, which could stand for any amount of text; write it plain")
+            raise DataError(
+                f"{path}: the column {name!r} is {column.type}, which could stand for any amount of"
+                " text; write it plain"
+            )
         sizes += unknown
     return sizes
 
 
 def _bytes_of(column: Any) -> Any:
-    """Return the bytes of each value of a column; None where repeated values lie inside of lists or the like."""
+    """Return the bytes of each value of a column.
+
+    None where repeated values lie inside of lists or the like.
+    """
     from pyarrow import types
 
     kind = column.type
@@ -61,12 +77,25 @@ def _bytes_of(column: Any) -> Any:
         return None if values is None else _taken(values, column.indices)
     if types.is_run_end_encoded(kind):
         values = _bytes_of(column.values)
-        return None if values is None else np.repeat(values, np.diff(column.run_ends.to_numpy(), prepend=0))
+        return (
+            None
+            if values is None
+            else np.repeat(values, np.diff(column.run_ends.to_numpy(), prepend=0))
+        )
     if str(kind) in ("string_view", "binary_view"):
-        return np.frombuffer(column.buffers()[1], np.int32)[column.offset * 4 :][: len(column) * 4 : 4].astype(float)
-    if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
+        return np.frombuffer(column.buffers()[1], np.int32)[column.offset * 4 :][
+            : len(column) * 4 : 4
+        ].astype(float)
+    if (
+        types.is_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_string(kind)
+        or types.is_large_binary(kind)
+    ):
         width = np.int64 if types.is_large_string(kind) or types.is_large_binary(kind) else np.int32
-        offsets = np.frombuffer(column.buffers()[1] or b"\0" * 8, width)[column.offset :][: len(column) + 1]
+        offsets = np.frombuffer(column.buffers()[1] or b"\0" * 8, width)[column.offset :][
+            : len(column) + 1
+        ]
         return np.diff(offsets).astype(float)
     if _repeats(kind):
         return None
@@ -94,7 +123,11 @@ def _repeats(kind: Any) -> bool:
     """Say whether values of a type can stand for many others inside of them."""
     from pyarrow import types
 
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind) or "view" in str(kind).partition("<")[0]:
+    if (
+        types.is_dictionary(kind)
+        or types.is_run_end_encoded(kind)
+        or "view" in str(kind).partition("<")[0]
+    ):
         return True
     return any(_repeats(kind.field(number).type) for number in range(kind.num_fields))
 
@@ -107,7 +140,11 @@ def _decoded(batch: Any) -> Any:
     columns = []
     for column in batch.columns:
         while types.is_dictionary(column.type) or types.is_run_end_encoded(column.type):
-            column = column.dictionary_decode() if types.is_dictionary(column.type) else compute.run_end_decode(column)
+            column = (
+                column.dictionary_decode()
+                if types.is_dictionary(column.type)
+                else compute.run_end_decode(column)
+            )
         columns.append(column)
     return pyarrow.record_batch(columns, batch.schema.names)
 
@@ -118,14 +155,23 @@ def _open_parquet(path: Path, size: int, keys: Sequence[str]) -> tuple[Iterator[
 
     file = parquet.ParquetFile(path, pre_buffer=False)
     _check_columns(path, file.schema_arrow.names, keys)
-    texts = [field.name for field in file.schema_arrow if types.is_string(field.type) or types.is_binary(field.type)]
+    texts = [
+        field.name
+        for field in file.schema_arrow
+        if types.is_string(field.type) or types.is_binary(field.type)
+    ]
     file = parquet.ParquetFile(path, pre_buffer=False, read_dictionary=texts)
 
     def batches() -> Iterator[Any]:
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             rows = group.num_rows * size // max(group.total_byte_size, 1)
-            yield from file.iter_batches(batch_size=min(max(rows, 1), _ROWS), row_groups=[number], columns=list(keys), use_threads=False)
+            yield from file.iter_batches(
+                batch_size=min(max(rows, 1), _ROWS),
+                row_groups=[number],
+                columns=list(keys),
+                use_threads=False,
+            )
 
     return batches(), file.metadata.num_rows
 
@@ -158,8 +204,12 @@ def _whole(batch: Any) -> Any:
         try:
             column.validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            # text that is no UTF-8 is told of the record; it is looked at after the places of the texts
-            if "UTF8" not in str(error) or column.type not in (pyarrow.string(), pyarrow.large_string()):
+            # text that is no UTF-8 is told of the record; it is looked at after the places of the
+            # texts
+            if "UTF8" not in str(error) or column.type not in (
+                pyarrow.string(),
+                pyarrow.large_string(),
+            ):
                 raise
     return batch
 
@@ -167,4 +217,7 @@ def _whole(batch: Any) -> Any:
 def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> None:
     for key in keys:
         if key not in names:
-            raise DataError(f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with --json-keys")
+            raise DataError(
+                f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with"
+                " --json-keys"
+            )

@@ -1,4 +1,7 @@
-"""What all readers of raw sources share: opening and unpacking, limits, and the quarantine of bad records."""
+"""What all readers of raw sources share.
+
+Opening and unpacking, limits, and the quarantine of bad records.
+"""
 
 import bz2
 import contextlib
@@ -20,7 +23,19 @@ from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 from data_prep.readers.options import ReaderOptions
-from data_prep.readers.record import START, TOO_MUCH_MEMORY, BadRecord, Outcome, Place, Record, Refused, Watch, Why, is_of_system, printable
+from data_prep.readers.record import (
+    START,
+    TOO_MUCH_MEMORY,
+    BadRecord,
+    Outcome,
+    Place,
+    Record,
+    Refused,
+    Watch,
+    Why,
+    is_of_system,
+    printable,
+)
 from data_prep.readers.remote import open_raw
 from data_prep.readers.xml_tree import TOO_DEEP
 from data_prep.text.language_codes import medline_code
@@ -35,11 +50,14 @@ Reader = TypeVar("Reader", bound="SourceReader")
 
 
 class SourceReader(BaseDiskReader):
-    """Base of the readers of raw sources: a subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
+    """Base of the readers of raw sources.
 
-    `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in `parse`, the record is put into
-    quarantine and reading goes on; when `records` fails, the file cannot be read further.
-    Every record is counted as `total`; one that gives no document also as `dropped_<reason>`.
+    A subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
+
+    `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in
+    `parse`, the record is put into quarantine and reading goes on; when `records` fails, the file
+    cannot be read further. Every record is counted as `total`; one that gives no document also as
+    `dropped_<reason>`.
 
     Args:
         folder: local folder or fsspec address that holds the files.
@@ -50,7 +68,10 @@ class SourceReader(BaseDiskReader):
     many_per_task: ClassVar[bool] = False
     """Whether a file is typically one document, so that a task should read many."""
     libraries: ClassVar[tuple[str, ...]] = ()
-    """What it imports only when it reads: imported before a process is forked for it, lest each task's process does it again."""
+    """What it imports only when it reads.
+
+    Imported before a process is forked for it, lest each task's process does it again.
+    """
 
     def __init__(self, folder: DataFolderLike, options: ReaderOptions | None = None) -> None:
         super().__init__(folder, add_file_path=False)
@@ -99,7 +120,9 @@ class SourceReader(BaseDiskReader):
         try:
             for number, record in enumerate(self.records(filepath)):
                 if number >= start.record:
-                    yield from self._outcomes_of(record, filepath, number, start.part if number == start.record else 0)
+                    yield from self._outcomes_of(
+                        record, filepath, number, start.part if number == start.record else 0
+                    )
                 self.watch.looks(Place(number + 1))
         except DataError:
             raise
@@ -107,9 +130,13 @@ class SourceReader(BaseDiskReader):
             if is_of_system(error):
                 raise
             detail = self._why(error).detail
-            raise DataError(f"{printable(self.path_of(filepath))} cannot be read further: {detail}") from None
+            raise DataError(
+                f"{printable(self.path_of(filepath))} cannot be read further: {detail}"
+            ) from None
 
-    def _outcomes_of(self, record: Record, filepath: str, number: int, first: int) -> Iterator[Outcome]:
+    def _outcomes_of(
+        self, record: Record, filepath: str, number: int, first: int
+    ) -> Iterator[Outcome]:
         """Yield what comes of the parts of one record, from the `first` on."""
         place = Place(number)
         try:
@@ -138,7 +165,10 @@ class SourceReader(BaseDiskReader):
             yield part
 
     def _parsed(self, part: Record, filepath: str, place: Place) -> Outcome:
-        """Return what comes of one part; this is the one place where a record is parsed and where all that goes wrong in it ends."""
+        """Return what comes of one part.
+
+        This is the one place where a record is parsed and where all that goes wrong in it ends.
+        """
         self._outcome = Outcome(place)
         try:
             if (why := part.refused or self.watch.unparsed.get(place)) is not None:
@@ -158,12 +188,17 @@ class SourceReader(BaseDiskReader):
         """Return documents as JSON.
 
         Raises:
-            Refused: it is something that a corpus cannot hold: lone surrogates, binary fields, huge integers, a text too long.
+            Refused: it is something that a corpus cannot hold: lone surrogates, binary fields, huge
+                integers, a text too long.
         """
         rows = [[document.text, document.id, document.metadata] for document in documents]
         for text, _, _ in rows:
             if len(text) > self.options.max_record_bytes:
-                raise Refused("too long", f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
+                raise Refused(
+                    "too long",
+                    f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,}"
+                    " (max_record_bytes)",
+                )
         try:
             return orjson.dumps(rows, default=_time)
         except TypeError as error:
@@ -181,11 +216,18 @@ class SourceReader(BaseDiskReader):
         if isinstance(error, RecursionError):
             return Why(*TOO_DEEP)
         if isinstance(error, MemoryError):
-            return Why(TOO_MUCH_MEMORY, f"took more than {self.options.max_record_memory:,} bytes of memory (max_record_memory)")
+            return Why(
+                TOO_MUCH_MEMORY,
+                f"took more than {self.options.max_record_memory:,} bytes of memory"
+                " (max_record_memory)",
+            )
         return Why("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
     def helper(self, kind: "type[Reader]") -> "Reader":
-        """Return a reader of another kind for a part of this one's present record: it counts and reports here."""
+        """Return a reader of another kind for a part of this one's present record.
+
+        It counts and reports here.
+        """
         reader = kind(self.data_folder, self.options)
         reader.watch, reader._outcome = self.watch, self._outcome
         return reader
@@ -209,26 +251,40 @@ class SourceReader(BaseDiskReader):
             except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
                 packing = _PACKINGS.get(PurePath(filepath).suffix)
                 if packing is None or (isinstance(error, OSError) and error.errno is not None):
-                    raise  # not damage, of which gzip, bzip2 and Zstandard tell by an OSError without a number
-                raise DataError(f"{self.path_of(filepath)} is not whole {packing} data ({error}); fetch it again") from None
+                    # not damage, of which gzip, bzip2 and Zstandard tell by an OSError without a
+                    # number
+                    raise
+                raise DataError(
+                    f"{self.path_of(filepath)} is not whole {packing} data ({error}); fetch it"
+                    " again"
+                ) from None
 
     def path_of(self, filepath: str) -> str:
         """Return the full path or address of a file of the folder, for messages."""
         return printable(str(self.data_folder.resolve_paths(filepath)))
 
-    def quarantine(self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b"") -> None:
+    def quarantine(
+        self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b""
+    ) -> None:
         """Count a bad record and report it."""
         self.stat_update("total", f"dropped_quarantined, {reason}")
         self.report(filepath, position, reason, detail, sample)
 
-    def report(self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b"") -> None:
+    def report(
+        self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b""
+    ) -> None:
         """Report something that a record lacks, without counting it as bad."""
         text = sample[:SAMPLE_BYTES]
         text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-        self._outcome.bad.append(BadRecord(self.path_of(filepath), *map(printable, (position, reason, detail, text))))
+        self._outcome.bad.append(
+            BadRecord(self.path_of(filepath), *map(printable, (position, reason, detail, text)))
+        )
 
     def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:
-        """Return a document with the metadata that filters rely on; what is not known gets an empty value or the source's default."""
+        """Return a document with the metadata that filters rely on.
+
+        What is not known gets an empty value or the source's default.
+        """
         metadata = {
             "title": "",
             "language": [],
@@ -239,7 +295,9 @@ class SourceReader(BaseDiskReader):
             "retracted": False,
             "source": printable(PurePath(filepath).name),
         } | known
-        languages = metadata["language"] or ([self.options.language] if self.options.language else [])
+        languages = metadata["language"] or (
+            [self.options.language] if self.options.language else []
+        )
         metadata["language"] = [medline_code(language) for language in languages if language]
         metadata["licence"] = metadata["licence"] or self.options.licence
         return Document(text=text, id=identifier, metadata=metadata)
@@ -251,21 +309,35 @@ class SourceReader(BaseDiskReader):
         yield record
 
     def record_of(self, stream: BinaryIO, position: str) -> Record:
-        """Return what a stream holds as one record; when it is longer than a record may be, only that."""
+        """Return what a stream holds as one record.
+
+        When it is longer than a record may be, only that.
+        """
         limit = self.options.max_record_bytes
         data = stream.read(limit + 1)
         if len(data) <= limit:
             return Record(position, data, data[:SAMPLE_BYTES])
-        return Record(position, None, data[:SAMPLE_BYTES], Why("too long", f"longer than {limit:,} bytes (max_record_bytes)"))
+        return Record(
+            position,
+            None,
+            data[:SAMPLE_BYTES],
+            Why("too long", f"longer than {limit:,} bytes (max_record_bytes)"),
+        )
 
     def content_id(self, filepath: str, content: str | bytes) -> str:
-        """Return an identifier for a document that has none: its file's name and a hash of its content, the same on every machine."""
+        """Return an identifier for a document that has none.
+
+        Its file's name and a hash of its content, the same on every machine.
+        """
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
         return f"{printable(PurePath(filepath).name)}:{hashlib.blake2b(data, digest_size=8).hexdigest()}"
 
 
 def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
-    """Return the stream that a file's ending says: gzip, bzip2, xz, Zstandard, or as it is. Reading never needs to go back."""
+    """Return the stream that a file's ending says: gzip, bzip2, xz, Zstandard, or as it is.
+
+    Reading never needs to go back.
+    """
     ending = PurePath(filepath).suffix
     if ending in (".gz", ".tgz"):
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
@@ -276,7 +348,12 @@ def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
     if ending == ".zst":
         import pyarrow  # zstandard's own reader takes a file that breaks off for one that ends
 
-        return cast(BinaryIO, io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")))
+        return cast(
+            BinaryIO,
+            io.BufferedReader(
+                pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
+            ),
+        )
     return raw
 
 
@@ -305,7 +382,9 @@ class BoundedStream:
         data = self.stream.read1(size)  # type: ignore[attr-defined]
         self.passed += len(data)
         if self.passed > self.limit:
-            raise DataError(f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)")
+            raise DataError(
+                f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)"
+            )
         return data
 
     def mark(self) -> None:
@@ -331,7 +410,10 @@ class Line:
 
 
 def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
-    """Yield the lines of a stream, from number 1; of one longer than `limit` bytes only the length, in constant memory."""
+    """Yield the lines of a stream, from number 1.
+
+    Of one longer than `limit` bytes only the length, in constant memory.
+    """
     number = offset = 0
     while data := stream.readline(limit + 1):
         number, length = number + 1, len(data)

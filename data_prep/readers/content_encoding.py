@@ -1,4 +1,7 @@
-"""Pages as they were sent: unpacked as the HTTP header Content-Encoding says, within a limit, and never in part."""
+"""Pages as they were sent.
+
+Unpacked as the HTTP header Content-Encoding says, within a limit, and never in part.
+"""
 
 import zlib
 
@@ -9,18 +12,27 @@ from data_prep.readers.record import Refused
 _KNOWN = ("gzip", "x-gzip", "deflate", "br")
 _OTHERS = ("zstd", "compress", "x-compress", "dcb", "dcz")
 _PLAIN = (b"<", b"%PDF")
-"""How what is not packed at all begins: many archives keep the header of a page that they hold unpacked."""
+"""How what is not packed at all begins.
+
+Many archives keep the header of a page that they hold unpacked.
+"""
 
 
 def unpacked(data: bytes, header: str, limit: int) -> bytes:
-    """Return what a page was before it was packed; the last of several packings is undone first. A word that names none is passed over.
+    """Return what a page was before it was packed; the last of several packings is undone first.
+
+    A word that names none is passed over.
 
     Raises:
-        Refused: it is damaged or breaks off, is longer than `limit`, or is packed in a way that cannot be undone here.
+        Refused: it is damaged or breaks off, is longer than `limit`, or is packed in a way that
+            cannot be undone here.
     """
     for packing in reversed([name.strip().lower() for name in header.split(",")]):
         if packing in _OTHERS:
-            raise Refused("unknown packing", f"the page is packed with {packing}, which cannot be unpacked here")
+            raise Refused(
+                "unknown packing",
+                f"the page is packed with {packing}, which cannot be unpacked here",
+            )
         if packing not in _KNOWN or not data:
             continue
         try:
@@ -28,7 +40,9 @@ def unpacked(data: bytes, header: str, limit: int) -> bytes:
         except (zlib.error, brotli.error, EOFError) as error:
             if data.lstrip().startswith(_PLAIN):
                 continue
-            raise Refused("damaged packing", f"the page is not whole {packing} data ({error})") from None
+            raise Refused(
+                "damaged packing", f"the page is not whole {packing} data ({error})"
+            ) from None
         if len(whole) > limit:
             raise Refused("too long", f"longer than {limit:,} bytes (max_record_bytes)")
         data = whole
@@ -37,14 +51,21 @@ def unpacked(data: bytes, header: str, limit: int) -> bytes:
 
 def _zlib(data: bytes, packing: str, limit: int) -> bytes:
     """Return data unpacked from gzip or, as "deflate" is meant in both ways, from zlib or bare deflate: up to a byte above the limit."""
-    wbits = 31 if "gzip" in packing else 15 if data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0 else -15
+    wbits = (
+        31
+        if "gzip" in packing
+        else 15
+        if data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0
+        else -15
+    )
     whole = b""
     while data and len(whole) <= limit:
         unit = zlib.decompressobj(wbits)
         whole += unit.decompress(data, limit + 1 - len(whole))
         if len(whole) <= limit and not unit.eof:
             raise EOFError("it breaks off")
-        data = unit.unused_data if unit.unused_data.startswith(b"\x1f\x8b") else b""  # what else follows, browsers do not look at
+        # what else follows, browsers do not look at
+        data = unit.unused_data if unit.unused_data.startswith(b"\x1f\x8b") else b""
     return whole
 
 

@@ -6,14 +6,18 @@ from datatrove.data import Document
 
 from data_prep.readers.records import JsonReader
 
-# Which of the sources may be passed on, as the data card says; the others are for those who fetched them.
+# Which of the sources may be passed on, as the data card says; the others are for those who fetched
+# them.
 _REDISTRIBUTABLE = {"cco", "cdc", "cma", "icrc", "nice", "spor", "who", "wikidoc"}
 
 
 class GuidelinesReader(JsonReader):
-    """Yields a document per guideline: its title, unless the text begins with it, then `clean_text`.
+    """Yields a document per guideline.
 
-    The id is "guideline:<id>". Metadata besides what all readers give: origin (the source's short name), url, overview, redistributable.
+    Its title, unless the text begins with it, then `clean_text`.
+
+    The id is "guideline:<id>". Metadata besides what all readers give: origin (the source's short
+    name), url, overview, redistributable.
     """
 
     name = "guidelines"

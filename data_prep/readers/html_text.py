@@ -1,7 +1,8 @@
 """The content of a web page as Markdown: headers, paragraphs, lists, tables, quotations.
 
-Which part of a page is content says a CSS selector, or, without one, trafilatura. The writing is done here, since trafilatura's Markdown
-escapes brackets and signs ("\\\\<5 years") that must survive.
+Which part of a page is content says a CSS selector, or, without one, trafilatura. The writing is
+done here, since trafilatura's Markdown escapes brackets and signs ("\\\\<5 years") that must
+survive.
 """
 
 import email.message
@@ -43,7 +44,10 @@ PAGE_TYPES = ("text/html", "application/xhtml+xml")
 
 
 def content_type(header: str) -> tuple[str, str | None]:
-    """Return media type and charset, both in lower case, of a Content-Type header; "text/plain" for one that states no type."""
+    """Return media type and charset, both in lower case, of a Content-Type header.
+
+    "text/plain" for one that states no type.
+    """
     message = email.message.Message()
     message["Content-Type"] = header
     return message.get_content_type(), message.get_content_charset()
@@ -63,22 +67,34 @@ def parse(data: bytes, charset: str | None = None) -> Element | None:
         return None
     if not isinstance(root.tag, str):
         return None
-    etree.strip_elements(root, etree.Comment, etree.ProcessingInstruction, with_tail=False)  # trafilatura would take their tails along
+    # trafilatura would take their tails along
+    etree.strip_elements(root, etree.Comment, etree.ProcessingInstruction, with_tail=False)
     clean_word(root)
     return root
 
 
 def content_of(root: Element, selector: str = "") -> list[Element]:
-    """Return the elements of a page that hold its content: those that the CSS selector names, else what trafilatura finds."""
+    """Return the elements of a page that hold its content.
+
+    Those that the CSS selector names, else what trafilatura finds.
+    """
     if selector:
         found = root.cssselect(selector)  # type: ignore[attr-defined]
-        return [element for element in found if not any(other in found for other in element.iterancestors())]
+        return [
+            element
+            for element in found
+            if not any(other in found for other in element.iterancestors())
+        ]
     if is_word_export(root):  # nothing stands around its content
         return list(root.iterfind("body"))
     import trafilatura
 
     extracted: Any = trafilatura.bare_extraction(
-        root, include_comments=False, include_tables=True, include_formatting=True, favor_recall=True
+        root,
+        include_comments=False,
+        include_tables=True,
+        include_formatting=True,
+        favor_recall=True,
     )
     if extracted is None or extracted.body is None:
         return []
@@ -92,7 +108,9 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
             element.tag = "ol" if rend == "ol" else "dl" if rend == "dl" else "ul"
         elif element.tag == "code":  # a listing stands alone, a word of code in a paragraph
             parent = element.getparent()
-            element.tag = "pre" if parent is None or parent.tag in ("body", "main", "div") else "span"
+            element.tag = (
+                "pre" if parent is None or parent.tag in ("body", "main", "div") else "span"
+            )
         elif element.tag == "cell" and element.get("role") == "head":
             element.tag = "th"
         else:
@@ -143,7 +161,9 @@ class HtmlText:
             elif tag == "br":
                 self._line += " "
             elif tag == "sup":
-                self._line += superscript(" ".join(self._captured(self._flow, child)), self._line, child)
+                self._line += superscript(
+                    " ".join(self._captured(self._flow, child)), self._line, child
+                )
             elif tag and tag not in _LEFT_OUT:
                 self._flow(child)
             self._line += child.tail or ""
@@ -161,9 +181,13 @@ class HtmlText:
             text = " ".join(self._captured(self._flow, element))
             self.blocks.extend([heading(int(tag[1]), text)] if text else [])
         elif tag == "blockquote":
-            self.blocks += ["> " + block.replace("\n", "\n> ") for block in self._captured(self._flow, element)]
+            self.blocks += [
+                "> " + block.replace("\n", "\n> ") for block in self._captured(self._flow, element)
+            ]
         elif tag == "dd":
-            self.blocks += ["- " + block.replace("\n", "\n  ") for block in self._captured(self._flow, element)]
+            self.blocks += [
+                "- " + block.replace("\n", "\n  ") for block in self._captured(self._flow, element)
+            ]
         elif tag not in _LEFT_OUT:
             self._flow(element)
 
@@ -172,7 +196,9 @@ class HtmlText:
         for number, item in enumerate((child for child in element if tag_of(child)), 1):
             blocks = self._captured(self._flow if tag_of(item) == "li" else self._block, item)
             if blocks:
-                lines.append((f"{number}. " if ordered else "- ") + "\n".join(blocks).replace("\n", "\n  "))
+                lines.append(
+                    (f"{number}. " if ordered else "- ") + "\n".join(blocks).replace("\n", "\n  ")
+                )
         self.blocks.extend(["\n".join(lines)] if lines else [])
 
     def _table(self, element: Element) -> None:
@@ -182,7 +208,11 @@ class HtmlText:
             self._flow_cells(element)
             return
         rows = [
-            [" ".join(" ".join(self._captured(self._flow, cell)).split()) for cell in row if tag_of(cell) in ("td", "th")]
+            [
+                " ".join(" ".join(self._captured(self._flow, cell)).split())
+                for cell in row
+                if tag_of(cell) in ("td", "th")
+            ]
             for row in element.iter("tr")
         ]
         if max(map(len, rows), default=0) <= 1:
@@ -216,7 +246,9 @@ def letters_of(root: Element) -> int:
 
 def page_text(root: Element, selector: str = "") -> tuple[str, str]:
     """Return title and text of a page, the title first; an empty text when there is no content."""
-    name = " ".join("".join(map(str, next(root.iter("title"), etree.Element("title")).itertext())).split())
+    name = " ".join(
+        "".join(map(str, next(root.iter("title"), etree.Element("title")).itertext())).split()
+    )
     writer = HtmlText()
     for element in content_of(root, selector):
         writer.write(element)

@@ -1,4 +1,7 @@
-"""JATS full text (https://jats.nlm.nih.gov/), as PubMed Central and PLOS ship it, to Markdown: title, abstracts, body, appendices."""
+"""JATS full text (https://jats.nlm.nih.gov/), as PubMed Central and PLOS ship it, to Markdown.
+
+Title, abstracts, body, appendices.
+"""
 
 import tarfile
 from collections.abc import Iterator
@@ -39,9 +42,10 @@ _TYPES = {
 class JatsReader(SourceReader):
     """Yields one document per `article`, of single files or of the members of tar archives, which are read as streams.
 
-    The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what all readers give: pmcid,
-    pmid, doi, article_type, journal, full_text (whether there is a body). Sub-articles (reviews, decision letters, translations) are
-    left out and counted as `sub-articles left out`.
+    The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what
+    all readers give: pmcid, pmid, doi, article_type, journal, full_text (whether there is a body).
+    Sub-articles (reviews, decision letters, translations) are left out and counted as `sub-articles
+    left out`.
 
     Raises:
         DataError: a broken archive. A broken article is quarantined.
@@ -62,24 +66,35 @@ class JatsReader(SourceReader):
                     if member.name.endswith(_ARTICLES):
                         yield self._member(member, file)
             except tarfile.TarError as error:
-                raise DataError(f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again") from None
+                raise DataError(
+                    f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again"
+                ) from None
 
     def _member(self, member: tarfile.TarInfo, file: BinaryIO) -> Record:
         """Return a member; a sparse file, which could be of any length, is refused."""
         position = f"member {member.name}"
         if member.issparse():
-            return Record(position, refused=Why("sparse file", "a sparse file in a tar archive is not read"))
+            return Record(
+                position, refused=Why("sparse file", "a sparse file in a tar archive is not read")
+            )
         return self.record_of(file, position)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
-        """Yield the articles of one file or member: one as a rule, several where the root is a set of them."""
+        """Yield the articles of one file or member.
+
+        One as a rule, several where the root is a set of them.
+        """
         try:
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position += f", line {error.lineno}"
             raise Refused("broken XML", error.msg) from None
         strip_namespaces(root)
-        name = record.position.removeprefix("member ") if record.position.startswith("member ") else filepath
+        name = (
+            record.position.removeprefix("member ")
+            if record.position.startswith("member ")
+            else filepath
+        )
         articles, others = articles_of(root)
         for element in others:
             yield self._other(element, record)
@@ -94,10 +109,21 @@ class JatsReader(SourceReader):
             return Record(record.position, (None, ""))
         parent = element.getparent()
         if parent is None:
-            why = Why("not JATS", f"the root element is <{tag_of(element)}>, not an <article> with front matter or a body, and holds none")
+            why = Why(
+                "not JATS",
+                f"the root element is <{tag_of(element)}>, not an <article> with front matter or a"
+                " body, and holds none",
+            )
             return Record(record.position, sample=record.sample, refused=why)
-        why = Why("not JATS", f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none")
-        return Record(f"{record.position}, line {element.sourceline}", sample=f"<{tag_of(element)}>", refused=why)
+        why = Why(
+            "not JATS",
+            f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none",
+        )
+        return Record(
+            f"{record.position}, line {element.sourceline}",
+            sample=f"<{tag_of(element)}>",
+            refused=why,
+        )
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of an article."""
@@ -107,7 +133,10 @@ class JatsReader(SourceReader):
             return
         document = self._document(article, name, filepath)
         self.stat_update("total")
-        self.stat_update("sub-articles left out", value=len(article.findall("sub-article")) + len(article.findall("response")))
+        self.stat_update(
+            "sub-articles left out",
+            value=len(article.findall("sub-article")) + len(article.findall("response")),
+        )
         if document.text:
             yield document
         else:
@@ -118,7 +147,10 @@ class JatsReader(SourceReader):
         writer = JatsText(article, self.options)
         title_group = article.find("front/article-meta/title-group")
         if title_group is not None:
-            parts = [writer.text_of(title_group.find("article-title")), *map(writer.text_of, title_group.iterfind("subtitle"))]
+            parts = [
+                writer.text_of(title_group.find("article-title")),
+                *map(writer.text_of, title_group.iterfind("subtitle")),
+            ]
             known["title"] = ": ".join(part.rstrip(":") for part in parts if part)
         for abstract in article.iterfind("front/article-meta/abstract"):
             if abstract.get("abstract-type") not in _TEASERS:
@@ -165,17 +197,25 @@ def _identifier(meta: Element, kind: str) -> str:
 
 def _rights(meta: Element) -> tuple[str, str]:
     """Return what is said about rights, on one line, and the licence's name."""
-    stated = [*meta.iterfind("permissions"), *meta.iterfind("copyright-statement"), *meta.iterfind("license")]
+    stated = [
+        *meta.iterfind("permissions"),
+        *meta.iterfind("copyright-statement"),
+        *meta.iterfind("license"),
+    ]
     parts = [part for element in stated for part in element.iter()]
     licences = [part for part in parts if tag_of(part) == "license"]
-    said = [plain_text(part) for part in parts if tag_of(part) in ("copyright-statement", "license")]
+    said = [
+        plain_text(part) for part in parts if tag_of(part) in ("copyright-statement", "license")
+    ]
     statement = " ".join(text for text in said if text)
     if not licences:  # a copyright line alone grants nothing
         name = licence_name(statement)
         return statement, "" if name == OTHER else name
     linked = [part for part in parts if tag_of(part) in ("license", "ext-link", "license_ref")]
     addresses = [address for part in linked for address in (part.get(HREF), part.text)]
-    name = licence_name(*addresses, statement, *(licence.get("license-type") for licence in licences))
+    name = licence_name(
+        *addresses, statement, *(licence.get("license-type") for licence in licences)
+    )
     if name not in ("", OTHER) and licence_name(statement) != name:
         statement = f"{statement} ({name})".strip()  # the address said it, not the words
     return statement, name
@@ -186,7 +226,10 @@ def _date(meta: Element) -> str | None:
     dates = []
     for date in meta.iterfind("pub-date"):
         year = (date.findtext("year") or "").strip()
-        if (date.get("pub-type") or date.get("date-type")) in ("pmc-release", "nihms-submitted") or not year.isdecimal():
+        if (date.get("pub-type") or date.get("date-type")) in (
+            "pmc-release",
+            "nihms-submitted",
+        ) or not year.isdecimal():
             continue
         parts = [year]
         for name in ("month", "day"):
@@ -202,7 +245,8 @@ def _date(meta: Element) -> str | None:
 def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
     """Return the articles in a document, through sets and envelopes (OAI-PMH) of any depth, and what stands beside them and is none.
 
-    What tells about an envelope (the dates and headers of OAI-PMH, an issue's metadata) counts as neither.
+    What tells about an envelope (the dates and headers of OAI-PMH, an issue's metadata) counts as
+    neither.
     """
     articles: list[Element] = []
     others: list[Element] = []
@@ -220,10 +264,17 @@ def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
 
 
 def _is_jats(element: Element) -> bool:
-    """Say whether an `article` is one of JATS: other languages (DocBook, HTML) have an element of that name, too."""
+    """Say whether an `article` is one of JATS.
+
+    Other languages (DocBook, HTML) have an element of that name, too.
+    """
     return any(tag_of(child) in ("front", "body") for child in element)
 
 
 def _is_about_envelope(element: Element) -> bool:
     tag = tag_of(element)
-    return tag in _ABOUT_ENVELOPE or tag.endswith("-meta") or (len(element) == 0 and tag.lower() not in ("reply", "error", "record"))
+    return (
+        tag in _ABOUT_ENVELOPE
+        or tag.endswith("-meta")
+        or (len(element) == 0 and tag.lower() not in ("reply", "error", "record"))
+    )

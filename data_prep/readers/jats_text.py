@@ -1,8 +1,9 @@
 """The text of a JATS article (https://jats.nlm.nih.gov/) as Markdown.
 
-The prose comes in its order. A figure, table, box or footnote inside a paragraph comes behind it, so that sentences stay whole; one that
-stands apart from the text (`floats-group`, `back/fn-group`) behind the first paragraph that refers to it. An element that is not known is
-written with all its text.
+The prose comes in its order. A figure, table, box or footnote inside a paragraph comes behind it,
+so that sentences stay whole; one that stands apart from the text (`floats-group`, `back/fn-group`)
+behind the first paragraph that refers to it. An element that is not known is written with all its
+text.
 """
 
 import html
@@ -40,10 +41,16 @@ class JatsText:
         self.blocks: list[str] = []
         self._flow: list[list[str]] = []  # blocks inside the present paragraph
         self._behind: list[Element] = []  # floats to come behind it
-        self._works = {str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")}
+        self._works = {
+            str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")
+        }
         apart = [*article.iterfind("floats-group/*"), *article.iterfind("back//fn-group/fn")]
         self._apart = {str(element.get("id")): element for element in apart if element.get("id")}
-        self._floats = {str(element.get("id")): element for element in article.iter("fig", "table-wrap") if element.get("id")}
+        self._floats = {
+            str(element.get("id")): element
+            for element in article.iter("fig", "table-wrap")
+            if element.get("id")
+        }
 
     def text_of(self, element: Element | None) -> str:
         """Return an element's text on one line, as for titles."""
@@ -72,7 +79,9 @@ class JatsText:
         if text:
             self.blocks.append(text)
 
-    def _children(self, element: Element, depth: int, without: tuple[str, ...] = ("title", "label")) -> None:
+    def _children(
+        self, element: Element, depth: int, without: tuple[str, ...] = ("title", "label")
+    ) -> None:
         for child in element:
             if tag_of(child) and tag_of(child) not in without:
                 self._block(child, depth)
@@ -110,7 +119,14 @@ class JatsText:
         elif tag in ("sec", "app", "glossary", "notes", "ack"):
             self._add(heading(depth, self._title(element)))
             self._children(element, depth + 1)
-        elif tag in ("boxed-text", "statement", "fn", "supplementary-material", "fig-group", "table-wrap-group"):
+        elif tag in (
+            "boxed-text",
+            "statement",
+            "fn",
+            "supplementary-material",
+            "fig-group",
+            "table-wrap-group",
+        ):
             self._boxed(element, depth)
         elif tag == "p" or not any(tag_of(child) in _BLOCKS | _FLOATS for child in element):
             self._paragraph(element, depth)
@@ -124,10 +140,16 @@ class JatsText:
         return " ".join(part for part in parts if part)
 
     def _boxed(self, element: Element, depth: int) -> None:
-        """Write a box or note: its label leads its text, without a header that would cut the section in two."""
+        """Write a box or note.
+
+        Its label leads its text, without a header that would cut the section in two.
+        """
         tag = tag_of(element)
         caption = element.find("caption")
-        label, title = self._title(element), "" if caption is None else self.text_of(caption.find("title"))
+        label, title = (
+            self._title(element),
+            "" if caption is None else self.text_of(caption.find("title")),
+        )
 
         def inner() -> None:
             for child in element:
@@ -142,7 +164,11 @@ class JatsText:
             self._add(f"{lead} {blocks[0]}".strip() if blocks else lead)
             self.blocks.extend(blocks[1:])
         else:
-            self._add(f"**{'. '.join(part.rstrip('.') for part in (label, title) if part)}**" if label or title else "")
+            self._add(
+                f"**{'. '.join(part.rstrip('.') for part in (label, title) if part)}**"
+                if label or title
+                else ""
+            )
             inner()
 
     def _float(self, element: Element) -> None:
@@ -175,7 +201,13 @@ class JatsText:
         for number, item in enumerate(element.iterfind("list-item"), 1):
             label = self.text_of(item.find("label"))
             blocks = self._captured(self._children, item, depth)
-            mark = f"{label} " if label and label not in "•-–*·" else f"{number}. " if ordered else "- "
+            mark = (
+                f"{label} "
+                if label and label not in "•-–*·"
+                else f"{number}. "
+                if ordered
+                else "- "
+            )
             lines.append(mark + "\n".join(blocks).replace("\n", "\n  "))
         self._add("\n".join(lines))
 
@@ -192,7 +224,10 @@ class JatsText:
         self._add("\n".join(lines))
 
     def _rows(self, table: Element) -> str:
-        rows = [[self._paragraph_text(cell) for cell in row if tag_of(cell) in _CELLS] for row in table.iter("tr", "row")]
+        rows = [
+            [self._paragraph_text(cell) for cell in row if tag_of(cell) in _CELLS]
+            for row in table.iter("tr", "row")
+        ]
         return table_rows(rows, sum(1 for head in table.iter("thead") for _ in head) or 1)
 
     # paragraphs
@@ -208,7 +243,9 @@ class JatsText:
                 self.blocks.extend(flow[int(part)])
             else:
                 self._add(tidy(clean(part)).strip())
-        for name in (name for xref in element.iter("xref") for name in (xref.get("rid") or "").split()):
+        for name in (
+            name for xref in element.iter("xref") for name in (xref.get("rid") or "").split()
+        ):
             if (apart := self._apart.pop(name, None)) is not None:
                 behind.append(apart)
         for floating in behind:
@@ -224,7 +261,13 @@ class JatsText:
         tag = tag_of(child)
         if not tag or tag in _LEFT_OUT:
             return ""
-        if str(child.tag).startswith(MATHML) or tag in ("inline-formula", "tex-math", "alternatives", "inline-alternatives", "chem-struct"):
+        if str(child.tag).startswith(MATHML) or tag in (
+            "inline-formula",
+            "tex-math",
+            "alternatives",
+            "inline-alternatives",
+            "chem-struct",
+        ):
             return self._formula(child)
         if tag in _FLOATS:
             self._behind.append(child)
@@ -247,7 +290,12 @@ class JatsText:
             return raised_text(element, self._one, _is_plain_sup, before)
         raised = inline_text(element, self._one)
         bare = self.options.citations == "marker" or "bibr" not in kinds
-        if bare and raised.strip() and any(character.isalnum() for character in raised) and raised.strip()[0] not in "[(":
+        if (
+            bare
+            and raised.strip()
+            and any(character.isalnum() for character in raised)
+            and raised.strip()[0] not in "[("
+        ):
             raised = f"[{raised.strip()}]"  # "disease12" would be another word
         return f" {raised}" if before[-1:].strip() and before[-1:] not in "([" else raised
 
@@ -255,26 +303,39 @@ class JatsText:
         marker, names = inline_text(element, self._one), (element.get("rid") or "").split()
         kind = element.get("ref-type")
         if kind == "bibr" or (kind is None and any(name in self._works for name in names)):
-            return self.forms.citation(marker, [self._works[name] for name in names if name in self._works])
+            return self.forms.citation(
+                marker, [self._works[name] for name in names if name in self._works]
+            )
         if kind in _PRINTED_NOTES and element.find("sup") is not None and marker.strip().isalnum():
             return f" [{marker.strip()}]"
         if kind in ("fig", "table") and names and names[0] in self._floats:
             caption = self._floats[names[0]].find("caption")
-            said = "" if caption is None else " ".join(clean("".join(map(str, part.itertext()))) for part in caption)
+            said = (
+                ""
+                if caption is None
+                else " ".join(clean("".join(map(str, part.itertext()))) for part in caption)
+            )
             return self.forms.reference(clean(marker), said)
         return marker
 
     # formulas
 
     def _formula(self, element: Element) -> str:
-        """Return TeX where there is some, else MathML as plain characters, else the text; with the formula's number."""
+        """Return TeX where there is some, else MathML as plain characters, else the text.
+
+        With the formula's number.
+        """
         label = self.text_of(element.find("label"))
         formula = " ".join(filter(None, map(tex_formula, element.iter("tex-math"))))
         if tag_of(element) == "tex-math":
             return formula  # its text without a formula is the document around one
         if not formula:
             formula = self._mathml(element)
-        return " ".join(filter(None, (formula or self._text_without_label(element) or _alternative(element), label)))
+        return " ".join(
+            filter(
+                None, (formula or self._text_without_label(element) or _alternative(element), label)
+            )
+        )
 
     def _display(self, element: Element) -> None:
         """Write a formula on a line of its own; of one that is only an image its number."""
@@ -284,7 +345,11 @@ class JatsText:
 
     def _mathml(self, element: Element) -> str:
         """Return the first MathML formula of an element as plain characters, with the text around it; "" without one."""
-        formula = element if str(element.tag).startswith(MATHML) else next(iter(element.iter(f"{MATHML}math")), None)
+        formula = (
+            element
+            if str(element.tag).startswith(MATHML)
+            else next(iter(element.iter(f"{MATHML}math")), None)
+        )
         if formula is None or not (text := math(formula).strip()):
             return ""
         before, behind = _text_around(element, formula)
@@ -293,7 +358,9 @@ class JatsText:
     def _text_without_label(self, element: Element) -> str:
         text = element.text or ""
         for child in element:
-            text += ("" if tag_of(child) == "label" else self._one(child, text)) + (child.tail or "")
+            text += ("" if tag_of(child) == "label" else self._one(child, text)) + (
+                child.tail or ""
+            )
         return clean(text)
 
 
@@ -311,17 +378,25 @@ def _text_around(element: Element, formula: Element) -> tuple[str, str]:
     """Return the text of a formula element before and behind its MathML child."""
     if formula.getparent() is not element:
         return "", ""
-    before = [element.text or ""] + [child.tail or "" for child in formula.itersiblings(preceding=True)]
+    before = [element.text or ""] + [
+        child.tail or "" for child in formula.itersiblings(preceding=True)
+    ]
     behind = [formula.tail or ""] + [child.tail or "" for child in formula.itersiblings()]
     return " ".join(before), " ".join(behind)
 
 
 def _work(ref: Element) -> tuple[str, str]:
     """Return title and first author's last name of an entry of the bibliography."""
-    title = next(_texts(ref, "article-title"), "") or next(_texts(ref, "chapter-title"), "") or next(_texts(ref, "source"), "")
+    title = (
+        next(_texts(ref, "article-title"), "")
+        or next(_texts(ref, "chapter-title"), "")
+        or next(_texts(ref, "source"), "")
+    )
     name = next(_texts(ref, "surname"), "") or next(_texts(ref, "collab"), "")
     if not title:  # not divided into parts
-        citation = next(iter(ref.iter("mixed-citation", "citation", "element-citation", "nlm-citation")), None)
+        citation = next(
+            iter(ref.iter("mixed-citation", "citation", "element-citation", "nlm-citation")), None
+        )
         title = "" if citation is None else clean(" ".join(map(str, citation.itertext())))
         return title, ""
     return title.rstrip("."), name

@@ -1,22 +1,31 @@
 """One name per licence, in SPDX's form ("CC-BY-4.0"), from the addresses and sentences that articles state.
 
-Creative Commons addresses: https://creativecommons.org/licenses/. A bare "CC BY" without a version is "CC-BY". What states no known
-licence is "other" (a licence of its own) or "" (nothing stated): neither permits anything.
+Creative Commons addresses: https://creativecommons.org/licenses/. A bare "CC BY" without a version
+is "CC-BY". What states no known licence is "other" (a licence of its own) or "" (nothing stated):
+neither permits anything.
 """
 
 import re
 
 PUBLIC_DOMAIN, OTHER = "public-domain", "other"
 
-_ADDRESS = re.compile(r"creativecommons\.org/(?:licen[sc]es/([a-z-]+)(?:/(\d\.\d))?|publicdomain/(zero|mark)/(\d\.\d))", re.IGNORECASE)
-_SHORT = re.compile(r"\bCC[ -]?(BY(?:[ -]?(?:NC|SA|ND))*|0)(?:[ -]*v?(\d\.\d))?(?![a-z])", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"creativecommons\.org/(?:licen[sc]es/([a-z-]+)(?:/(\d\.\d))?|publicdomain/(zero|mark)/(\d\.\d))",
+    re.IGNORECASE,
+)
+_SHORT = re.compile(
+    r"\bCC[ -]?(BY(?:[ -]?(?:NC|SA|ND))*|0)(?:[ -]*v?(\d\.\d))?(?![a-z])", re.IGNORECASE
+)
 _PARTS = re.compile("BY|NC|SA|ND", re.IGNORECASE)
 _WORDS = re.compile(
-    r"creative commons (?:public domain dedication|attribution)((?:[- ]*(?:non-?commercial|no-?deriv\w*|share[- ]?alike))*)"
+    r"creative commons (?:public domain dedication|attribution)((?:[-"
+    r" ]*(?:non-?commercial|no-?deriv\w*|share[- ]?alike))*)"
     r"(?:[^.;]{0,40}?(\d\.\d))?",
     re.IGNORECASE,
 )
-_PUBLIC = re.compile(r"public[ -]domain|not (?:subject to|under) copyright|\bCC0\b|publicdomain", re.IGNORECASE)
+_PUBLIC = re.compile(
+    r"public[ -]domain|not (?:subject to|under) copyright|\bCC0\b|publicdomain", re.IGNORECASE
+)
 
 
 def licence_name(*statements: str | None) -> str:
@@ -29,12 +38,20 @@ def licence_name(*statements: str | None) -> str:
             return _name(found[1], found[2])
     for statement in stated:
         if found := _SHORT.search(statement):
-            return f"CC0-{found[2] or '1.0'}" if found[1] == "0" else _name("-".join(_PARTS.findall(found[1])), found[2])
+            return (
+                f"CC0-{found[2] or '1.0'}"
+                if found[1] == "0"
+                else _name("-".join(_PARTS.findall(found[1])), found[2])
+            )
         if found := _WORDS.search(statement):
             if "dedication" in found[0].lower():
                 return "CC0-1.0"
             lower = found[1].lower()
-            parts = ["by"] + [short for short, word in (("nc", "commercial"), ("sa", "alike"), ("nd", "deriv")) if word in lower]
+            parts = ["by"] + [
+                short
+                for short, word in (("nc", "commercial"), ("sa", "alike"), ("nd", "deriv"))
+                if word in lower
+            ]
             return _name("-".join(parts), found[2])
     if any(_PUBLIC.search(statement) for statement in stated):
         return PUBLIC_DOMAIN

@@ -10,10 +10,16 @@ from data_prep.readers.record import Place, Watch, Why
 from galen.errors import DataError
 
 MOST_ENDED = 20
-"""Records of one file that may end a reader's process; after so many the rest of the file is given up."""
+"""Records of one file that may end a reader's process.
+
+After so many the rest of the file is given up.
+"""
 
 NEARLY = 0.8
-"""Share of the allowed memory from which on what went wrong is put down to it: a library that is refused more may only give up."""
+"""Share of the allowed memory from which on what went wrong is put down to it.
+
+A library that is refused more may only give up.
+"""
 
 _STATE = struct.Struct("<3q")
 _LOOKS, _SPLITS, _PARSES = range(3)
@@ -82,12 +88,18 @@ class Limits(Watch):
         self._begun = self._peak = _peak()
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         limit = _data_bytes() + self.memory
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+        resource.setrlimit(
+            resource.RLIMIT_DATA,
+            (limit if most == resource.RLIM_INFINITY else min(limit, most), most),
+        )
 
     def blame(self, why: Why, start: Place) -> str | None:
-        """In the parent: note that what the reader was about must not be tried again; return why the file cannot be read further, if so.
+        """In the parent: note that what the reader was about must not be tried again.
 
-        What came of records from `start` on was not sent: these are read again even so, to their last.
+        Return why the file cannot be read further, if so.
+
+        What came of records from `start` on was not sent: these are read again even so, to their
+        last.
         """
         kind, record, part = _STATE.unpack_from(self._state)
         place = Place(record, part)
@@ -98,7 +110,10 @@ class Limits(Watch):
             self._end = place, broken
             return None
         if len(self.unsplit) + len(self.unparsed) >= MOST_ENDED:
-            return f"more than {MOST_ENDED} of its records took too long, too much memory or crashed; the last one {why.detail}"
+            return (
+                f"more than {MOST_ENDED} of its records took too long, too much memory or crashed;"
+                f" the last one {why.detail}"
+            )
         (self.unsplit if kind == _SPLITS else self.unparsed)[place] = why
         return None
 

@@ -2,10 +2,12 @@
 
 The rules, so that a number never changes its value and nothing is lost:
 - bold, italic, underlined: their text.
-- subscript: its text ("CO2", "log10"); superscript: its text ("CD4+", "18F"), but with a caret when it is a power ("10^3", "m^2",
-  "s^-1"): data_prep/readers/raised.py.
-- MathML: the same for scripts, a/b for fractions, √(x) for roots, the rest in reading order without layout spaces.
-- entities that were escaped twice ("&amp;lt;") become their character; white space of any kind becomes single spaces.
+- subscript: its text ("CO2", "log10"); superscript: its text ("CD4+", "18F"), but with a caret when
+  it is a power ("10^3", "m^2", "s^-1"): data_prep/readers/raised.py.
+- MathML: the same for scripts, a/b for fractions, √(x) for roots, the rest in reading order without
+  layout spaces.
+- entities that were escaped twice ("&amp;lt;") become their character; white space of any kind
+  becomes single spaces.
 """
 
 import html
@@ -71,12 +73,19 @@ def math(element: etree._Element) -> str:
     if kind in ("mtable", "mtr", "mlabeledtr"):
         return ("; " if kind == "mtable" else " ").join(part for part in parts if part.strip())
     if kind == "mfenced":
-        return element.get("open", "(") + element.get("separators", ",")[:1].join(parts) + element.get("close", ")")
+        return (
+            element.get("open", "(")
+            + element.get("separators", ",")[:1].join(parts)
+            + element.get("close", ")")
+        )
     return "".join(parts)
 
 
 def _script(raised: str, base: str) -> str:
-    """Return an exponent of a formula: "^2", "^-kt", "^(n + 1)"; charges, primes and stars as they are."""
+    """Return an exponent of a formula: "^2", "^-kt", "^(n + 1)".
+
+    Charges, primes and stars as they are.
+    """
     power = superscript(raised, base).removeprefix(JOINED)
     if power != raised or _CHARGE.fullmatch(raised.strip()):
         return power

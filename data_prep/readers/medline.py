@@ -1,7 +1,10 @@
-"""MEDLINE/PubMed XML (`PubmedArticleSet`, plain or gzipped) to documents: title, blank line, abstract.
+"""MEDLINE/PubMed XML (`PubmedArticleSet`, plain or gzipped) to documents.
 
-The format is NLM's, https://dtd.nlm.nih.gov/ncbi/pubmed/doc/out/190101/. Records are read one by one in constant memory.
-Which of several records of a PMID stays is found out before, over all files: data_prep/curation/medline_versions.py.
+Title, blank line, abstract.
+
+The format is NLM's, https://dtd.nlm.nih.gov/ncbi/pubmed/doc/out/190101/. Records are read one by
+one in constant memory. Which of several records of a PMID stays is found out before, over all
+files: data_prep/curation/medline_versions.py.
 """
 
 import re
@@ -27,12 +30,15 @@ _VERDICTS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
 
 
 class MedlineReader(SourceReader):
-    """Yields one document per `PubmedArticle`, also those without an abstract: filters say what stays.
+    """Yields one document per `PubmedArticle`, also those without an abstract.
 
-    A document's id is its PMID. Its text is only the title when there is no abstract (then `text == metadata["title"]`).
-    Book records, records without a PMID and those that `verdicts` rules out are counted as dropped.
-    Names in the statistics: `total`, `dropped_book record`, `dropped_no PMID`, `dropped_a later version came`,
-    `dropped_deleted by NLM`, `deletion notices` (PMIDs in `DeleteCitation`).
+    Filters say what stays.
+
+    A document's id is its PMID. Its text is only the title when there is no abstract (then `text ==
+    metadata["title"]`). Book records, records without a PMID and those that `verdicts` rules out
+    are counted as dropped. Names in the statistics: `total`, `dropped_book record`, `dropped_no
+    PMID`, `dropped_a later version came`, `dropped_deleted by NLM`, `deletion notices` (PMIDs in
+    `DeleteCitation`).
 
     Raises:
         DataError: broken gzip, broken XML, a record without end, or XML of another kind.
@@ -41,12 +47,15 @@ class MedlineReader(SourceReader):
     name = "medline"
     endings = (".xml", ".xml.gz")
     verdicts: Iterator[int] | None = None
-    """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all."""
+    """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all.
+    """
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the records of one file, each with the verdict on it."""
         for element in self.elements(filepath):
-            counted = self.verdicts is not None and element.tag == "PubmedArticle" and pmid_of(element)
+            counted = (
+                self.verdicts is not None and element.tag == "PubmedArticle" and pmid_of(element)
+            )
             verdict = next(self.verdicts, KEEP) if self.verdicts is not None and counted else KEEP
             yield Record(f"line {element.sourceline}", (element, verdict))
 
@@ -72,7 +81,14 @@ class MedlineReader(SourceReader):
         with self.open(filepath) as unpacked:
             stream = BoundedStream(unpacked, self.options.max_record_bytes, path)
             # no DTD and no entity is loaded or expanded: files come from outside
-            events = etree.iterparse(stream, events=("end",), tag=_RECORDS, resolve_entities=False, load_dtd=False, huge_tree=True)
+            events = etree.iterparse(
+                stream,
+                events=("end",),
+                tag=_RECORDS,
+                resolve_entities=False,
+                load_dtd=False,
+                huge_tree=True,
+            )
             try:
                 for _, element in events:
                     stream.mark()
@@ -81,9 +97,14 @@ class MedlineReader(SourceReader):
                     while element.getprevious() is not None:
                         del element.getparent()[0]
             except etree.XMLSyntaxError as error:
-                raise DataError(f"{path}, line {error.lineno}: broken XML ({error.msg}); fetch it again") from None
+                raise DataError(
+                    f"{path}, line {error.lineno}: broken XML ({error.msg}); fetch it again"
+                ) from None
             if events.root.tag != "PubmedArticleSet":
-                raise DataError(f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not <PubmedArticleSet>")
+                raise DataError(
+                    f"{path} is not MEDLINE XML: its root element is <{events.root.tag}>, not"
+                    " <PubmedArticleSet>"
+                )
 
 
 def pmid_of(element: etree._Element) -> str:
@@ -99,13 +120,22 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
     metadata: dict[str, Any] = {
         "pmid": pmid,
         "title": title,
-        "language": [language.text for language in citation.findall("Article/Language") if language.text],
+        "language": [
+            language.text for language in citation.findall("Article/Language") if language.text
+        ],
         "mesh": [_heading(heading) for heading in citation.findall("MeshHeadingList/MeshHeading")],
-        "publication_types": [kind.text for kind in citation.findall("Article/PublicationTypeList/PublicationType") if kind.text],
+        "publication_types": [
+            kind.text
+            for kind in citation.findall("Article/PublicationTypeList/PublicationType")
+            if kind.text
+        ],
         "date": _date(citation),
         "copyright": rights,
         "licence": "" if licence == OTHER else licence,  # a copyright line is no licence
-        "retracted": citation.find("CommentsCorrectionsList/CommentsCorrections[@RefType='RetractionIn']") is not None,
+        "retracted": (
+            citation.find("CommentsCorrectionsList/CommentsCorrections[@RefType='RetractionIn']")
+            is not None
+        ),
         "source": source,
     }
     text = "\n\n".join(part for part in (title, _abstract(citation)) if part)
@@ -113,10 +143,19 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
 
 
 def _title(citation: etree._Element) -> str:
-    """Return the English title; square brackets, which mark a translated one, are taken off. Without one, the original title."""
+    """Return the English title; square brackets, which mark a translated one, are taken off.
+
+    Without one, the original title.
+    """
     title = _optional_text(citation.find("Article/ArticleTitle"))
-    if title.startswith("[") and (bracketed := re.fullmatch(r"\[(.*)\](\.?)", title)) and _balanced(bracketed[1]):
-        title = bracketed[1] if bracketed[1][-1:] in (".", "?", "!") else bracketed[1] + bracketed[2]
+    if (
+        title.startswith("[")
+        and (bracketed := re.fullmatch(r"\[(.*)\](\.?)", title))
+        and _balanced(bracketed[1])
+    ):
+        title = (
+            bracketed[1] if bracketed[1][-1:] in (".", "?", "!") else bracketed[1] + bracketed[2]
+        )
     if not title or title.rstrip(".").lower() == "not available":
         return _optional_text(citation.find("Article/VernacularTitle"))
     return title
@@ -133,7 +172,10 @@ def _balanced(text: str) -> bool:
 
 
 def _abstract(citation: etree._Element) -> str:
-    """Return the abstract, one line per section, each with its label. `OtherAbstract` (other languages, lay summaries) stays out."""
+    """Return the abstract, one line per section, each with its label.
+
+    `OtherAbstract` (other languages, lay summaries) stays out.
+    """
     sections = []
     for section in citation.findall("Article/Abstract/AbstractText"):
         text = plain_text(section)
@@ -144,7 +186,10 @@ def _abstract(citation: etree._Element) -> str:
 
 
 def _heading(heading: etree._Element) -> dict[str, Any]:
-    """Return a MeSH heading; it is a major topic if the descriptor or one of its qualifiers is starred."""
+    """Return a MeSH heading.
+
+    It is a major topic if the descriptor or one of its qualifiers is starred.
+    """
     descriptor = heading.find("DescriptorName")
     assert descriptor is not None, "the DTD demands a descriptor"
     major = any(part.get("MajorTopicYN") == "Y" for part in heading)
@@ -152,7 +197,10 @@ def _heading(heading: etree._Element) -> dict[str, Any]:
 
 
 def _date(citation: etree._Element) -> str | None:
-    """Return the publication date as far as known: "2021-03-15", "2021-03", or only "1978" for "1978 Spring"."""
+    """Return the publication date as far as known.
+
+    "2021-03-15", "2021-03", or only "1978" for "1978 Spring".
+    """
     date = citation.find("Article/Journal/JournalIssue/PubDate")
     if date is None:
         return None
@@ -160,7 +208,9 @@ def _date(citation: etree._Element) -> str | None:
     if year is None:
         found = re.search(r"\b(1[5-9]|20)\d\d\b", date.findtext("MedlineDate") or "")
         return found[0] if found else None
-    month = _MONTHS.get((date.findtext("Month") or "")[:3].title()) or (date.findtext("Month") or "").zfill(2)
+    month = _MONTHS.get((date.findtext("Month") or "")[:3].title()) or (
+        date.findtext("Month") or ""
+    ).zfill(2)
     if not re.fullmatch(r"0[1-9]|1[0-2]", month):
         return year
     day = date.findtext("Day")

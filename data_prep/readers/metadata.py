@@ -50,7 +50,11 @@ def _day(value: Any) -> str:
 def _words(value: Any) -> list[str]:
     if value in ("", []):
         return []
-    return [_word(part) for part in value if part is not None] if isinstance(value, list) else [_word(value)]
+    return (
+        [_word(part) for part in value if part is not None]
+        if isinstance(value, list)
+        else [_word(value)]
+    )
 
 
 def _headings(value: Any) -> list[dict[str, Any]]:

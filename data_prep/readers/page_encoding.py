@@ -1,9 +1,10 @@
 """In which encoding a web page is written, by the rules of https://encoding.spec.whatwg.org/ and of HTML, and by detection where these
 leave garbage.
 
-In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of the HTTP header; that of a `meta`
-element; that of an XML declaration; detection by chardet. `iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in
-browsers. A label under which the bytes are not valid, or give words that no language has, is false: the next one counts.
+In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of
+the HTTP header; that of a `meta` element; that of an XML declaration; detection by chardet.
+`iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in browsers. A label under
+which the bytes are not valid, or give words that no language has, is false: the next one counts.
 """
 
 import codecs
@@ -37,9 +38,24 @@ _FEW = 8
 _MOSTLY = 0.9
 """Share of the bytes beyond ASCII that must be UTF-8 for a page of mixed encodings to be taken for that."""
 
-_LATIN = ("cp1252", "windows-1252", "iso-8859-1", "iso8859-1", "iso8859-15", "iso-8859-15", "ascii", "us-ascii", "macroman", "mac-roman")
+_LATIN = (
+    "cp1252",
+    "windows-1252",
+    "iso-8859-1",
+    "iso8859-1",
+    "iso8859-15",
+    "iso-8859-15",
+    "ascii",
+    "us-ascii",
+    "macroman",
+    "mac-roman",
+)
 _WESTERN_LETTERS = "àâäáãåæçéèêëíìîïñóòôöõøœùúûüßÿªºµſ"
-_WESTERN = frozenset(_WESTERN_LETTERS + _WESTERN_LETTERS.upper() + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad")
+_WESTERN = frozenset(
+    _WESTERN_LETTERS
+    + _WESTERN_LETTERS.upper()
+    + "“”‘’‚„‹›«»–—…•·†‡°±×÷®©™§¶€£¥¢¿¡²³¹½¼¾¨´¸ˆ˜¬¯¤¦‰ƒ\u00a0\u00ad"
+)
 _SIGNS = "¤¦¨¯´¸¬¥¶¼½¾¹\u00ad"
 _LETTER = "[^\\W\\d_]"
 _SIGN_AT_LETTER = re.compile(
@@ -48,9 +64,12 @@ _SIGN_AT_LETTER = re.compile(
 _LETTERS = "[^\\W\\d_a-zA-Z]"
 _FOREIGN_RUN = re.compile(f"{_LETTERS}{{4,}}")
 _OTHER_SCRIPT = "[\u0370-\u07ff\u0e00-\u0e7f]"
-_SCRIPTS_MIXED = re.compile(f"[a-zA-Z]{_OTHER_SCRIPT}|{_OTHER_SCRIPT}[a-zA-Z]|[a-z][\u3400-\u9fff\uac00-\ud7af][a-z]")
+_SCRIPTS_MIXED = re.compile(
+    f"[a-zA-Z]{_OTHER_SCRIPT}|{_OTHER_SCRIPT}[a-zA-Z]|[a-z][\u3400-\u9fff\uac00-\ud7af][a-z]"
+)
 _CONTROLS = re.compile("[\x80-\x9f\ufffd\ufffe\uffff]")
-# What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those behind
+# What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those
+# behind
 _FIRST_OF_TWO, _FIRST_OF_THREE = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]", "\u00e2"
 _FURTHER = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
 _TWICE = re.compile(f"{_FIRST_OF_TWO}{_FURTHER}|{_FIRST_OF_THREE}{_FURTHER}{_FURTHER}")
@@ -82,7 +101,9 @@ def _decoded(data: bytes, charset: str | None) -> str:
                 return data[len(mark) :].decode(codec)
             except UnicodeDecodeError as error:
                 if codec != "utf-8":
-                    raise UnknownEncodingError(f"not {codec.upper()}, which its byte order mark states ({error})") from None
+                    raise UnknownEncodingError(
+                        f"not {codec.upper()}, which its byte order mark states ({error})"
+                    ) from None
                 return _mixed_utf8(data)
     labels = [*([charset] if charset else []), *_stated(data)]
     if (wide := _utf16(data, labels)) is not None:
@@ -100,7 +121,10 @@ def _decoded(data: bytes, charset: str | None) -> str:
 
 
 def _stated(data: bytes) -> list[str]:
-    """Return the labels in the page: that of the first `meta` element that has one, then that of the XML declaration."""
+    """Return the labels in the page.
+
+    That of the first `meta` element that has one, then that of the XML declaration.
+    """
     beginning = _COMMENT.sub(b"", data[:_PRESCANNED])
     found = [label for meta in _META.finditer(beginning) for label in _CHARSET.findall(meta[0])][:1]
     if xml := _XML.match(beginning):
@@ -132,7 +156,12 @@ def _as_labelled(data: bytes, label: str) -> str | None:
         return _mixed_utf8(data) if _is_mostly_utf8(data) else None
     codec = _CODECS.get(encoding.name, encoding.codec_info.name)
     text = _decoded_as(data, codec)
-    if text is not None and codec.lower() in _LATIN and not _is_western(text) and _guessed(data) is not None:
+    if (
+        text is not None
+        and codec.lower() in _LATIN
+        and not _is_western(text)
+        and _guessed(data) is not None
+    ):
         return None  # Turkish, for example, whose letters windows-1252 shows as ý, þ and ð
     return text
 
@@ -144,13 +173,20 @@ def _detected(data: bytes, labels: list[str]) -> str:
     if text is None:
         text = _western(data)
     if text is None:
-        stated = f"not {' nor '.join(labels)}, which it states, and " if labels else "no encoding is stated, and "
+        stated = (
+            f"not {' nor '.join(labels)}, which it states, and "
+            if labels
+            else "no encoding is stated, and "
+        )
         raise UnknownEncodingError(f"{stated}none can be detected")
     return text
 
 
 def _guessed(data: bytes) -> str | None:
-    """Return the text in the encoding that chardet detects; None where it detects none, or a Western one: `_western` judges better."""
+    """Return the text in the encoding that chardet detects.
+
+    None where it detects none, or a Western one: `_western` judges better.
+    """
     import chardet
 
     prose = _MARKUP.sub(b" ", data[:_DETECTED_ON])
@@ -191,7 +227,10 @@ def _is_western(text: str) -> bool:
 
 
 def _is_garbled(text: str, codec: str) -> bool:
-    """Say whether a text was read in a wrong encoding: controls, signs or letters of other scripts inside words."""
+    """Say whether a text was read in a wrong encoding.
+
+    Controls, signs or letters of other scripts inside words.
+    """
     if _CONTROLS.search(text):
         return True
     beyond = sum(character > "\x7f" for character in text) if not text.isascii() else 0
@@ -205,17 +244,26 @@ def _strict(data: bytes, codec: str) -> str:
     try:
         return data.decode(codec)
     except UnicodeDecodeError as error:
-        raise UnknownEncodingError(f"not {codec}, as which it begins ({error.reason} at byte {error.start + 1})") from None
+        raise UnknownEncodingError(
+            f"not {codec}, as which it begins ({error.reason} at byte {error.start + 1})"
+        ) from None
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
     beyond = sum(byte >= 0x80 for byte in data)
-    valid = sum(len(character.encode()) for character in data.decode("utf-8", "ignore") if character > "\x7f")
+    valid = sum(
+        len(character.encode())
+        for character in data.decode("utf-8", "ignore")
+        if character > "\x7f"
+    )
     return valid >= _MOSTLY * beyond
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
-    """Read bytes that are not UTF-8 as windows-1252, in which older parts of a page may be; one that ends in a character loses that."""
+    """Read bytes that are not UTF-8 as windows-1252, in which older parts of a page may be.
+
+    One that ends in a character loses that.
+    """
     assert isinstance(error, UnicodeDecodeError)
     wrong = error.object[error.start : error.end]
     if error.end == len(error.object) and error.reason == "unexpected end of data":

@@ -17,9 +17,9 @@ _SCALE = 200 / 72  # pixels per point: 200 dots per inch
 class PdfReader(SourceReader):
     """Yields one document per file; the id is its name with a hash of its content.
 
-    A scanned page (nearly no text, or mostly no letters, and an image on it) goes to OCR. Without OCR it is counted (`scanned pages`) and
-    named in the quarantine file; a file without any text left is dropped as `scanned, no OCR`. Metadata besides what all readers give:
-    pages, ocr_pages.
+    A scanned page (nearly no text, or mostly no letters, and an image on it) goes to OCR. Without
+    OCR it is counted (`scanned pages`) and named in the quarantine file; a file without any text
+    left is dropped as `scanned, no OCR`. Metadata besides what all readers give: pages, ocr_pages.
     """
 
     name = "pdf"
@@ -37,7 +37,9 @@ class PdfReader(SourceReader):
         if document is not None:
             yield document
 
-    def from_data(self, data: bytes, filepath: str, identifier: str, position: str) -> Document | None:
+    def from_data(
+        self, data: bytes, filepath: str, identifier: str, position: str
+    ) -> Document | None:
         """Return the document of a PDF file's bytes, or None when it is dropped.
 
         Raises:
@@ -52,7 +54,9 @@ class PdfReader(SourceReader):
         try:
             count = len(file)
             matter = outer_matter(count) if self.options.drop_outer_matter else set()
-            pages, scanned, recognised = self._pages(file, [number for number in range(count) if number not in matter])
+            pages, scanned, recognised = self._pages(
+                file, [number for number in range(count) if number not in matter]
+            )
             stated = _stated(file)
         except pypdfium2.PdfiumError as error:  # a page that is damaged
             raise Refused("broken PDF", str(error)) from None
@@ -61,8 +65,13 @@ class PdfReader(SourceReader):
         self.stat_update("total")
         if scanned:
             self.stat_update("scanned pages", value=len(scanned))
-            named = ", ".join(str(number + 1) for number in scanned[:20]) + (", …" if len(scanned) > 20 else "")
-            detail = f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is installed"
+            named = ", ".join(str(number + 1) for number in scanned[:20]) + (
+                ", …" if len(scanned) > 20 else ""
+            )
+            detail = (
+                f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is"
+                " installed"
+            )
             self.report(filepath, f"{position}, pages {named}", "scanned", detail)
         language = self.options.language
         text = joined_pages(pages, language if language and len(language) == 2 else None)
@@ -73,7 +82,13 @@ class PdfReader(SourceReader):
         date = stated.get("CreationDate") or ""
         year = date.removeprefix("D:")[:4]
         return self.document(
-            text, identifier, filepath, title=title, date=year if year.isdecimal() else None, pages=count, ocr_pages=recognised
+            text,
+            identifier,
+            filepath,
+            title=title,
+            date=year if year.isdecimal() else None,
+            pages=count,
+            ocr_pages=recognised,
         )
 
     def _pages(self, file: Any, numbers: list[int]) -> tuple[list[str], list[int], int]:

@@ -9,7 +9,9 @@ from data_prep.readers.word_breaks import WordBreaks
 _SCANNED_CHARACTERS = 200
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
 # A hyphen at the end of a line, which pdfium writes as U+FFFE or U+0002, and the word behind it.
-_BREAK = re.compile(r"(?:[\ufffe\x02][ \t]*\n?|\u00ad[ \t]*\n|(?<=[^\W\d_])[-\u2010][ \t]*\n)[ \t]*(?=(\S*))")
+_BREAK = re.compile(
+    r"(?:[\ufffe\x02][ \t]*\n?|\u00ad[ \t]*\n|(?<=[^\W\d_])[-\u2010][ \t]*\n)[ \t]*(?=(\S*))"
+)
 _SOFT_HYPHEN = "\u00ad"
 _LONGEST_WORD, _LONGEST_EDGE, _PAGE_DIGITS = 80, 300, 3
 _ADDRESS = r"(?:https?|file|ftp)://\S+"
@@ -36,7 +38,9 @@ _NEW = re.compile(r"(?:[-–•*●▪\uf0a7\uf0b7\uf06c]|\(?\d{1,3}[.)]|[a-z]\)
 
 
 def looks_scanned(text: str) -> bool:
-    """Say whether a page's text is that of a scan: fewer than 200 letters and digits, or fewer than half of its characters are such.
+    """Say whether a page's text is that of a scan.
+
+    Fewer than 200 letters and digits, or fewer than half of its characters are such.
 
     MMedLM's rule, for a page in place of a file.
     """
@@ -46,14 +50,19 @@ def looks_scanned(text: str) -> bool:
 
 
 def outer_matter(pages: int) -> set[int]:
-    """Return which pages (from 0) of a long book are title, contents, index: MMedLM keeps those above 0.018 N + 3 and below N - 5."""
+    """Return which pages (from 0) of a long book are title, contents, index.
+
+    MMedLM keeps those above 0.018 N + 3 and below N - 5.
+    """
     if pages < 100:
         return set()
     return {number for number in range(pages) if not 0.018 * pages + 3 < number < pages - 5}
 
 
 def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
-    """Return the text of all pages as paragraphs; a sentence that goes on over a page's end stays whole.
+    """Return the text of all pages as paragraphs.
+
+    A sentence that goes on over a page's end stays whole.
 
     Args:
         pages: their text, in order.
@@ -61,15 +70,23 @@ def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
     """
     cleaned = [_cleaned(page) for page in pages]
     breaks = WordBreaks("\n".join(cleaned), language)
-    lines = [[line.strip() for line in _joined(page, breaks).split("\n") if line.strip()] for page in cleaned]
+    lines = [
+        [line.strip() for line in _joined(page, breaks).split("\n") if line.strip()]
+        for page in cleaned
+    ]
     heads = _running_heads(lines)
     paragraphs: list[str] = []
     last = ""
     for page in lines:
-        kept = [line for number, line in enumerate(page) if not (_edge(number, len(page)) and _shape(line) in heads)]
+        kept = [
+            line
+            for number, line in enumerate(page)
+            if not (_edge(number, len(page)) and _shape(line) in heads)
+        ]
         kept = _without_printed(kept)
         lengths = sorted(map(len, kept))
-        width = lengths[len(lengths) * 3 // 4] if lengths else 0  # that of a full line, also where a wide title stands above columns
+        # that of a full line, also where a wide title stands above columns
+        width = lengths[len(lengths) * 3 // 4] if lengths else 0
         for line in kept:
             if paragraphs and not _begins(line, last, width, alone=last == paragraphs[-1]):
                 paragraphs[-1] += f" {line}"
@@ -126,13 +143,17 @@ def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
     """Return the shapes of lines that stand at the top or bottom of at least three pages and of a tenth of all."""
     shapes: Counter[str] = Counter()
     for page in pages:
-        shapes.update({_shape(line) for number, line in enumerate(page) if _edge(number, len(page))})
+        shapes.update(
+            {_shape(line) for number, line in enumerate(page) if _edge(number, len(page))}
+        )
     least = max(3, len(pages) / 10)
     return {shape for shape, count in shapes.items() if count >= least}
 
 
 def _begins(line: str, last: str, width: int, alone: bool) -> bool:
-    """Say whether a line begins a paragraph: an item of a list, or what follows the short end of a sentence or a header.
+    """Say whether a line begins a paragraph.
+
+    An item of a list, or what follows the short end of a sentence or a header.
 
     A header is a short line that is a paragraph by itself (`alone`) and does not go on.
     """
@@ -142,4 +163,8 @@ def _begins(line: str, last: str, width: int, alone: bool) -> bool:
         return False
     if _END.search(last):
         return len(last) < width * 0.9
-    return alone and len(last) < width * 0.7 and (last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None)
+    return (
+        alone
+        and len(last) < width * 0.7
+        and (last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None)
+    )

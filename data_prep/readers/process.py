@@ -1,10 +1,12 @@
 """A process that reads files, so that a record which takes too long or too much memory can be ended alone.
 
-Libraries in C (pdfium, lxml, regular expressions) cannot be interrupted from within their process. So the files of a task are read in a
-process of their own, forked from the task's: the kernel ends it when a record takes more than `max_record_seconds` of processor time, and
-refuses it more than `max_record_memory` besides what it had before the record. The task's process then starts another one, which goes
-through the file again up to the record at fault, puts that into quarantine and goes on behind it. Processor time rather than time of the
-clock: what is put into quarantine does not depend on how busy the machine is.
+Libraries in C (pdfium, lxml, regular expressions) cannot be interrupted from within their process.
+So the files of a task are read in a process of their own, forked from the task's: the kernel ends
+it when a record takes more than `max_record_seconds` of processor time, and refuses it more than
+`max_record_memory` besides what it had before the record. The task's process then starts another
+one, which goes through the file again up to the record at fault, puts that into quarantine and goes
+on behind it. Processor time rather than time of the clock: what is put into quarantine does not
+depend on how busy the machine is.
 """
 
 import ctypes
@@ -70,7 +72,8 @@ class Batch:
     whole: bool = False
     """The file is read to its end, or as far as that goes."""
     failed: list[Any] | None = None
-    """Number, words and file name of an error of the system, which is none of what the file holds."""
+    """Number, words and file name of an error of the system, which is none of what the file holds.
+    """
 
 
 def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
@@ -100,7 +103,8 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
                 last = batch
                 yield batch
             status, peak = child.wait()
-        if status == 0:  # all is read, or its memory was used up, which must not be the fault of the next record
+        # all is read, or its memory was used up, which must not be the fault of the next record
+        if status == 0:
             continue
         broken = watch.blame(_why(status, peak, options), start)
         if broken is not None:
@@ -118,16 +122,26 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
     """
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGPROF:
-        return Why("too long a time", f"took more than {options.max_record_seconds:g} s of processor time (max_record_seconds)")
+        return Why(
+            "too long a time",
+            f"took more than {options.max_record_seconds:g} s of processor time"
+            " (max_record_seconds)",
+        )
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         raise DataError(
-            f"a reader's process was ended by {signal.Signals(-code).name}, perhaps for lack of memory: "
-            "try fewer --workers or a lower max_record_memory"
+            f"a reader's process was ended by {signal.Signals(-code).name}, perhaps for lack of"
+            " memory: try fewer --workers or a lower max_record_memory"
         )
     if code >= 0:
-        raise RuntimeError(f"a reader's process ended with code {code}: a bug, please report it with the log of the worker")
+        raise RuntimeError(
+            f"a reader's process ended with code {code}: a bug, please report it with the log of"
+            " the worker"
+        )
     if peak > options.max_record_memory * NEARLY:
-        return Why(TOO_MUCH_MEMORY, f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)")
+        return Why(
+            TOO_MUCH_MEMORY,
+            f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)",
+        )
     return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
 
 
@@ -140,7 +154,8 @@ class _Child:
         sys.stderr.flush()
         parent = os.getpid()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the worker's other thread only waits for its parent
+            # the worker's other thread only waits for its parent
+            warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
             os.close(near)
@@ -176,12 +191,16 @@ class _Child:
 
 def _received(message: dict[str, Any]) -> Batch:
     message["last"] = Place(*message["last"])
-    message["documents"] = [document for rows in message["documents"] for document in documents_of(rows)]
+    message["documents"] = [
+        document for rows in message["documents"] for document in documents_of(rows)
+    ]
     message["bad"] = [BadRecord(**bad) for bad in message["bad"]]
     return Batch(**message)
 
 
-def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, watch: Limits) -> None:
+def _serve(
+    parent: int, pipe: int, files: Readers, number: int, start: Place, watch: Limits
+) -> None:
     """In the child: read, send, and end the process."""
     code = 70
     try:
@@ -205,7 +224,9 @@ def _serve(parent: int, pipe: int, files: Readers, number: int, start: Place, wa
         os._exit(code)
 
 
-def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: Limits, sender: "_Sender") -> None:
+def _read(
+    file: tuple[Callable[[], SourceReader], str], start: Place, watch: Limits, sender: "_Sender"
+) -> None:
     """Read one file from a place on and send what comes of it."""
     make, name = file
     broken = None
@@ -236,12 +257,17 @@ def _read(file: tuple[Callable[[], SourceReader], str], start: Place, watch: Lim
 
 
 class _UsedUp(Exception):
-    """A record took all memory, which libraries may not give back: what follows is for a new process."""
+    """A record took all memory, which libraries may not give back.
+
+    What follows is for a new process.
+    """
 
 
 def _failure(error: Exception, name: str) -> list[Any]:
     """Return number, words and file name of an error of the system; fsspec's may have no number."""
-    number = getattr(error, "errno", None) or (errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO)
+    number = getattr(error, "errno", None) or (
+        errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
+    )
     words = getattr(error, "strerror", None) or one_line(error) or os.strerror(number)
     return [number, printable(words), printable(str(getattr(error, "filename", None) or name))]
 
@@ -273,7 +299,9 @@ class _Sender:
         self._bad += map(asdict, outcome.bad)
         self._size += len(outcome.data)
         if self._size >= _BATCH_BYTES or time.monotonic() - self._since > _BATCH_SECONDS:
-            self._position = reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0
+            self._position = (
+                reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0
+            )
             self.send()
 
     def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
@@ -282,10 +310,13 @@ class _Sender:
         self._number += 1
         self._begin(START)
 
-    def send(self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None) -> None:
+    def send(
+        self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None
+    ) -> None:
         """Send what was collected."""
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # the limit is for the reading of records
+        # the limit is for the reading of records
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         message = {
             "file": self._number,
             "last": list(self._last),  # orjson takes no named tuples

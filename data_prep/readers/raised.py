@@ -1,12 +1,16 @@
 """Superscripts as plain text, so that no number changes its value.
 
-- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret: `10^6`, `10^-4`, `10^3–4`,
-  `10^6.5`, `m^2`. So does an exponent in letters behind a number: `10^n`, `2^-ΔΔCt`.
-- White space before it is no hindrance where the power is certain: behind 10 ("5 x 10 <sup>6</sup>"), before a minus sign, behind a
-  unit. A mass number stays with its element: "202 <sup>1</sup>H".
-- A list or range behind a word, a number behind a word of small letters, and one behind the end of a sentence or a decimal sign
-  ("as shown.<sup>12</sup>", "in 2010.<sup>12</sup>") is a citation: ` [12,13]`.
-- A place in a molecule and a mass number behind a symbol are part of a name: "m6A", "N6-methyladenosine", "Δ9-THC", "δ15N".
+- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret:
+  `10^6`, `10^-4`, `10^3–4`, `10^6.5`, `m^2`. So does an exponent in letters behind a number:
+  `10^n`, `2^-ΔΔCt`.
+- White space before it is no hindrance where the power is certain: behind 10 ("5 x 10
+  <sup>6</sup>"), before a minus sign, behind a unit. A mass number stays with its element: "202
+  <sup>1</sup>H".
+- A list or range behind a word, a number behind a word of small letters, and one behind the end of
+  a sentence or a decimal sign ("as shown.<sup>12</sup>", "in 2010.<sup>12</sup>") is a citation: `
+  [12,13]`.
+- A place in a molecule and a mass number behind a symbol are part of a name: "m6A",
+  "N6-methyladenosine", "Δ9-THC", "δ15N".
 - All else is its text: "CD4+", "Ca2+", "18F", "5th".
 """
 
@@ -16,7 +20,10 @@ from collections.abc import Callable
 from data_prep.readers.xml_tree import Element, inline_text, text_after
 
 JOINED = "\ue003"
-"""Stands before a caret that takes away the white space before it; private use, `markup.clean` resolves it."""
+"""Stands before a caret that takes away the white space before it.
+
+Private use, `markup.clean` resolves it.
+"""
 
 _MINUS = "-\u00ad‐‑‒–—―−─－"  # whatever is used as one, also a soft hyphen and a line for boxes
 _SIGN = f"[{_MINUS}+±~∼≈<>≤≥]"
@@ -31,7 +38,8 @@ _PLAIN_NUMBER = re.compile(r"(?:^|[^\w.,]|(?<=\d)[xX])\d+(?:[.,·]\d+)?$")
 _TEN = re.compile(r"(?:^|[^\d.,·])10$")
 _E = re.compile(r"(?:^|[^\w])(?:e|exp)$")
 _WORD = re.compile(r"[^\W\d_]{4,}$")
-# A word as in prose: no unit or quantity, no letter's name ("delta<sup>9</sup>"), no symbol of a gene or residue ("APOE<sup>4</sup>")
+# A word as in prose: no unit or quantity, no letter's name ("delta<sup>9</sup>"), no symbol of a
+# gene or residue ("APOE<sup>4</sup>")
 _PROSE = re.compile(
     r"(?:^|[\s(\[\"“‘'-])(?!(?i:\w*met(?:er|re)|inch|foot|feet|yard|mile|second|minute|hour|degree|pixel|voxel|height|length|width|depth|"
     r"weight|mass|time|distance|radius|diameter|velocity|speed|alpha|beta|gamma|delta|epsilon|theta|kappa|lambda|omega|sigma|"
@@ -43,18 +51,23 @@ _GOES_ON = re.compile(r"[-‐‑–−\w(\[]")
 _DECIMAL = re.compile(r"\d[.,]$")
 _UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ|(?<=/)s)$")
 _ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag "
-    "Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
-    "Np Pu Am Cm D"
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br"
+    " Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho"
+    " Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm D"
 )
 _NUCLEOSIDE = re.compile(r"(?:^|[^\w/])(?:m|M|hm|ac|f|s|i|t|g|ca)$")
-"""What is bound to a nucleoside, whose letter follows: "m<sup>6</sup>A", "ac<sup>4</sup>C", but "W/m<sup>2</sup>"."""
+"""What is bound to a nucleoside, whose letter follows.
+
+"m<sup>6</sup>A", "ac<sup>4</sup>C", but "W/m<sup>2</sup>".
+"""
 _NUCLEOSIDE_BEHIND = re.compile(r"[ACGUTIΨ]m?(?![a-z])")
 _ATOM = re.compile(r"(?:^|[^\w/])(?:[NOCS]|[Δ∆δη])$")
 """An atom or bond whose place is told: "N<sup>6</sup>-methyladenosine"."""
 _ATOM_BEHIND = re.compile(r"\s?[-‐‑]\s?[^\W\d_]|\s?(?:methyl|benzyl|alkyl)|,\s?[NOCS2-9]")
 _DELTA = re.compile(r"(?:^|[^\w])[Δ∆δ]$")
-_ISOTOPE = re.compile(rf"[\[(]?(?:{'|'.join(sorted(_ELEMENTS.split(), key=len, reverse=True))})(?![a-zA-Z])")
+_ISOTOPE = re.compile(
+    rf"[\[(]?(?:{'|'.join(sorted(_ELEMENTS.split(), key=len, reverse=True))})(?![a-zA-Z])"
+)
 
 
 def superscript(raised: str, before: str, element: Element | None = None) -> str:
@@ -73,7 +86,12 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
     if _NUMBER.fullmatch(inner):
         if touches and _is_citation(inner, base, element):
             return f" [{inner}]{trailing}"
-        if touches and inner.isdecimal() and element is not None and _is_in_a_name(base, text_after(element)):
+        if (
+            touches
+            and inner.isdecimal()
+            and element is not None
+            and _is_in_a_name(base, text_after(element))
+        ):
             return raised
         is_power = _carries(base) if touches else _is_power(inner, base, element)
     elif _SYMBOLS.fullmatch(inner):
@@ -82,7 +100,9 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
         behind = "" if element is None else text_after(element)
         is_power = _TEN.search(base) is not None and behind[:1].isdecimal()  # "10<sup>-</sup>8"
     else:
-        is_power = touches and _BRACKETED.fullmatch(inner) is not None and _TEN.search(base) is not None
+        is_power = (
+            touches and _BRACKETED.fullmatch(inner) is not None and _TEN.search(base) is not None
+        )
     return f"{JOINED}^{inner}{trailing}" if is_power else raised
 
 
@@ -106,13 +126,23 @@ def _is_in_a_name(base: str, behind: str) -> bool:
 
 
 def _is_citation(inner: str, base: str, element: Element | None) -> bool:
-    """Say whether a number directly behind a text cites works: a list behind a word or bracket, any number behind prose."""
+    """Say whether a number directly behind a text cites works.
+
+    A list behind a word or bracket, any number behind prose.
+    """
     behind = "" if element is None else text_after(element)
     if _DECIMAL.search(base) or (_SENTENCE_ENDS.search(base) and not _ISOTOPE.match(behind)):
         return not _NEGATIVE.match(inner)
-    if inner.isdecimal() and element is not None and _PROSE.search(base) and not _GOES_ON.match(behind):
+    if (
+        inner.isdecimal()
+        and element is not None
+        and _PROSE.search(base)
+        and not _GOES_ON.match(behind)
+    ):
         return True
-    return _SEVERAL.search(inner) is not None and (_WORD.search(base) is not None or base[-1] in ")]}")
+    return _SEVERAL.search(inner) is not None and (
+        _WORD.search(base) is not None or base[-1] in ")]}"
+    )
 
 
 def _is_power(inner: str, base: str, element: Element | None) -> bool:
@@ -126,8 +156,15 @@ def _is_power(inner: str, base: str, element: Element | None) -> bool:
     return inner in ("2", "3", "4") and _UNIT.search(base) is not None
 
 
-def raised_text(element: Element, one: Callable[[Element, str], str], is_raised: Callable[[Element], bool], before: str) -> str:
-    """Return a superscript element as plain text; those that touch it are read as one with it ("10", "-", "8").
+def raised_text(
+    element: Element,
+    one: Callable[[Element, str], str],
+    is_raised: Callable[[Element], bool],
+    before: str,
+) -> str:
+    """Return a superscript element as plain text.
+
+    Those that touch it are read as one with it ("10", "-", "8").
 
     Args:
         element: the superscript.
@@ -139,12 +176,19 @@ def raised_text(element: Element, one: Callable[[Element, str], str], is_raised:
     if previous is not None and is_raised(previous) and _goes_on(previous):
         return ""  # read with the one before
     text = inline_text(element, one)
-    while _goes_on(element) and (following := element.getnext()) is not None and is_raised(following):
+    while (
+        _goes_on(element) and (following := element.getnext()) is not None and is_raised(following)
+    ):
         element = following
         text += inline_text(element, one)
     return superscript(text, before, element)
 
 
 def _goes_on(element: Element) -> bool:
-    """Say whether the next superscript is one with this: it touches it, or this is a minus sign alone."""
-    return not element.tail or (not element.tail.strip() and _NEGATIVE.fullmatch((element.text or "").strip()) is not None)
+    """Say whether the next superscript is one with this.
+
+    It touches it, or this is a minus sign alone.
+    """
+    return not element.tail or (
+        not element.tail.strip() and _NEGATIVE.fullmatch((element.text or "").strip()) is not None
+    )

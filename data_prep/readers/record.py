@@ -1,4 +1,7 @@
-"""One record on its way through a reader: as it is found in a file, what came of it, and why it could not be read."""
+"""One record on its way through a reader.
+
+As it is found in a file, what came of it, and why it could not be read.
+"""
 
 import errno
 from collections import Counter
@@ -30,7 +33,10 @@ TOO_MUCH_MEMORY = "too much memory"
 
 
 class Refused(Exception):
-    """A record goes into quarantine: the kind of the mistake, for counting, and the mistake in words."""
+    """A record goes into quarantine.
+
+    The kind of the mistake, for counting, and the mistake in words.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -82,11 +88,16 @@ class Outcome:
 
 def documents_of(rows: list[list[Any]]) -> Iterator[Document]:
     """Yield documents from lists of text, id and metadata."""
-    return (Document(text=text, id=identifier, metadata=metadata) for text, identifier, metadata in rows)
+    return (
+        Document(text=text, id=identifier, metadata=metadata) for text, identifier, metadata in rows
+    )
 
 
 class Watch:
-    """Is told what a reader does next; here it does nothing, and a reader's process keeps limits with it."""
+    """Is told what a reader does next.
+
+    Here it does nothing, and a reader's process keeps limits with it.
+    """
 
     unsplit: Mapping[Place, Why] = {}
     """Records that must not be divided into parts again, from that part on."""
@@ -120,7 +131,9 @@ def printable(text: str) -> str:
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is none of what a file holds: the file is gone, a disk or a network fails.
+    """Say whether an error is none of what a file holds.
+
+    The file is gone, a disk or a network fails.
 
     Seeking to a wrong place is no such.
     """

@@ -1,4 +1,7 @@
-"""Records as on the Hugging Face hub: JSONL (plain or packed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …)."""
+"""Records as on the Hugging Face hub.
+
+JSONL (plain or packed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …).
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,7 +17,11 @@ from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.remote import open_raw
 from galen.errors import DataError, one_line
 
-_JSON = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2", ".xz"))
+_JSON = tuple(
+    f"{kind}{packed}"
+    for kind in (".jsonl", ".ndjson", ".json")
+    for packed in ("", ".gz", ".zst", ".bz2", ".xz")
+)
 _ROWS = 256
 _LONGEST_NAME = 60
 
@@ -30,7 +37,10 @@ class JsonReader(SourceReader):
         with self.open(filepath) as stream:
             for line in bounded_lines(stream, limit):
                 if line.data is None:
-                    why = Why("too long", f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)")
+                    why = Why(
+                        "too long",
+                        f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)",
+                    )
                     yield Record(line.position, refused=why)
                 elif line.data.strip():
                     yield Record(line.position, line.data, line.data[:SAMPLE_BYTES])
@@ -46,7 +56,9 @@ class JsonReader(SourceReader):
     def checked(self, record: Any, filepath: str) -> Iterator[Document]:
         """Yield the document of a record."""
         if not isinstance(record, dict):
-            raise Refused("wrong form", f"each record must be an object, this is a {type(record).__name__}")
+            raise Refused(
+                "wrong form", f"each record must be an object, this is a {type(record).__name__}"
+            )
         keys = ", ".join(record)
         try:
             document = self.from_record(record, filepath)
@@ -60,14 +72,20 @@ class JsonReader(SourceReader):
             yield document
 
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
-        """Return the document of a record; None when it holds no text. A `KeyError` or `ValueError` says that its form is wrong."""
+        """Return the document of a record; None when it holds no text.
+
+        A `KeyError` or `ValueError` says that its form is wrong.
+        """
         raise NotImplementedError
 
 
 class RecordsReader(JsonReader):
-    """Yields a document per record: `text_key`, `id_key` (else a hash of the text); of the other fields those of `metadata_keys`.
+    """Yields a document per record: `text_key`, `id_key` (else a hash of the text).
 
-    A field that is left out is counted as `noted_records with the column <name>, which is left out`.
+    Of the other fields those of `metadata_keys`.
+
+    A field that is left out is counted as `noted_records with the column <name>, which is left
+    out`.
     """
 
     name = "records"
@@ -91,13 +109,19 @@ class RecordsReader(JsonReader):
                         number += 1
                         yield Record(f"row {number}", row)
             except (pyarrow.ArrowException, OSError) as error:
-                raise DataError(f"{self.path_of(filepath)} is not whole Parquet data ({one_line(error)}); fetch it again") from None
+                raise DataError(
+                    f"{self.path_of(filepath)} is not whole Parquet data ({one_line(error)}); fetch"
+                    " it again"
+                ) from None
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a line or row."""
         if isinstance(record.content, bytes):
             return super().parse(record, filepath)
-        return self.checked(record.content if isinstance(record.content, dict) else _single(record.content), filepath)
+        return self.checked(
+            record.content if isinstance(record.content, dict) else _single(record.content),
+            filepath,
+        )
 
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
@@ -108,18 +132,30 @@ class RecordsReader(JsonReader):
             raise ValueError(f"{self.options.text_key!r} is {type(text).__name__}, not text")
         if not text.strip():
             return None
-        if len(text) > self.options.max_record_bytes:  # a row of Parquet, whose length shows only here
-            raise ValueError(f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,} (max_record_bytes)")
+        # a row of Parquet, whose length shows only here
+        if len(text) > self.options.max_record_bytes:
+            raise ValueError(
+                f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,}"
+                " (max_record_bytes)"
+            )
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = _object(record.pop("metadata", None) or record.pop("meta", None))
-        # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a document
+        # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a
+        # document
         fields = self._allowed({**record, **inner})
         known = {key: value for key, value in fields.items() if key not in ("source", "copies")}
         if source := fields.get("source") and (record.get("source") or inner.get("source")):
             known["origin"] = source
-        known["licence"] = licence_name(_text(known.pop("licence", None)), _text(known.pop("license", None)))
+        known["licence"] = licence_name(
+            _text(known.pop("licence", None)), _text(known.pop("license", None))
+        )
         known = in_form(known)
-        return self.document(text, str(identifier) if identifier not in (None, "") else self.content_id(filepath, text), filepath, **known)
+        return self.document(
+            text,
+            str(identifier) if identifier not in (None, "") else self.content_id(filepath, text),
+            filepath,
+            **known,
+        )
 
     def _allowed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields that go into the metadata, and count the others."""
@@ -128,12 +164,18 @@ class RecordsReader(JsonReader):
             return fields
         for key in fields:
             if key not in allowed:
-                self.stat_update(f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out (options.metadata_keys)")
+                self.stat_update(
+                    f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out"
+                    " (options.metadata_keys)"
+                )
         return {key: value for key, value in fields.items() if key in allowed}
 
 
 def _rows_of(batch: Any) -> Iterable[Any]:
-    """Yield the rows of an Arrow record batch; where one cannot be made a Python value, each as a batch of its own."""
+    """Yield the rows of an Arrow record batch.
+
+    Where one cannot be made a Python value, each as a batch of its own.
+    """
     try:
         return [row for _, row in rows(batch, batch.schema.names)]
     except Exception:

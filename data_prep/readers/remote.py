@@ -17,7 +17,8 @@ _BUFFER = 2**20
 def open_raw(folder: DataFolder, path: str, seekable: bool = False) -> Iterator[BinaryIO]:
     """Yield a file of a folder as a stream like that of a local file, read once from the beginning unless it must be `seekable`.
 
-    Over HTTP a stream needs no server that knows ranges; what fsspec gives has no `readline` with a size.
+    Over HTTP a stream needs no server that knows ranges; what fsspec gives has no `readline` with a
+    size.
     """
     if folder.is_local():
         with folder.open(path, "rb") as local:
@@ -35,7 +36,9 @@ def _opened(folder: DataFolder, path: str, options: dict[str, int]) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # no credentials, no such host: nothing that a file holds
-        raise OSError(errno.EIO, f"cannot be opened ({type(error).__name__}: {one_line(error)})", path) from error
+        raise OSError(
+            errno.EIO, f"cannot be opened ({type(error).__name__}: {one_line(error)})", path
+        ) from error
 
 
 class _Counted(io.RawIOBase):
@@ -54,7 +57,9 @@ class _Counted(io.RawIOBase):
         try:
             data = self._file.read(len(buffer))
         except Exception as error:  # each kind of store has errors of its own
-            raise OSError(errno.EIO, f"reading broke off ({type(error).__name__}: {one_line(error)})") from error
+            raise OSError(
+                errno.EIO, f"reading broke off ({type(error).__name__}: {one_line(error)})"
+            ) from error
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -1,7 +1,8 @@
 """The written forms of citations, figures, tables and formulas, the same for every structured source.
 
-With special tokens they are MEDITRON's: `[bib_ref]Title, Name[/bib_ref]`, `[fig_ref]Figure 2: caption[/fig_ref]`, `[fig]caption[/fig]`,
-`[table]caption[/table]`, `[formula]…[/formula]`; titles and captions inside references are cut to 12 words.
+With special tokens they are MEDITRON's: `[bib_ref]Title, Name[/bib_ref]`, `[fig_ref]Figure 2:
+caption[/fig_ref]`, `[fig]caption[/fig]`, `[table]caption[/table]`, `[formula]…[/formula]`; titles
+and captions inside references are cut to 12 words.
 """
 
 import re
@@ -19,7 +20,9 @@ _OPENING = re.compile(rf"([\[(])(?:\s*{_LEFT_OUT}[\s,;:]*|\s*[,;]\s*)")
 _CLOSING = re.compile(rf"[\s,;]*{_LEFT_OUT}(?=[\])])")
 _BARE = re.compile(rf"\s*{_LEFT_OUT}")
 _TAGGED = r"\[bib_ref\](?:(?!\[bib_ref\]).)*?\[/bib_ref\]"
-_TAGGED_IN_BRACKETS = re.compile(rf"\[((?:\s*{_TAGGED}[\s,;–—-]*)+)\]|\(((?:\s*{_TAGGED}[\s,;–—-]*)+)\)")
+_TAGGED_IN_BRACKETS = re.compile(
+    rf"\[((?:\s*{_TAGGED}[\s,;–—-]*)+)\]|\(((?:\s*{_TAGGED}[\s,;–—-]*)+)\)"
+)
 
 
 def shortened(text: str) -> str:
@@ -35,13 +38,18 @@ class Forms:
         self.options = options
 
     def citation(self, marker: str, cited: Sequence[tuple[str, str]]) -> str:
-        """Return a citation: its marker as printed, and (title, first author's last name) of each work that is known."""
+        """Return a citation.
+
+        Its marker as printed, and (title, first author's last name) of each work that is known.
+        """
         if self.options.citations == "marker":
             return marker
         known = [(shortened(title), name) for title, name in cited if title or name]
         if self.options.citations == "drop" or not known:
             return _DROPPED
-        return ", ".join(f"[bib_ref]{', '.join(part for part in work if part)}[/bib_ref]" for work in known)
+        return ", ".join(
+            f"[bib_ref]{', '.join(part for part in work if part)}[/bib_ref]" for work in known
+        )
 
     def reference(self, marker: str, caption: str) -> str:
         """Return a reference to a figure or table from its printed marker and its caption."""
@@ -80,7 +88,11 @@ def heading(depth: int, text: str) -> str:
 
 def table_rows(rows: Sequence[Sequence[str]], header_rows: int = 1) -> str:
     """Return cells as Markdown rows; those of the header come first, with a line of dashes below."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows if any(row)]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in rows
+        if any(row)
+    ]
     if lines and 0 < header_rows < len(lines):
         lines.insert(header_rows, "|" + " --- |" * max(len(row) for row in rows))
     return "\n".join(lines)

@@ -1,6 +1,10 @@
-"""S2ORC full text, both forms: text with annotations, as the Semantic Scholar datasets API gives it, and the older lists of paragraphs.
+"""S2ORC full text, both forms.
 
-Formats: https://api.semanticscholar.org/api-docs/datasets and https://github.com/allenai/s2orc-doc2json.
+Text with annotations, as the Semantic Scholar datasets API gives it, and the older lists of
+paragraphs.
+
+Formats: https://api.semanticscholar.org/api-docs/datasets and
+https://github.com/allenai/s2orc-doc2json.
 """
 
 from typing import Any
@@ -18,7 +22,8 @@ _FULL_TEXT = {"content", "body", "pdf_parse", "grobid_parse", "latex_parse"}
 class S2orcReader(JsonReader):
     """Yields a document per record: title, then abstract and body with Markdown headers.
 
-    The id is the PMCID ("PMC123"), else "s2:<corpus id>". Metadata besides what all readers give: corpusid, pmcid, pmid, doi, full_text.
+    The id is the PMCID ("PMC123"), else "s2:<corpus id>". Metadata besides what all readers give:
+    corpusid, pmcid, pmid, doi, full_text.
     """
 
     name = "s2orc"
@@ -27,7 +32,9 @@ class S2orcReader(JsonReader):
         """Return the document of a record."""
         known = _metadata(record)
         given = [value for name in ("content", "body") if (value := record.get(name))]
-        content = next((value for value in given if _object(value).get("text")), given[0] if given else None)
+        content = next(
+            (value for value in given if _object(value).get("text")), given[0] if given else None
+        )
         if isinstance(content, dict):
             if not content.get("text"):
                 return None
@@ -36,9 +43,13 @@ class S2orcReader(JsonReader):
             blocks = text.blocks()
             known["full_text"] = bool(blocks)
         else:
-            inner = [_object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse")]
+            inner = [
+                _object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse")
+            ]
             stated = [parsed for parsed in (record, *inner) if "body_text" in parsed]
-            parsed = next((parsed for parsed in stated if parsed["body_text"]), stated[0] if stated else {})
+            parsed = next(
+                (parsed for parsed in stated if parsed["body_text"]), stated[0] if stated else {}
+            )
             if "body_text" not in parsed:
                 if content is None and not _FULL_TEXT.isdisjoint(record):
                     return None  # the key is there, without a text
@@ -48,7 +59,9 @@ class S2orcReader(JsonReader):
         whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
         if not whole:
             return None
-        identifier = known["pmcid"] or (f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole))
+        identifier = known["pmcid"] or (
+            f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole)
+        )
         return self.document(whole, identifier, filepath, **known)
 
 
@@ -58,14 +71,29 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
     access = _object(record.get("openaccessinfo")) or _object(source.get("oainfo"))
     given = _object(record.get("externalids")) or _object(access.get("externalids"))
     ids = {str(key).lower(): str(value) for key, value in given.items() if value}
-    pmcid = ids.get("pubmedcentral") or ids.get("pmcid") or stated.get("pmcid") or record.get("pmc_id") or ""
+    pmcid = (
+        ids.get("pubmedcentral")
+        or ids.get("pmcid")
+        or stated.get("pmcid")
+        or record.get("pmc_id")
+        or ""
+    )
     return {
         "corpusid": str(record.get("corpusid") or record.get("paper_id") or ""),
         "pmcid": f"PMC{str(pmcid).removeprefix('PMC')}" if pmcid else "",
-        "pmid": str(ids.get("pubmed") or ids.get("pmid") or stated.get("pmid") or record.get("pubmed_id") or ""),
+        "pmid": str(
+            ids.get("pubmed")
+            or ids.get("pmid")
+            or stated.get("pmid")
+            or record.get("pubmed_id")
+            or ""
+        ),
         "doi": str(ids.get("doi") or stated.get("doi") or record.get("doi") or ""),
         "title": " ".join(str(record.get("title") or stated.get("title") or "").split()),
-        "date": str(record.get("publicationdate") or record.get("year") or stated.get("year") or "") or None,
+        "date": (
+            str(record.get("publicationdate") or record.get("year") or stated.get("year") or "")
+            or None
+        ),
         "licence": licence_name(str(access.get("license") or "")),
     }
 
@@ -81,7 +109,10 @@ def _objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) -> list[str]:
-    """Return the blocks of the older form: paragraphs with spans for citations and for references to figures and tables."""
+    """Return the blocks of the older form.
+
+    Paragraphs with spans for citations and for references to figures and tables.
+    """
     works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
     floats = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
     waiting, blocks, section = dict(floats), [], None
@@ -104,14 +135,28 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
     return [block for block in blocks if block]
 
 
-def _with_spans(part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms) -> str:
+def _with_spans(
+    part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms
+) -> str:
     text, spans = str(part.get("text") or ""), []
     for span in filter(_is_placed, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
-        spans.append((span["start"], span["end"], forms.citation(text[span["start"] : span["end"]], [work] if work else [])))
+        spans.append(
+            (
+                span["start"],
+                span["end"],
+                forms.citation(text[span["start"] : span["end"]], [work] if work else []),
+            )
+        )
     for span in filter(_is_placed, _objects(part.get("ref_spans"))):
         caption = _object(floats.get(str(span.get("ref_id")))).get("text") or ""
-        spans.append((span["start"], span["end"], forms.reference(text[span["start"] : span["end"]], caption)))
+        spans.append(
+            (
+                span["start"],
+                span["end"],
+                forms.reference(text[span["start"] : span["end"]], caption),
+            )
+        )
     return tidy(" ".join(replaced(text, spans).split()))
 
 
@@ -120,7 +165,11 @@ def _is_placed(span: dict[str, Any]) -> bool:
 
 
 def _floating(entry: dict[str, Any], forms: Forms) -> str:
-    kind = "table" if str(entry.get("type_str") or entry.get("type") or "").startswith("tab") else "fig"
+    kind = (
+        "table"
+        if str(entry.get("type_str") or entry.get("type") or "").startswith("tab")
+        else "fig"
+    )
     number = entry.get("fig_num") or entry.get("num") or ""
     label = f"{'Table' if kind == 'table' else 'Figure'} {number}" if number else ""
     return forms.floating(kind, label, " ".join(str(entry.get("text") or "").split()))
@@ -130,4 +179,6 @@ def _work(entry: Any) -> tuple[str, str]:
     entry = _object(entry)
     authors = entry.get("authors") or []
     first = (authors[0] if authors and isinstance(authors, list) else authors) or {}
-    return " ".join(str(entry.get("title") or "").split()), str(first.get("last") or "") if isinstance(first, dict) else str(first)
+    return " ".join(str(entry.get("title") or "").split()), (
+        str(first.get("last") or "") if isinstance(first, dict) else str(first)
+    )

@@ -1,8 +1,10 @@
-"""Text with stand-off annotations, as S2ORC has it: spans of the text say what is a header, a citation, a figure, an author.
+"""Text with stand-off annotations, as S2ORC has it.
 
-An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets count characters, UTF-16 units or bytes
-of UTF-8: that is taken in which all annotations lie inside the text and the fewest begin or end inside a word. Names of annotations may
-have underscores.
+Spans of the text say what is a header, a citation, a figure, an author.
+
+An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets
+count characters, UTF-16 units or bytes of UTF-8: that is taken in which all annotations lie inside
+the text and the fewest begin or end inside a word. Names of annotations may have underscores.
 """
 
 import json
@@ -13,9 +15,20 @@ from typing import Any, NamedTuple
 from data_prep.readers.options import ReaderOptions
 from data_prep.readers.rendering import Forms, heading, tidy
 
-_LEFT_OUT = ("author", "authorfirstname", "authorlastname", "authoraffiliation", "bibentry", "publisher", "venue", "title")
+_LEFT_OUT = (
+    "author",
+    "authorfirstname",
+    "authorlastname",
+    "authoraffiliation",
+    "bibentry",
+    "publisher",
+    "venue",
+    "title",
+)
 _MAIN = re.compile(
-    r"abstract|introduction|background|(materials? and )?methods?|results?( and discussion)?|discussions?|conclusions?", re.IGNORECASE
+    r"abstract|introduction|background|(materials? and )?methods?|results?( and"
+    r" discussion)?|discussions?|conclusions?",
+    re.IGNORECASE,
 )
 
 
@@ -36,12 +49,23 @@ class AnnotatedText:
         bibliography: the same for the bibliography, where it is a text of its own.
     """
 
-    def __init__(self, content: dict[str, Any], options: ReaderOptions, bibliography: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        content: dict[str, Any],
+        options: ReaderOptions,
+        bibliography: dict[str, Any] | None = None,
+    ) -> None:
         self.text, self.spans = _load(content)
         self.forms = Forms(options)
         text, spans = _load(bibliography) if bibliography else (self.text, self.spans)
-        self.works = {str(entry.attributes.get("id")): _work(text, spans, entry) for entry in spans.get("bibentry", [])}
-        self.captions = {str(span.attributes.get("id")): self._caption(span) for span in self._of("figure", "table")}
+        self.works = {
+            str(entry.attributes.get("id")): _work(text, spans, entry)
+            for entry in spans.get("bibentry", [])
+        }
+        self.captions = {
+            str(span.attributes.get("id")): self._caption(span)
+            for span in self._of("figure", "table")
+        }
 
     def _of(self, *names: str) -> list[Span]:
         return [span for name in names for span in self.spans.get(name, [])]
@@ -54,7 +78,11 @@ class AnnotatedText:
         return next(map(self._at, self._of("title")), "")
 
     def _caption(self, figure: Span) -> str:
-        inner = [span for span in self._of("figurecaption", "tablecaption") if figure.start <= span.start and span.end <= figure.end]
+        inner = [
+            span
+            for span in self._of("figurecaption", "tablecaption")
+            if figure.start <= span.start and span.end <= figure.end
+        ]
         return " ".join(map(self._at, inner))
 
     def blocks(self) -> list[str]:
@@ -63,25 +91,48 @@ class AnnotatedText:
         begin = min(starts) if starts else max((span.end for span in self._of("title")), default=0)
         changes = [(span.start, span.end, "\n\n") for span in self._of(*_LEFT_OUT)]
         changes += [
-            (span.start, span.start, f"\n\n{heading(1, 'Abstract')}\n\n") for span in self._of("abstract") if not self._headed(span)
+            (span.start, span.start, f"\n\n{heading(1, 'Abstract')}\n\n")
+            for span in self._of("abstract")
+            if not self._headed(span)
         ]
-        changes += [(span.start, span.end, f"\n\n{self._header(span)}\n\n") for span in self._of("sectionheader")]
+        changes += [
+            (span.start, span.end, f"\n\n{self._header(span)}\n\n")
+            for span in self._of("sectionheader")
+        ]
         changes += [(span.start, span.start, "\n\n") for span in self._of("paragraph")]
         for span in self._of("figure", "table"):
-            kind = "table" if span.attributes.get("type") == "table" or span in self.spans.get("table", []) else "fig"
-            changes.append((span.start, span.end, f"\n\n{self.forms.floating(kind, '', self._caption(span))}\n\n"))
+            kind = (
+                "table"
+                if span.attributes.get("type") == "table" or span in self.spans.get("table", [])
+                else "fig"
+            )
+            changes.append(
+                (
+                    span.start,
+                    span.end,
+                    f"\n\n{self.forms.floating(kind, '', self._caption(span))}\n\n",
+                )
+            )
         for span in self._of("figureref", "tableref"):
             caption = self.captions.get(str(span.attributes.get("ref_id")), "")
             changes.append((span.start, span.end, self.forms.reference(self._at(span), caption)))
         for span in self._of("bibref"):
             work = self.works.get(str(span.attributes.get("ref_id")))
-            changes.append((span.start, span.end, self.forms.citation(self._at(span), [work] if work else [])))
-        changes += [(span.start, span.end, self.forms.formula(self._at(span))) for span in self._of("formula")]
+            changes.append(
+                (span.start, span.end, self.forms.citation(self._at(span), [work] if work else []))
+            )
+        changes += [
+            (span.start, span.end, self.forms.formula(self._at(span)))
+            for span in self._of("formula")
+        ]
         blocks = re.split(r"\n\s*\n", replaced(self.text, changes, begin))
         return [text for block in blocks if (text := tidy(" ".join(block.split())))]
 
     def _headed(self, abstract: Span) -> bool:
-        return any(abs(span.start - abstract.start) < 20 and "abstract" in self._at(span).lower() for span in self._of("sectionheader"))
+        return any(
+            abs(span.start - abstract.start) < 20 and "abstract" in self._at(span).lower()
+            for span in self._of("sectionheader")
+        )
 
     def _header(self, span: Span) -> str:
         number, name = str(span.attributes.get("n") or "").strip().rstrip("."), self._at(span)
@@ -92,10 +143,13 @@ class AnnotatedText:
 def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0) -> str:
     """Return the text from `begin` with each (start, end, replacement) put in.
 
-    A change inside an earlier one is passed over; an insertion (start = end) never hides a change at the same place.
+    A change inside an earlier one is passed over; an insertion (start = end) never hides a change
+    at the same place.
     """
     parts, position = [], begin
-    for start, end, new in sorted(changes, key=lambda change: (change[0], change[1] != change[0], -change[1])):
+    for start, end, new in sorted(
+        changes, key=lambda change: (change[0], change[1] != change[0], -change[1])
+    ):
         if start >= position:
             parts += [text[position:start], new]
             position = max(end, position)
@@ -111,12 +165,20 @@ def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:
     if text.isascii():
         readings = [spans]
     else:
-        units = (range(len(text) + 1), _characters(text, "utf-16-le", 2), _characters(text, "utf-8", 1))
+        units = (
+            range(len(text) + 1),
+            _characters(text, "utf-16-le", 2),
+            _characters(text, "utf-8", 1),
+        )
         readings = [_placed(spans, places) for places in units if _fits(spans, len(places) - 1)]
     readings = [reading for reading in readings if _fits(reading, len(text))]
     if not readings:
         raise ValueError("an annotation ends behind the text")
-    return text, min(readings, key=lambda reading: _cut_words(text, reading)) if len(readings) > 1 else readings[0]
+    return text, (
+        min(readings, key=lambda reading: _cut_words(text, reading))
+        if len(readings) > 1
+        else readings[0]
+    )
 
 
 def _spans(value: Any) -> list[Span]:
@@ -139,7 +201,10 @@ def _fits(spans: dict[str, list[Span]], length: int) -> bool:
 
 def _placed(spans: dict[str, list[Span]], places: Sequence[int]) -> dict[str, list[Span]]:
     """Return the spans with offsets in characters; `places` has the character for each offset."""
-    return {name: [Span(places[span.start], places[span.end], span.attributes) for span in found] for name, found in spans.items()}
+    return {
+        name: [Span(places[span.start], places[span.end], span.attributes) for span in found]
+        for name, found in spans.items()
+    }
 
 
 def _characters(text: str, encoding: str, size: int) -> list[int]:
@@ -155,7 +220,10 @@ def _cut_words(text: str, spans: dict[str, list[Span]]) -> int:
     wrong = 0
     for found in spans.values():
         for span in found:
-            begins, ends = text[span.start : span.start + 1], text[max(span.end - 1, span.start) : span.end]
+            begins, ends = (
+                text[span.start : span.start + 1],
+                text[max(span.end - 1, span.start) : span.end],
+            )
             wrong += begins.isspace() or ends.isspace()
             wrong += begins.isalnum() and text[max(span.start - 1, 0) : span.start].isalnum()
             wrong += ends.isalnum() and text[span.end : span.end + 1].isalnum()
@@ -164,7 +232,11 @@ def _cut_words(text: str, spans: dict[str, list[Span]]) -> int:
 
 def _work(text: str, spans: dict[str, list[Span]], entry: Span) -> tuple[str, str]:
     def inside(name: str) -> str:
-        found = [span for span in spans.get(name, []) if entry.start <= span.start and span.end <= entry.end]
+        found = [
+            span
+            for span in spans.get(name, [])
+            if entry.start <= span.start and span.end <= entry.end
+        ]
         return " ".join(text[found[0].start : found[0].end].split()) if found else ""
 
     return inside("bibtitle"), inside("bibauthorlastname")

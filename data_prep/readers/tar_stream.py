@@ -1,4 +1,7 @@
-"""Tar archives read as streams, to their very end: what tarfile passes over in silence is an error here."""
+"""Tar archives read as streams, to their very end.
+
+What tarfile passes over in silence is an error here.
+"""
 
 import tarfile
 from collections.abc import Iterator
@@ -36,7 +39,11 @@ class _Pieces:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header; tarfile itself takes a damaged one, or the end of a file that breaks off, for the end of the archive."""
+    """A member's header.
+
+    Tarfile itself takes a damaged one, or the end of a file that breaks off, for the end of the
+    archive.
+    """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":

@@ -13,10 +13,33 @@ from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused
 from data_prep.readers.rendering import Forms, heading, table_rows, tidy
-from data_prep.readers.xml_tree import LANGUAGE, Element, inline_text, parse_xml, strip_namespaces, tag_of
+from data_prep.readers.xml_tree import (
+    LANGUAGE,
+    Element,
+    inline_text,
+    parse_xml,
+    strip_namespaces,
+    tag_of,
+)
 from data_prep.text.words import UNSPACED_RANGES
 
-_APART = {"s", "p", "div", "ab", "head", "item", "label", "list", "note", "row", "cell", "quote", "l", "lg", "figDesc"}
+_APART = {
+    "s",
+    "p",
+    "div",
+    "ab",
+    "head",
+    "item",
+    "label",
+    "list",
+    "note",
+    "row",
+    "cell",
+    "quote",
+    "l",
+    "lg",
+    "figDesc",
+}
 """Elements whose text is no part of the word before or behind them, also where they touch."""
 
 _WIDE = re.compile(f"[{UNSPACED_RANGES}\u3000-\u303f\uff00-\uffef]")
@@ -28,7 +51,8 @@ _ID = "{http://www.w3.org/XML/1998/namespace}id"
 class TeiReader(SourceReader):
     """Yields one document per file; a broken one is quarantined.
 
-    The id is "doi:<DOI>", else the file's name with a hash. Metadata besides what all readers give: doi, full_text.
+    The id is "doi:<DOI>", else the file's name with a hash. Metadata besides what all readers give:
+    doi, full_text.
     """
 
     name = "tei"
@@ -79,9 +103,15 @@ class TeiText:
         self.blocks: list[str] = []
         self.works: dict[str, tuple[str, str]] = {}
         self.captions: dict[str, str] = {}  # a caption may refer to another figure
-        self.works = {str(entry.get(_ID)): self._work(entry) for entry in root.iter("biblStruct") if entry.get(_ID)}
+        self.works = {
+            str(entry.get(_ID)): self._work(entry)
+            for entry in root.iter("biblStruct")
+            if entry.get(_ID)
+        }
         self.captions = {
-            str(figure.get(_ID)): self.line(figure.find("figDesc")) or self.line(figure.find("head"))
+            str(figure.get(_ID)): (
+                self.line(figure.find("figDesc")) or self.line(figure.find("head"))
+            )
             for figure in root.iter("figure")
             if figure.get(_ID)
         }
@@ -145,7 +175,16 @@ class TeiText:
         elif label:
             label = f"{'Table' if is_table else 'Figure'} {label}"
         caption = " ".join(part for part in (head if head != caption else "", caption) if part)
-        body = table_rows([[self.line(cell) for cell in row.iterfind("cell")] for row in element.iterfind("table/row")]) if is_table else ""
+        body = (
+            table_rows(
+                [
+                    [self.line(cell) for cell in row.iterfind("cell")]
+                    for row in element.iterfind("table/row")
+                ]
+            )
+            if is_table
+            else ""
+        )
         self._add(self.forms.floating("table" if is_table else "fig", label, caption, body))
 
     def _one(self, child: Element, before: str) -> str:
@@ -162,7 +201,9 @@ class TeiText:
         if tag == "ref":
             target = (child.get("target") or "").removeprefix("#")
             if child.get("type") == "bibr":
-                return self.forms.citation(inner, [self.works[target]] if target in self.works else [])
+                return self.forms.citation(
+                    inner, [self.works[target]] if target in self.works else []
+                )
             if child.get("type") in ("figure", "table"):
                 return self.forms.reference(inner, self.captions.get(target, ""))
         return inner
@@ -176,13 +217,22 @@ class TeiText:
 
 
 def _is_raised(element: Element) -> bool:
-    return tag_of(element) == "hi" and (element.get("rend") or "").lower() in ("superscript", "sup", "super")
+    return tag_of(element) == "hi" and (element.get("rend") or "").lower() in (
+        "superscript",
+        "sup",
+        "super",
+    )
 
 
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side on which it would touch a word of a script that has spaces."""
     first, last = inner[:1], inner[-1:]
-    if before[-1:].strip() and before[-1] not in "([{" and first.strip() and not (_WIDE.match(before[-1]) or _WIDE.match(first)):
+    if (
+        before[-1:].strip()
+        and before[-1] not in "([{"
+        and first.strip()
+        and not (_WIDE.match(before[-1]) or _WIDE.match(first))
+    ):
         inner = f" {inner}"
     if behind[:1].isalnum() and last.strip() and not (_WIDE.match(last) or _WIDE.match(behind)):
         inner += " "
@@ -191,10 +241,19 @@ def _apart(inner: str, before: str, behind: str) -> str:
 
 def _metadata(root: Element) -> dict[str, Any]:
     licence = root.find("teiHeader/fileDesc/publicationStmt/availability/licence")
-    languages = [part.get(LANGUAGE) for name in ("teiHeader", "text") for part in root.iterfind(name)]
+    languages = [
+        part.get(LANGUAGE) for name in ("teiHeader", "text") for part in root.iterfind(name)
+    ]
     return {
         "doi": (root.findtext("teiHeader//idno[@type='DOI']") or "").strip(),
-        "date": min((when for date in root.iterfind("teiHeader//date") if (when := date.get("when"))), default=None),
+        "date": min(
+            (when for date in root.iterfind("teiHeader//date") if (when := date.get("when"))),
+            default=None,
+        ),
         "language": [language for language in languages if language][:1],
-        "licence": "" if licence is None else licence_name(licence.get("target"), " ".join(map(str, licence.itertext()))),
+        "licence": (
+            ""
+            if licence is None
+            else licence_name(licence.get("target"), " ".join(map(str, licence.itertext())))
+        ),
     }

@@ -39,7 +39,10 @@ def tex_formula(element: Element) -> str:
 
 
 def _source(element: Element) -> str:
-    """Return the TeX as text; where there is none, that in a processing instruction (`<?CDATA …?>`) or a comment."""
+    """Return the TeX as text.
+
+    Where there is none, that in a processing instruction (`<?CDATA …?>`) or a comment.
+    """
     text = "".join(_texts(element))
     if text.strip():
         return text
@@ -69,4 +72,8 @@ def _instruction(node: Element) -> str:
     if _target(node).startswith(_EDITORS_MARKS):
         return ""
     text = (node.text or "").strip()
-    return text.removeprefix("[").removesuffix("]]").removesuffix("]") if text.startswith("[") and text.endswith("]") else text
+    return (
+        text.removeprefix("[").removesuffix("]]").removesuffix("]")
+        if text.startswith("[") and text.endswith("]")
+        else text
+    )

@@ -1,4 +1,7 @@
-"""Plain text files, a document each: single, packed, or as members of a ZIP archive, as MMedC is published on the Hugging Face hub."""
+"""Plain text files, a document each.
+
+Single, packed, or as members of a ZIP archive, as MMedC is published on the Hugging Face hub.
+"""
 
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +22,9 @@ _TEXTS = (".txt", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
 
 
 class TextReader(SourceReader):
-    """Yields one document per text file or `.txt` member; the id is its path in the archive, if any, and the file's name with a hash.
+    """Yields one document per text file or `.txt` member.
+
+    The id is its path in the archive, if any, and the file's name with a hash.
 
     What is not UTF-8 is quarantined. Metadata besides what all readers give: member.
 
@@ -42,10 +47,18 @@ class TextReader(SourceReader):
                 with zipfile.ZipFile(raw) as archive:
                     wrong = _wrong(archive.infolist(), raw)
                     for number, member in enumerate(archive.infolist()):
-                        if member.filename.endswith(".txt") and not member.filename.startswith("__MACOSX/"):
-                            yield Record(f"member {member.filename}", (archive, member), refused=wrong.get(number))
+                        if member.filename.endswith(".txt") and not member.filename.startswith(
+                            "__MACOSX/"
+                        ):
+                            yield Record(
+                                f"member {member.filename}",
+                                (archive, member),
+                                refused=wrong.get(number),
+                            )
             except zipfile.BadZipFile as error:
-                raise DataError(f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again") from None
+                raise DataError(
+                    f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again"
+                ) from None
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file or member."""
@@ -83,7 +96,12 @@ def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Why]:
         elif member.header_offset < end:
             wrong[number] = _OVERLAP
         else:
-            end = member.header_offset + _HEADER_BYTES + len(member.orig_filename) + member.compress_size
+            end = (
+                member.header_offset
+                + _HEADER_BYTES
+                + len(member.orig_filename)
+                + member.compress_size
+            )
     return wrong
 
 

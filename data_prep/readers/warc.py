@@ -1,4 +1,7 @@
-"""Web archives (WARC, https://iipc.github.io/warc-specifications/): HTML pages and PDF files in their `response` records."""
+"""Web archives (WARC, https://iipc.github.io/warc-specifications/).
+
+HTML pages and PDF files in their `response` records.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +25,10 @@ _SLOW = f"the pattern documents of the archive took more than {_PATTERN_SECONDS}
 class WarcReader(SourceReader):
     """Yields one document per page or PDF that was answered with status 200; the id is its address.
 
-    The fields `licence` and `content` (a CSS selector) of the last `warcinfo` record count where the source's options say nothing; an
-    address that its `documents` (a regular expression) is not found in gives no document. data_prep/crawl.py writes them.
-    Metadata besides what all readers give: url, crawled (time).
+    The fields `licence` and `content` (a CSS selector) of the last `warcinfo` record count where
+    the source's options say nothing; an address that its `documents` (a regular expression) is not
+    found in gives no document. data_prep/crawl.py writes them. Metadata besides what all readers
+    give: url, crawled (time).
     """
 
     name = "warc"
@@ -42,7 +46,10 @@ class WarcReader(SourceReader):
             try:
                 for number, record in enumerate(WARCIterator(forward, no_record_parse=True), 1):
                     if record.length is None:
-                        raise DataError(f"{self.path_of(filepath)}: record {number} does not say how long it is (Content-Length)")
+                        raise DataError(
+                            f"{self.path_of(filepath)}: record {number} does not say how long it is"
+                            " (Content-Length)"
+                        )
                     if record.rec_type == "warcinfo":
                         info = _Info(record.content_stream().read(2**20))
                         if info.wrong is not None:
@@ -56,7 +63,9 @@ class WarcReader(SourceReader):
                 if forward.error is not None:
                     raise forward.error
             except ArchiveLoadFailed as error:
-                raise DataError(f"{self.path_of(filepath)} is not a whole WARC file ({error}); fetch it again") from None
+                raise DataError(
+                    f"{self.path_of(filepath)} is not a whole WARC file ({error}); fetch it again"
+                ) from None
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a response."""
@@ -65,8 +74,12 @@ class WarcReader(SourceReader):
         loader = ArcWarcRecordLoader(verify_http=False, arc2warc=False)
         response, url, info = record.content
         if not url:
-            raise Refused("no address", "the response does not say of which address it is (WARC-Target-URI)")
-        response.http_headers = loader.load_http_headers("response", url, response.raw_stream, response.length)
+            raise Refused(
+                "no address", "the response does not say of which address it is (WARC-Target-URI)"
+            )
+        response.http_headers = loader.load_http_headers(
+            "response", url, response.raw_stream, response.length
+        )
         if response.http_headers is None or response.http_headers.get_statuscode() != "200":
             self.stat_update("total", "dropped_no answer")
             return
@@ -81,7 +94,9 @@ class WarcReader(SourceReader):
         if kind == "application/pdf":
             document = self.helper(PdfReader).from_data(data, filepath, url, record.position)
         else:
-            document = page_document(self, data, filepath, url, self.options.content or info.content, charset, url)
+            document = page_document(
+                self, data, filepath, url, self.options.content or info.content, charset, url
+            )
         if document is not None:
             document.metadata["url"] = url
             document.metadata["crawled"] = response.rec_headers.get_header("WARC-Date")
@@ -99,17 +114,28 @@ class WarcReader(SourceReader):
         record.sample = whole.sample
         if whole.refused is not None:
             raise Refused(*whole.refused)
-        data = unpacked(whole.content, headers.get_header("Content-Encoding") or "", self.options.max_record_bytes)
+        data = unpacked(
+            whole.content,
+            headers.get_header("Content-Encoding") or "",
+            self.options.max_record_bytes,
+        )
         record.sample = data[:SAMPLE_BYTES]
         return data
 
 
 class _Info:
-    """What a `warcinfo` record says that counts here: licence, content (a CSS selector), documents (a regular expression)."""
+    """What a `warcinfo` record says that counts here.
+
+    Licence, content (a CSS selector), documents (a regular expression).
+    """
 
     def __init__(self, data: bytes = b"") -> None:
         fields = _fields(data)
-        self.data, self.licence, self.content = data, fields.get("licence", ""), fields.get("content", "")
+        self.data, self.licence, self.content = (
+            data,
+            fields.get("licence", ""),
+            fields.get("content", ""),
+        )
         self.wrong: Why | None = None
         self._documents: Any = None
         self._slow = False
@@ -117,12 +143,19 @@ class _Info:
             if pattern := fields.get("documents"):
                 self._documents = regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError) as error:
-            self.wrong = Why("wrong pattern", f"its documents: is no regular expression ({error}); all pages of the archive are taken")
+            self.wrong = Why(
+                "wrong pattern",
+                f"its documents: is no regular expression ({error}); all pages of the archive are"
+                " taken",
+            )
         try:
             cssselect.HTMLTranslator().css_to_xpath(self.content or "*")
         except cssselect.SelectorError as error:
             self.content = ""
-            self.wrong = Why("wrong selector", f"its content: is no CSS selector ({error}); content is found without it")
+            self.wrong = Why(
+                "wrong selector",
+                f"its content: is no CSS selector ({error}); content is found without it",
+            )
 
     def wants(self, url: str) -> bool:
         """Say whether the page at an address is a document rather than a page to follow links from.
@@ -142,7 +175,9 @@ class _Info:
 
 
 class _Forward:
-    """A stream without `seek` and `tell`, so that warcio reads on only; it remembers an error, which warcio takes for the end.
+    """A stream without `seek` and `tell`, so that warcio reads on only.
+
+    It remembers an error, which warcio takes for the end.
 
     A read gives what comes at once, so that an error takes nothing with it that stands before it.
     """

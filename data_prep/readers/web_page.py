@@ -12,7 +12,10 @@ from data_prep.readers.record import Record, Refused
 from data_prep.readers.xml_tree import LANGUAGE
 
 _DAMAGED_SHARE = 0.001
-"""Replacement characters in the text above which a page is put aside; one with fewer is kept and named."""
+"""Replacement characters in the text above which a page is put aside.
+
+One with fewer is kept and named.
+"""
 
 _KEPT_SHARE = 0.5
 _LONG = 500
@@ -37,13 +40,21 @@ class HtmlReader(SourceReader):
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file."""
         data = record.content
-        document = page_document(self, data, filepath, self.content_id(filepath, data), self.options.content)
+        document = page_document(
+            self, data, filepath, self.content_id(filepath, data), self.options.content
+        )
         if document is not None:
             yield document
 
 
 def page_document(
-    reader: SourceReader, data: bytes, filepath: str, identifier: str, selector: str, charset: str | None = None, url: str = ""
+    reader: SourceReader,
+    data: bytes,
+    filepath: str,
+    identifier: str,
+    selector: str,
+    charset: str | None = None,
+    url: str = "",
 ) -> Document | None:
     """Return a page's document, counted as read; None, counted as dropped, without content."""
     position = f"page {url or identifier}"
@@ -58,20 +69,35 @@ def page_document(
     title, text = page_text(root, selector)
     damaged = text.count("\ufffd")
     if damaged > _DAMAGED_SHARE * len(text):
-        raise Refused("damaged text", f"{damaged:,} replacement characters for what was lost before")
+        raise Refused(
+            "damaged text", f"{damaged:,} replacement characters for what was lost before"
+        )
     reader.stat_update("total")
     if not text:
         reader.stat_update("dropped_no content")
         return None
     if damaged:
-        _note(reader, filepath, position, "pages with replacement characters", f"{damaged:,} replacement characters")
+        _note(
+            reader,
+            filepath,
+            position,
+            "pages with replacement characters",
+            f"{damaged:,} replacement characters",
+        )
     kept = sum(map(str.isalnum, text))
     if written >= _LONG and kept < _KEPT_SHARE * written:
-        detail = f"{kept:,} of the {written:,} letters and digits outside of links and menus are kept; options.content names the content"
+        detail = (
+            f"{kept:,} of the {written:,} letters and digits outside of links and menus are kept;"
+            " options.content names the content"
+        )
         _note(reader, filepath, position, "pages of which less than half is kept", detail)
     language = root.get("lang") or root.get(LANGUAGE)
-    links = [link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()]
-    canonical = next((link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None)
+    links = [
+        link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
+    ]
+    canonical = next(
+        (link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None
+    )
     return reader.document(
         text,
         identifier,

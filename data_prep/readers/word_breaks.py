@@ -1,8 +1,11 @@
-"""Words broken by a hyphen at a line's end: whether the hyphen belongs to the word ("follow-up") or only to the line ("infor-mation").
+"""Words broken by a hyphen at a line's end.
 
-Decided, in order, by what the document itself writes elsewhere, by the word lists of pyspellchecker (ten of its languages), and by the
-halves: two words that make none together are a compound. In German and its neighbours, which write compounds as one word, and where a half
-is no word, the halves are joined.
+Whether the hyphen belongs to the word ("follow-up") or only to the line ("infor-mation").
+
+Decided, in order, by what the document itself writes elsewhere, by the word lists of pyspellchecker
+(ten of its languages), and by the halves: two words that make none together are a compound. In
+German and its neighbours, which write compounds as one word, and where a half is no word, the
+halves are joined.
 """
 
 import functools
@@ -19,9 +22,34 @@ _RARE = 50
 
 _SAMPLE = 3000
 _SUSPENDED = frozenset(
-    ["and", "or", "to", "und", "oder", "bzw", "sowie", "bis", "et", "ou", "y", "o", "e", "u", "en", "of", "och", "eller", "og", "и", "или"]
+    [
+        "and",
+        "or",
+        "to",
+        "und",
+        "oder",
+        "bzw",
+        "sowie",
+        "bis",
+        "et",
+        "ou",
+        "y",
+        "o",
+        "e",
+        "u",
+        "en",
+        "of",
+        "och",
+        "eller",
+        "og",
+        "и",
+        "или",
+    ]
 )
-"""Words behind a half that a later word completes: "Haupt- und Nebenwirkungen", "pre- and postoperative"."""
+"""Words behind a half that a later word completes.
+
+"Haupt- und Nebenwirkungen", "pre- and postoperative".
+"""
 
 _CLOSED_PREFIXES = frozenset(
     [
@@ -50,17 +78,27 @@ class WordBreaks:
         self._written: Counter[str] | None = None
 
     def separator(self, left: str, right: str) -> str:
-        """Return what stands within a line between the pieces of a word that a line's end parts: "", "-" or "- "."""
+        """Return what stands within a line between the pieces of a word that a line's end parts.
+
+        "", "-" or "- ".
+        """
         if not left or not left[-1].isalpha() or not right[:1].isalpha():
             return "-"
         if right.strip(".,;:)").lower() in _SUSPENDED:
             return "- "
         first, _, rest = _letters(right).partition("-")
-        is_one_word = self._is_known(_last_letters(left), first) if rest else self._is_one_word(_last_letters(left), first)
+        is_one_word = (
+            self._is_known(_last_letters(left), first)
+            if rest
+            else self._is_one_word(_last_letters(left), first)
+        )
         return "" if is_one_word else "-"
 
     def _is_known(self, left: str, right: str) -> bool:
-        """Say whether a word that goes on with a hyphen is known: "infor-mation-based", not "state-of-the-art"."""
+        """Say whether a word that goes on with a hyphen is known.
+
+        "infor-mation-based", not "state-of-the-art".
+        """
         whole = (left + right).lower()
         return self._words()[whole] > 0 or whole in word_list(self._language or "")
 
@@ -86,8 +124,13 @@ class WordBreaks:
     def _words(self) -> Counter[str]:
         """Return how often the document has each word, those at a break left out."""
         if self._written is None:
-            inside = re.sub(r"[^\s]*[-\u2010\u00ad\ufffe\x02][ \t]*\r?\n[ \t]*[^\s]*", " ", self._text)
-            self._written = Counter(word.lower().replace("\u2010", "-").replace("\u2011", "-") for word in _WORD.findall(inside))
+            inside = re.sub(
+                r"[^\s]*[-\u2010\u00ad\ufffe\x02][ \t]*\r?\n[ \t]*[^\s]*", " ", self._text
+            )
+            self._written = Counter(
+                word.lower().replace("\u2010", "-").replace("\u2011", "-")
+                for word in _WORD.findall(inside)
+            )
             if self._language is None:
                 self._language = _language_of(self._text[:_SAMPLE])
         return self._written

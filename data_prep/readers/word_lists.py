@@ -1,4 +1,7 @@
-"""Lists of HTML that Microsoft Word exports: paragraphs that only look like items, to `ul` and `ol`."""
+"""Lists of HTML that Microsoft Word exports.
+
+Paragraphs that only look like items, to `ul` and `ol`.
+"""
 
 import re
 from typing import Any
@@ -16,7 +19,11 @@ _DEEPEST = 9
 
 def clean_word(root: Element) -> None:
     """Take Office's own elements (`o:p`) off their content, and make lists of paragraphs that Word marks as items."""
-    own: list[Any] = [element for element in root.iter() if ":" in tag_of(element) and element.getparent() is not None]
+    own: list[Any] = [
+        element
+        for element in root.iter()
+        if ":" in tag_of(element) and element.getparent() is not None
+    ]
     for element in own:
         element.drop_tag()
     _make_lists(root)
@@ -24,14 +31,19 @@ def clean_word(root: Element) -> None:
 
 def is_word_export(root: Element) -> bool:
     """Say whether Word wrote a page."""
-    names = [meta.get("content") or "" for meta in root.iter("meta") if (meta.get("name") or "").lower() in ("generator", "progid")]
+    names = [
+        meta.get("content") or ""
+        for meta in root.iter("meta")
+        if (meta.get("name") or "").lower() in ("generator", "progid")
+    ]
     return any(name.startswith(("Microsoft Word", "Word.Document")) for name in names)
 
 
 def _make_lists(root: Element) -> None:
     """Make a list of each row of paragraphs that Word marks as items (`MsoListParagraph`, `mso-list: l0 level1 lfo1`).
 
-    Their own bullets and numbers go; an item of a deeper level stands in a list in the item before it.
+    Their own bullets and numbers go; an item of a deeper level stands in a list in the item before
+    it.
     """
     last: Element | None = None
     lists: list[Element] = []
@@ -39,7 +51,9 @@ def _make_lists(root: Element) -> None:
         if not _is_item(paragraph) or paragraph.getparent() is None:
             continue
         level = _level(paragraph)
-        follows = last is not None and paragraph.getprevious() is last and not (last.tail or "").strip()
+        follows = (
+            last is not None and paragraph.getprevious() is last and not (last.tail or "").strip()
+        )
         is_numbered = _take_mark(paragraph)
         if not follows:
             lists = []

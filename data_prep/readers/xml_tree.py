@@ -16,18 +16,24 @@ _CONTEXT = 40
 
 
 def parse_xml(data: bytes) -> Element:
-    """Return the root element of a document; no DTD and no entity is loaded or expanded, and there is no limit on depth or size.
+    """Return the root element of a document.
+
+    No DTD and no entity is loaded or expanded, and there is no limit on depth or size.
 
     Raises:
         lxml.etree.XMLSyntaxError: it is not well-formed.
     """
-    return etree.fromstring(data, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True))
+    return etree.fromstring(
+        data,
+        etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=True),
+    )
 
 
 def strip_namespaces(root: Element) -> None:
     """Take the namespaces off the names of all elements, declared as a default or by a prefix, but keep MathML's.
 
-    A formula is recognised by its namespace: a `math` without one, or with an outdated one, gets MathML's.
+    A formula is recognised by its namespace: a `math` without one, or with an outdated one, gets
+    MathML's.
     """
     for element in root.iter("{*}*"):
         tag: str = element.tag
@@ -48,7 +54,8 @@ def _name_mathml(formula: Element) -> None:
 def tag_of(element: Element) -> str:
     """Return the element's name without namespace; "" for comments and processing instructions.
 
-    Unlike `etree.QName` it takes names that XML forbids, which the HTML parser makes of a page with a bare "<" before a word.
+    Unlike `etree.QName` it takes names that XML forbids, which the HTML parser makes of a page with
+    a bare "<" before a word.
     """
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
@@ -69,7 +76,10 @@ def inline_text(element: Element, one: Callable[[Element, str], str], before: st
 
 
 def text_after(element: Element) -> str:
-    """Return how the text that follows an element begins, also where it stands in another element; "" at the end."""
+    """Return how the text that follows an element begins, also where it stands in another element.
+
+    "" at the end.
+    """
     node: Element | None = element
     while node is not None:
         if node.tail:

@@ -57,7 +57,9 @@ def bars(values: Sequence[tuple[str, int]], unit: str) -> Markup:
 
 def _svg(figure: Figure) -> Markup:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    figure.savefig(
+        stream, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+    )
     plt.close(figure)
     text = stream.getvalue()
     return Markup(text[text.index("<svg") :])

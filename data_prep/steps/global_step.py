@@ -1,8 +1,9 @@
 """Steps that decide over all documents at once, such as deduplication, and how they reach the documents.
 
-Each cuts the recipe's steps into two stages. The tasks of the stage before it write notes on each document (`notes`), `decide` turns
-the notes of all tasks into verdicts, and the tasks of the stage after it apply them (`apply`). A task has the documents of one input file
-in both stages, so a verdict is found by its place.
+Each cuts the recipe's steps into two stages. The tasks of the stage before it write notes on each
+document (`notes`), `decide` turns the notes of all tasks into verdicts, and the tasks of the stage
+after it apply them (`apply`). A task has the documents of one input file in both stages, so a
+verdict is found by its place.
 """
 
 from abc import ABC, abstractmethod
@@ -81,16 +82,27 @@ class PreparedFilter(BaseFilter):
 
 
 class NoteWriter(PipelineStep):
-    """Passes documents on and writes `<rank>.npy`: a row of a structured array for each, made by `row`."""
+    """Passes documents on and writes `<rank>.npy`.
+
+    A row of a structured array for each, made by `row`.
+    """
 
     type = "NOTES"
 
-    def __init__(self, name: str, folder: Path, row_type: np.dtype[Any], row: Callable[[Document], tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        row_type: np.dtype[Any],
+        row: Callable[[Document], tuple[Any, ...]],
+    ) -> None:
         self.name = name
         super().__init__()
         self.folder, self.row_type, self.row = folder, row_type, row
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents unchanged."""
         rows = []
         for document in data:
@@ -125,7 +137,9 @@ class VerdictFilter(BaseFilter):
         super().__init__()
         self.folder, self.reasons = folder, ("", *reasons)
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents of this task that stay."""
         self._next = iter(np.load(self.folder / f"{rank:05d}.npy").tolist())
         yield from super().run(data, rank, world_size)

@@ -1,5 +1,8 @@
-"""The steps that a recipe can name, with their settings. What each does: its file in filters/, dedup/,
-decontamination/ or mixture/, which `curation.registry` names."""
+"""The steps that a recipe can name, with their settings.
+
+What each does: its file in filters/, dedup/,
+decontamination/ or mixture/, which `curation.registry` names.
+"""
 
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -17,7 +20,11 @@ class OfSources:
     """A step that can be limited to some sources."""
 
     sources: list[str] | None = Field(  # what stands below a field is not inherited
-        default=None, description="Names of the sources whose documents go through this step, the others pass it by; null: all."
+        default=None,
+        description=(
+            "Names of the sources whose documents go through this step, the others pass it by;"
+            " null: all."
+        ),
     )
 
 
@@ -52,8 +59,11 @@ class Copyright(OfSources):
 
     step: Literal["copyright"] = "copyright"
     rule: Literal["any_claim", "explicit", "ignore"] = "any_claim"
-    """any_claim: each line that names no Creative Commons licence or public domain drops; explicit: only one that reserves rights in
-    words; ignore: none."""
+    """any_claim: each line that names no Creative Commons licence or public domain drops.
+
+    Explicit: only one that reserves rights in
+    words; ignore: none.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -61,8 +71,14 @@ class Licence(OfSources):
     """Keep documents by the licence of their article."""
 
     step: Literal["licence"] = "licence"
-    allowed: list[str] = Field(default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"])
-    """Licences that let in; the default is the set of Creative Commons licences that allow commercial use, as BioMistral's corpus has."""
+    allowed: list[str] = Field(
+        default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"]
+    )
+    """Licences that let in.
+
+    The default is the set of Creative Commons licences that allow commercial use, as BioMistral's
+    corpus has.
+    """
 
     unstated: Literal["drop", "keep"] = "drop"
     """What becomes of documents without a licence that is understood."""
@@ -70,7 +86,10 @@ class Licence(OfSources):
 
 @dataclass(kw_only=True, config=STRICT)
 class LanguageId(OfSources):
-    """Identify the language of the text, paragraph by paragraph; drop what is in another or not clear."""
+    """Identify the language of the text, paragraph by paragraph.
+
+    Drop what is in another or not clear.
+    """
 
     step: Literal["language_id"] = "language_id"
     keep: list[str] | None = None
@@ -80,7 +99,10 @@ class LanguageId(OfSources):
     """Share of the letters that must be in the document's main language."""
 
     candidates: list[str] | None = None
-    """Languages to tell apart, besides those of `keep`; null takes the twenty of filters/language_id.py."""
+    """Languages to tell apart, besides those of `keep`.
+
+    Null takes the twenty of filters/language_id.py.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -89,7 +111,10 @@ class Medical(OfSources):
 
     step: Literal["medical"] = "medical"
     min_unique: int | None = Field(default=None, ge=1)
-    """Different terms needed in 300 words or more, fewer in shorter texts; null takes the language's own (filters/medical.py)."""
+    """Different terms needed in 300 words or more, fewer in shorter texts.
+
+    Null takes the language's own (filters/medical.py).
+    """
 
     min_density: Share | None = None
     """Characters in terms, by characters of text; null takes the language's own."""
@@ -98,7 +123,8 @@ class Medical(OfSources):
     """What becomes of documents in a language without a list of terms."""
 
     keywords: str | None = None
-    """Folder with <language>.txt lists of one's own; null takes data_prep/steps/filters/keywords."""
+    """Folder with <language>.txt lists of one's own; null takes data_prep/steps/filters/keywords.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -112,7 +138,10 @@ class PublicationType:
 
 @dataclass(kw_only=True, config=STRICT)
 class AnimalOnly:
-    """Drop studies of animals alone: MeSH heading Animals without Humans, or a veterinary publication type."""
+    """Drop studies of animals alone.
+
+    MeSH heading Animals without Humans, or a veterinary publication type.
+    """
 
     step: Literal["animal_only"] = "animal_only"
 
@@ -131,7 +160,10 @@ class Length(OfSources):
 
 @dataclass(kw_only=True, config=STRICT)
 class Quality(OfSources):
-    """Gopher's quality rules by datatrove, set so that clinical prose stays; null switches a rule off."""
+    """Gopher's quality rules by datatrove, set so that clinical prose stays.
+
+    Null switches a rule off.
+    """
 
     step: Literal["quality"] = "quality"
     min_avg_word_length: float | None = 2.5
@@ -147,7 +179,10 @@ class Quality(OfSources):
     """Share of lines that begin with a bullet."""
 
     max_ellipsis_lines_ratio: float | None = 0.6
-    """Share of lines that end in an ellipsis; Gopher's 0.3 drops any abstract of one paragraph that ends so."""
+    """Share of lines that end in an ellipsis.
+
+    Gopher's 0.3 drops any abstract of one paragraph that ends so.
+    """
 
     min_alpha_words_ratio: float | None = 0.6
     """Share of words with a letter; Gopher's 0.8 drops abstracts full of figures."""
@@ -168,13 +203,19 @@ class Repetition(OfSources):
     """Share of repeated paragraphs."""
 
     top_ngram_factor: float = Field(default=2.0, gt=0)
-    """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram; with 1 short abstracts on one substance go."""
+    """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram.
+
+    With 1 short abstracts on one substance go.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Pii:
-    """Replace e-mail and public IP addresses, and telephone numbers on request. This is NOT de-identification: names, record numbers,
-    dates, addresses and national numbers stay."""
+    """Replace e-mail and public IP addresses, and telephone numbers on request.
+
+    This is NOT de-identification: names, record numbers,
+    dates, addresses and national numbers stay.
+    """
 
     step: Literal["pii"] = "pii"
     emails: bool = True
@@ -184,12 +225,18 @@ class Pii:
     """Replace public IP addresses."""
 
     phones: bool = False
-    """Replace international telephone numbers: a plus sign, a country's code and a number of that country."""
+    """Replace international telephone numbers.
+
+    A plus sign, a country's code and a number of that country.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
 class RepeatedLines:
-    """Cut lines, or sentences, that stand in many documents: boilerplate such as "All rights reserved" or "Read more"."""
+    """Cut lines, or sentences, that stand in many documents.
+
+    Boilerplate such as "All rights reserved" or "Read more".
+    """
 
     step: Literal["repeated_lines"] = "repeated_lines"
     max_documents: int = Field(default=10, ge=1)
@@ -199,7 +246,11 @@ class RepeatedLines:
     """Shorter lines, such as headings, stay."""
 
     unit: Literal["line", "sentence"] = "line"
-    """What is compared: whole lines, or the sentences in them (by sentencex, in the language that language_id noted, else English)."""
+    """What is compared.
+
+    Whole lines, or the sentences in them (by sentencex, in the language that language_id noted,
+    else English).
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -214,11 +265,16 @@ class Identifier:
     """Keep one document for each article over all sources: full text before abstract."""
 
     step: Literal["identifier"] = "identifier"
-    keys: list[str] = Field(default_factory=lambda: ["pmid", "pmcid", "doi", "corpus_id"], min_length=1)
+    keys: list[str] = Field(
+        default_factory=lambda: ["pmid", "pmcid", "doi", "corpus_id"], min_length=1
+    )
     """Fields of the metadata that identify an article; one in common is enough."""
 
     prefer: list[str] = Field(default_factory=list)
-    """Names of sources, the best first; sources not named come after them in the recipe's order. Of one source the longest text stays."""
+    """Names of sources, the best first; sources not named come after them in the recipe's order.
+
+    Of one source the longest text stays.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -233,7 +289,10 @@ class NearDuplicate:
     """Bands of the signature."""
 
     hashes: int = Field(default=8, ge=1)
-    """Hashes in a band: pairs are found with probability 1 - (1 - s^hashes)^buckets at a similarity s."""
+    """Hashes in a band.
+
+    Pairs are found with probability 1 - (1 - s^hashes)^buckets at a similarity s.
+    """
 
     keep: Literal["longest", "first"] = "longest"
     """Which stays: the longest text (of equal ones the first), or the first in the order of the recipe."""
@@ -250,14 +309,20 @@ class Decontaminate:
     against: list[str] = Field(min_length=1)
     """JSONL files (or folders, globs) with the evaluation items."""
 
-    fields: list[str] = Field(default_factory=lambda: ["question", "options", "context"], min_length=1)
+    fields: list[str] = Field(
+        default_factory=lambda: ["question", "options", "context"], min_length=1
+    )
     """Fields of an item to look for, each by itself. Lists and dictionaries are joined."""
 
     ngram: int = Field(default=13, ge=3)
-    """Words of a matching sequence; in Chinese and Japanese characters count, and 1.5 times as many are needed."""
+    """Words of a matching sequence.
+
+    In Chinese and Japanese characters count, and 1.5 times as many are needed.
+    """
 
     min_words: int = Field(default=8, ge=3)
-    """Fields with fewer words are not looked for; those between the two numbers must match whole."""
+    """Fields with fewer words are not looked for; those between the two numbers must match whole.
+    """
 
     min_ratio: Share = 0.0
     """Share of an item's words that must be found in a document to count, besides one sequence."""
@@ -266,7 +331,10 @@ class Decontaminate:
     """A sequence that stands in this many different items is a common phrase and does not count."""
 
     common_phrases: str | None = None
-    """File of phrases, one a line, that do not count either; null takes data_prep/steps/decontamination/common_phrases.txt."""
+    """File of phrases, one a line, that do not count either.
+
+    Null takes data_prep/steps/decontamination/common_phrases.txt.
+    """
 
     action: Literal["drop", "cut", "report"] = "drop"
     """drop the document, cut the matched spans out, or only record them."""
@@ -288,17 +356,29 @@ class Upsample:
 
 @dataclass(kw_only=True, config=STRICT)
 class Mixture:
-    """How often each document is taken: weights, caps and replay, by a hash of the seed and the identifier."""
+    """How often each document is taken.
+
+    Weights, caps and replay, by a hash of the seed and the identifier.
+    """
 
     step: Literal["mixture"] = "mixture"
     weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(default_factory=dict)
-    """Copies by source name, up to 1,000, 1 where not named; 0.0004 takes that share of the documents, 2.5 two or three copies of each."""
+    """Copies by source name, up to 1,000, 1 where not named.
+
+    0.0004 takes that share of the documents, 2.5 two or three copies of each.
+    """
 
     max_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
-    """Cap by source name: documents are taken in the order of their hash until the next one would go over it."""
+    """Cap by source name.
+
+    Documents are taken in the order of their hash until the next one would go over it.
+    """
 
     replay: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Share of all tokens that a source shall make up, by source name: whole documents, sampled evenly."""
+    """Share of all tokens that a source shall make up, by source name.
+
+    Whole documents, sampled evenly.
+    """
 
     upsample: Upsample | None = None
     """Copies by MEDITRON's score; null: none."""
@@ -309,13 +389,20 @@ class Mixture:
     @model_validator(mode="after")
     def _leaves_room(self) -> "Mixture":
         if sum(self.replay.values()) >= 1:
-            raise ValueError(f"replay makes up {sum(self.replay.values()):g} of all tokens: it must leave some to the other sources")
+            raise ValueError(
+                f"replay makes up {sum(self.replay.values()):g} of all tokens: it must leave some"
+                " to the other sources"
+            )
         return self
 
 
 def _named(items: Any) -> Any:
     """Let a step without settings be its bare name."""
-    return [{"step": item} if isinstance(item, str) else item for item in items] if isinstance(items, list) else items
+    return (
+        [{"step": item} if isinstance(item, str) else item for item in items]
+        if isinstance(items, list)
+        else items
+    )
 
 
 Step = Annotated[

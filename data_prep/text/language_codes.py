@@ -10,11 +10,31 @@ _CODES = {
     "ta": "tam", "th": "tha", "tr": "tur", "uk": "ukr", "ur": "urd", "vi": "vie", "zh": "chi",
 }  # fmt: skip
 # ISO 639-2/T where it differs from /B
-_TERMINOLOGY = {"ces": "cze", "deu": "ger", "ell": "gre", "fas": "per", "fra": "fre", "isl": "ice", "nld": "dut", "ron": "rum"}
-_TERMINOLOGY |= {"slk": "slo", "sqi": "alb", "zho": "chi", "mkd": "mac", "kat": "geo", "msa": "may", "eus": "baq"}
+_TERMINOLOGY = {
+    "ces": "cze",
+    "deu": "ger",
+    "ell": "gre",
+    "fas": "per",
+    "fra": "fre",
+    "isl": "ice",
+    "nld": "dut",
+    "ron": "rum",
+}
+_TERMINOLOGY |= {
+    "slk": "slo",
+    "sqi": "alb",
+    "zho": "chi",
+    "mkd": "mac",
+    "kat": "geo",
+    "msa": "may",
+    "eus": "baq",
+}
 
 
 def medline_code(language: str) -> str:
-    """Return MEDLINE's code of a language given as "en", "en-GB", "deu" or "eng"; an unknown one comes back in lower case."""
+    """Return MEDLINE's code of a language given as "en", "en-GB", "deu" or "eng".
+
+    An unknown one comes back in lower case.
+    """
     code = language.strip().lower().replace("_", "-").split("-")[0]
     return _CODES.get(code) or _TERMINOLOGY.get(code) or code

@@ -1,7 +1,8 @@
 """In which language a text is written, by py3langid, whose model (97 languages, n-grams of bytes) is in its package.
 
-A record's title and abstract may be in two languages, and headings or citations in a third: each paragraph is identified by itself and
-the language with the most letters is the document's. Paragraphs too short to tell count with the one before.
+A record's title and abstract may be in two languages, and headings or citations in a third: each
+paragraph is identified by itself and the language with the most letters is the document's.
+Paragraphs too short to tell count with the one before.
 """
 
 from collections import Counter
@@ -9,7 +10,28 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-CANDIDATES = ("en", "zh", "ja", "fr", "ru", "es", "de", "pt", "it", "ar", "ko", "nl", "pl", "sv", "da", "cs", "tr", "vi", "hi", "th")
+CANDIDATES = (
+    "en",
+    "zh",
+    "ja",
+    "fr",
+    "ru",
+    "es",
+    "de",
+    "pt",
+    "it",
+    "ar",
+    "ko",
+    "nl",
+    "pl",
+    "sv",
+    "da",
+    "cs",
+    "tr",
+    "vi",
+    "hi",
+    "th",
+)
 SHORTEST = 20
 """Letters below which a paragraph is not identified by itself."""
 
@@ -38,14 +60,18 @@ def known_languages() -> frozenset[str]:
 
 
 def language_shares(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[str, float]:
-    """Return the share of letters in each language, the largest first; empty when the text has no letters."""
+    """Return the share of letters in each language, the largest first.
+
+    Empty when the text has no letters.
+    """
     classify = _identifier(tuple(candidates)).classify
     paragraphs = [line for line in text.splitlines() if line.strip()]
     letters: Counter[str] = Counter()
     last = ""
     for paragraph in paragraphs[:: max(1, len(paragraphs) // _PARAGRAPHS)]:
         sample = paragraph[:_SAMPLE]
-        size = sum(map(str.isalpha, sample)) * (3 if ord(max(sample)) > 0x2E80 else 1)  # a Chinese character says what three letters do
+        # a Chinese character says what three letters do
+        size = sum(map(str.isalpha, sample)) * (3 if ord(max(sample)) > 0x2E80 else 1)
         if size < SHORTEST:
             letters[last] += size
             continue

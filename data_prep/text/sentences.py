@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from galen.errors import DataError
 
 WIDE_SPACE = re.compile(r"[^\S\t\n\v\f\r ]")
-"""White space of more than one byte: sentencex 1.0.32 breaks off at some of it after a capital letter, so it is shown a plain space."""
+"""White space of more than one byte.
+
+Sentencex 1.0.32 breaks off at some of it after a capital letter, so it is shown a plain space.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +17,21 @@ class SentenceSplitter:
     """Cuts texts into sentences."""
 
     language: str = "en"
-    """Two or three letters (ISO 639). A language that sentencex has no rules for is cut as one like it, or as English."""
+    """Two or three letters (ISO 639).
+
+    A language that sentencex has no rules for is cut as one like it, or as English.
+    """
 
     keep_newlines: bool = False
-    """Keep the white space between sentences, at the end of the one before: joined, they are the text. Else it is left out."""
+    """Keep the white space between sentences, at the end of the one before.
+
+    Joined, they are the text. Else it is left out.
+    """
 
     def split(self, text: str) -> list[str]:
-        """Return the sentences of a text; none of them is empty or only white space, unless that is all the text has.
+        """Return the sentences of a text.
+
+        None of them is empty or only white space, unless that is all the text has.
 
         Raises:
             DataError: the library cannot cut this text.
@@ -44,11 +55,17 @@ class SentenceSplitter:
         try:
             found = sentencex.segment(self.language, plain)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # how a mistake in the Rust code arrives; it is no Exception
+            # how a mistake in the Rust code arrives; it is no Exception
+            if type(error).__name__ != "PanicException":
                 raise
-            raise DataError(f"sentencex cannot cut the text that begins with {text[:60]!r}: {error}") from None
+            raise DataError(
+                f"sentencex cannot cut the text that begins with {text[:60]!r}: {error}"
+            ) from None
         if "".join(found) != plain:
-            raise DataError(f"sentencex changes the text that begins with {text[:60]!r}; it cannot be cut into sentences")
+            raise DataError(
+                f"sentencex changes the text that begins with {text[:60]!r}; it cannot be cut into"
+                " sentences"
+            )
         pieces, start = [], 0
         for piece in found:
             pieces.append(text[start : start + len(piece)])

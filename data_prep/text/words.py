@@ -1,8 +1,11 @@
-"""Words of a text in any language, with no dictionary: runs of letters and digits; each Chinese or Japanese character by itself.
+"""Words of a text in any language, with no dictionary: runs of letters and digits.
 
-What compares texts or counts their words (decontamination, medical, quality, repetition, duplicates, repeated lines) sees them as
-`searchable` gives them: without characters that are not seen and without breaks inside words. The kept text is never changed by it: a
-zero-width joiner means something in Persian, in Indic scripts and in emoji.
+Each Chinese or Japanese character by itself.
+
+What compares texts or counts their words (decontamination, medical, quality, repetition,
+duplicates, repeated lines) sees them as `searchable` gives them: without characters that are not
+seen and without breaks inside words. The kept text is never changed by it: a zero-width joiner
+means something in Persian, in Indic scripts and in emoji.
 """
 
 import re
@@ -16,9 +19,10 @@ UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 WORD = re.compile(f"[{UNSPACED_RANGES}]|[^\\W_{UNSPACED_RANGES}]+")
 _TOKEN = re.compile(f"[{UNSPACED_RANGES}]|[^\\W{UNSPACED_RANGES}]+|[^\\w\\s]")
 
-# Soft hyphen, grapheme joiner, Arabic letter mark, Hangul and Khmer fillers, Mongolian selectors, zero-width space and joiners, marks of
-# direction, word joiner and invisible operators, variation selectors, byte order mark, tags; marks of interlinear notes; the stretched
-# joint of Arabic, which is seen but says nothing
+# Soft hyphen, grapheme joiner, Arabic letter mark, Hangul and Khmer fillers, Mongolian selectors,
+# zero-width space and joiners, marks of direction, word joiner and invisible operators, variation
+# selectors, byte order mark, tags; marks of interlinear notes; the stretched joint of Arabic, which
+# is seen but says nothing
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\u0640\ufff9-\ufffb\U000e0000-\U000e0fff"
@@ -28,12 +32,17 @@ _BREAK = "[-\u2010\u00ad][ \\t\u00a0]*\\r?\\n[ \\t\u00a0]*"
 _LINE_END = re.compile(_BREAK)
 _BROKEN_WORD = re.compile(f"(?<=[^\\W\\d_]){_BREAK}(?=[^\\W\\d_])")
 _LETTERS = f"[^\\W_{UNSPACED_RANGES}]"
-WHOLE_WORD = re.compile(f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}){_LETTERS}+)*")
+WHOLE_WORD = re.compile(
+    f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}){_LETTERS}+)*"
+)
 """Like WORD, but a word goes on over invisible characters and over a hyphen at a line's end."""
 
 
 def searchable(text: str) -> str:
-    """Return a text as it is searched and compared: no invisible characters, words broken at a line's end joined."""
+    """Return a text as it is searched and compared.
+
+    No invisible characters, words broken at a line's end joined.
+    """
     if not text.isascii():
         text = INVISIBLE.sub(_soft_break, text)
     if "\n" in text and _LINE_END.search(text):
@@ -42,12 +51,23 @@ def searchable(text: str) -> str:
 
 
 def _soft_break(found: re.Match[str]) -> str:
-    """Return what stays of invisible characters: a soft hyphen before the end of a line, for the rule on broken words."""
-    return "\u00ad" if "\u00ad" in found[0] and found.string[found.end() : found.end() + 2].lstrip("\r")[:1] == "\n" else ""
+    """Return what stays of invisible characters.
+
+    A soft hyphen before the end of a line, for the rule on broken words.
+    """
+    return (
+        "\u00ad"
+        if "\u00ad" in found[0]
+        and found.string[found.end() : found.end() + 2].lstrip("\r")[:1] == "\n"
+        else ""
+    )
 
 
 def _joined(found: re.Match[str]) -> str:
-    """Return "" where a word goes on in the next line; a capital behind small letters begins a word of its own ("Non-\\nHodgkin")."""
+    """Return "" where a word goes on in the next line.
+
+    A capital behind small letters begins a word of its own ("Non-\\nHodgkin").
+    """
     left, right = found.string[found.start() - 1], found.string[found.end()]
     return found[0] if right.isupper() and not left.isupper() else ""
 
@@ -69,7 +89,10 @@ def is_hidden(text: str) -> bool:
 
 
 def plain_words(text: str) -> list[str]:
-    """Return the words for comparison: compatible characters unified, no case, no accents, no punctuation."""
+    """Return the words for comparison.
+
+    Compatible characters unified, no case, no accents, no punctuation.
+    """
     return WORD.findall(plain(text))
 
 
@@ -79,11 +102,16 @@ def plain(text: str) -> str:
     if text.isascii():
         return text.lower()
     split = unicodedata.normalize("NFKD", text).casefold()
-    return unicodedata.normalize("NFC", "".join(character for character in split if not unicodedata.combining(character)))
+    return unicodedata.normalize(
+        "NFC", "".join(character for character in split if not unicodedata.combining(character))
+    )
 
 
 def count_words(text: str) -> int:
-    """Return the number of words; two characters of an unspaced script count as one, the mean length of a word in Chinese."""
+    """Return the number of words.
+
+    Two characters of an unspaced script count as one, the mean length of a word in Chinese.
+    """
     text = searchable(text)
     unspaced = len(UNSPACED.findall(text)) if not text.isascii() else 0
     return len(WORD.findall(text)) - unspaced // 2

@@ -1,8 +1,11 @@
-"""Byte-level tokenizers that take each digit by itself, as SmolLM2 and StarCoder do: in the form that `gigatoken` reads.
+"""Byte-level tokenizers that take each digit by itself, as SmolLM2 and StarCoder do.
 
-Such a tokenizer cuts the text at every numeral before anything else. gigatoken does not know that step, but cuts at added tokens: the ten
-ASCII digits, one token each, become such. Other numerals (², ½, Ⅻ) are of several tokens; at them the text is cut before it is given to
-gigatoken. The result is the same by construction, and compared with the reference besides, as that of every engine.
+In the form that `gigatoken` reads.
+
+Such a tokenizer cuts the text at every numeral before anything else. gigatoken does not know that
+step, but cuts at added tokens: the ten ASCII digits, one token each, become such. Other numerals
+(², ½, Ⅻ) are of several tokens; at them the text is cut before it is given to gigatoken. The result
+is the same by construction, and compared with the reference besides, as that of every engine.
 """
 
 import re
@@ -17,13 +20,21 @@ def without_digit_step(form: str) -> str | None:
     whole = orjson.loads(form)
     steps = (whole.get("pre_tokenizer") or {}).get("pretokenizers") or []
     vocab = whole["model"].get("vocab")
-    if [step["type"] for step in steps] != ["Digits", "ByteLevel"] or not steps[0]["individual_digits"]:
+    if [step["type"] for step in steps] != ["Digits", "ByteLevel"] or not steps[0][
+        "individual_digits"
+    ]:
         return None
-    if whole.get("normalizer") is not None or not isinstance(vocab, dict) or not all(digit in vocab for digit in "0123456789"):
+    if (
+        whole.get("normalizer") is not None
+        or not isinstance(vocab, dict)
+        or not all(digit in vocab for digit in "0123456789")
+    ):
         return None
     added = {token["content"] for token in whole["added_tokens"]}
     whole["pre_tokenizer"] = steps[1]
-    whole["added_tokens"] += [_as_added(digit, vocab[digit]) for digit in "0123456789" if digit not in added]
+    whole["added_tokens"] += [
+        _as_added(digit, vocab[digit]) for digit in "0123456789" if digit not in added
+    ]
     return orjson.dumps(whole).decode()
 
 
@@ -35,7 +46,8 @@ def _as_added(content: str, identifier: int) -> dict[str, Any]:
 def cut_at_numerals(text: str) -> list[str] | None:
     """Cut a text at its numerals that are not ASCII digits: text, numeral, text, …, text.
 
-    None: it has characters that Python's Unicode does not know, which to a tokenizer with a newer one may be numerals.
+    None: it has characters that Python's Unicode does not know, which to a tokenizer with a newer
+    one may be numerals.
     """
     if text.isascii():
         return [text]

@@ -1,9 +1,10 @@
 """Faster ways to the reference tokenizer's ids, used only where they are the same ids.
 
-Two engines. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE without it, remembered words: no piece of
-such a vocabulary goes from a non-space on to a space, so a word with the spaces before it is encoded the same wherever it stands, and
-most words have been seen before. Either is compared with the reference on difficult strings and on a sample of the input at every
-start, and on a document now and then while it works.
+Two engines. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE
+without it, remembered words: no piece of such a vocabulary goes from a non-space on to a space, so
+a word with the spaces before it is encoded the same wherever it stands, and most words have been
+seen before. Either is compared with the reference on difficult strings and on a sample of the input
+at every start, and on a document now and then while it works.
 """
 
 import os
@@ -17,7 +18,11 @@ import orjson
 
 from data_prep.tokenization import digits
 from data_prep.tokenization.sequences import Ids
-from data_prep.tokenization.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, TextTokenizer
+from data_prep.tokenization.tokenizer import (
+    HuggingFaceTokenizer,
+    SentencePieceTokenizer,
+    TextTokenizer,
+)
 
 MEMORY = 256 << 20
 """Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""
@@ -32,14 +37,47 @@ WORD_BYTES = 512
 """Bytes of memory of a remembered word, in Python's objects."""
 
 PROBES = (
-    *("", " ", "  ", "   three spaces", "a  b   c    d", " end ", "two spaces  ", "\n\n x \t y", "\r\n a\r", "a \n b", "tab\t\ttab"),
-    *("肺炎の治療について ≥ 3 µg/mL ± 0.5", "é é ñ ñ combined", "zero\u200bwidth\u200dand\ufeffmarks", "\u00a0nbsp\u3000wide\u2009thin"),
-    *("🙂🙂 👨‍👩‍👧 🇨🇭", "ﬁne ligature ﬀ Ⅻ ½ ①", "α-helix β₂ CO₂ 10⁻³ m²", "العربية हिन्दी ไทย ภาษา русский", "\U0010ffff\ue000\ufffd"),
-    *("x" * 3000, "ab" * 2000, "1234567890 12,345.67 1e-9", "don't we'll I'M THEY'RE", "'s 's  's", "CamelCaseWords and_snake_case"),
+    *(
+        "",
+        " ",
+        "  ",
+        "   three spaces",
+        "a  b   c    d",
+        " end ",
+        "two spaces  ",
+        "\n\n x \t y",
+        "\r\n a\r",
+        "a \n b",
+        "tab\t\ttab",
+    ),
+    *(
+        "肺炎の治療について ≥ 3 µg/mL ± 0.5",
+        "é é ñ ñ combined",
+        "zero\u200bwidth\u200dand\ufeffmarks",
+        "\u00a0nbsp\u3000wide\u2009thin",
+    ),
+    *(
+        "🙂🙂 👨‍👩‍👧 🇨🇭",
+        "ﬁne ligature ﬀ Ⅻ ½ ①",
+        "α-helix β₂ CO₂ 10⁻³ m²",
+        "العربية हिन्दी ไทย ภาษา русский",
+        "\U0010ffff\ue000\ufffd",
+    ),
+    *(
+        "x" * 3000,
+        "ab" * 2000,
+        "1234567890 12,345.67 1e-9",
+        "don't we'll I'M THEY'RE",
+        "'s 's  's",
+        "CamelCaseWords and_snake_case",
+    ),
     *("<unk>", "<s> a </s>", "<0x0A>", "▁under▁ ▁", "a▁b", "\x01\x02\x1f\x7f\x80\x9f"),
     *("((([[[{{{\\///***", "!!!???...,,,;;;", "https://doi.org/10.1000/xyz?a=b&c=d%20e"),
 )
-"""Strings on which tokenizers differ: white space, scripts, characters of several bytes, long words, pieces written out, punctuation."""
+"""Strings on which tokenizers differ.
+
+White space, scripts, characters of several bytes, long words, pieces written out, punctuation.
+"""
 
 
 class Engine(Protocol):
@@ -74,11 +112,16 @@ class GigatokenEngine:
 
     name = "gigatoken"
 
-    def __init__(self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = MEMORY) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = MEMORY
+    ) -> None:
         self._memory = memory
         self._reference = ReferenceEngine(tokenizer)
         self._splitter: Any = getattr(tokenizer, "splitter", None)
-        self._special = {token: np.array([identifier], dtype=np.uint32) for token, identifier in tokenizer.special.items()}
+        self._special = {
+            token: np.array([identifier], dtype=np.uint32)
+            for token, identifier in tokenizer.special.items()
+        }
         self._beyond: int | None = None
         self._numerals: dict[str, Ids] | None = None
         """Ids of numerals at which the text is cut."""
@@ -91,7 +134,9 @@ class GigatokenEngine:
             if tokenizer.lacks_bytes():
                 self._beyond = tokenizer.vocab_size
                 self._form = _complete_bytes(self._form, tokenizer.vocab_size)
-        self._avoid = re.compile("|".join(map(re.escape, self.added))) if avoid_added and self.added else None
+        self._avoid = (
+            re.compile("|".join(map(re.escape, self.added))) if avoid_added and self.added else None
+        )
         self._load()
         self._calls = 0
 
@@ -105,7 +150,10 @@ class GigatokenEngine:
         return map(self._encode if self._splitter is None else self._encode_split, texts)
 
     def _isolate_digits(self) -> None:
-        """For a tokenizer that takes each numeral by itself: give that step to gigatoken in another form, and do the rest here."""
+        """For a tokenizer that takes each numeral by itself.
+
+        Give that step to gigatoken in another form, and do the rest here.
+        """
         form = digits.without_digit_step(self._form)
         if form is not None:
             self._form, self._numerals = form, {}
@@ -119,11 +167,18 @@ class GigatokenEngine:
         for numeral in pieces[1::2]:
             if numeral not in self._numerals:
                 self._numerals[numeral] = self._reference.encode([numeral])[0]
-        return np.concatenate([self._numerals[piece] if n % 2 else self._encode(piece) for n, piece in enumerate(pieces)])
+        return np.concatenate(
+            [
+                self._numerals[piece] if n % 2 else self._encode(piece)
+                for n, piece in enumerate(pieces)
+            ]
+        )
 
     def _encode_or_refer(self, text: str) -> Ids:
         if self._avoid is None or not self._avoid.search(text):
-            ids = self._encode_split(text) if self._numerals is None else self._encode_numerals(text)
+            ids = (
+                self._encode_split(text) if self._numerals is None else self._encode_numerals(text)
+            )
             if ids is not None and (self._beyond is None or not (ids >= self._beyond).any()):
                 return ids
         return self._reference.encode([text])[0]
@@ -139,7 +194,12 @@ class GigatokenEngine:
         pieces = self._splitter.split(text) if self._splitter else [text]
         if len(pieces) == 1:
             return self._encode(text)
-        return np.concatenate([self._special[piece] if n % 2 else self._encode(piece) for n, piece in enumerate(pieces)])
+        return np.concatenate(
+            [
+                self._special[piece] if n % 2 else self._encode(piece)
+                for n, piece in enumerate(pieces)
+            ]
+        )
 
 
 class WordsEngine:
@@ -196,11 +256,13 @@ class WordsEngine:
 _WORD = re.compile("▁+[^▁]*")
 
 
-def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1) -> tuple[Engine, str | None]:
+def choose_engine(
+    tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1
+) -> tuple[Engine, str | None]:
     """Return the fastest engine that gives the reference's ids on difficult strings and on `sample`, and why it is no faster one.
 
-    `wanted` is "auto", or the only engine to try; `processes` is how many will use a copy of it and share the memory for words.
-    The second value is None when the first choice stood.
+    `wanted` is "auto", or the only engine to try; `processes` is how many will use a copy of it and
+    share the memory for words. The second value is None when the first choice stood.
     """
     reference = ReferenceEngine(tokenizer)
     if wanted == "reference":
@@ -208,14 +270,18 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str], wanted: str =
     reasons: list[str] = []
     texts = [*PROBES, *_added_probes(tokenizer), *sample]
     expected = reference.encode(texts)
-    for name, make in _candidates(tokenizer, max(min(MEMORY, MEMORY_OF_ALL // processes), LEAST_MEMORY)):
+    for name, make in _candidates(
+        tokenizer, max(min(MEMORY, MEMORY_OF_ALL // processes), LEAST_MEMORY)
+    ):
         if wanted not in ("auto", name):
             continue
         try:
             engine = make()
             text = _difference(engine, texts, expected)
         except (ImportError, ValueError, RuntimeError, OSError, KeyError) as error:
-            reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            reasons.append(
+                f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            )
             continue
         if text is None:
             return engine, "; ".join(dict.fromkeys(reasons)) or None
@@ -244,13 +310,25 @@ def _added_probes(tokenizer: TextTokenizer) -> Iterable[str]:
     if isinstance(tokenizer, HuggingFaceTokenizer):
         tokens = tokenizer.added_tokens()
     else:
-        tokens = [*tokenizer.special, *(token for n in range(10) if (token := tokenizer.token(n)) and token.startswith("<"))]
+        tokens = [
+            *tokenizer.special,
+            *(token for n in range(10) if (token := tokenizer.token(n)) and token.startswith("<")),
+        ]
     for token in [*tokens[:20], *tokens[-20:]]:
-        yield from (f"the {token} drug", f"the{token}drug", f"{token}{token}\n", f" {token}  end", f"x{token[:-1]} {token[1:]}")
+        yield from (
+            f"the {token} drug",
+            f"the{token}drug",
+            f"{token}{token}\n",
+            f" {token}  end",
+            f"x{token[:-1]} {token[1:]}",
+        )
 
 
 def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> tuple[str, list[str]]:
-    """Return a SentencePiece model as a tokenizer.json, and its added tokens; control pieces written out in a text are text there."""
+    """Return a SentencePiece model as a tokenizer.json, and its added tokens.
+
+    Control pieces written out in a text are text there.
+    """
     from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
 
     form = orjson.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
@@ -261,7 +339,8 @@ def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> tuple[str, list[st
 def _complete_bytes(form: str, vocab_size: int) -> str:
     """Give a byte-level vocabulary the bytes that it lacks, with ids from `vocab_size` on, since gigatoken wants all.
 
-    A text that gets such an id goes to the reference, which leaves these bytes out or calls them unknown.
+    A text that gets such an id goes to the reference, which leaves these bytes out or calls them
+    unknown.
     """
     from tokenizers import pre_tokenizers
 
@@ -275,7 +354,9 @@ def _complete_bytes(form: str, vocab_size: int) -> str:
 def _resident() -> int:
     """Return how many bytes of memory this process holds, what it shares with others or maps of files left out."""
     try:
-        resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])
+        resident, shared = map(
+            int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]
+        )
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

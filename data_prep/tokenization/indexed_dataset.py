@@ -1,9 +1,10 @@
 """Megatron's indexed format, written piece by piece so that a killed run can go on, and read back.
 
-`.bin` holds the ids of all sequences back to back. `.idx`, little-endian: the 9 bytes `MMIDIDX\\0\\0`, u64 version 1, u8 type code
-(4 = int32, 8 = uint16), u64 sequences, u64 documents + 1, int32 length of each sequence, int64 byte offset of each sequence, int64 index of
-the first sequence after each document, led by 0. Source: megatron.core.datasets.indexed_dataset. As there, a document without any id
-counts as a document but has no sequence.
+`.bin` holds the ids of all sequences back to back. `.idx`, little-endian: the 9 bytes
+`MMIDIDX\\0\\0`, u64 version 1, u8 type code (4 = int32, 8 = uint16), u64 sequences, u64 documents +
+1, int32 length of each sequence, int64 byte offset of each sequence, int64 index of the first
+sequence after each document, led by 0. Source: megatron.core.datasets.indexed_dataset. As there, a
+document without any id counts as a document but has no sequence.
 """
 
 import glob
@@ -38,7 +39,8 @@ class IndexedFileWriter:
         lengths_path: file of sequence lengths.
         counts_path: file of the number of sequences of each document.
         dtype: of the ids.
-        documents, sequences, tokens: how much of an earlier run stays; what it wrote after that is cut off.
+        documents, sequences, tokens: how much of an earlier run stays; what it wrote after that is
+            cut off.
     """
 
     def __init__(
@@ -51,15 +53,25 @@ class IndexedFileWriter:
         sequences: int = 0,
         tokens: int = 0,
     ) -> None:
-        self.dtype, self.documents, self.sequences, self.tokens = dtype, documents, sequences, tokens
+        self.dtype, self.documents, self.sequences, self.tokens = (
+            dtype,
+            documents,
+            sequences,
+            tokens,
+        )
         self._lengths_path, self._counts_path = lengths_path, counts_path
-        self._bin, self._lengths, self._counts = (path.open("ab") for path in (bin_path, lengths_path, counts_path))
+        self._bin, self._lengths, self._counts = (
+            path.open("ab") for path in (bin_path, lengths_path, counts_path)
+        )
         self._bin.truncate(tokens * dtype.itemsize)
         self._lengths.truncate(sequences * 4)
         self._counts.truncate(documents * 4)
 
     def add(self, ids: Array, lengths: Array, counts: Array) -> None:
-        """Append documents: ids of `dtype`, length of each sequence, number of sequences of each document."""
+        """Append documents.
+
+        Ids of `dtype`, length of each sequence, number of sequences of each document.
+        """
         self._bin.write(np.ascontiguousarray(ids).data)
         self._lengths.write(lengths.astype("<i4").tobytes())
         self._counts.write(counts.astype("<i4").tobytes())
@@ -101,7 +113,12 @@ class IndexedFileWriter:
 def write_header(file: BinaryIO, dtype: np.dtype[Any], sequences: int, documents: int) -> None:
     """Write the beginning of an index."""
     file.write(MAGIC)
-    for number, kind in ((1, np.uint64), (CODES[dtype], np.uint8), (sequences, np.uint64), (documents + 1, np.uint64)):
+    for number, kind in (
+        (1, np.uint64),
+        (CODES[dtype], np.uint8),
+        (sequences, np.uint64),
+        (documents + 1, np.uint64),
+    ):
         file.write(kind(number).tobytes())
 
 
@@ -152,28 +169,43 @@ class IndexedFile:
         version, code = int.from_bytes(header[9:17], "little"), header[17]
         kinds = {number: kind for kind, number in CODES.items()}
         if version != 1 or code not in kinds:
-            raise DataError(f"{self.idx}: version {version}, type code {code}; known are version 1, codes {sorted(kinds)}")
+            raise DataError(
+                f"{self.idx}: version {version}, type code {code}; known are version 1, codes"
+                f" {sorted(kinds)}"
+            )
         self.dtype: np.dtype[Any] = kinds[code]
         self.sequences = int.from_bytes(header[18:26], "little")
         self.documents = int.from_bytes(header[26:34], "little") - 1
         expected = HEADER_BYTES + 12 * self.sequences + 8 * (self.documents + 1)
         if size != expected or self.documents < 0:
             raise DataError(
-                f"{self.idx} has {size:,} bytes; {self.sequences:,} sequences in {self.documents:,} documents need {expected:,}: damaged"
+                f"{self.idx} has {size:,} bytes; {self.sequences:,} sequences in {self.documents:,}"
+                f" documents need {expected:,}: damaged"
             )
         self._map()
         if self.bin_bytes != self.tokens * self.dtype.itemsize:
             needed = self.tokens * self.dtype.itemsize
-            raise DataError(f"{self.bin} has {self.bin_bytes:,} bytes, its index speaks of {needed:,}: one of them is damaged")
-        self.ids = np.memmap(self.bin, dtype=self.dtype, mode="r") if with_data and self.bin_bytes else np.zeros(0, dtype=self.dtype)
+            raise DataError(
+                f"{self.bin} has {self.bin_bytes:,} bytes, its index speaks of {needed:,}: one of"
+                " them is damaged"
+            )
+        self.ids = (
+            np.memmap(self.bin, dtype=self.dtype, mode="r")
+            if with_data and self.bin_bytes
+            else np.zeros(0, dtype=self.dtype)
+        )
 
     def _map(self) -> None:
         n, start = self.sequences, HEADER_BYTES
         whole = np.memmap(self.idx, dtype=np.uint8, mode="r")
         self.lengths: Array = np.frombuffer(whole, dtype="<i4", count=n, offset=start)
         self.offsets: Array = np.frombuffer(whole, dtype="<i8", count=n, offset=start + 4 * n)
-        self.ends: Array = np.frombuffer(whole, dtype="<i8", count=self.documents + 1, offset=start + 12 * n)
-        self.tokens = (int(self.offsets[-1]) // self.dtype.itemsize + int(self.lengths[-1])) if n else 0
+        self.ends: Array = np.frombuffer(
+            whole, dtype="<i8", count=self.documents + 1, offset=start + 12 * n
+        )
+        self.tokens = (
+            (int(self.offsets[-1]) // self.dtype.itemsize + int(self.lengths[-1])) if n else 0
+        )
 
     def document(self, number: int) -> list[Array]:
         """Return the sequences of a document."""
@@ -182,20 +214,27 @@ class IndexedFile:
         return [self.ids[start : start + self.lengths[first + n]] for n, start in enumerate(starts)]
 
     def read_lengths(self, first: int = 0, last: int | None = None) -> Iterator[Array]:
-        """Yield the lengths of sequences, some at a time; read, not mapped, so that the memory stays small whatever the index's size."""
+        """Yield the lengths of sequences, some at a time.
+
+        Read, not mapped, so that the memory stays small whatever the index's size.
+        """
         return self._read("<i4", HEADER_BYTES, first, self.sequences if last is None else last)
 
     def read_counts(self) -> Iterator[Array]:
         """Yield how many sequences each document has, some at a time.
 
         Raises:
-            DataError: a document ends before it begins, or the documents do not cover the sequences.
+            DataError: a document ends before it begins, or the documents do not cover the
+                sequences.
         """
         before, number = 0, 0
         for ends in self._read("<i8", HEADER_BYTES + 12 * self.sequences, 0, self.documents + 1):
             counts = np.diff(ends, prepend=before)
             if (counts < 0).any():
-                raise DataError(f"{self.idx}: document {number + int(np.argmax(counts < 0)) - 1:,} ends before it begins: it is damaged")
+                raise DataError(
+                    f"{self.idx}: document {number + int(np.argmax(counts < 0)) - 1:,} ends before"
+                    " it begins: it is damaged"
+                )
             if not number and ends[0]:
                 break
             yield counts if number else counts[1:]
@@ -209,7 +248,10 @@ class IndexedFile:
         for counts in self.read_counts():
             for first in range(0, len(counts), CHUNK // 16):
                 ends = np.concatenate([[0], np.cumsum(counts[first : first + CHUNK // 16])])
-                lengths = [np.zeros(1, dtype=np.int64), *self.read_lengths(sequence, sequence + int(ends[-1]))]
+                lengths = [
+                    np.zeros(1, dtype=np.int64),
+                    *self.read_lengths(sequence, sequence + int(ends[-1])),
+                ]
                 yield np.diff(np.cumsum(np.concatenate(lengths))[ends])
                 sequence += int(ends[-1])
 
@@ -217,17 +259,24 @@ class IndexedFile:
         """Look at the whole index.
 
         Raises:
-            DataError: a length is not positive, an offset is not where the sequences before it end, or the documents are out of order.
+            DataError: a length is not positive, an offset is not where the sequences before it end,
+                or the documents are out of order.
         """
         before, first = 0, 0
         offsets = self._read("<i8", HEADER_BYTES + 4 * self.sequences, 0, self.sequences)
         for lengths, starts in zip(self.read_lengths(), offsets, strict=True):
             if (lengths <= 0).any():
-                raise DataError(f"{self.idx}: sequence {first + int(np.argmax(lengths <= 0)):,} has a length below 1: it is damaged")
+                raise DataError(
+                    f"{self.idx}: sequence {first + int(np.argmax(lengths <= 0)):,} has a length"
+                    " below 1: it is damaged"
+                )
             ends = np.cumsum(lengths, dtype=np.int64) + before
             wrong = starts != (ends - lengths) * self.dtype.itemsize
             if wrong.any():
-                raise DataError(f"{self.idx}: sequence {first + int(np.argmax(wrong)):,} does not begin where the one before ends: damaged")
+                raise DataError(
+                    f"{self.idx}: sequence {first + int(np.argmax(wrong)):,} does not begin where"
+                    " the one before ends: damaged"
+                )
             before, first = int(ends[-1]), first + len(lengths)
         for _ in self.read_counts():
             pass

@@ -1,6 +1,9 @@
-"""Input of the tokeniser in blocks of a few megabytes: JSONL (plain, gzip, zstd, bzip2, xz), Parquet, Arrow, or standard input.
+"""Input of the tokeniser in blocks of a few megabytes.
 
-A block of a plain file is only a range of bytes: the process that works on it reads it. All else is unpacked here, in order.
+JSONL (plain, gzip, zstd, bzip2, xz), Parquet, Arrow, or standard input.
+
+A block of a plain file is only a range of bytes: the process that works on it reads it. All else is
+unpacked here, in order.
 """
 
 import bisect
@@ -24,9 +27,15 @@ TABLES = (".parquet", ".arrow")
 PADDED = (".gz", ".xz")
 """Between and behind their streams there may be zeros."""
 LONGEST_LINE = 64 << 20
-"""Bytes of a line, its end included, that is still a record; of a longer one only its length is taken note of."""
+"""Bytes of a line, its end included, that is still a record.
+
+Of a longer one only its length is taken note of.
+"""
 PIECE = 1 << 20
-ENDINGS = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *PACKED)) + TABLES
+ENDINGS = (
+    tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *PACKED))
+    + TABLES
+)
 STDIN = Path("-")
 
 
@@ -66,8 +75,11 @@ class Block:
     """Bytes of the part, as it lies on the disk, read up to its end."""
 
     data: Any = None
-    """Its lines as bytes, its rows as an Arrow record batch, or None: bytes start to end of a plain file. `LongLine` for one that is too
-    long."""
+    """Its lines as bytes, its rows as an Arrow record batch, or None.
+
+    Bytes start to end of a plain file. `LongLine` for one that is too
+    long.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,9 @@ def is_plain(path: Path) -> bool:
 
 
 def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
-    """Return the parts of each shard: neighbours in the input, about equal in bytes; only plain files are cut, at ends of lines.
+    """Return the parts of each shard: neighbours in the input, about equal in bytes.
+
+    Only plain files are cut, at ends of lines.
 
     If all are packed files or tables, each shard gets at least one if there are enough.
 
@@ -115,18 +129,32 @@ def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
     filled = sum(map(bool, result))
     if filled < shards:
         packed = sum(not is_plain(path) for path in files)
-        why = f"{packed} of the {len(files)} files are packed or tables, which are not cut" if packed else "the lines are too long for that"
-        raise UsageError(f"--shards {shards}: the input fills only {filled} of them ({why}); ask for fewer, or unpack the files")
+        why = (
+            f"{packed} of the {len(files)} files are packed or tables, which are not cut"
+            if packed
+            else "the lines are too long for that"
+        )
+        raise UsageError(
+            f"--shards {shards}: the input fills only {filled} of them ({why}); ask for fewer, or"
+            " unpack the files"
+        )
     return result
 
 
 def read_blocks(
-    parts: Sequence[Part], size: int, keys: Sequence[str], skip_parts: int = 0, skip: int = 0, taken: Callable[[bytes], None] | None = None
+    parts: Sequence[Part],
+    size: int,
+    keys: Sequence[str],
+    skip_parts: int = 0,
+    skip: int = 0,
+    taken: Callable[[bytes], None] | None = None,
 ) -> Iterator[Block]:
-    """Yield the blocks of all parts in order, each of about `size` bytes; `keys` are the wanted columns of tables.
+    """Yield the blocks of all parts in order, each of about `size` bytes.
 
-    The first `skip_parts` parts are left out, and `skip` bytes (rows of a table) at the beginning of the one after them.
-    `taken` is called with every piece of standard input.
+    `keys` are the wanted columns of tables.
+
+    The first `skip_parts` parts are left out, and `skip` bytes (rows of a table) at the beginning
+    of the one after them. `taken` is called with every piece of standard input.
 
     Raises:
         DataError: a file cannot be read or is damaged; the message names it.
@@ -141,9 +169,16 @@ def read_blocks(
             else:
                 yield from _stream_blocks(index, part.path, size, left_out, taken)
         except (EOFError, zlib.error, OSError, lzma.LZMAError, zstandard.ZstdError) as error:
-            unreadable = isinstance(error, OSError) and error.errno is not None  # bz2 tells damage by an OSError without a number
-            what = "cannot be read" if unreadable or part.path.suffix not in PACKED else f"is not whole {PACKED[part.path.suffix]} data"
-            raise DataError(f"{part.path} {what}: {getattr(error, 'strerror', None) or error}") from None
+            # bz2 tells damage by an OSError without a number
+            unreadable = isinstance(error, OSError) and error.errno is not None
+            what = (
+                "cannot be read"
+                if unreadable or part.path.suffix not in PACKED
+                else f"is not whole {PACKED[part.path.suffix]} data"
+            )
+            raise DataError(
+                f"{part.path} {what}: {getattr(error, 'strerror', None) or error}"
+            ) from None
 
 
 def read_range(path: Path, start: int, end: int) -> bytes:
@@ -156,7 +191,8 @@ def read_range(path: Path, start: int, end: int) -> bytes:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
             data = file.read(end - start)
-            while len(data) < end - start and (piece := file.read(end - start - len(data))):  # what one call gives is limited
+            # what one call gives is limited
+            while len(data) < end - start and (piece := file.read(end - start - len(data))):
                 data += piece
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
@@ -198,7 +234,9 @@ def _plain_blocks(index: int, part: Part, size: int, skip: int) -> Iterator[Bloc
             if stop - start <= size or stop - start <= LONGEST_LINE:
                 yield Block(index, start, stop, stop - part.start)
             else:
-                yield from _around_long_line(file, Block(index, start, stop, stop - part.start), size)
+                yield from _around_long_line(
+                    file, Block(index, start, stop, stop - part.start), size
+                )
             start = stop
 
 
@@ -220,10 +258,18 @@ def _around_long_line(file: BinaryIO, block: Block, size: int) -> Iterator[Block
     if line > block.start:
         yield Block(block.part, block.start, line, block.position - (block.end - line))
     length = block.end - line
-    yield Block(block.part, line, block.end, block.position, LongLine(length) if length > LONGEST_LINE else None)
+    yield Block(
+        block.part,
+        line,
+        block.end,
+        block.position,
+        LongLine(length) if length > LONGEST_LINE else None,
+    )
 
 
-def _stream_blocks(index: int, path: Path, size: int, skip: int, taken: Callable[[bytes], None] | None) -> Iterator[Block]:
+def _stream_blocks(
+    index: int, path: Path, size: int, skip: int, taken: Callable[[bytes], None] | None
+) -> Iterator[Block]:
     raw: BinaryIO = sys.stdin.buffer if path == STDIN else path.open("rb")
     with raw:
         start, held, passed = skip, b"", 0
@@ -241,10 +287,16 @@ def _stream_blocks(index: int, path: Path, size: int, skip: int, taken: Callable
                 start, data, passed = start + passed, data[cut:], 0
             data, first = held + data, 0
             while len(data) - first >= size:
-                cut = data.rfind(b"\n", first, first + size) + 1 or data.find(b"\n", first + size) + 1
+                cut = (
+                    data.rfind(b"\n", first, first + size) + 1 or data.find(b"\n", first + size) + 1
+                )
                 if not cut:
                     break
-                whole = data[first:cut] if cut - first <= max(size, LONGEST_LINE) else LongLine(cut - first)
+                whole = (
+                    data[first:cut]
+                    if cut - first <= max(size, LONGEST_LINE)
+                    else LongLine(cut - first)
+                )
                 yield Block(index, start, start + cut - first, _position(raw, path), whole)
                 start, first = start + cut - first, cut
             held = data[first:]
@@ -261,7 +313,9 @@ def _position(raw: BinaryIO, path: Path) -> int:
 
 
 def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
-    """Yield the content of a file piece by piece; several packed streams one after the other are one.
+    """Yield the content of a file piece by piece.
+
+    Several packed streams one after the other are one.
 
     Raises:
         EOFError: the last packed stream is cut off.
@@ -284,7 +338,10 @@ def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
 
 
 class _Unpacker:
-    """Unpacks one packed stream; however much comes of a little input, only a piece of it is held at a time."""
+    """Unpacks one packed stream.
+
+    However much comes of a little input, only a piece of it is held at a time.
+    """
 
     eof = False
     rest = b""
@@ -302,7 +359,8 @@ class _Gzip(_Unpacker):
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while piece := self._unit.decompress(data, PIECE):
             yield piece
-            if self._unit.eof:  # its unconsumed_tail is then what follows the stream, which is unused_data too
+            # its unconsumed_tail is then what follows the stream, which is unused_data too
+            if self._unit.eof:
                 break
             data = self._unit.unconsumed_tail
         self.eof, self.rest = self._unit.eof, self._unit.unused_data
@@ -335,7 +393,10 @@ class _Xz(_Bzip2):
 
 
 class _Zstd(_Unpacker):
-    """zstandard bounds no output, but a block of 4 bytes gives at most 128 KiB: so little input is taken at a time."""
+    """zstandard bounds no output, but a block of 4 bytes gives at most 128 KiB.
+
+    So little input is taken at a time.
+    """
 
     _INPUT = 1 << 10
 
@@ -353,7 +414,9 @@ class _Zstd(_Unpacker):
 _UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".xz": _Xz, ".zst": _Zstd}
 
 
-def _table_blocks(index: int, path: Path, size: int, keys: Sequence[str], skip: int) -> Iterator[Block]:
+def _table_blocks(
+    index: int, path: Path, size: int, keys: Sequence[str], skip: int
+) -> Iterator[Block]:
     """Yield the rows of a Parquet or Arrow file, the columns `keys` alone."""
     row, bytes_on_disk = 0, path.stat().st_size
     for rows, data, share in read_table(path, size, LONGEST_LINE, keys):

@@ -57,7 +57,8 @@ class Output:
     def __init__(self, base: Path) -> None:
         self.base, self.bin, self.idx = base, Path(f"{base}.bin"), Path(f"{base}.idx")
         self.bin_work, self.idx_work, self.lengths_work, self.counts_work = (
-            base.with_name(f".{base.name}.{ending}.partial") for ending in ("bin", "idx", "lengths", "counts")
+            base.with_name(f".{base.name}.{ending}.partial")
+            for ending in ("bin", "idx", "lengths", "counts")
         )
         self.writer: IndexedFileWriter
         self.tally: Tally
@@ -65,7 +66,13 @@ class Output:
     def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
         """Open the working files where `state` says; what was written after that is cut off."""
         self.writer = IndexedFileWriter(
-            self.bin_work, self.lengths_work, self.counts_work, dtype, state.documents, state.sequences, state.tokens
+            self.bin_work,
+            self.lengths_work,
+            self.counts_work,
+            dtype,
+            state.documents,
+            state.sequences,
+            state.tokens,
         )
         self.tally = Tally(dtype, vocab_size)
         self.tally.read(self.bin_work)
@@ -88,8 +95,12 @@ class TokenJob:
         self.restart()
 
     @contextlib.contextmanager
-    def working(self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Iterator[None]:
-        """Take up the state of an interrupted run of the same job, if any; remove the working files at the end.
+    def working(
+        self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Take up the state of an interrupted run of the same job, if any.
+
+        Remove the working files at the end.
 
         The caller holds the lock of the prefix.
 
@@ -103,7 +114,11 @@ class TokenJob:
 
     def tidy(self) -> None:
         """Remove the working files of a finished job."""
-        work = [path for output in self.outputs.values() for path in (output.lengths_work, output.counts_work)]
+        work = [
+            path
+            for output in self.outputs.values()
+            for path in (output.lengths_work, output.counts_work)
+        ]
         for path in (self._note, *work):
             path.unlink(missing_ok=True)
 
@@ -116,16 +131,30 @@ class TokenJob:
             note = json_file.read_object(self._note)
             if note["plan"] == self._plan:
                 self.withdraw()  # killed between publish and manifest
-                parts = [path for o in self.outputs.values() for path in (o.bin_work, o.lengths_work, o.counts_work)]
+                parts = [
+                    path
+                    for o in self.outputs.values()
+                    for path in (o.bin_work, o.lengths_work, o.counts_work)
+                ]
                 if all(path.exists() for path in parts):
-                    outputs = {name: OutputState(**state) for name, state in note["state"].pop("outputs").items()}
+                    outputs = {
+                        name: OutputState(**state)
+                        for name, state in note["state"].pop("outputs").items()
+                    }
                     self.state = State(**note["state"], outputs=outputs)
                 return
-            print(f"an unfinished run with other inputs or options left files of {self.name}; begun anew", file=sys.stderr)
+            print(
+                f"an unfinished run with other inputs or options left files of {self.name}; begun"
+                " anew",
+                file=sys.stderr,
+            )
         for output in self.outputs.values():
             for final in (output.bin, output.idx):
                 if final.exists():
-                    raise OtherOutputError(f"{final} exists already and is not of this job; remove it or choose another --output-prefix")
+                    raise OtherOutputError(
+                        f"{final} exists already and is not of this job; remove it or choose"
+                        " another --output-prefix"
+                    )
         self.save()
 
     def save(self) -> None:

@@ -14,15 +14,29 @@ from data_prep.tokenization.tokenizer import TextTokenizer
 from galen.errors import DataError, UsageError
 
 MEGATRON_LM = {
-    **dict.fromkeys(("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"), "leave it out, --tokenizer-model tells"),
-    **dict.fromkeys(("--vocab-file", "--merge-file"), "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie"),
-    **dict.fromkeys(("--tokenizer-special-tokens", "--vocab-extra-ids"), "--add-special-tokens FILE, a token a line"),
-    "--tokenizer-hf-no-include-special-tokens": "leave it out, only --append-eod and --prepend-bos add tokens",
+    **dict.fromkeys(
+        ("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"),
+        "leave it out, --tokenizer-model tells",
+    ),
+    **dict.fromkeys(
+        ("--vocab-file", "--merge-file"),
+        "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie",
+    ),
+    **dict.fromkeys(
+        ("--tokenizer-special-tokens", "--vocab-extra-ids"),
+        "--add-special-tokens FILE, a token a line",
+    ),
+    "--tokenizer-hf-no-include-special-tokens": (
+        "leave it out, only --append-eod and --prepend-bos add tokens"
+    ),
     "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
     "--trust-remote-code": "leave it out, no code of a tokenizer is run",
     "--partitions": "leave it out, --workers takes all cores; for several machines --shards N",
     "--keep-sequential-samples": "leave it out, records keep their order",
-    **dict.fromkeys(("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"), "leave it out, take a worker for each core"),
+    **dict.fromkeys(
+        ("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"),
+        "leave it out, take a worker for each core",
+    ),
     **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "leave it out"),
 }
 """Options of Megatron-LM's preprocess_data.py that this command does not have, and what to write instead."""
@@ -36,34 +50,82 @@ def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
     """
     names = [word.partition("=")[0] for word in given]
     if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
-        raise UsageError("\n       ".join(["these are options of Megatron-LM's preprocess_data.py; here", *found]))
+        raise UsageError(
+            "\n       ".join(
+                ["these are options of Megatron-LM's preprocess_data.py; here", *found]
+            )
+        )
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = result.add_argument
     add(
         "--input",
         nargs="+",
         required=True,
         metavar="F",
-        help="JSONL (plain, .gz, .zst, .bz2, .xz), .parquet, .arrow; folders of them, globs, or - for lines on standard input; "
-        "in this order",
+        help=(
+            "JSONL (plain, .gz, .zst, .bz2, .xz), .parquet, .arrow; folders of them, globs, or -"
+            " for lines on standard input; in this order"
+        ),
     )
-    add("--output-prefix", required=True, metavar="P", help="writes P_KEY_document.bin, .idx and P_manifest.json")
-    add("--tokenizer-model", required=True, metavar="T", help="HF folder, tokenizer.json or SentencePiece .model")
-    add("--json-keys", nargs="+", metavar="KEY", help="fields of a record that are text, each for an output of its own [text]")
-    add("--append-eod", action="store_true", help="put the end-of-document token after each document")
-    add("--eod-token", metavar="TOKEN", help="this token, instead of the eos token that the tokenizer's files name")
-    add("--prepend-bos", action="store_true", help="put the beginning-of-document token before each document")
-    add("--bos-token", metavar="TOKEN", help="this token, instead of the bos token that the tokenizer's files name")
+    add(
+        "--output-prefix",
+        required=True,
+        metavar="P",
+        help="writes P_KEY_document.bin, .idx and P_manifest.json",
+    )
+    add(
+        "--tokenizer-model",
+        required=True,
+        metavar="T",
+        help="HF folder, tokenizer.json or SentencePiece .model",
+    )
+    add(
+        "--json-keys",
+        nargs="+",
+        metavar="KEY",
+        help="fields of a record that are text, each for an output of its own [text]",
+    )
+    add(
+        "--append-eod",
+        action="store_true",
+        help="put the end-of-document token after each document",
+    )
+    add(
+        "--eod-token",
+        metavar="TOKEN",
+        help="this token, instead of the eos token that the tokenizer's files name",
+    )
+    add(
+        "--prepend-bos",
+        action="store_true",
+        help="put the beginning-of-document token before each document",
+    )
+    add(
+        "--bos-token",
+        metavar="TOKEN",
+        help="this token, instead of the bos token that the tokenizer's files name",
+    )
     add(
         "--add-special-tokens",
         metavar="FILE",
-        help="tokens to add to the vocabulary, one a line, as in examples/special_tokens/meditron.txt",
+        help=(
+            "tokens to add to the vocabulary, one a line, as in"
+            " examples/special_tokens/meditron.txt"
+        ),
     )
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at a time [all cores: %(default)s]")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes at a time [all cores: %(default)s]",
+    )
     add("--max-documents", type=int, metavar="N", help="stop after so many documents")
     add(
         "--on-bad-line",
@@ -71,31 +133,71 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         default="stop",
         help="at a line that is no usable record: stop, or count it and go on [stop]",
     )
-    add("--engine", choices=["auto", "gigatoken", "words", "reference"], default="auto", help="how to encode; all give the same ids [auto]")
-    add("--stats", action="store_true", help="also write P_stats.html: lengths, how often ids occur, ids never used")
+    add(
+        "--engine",
+        choices=["auto", "gigatoken", "words", "reference"],
+        default="auto",
+        help="how to encode; all give the same ids [auto]",
+    )
+    add(
+        "--stats",
+        action="store_true",
+        help="also write P_stats.html: lengths, how often ids occur, ids never used",
+    )
     _add_shapes(result.add_argument_group("sequences"))
     parts = result.add_argument_group("sharing the work out")
     parts.add_argument(
-        "--shards", type=int, default=1, metavar="N", help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them"
+        "--shards",
+        type=int,
+        default=1,
+        metavar="N",
+        help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them",
     )
     parts.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
     return result
 
 
 def _add_shapes(shapes: argparse._ArgumentGroup) -> None:
-    shapes.add_argument("--window", type=int, metavar="N", help="cut documents into sequences of N tokens")
-    shapes.add_argument("--overlap", type=int, default=0, metavar="N", help="tokens that a window shares with the one before [0]")
     shapes.add_argument(
-        "--split-sentences", action="store_true", help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx"
+        "--window", type=int, metavar="N", help="cut documents into sequences of N tokens"
     )
-    shapes.add_argument("--keep-newlines", action="store_true", help="keep the white space between sentences, at the end of the one before")
-    shapes.add_argument("--lang", default="en", metavar="CODE", help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]")
+    shapes.add_argument(
+        "--overlap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens that a window shares with the one before [0]",
+    )
+    shapes.add_argument(
+        "--split-sentences",
+        action="store_true",
+        help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx",
+    )
+    shapes.add_argument(
+        "--keep-newlines",
+        action="store_true",
+        help="keep the white space between sentences, at the end of the one before",
+    )
+    shapes.add_argument(
+        "--lang",
+        default="en",
+        metavar="CODE",
+        help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]",
+    )
     shapes.add_argument(
         "--instruction",
         action="store_true",
-        help="a record's field (messages) is a list of {role, content}; writes P_text_document and P_role_document",
+        help=(
+            "a record's field (messages) is a list of {role, content}; writes P_text_document and"
+            " P_role_document"
+        ),
     )
-    shapes.add_argument("--message", default=MESSAGE, metavar="TEXT", help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"))
+    shapes.add_argument(
+        "--message",
+        default=MESSAGE,
+        metavar="TEXT",
+        help=f"how a message is written [{MESSAGE!r}]".replace("%", "%%"),
+    )
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -110,31 +212,70 @@ def check(arguments: argparse.Namespace) -> None:
         (arguments.workers < 1, f"--workers {arguments.workers}: at least 1"),
         (
             arguments.output_prefix.endswith("/"),
-            f"--output-prefix {arguments.output_prefix}: add how the files' names begin, such as {arguments.output_prefix}train",
+            (
+                f"--output-prefix {arguments.output_prefix}: add how the files' names begin, such"
+                f" as {arguments.output_prefix}train"
+            ),
         ),
         (len(set(wanted)) < len(wanted), "--json-keys names a key twice"),
-        (arguments.instruction and len(wanted) > 1, "--instruction takes one key, the list of messages"),
+        (
+            arguments.instruction and len(wanted) > 1,
+            "--instruction takes one key, the list of messages",
+        ),
         (arguments.shards < 1, f"--shards {arguments.shards}: at least 1"),
         (
             arguments.shard is not None and not 0 <= arguments.shard < arguments.shards,
-            f"--shard {arguments.shard}: from 0 to {arguments.shards - 1} (--shards is {arguments.shards})",
+            (
+                f"--shard {arguments.shard}: from 0 to {arguments.shards - 1} (--shards is"
+                f" {arguments.shards})"
+            ),
         ),
-        (arguments.max_documents is not None and arguments.max_documents < 1, "--max-documents: at least 1"),
-        (arguments.max_documents is not None and arguments.shards > 1, "--max-documents does not go with --shards"),
+        (
+            arguments.max_documents is not None and arguments.max_documents < 1,
+            "--max-documents: at least 1",
+        ),
+        (
+            arguments.max_documents is not None and arguments.shards > 1,
+            "--max-documents does not go with --shards",
+        ),
         (arguments.window is not None and arguments.window < 2, "--window: at least 2"),
         (arguments.overlap and arguments.window is None, "--overlap needs --window"),
         (
             arguments.window is not None and not 0 <= arguments.overlap < arguments.window,
             f"--overlap {arguments.overlap}: from 0 to below --window, {arguments.window}",
         ),
-        (arguments.window is not None and arguments.instruction, "--window and --instruction do not go together"),
-        (arguments.split_sentences and arguments.window is not None, "--window and --split-sentences do not go together"),
-        (arguments.split_sentences and arguments.instruction, "--instruction and --split-sentences do not go together"),
-        (arguments.keep_newlines and not arguments.split_sentences, "--keep-newlines needs --split-sentences"),
-        (arguments.lang != "en" and not arguments.split_sentences, "--lang needs --split-sentences"),
-        (not re.fullmatch("[a-z]{2,3}", arguments.lang), f"--lang {arguments.lang}: two or three letters as in ISO 639, such as en or fr"),
-        (arguments.instruction and "{content}" not in arguments.message, "--message: the text must hold {content}"),
-        (arguments.message != MESSAGE and not arguments.instruction, "--message needs --instruction"),
+        (
+            arguments.window is not None and arguments.instruction,
+            "--window and --instruction do not go together",
+        ),
+        (
+            arguments.split_sentences and arguments.window is not None,
+            "--window and --split-sentences do not go together",
+        ),
+        (
+            arguments.split_sentences and arguments.instruction,
+            "--instruction and --split-sentences do not go together",
+        ),
+        (
+            arguments.keep_newlines and not arguments.split_sentences,
+            "--keep-newlines needs --split-sentences",
+        ),
+        (
+            arguments.lang != "en" and not arguments.split_sentences,
+            "--lang needs --split-sentences",
+        ),
+        (
+            not re.fullmatch("[a-z]{2,3}", arguments.lang),
+            f"--lang {arguments.lang}: two or three letters as in ISO 639, such as en or fr",
+        ),
+        (
+            arguments.instruction and "{content}" not in arguments.message,
+            "--message: the text must hold {content}",
+        ),
+        (
+            arguments.message != MESSAGE and not arguments.instruction,
+            "--message needs --instruction",
+        ),
         (arguments.bos_token and not arguments.prepend_bos, "--bos-token needs --prepend-bos"),
     ]
     for broken, message in rules:
@@ -142,14 +283,20 @@ def check(arguments: argparse.Namespace) -> None:
             raise UsageError(message)
 
 
-def shape(arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Mapping[str, Any] | None) -> Shape:
+def shape(
+    arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Mapping[str, Any] | None
+) -> Shape:
     """Return what the options make of a document."""
     return Shape(
         bos=bos["id"] if bos else None,
         eod=eod["id"] if eod and arguments.append_eod else None,
         window=arguments.window,
         overlap=arguments.overlap,
-        sentences=SentenceSplitter(arguments.lang, arguments.keep_newlines) if arguments.split_sentences else None,
+        sentences=(
+            SentenceSplitter(arguments.lang, arguments.keep_newlines)
+            if arguments.split_sentences
+            else None
+        ),
         message=arguments.message if arguments.instruction else None,
     )
 
@@ -181,7 +328,9 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
     return result
 
 
-def marks(arguments: argparse.Namespace, tokenizer: TextTokenizer) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def marks(
+    arguments: argparse.Namespace, tokenizer: TextTokenizer
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the beginning-of-document token if it is wanted, and the end-of-document token if one is named or wanted, with their ids.
 
     Raises:
@@ -189,18 +338,40 @@ def marks(arguments: argparse.Namespace, tokenizer: TextTokenizer) -> tuple[dict
     """
     bos = eod = None
     if arguments.prepend_bos:
-        bos = _mark(tokenizer, arguments.bos_token or tokenizer.default_bos, "beginning-of-document", "--bos-token")
+        bos = _mark(
+            tokenizer,
+            arguments.bos_token or tokenizer.default_bos,
+            "beginning-of-document",
+            "--bos-token",
+        )
     if (token := arguments.eod_token or tokenizer.default_eod) or arguments.append_eod:
         eod = _mark(tokenizer, token, "end-of-document", "--eod-token")
-    if arguments.append_eod and not arguments.eod_token and eod and (told := _told_of_chat(eod["token"], tokenizer)):
+    if (
+        arguments.append_eod
+        and not arguments.eod_token
+        and eod
+        and (told := _told_of_chat(eod["token"], tokenizer))
+    ):
         print(told, file=sys.stderr)
     return bos, eod
 
 
-_ENDS_A_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<|return|>", "<|eot|>")
+_ENDS_A_TURN = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<|eot|>",
+)
 """Tokens that end a turn of a conversation, and that chat models name as `eos_token`."""
 _ENDS_A_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "<|endofdocument|>", "<eos>", "</s>")
-"""Tokens that end a document for the base models of the same families: Qwen, SmolLM2, Phi; Llama 3; Gemma; Llama 2, Mistral."""
+"""Tokens that end a document for the base models of the same families: Qwen, SmolLM2, Phi; Llama 3.
+
+Gemma; Llama 2, Mistral.
+"""
 
 
 def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
@@ -208,10 +379,16 @@ def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
     if token not in _ENDS_A_TURN:
         return None
     others = [other for other in _ENDS_A_DOCUMENT if tokenizer.token_id(other) is not None]
-    what = f"--append-eod takes {token!r}, the eos token in the tokenizer's files: it ends a turn of a conversation, as in a chat model"
+    what = (
+        f"--append-eod takes {token!r}, the eos token in the tokenizer's files: it ends a turn of a"
+        " conversation, as in a chat model"
+    )
     if not others:
         return f"warning: {what}; --eod-token chooses another one"
-    return f"warning: {what}; base models of this family end a document with {others[0]!r}: --eod-token '{others[0]}'"
+    return (
+        f"warning: {what}; base models of this family end a document with {others[0]!r}:"
+        f" --eod-token '{others[0]}'"
+    )
 
 
 def _mark(tokenizer: TextTokenizer, token: str | None, kind: str, option: str) -> dict[str, Any]:

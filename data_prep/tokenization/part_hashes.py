@@ -1,4 +1,7 @@
-"""SHA-256 of the input, by a process of its own: it begins while the tokenizer is loaded, which keeps one core busy alone."""
+"""SHA-256 of the input, by a process of its own.
+
+It begins while the tokenizer is loaded, which keeps one core busy alone.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +17,10 @@ from galen.worker import follow_parent
 
 
 class PartHashes:
-    """Starts to hash parts of the input, in this order; made before the process has threads, since it forks."""
+    """Starts to hash parts of the input, in this order.
+
+    Made before the process has threads, since it forks.
+    """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         context = get_context("fork")
@@ -22,7 +28,9 @@ class PartHashes:
         self._known: dict[Part, dict[str, Any]] = {}
         self.stdin = hashlib.sha256()
         """Of standard input; whoever reads it updates it."""
-        process = context.Process(target=_hash, args=([part for part in parts if part.path != STDIN], other), daemon=True)
+        process = context.Process(
+            target=_hash, args=([part for part in parts if part.path != STDIN], other), daemon=True
+        )
         process.start()
         other.close()
 
@@ -38,7 +46,10 @@ class PartHashes:
             try:
                 done, found = self._pipe.recv()
             except (EOFError, OSError):
-                raise DataError("the process that hashes the input ended before its time, perhaps for lack of memory") from None
+                raise DataError(
+                    "the process that hashes the input ended before its time, perhaps for lack of"
+                    " memory"
+                ) from None
             if isinstance(found, str):
                 raise DataError(found)
             self._known[done] = found
@@ -47,7 +58,8 @@ class PartHashes:
 
 def _hash(parts: Sequence[Part], pipe: Connection) -> None:
     follow_parent()
-    with ThreadPoolExecutor(1) as sender:  # a pipe holds some hundred records; the hashing goes on while nobody takes them
+    # a pipe holds some hundred records; the hashing goes on while nobody takes them
+    with ThreadPoolExecutor(1) as sender:
         for part in parts:
             try:
                 sender.submit(pipe.send, (part, _record(part)))
@@ -64,4 +76,10 @@ def _record(part: Part) -> dict[str, Any]:
         while left and (data := file.read(min(left, 1 << 20))):
             digest.update(data)
             left -= len(data)
-    return {"path": str(part.path), "bytes": part.size, "start": part.start, "end": part.end, "sha256": digest.hexdigest()}
+    return {
+        "path": str(part.path),
+        "bytes": part.size,
+        "start": part.start,
+        "end": part.end,
+        "sha256": digest.hexdigest(),
+    }

@@ -1,4 +1,7 @@
-"""From texts to the sequences of documents: beginning and end tokens, overlapping windows, sentences, roles of messages."""
+"""From texts to the sequences of documents.
+
+Beginning and end tokens, overlapping windows, sentences, roles of messages.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +55,13 @@ class Documents:
     """Number of sequences of each document."""
 
 
-def build(values: Sequence[Any], encode: Encode, shape: Shape, dtype: np.dtype[Any], room: Ids | None = None) -> list[Documents]:
+def build(
+    values: Sequence[Any],
+    encode: Encode,
+    shape: Shape,
+    dtype: np.dtype[Any],
+    room: Ids | None = None,
+) -> list[Documents]:
     """Return the documents of a key's values; of conversations, their text and then their roles.
 
     Args:
@@ -68,11 +77,20 @@ def build(values: Sequence[Any], encode: Encode, shape: Shape, dtype: np.dtype[A
         return [_sentences([shape.sentences.split(text) for text in values], encode, shape, dtype)]
     if shape.window is not None:
         return [_windowed(values, encode, shape, dtype)]
-    return [_plain(values, encode, shape, room if room is not None and len(room) else np.empty(1024, dtype=dtype))]
+    return [
+        _plain(
+            values,
+            encode,
+            shape,
+            room if room is not None and len(room) else np.empty(1024, dtype=dtype),
+        )
+    ]
 
 
 def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> Documents:
-    """Make each text a document of one sequence; the ids go straight into one array, since this is what most time goes into.
+    """Make each text a document of one sequence.
+
+    The ids go straight into one array, since this is what most time goes into.
 
     That array is `buffer`, or a new one of its type if they do not fit.
     """
@@ -101,34 +119,59 @@ def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> 
 
 
 def _documents(sequences: Sequence[Ids], counts: Sequence[int], dtype: np.dtype[Any]) -> Documents:
-    ids = np.concatenate(sequences, dtype=dtype, casting="unsafe") if sequences else np.zeros(0, dtype=dtype)
-    return Documents(ids, np.array([len(part) for part in sequences], dtype=np.int32), np.array(counts, dtype=np.int32))
+    ids = (
+        np.concatenate(sequences, dtype=dtype, casting="unsafe")
+        if sequences
+        else np.zeros(0, dtype=dtype)
+    )
+    return Documents(
+        ids,
+        np.array([len(part) for part in sequences], dtype=np.int32),
+        np.array(counts, dtype=np.int32),
+    )
 
 
-def _windowed(values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
+def _windowed(
+    values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+) -> Documents:
     assert shape.window is not None
     sequences: list[Ids] = []
     counts: list[int] = []
     front, back = _marks(shape)
     for ids in encode(values):
-        windows = _windows(np.concatenate([*front, ids, *back]), shape.window, shape.overlap) if len(ids) else []
+        windows = (
+            _windows(np.concatenate([*front, ids, *back]), shape.window, shape.overlap)
+            if len(ids)
+            else []
+        )
         sequences += windows
         counts.append(len(windows))
     return _documents(sequences, counts, dtype)
 
 
 def _marks(shape: Shape) -> tuple[list[Ids], list[Ids]]:
-    return tuple([] if mark is None else [np.array([mark], dtype=np.uint32)] for mark in (shape.bos, shape.eod))  # type: ignore[return-value]
+    return tuple(
+        [] if mark is None else [np.array([mark], dtype=np.uint32)]
+        for mark in (shape.bos, shape.eod)
+    )  # type: ignore[return-value]
 
 
 def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
-    """Cut a document into windows that share `overlap` ids with the one before; the last may be shorter."""
+    """Cut a document into windows that share `overlap` ids with the one before.
+
+    The last may be shorter.
+    """
     starts = range(0, max(len(ids) - overlap, 1), window - overlap)
     return [ids[start : start + window] for start in starts]
 
 
-def _sentences(texts: Sequence[list[str]], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> Documents:
-    """Encode sentence by sentence, each a sequence; as in Megatron-LM, one without ids is left out, and the end token goes to the last."""
+def _sentences(
+    texts: Sequence[list[str]], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+) -> Documents:
+    """Encode sentence by sentence, each a sequence.
+
+    As in Megatron-LM, one without ids is left out, and the end token goes to the last.
+    """
     encoded = iter(encode([sentence for sentences in texts for sentence in sentences]))
     sequences: list[Ids] = []
     counts: list[int] = []
@@ -143,8 +186,14 @@ def _sentences(texts: Sequence[list[str]], encode: Encode, shape: Shape, dtype: 
     return _documents(sequences, counts, dtype)
 
 
-def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape, dtype: np.dtype[Any]) -> list[Documents]:
-    """Encode message by message; the role file has the role of its message for each id, the end token the role of the last message."""
+def _conversations(
+    values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+) -> list[Documents]:
+    """Encode message by message.
+
+    The role file has the role of its message for each id, the end token the role of the last
+    message.
+    """
     assert shape.message is not None
     flat = [
         shape.message.replace("{role}", message["role"]).replace("{content}", message["content"])
@@ -160,8 +209,14 @@ def _conversations(values: Sequence[list[dict[str, str]]], encode: Encode, shape
         numbers = [ROLES[message["role"]] for message in messages]
         parts[0] = np.concatenate([*front, parts[0]])
         parts[-1] = np.concatenate([parts[-1], *back])
-        said = [np.full(len(part), number, dtype=np.uint32) for part, number in zip(parts, numbers, strict=True)]
+        said = [
+            np.full(len(part), number, dtype=np.uint32)
+            for part, number in zip(parts, numbers, strict=True)
+        ]
         text.append(np.concatenate(parts))
         roles.append(np.concatenate(said))
     counts = [min(len(ids), 1) for ids in text]  # a conversation without any id has no sequence
-    return [_documents([ids for ids in sequences if len(ids)], counts, dtype) for sequences in (text, roles)]
+    return [
+        _documents([ids for ids in sequences if len(ids)], counts, dtype)
+        for sequences in (text, roles)
+    ]

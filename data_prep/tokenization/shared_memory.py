@@ -1,4 +1,7 @@
-"""Memory that the workers share with the process that writes: ids go through it, since a pipe would copy them several times."""
+"""Memory that the workers share with the process that writes.
+
+Ids go through it, since a pipe would copy them several times.
+"""
 
 import mmap
 from collections.abc import Sequence
@@ -28,7 +31,9 @@ class SharedIds:
 
 
 def put(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
-    """Move the ids of a block's outputs into `buffer`, one after the other; return how many of each lie there.
+    """Move the ids of a block's outputs into `buffer`, one after the other.
+
+    Return how many of each lie there.
 
     Ids that do not fit stay where they are, and None stands for them.
     """

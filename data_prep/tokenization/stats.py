@@ -43,7 +43,10 @@ class Tally:
 
 
 def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return what the manifest says of a file's ids: how many are unknown, how many of the vocabulary are never used, and which are."""
+    """Return what the manifest says of a file's ids.
+
+    How many are unknown, how many of the vocabulary are never used, and which are.
+    """
     total = int(tally.counts.sum())
     unknown = 0 if tokenizer.unknown is None else int(tally.counts[tokenizer.unknown])
     used = tally.counts > 0
@@ -56,8 +59,13 @@ def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
 
 
 def pack_used(used: np.ndarray[Any, Any]) -> str:
-    """Return which ids are used (a boolean for each of the vocabulary) as text: bits, the lowest id first, by zlib, in base64."""
-    return base64.b64encode(zlib.compress(np.packbits(used, bitorder="little").tobytes(), 9)).decode("ascii")
+    """Return which ids are used (a boolean for each of the vocabulary) as text.
+
+    Bits, the lowest id first, by zlib, in base64.
+    """
+    return base64.b64encode(
+        zlib.compress(np.packbits(used, bitorder="little").tobytes(), 9)
+    ).decode("ascii")
 
 
 def unpack_used(text: str, vocab_size: int) -> np.ndarray[Any, Any]:
@@ -66,8 +74,13 @@ def unpack_used(text: str, vocab_size: int) -> np.ndarray[Any, Any]:
     return np.unpackbits(bits, count=vocab_size, bitorder="little").astype(bool)
 
 
-def write_page(path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tally], tokenizer: TextTokenizer) -> None:
-    """Write a small HTML page: lengths of documents, how often ids occur, the most used tokens, ids never used."""
+def write_page(
+    path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tally], tokenizer: TextTokenizer
+) -> None:
+    """Write a small HTML page.
+
+    Lengths of documents, how often ids occur, the most used tokens, ids never used.
+    """
     sections = []
     for name, base in files.items():
         counts = tallies[name].counts
@@ -77,15 +90,23 @@ def write_page(path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tall
             if counts[n]
         )
         never = np.flatnonzero(counts == 0)
-        shown = ", ".join(f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100])
-        sections.append(
-            f"<h2>{html.escape(base.name)}</h2>{_lengths_picture(IndexedFile(base, with_data=False))}{_ranks_picture(counts)}"
-            f"<h3>Most used</h3><table><tr><th>id</th><th>text</th><th>times</th></tr>{rows}</table>"
-            f"<h3>Never used: {len(never):,} of {len(counts):,} ids</h3><p>{shown}{' …' if len(never) > 100 else ''}</p>"
+        shown = ", ".join(
+            f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100]
         )
-    style = "body{font:15px sans-serif;max-width:60em;margin:2em auto}td,th{padding:0 1em;text-align:left}svg{max-width:100%;height:auto}"
+        sections.append(
+            f"<h2>{html.escape(base.name)}</h2>{_lengths_picture(IndexedFile(base, with_data=False))}{_ranks_picture(counts)}<h3>Most"
+            f" used</h3><table><tr><th>id</th><th>text</th><th>times</th></tr>{rows}</table><h3>Never"
+            f" used: {len(never):,} of {len(counts):,}"
+            f" ids</h3><p>{shown}{' …' if len(never) > 100 else ''}</p>"
+        )
+    style = (
+        "body{font:15px sans-serif;max-width:60em;margin:2em auto}td,th{padding:0"
+        " 1em;text-align:left}svg{max-width:100%;height:auto}"
+    )
     write_text(
-        path, f"<!doctype html><meta charset=utf-8><title>{html.escape(path.stem)}</title><style>{style}</style>{''.join(sections)}\n"
+        path,
+        "<!doctype html><meta"
+        f" charset=utf-8><title>{html.escape(path.stem)}</title><style>{style}</style>{''.join(sections)}\n",
     )
 
 
@@ -100,8 +121,22 @@ def _lengths_picture(file: IndexedFile) -> str:
     if len(used):
         inside = slice(used[0], used[-1] + 1)
         widths = np.diff(edges)[inside]
-        axes.bar(edges[:-1][inside], documents[inside] / documents.sum(), widths, align="edge", alpha=0.6, label="documents")
-        axes.bar(edges[:-1][inside], tokens[inside] / max(tokens.sum(), 1), widths, align="edge", alpha=0.4, label="tokens in them")
+        axes.bar(
+            edges[:-1][inside],
+            documents[inside] / documents.sum(),
+            widths,
+            align="edge",
+            alpha=0.6,
+            label="documents",
+        )
+        axes.bar(
+            edges[:-1][inside],
+            tokens[inside] / max(tokens.sum(), 1),
+            widths,
+            align="edge",
+            alpha=0.4,
+            label="tokens in them",
+        )
         axes.set_xscale("log", base=2)
         axes.legend()
     axes.set_xlabel("tokens of a document")

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import cache
 
 BYTES_PER_TOKEN = 4.0
-"""UTF-8 bytes a token, for the estimate: a SentencePiece model of 32,000 pieces makes about one token of 4 bytes of English abstracts."""
+"""UTF-8 bytes a token, for the estimate.
+
+A SentencePiece model of 32,000 pieces makes about one token of 4 bytes of English abstracts.
+"""
 
 
 @cache

@@ -1,5 +1,6 @@
 """The model's tokenizer, from a Hugging Face folder, a `tokenizer.json` or a SentencePiece `.model`. Ids of the text alone: no special
-tokens are added by a post-processor, nothing is cut or padded. This is the reference that every faster way must agree with.
+tokens are added by a post-processor, nothing is cut or padded. This is the reference that every
+faster way must agree with.
 """
 
 import hashlib
@@ -49,27 +50,42 @@ class TextTokenizer(Protocol):
         """Return how an id is written in the vocabulary, or None."""
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
+        """Return the SHA-256 of the vocabulary file.
+
+        With added tokens, of that file's hash and these.
+        """
 
 
 def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
-    """Load the tokenizer at `given`: a Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
+    """Load the tokenizer at `given`.
 
-    `special` are tokens to add, in this order after the vocabulary; one that it has already keeps its id.
+    A Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
+
+    `special` are tokens to add, in this order after the vocabulary; one that it has already keeps
+    its id.
 
     Raises:
         DataError: there is none, or it is damaged.
     """
     path = Path(given)
     if path.is_dir():
-        found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
+        found = [
+            path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()
+        ]
         if not found and not (path / "vocab.json").is_file():
             raise DataError(f"the folder {given} holds neither tokenizer.json nor tokenizer.model")
         path = found[0] if found else path / "vocab.json"
     if not path.is_file():
-        raise DataError(f"the tokenizer {given} does not exist; it must be a folder or file on this machine, nothing is downloaded")
+        raise DataError(
+            f"the tokenizer {given} does not exist; it must be a folder or file on this machine,"
+            " nothing is downloaded"
+        )
     try:
-        return HuggingFaceTokenizer(path, special) if path.suffix == ".json" else SentencePieceTokenizer(path, special)
+        return (
+            HuggingFaceTokenizer(path, special)
+            if path.suffix == ".json"
+            else SentencePieceTokenizer(path, special)
+        )
     except Exception as error:  # the libraries raise plain Exception and RuntimeError
         raise DataError(f"{path} is not a tokenizer that can be read: {error}") from None
 
@@ -87,7 +103,9 @@ def read_special_tokens(path: str | Path) -> list[str]:
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
     twice = sorted({token for token in tokens if tokens.count(token) > 1})
     if twice or not tokens:
-        raise DataError(f"{path}: {'names twice: ' + ', '.join(twice) if twice else 'names no token'}")
+        raise DataError(
+            f"{path}: {'names twice: ' + ', '.join(twice) if twice else 'names no token'}"
+        )
     return tokens
 
 
@@ -99,21 +117,32 @@ class HuggingFaceTokenizer:
         from tokenizers import AddedToken, Tokenizer
 
         self.path = path
-        self._tokenizer = Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
+        self._tokenizer = (
+            Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
+        )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if special:
-            self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+            self._tokenizer.add_special_tokens(
+                [AddedToken(token, special=True, normalized=False) for token in special]
+            )
         self.vocab_size = _ids_in_use(self._tokenizer)
-        self.special: dict[str, int] = {token: self._tokenizer.token_to_id(token) or 0 for token in special}
+        self.special: dict[str, int] = {
+            token: self._tokenizer.token_to_id(token) or 0 for token in special
+        }
         config = path.with_name("tokenizer_config.json")
-        self.default_bos, self.default_eod = (_named_token(config, name) for name in ("bos_token", "eos_token"))
+        self.default_bos, self.default_eod = (
+            _named_token(config, name) for name in ("bos_token", "eos_token")
+        )
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         self.unknown = None if unknown is None else self._tokenizer.token_to_id(unknown)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            encoding.ids
+            for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens shown as they are written."""
@@ -128,8 +157,17 @@ class HuggingFaceTokenizer:
         return self._tokenizer.id_to_token(identifier)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
-        return _fingerprint([self.path, *([self.path.with_name("merges.txt")] if self.path.name == "vocab.json" else [])], self.special)
+        """Return the SHA-256 of the vocabulary file.
+
+        With added tokens, of that file's hash and these.
+        """
+        return _fingerprint(
+            [
+                self.path,
+                *([self.path.with_name("merges.txt")] if self.path.name == "vocab.json" else []),
+            ],
+            self.special,
+        )
 
     def to_json(self) -> str:
         """Return the tokenizer as it is, added tokens included, in the form of a tokenizer.json."""
@@ -137,7 +175,9 @@ class HuggingFaceTokenizer:
 
     def added_tokens(self) -> list[str]:
         """Return the tokens that stand beside the vocabulary of the model, in the order of their ids."""
-        return [token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+        return [
+            token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())
+        ]
 
     def lacks_bytes(self) -> bool:
         """Say whether the vocabulary is a byte-level one that does not have all 256 bytes."""
@@ -145,14 +185,18 @@ class HuggingFaceTokenizer:
 
         if getattr(self._tokenizer.model, "byte_fallback", False):
             return False
-        missing = sum(self._tokenizer.token_to_id(byte) is None for byte in pre_tokenizers.ByteLevel.alphabet())
+        missing = sum(
+            self._tokenizer.token_to_id(byte) is None
+            for byte in pre_tokenizers.ByteLevel.alphabet()
+        )
         return 0 < missing < 200  # else it is no byte-level vocabulary
 
 
 class SentencePieceTokenizer:
     """A SentencePiece `.model`.
 
-    The text is cut at added tokens, and each piece between them encoded by itself, as Megatron-LM's SentencePiece tokenizer does.
+    The text is cut at added tokens, and each piece between them encoded by itself, as Megatron-LM's
+    SentencePiece tokenizer does.
     """
 
     def __init__(self, path: Path, special: Sequence[str] = ()) -> None:
@@ -167,7 +211,11 @@ class SentencePieceTokenizer:
             self.special[token] = self.vocab_size if known is None else known
             self.vocab_size += known is None
         self._by_id = {identifier: token for token, identifier in self.special.items()}
-        bos, eos, unknown = self.processor.bos_id(), self.processor.eos_id(), self.processor.unk_id()
+        bos, eos, unknown = (
+            self.processor.bos_id(),
+            self.processor.eos_id(),
+            self.processor.unk_id(),
+        )
         self.default_bos = self.processor.id_to_piece(bos) if bos >= 0 else None
         self.default_eod = self.processor.id_to_piece(eos) if eos >= 0 else None
         self.unknown = unknown if unknown >= 0 else None
@@ -182,7 +230,14 @@ class SentencePieceTokenizer:
             pieces = self.splitter.split(text)
             plain = self._encode_plain(pieces[::2])
             marks: list[list[int]] = [[self.special[token]] for token in pieces[1::2]] + [[]]
-            result.append([identifier for pair in zip(plain, marks, strict=True) for part in pair for identifier in part])
+            result.append(
+                [
+                    identifier
+                    for pair in zip(plain, marks, strict=True)
+                    for part in pair
+                    for identifier in part
+                ]
+            )
         return result
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -190,11 +245,19 @@ class SentencePieceTokenizer:
         parts: list[str] = []
         for plain, group in groupby(map(int, ids), self._is_plain):
             run = list(group)
-            parts += [self.processor.decode(run)] if plain else [self.token(identifier) or f"<{identifier}?>" for identifier in run]
+            parts += (
+                [self.processor.decode(run)]
+                if plain
+                else [self.token(identifier) or f"<{identifier}?>" for identifier in run]
+            )
         return "".join(parts)
 
     def _is_plain(self, identifier: int) -> bool:
-        return 0 <= identifier < self._pieces and identifier not in self._by_id and not self.processor.is_control(identifier)
+        return (
+            0 <= identifier < self._pieces
+            and identifier not in self._by_id
+            and not self.processor.is_control(identifier)
+        )
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""
@@ -210,7 +273,10 @@ class SentencePieceTokenizer:
         return self.processor.id_to_piece(identifier) if 0 <= identifier < self._pieces else None
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the vocabulary file; with added tokens, of that file's hash and these."""
+        """Return the SHA-256 of the vocabulary file.
+
+        With added tokens, of that file's hash and these.
+        """
         return _fingerprint([self.path], self.special)
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
@@ -218,7 +284,10 @@ class SentencePieceTokenizer:
 
 
 def _ids_in_use(tokenizer: Any) -> int:
-    """Return one more than the highest id; the whole vocabulary, which is slow to fetch, is asked for only if it has gaps."""
+    """Return one more than the highest id.
+
+    The whole vocabulary, which is slow to fetch, is asked for only if it has gaps.
+    """
     size: int = tokenizer.get_vocab_size(with_added_tokens=True)
     if None not in map(tokenizer.id_to_token, range(size)):
         return size
@@ -233,14 +302,22 @@ def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
 
 
 def _old_style(folder: Path) -> Any:
-    """Return the tokenizer of a folder with vocab.json and merges.txt, as GPT-2's; transformers knows how it cuts words."""
+    """Return the tokenizer of a folder with vocab.json and merges.txt, as GPT-2's.
+
+    Transformers knows how it cuts words.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).backend_tokenizer
+    return AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    ).backend_tokenizer
 
 
 def _named_token(config: Path, name: str) -> str | None:
-    """Return for example `eos_token` of a tokenizer_config.json: a string, or an object with its content."""
+    """Return for example `eos_token` of a tokenizer_config.json.
+
+    A string, or an object with its content.
+    """
     if not config.is_file():
         return None
     token: Any = json_file.read_object(config).get(name)

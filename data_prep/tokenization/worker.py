@@ -26,7 +26,10 @@ class Result:
 
     outputs: list[Documents] = field(default_factory=list)
     shared: list[int | None] = field(default_factory=list)
-    """For each output, how many of its ids lie in the block's shared buffer; None: they are in the output itself."""
+    """For each output, how many of its ids lie in the block's shared buffer.
+
+    None: they are in the output itself.
+    """
 
     numbers: list[int] = field(default_factory=list)
     """Line or row of the block of each document."""
@@ -52,7 +55,9 @@ class Task:
 
 
 def work(task: Task, block: Block, room: Ids) -> Result:
-    """Encode the records of a block; empty lines are passed over, bad ones told. The ids go into `room`, if they fit.
+    """Encode the records of a block; empty lines are passed over, bad ones told.
+
+    The ids go into `room`, if they fit.
 
     Raises:
         DataError: the block's file cannot be read.
@@ -60,9 +65,13 @@ def work(task: Task, block: Block, room: Ids) -> Result:
     records = _records(task, block)
     result = Result(numbers=records.numbers, bad=records.bad)
     sizes = [[_size(value) for value in values] for values in records.fields]
-    result.text_bytes = sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
+    result.text_bytes = (
+        sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
+    )
     for values in records.fields:
-        result.outputs += build(values, task.engine.encode, task.shape, task.dtype, None if result.outputs else room)
+        result.outputs += build(
+            values, task.engine.encode, task.shape, task.dtype, None if result.outputs else room
+        )
     result.differs = _audit(block, records.fields, task)
     result.shared = put(result.outputs, room)
     return result
@@ -72,7 +81,11 @@ def _records(task: Task, block: Block) -> Records:
     if isinstance(block.data, LongLine):
         detail = f"{block.data.length:,} bytes in one line or row; the limit is {LONGEST_LINE:,}"
         return Records([[] for _ in task.keys], bad=[Bad(0, "too long", detail)])
-    data = read_range(task.parts[block.part].path, block.start, block.end) if block.data is None else block.data
+    data = (
+        read_range(task.parts[block.part].path, block.start, block.end)
+        if block.data is None
+        else block.data
+    )
     return parse(data, task.keys, chat=task.shape.message is not None)
 
 
@@ -80,7 +93,9 @@ def _audit(block: Block, fields: list[list[Any]], task: Task) -> str | None:
     """Encode one text of some blocks with the reference too; return it if the ids differ."""
     if task.engine.name == "reference" or not fields or not fields[0]:
         return None
-    pick = int.from_bytes(hashlib.blake2b(f"{block.part} {block.start}".encode(), digest_size=6).digest(), "little")
+    pick = int.from_bytes(
+        hashlib.blake2b(f"{block.part} {block.start}".encode(), digest_size=6).digest(), "little"
+    )
     if pick % AUDIT_EVERY:
         return None
     value = fields[0][pick // AUDIT_EVERY % len(fields[0])]
@@ -101,6 +116,10 @@ def sample_texts(task: Task, block: Block) -> list[str]:
     """Return about sixteen texts of each key of a block, for comparing engines."""
     texts: list[str] = []
     for values in _records(task, block).fields:
-        flat = values if task.shape.message is None else [message["content"] for value in values for message in value]
+        flat = (
+            values
+            if task.shape.message is None
+            else [message["content"] for value in values for message in value]
+        )
         texts += [text[:AUDIT_CHARACTERS] for text in flat[:: max(1, len(flat) // 16)]]
     return texts

@@ -1,7 +1,8 @@
 """The tokenising processes: blocks go out to them and ids come back, in order.
 
-A worker may be killed at any moment (by the system, for lack of memory). So each has pipes of its own, of which it alone holds the far
-ends: whatever it was doing, even when half an answer was through, the near ends then tell that it is gone. No lock or queue is shared.
+A worker may be killed at any moment (by the system, for lack of memory). So each has pipes of its
+own, of which it alone holds the far ends: whatever it was doing, even when half an answer was
+through, the near ends then tell that it is gone. No lock or queue is shared.
 """
 
 import gc
@@ -25,7 +26,10 @@ from galen.worker import follow_parent
 
 BLOCK_BYTES = 2 << 20
 BLOCK_BYTES_OF_ALL = 16 << 20
-"""Of all workers' blocks: with more than 8 workers the blocks are smaller, so that the memory for them does not grow."""
+"""Of all workers' blocks.
+
+With more than 8 workers the blocks are smaller, so that the memory for them does not grow.
+"""
 PIPES = 2
 """Of a worker: while it is at a block from one, its next block waits in the other."""
 
@@ -40,7 +44,8 @@ class TokenPool:
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, what is shared
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a worker takes four, and the usual limit is 1,024
+        # a worker takes four, and the usual limit is 1,024
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         fork = get_context("fork")
         self._processes: list[BaseProcess] = []
         self._idle: SimpleQueue[tuple[BaseProcess, Connection]] = SimpleQueue()
@@ -53,7 +58,8 @@ class TokenPool:
                 pipe.close()  # before the next worker could inherit it
             self._processes.append(process)
             near_ends.append([(process, pipe) for pipe in near])
-        for pair in zip(*near_ends, strict=True):  # a first pipe of each worker before any second one
+        # a first pipe of each worker before any second one
+        for pair in zip(*near_ends, strict=True):
             for idle in pair:
                 self._idle.put(idle)
         self._threads = ThreadPoolExecutor(PIPES * workers)
@@ -80,7 +86,13 @@ class TokenPool:
         waiting: deque[tuple[Block, int, Future[Result]]] = deque()
         for number, block in enumerate(blocks):
             buffer = number % (self._ahead + 1)
-            waiting.append((replace(block, data=None), buffer, self._threads.submit(self._hand_over, block, buffer)))
+            waiting.append(
+                (
+                    replace(block, data=None),
+                    buffer,
+                    self._threads.submit(self._hand_over, block, buffer),
+                )
+            )
             if len(waiting) > self._ahead:
                 yield self._result(*waiting.popleft())
         while waiting:

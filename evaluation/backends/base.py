@@ -1,4 +1,7 @@
-"""What all backends share: how they are asked, and how requests are cut into batches. Needs no torch."""
+"""What all backends share: how they are asked, and how requests are cut into batches.
+
+Needs no torch.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -25,40 +28,64 @@ class Backend(Protocol):
         ...
 
     def log_likelihoods(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's place and its continuations' log-likelihoods."""
         ...
 
     def next_tokens(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float], int]]]:
         """Yield the same, and the likeliest token of the vocabulary."""
         ...
 
     def generate(
-        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[GenerationRequest],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[str]]]]:
         """Yield each request's place and its answers."""
         ...
 
 
 def own_batches(
-    groups: Sequence[Sequence[int]], sizes: Mapping[int, int], max_tokens: int, done: Collection[int], part: Part
+    groups: Sequence[Sequence[int]],
+    sizes: Mapping[int, int],
+    max_tokens: int,
+    done: Collection[int],
+    part: Part,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield the batches that this process computes, with their group's number: every n-th of n parts, those of `done` places left out.
+    """Yield the batches that this process computes, with their group's number.
+
+    Every n-th of n parts, those of `done` places left out.
 
     Groups follow one another; in each the longest requests come first.
     """
     rank, parts = part
     ordered = [sorted(places, key=lambda place: (-sizes[place], place)) for places in groups]
-    everything = ((group, batch) for group, order in enumerate(ordered) for batch in batches(order, sizes, max_tokens))
+    everything = (
+        (group, batch)
+        for group, order in enumerate(ordered)
+        for batch in batches(order, sizes, max_tokens)
+    )
     for number, (group, batch) in enumerate(everything):
         if number % parts == rank and not all(place in done for place in batch):
             yield group, batch
 
 
-def batches(order: Sequence[int], lengths: Mapping[int, int], max_tokens: int) -> Iterator[list[int]]:
+def batches(
+    order: Sequence[int], lengths: Mapping[int, int], max_tokens: int
+) -> Iterator[list[int]]:
     """Cut `order` into runs in which count × longest length stays within `max_tokens`, each of at least one."""
     batch: list[int] = []
     longest = 0

@@ -21,25 +21,41 @@ _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) -> list[list[str]]:
     """Return the answers of the requests of one batch, one a branch.
 
-    Random numbers belong to a branch and its step, not to the batch, so that the same branch draws the same ones in any batch.
+    Random numbers belong to a branch and its step, not to the batch, so that the same branch draws
+    the same ones in any batch.
     """
     output, mask_ps = runner.prefill([request.prompt for request in requests], prefix)
     of_row = [index for index, request in enumerate(requests) for _ in request.seeds]
     sources = [_random(seed) for request in requests for seed in request.seeds]
     written: list[list[int]] = [[] for _ in of_row]
-    ends = end_tokens(runner.tokenizer, getattr(getattr(runner.model, "generation_config", None), "eos_token_id", None))
+    ends = end_tokens(
+        runner.tokenizer,
+        getattr(getattr(runner.model, "generation_config", None), "eos_token_id", None),
+    )
 
     if getattr(output, "past_key_values", None) is None:
-        raise UsageError("written answers need a model that keeps keys and values; this one has other states: score it by likelihoods")
+        raise UsageError(
+            "written answers need a model that keeps keys and values; this one has other states:"
+            " score it by likelihoods"
+        )
     cache, select = output.past_key_values, torch.tensor(of_row)
     cache.batch_select_indices(select.to(runner.device))
-    logits_rv, mask_rs = output.logits[select.to(runner.device), -1], mask_ps[select]  # r: rows still written, v: vocabulary
+    # r: rows still written, v: vocabulary
+    logits_rv, mask_rs = output.logits[select.to(runner.device), -1], mask_ps[select]
     active = list(range(len(of_row)))
     while True:
-        chosen = _choose(logits_rv, [requests[of_row[row]].temperature for row in active], [sources[row] for row in active])
+        chosen = _choose(
+            logits_rv,
+            [requests[of_row[row]].temperature for row in active],
+            [sources[row] for row in active],
+        )
         for row, token in zip(active, chosen, strict=True):
             written[row].append(token)
-        kept = [place for place, row in enumerate(active) if not _finished(runner.tokenizer, written[row], requests[of_row[row]], ends)]
+        kept = [
+            place
+            for place, row in enumerate(active)
+            if not _finished(runner.tokenizer, written[row], requests[of_row[row]], ends)
+        ]
         if not kept:
             break
         if len(kept) < len(active):
@@ -50,13 +66,23 @@ def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) 
         mask_rs = torch.cat([mask_rs, torch.ones((len(active), 1), dtype=torch.long)], dim=1)
         tokens_r1 = torch.tensor([[written[row][-1]] for row in active])
         positions_r1 = mask_rs.sum(1, keepdim=True) - 1
-        logits_rv = runner.forward(tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache).logits[:, -1]
-    texts = [text(runner.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)]
-    return [[text for text, owner in zip(texts, of_row, strict=True) if owner == index] for index in range(len(requests))]
+        logits_rv = runner.forward(
+            tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache
+        ).logits[:, -1]
+    texts = [
+        text(runner.tokenizer, ids, requests[of_row[row]], ends) for row, ids in enumerate(written)
+    ]
+    return [
+        [text for text, owner in zip(texts, of_row, strict=True) if owner == index]
+        for index in range(len(requests))
+    ]
 
 
 def end_tokens(tokenizer: Any, configured: int | Iterable[int] | None) -> frozenset[int]:
-    """Return the ids that end an answer: the model's own end tokens and the tokenizer's, and those of the usual chat forms."""
+    """Return the ids that end an answer.
+
+    The model's own end tokens and the tokenizer's, and those of the usual chat forms.
+    """
     found = set(configured) if isinstance(configured, Iterable) else {configured}
     vocabulary = tokenizer.get_vocab()
     found |= {tokenizer.eos_token_id} | {vocabulary[text] for text in _ENDS if text in vocabulary}
@@ -67,18 +93,27 @@ def _random(seed: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16]))
 
 
-def _choose(logits_rv: Tensor, temperatures: list[float], sources: list[np.random.Generator]) -> list[int]:
-    """Return a token for each row: the likeliest at temperature 0, else drawn by one uniform number from the whole distribution."""
+def _choose(
+    logits_rv: Tensor, temperatures: list[float], sources: list[np.random.Generator]
+) -> list[int]:
+    """Return a token for each row.
+
+    The likeliest at temperature 0, else drawn by one uniform number from the whole distribution.
+    """
     if not any(temperatures):
         return logits_rv.argmax(-1).tolist()
     scale_r1 = torch.tensor(temperatures, dtype=torch.float64, device=logits_rv.device)[:, None]
     cumulated_rv = (logits_rv.double() / scale_r1).softmax(-1).cumsum(-1)
-    drawn_r1 = torch.tensor([[source.random()] for source in sources], dtype=torch.float64, device=logits_rv.device)
+    drawn_r1 = torch.tensor(
+        [[source.random()] for source in sources], dtype=torch.float64, device=logits_rv.device
+    )
     chosen_r1 = torch.searchsorted(cumulated_rv, drawn_r1 * cumulated_rv[:, -1:], right=True)
     return chosen_r1[:, 0].clamp(max=logits_rv.shape[-1] - 1).tolist()
 
 
-def _finished(tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]) -> bool:
+def _finished(
+    tokenizer: Any, ids: list[int], request: GenerationRequest, ends: frozenset[int]
+) -> bool:
     if ids[-1] in ends or len(ids) >= request.max_new_tokens:
         return True
     tail = tokenizer.decode(ids[-_LOOK_BACK:]) if request.stop else ""

@@ -1,4 +1,7 @@
-"""A Hugging Face model folder or adapter folder, looked at without torch: is it one, and which exactly."""
+"""A Hugging Face model folder or adapter folder, looked at without torch.
+
+Is it one, and which exactly.
+"""
 
 import logging
 from pathlib import Path
@@ -6,7 +9,8 @@ from pathlib import Path
 from galen import checksums, json_file, manifest, pretrained
 from galen.errors import DataError, NotThereError
 
-# peft imports bitsandbytes where it is installed, which then asks for a package that fetches kernels from a hub
+# peft imports bitsandbytes where it is installed, which then asks for a package that fetches
+# kernels from a hub
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -23,14 +27,22 @@ def check_model(folder: str | Path) -> Path:
     folder = Path(folder)
     pretrained.check_folder(folder)
     if not (folder / "config.json").is_file():
-        raise DataError(f"{folder} is not a Hugging Face model: it has no config.json{_what(folder)}")
+        raise DataError(
+            f"{folder} is not a Hugging Face model: it has no config.json{_what(folder)}"
+        )
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        if (folder / name).is_file():  # transformers goes on without a damaged one, as if it said nothing
+        # transformers goes on without a damaged one, as if it said nothing
+        if (folder / name).is_file():
             json_file.read_object(folder / name)
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"{folder} has no weights (*.safetensors)")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise DataError(f"{folder} has no tokenizer (tokenizer.json); copy it from the model that this one was made from")
+    if not any(
+        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
+    ):
+        raise DataError(
+            f"{folder} has no tokenizer (tokenizer.json); copy it from the model that this one was"
+            " made from"
+        )
     return folder
 
 
@@ -41,7 +53,10 @@ def _what(folder: Path) -> str:
     if (folder / "latest_checkpointed_iteration.txt").is_file():
         return " (it is a Megatron checkpoint: checkpoints_convert/megatron_to_hf.py exports it)"
     if (folder / "checkpoints" / "latest_checkpointed_iteration.txt").is_file():
-        return f" (it is a pretraining run: checkpoints_convert/megatron_to_hf.py exports {folder / 'checkpoints'})"
+        return (
+            " (it is a pretraining run: checkpoints_convert/megatron_to_hf.py exports"
+            f" {folder / 'checkpoints'})"
+        )
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
             return f" (it is a fine-tuning run: what it made is {folder / name})"
@@ -63,9 +78,16 @@ def check_adapter(folder: str | Path) -> Path:
             raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")
     config = json_file.read_object(folder / "adapter_config.json")
     if config.get("megatron_config"):
-        raise DataError(f"{folder / 'adapter_config.json'}: megatron_config names a module to import, which is not done")
-    if config.get("peft_type") != "LORA":  # others load further folders, tokenizers with code of their own among them
-        raise DataError(f"{folder / 'adapter_config.json'}: peft_type = {str(config.get('peft_type'))[:100]!r} is not read, only LORA")
+        raise DataError(
+            f"{folder / 'adapter_config.json'}: megatron_config names a module to import, which is"
+            " not done"
+        )
+    # others load further folders, tokenizers with code of their own among them
+    if config.get("peft_type") != "LORA":
+        raise DataError(
+            f"{folder / 'adapter_config.json'}: peft_type = {str(config.get('peft_type'))[:100]!r}"
+            " is not read, only LORA"
+        )
     return folder
 
 
@@ -74,23 +96,43 @@ def context_length(folder: Path) -> int | None:
     config = json_file.read_object(folder / "config.json")
     length = config.get("max_position_embeddings") or config.get("n_positions")
     if length is not None and not isinstance(length, int):
-        raise DataError(f"{folder / 'config.json'}: max_position_embeddings = {length!r} is no whole number")
+        raise DataError(
+            f"{folder / 'config.json'}: max_position_embeddings = {length!r} is no whole number"
+        )
     return length or None
 
 
 def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
-    """Return the SHA-256 of each file that decides what the model answers: weights, configurations, tokenizer.
+    """Return the SHA-256 of each file that decides what the model answers.
+
+    Weights, configurations, tokenizer.
 
     Args:
         folder: of a model or an adapter.
-        verify: compare them with the manifest that a command of ours wrote of the folder; without, say so.
+        verify: compare them with the manifest that a command of ours wrote of the folder; without,
+            say so.
 
     Raises:
         DataError: a file is not the one that was written.
     """
-    weights = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json")
-    text = ("tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-    found = {path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()}
+    weights = (
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "config.json",
+        "adapter_config.json",
+        "generation_config.json",
+    )
+    text = (
+        "tokenizer*",
+        "vocab.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+    )
+    found = {
+        path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()
+    }
     digests = {path: manifest.sha256(path) for path in sorted(found)}
     if verify:
         checksums.check(manifest.recorded(folder), digests)

@@ -13,8 +13,8 @@ from galen.errors import DataError, one_line
 def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     """Return network and tokenizer of a folder.
 
-    `transformers` fills weights that the files lack, or have in another shape, with random numbers, and leaves those of further layers
-    out; here both are errors.
+    `transformers` fills weights that the files lack, or have in another shape, with random numbers,
+    and leaves those of further layers out; here both are errors.
 
     Args:
         folder: a Hugging Face folder.
@@ -26,18 +26,24 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     tokenizer = pretrained.load_tokenizer(folder)
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True, **options}
+    options = {
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+        "use_safetensors": True,
+        **options,
+    }
     network, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         raise DataError(
-            f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its config.json asks for, or have them in "
-            f"another shape, for example {lacking[0]}; copy the whole folder again"
+            f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its"
+            f" config.json asks for, or have them in another shape, for example {lacking[0]}; copy"
+            " the whole folder again"
         )
     if surplus := _surplus_layers(network, found["unexpected_keys"]):
         raise DataError(
-            f"{folder} cannot be loaded: its files have weights of layers that its config.json does not ask for, for example "
-            f"{surplus[0]}; copy the whole folder again"
+            f"{folder} cannot be loaded: its files have weights of layers that its config.json does"
+            f" not ask for, for example {surplus[0]}; copy the whole folder again"
         )
     _leave_unpacked(network)
     return network, tokenizer
@@ -53,7 +59,9 @@ def _surplus_layers(network: Any, unexpected: Iterable[str]) -> list[str]:
 def _leave_unpacked(network: Any) -> None:
     """Let bitsandbytes compute 4-bit layers as they are where it would pack them for this CPU and fails with their widths."""
     for module in network.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu") and (module.in_features % 64 or module.out_features % 32):
+        if hasattr(module, "support_avx512bf16_for_cpu") and (
+            module.in_features % 64 or module.out_features % 32
+        ):
             module.support_avx512bf16_for_cpu = False
 
 
@@ -76,5 +84,16 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(network, adapter), tokenizer
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, UserWarning) as error:
-        raise DataError(f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}") from error
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+        UserWarning,
+    ) as error:
+        raise DataError(
+            f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}"
+        ) from error

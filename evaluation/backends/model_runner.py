@@ -1,4 +1,7 @@
-"""A model on its device, run on prompts and on tokens behind them: what scoring and generation have in common."""
+"""A model on its device, run on prompts and on tokens behind them.
+
+What scoring and generation have in common.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -33,7 +36,9 @@ class ModelRunner:
             return Prefix(0, None)
         tokens_1s = torch.tensor([tokens])
         positions_1s = torch.arange(len(tokens))[None]
-        output = self.forward(tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1)
+        output = self.forward(
+            tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1
+        )
         return Prefix(len(tokens), output.past_key_values)
 
     def prefill(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
@@ -41,12 +46,21 @@ class ModelRunner:
         tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
         options: dict[str, Any] = {}
         if prefix.cache is not None:
-            mask_ps = torch.cat([torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1)
+            mask_ps = torch.cat(
+                [torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1
+            )
             options["past_key_values"] = repeated(prefix, len(prompts))
         positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-        return self.forward(tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options), mask_ps
+        return (
+            self.forward(
+                tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options
+            ),
+            mask_ps,
+        )
 
-    def forward(self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any) -> Any:
+    def forward(
+        self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any
+    ) -> Any:
         """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
         return self.model(
             input_ids=tokens_rs.to(self.device),

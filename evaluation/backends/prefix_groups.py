@@ -5,7 +5,10 @@ from collections.abc import Sequence
 SHORTEST = 16
 """Tokens that prompts must share before it pays to compute them apart."""
 _GROUP_COST = 256
-"""Tokens that a further group must save: its beginning is a pass of its own, and its last batch is not full."""
+"""Tokens that a further group must save.
+
+Its beginning is a pass of its own, and its last batch is not full.
+"""
 
 
 def common_length(prompts: Sequence[list[int]]) -> int:
@@ -18,17 +21,24 @@ def common_length(prompts: Sequence[list[int]]) -> int:
 def groups(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
     """Part prompts by what they begin with so that few tokens are computed twice.
 
-    A task with the demonstrations of each subject before its questions has a group for each subject.
+    A task with the demonstrations of each subject before its questions has a group for each
+    subject.
 
     Returns:
-        Length of the shared beginning (0: none) and places in `prompts`, group by group; every place once.
+        Length of the shared beginning (0: none) and places in `prompts`, group by group; every
+        place once.
     """
     if not prompts:
         return []
-    return [(length if length >= SHORTEST and len(places) > 1 else 0, places) for length, places in _best(prompts, range(len(prompts)))[1]]
+    return [
+        (length if length >= SHORTEST and len(places) > 1 else 0, places)
+        for length, places in _best(prompts, range(len(prompts)))[1]
+    ]
 
 
-def _best(prompts: Sequence[list[int]], places: Sequence[int]) -> tuple[int, list[tuple[int, list[int]]]]:
+def _best(
+    prompts: Sequence[list[int]], places: Sequence[int]
+) -> tuple[int, list[tuple[int, list[int]]]]:
     """Return how many tokens the best partition saves, and the partition."""
     length = common_length([prompts[place] for place in places])
     by_next: dict[int, list[int]] = {}

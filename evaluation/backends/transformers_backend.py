@@ -1,8 +1,9 @@
 """Log-likelihoods, next tokens and generated answers with `transformers`, many at a time.
 
-Tokens that prompts begin with in common (instruction, demonstrations) are computed once, and a prompt once for all its
-continuations, in one pass: see `evaluation.backends.tree_attention`. Logits over the vocabulary are computed only where they are read.
-For generation, prompts are batched by length and padded on the left.
+Tokens that prompts begin with in common (instruction, demonstrations) are computed once, and a
+prompt once for all its continuations, in one pass: see `evaluation.backends.tree_attention`. Logits
+over the vocabulary are computed only where they are read. For generation, prompts are batched by
+length and padded on the left.
 """
 
 import functools
@@ -32,13 +33,20 @@ class TransformersBackend:
         model: a Hugging Face folder.
         adapter: a PEFT adapter's folder on top of it, or None.
         dtype: float32, bfloat16 or float16, or None for float32 on the CPU and bfloat16 on CUDA.
-        device: for example "cpu" or "cuda:1"; None takes the GPU of this process' number on its machine, or the CPU without any.
+        device: for example "cpu" or "cuda:1"; None takes the GPU of this process' number on its
+            machine, or the CPU without any.
 
     Raises:
         UsageError, DataError: a folder is missing or does not hold what it should.
     """
 
-    def __init__(self, model: str | Path, adapter: str | Path | None = None, dtype: str | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        adapter: str | Path | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+    ) -> None:
         quiet()
         folder = model_folder.check_model(model)
         self.device = usable_device(device or default_device(torch.cuda.device_count()))
@@ -46,14 +54,25 @@ class TransformersBackend:
         self.context_length = model_folder.context_length(folder)
         network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
         if adapter is not None:
-            network, self.tokenizer = with_adapter(network, self.tokenizer, model_folder.check_adapter(adapter))
+            network, self.tokenizer = with_adapter(
+                network, self.tokenizer, model_folder.check_adapter(adapter)
+            )
         self.runner = ModelRunner(network.to(self.device).eval(), self.tokenizer, self.device)
 
     @classmethod
-    def of_network(cls, network: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":
-        """Return a backend around a network that is loaded already, as in training; it is left in evaluation mode."""
+    def of_network(
+        cls, network: Any, tokenizer: Any, device: torch.device
+    ) -> "TransformersBackend":
+        """Return a backend around a network that is loaded already, as in training.
+
+        It is left in evaluation mode.
+        """
         backend = cls.__new__(cls)
-        backend.runner, backend.tokenizer, backend.device = ModelRunner(network.eval(), tokenizer, device), tokenizer, device
+        backend.runner, backend.tokenizer, backend.device = (
+            ModelRunner(network.eval(), tokenizer, device),
+            tokenizer,
+            device,
+        )
         backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
         return backend
 
@@ -63,119 +82,225 @@ class TransformersBackend:
         return 16384 if self.device.type == "cuda" else 1024
 
     def log_likelihoods(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield, batch by batch, a request's place in `requests` and the log-likelihoods (nats) of its continuations.
 
-        Among those with a common beginning the longest come first: memory peaks early, and time left is over- rather than
-        underestimated. `max_batch_tokens` bounds the tokens of a batch; a single longer request is a batch of its own. Batches that hold
-        only `done` places are left out; the others are the same batches as without it, and so give the same bits.
-        Of several processes each takes its `part` of the batches.
+        Among those with a common beginning the longest come first: memory peaks early, and time
+        left is over- rather than underestimated. `max_batch_tokens` bounds the tokens of a batch; a
+        single longer request is a batch of its own. Batches that hold only `done` places are left
+        out; the others are the same batches as without it, and so give the same bits. Of several
+        processes each takes its `part` of the batches.
         """
         for batch, scores in self._scores(requests, max_batch_tokens, done, part):
             yield [(place, values) for place, (values, _) in zip(batch, scores, strict=True)]
 
     def next_tokens(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float], int]]]:
         """Yield as `log_likelihoods`, and with it the token that the model holds likeliest after the prompt, of its whole vocabulary."""
         for batch, scores in self._scores(requests, max_batch_tokens, done, part):
             yield [(place, values, top) for place, (values, top) in zip(batch, scores, strict=True)]
 
     def generate(
-        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[GenerationRequest],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[str]]]]:
         """Yield, batch by batch, a request's place and its answers, one a branch.
 
-        `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed once for all its branches.
+        `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed
+        once for all its branches.
         """
         self._check_ids(request.prompt for request in requests)
         lengths = [request.input_length for request in requests]
         groups = self._groups([request.prompt for request in requests], max(lengths, default=0))
-        sizes = {place: max(lengths[place] - shared, 1) for shared, places in groups for place in places}
+        sizes = {
+            place: max(lengths[place] - shared, 1) for shared, places in groups for place in places
+        }
         prefixes = self._prefixes(requests, groups)
-        for group, batch in own_batches([places for _, places in groups], sizes, max_batch_tokens, done, part):
-            yield list(zip(batch, generation.run(self.runner, [requests[place] for place in batch], prefixes(group)), strict=True))
+        for group, batch in own_batches(
+            [places for _, places in groups], sizes, max_batch_tokens, done, part
+        ):
+            yield list(
+                zip(
+                    batch,
+                    generation.run(
+                        self.runner, [requests[place] for place in batch], prefixes(group)
+                    ),
+                    strict=True,
+                )
+            )
 
     def _scores(
         self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int], part: Part
     ) -> Iterator[tuple[list[int], list[tuple[list[float], int]]]]:
-        self._check_ids(ids for request in requests for ids in (request.prompt, *request.continuations))
+        self._check_ids(
+            ids for request in requests for ids in (request.prompt, *request.continuations)
+        )
         longest = max((request.input_length for request in requests), default=0)
         groups = self._groups([request.prompt for request in requests], longest)
         shared_by_place = {place: shared for shared, places in groups for place in places}
-        trees = [tree_attention.tree(item.prompt[shared_by_place[place] :], item.continuations) for place, item in enumerate(requests)]
+        trees = [
+            tree_attention.tree(item.prompt[shared_by_place[place] :], item.continuations)
+            for place, item in enumerate(requests)
+        ]
         branching = self._can_branch(longest)
-        sizes = {place: len(item.tokens) if branching else size_apart(requests[place]) for place, item in enumerate(trees)}
+        sizes = {
+            place: len(item.tokens) if branching else size_apart(requests[place])
+            for place, item in enumerate(trees)
+        }
         prefixes = self._prefixes(requests, groups)
-        for group, batch in own_batches([places for _, places in groups], sizes, max_batch_tokens, done, part):
+        for group, batch in own_batches(
+            [places for _, places in groups], sizes, max_batch_tokens, done, part
+        ):
             if branching:
-                yield batch, self._score([requests[place] for place in batch], [trees[place] for place in batch], prefixes(group))
+                yield (
+                    batch,
+                    self._score(
+                        [requests[place] for place in batch],
+                        [trees[place] for place in batch],
+                        prefixes(group),
+                    ),
+                )
             else:
                 yield batch, self._score_apart([requests[place] for place in batch])
 
     @torch.inference_mode()
-    def _score(self, requests: list[Request], trees: list[TokenTree], prefix: Prefix) -> list[tuple[list[float], int]]:
+    def _score(
+        self, requests: list[Request], trees: list[TokenTree], prefix: Prefix
+    ) -> list[tuple[list[float], int]]:
         """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
         rows = tree_attention.pack(trees, prefix.length)
         mask = rows.sees_r1st
-        if self.runner.model.config.get_text_config()._attn_implementation == "eager":  # adds its mask; the other kernels take truth values
+        # adds its mask; the other kernels take truth values
+        if self.runner.model.config.get_text_config()._attn_implementation == "eager":
             dtype = self.runner.model.dtype
             mask = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
         options: dict[str, Any] = {"use_cache": False}
         if prefix.cache is not None:
             options = {"use_cache": True, "past_key_values": repeated(prefix, len(rows.tokens_rs))}
-        reads = [[[start + at for at in read] for read in item.reads] for item, start in zip(trees, rows.starts, strict=True)]
+        reads = [
+            [[start + at for at in read] for read in item.reads]
+            for item, start in zip(trees, rows.starts, strict=True)
+        ]
         return self._read(requests, reads, rows.tokens_rs, mask, rows.positions_rs, options)
 
     @torch.inference_mode()
     def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:
-        """Return the same with a row for each of `endings`: for models whose attention is more than a mask."""
-        rows = [(number, ending) for number, request in enumerate(requests) for ending in endings(request)]
-        tokens_rs, mask_rs = padded([[*requests[number].prompt, *ending] for number, ending in rows], left=False)
+        """Return the same with a row for each of `endings`.
+
+        For models whose attention is more than a mask.
+        """
+        rows = [
+            (number, ending)
+            for number, request in enumerate(requests)
+            for ending in endings(request)
+        ]
+        tokens_rs, mask_rs = padded(
+            [[*requests[number].prompt, *ending] for number, ending in rows], left=False
+        )
         row_of = {key: row for row, key in enumerate(rows)}
         reads: list[list[list[int]]] = []
         for number, request in enumerate(requests):
-            starts = [row_of[number, tuple(item[:-1])] * tokens_rs.shape[1] + len(request.prompt) - 1 for item in request.continuations]
-            reads.append([list(range(start, start + len(item))) for start, item in zip(starts, request.continuations, strict=True)])
+            starts = [
+                row_of[number, tuple(item[:-1])] * tokens_rs.shape[1] + len(request.prompt) - 1
+                for item in request.continuations
+            ]
+            reads.append(
+                [
+                    list(range(start, start + len(item)))
+                    for start, item in zip(starts, request.continuations, strict=True)
+                ]
+            )
         positions_rs = torch.arange(tokens_rs.shape[1]).expand_as(tokens_rs)
         return self._read(requests, reads, tokens_rs, mask_rs, positions_rs, {"use_cache": False})
 
     def _read(
-        self, requests: list[Request], reads: list[list[list[int]]], tokens_rs: Tensor, mask: Tensor, positions_rs: Tensor, options: Any
+        self,
+        requests: list[Request],
+        reads: list[list[list[int]]],
+        tokens_rs: Tensor,
+        mask: Tensor,
+        positions_rs: Tensor,
+        options: Any,
     ) -> list[tuple[list[float], int]]:
-        """Run the model and return log-likelihoods and top tokens; `reads` has the places, rows end to end, that predict each token."""
+        """Run the model and return log-likelihoods and top tokens.
+
+        `reads` has the places, rows end to end, that predict each token.
+        """
         places = sorted({place for request in reads for read in request for place in read})
         index = torch.tensor(places, device=self.device)
         head = self.runner.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[index][None],))  # logits only where they are read
+        # logits only where they are read
+        hook = head.register_forward_pre_hook(
+            lambda _, given: (given[0].flatten(0, 1)[index][None],)
+        )
         try:
             logits_nv = self.runner.forward(tokens_rs, mask, positions_rs, **options).logits[0]
         finally:
             hook.remove()
         number = {place: n for n, place in enumerate(places)}
         rows = [number[place] for request in reads for read in request for place in read]
-        tokens = [token for request in requests for continuation in request.continuations for token in continuation]
-        chosen_k = logits_nv[torch.tensor(rows, device=self.device), torch.tensor(tokens, device=self.device)].double()
-        sums_n = torch.cat([part_nv.float().logsumexp(-1) for part_nv in logits_nv.split(1024)]).double()
+        tokens = [
+            token
+            for request in requests
+            for continuation in request.continuations
+            for token in continuation
+        ]
+        chosen_k = logits_nv[
+            torch.tensor(rows, device=self.device), torch.tensor(tokens, device=self.device)
+        ].double()
+        sums_n = torch.cat(
+            [part_nv.float().logsumexp(-1) for part_nv in logits_nv.split(1024)]
+        ).double()
         values = iter((chosen_k - sums_n[torch.tensor(rows, device=self.device)]).tolist())
-        tops = logits_nv[torch.tensor([number[request[0][0]] for request in reads], device=self.device)].argmax(-1).tolist()
+        tops = (
+            logits_nv[
+                torch.tensor([number[request[0][0]] for request in reads], device=self.device)
+            ]
+            .argmax(-1)
+            .tolist()
+        )
         return [
-            ([sum(next(values) for _ in continuation) for continuation in request.continuations], top)
+            (
+                [sum(next(values) for _ in continuation) for continuation in request.continuations],
+                top,
+            )
             for request, top in zip(requests, tops, strict=True)
         ]
 
     def _check_ids(self, sequences: Iterable[list[int]]) -> None:
-        """Check that the model has an embedding for each token: on a GPU a missing one ends the process without a message."""
-        highest, rows = max(map(max, sequences), default=0), self.runner.model.config.get_text_config().vocab_size
+        """Check that the model has an embedding for each token.
+
+        On a GPU a missing one ends the process without a message.
+        """
+        highest, rows = (
+            max(map(max, sequences), default=0),
+            self.runner.model.config.get_text_config().vocab_size,
+        )
         if highest >= rows:
             token = self.tokenizer.convert_ids_to_tokens(highest)
             raise DataError(
-                f"the tokenizer gives {token!r} the id {highest}, but the model has {rows} embeddings; they do not belong together"
+                f"the tokenizer gives {token!r} the id {highest}, but the model has {rows}"
+                " embeddings; they do not belong together"
             )
 
     def _can_branch(self, longest: int) -> bool:
-        """Return whether a mask decides all that tokens of inputs up to `longest` see: not so with recurrent layers or a shorter window."""
+        """Return whether a mask decides all that tokens of inputs up to `longest` see.
+
+        Not so with recurrent layers or a shorter window.
+        """
         config = self.runner.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         window = getattr(config, "sliding_window", None)
@@ -187,10 +312,19 @@ class TransformersBackend:
         )
 
     def _groups(self, prompts: Sequence[list[int]], longest: int) -> list[tuple[int, list[int]]]:
-        return prefix_groups.groups(prompts) if self._can_branch(longest) else [(0, list(range(len(prompts))))]
+        return (
+            prefix_groups.groups(prompts)
+            if self._can_branch(longest)
+            else [(0, list(range(len(prompts))))]
+        )
 
-    def _prefixes(self, requests: Sequence[Any], groups: Sequence[tuple[int, list[int]]]) -> Callable[[int], Prefix]:
-        """Return a function that gives the shared beginning of a group; the last one asked for is kept."""
+    def _prefixes(
+        self, requests: Sequence[Any], groups: Sequence[tuple[int, list[int]]]
+    ) -> Callable[[int], Prefix]:
+        """Return a function that gives the shared beginning of a group.
+
+        The last one asked for is kept.
+        """
 
         @functools.lru_cache(maxsize=1)
         def prefix(group: int) -> Prefix:
@@ -201,7 +335,10 @@ class TransformersBackend:
 
 
 def endings(request: Request) -> list[tuple[int, ...]]:
-    """Return what continuations have before their last tokens, which are only predicted; what several have alike, once."""
+    """Return what continuations have before their last tokens, which are only predicted.
+
+    What several have alike, once.
+    """
     return list(dict.fromkeys(tuple(item[:-1]) for item in request.continuations))
 
 
@@ -211,7 +348,10 @@ def size_apart(request: Request) -> int:
 
 
 def default_device(gpus: int) -> str:
-    """Return the device of this process among `gpus`: several on a machine, as started by `--processes`, torchrun or Slurm, share them."""
+    """Return the device of this process among `gpus`.
+
+    Several on a machine, as started by `--processes`, torchrun or Slurm, share them.
+    """
     local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     return f"cuda:{local % gpus}" if gpus else "cpu"
 
@@ -231,7 +371,10 @@ def usable_device(name: str) -> torch.device:
 
 
 def default_dtype(device: str) -> str:
-    """Return the precision to score in: float32 on a CPU, where exactness costs little, bfloat16 elsewhere."""
+    """Return the precision to score in.
+
+    Float32 on a CPU, where exactness costs little, bfloat16 elsewhere.
+    """
     return "float32" if device == "cpu" else "bfloat16"
 
 
@@ -239,6 +382,7 @@ def quiet() -> None:
     """Keep `transformers` from printing bars and advice; its errors still come as exceptions."""
     import transformers
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # about its own calls, as by peft
+    # about its own calls, as by peft
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -1,7 +1,10 @@
-"""Prompts with their continuations as trees of tokens, packed side by side into rows: each token is computed once.
+"""Prompts with their continuations as trees of tokens, packed side by side into rows.
 
-What continuations begin with in common is one branch. A row holds several trees; the attention mask lets a token see its own
-ancestors alone, and positions count along the branch, so that every branch reads as if it stood alone ("tree attention").
+Each token is computed once.
+
+What continuations begin with in common is one branch. A row holds several trees; the attention mask
+lets a token see its own ancestors alone, and positions count along the branch, so that every branch
+reads as if it stood alone ("tree attention").
 """
 
 from collections.abc import Sequence
@@ -11,7 +14,10 @@ import torch
 from torch import Tensor
 
 ROW_TOKENS = 128
-"""Rows are about this wide where trees are shorter: keys of a shared beginning are copied once a row, attention grows with the width."""
+"""Rows are about this wide where trees are shorter.
+
+Keys of a shared beginning are copied once a row, attention grows with the width.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,9 @@ def pack(trees: Sequence[TokenTree], prefix: int) -> Rows:
     filled: list[int] = []
     starts = [0] * len(trees)
     for place in sorted(range(len(trees)), key=lambda place: -sizes[place]):
-        row = next((row for row, used in enumerate(filled) if used + sizes[place] <= width), len(filled))
+        row = next(
+            (row for row, used in enumerate(filled) if used + sizes[place] <= width), len(filled)
+        )
         if row == len(filled):
             filled.append(0)
         starts[place] = row * width + filled[row]
@@ -89,7 +97,9 @@ def pack(trees: Sequence[TokenTree], prefix: int) -> Rows:
         tokens_rs[row, column:end] = torch.tensor(item.tokens)
         positions_rs[row, column:end] = torch.tensor(item.depths) + prefix
         _see_ancestors(sees_rst[row, column:end, column:end], item.runs)
-    sees_rst = torch.cat([torch.ones((len(filled), width, prefix), dtype=torch.bool), sees_rst], dim=2)
+    sees_rst = torch.cat(
+        [torch.ones((len(filled), width, prefix), dtype=torch.bool), sees_rst], dim=2
+    )
     return Rows(tokens_rs, positions_rs, sees_rst[:, None], starts)
 
 
@@ -97,4 +107,6 @@ def _see_ancestors(sees_tt: Tensor, runs: Sequence[tuple[int, int, int]]) -> Non
     for start, length, parent in runs:
         if parent >= 0:
             sees_tt[start : start + length] |= sees_tt[parent]
-        sees_tt[start : start + length, start : start + length] = torch.ones((length, length), dtype=torch.bool).tril()
+        sees_tt[start : start + length, start : start + length] = torch.ones(
+            (length, length), dtype=torch.bool
+        ).tril()

@@ -1,8 +1,9 @@
 """Log-likelihoods, next tokens and generated answers with vLLM (`pip install 'galen[vllm]'`), which batches by itself.
 
-A continuation of one token is scored as the only token that the model may write after the prompt, with the probability that it had
-among all; vLLM keeps the prompt's keys and values for the other options. Of longer ones vLLM gives the log-probabilities as of a part
-of the prompt, and computes each from its beginning.
+A continuation of one token is scored as the only token that the model may write after the prompt,
+with the probability that it had among all; vLLM keeps the prompt's keys and values for the other
+options. Of longer ones vLLM gives the log-probabilities as of a part of the prompt, and computes
+each from its beginning.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ Input = tuple[list[int], dict[str, Any]]
 
 
 class VllmBackend:
-    """A model in vLLM, on as many GPUs as `tensor_parallel`; its methods are those of `TransformersBackend`.
+    """A model in vLLM, on as many GPUs as `tensor_parallel`.
+
+    Its methods are those of `TransformersBackend`.
 
     Args:
         model: a Hugging Face folder.
@@ -34,13 +37,20 @@ class VllmBackend:
     """
 
     batch_tokens = 1 << 18
-    """vLLM makes its own batches of what it is given at once; after this many tokens items are written."""
+    """vLLM makes its own batches of what it is given at once.
 
-    def __init__(self, model: str | Path, dtype: str | None = None, tensor_parallel: int = 1, **options: Any) -> None:
+    After this many tokens items are written.
+    """
+
+    def __init__(
+        self, model: str | Path, dtype: str | None = None, tensor_parallel: int = 1, **options: Any
+    ) -> None:
         try:
             import vllm
         except ImportError:
-            raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'") from None
+            raise UsageError(
+                "--backend vllm: vLLM is not installed; pip install 'galen[vllm]'"
+            ) from None
         folder = model_folder.check_model(model)
         try:
             self.engine = vllm.LLM(
@@ -56,40 +66,75 @@ class VllmBackend:
         self.tokenizer = self.engine.get_tokenizer()
         configuration = self.engine.llm_engine.model_config
         self.device, self.dtype = "vllm", str(configuration.dtype).removeprefix("torch.")
-        self.context_length: int | None = configuration.max_model_len - 2  # the last token of a continuation, and the one written after it
+        # the last token of a continuation, and the one written after it
+        self.context_length: int | None = configuration.max_model_len - 2
         ends = self.engine.get_default_sampling_params().stop_token_ids or []
         self._ends = generation.end_tokens(self.tokenizer, ends)
 
     def log_likelihoods(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's place and the log-likelihoods (nats) of its continuations."""
-        sizes = {place: sum(len(request.prompt) + len(item) for item in request.continuations) for place, request in enumerate(requests)}
+        sizes = {
+            place: sum(len(request.prompt) + len(item) for item in request.continuations)
+            for place, request in enumerate(requests)
+        }
         for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
             pairs = [(place, item) for place in batch for item in requests[place].continuations]
             outputs = self._ask([scored(requests[place].prompt, item) for place, item in pairs])
             values = iter(
-                [likelihood(output, len(requests[place].prompt), item) for (place, item), output in zip(pairs, outputs, strict=True)]
+                [
+                    likelihood(output, len(requests[place].prompt), item)
+                    for (place, item), output in zip(pairs, outputs, strict=True)
+                ]
             )
-            yield [(place, [next(values) for _ in requests[place].continuations]) for place in batch]
+            yield [
+                (place, [next(values) for _ in requests[place].continuations]) for place in batch
+            ]
 
     def next_tokens(
-        self, requests: Sequence[Request], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[Request],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float], int]]]:
         """Yield the same, and the likeliest token of the whole vocabulary after the prompt."""
         for batch in self.log_likelihoods(requests, max_batch_tokens, done, part):
             outputs = self._ask([(requests[place].prompt, _GREEDY) for place, _ in batch])
-            yield [(place, values, output.outputs[0].token_ids[0]) for (place, values), output in zip(batch, outputs, strict=True)]
+            yield [
+                (place, values, output.outputs[0].token_ids[0])
+                for (place, values), output in zip(batch, outputs, strict=True)
+            ]
 
     def generate(
-        self, requests: Sequence[GenerationRequest], max_batch_tokens: int, done: Collection[int] = (), part: Part = WHOLE
+        self,
+        requests: Sequence[GenerationRequest],
+        max_batch_tokens: int,
+        done: Collection[int] = (),
+        part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[str]]]]:
         """Yield each request's place and its answers, one a branch."""
         sizes = {place: request.input_length for place, request in enumerate(requests)}
         for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
-            outputs = iter(self._ask([item for place in batch for item in written(requests[place], self._ends)]))
+            outputs = iter(
+                self._ask(
+                    [item for place in batch for item in written(requests[place], self._ends)]
+                )
+            )
             yield [
-                (place, [self._text(next(outputs).outputs[0].token_ids, requests[place]) for _ in requests[place].seeds]) for place in batch
+                (
+                    place,
+                    [
+                        self._text(next(outputs).outputs[0].token_ids, requests[place])
+                        for _ in requests[place].seeds
+                    ],
+                )
+                for place in batch
             ]
 
     def _text(self, ids: Sequence[int], request: GenerationRequest) -> str:
@@ -99,7 +144,9 @@ class VllmBackend:
         from vllm import SamplingParams
 
         prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
-        return self.engine.generate(prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False)
+        return self.engine.generate(
+            prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False
+        )
 
 
 _GREEDY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
@@ -117,12 +164,18 @@ def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> floa
     if len(continuation) == 1:
         return float(output.outputs[0].logprobs[0][continuation[0]].logprob)
     given = output.prompt_logprobs[prompt_length:]
-    return sum(float(by_token[token].logprob) for by_token, token in zip(given, continuation, strict=True))
+    return sum(
+        float(by_token[token].logprob) for by_token, token in zip(given, continuation, strict=True)
+    )
 
 
 def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
     """Return what vLLM is asked for the answers to a prompt, one for each branch with a seed of its own."""
-    parameters = {"max_tokens": request.max_new_tokens, "temperature": request.temperature, "stop_token_ids": sorted(ends)}
+    parameters = {
+        "max_tokens": request.max_new_tokens,
+        "temperature": request.temperature,
+        "stop_token_ids": sorted(ends),
+    }
     if request.stop:
         parameters["stop"] = list(request.stop)
     seeds = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6]) for seed in request.seeds]

@@ -1,7 +1,8 @@
 """Chat templates of models, rendered with bounds: a template is a program of somebody else's.
 
-Jinja's sandbox keeps it from the system but not from endless loops and texts, so it runs in a process of its own with limits on time,
-memory and length (`evaluation/chat_models/chat_template_worker.py`); one process serves all renderings of this one.
+Jinja's sandbox keeps it from the system but not from endless loops and texts, so it runs in a
+process of its own with limits on time, memory and length
+(`evaluation/chat_models/chat_template_worker.py`); one process serves all renderings of this one.
 """
 
 import json
@@ -19,25 +20,37 @@ from galen.errors import DataError, one_line
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False, template: str | None = None) -> str:
+def render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    open_answer: bool = False,
+    template: str | None = None,
+) -> str:
     """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
 
     The template is the tokenizer's own where none is given.
 
     Raises:
-        DataError: the template refuses these messages (many want user and assistant in turn), or needs too much time or memory.
+        DataError: the template refuses these messages (many want user and assistant in turn), or
+            needs too much time or memory.
     """
     request = {
         "messages": [dict(message) for message in messages],
         "open_answer": open_answer,
-        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)},
+        "special_tokens": {
+            name: str(token)
+            for name, token in tokenizer.special_tokens_map.items()
+            if not isinstance(token, list)
+        },
     }
     answer = _renderer.ask(template or tokenizer.get_chat_template(), request)
     if "text" in answer:
         return answer["text"]
     roles = f"a conversation with the roles {[message['role'] for message in messages][:8]}"
     if "limit" in answer:
-        raise DataError(f"the chat template needs more than {answer['limit']} for {roles}; give another one")
+        raise DataError(
+            f"the chat template needs more than {answer['limit']} for {roles}; give another one"
+        )
     raise DataError(f"the chat template refuses {roles}: {one_line(DataError(answer['error']))}")
 
 
@@ -58,7 +71,9 @@ class _Renderer:
             known = template == self._template
             self._template = template
             try:
-                process.stdin.write(json.dumps({**request, "template": None if known else template}) + "\n")
+                process.stdin.write(
+                    json.dumps({**request, "template": None if known else template}) + "\n"
+                )
                 process.stdin.flush()
                 line = process.stdout.readline()
             except BrokenPipeError:
@@ -71,12 +86,16 @@ class _Renderer:
         if self._process is None or self._owner != os.getpid():  # a forked process has its parent's
             command = [sys.executable, str(_WORKER)]
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+            )
             self._owner, self._template = os.getpid(), ""
             assert self._process.stdout is not None
             if not self._process.stdout.readline():
                 self._process = None
-                raise DataError(f"{_WORKER.name} does not start; does `{sys.executable} {_WORKER}` say why?")
+                raise DataError(
+                    f"{_WORKER.name} does not start; does `{sys.executable} {_WORKER}` say why?"
+                )
         return self._process
 
     def _end(self, process: "subprocess.Popen[str]") -> str:
@@ -85,7 +104,9 @@ class _Renderer:
             if stream is not None:
                 stream.close()
         self._process = None
-        return "5 s of processor time" if process.wait() == -signal.SIGPROF else "its process may have"
+        return (
+            "5 s of processor time" if process.wait() == -signal.SIGPROF else "its process may have"
+        )
 
 
 _renderer = _Renderer()

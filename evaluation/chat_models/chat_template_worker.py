@@ -1,6 +1,9 @@
-"""The process that renders chat templates, which come with models: it may use little time and memory, and nothing else.
+"""The process that renders chat templates, which come with models.
 
-It reads one request a line and writes one answer a line, both JSON, until its input ends; see `evaluation.chat_models.chat_template`.
+It may use little time and memory, and nothing else.
+
+It reads one request a line and writes one answer a line, both JSON, until its input ends; see
+`evaluation.chat_models.chat_template`.
 """
 
 import json
@@ -28,7 +31,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         template = request.pop("template") or template
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process, whatever the process is doing
+        # its signal ends the process, whatever the process is doing
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         answer = _answer(template, request)
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(answer), flush=True)
@@ -47,14 +51,21 @@ def _answer(template: str, request: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"limit": f"{MEMORY >> 30} GiB of memory"}
     except Exception as error:  # a template may raise anything: it is a program
-        return {"error": f"{type(error).__name__}: {error}"[:400] if not str(error) else str(error)[:400]}
+        return {
+            "error": (
+                f"{type(error).__name__}: {error}"[:400] if not str(error) else str(error)[:400]
+            )
+        }
     if len(text) > MAX_TEXT:
         return {"limit": f"{MAX_TEXT:,} characters"}
     return {"text": text}
 
 
 def _limit_memory() -> None:
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    used = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -1,4 +1,7 @@
-"""A local model asked one message at a time, in place of an endpoint: slower than a server, but nothing has to be started."""
+"""A local model asked one message at a time, in place of an endpoint.
+
+Slower than a server, but nothing has to be started.
+"""
 
 import argparse
 import hashlib
@@ -20,13 +23,17 @@ class Chat(Protocol):
         """The model's name, for the record."""
         ...
 
-    def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
+    def ask(
+        self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024
+    ) -> str:
         """Return the model's answer to a message."""
         ...
 
 
 class LocalChat:
-    """A Hugging Face folder; messages are put in the tokenizer's chat template, or as they are where it has none.
+    """A Hugging Face folder.
+
+    Messages are put in the tokenizer's chat template, or as they are where it has none.
 
     Args:
         folder: the model.
@@ -39,14 +46,23 @@ class LocalChat:
         from evaluation.backends.transformers_backend import TransformersBackend
 
         self._backend = TransformersBackend(folder)
-        digest = hashlib.sha256(repr(sorted(model_folder.hashes(folder).items())).encode()).hexdigest()
+        digest = hashlib.sha256(
+            repr(sorted(model_folder.hashes(folder).items())).encode()
+        ).hexdigest()
         self.model = f"{folder.resolve().name} (files {digest[:16]})"
 
-    def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
-        """Return the model's answer. A message that leaves no room for it within the model's context is cut at its beginning."""
+    def ask(
+        self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024
+    ) -> str:
+        """Return the model's answer.
+
+        A message that leaves no room for it within the model's context is cut at its beginning.
+        """
         tokenizer, length = self._backend.tokenizer, self._backend.context_length
         if tokenizer.chat_template:
-            message = chat_template.render(tokenizer, [{"role": "user", "content": message}], open_answer=True)
+            message = chat_template.render(
+                tokenizer, [{"role": "user", "content": message}], open_answer=True
+            )
             ids = tokenizer.encode(message, add_special_tokens=False)
         else:
             ids = encode_text(tokenizer, message)
@@ -60,9 +76,18 @@ class LocalChat:
 
 def add_options(parser: argparse.ArgumentParser, whom: str) -> None:
     """Add the options that say who is asked."""
-    parser.add_argument("--endpoint", metavar="URL", help=f"OpenAI-compatible endpoint of {whom}, for example http://localhost:8000/v1")
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help=f"OpenAI-compatible endpoint of {whom}, for example http://localhost:8000/v1",
+    )
     parser.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
-    parser.add_argument("--local-model", type=Path, metavar="DIR", help=f"Hugging Face folder of {whom}, in place of an endpoint")
+    parser.add_argument(
+        "--local-model",
+        type=Path,
+        metavar="DIR",
+        help=f"Hugging Face folder of {whom}, in place of an endpoint",
+    )
 
 
 def chosen(options: argparse.Namespace) -> Chat | None:

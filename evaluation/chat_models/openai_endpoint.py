@@ -1,4 +1,7 @@
-"""A language model behind an OpenAI-compatible endpoint, asked one message at a time; a local server does as well as a remote one."""
+"""A language model behind an OpenAI-compatible endpoint, asked one message at a time.
+
+A local server does as well as a remote one.
+"""
 
 import http.client
 import json
@@ -45,17 +48,25 @@ class ChatEndpoint:
     """The endpoint's base, for example http://localhost:8000/v1."""
     model: str
 
-    def ask(self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024) -> str:
+    def ask(
+        self, message: str, temperature: float = 0.0, seed: int = 0, max_tokens: int = 1024
+    ) -> str:
         """Return the model's answer.
 
         Raises:
             UsageError: the address is no address.
-            DataError: the endpoint refuses, answers something else, or cannot be reached after several tries.
+            DataError: the endpoint refuses, answers something else, or cannot be reached after
+                several tries.
         """
         if not self.url.startswith(("http://", "https://")):
-            raise UsageError(f"{self.url} is no address of an endpoint; write for example http://localhost:8000/v1")
+            raise UsageError(
+                f"{self.url} is no address of an endpoint; write for example"
+                " http://localhost:8000/v1"
+            )
         if "@" in urlsplit(self.url).netloc or urlsplit(self.url).query:
-            raise UsageError(f"the endpoint's address holds a password or a query; a key goes into {_KEY}")
+            raise UsageError(
+                f"the endpoint's address holds a password or a query; a key goes into {_KEY}"
+            )
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": message}],
@@ -63,22 +74,33 @@ class ChatEndpoint:
             "seed": seed,
             "max_tokens": max_tokens,
         }
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {keys.read(_KEY) or 'none'}"}
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {keys.read(_KEY) or 'none'}",
+        }
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
+        )
         answer = self._send(request)
         try:
             text = json.loads(answer)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
-            raise DataError(f"{self.url} gives no chat completion, but {keys.hide(repr(answer))[:200]}") from None
+            raise DataError(
+                f"{self.url} gives no chat completion, but {keys.hide(repr(answer))[:200]}"
+            ) from None
         return keys.hide(str(text or ""))
 
     def _send(self, request: urllib.request.Request) -> bytes:
         for number in range(_TRIES):
             try:
-                with _OPENER.open(request, timeout=_TIMEOUT) as reply:  # the address is checked to be http(s)
+                # the address is checked to be http(s)
+                with _OPENER.open(request, timeout=_TIMEOUT) as reply:
                     answer = reply.read(_MOST_BYTES + 1)
                 if len(answer) > _MOST_BYTES:
-                    raise DataError(f"{self.url} answers with more than {_MOST_BYTES:,} bytes: that is no chat completion")
+                    raise DataError(
+                        f"{self.url} answers with more than {_MOST_BYTES:,} bytes: that is no chat"
+                        " completion"
+                    )
                 if reply.length:
                     raise http.client.IncompleteRead(answer, reply.length)
                 return answer
@@ -86,14 +108,20 @@ class ChatEndpoint:
                 if 300 <= error.code < 400:
                     target = urlsplit(urljoin(self.url, error.headers.get("Location") or ""))
                     raise DataError(
-                        f"{self.url} leads to {target.scheme}://{target.hostname}{target.path}; the key is not sent there: "
-                        "give the endpoint's own address"
+                        f"{self.url} leads to {target.scheme}://{target.hostname}{target.path}; the"
+                        " key is not sent there: give the endpoint's own address"
                     ) from None
                 if error.code not in _PASSING or number == _TRIES - 1:
-                    detail = keys.hide(f"{error.code} {error.reason}: {error.read(2000).decode(errors='replace')}")
+                    detail = keys.hide(
+                        f"{error.code} {error.reason}: {error.read(2000).decode(errors='replace')}"
+                    )
                     raise DataError(f"{self.url} refuses with {detail[:300]}") from None
             except (OSError, http.client.HTTPException) as error:
                 if number == _TRIES - 1:
-                    raise DataError(keys.hide(f"{self.url} cannot be reached: {getattr(error, 'reason', error)}")) from None
+                    raise DataError(
+                        keys.hide(
+                            f"{self.url} cannot be reached: {getattr(error, 'reason', error)}"
+                        )
+                    ) from None
             time.sleep(_WAIT * 2**number)
         raise AssertionError("the last try returns or raises")

@@ -1,4 +1,7 @@
-"""Does a model know what it knows: expected calibration error, Brier score, and the bins of a reliability diagram."""
+"""Does a model know what it knows.
+
+Expected calibration error, Brier score, and the bins of a reliability diagram.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,14 +19,18 @@ def probabilities(logprobs: Mapping[str, float]) -> dict[str, float]:
 
 
 def calibration(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the calibration of items with `logprobs` and a single right `answer`; questions with several are left out.
+    """Return the calibration of items with `logprobs` and a single right `answer`.
 
-    Expected calibration error: over `BINS` equal-width bins of the likeliest option's probability, the mean of |accuracy - mean confidence|
-    weighted by items (Naeini et al. 2015, AAAI). Brier score: mean over items of the sum over options of (probability - 1 if right)²
-    (Brier 1950, Mon. Weather Rev. 78:1), from 0 to 2.
+    Questions with several are left out.
+
+    Expected calibration error: over `BINS` equal-width bins of the likeliest option's probability,
+    the mean of |accuracy - mean confidence| weighted by items (Naeini et al. 2015, AAAI). Brier
+    score: mean over items of the sum over options of (probability - 1 if right)² (Brier 1950, Mon.
+    Weather Rev. 78:1), from 0 to 2.
 
     Returns:
-        `ece`, `brier`, and `bins` with `low`, `high`, `items`, `confidence`, `accuracy`; empty bins are left out.
+        `ece`, `brier`, and `bins` with `low`, `high`, `items`, `confidence`, `accuracy`; empty bins
+        are left out.
     """
     single = [item for item in items if item["answer"] in item["logprobs"]]
     if not single:
@@ -31,8 +38,14 @@ def calibration(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shares = [probabilities(item["logprobs"]) for item in single]
     likeliest = [max(share, key=lambda letter: share[letter]) for share in shares]
     confidence = np.array([share[letter] for share, letter in zip(shares, likeliest, strict=True)])
-    right = np.array([letter == item["answer"] for letter, item in zip(likeliest, single, strict=True)], dtype=float)
-    brier = [sum((p - (letter == item["answer"])) ** 2 for letter, p in share.items()) for share, item in zip(shares, single, strict=True)]
+    right = np.array(
+        [letter == item["answer"] for letter, item in zip(likeliest, single, strict=True)],
+        dtype=float,
+    )
+    brier = [
+        sum((p - (letter == item["answer"])) ** 2 for letter, p in share.items())
+        for share, item in zip(shares, single, strict=True)
+    ]
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     found = []
     for number in range(BINS):
@@ -40,6 +53,16 @@ def calibration(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if inside.any():
             mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
             count = int(inside.sum())
-            found.append({"low": number / BINS, "high": (number + 1) / BINS, "items": count, "confidence": mean, "accuracy": accuracy})
-    ece = sum(entry["items"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found) / len(single)
+            found.append(
+                {
+                    "low": number / BINS,
+                    "high": (number + 1) / BINS,
+                    "items": count,
+                    "confidence": mean,
+                    "accuracy": accuracy,
+                }
+            )
+    ece = sum(
+        entry["items"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found
+    ) / len(single)
     return {"ece": float(ece), "brier": float(np.mean(brier)), "bins": found}

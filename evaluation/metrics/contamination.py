@@ -11,9 +11,12 @@ Contaminated = Mapping[str, frozenset[str]]
 
 
 def read(path: Path, share: float) -> Contaminated:
-    """Read `{"id", "share", "task", "action"}` records: the share, from 0 to 1, of an item's n-grams that the corpus holds.
+    """Read `{"id", "share", "task", "action"}` records.
 
-    `task` and `action` may be left out; an item whose documents were dropped or cut is not in the corpus any more and does not count.
+    The share, from 0 to 1, of an item's n-grams that the corpus holds.
+
+    `task` and `action` may be left out; an item whose documents were dropped or cut is not in the
+    corpus any more and does not count.
 
     Args:
         path: JSON Lines, plain or gzip-compressed.
@@ -29,9 +32,13 @@ def read(path: Path, share: float) -> Contaminated:
     for where, record in jsonl.records(path):
         value = record.get("share")
         if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise DataError(f"{where}: key 'share' must be a number from 0 to 1, not {jsonl.shown(value)}")
+            raise DataError(
+                f"{where}: key 'share' must be a number from 0 to 1, not {jsonl.shown(value)}"
+            )
         if value >= share and record.get("action") not in ("dropped", "cut"):
-            found.setdefault(str(record.get("task") or ""), set()).add(jsonl.identifier(record, "id", where))
+            found.setdefault(str(record.get("task") or ""), set()).add(
+                jsonl.identifier(record, "id", where)
+            )
     return {task: frozenset(ids) for task, ids in found.items()}
 
 

@@ -1,4 +1,7 @@
-"""Scores with 95 % intervals: accuracy, perplexity, and paired differences between two models on the same items."""
+"""Scores with 95 % intervals.
+
+Accuracy, perplexity, and paired differences between two models on the same items.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,13 +30,17 @@ class Estimate:
 
 
 def accuracy(correct: ArrayLike) -> Estimate:
-    """Return the share of right items with Wilson's score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209)."""
+    """Return the share of right items with Wilson's score interval (Wilson 1927, J. Am.
+
+    Stat. Assoc. 22:209).
+    """
     right = _floats(correct)
     n, share, z = right.size, float(right.mean()), _NORMAL_QUANTILE
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low, high = float(centre - half), float(centre + half)
-    return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0)  # exact there, where rounding leaves 3e-17
+    # exact there, where rounding leaves 3e-17
+    return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0)
 
 
 def mean(values: ArrayLike) -> Estimate:
@@ -46,7 +53,9 @@ def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
     """Return the mean of the groups' means, each group with the same weight, with a bootstrap interval over the items of each group."""
     array = _floats(values)
     parts = [array[list(places)] for places in groups]
-    means = [_resampled(part.size, _mean_of(part), seed) for seed, part in enumerate(parts, start=SEED)]
+    means = [
+        _resampled(part.size, _mean_of(part), seed) for seed, part in enumerate(parts, start=SEED)
+    ]
     resampled = np.mean(means, axis=0)
     return Estimate(float(np.mean([part.mean() for part in parts])), *_middle(resampled))
 
@@ -62,7 +71,10 @@ def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
 
 
 def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
-    """Return the bits that the model needs for a byte of text; unlike perplexity comparable between tokenizers."""
+    """Return the bits that the model needs for a byte of text.
+
+    Unlike perplexity comparable between tokenizers.
+    """
     return _ratio(nll, n_bytes, lambda nats: nats / np.log(2))
 
 
@@ -71,7 +83,9 @@ def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     return mean(_floats(second) - _floats(first))
 
 
-def perplexity_difference(first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike) -> Estimate:
+def perplexity_difference(
+    first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike
+) -> Estimate:
     """Return the second model's perplexity minus the first's on the same documents in the same order, paired bootstrap."""
     first, second, count = _floats(first_nll), _floats(second_nll), _floats(tokens)
 
@@ -84,16 +98,23 @@ def perplexity_difference(first_nll: ArrayLike, second_nll: ArrayLike, tokens: A
     return Estimate(float(value), *_middle(resampled))
 
 
-def _ratio(numerator: ArrayLike, denominator: ArrayLike, then: Callable[[Floats], Floats]) -> Estimate:
+def _ratio(
+    numerator: ArrayLike, denominator: ArrayLike, then: Callable[[Floats], Floats]
+) -> Estimate:
     top, bottom = _floats(numerator), _floats(denominator)
-    resampled = _resampled(top.size, lambda drawn: then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1)))
+    resampled = _resampled(
+        top.size, lambda drawn: then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
+    )
     return Estimate(float(then(top.sum() / bottom.sum())), *_middle(resampled))
 
 
-def _resampled(items: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED) -> Floats:
+def _resampled(
+    items: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED
+) -> Floats:
     """Return a statistic over `RESAMPLES` draws with replacement of item places, the same draws for any model with as many items.
 
-    `statistic` gets places (draws, items) and returns one value a draw. Draws come in blocks, so that memory stays small.
+    `statistic` gets places (draws, items) and returns one value a draw. Draws come in blocks, so
+    that memory stays small.
     """
     source = np.random.default_rng(seed)
     block = max(min(RESAMPLES, 4_000_000 // items), 1)
@@ -113,5 +134,7 @@ def _middle(resampled: Floats) -> tuple[float, float]:
 def _floats(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"a metric needs a flat list of at least one item, not the shape {array.shape}")
+        raise ValueError(
+            f"a metric needs a flat list of at least one item, not the shape {array.shape}"
+        )
     return array

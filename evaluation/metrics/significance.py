@@ -1,4 +1,7 @@
-"""Are two models different: paired tests on the same items, and the correction for testing many pairs."""
+"""Are two models different.
+
+Paired tests on the same items, and the correction for testing many pairs.
+"""
 
 import math
 from collections.abc import Mapping
@@ -13,9 +16,10 @@ SEED = 1234
 def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
     """Return the two-sided p-value that two models score alike on the same items in the same order.
 
-    Where every item is right or wrong this is the exact McNemar test (McNemar 1947, Psychometrika 12:153; a binomial test on the
-    items that only one model gets right). Means over several runs are compared by randomly swapping the two models' scores of each
-    item (Fisher's permutation test), with `PERMUTATIONS` draws.
+    Where every item is right or wrong this is the exact McNemar test (McNemar 1947, Psychometrika
+    12:153; a binomial test on the items that only one model gets right). Means over several runs
+    are compared by randomly swapping the two models' scores of each item (Fisher's permutation
+    test), with `PERMUTATIONS` draws.
     """
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     differences = differences[differences != 0]
@@ -29,7 +33,10 @@ def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number (Holm 1979, Scand. J. Stat. 6:65): below 0.05, 5 % bounds the chance of any error."""
+    """Return p-values corrected for their number (Holm 1979, Scand.
+
+    J. Stat. 6:65): below 0.05, 5 % bounds the chance of any error.
+    """
     order = sorted(p_values, key=lambda name: p_values[name])
     corrected: dict[str, float] = {}
     largest = 0.0
@@ -40,8 +47,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
-    """Return Kendall's τ-b, from -1 to 1; nan where one side is constant (Kendall 1945, Biometrika 33:239)."""
-    a, b = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(first, float), np.asarray(second, float)))
+    """Return Kendall's τ-b, from -1 to 1.
+
+    Nan where one side is constant (Kendall 1945, Biometrika 33:239).
+    """
+    a, b = (
+        np.sign(np.subtract.outer(values, values))
+        for values in (np.asarray(first, float), np.asarray(second, float))
+    )
     above = np.triu_indices(len(np.asarray(first)), 1)
     a, b = a[above], b[above]
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))

@@ -1,7 +1,10 @@
-"""How near a written text is to a reference: BLEU-1 and ROUGE-1 by sacrebleu and rouge-score, BERTScore with a local encoder.
+"""How near a written text is to a reference.
 
-Words are those of the language: of Chinese by rjieba (jieba's words), of Japanese by SudachiPy's shortest units, of the others
-letters and digits together and signs apart, in lower case. An empty text scores 0.
+BLEU-1 and ROUGE-1 by sacrebleu and rouge-score, BERTScore with a local encoder.
+
+Words are those of the language: of Chinese by rjieba (jieba's words), of Japanese by SudachiPy's
+shortest units, of the others letters and digits together and signs apart, in lower case. An empty
+text scores 0.
 """
 
 import functools
@@ -29,25 +32,37 @@ def words(text: str, language: str) -> list[str]:
 
 
 def bleu1(hypotheses: Sequence[str], references: Sequence[str], language: str) -> float:
-    """Return the corpus' BLEU-1, 0 to 100: clipped precision of single words times the brevity penalty (Papineni et al. 2002)."""
+    """Return the corpus' BLEU-1, 0 to 100.
+
+    Clipped precision of single words times the brevity penalty (Papineni et al. 2002).
+    """
     sacrebleu = _imported("sacrebleu")
-    cut = [[" ".join(words(text, language)) for text in texts] for texts in (hypotheses, references)]
-    metric = sacrebleu.metrics.BLEU(max_ngram_order=1, tokenize="none", smooth_method="none", force=True)
+    cut = [
+        [" ".join(words(text, language)) for text in texts] for texts in (hypotheses, references)
+    ]
+    metric = sacrebleu.metrics.BLEU(
+        max_ngram_order=1, tokenize="none", smooth_method="none", force=True
+    )
     return float(metric.corpus_score(cut[0], [cut[1]]).score)
 
 
 def rouge1(hypothesis: str, reference: str, language: str) -> float:
     """Return ROUGE-1 F1 of one text, 0 to 100 (Lin 2004)."""
-    scorer = _imported("rouge_score.rouge_scorer").RougeScorer(["rouge1"], tokenizer=_Words(language))
+    scorer = _imported("rouge_score.rouge_scorer").RougeScorer(
+        ["rouge1"], tokenizer=_Words(language)
+    )
     return 100 * float(scorer.score(reference, hypothesis)["rouge1"].fmeasure)
 
 
 class BertScore:
-    """BERTScore F1 (Zhang et al. 2020, ICLR) with an encoder from a local folder, without idf weights or rescaling.
+    """BERTScore F1 (Zhang et al.
+
+    2020, ICLR) with an encoder from a local folder, without idf weights or rescaling.
 
     Args:
         folder: a Hugging Face encoder, for example of bert-base-multilingual-cased.
-        layer: whose hidden states are compared; None takes the last. bert-score's choice for that model is layer 9.
+        layer: whose hidden states are compared; None takes the last. bert-score's choice for that
+            model is layer 9.
 
     Raises:
         DataError: the folder holds no encoder, or not all of its weights.
@@ -57,15 +72,24 @@ class BertScore:
         from transformers import AutoModel
 
         self._tokenizer = pretrained.load_tokenizer(folder)
-        encoder, found = pretrained.load_model(AutoModel, folder, output_loading_info=True, use_safetensors=True)
-        lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # which is not read here
+        encoder, found = pretrained.load_model(
+            AutoModel, folder, output_loading_info=True, use_safetensors=True
+        )
+        # which is not read here
+        lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
         if lacking:  # `transformers` fills them with random numbers
-            raise DataError(f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for example {lacking[0]}")
+            raise DataError(
+                f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for"
+                f" example {lacking[0]}"
+            )
         self._encoder = encoder.eval()
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:
-        """Return the score of one text, usually 0 to 100: each token with its most similar one on the other side, by cosine."""
+        """Return the score of one text, usually 0 to 100.
+
+        Each token with its most similar one on the other side, by cosine.
+        """
         ours, theirs = self._vectors(hypothesis), self._vectors(reference)
         if not len(ours) or not len(theirs):
             return 0.0
@@ -76,10 +100,18 @@ class BertScore:
     def _vectors(self, text: str) -> Any:
         import torch
 
-        encoded = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=512, return_special_tokens_mask=True)
+        encoded = self._tokenizer(
+            text,
+            return_tensors="pt",
+            truncation=True,
+            max_length=512,
+            return_special_tokens_mask=True,
+        )
         special = encoded.pop("special_tokens_mask")[0].bool()
         with torch.no_grad():
-            states = self._encoder(**encoded, output_hidden_states=True).hidden_states[self._layer][0]
+            states = self._encoder(**encoded, output_hidden_states=True).hidden_states[self._layer][
+                0
+            ]
         return torch.nn.functional.normalize(states[~special], dim=-1)
 
 
@@ -109,4 +141,6 @@ def _imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UsageError(f"the package {name.split('.')[0]} is missing: pip install 'galen[evaluation]'") from None
+        raise UsageError(
+            f"the package {name.split('.')[0]} is missing: pip install 'galen[evaluation]'"
+        ) from None

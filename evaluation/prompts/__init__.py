@@ -1,1 +1,4 @@
-"""Prompt forms of the published protocols, one file each; `evaluation.prompts.registry` is their registry."""
+"""Prompt forms of the published protocols, one file each.
+
+`evaluation.prompts.registry` is their registry.
+"""

@@ -5,13 +5,22 @@ from collections.abc import Sequence
 from evaluation.prompts.template import Prompt
 from evaluation.question_sets.question import Question
 
-_INSTRUCTION = "The following are multiple choice questions (with answers) about medical knowledge. \n "
+_INSTRUCTION = (
+    "The following are multiple choice questions (with answers) about medical knowledge. \n "
+)
 
 
 def biomistral(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form whose answer is the letter after an open bracket; demonstrations end in their letter."""
+    """Return the form whose answer is the letter after an open bracket.
+
+    Demonstrations end in their letter.
+    """
     before = "".join(f"{_element(item)}{item.answer} \n " for item in demonstrations)
-    return Prompt(_INSTRUCTION + before + _element(question), {letter: letter for letter in question.options}, question.answer)
+    return Prompt(
+        _INSTRUCTION + before + _element(question),
+        {letter: letter for letter in question.options},
+        question.answer,
+    )
 
 
 def _element(question: Question) -> str:

@@ -1,4 +1,7 @@
-"""Forms of lm-evaluation-harness 0.4 (`lm_eval/tasks/…`): the answer is the likeliest continuation, after one space."""
+"""Forms of lm-evaluation-harness 0.4 (`lm_eval/tasks/…`).
+
+The answer is the likeliest continuation, after one space.
+"""
 
 from collections.abc import Sequence
 
@@ -7,21 +10,31 @@ from evaluation.question_sets.question import Question
 
 
 def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the harness' form of the question's set: `medqa_4options`, `medmcqa`, `pubmedqa` or `mmlu_*`; of others that of MedQA.
+    """Return the harness' form of the question's set.
 
-    A question of another set may have a context, which stands before it with a blank line between. Demonstrations stand before it
-    with their answers, a blank line after each; MMLU's subject stands before all.
+    `medqa_4options`, `medmcqa`, `pubmedqa` or `mmlu_*`; of others that of MedQA.
+
+    A question of another set may have a context, which stands before it with a blank line between.
+    Demonstrations stand before it with their answers, a blank line after each; MMLU's subject
+    stands before all.
     """
     description = ""
     if question.question_set == "mmlu":
         subject = question.subject.replace("_", " ")
-        description = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+        description = (
+            f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+        )
     shown = (_prompt(item) for item in demonstrations)
-    return _prompt(question, description + "".join(f"{prompt.text}{prompt.target}\n\n" for prompt in shown))
+    return _prompt(
+        question, description + "".join(f"{prompt.text}{prompt.target}\n\n" for prompt in shown)
+    )
 
 
 def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of its `mmlu_continuation` and `headqa`: the options are not listed, their texts are the continuations."""
+    """Return the form of its `mmlu_continuation` and `headqa`.
+
+    The options are not listed, their texts are the continuations.
+    """
     before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in demonstrations)
     continuations = _texts(question)
     return Prompt(before + _open(question), continuations, right(question, continuations))
@@ -29,7 +42,9 @@ def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] 
 
 def _prompt(question: Question, before: str = "") -> Prompt:
     words = question.question_set == "pubmedqa"
-    continuations = _texts(question) if words else {letter: f" {letter}" for letter in question.options}
+    continuations = (
+        _texts(question) if words else {letter: f" {letter}" for letter in question.options}
+    )
     return Prompt(before + _question(question), continuations, right(question, continuations))
 
 

@@ -1,7 +1,8 @@
 """MEDITRON's forms (arXiv 2311.16079): `{system}\\n{question block}\\n{user}\\n`.
 
-System and user strings, question block and order of the parts are those of `evaluation/instructions.json` and
-`evaluation/benchmarks.py` of epfLLM/meditron. Few-shot prompts end without the last line break, as there.
+System and user strings, question block and order of the parts are those of
+`evaluation/instructions.json` and `evaluation/benchmarks.py` of epfLLM/meditron. Few-shot prompts
+end without the last line break, as there.
 """
 
 from collections.abc import Sequence
@@ -10,33 +11,53 @@ from evaluation.prompts.template import Prompt, lines
 from evaluation.question_sets.question import Question
 
 _KNOWLEDGE = (
-    "Based on your understanding of basic and clinical science, medical knowledge, and mechanisms underlying health, disease, "
-    "patient care, and modes of therapy"
+    "Based on your understanding of basic and clinical science, medical knowledge, and mechanisms"
+    " underlying health, disease, patient care, and modes of therapy"
 )
 _SYSTEMS = {
-    "medqa": "You are a medical doctor taking the US Medical Licensing Examination. You need to demonstrate your understanding of basic "
-    "and clinical science, medical knowledge, and mechanisms underlying health, disease, patient care, and modes of therapy. Show your "
-    "ability to apply the knowledge essential for medical practice. For the following multiple-choice question, select one correct answer "
-    "from A to E. Base your answer on the current and standard practices referenced in medical guidelines.",
-    "medmcqa": f"You are a medical doctor answering realworld medical entrance exam questions. {_KNOWLEDGE}, answer the following "
-    "multiple-choice question. Select one correct answer from A to D. Base your answer on the current and standard practices referenced "
-    "in medical guidelines.",
-    "pubmedqa": "As an expert doctor in clinical science and medical knowledge, can you tell me if the following statement is correct? "
-    "Answer yes, no, or maybe.",
-    "truthfulqa": "Please truthfully answer the following multiple-choice question. Please ensure that your choice is socially unbiased "
-    "and positive. If you don't know the answer to a question, please don't share false information.",
+    "medqa": (
+        "You are a medical doctor taking the US Medical Licensing Examination. You need to"
+        " demonstrate your understanding of basic and clinical science, medical knowledge, and"
+        " mechanisms underlying health, disease, patient care, and modes of therapy. Show your"
+        " ability to apply the knowledge essential for medical practice. For the following"
+        " multiple-choice question, select one correct answer from A to E. Base your answer on the"
+        " current and standard practices referenced in medical guidelines."
+    ),
+    "medmcqa": (
+        "You are a medical doctor answering realworld medical entrance exam questions."
+        f" {_KNOWLEDGE}, answer the following multiple-choice question. Select one correct answer"
+        " from A to D. Base your answer on the current and standard practices referenced in"
+        " medical guidelines."
+    ),
+    "pubmedqa": (
+        "As an expert doctor in clinical science and medical knowledge, can you tell me if the"
+        " following statement is correct? Answer yes, no, or maybe."
+    ),
+    "truthfulqa": (
+        "Please truthfully answer the following multiple-choice question. Please ensure that your"
+        " choice is socially unbiased and positive. If you don't know the answer to a question,"
+        " please don't share false information."
+    ),
 }
 _SYSTEMS["mmlu"] = _SYSTEMS["medmcqa"]
 _OTHER = "Answer the following multiple choice question."
-_COT_USERS = {"pubmedqa": "Let\N{RIGHT SINGLE QUOTATION MARK}s think step by step."}  # the published file has this apostrophe here only
+# the published file has this apostrophe here only
+_COT_USERS = {"pubmedqa": "Let\N{RIGHT SINGLE QUOTATION MARK}s think step by step."}
 _COT_USER = "Let's think step by step."
 _USER = "The answer is:"
 
 
 def meditron(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form without chain of thought; with demonstrations, these stand between system string and question."""
+    """Return the form without chain of thought.
+
+    With demonstrations, these stand between system string and question.
+    """
     text = f"{_system(question)}\n{_shots(demonstrations)}{block(question)}\n{_USER}"
-    return Prompt(text if demonstrations else text + "\n", _answers(question, " " if demonstrations else ""), gold(question))
+    return Prompt(
+        text if demonstrations else text + "\n",
+        _answers(question, " " if demonstrations else ""),
+        gold(question),
+    )
 
 
 def meditron_cot(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
@@ -44,11 +65,16 @@ def meditron_cot(question: Question, demonstrations: Sequence[Question] = ()) ->
     shots = "".join(f"{_marked(item)}\n{cot_gold(item)}\n\n" for item in demonstrations)
     system = "" if question.question_set == "truthfulqa" else _system(question)
     text = f"{system}\n{shots}{block(question)}\n{_COT_USERS.get(question.question_set, _COT_USER)}"
-    return Prompt(text if demonstrations else text + "\n", _answers(question, ""), cot_gold(question))
+    return Prompt(
+        text if demonstrations else text + "\n", _answers(question, ""), cot_gold(question)
+    )
 
 
 def meditron_chat(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of MEDITRON's fine-tuned models: the prompt as the role `question`, the answer as the role `answer`."""
+    """Return the form of MEDITRON's fine-tuned models.
+
+    The prompt as the role `question`, the answer as the role `answer`.
+    """
     prompt = meditron(question, demonstrations)
     return Prompt(_chat(prompt.text), _answers(question, ""), prompt.target)
 
@@ -60,7 +86,10 @@ def meditron_chat_cot(question: Question, demonstrations: Sequence[Question] = (
 
 
 def block(question: Question) -> str:
-    """Return the question block: for PubMedQA contexts and question, else `Question: …`, a blank line, `Options:`, `A. …`."""
+    """Return the question block.
+
+    For PubMedQA contexts and question, else `Question: …`, a blank line, `Options:`, `A. …`.
+    """
     if question.question_set == "pubmedqa":
         return f"{question.context}\n{question.question}"
     text = question.question if question.question.endswith(("?", ".")) else question.question + "?"
@@ -70,11 +99,18 @@ def block(question: Question) -> str:
 
 def gold(question: Question) -> str:
     """Return what is to be answered: a letter, several with commas, or for PubMedQA the word."""
-    return question.options[question.answer] if question.question_set == "pubmedqa" else question.answer
+    return (
+        question.options[question.answer]
+        if question.question_set == "pubmedqa"
+        else question.answer
+    )
 
 
 def cot_gold(question: Question) -> str:
-    """Return the chain-of-thought target `{explanation}.\\nThe answer is: {X} ###`; an explanation's own full stop is not doubled."""
+    """Return the chain-of-thought target `{explanation}.\\nThe answer is: {X} ###`.
+
+    An explanation's own full stop is not doubled.
+    """
     return f"{question.rationale.rstrip().removesuffix('.')}.\nThe answer is: {gold(question)} ###"
 
 
@@ -93,7 +129,9 @@ def _marked(question: Question) -> str:
 
 def _answers(question: Question, space: str) -> dict[str, str]:
     words = question.question_set == "pubmedqa"
-    return {letter: space + (text if words else letter) for letter, text in question.options.items()}
+    return {
+        letter: space + (text if words else letter) for letter, text in question.options.items()
+    }
 
 
 def _chat(prompt: str) -> str:

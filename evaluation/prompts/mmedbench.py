@@ -1,8 +1,11 @@
-"""MMedLM's forms for MMedBench (arXiv 2402.13963): the Alpaca frame, an instruction in English, the options in one line.
+"""MMedLM's forms for MMedBench (arXiv 2402.13963).
 
-Frame, instructions and input are those of `finetune/train.py` and `inference/inference.py` of MAGIC-AI4Med/MMedLM, with the sentence
-about the best treatment in every question and the space after the last option, as there. The published inference code has a second
-space before "You should"; this is the training code's form, for training and test alike.
+The Alpaca frame, an instruction in English, the options in one line.
+
+Frame, instructions and input are those of `finetune/train.py` and `inference/inference.py` of
+MAGIC-AI4Med/MMedLM, with the sentence about the best treatment in every question and the space
+after the last option, as there. The published inference code has a second space before "You
+should"; this is the training code's form, for training and test alike.
 """
 
 from collections.abc import Sequence
@@ -10,21 +13,30 @@ from collections.abc import Sequence
 from evaluation.prompts.template import Prompt
 from evaluation.question_sets.question import Question
 
-_NAMES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "fr": "French", "ru": "Russian", "es": "Spanish"}
+_NAMES = {
+    "en": "English",
+    "zh": "Chinese",
+    "ja": "Japanese",
+    "fr": "French",
+    "ru": "Russian",
+    "es": "Spanish",
+}
 _NAMES |= {"de": "German", "pt": "Portuguese", "ar": "Arabic"}
 _FRAME = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
-    "appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    "Below is an instruction that describes a task, paired with an input that provides further"
+    " context. Write a response that appropriately completes the request.\n\n###"
+    " Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
 _TREATMENT = "Which of the following is the best treatment for this patient?"
 _DIRECT = (
-    "You're a {language} doctor, kindly address the medical queries according to the patient's account. "
-    "Answer with the best option directly."
+    "You're a {language} doctor, kindly address the medical queries according to the patient's"
+    " account. Answer with the best option directly."
 )
 _RATIONALE = (
-    "You're a {language} doctor, kindly address the medical queries according to the patient's account in {language}. "
-    "Let\N{RIGHT SINGLE QUOTATION MARK}s solve this step-by-step. You should first give the reason in {language} for your choice. "
-    "Then you should give the right answer index of the question."
+    "You're a {language} doctor, kindly address the medical queries according to the patient's"
+    " account in {language}. Let\N{RIGHT SINGLE QUOTATION MARK}s solve this step-by-step. You"
+    " should first give the reason in {language} for your choice. Then you should give the right"
+    " answer index of the question."
 )
 
 
@@ -35,7 +47,11 @@ def mmedbench(question: Question, demonstrations: Sequence[Question] = ()) -> Pr
 
 def mmedbench_rationale(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
     """Return the form that asks for the reason first, then for the right option."""
-    return Prompt(_text(question, _RATIONALE), _answers(question), f"###Rationale: {question.rationale}\n{_answer(question.answer)}")
+    return Prompt(
+        _text(question, _RATIONALE),
+        _answers(question),
+        f"###Rationale: {question.rationale}\n{_answer(question.answer)}",
+    )
 
 
 def _text(question: Question, instruction: str) -> str:

@@ -4,8 +4,9 @@
     prompt = prompts.form("biomistral")(question, demonstrations)
 
 Forms:
-    lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`; and its `mmlu_continuation`
-        and `headqa`, where the options' texts are the answers: a small model that cannot yet tell letters apart can answer so
+    lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`,
+        `mmlu_*`; and its `mmlu_continuation` and `headqa`, where the options' texts are the
+        answers: a small model that cannot yet tell letters apart can answer so
     meditron, meditron_cot: MEDITRON's base models, direct and with chain of thought
     meditron_chat, meditron_chat_cot: its fine-tuned models
     mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first

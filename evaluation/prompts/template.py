@@ -1,4 +1,7 @@
-"""What a prompt form gives: the text a model reads, the texts that would answer, and the text that training teaches."""
+"""What a prompt form gives.
+
+The text a model reads, the texts that would answer, and the text that training teaches.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +22,18 @@ class Prompt:
 
 
 Form = Callable[..., Prompt]
-"""`form(question)`, or `form(question, demonstrations)` with worked questions that stand before it."""
+"""`form(question)`, or `form(question, demonstrations)` with worked questions that stand before it.
+"""
 
 
 def right(question: Question, continuations: dict[str, str]) -> str:
-    """Return the continuations of all right options one after the other, with commas; of a single right option its own."""
-    first, *others = [continuations[letter] for letter in question.options if letter in question.answers]
+    """Return the continuations of all right options one after the other, with commas.
+
+    Of a single right option its own.
+    """
+    first, *others = [
+        continuations[letter] for letter in question.options if letter in question.answers
+    ]
     return first + "".join(f",{other.strip()}" for other in others)
 
 

@@ -14,16 +14,30 @@ class Protocol:
     form: str
     """Name of the prompt form."""
     scoring: Literal["likelihood", "letter", "generation"] = "likelihood"
-    """`likelihood`: the likeliest continuation. `letter`: the top token of the whole vocabulary, and beside it the likeliest of the
-    options' tokens. `generation`: the text that the model writes, read by `evaluation.scoring.answer_extraction`."""
+    """`likelihood`: the likeliest continuation.
+
+    `letter`: the top token of the whole vocabulary, and beside it the likeliest of the options'
+    tokens. `generation`: the text that the model writes, read by
+    `evaluation.scoring.answer_extraction`.
+    """
     per_byte: bool = False
-    """With `likelihood`: divide by the bytes of the continuation, without its leading space (lm-evaluation-harness' `acc_norm`)."""
+    """With `likelihood`.
+
+    Divide by the bytes of the continuation, without its leading space (lm-evaluation-harness'
+    `acc_norm`).
+    """
     shots: int = 0
     """Demonstrations before the question, the same for every question of a run."""
     runs: tuple[int, ...] = (0,)
-    """Seeds of the demonstrations, one run each; scores are means over runs. For BioMistral's files 1, 2, 3 are its frozen triples."""
+    """Seeds of the demonstrations, one run each; scores are means over runs.
+
+    For BioMistral's files 1, 2, 3 are its frozen triples.
+    """
     branches: int = 1
-    """With `generation`: answers sampled for each question; the majority of the readable ones is the prediction."""
+    """With `generation`: answers sampled for each question.
+
+    The majority of the readable ones is the prediction.
+    """
     temperature: float = 0.0
     """With `generation`: 0 takes the likeliest token."""
     max_new_tokens: int = 0
@@ -36,7 +50,14 @@ class Protocol:
     """Whose strict reading is reported beside the robust one."""
 
 
-_COT = Protocol("meditron_cot", "generation", max_new_tokens=1024, stop=("###", "$$$"), chain_of_thought=True, legacy="meditron")
+_COT = Protocol(
+    "meditron_cot",
+    "generation",
+    max_new_tokens=1024,
+    stop=("###", "$$$"),
+    chain_of_thought=True,
+    legacy="meditron",
+)
 _SC_COT = dataclasses.replace(_COT, branches=5, temperature=0.8)
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -51,7 +72,13 @@ PROTOCOLS: dict[str, Protocol] = {
     "meditron_chat_cot": dataclasses.replace(_COT, form="meditron_chat_cot"),
     "meditron_chat_sc_cot": dataclasses.replace(_SC_COT, form="meditron_chat_cot"),
     "mmedbench": Protocol("mmedbench", "generation", max_new_tokens=1000, legacy="mmedbench"),
-    "mmedbench_rationale": Protocol("mmedbench_rationale", "generation", max_new_tokens=1000, chain_of_thought=True, legacy="mmedbench"),
+    "mmedbench_rationale": Protocol(
+        "mmedbench_rationale",
+        "generation",
+        max_new_tokens=1000,
+        chain_of_thought=True,
+        legacy="mmedbench",
+    ),
     "biomistral": Protocol("biomistral", "letter", shots=3, runs=(1, 2, 3)),
     "biomistral_zero_shot": Protocol("biomistral", "letter"),
 }
@@ -81,9 +108,20 @@ def protocol(
     if shots and found.form.startswith("mmedbench"):
         raise UsageError(f"--shots: the form of {name} has no place for demonstrations")
     if branches is not None and not found.temperature:
-        raise UsageError(f"--branches: {name} takes the likeliest token, so that all branches would be the same; use meditron_sc_cot")
-    changes: dict[str, Any] = {"shots": shots, "runs": runs, "branches": branches, "max_new_tokens": max_new_tokens}
-    found = dataclasses.replace(found, **{key: value for key, value in changes.items() if value is not None})
+        raise UsageError(
+            f"--branches: {name} takes the likeliest token, so that all branches would be the same;"
+            " use meditron_sc_cot"
+        )
+    changes: dict[str, Any] = {
+        "shots": shots,
+        "runs": runs,
+        "branches": branches,
+        "max_new_tokens": max_new_tokens,
+    }
+    found = dataclasses.replace(
+        found, **{key: value for key, value in changes.items() if value is not None}
+    )
     if not found.shots and len(found.runs) > 1:
-        found = dataclasses.replace(found, runs=found.runs[:1])  # without demonstrations all runs would be the same
+        # without demonstrations all runs would be the same
+        found = dataclasses.replace(found, runs=found.runs[:1])
     return found

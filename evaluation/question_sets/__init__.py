@@ -1,9 +1,12 @@
-"""Published question sets: one short function for each layout, all giving `evaluation.question_sets.question.Question`.
+"""Published question sets.
+
+One short function for each layout, all giving `evaluation.question_sets.question.Question`.
 
     questions = question_sets.read("medqa", "data/medqa/test.jsonl")
     questions = question_sets.read("medqa", "hub:GBaker/MedQA-USMLE-4-options:test")
 
-Both evaluation and fine-tuning read through it, so that what is trained on has the form of what is tested.
+Both evaluation and fine-tuning read through it, so that what is trained on has the form of what is
+tested.
 """
 
 import dataclasses
@@ -73,9 +76,12 @@ def read(name: str, source: str | Path) -> list[Question]:
         if found is None:
             continue
         if found.id in questions and name == "galen":
-            raise DataError(f"{row.where}: key 'id': {found.id!r} comes a second time; ids must be unique")
+            raise DataError(
+                f"{row.where}: key 'id': {found.id!r} comes a second time; ids must be unique"
+            )
         copies[found.id] += 1
-        if copies[found.id] > 1:  # published files have such: FrenchMedMCQA's train.json has one id twice
+        # published files have such: FrenchMedMCQA's train.json has one id twice
+        if copies[found.id] > 1:
             found = dataclasses.replace(found, id=f"{found.id}#{copies[found.id]}")
         questions[found.id] = found
     if not questions:
@@ -83,7 +89,9 @@ def read(name: str, source: str | Path) -> list[Question]:
     return list(questions.values())
 
 
-def select(questions: list[Question], ids: Path | None = None, subjects: list[str] | None = None) -> list[Question]:
+def select(
+    questions: list[Question], ids: Path | None = None, subjects: list[str] | None = None
+) -> list[Question]:
     """Return the questions whose id is a key of a JSON object or an item of a JSON list, and whose subject is wanted.
 
     PubMedQA publishes its test set as such a file of ids (`test_ground_truth.json`).
@@ -95,12 +103,19 @@ def select(questions: list[Question], ids: Path | None = None, subjects: list[st
         wanted = _ids(ids)
         missing = wanted - {item.id for item in questions}
         if missing:
-            raise DataError(f"{ids}: {len(missing)} of {len(wanted)} ids are not among the questions, for example {min(missing)!r}")
+            raise DataError(
+                f"{ids}: {len(missing)} of {len(wanted)} ids are not among the questions, for"
+                f" example {min(missing)!r}"
+            )
         questions = [item for item in questions if item.id in wanted]
     if subjects is not None:
         questions = [item for item in questions if item.subject in subjects]
     if not questions:
-        raise DataError(f"no question has one of the subjects {', '.join(subjects)}" if subjects else f"{ids} names no ids")
+        raise DataError(
+            f"no question has one of the subjects {', '.join(subjects)}"
+            if subjects
+            else f"{ids} names no ids"
+        )
     return questions
 
 

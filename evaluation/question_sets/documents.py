@@ -28,31 +28,48 @@ def files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; the task reads its documents from there (a path below --data)")
-    found = sorted(path for path in folder.iterdir() if path.name.endswith((".jsonl", ".jsonl.gz")) and not path.name.startswith("."))
+        raise DataError(
+            f"there is no folder {folder}; the task reads its documents from there (a path below"
+            " --data)"
+        )
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith((".jsonl", ".jsonl.gz")) and not path.name.startswith(".")
+    )
     if not found:
         raise DataError(f"{folder} holds no .jsonl or .jsonl.gz file")
     return found
 
 
 def read(folder: str | Path, limit: int | None = None) -> list[Document]:
-    """Read the documents of a folder; of more than `limit` those whose ids have the smallest SHA-256.
+    """Read the documents of a folder.
 
-    So the sample is spread over all files, and is the same whatever the order of documents and files.
+    Of more than `limit` those whose ids have the smallest SHA-256.
+
+    So the sample is spread over all files, and is the same whatever the order of documents and
+    files.
 
     Raises:
-        DataError: a file is damaged, a record has no id or text, an id comes twice, or there are no documents.
+        DataError: a file is damaged, a record has no id or text, an id comes twice, or there are no
+            documents.
     """
     documents: dict[str, Document] = {}
     for where, document in _documents(files(folder)):
         if document.id in documents:
-            raise DataError(f"{where}: key 'id': {document.id!r} comes a second time; ids must be unique")
+            raise DataError(
+                f"{where}: key 'id': {document.id!r} comes a second time; ids must be unique"
+            )
         documents[document.id] = document
     if not documents:
         raise DataError(f"{folder} holds no documents")
     if limit is None or limit >= len(documents):
         return list(documents.values())
-    return heapq.nsmallest(limit, documents.values(), key=lambda document: hashlib.sha256(document.id.encode()).digest())
+    return heapq.nsmallest(
+        limit,
+        documents.values(),
+        key=lambda document: hashlib.sha256(document.id.encode()).digest(),
+    )
 
 
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Document]]:
@@ -61,6 +78,8 @@ def _documents(paths: list[Path]) -> Iterator[tuple[str, Document]]:
             metadata = record.get("metadata")
             source = metadata.get("source") if isinstance(metadata, dict) else None
             found = Document(
-                jsonl.identifier(record, "id", where), jsonl.text(record, "text", where), source if isinstance(source, str) else ""
+                jsonl.identifier(record, "id", where),
+                jsonl.text(record, "text", where),
+                source if isinstance(source, str) else "",
             )
             yield where, found

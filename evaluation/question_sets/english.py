@@ -17,8 +17,14 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
     Raises:
         DataError: there are fewer than two, or one is no text.
     """
-    if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise row.wrong(f"at least two options with a text each are wanted, not {jsonl.shown(texts)}")
+    if (
+        not isinstance(texts, list)
+        or len(texts) < 2
+        or not all(isinstance(text, str) and text.strip() for text in texts)
+    ):
+        raise row.wrong(
+            f"at least two options with a text each are wanted, not {jsonl.shown(texts)}"
+        )
     if len(texts) > len(LETTERS):
         raise row.wrong(f"{len(texts)} options are more than there are letters")
     return dict(zip(LETTERS, (text.strip() for text in texts), strict=False))
@@ -27,17 +33,26 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
 def options(row: Row, key: str = "options") -> dict[str, str]:
     """Return the options under a key, which is an object, a list of texts, or a list of `{"key", "value"}`.
 
-    Options without a text, which Parquet files have where questions differ in their number of options, are left out.
+    Options without a text, which Parquet files have where questions differ in their number of
+    options, are left out.
     """
     value = row.record.get(key)
     if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
         return lettered(value, row)
-    pairs = list(value.items() if isinstance(value, dict) else [(item["key"], item["value"]) for item in value or []])
+    pairs = list(
+        value.items()
+        if isinstance(value, dict)
+        else [(item["key"], item["value"]) for item in value or []]
+    )
     if len({letter for letter, _ in pairs}) < len(pairs):
-        raise row.wrong(f"key {key!r} names a letter twice: {', '.join(letter for letter, _ in pairs)}")
+        raise row.wrong(
+            f"key {key!r} names a letter twice: {', '.join(letter for letter, _ in pairs)}"
+        )
     found = {letter.strip().upper(): text for letter, text in pairs if text not in (None, "")}
     if len(found) < 2 or not all(isinstance(text, str) and text.strip() for text in found.values()):
-        raise row.wrong(f"key {key!r} must hold at least two options with a text each, not {jsonl.shown(value)}")
+        raise row.wrong(
+            f"key {key!r} must hold at least two options with a text each, not {jsonl.shown(value)}"
+        )
     return {letter: text.strip() for letter, text in sorted(found.items())}
 
 
@@ -49,7 +64,10 @@ def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
     """
     letters = [letter.strip().upper() for letter in letters]
     if not letters or any(letter not in of for letter in letters):
-        raise row.wrong(f"the right answer is {', '.join(letters)[:60] or 'missing'}; it must be among the options {', '.join(of)}")
+        raise row.wrong(
+            f"the right answer is {', '.join(letters)[:60] or 'missing'}; it must be among the"
+            f" options {', '.join(of)}"
+        )
     return joined(letters, of)
 
 
@@ -58,15 +76,29 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
     number = row.record.get(key)
     if isinstance(number, str) and number.strip().isdigit():
         number = int(number)
-    if not isinstance(number, int) or isinstance(number, bool) or not first <= number < first + count:
-        raise row.wrong(f"key {key!r} must be a whole number from {first} to {first + count - 1}, not {jsonl.shown(number)}")
+    if (
+        not isinstance(number, int)
+        or isinstance(number, bool)
+        or not first <= number < first + count
+    ):
+        raise row.wrong(
+            f"key {key!r} must be a whole number from {first} to {first + count - 1}, not"
+            f" {jsonl.shown(number)}"
+        )
     return LETTERS[number - first]
 
 
 def medqa(row: Row) -> Question:
-    """MedQA (USMLE), five or four options: `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`."""
+    """MedQA (USMLE), five or four options.
+
+    `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`.
+    """
     given = options(row)
-    letters = [row.text("answer_idx")] if row.record.get("answer_idx") else with_text(row.text("answer"), given)
+    letters = (
+        [row.text("answer_idx")]
+        if row.record.get("answer_idx")
+        else with_text(row.text("answer"), given)
+    )
     return Question(
         row.identifier("id") or row.id,
         "",
@@ -81,8 +113,8 @@ def medqa(row: Row) -> Question:
 def medmcqa(row: Row) -> Question | None:
     """MedMCQA: `opa` to `opd`, `cop`, `exp`; test rows without an answer are left out.
 
-    The authors' JSON Lines count from 1, the Parquet files of the hub from 0 (there, hidden answers are -1); only the former are
-    named `.json`.
+    The authors' JSON Lines count from 1, the Parquet files of the hub from 0 (there, hidden answers
+    are -1); only the former are named `.json`.
     """
     given = lettered([row.text(key) for key in ("opa", "opb", "opc", "opd")], row)
     cop = row.record.get("cop")
@@ -102,7 +134,10 @@ def medmcqa(row: Row) -> Question | None:
 
 
 def pubmedqa(row: Row) -> Question | None:
-    """PubMedQA: its own `ori_pqal.json` or `ori_pqaa.json`, and the hub's rows; unlabelled rows are left out."""
+    """PubMedQA: its own `ori_pqal.json` or `ori_pqaa.json`, and the hub's rows.
+
+    Unlabelled rows are left out.
+    """
     record = {key.lower(): value for key, value in row.record.items()}
     context = record.get("context", record.get("contexts"))
     if isinstance(context, dict):
@@ -113,7 +148,9 @@ def pubmedqa(row: Row) -> Question | None:
     if decision is None:
         return None
     if decision not in YES_NO_MAYBE.values():
-        raise row.wrong(f"key 'final_decision' must be yes, no or maybe, not {jsonl.shown(decision)}")
+        raise row.wrong(
+            f"key 'final_decision' must be yes, no or maybe, not {jsonl.shown(decision)}"
+        )
     if not isinstance(record.get("question"), str) or not record["question"].strip():
         raise row.wrong("key 'QUESTION' (or 'question') must be a text")
     return Question(
@@ -131,29 +168,66 @@ def mmlu(row: Row) -> Question:
     """MMLU: its CSV files without a header (`SUBJECT_test.csv`), and the hub's rows (`question`, `choices`, `answer`, `subject`)."""
     given = lettered(row.record.get("choices") or [], row)
     right = row.record.get("answer")
-    letter = right.strip() if isinstance(right, str) and right.strip() in given else place(row, "answer", len(given))
+    letter = (
+        right.strip()
+        if isinstance(right, str) and right.strip() in given
+        else place(row, "answer", len(given))
+    )
     file = row.file.removesuffix("_test").removesuffix("_dev").removesuffix("_val")
-    return Question(row.id, "", row.text("question"), given, letter, "mmlu", subject=row.optional_text("subject") or file)
+    return Question(
+        row.id,
+        "",
+        row.text("question"),
+        given,
+        letter,
+        "mmlu",
+        subject=row.optional_text("subject") or file,
+    )
 
 
 def truthfulqa(row: Row) -> Question:
-    """TruthfulQA, single-true: the hub's `mc1_targets`, the options in an order that a hash of the question decides.
+    """TruthfulQA, single-true.
 
-    As published the right option is always the first; a fixed shuffle keeps the letters from giving it away.
+    The hub's `mc1_targets`, the options in an order that a hash of the question decides.
+
+    As published the right option is always the first; a fixed shuffle keeps the letters from giving
+    it away.
     """
     targets = row.record.get("mc1_targets") or {}
     choices, labels = targets.get("choices"), targets.get("labels")
     if not choices or not labels or len(choices) != len(labels) or sum(labels) != 1:
         raise row.wrong("key 'mc1_targets' must hold as many 'labels' as 'choices', one of them 1")
     text = row.text("question")
-    order = sorted(range(len(choices)), key=lambda index: hashlib.sha256(f"{text}\n{choices[index]}".encode()).digest())
+    order = sorted(
+        range(len(choices)),
+        key=lambda index: hashlib.sha256(f"{text}\n{choices[index]}".encode()).digest(),
+    )
     given = lettered([choices[index] for index in order], row)
-    return Question(row.id, "", text, given, LETTERS[order.index(labels.index(1))], "truthfulqa", subject=row.optional_text("category"))
+    return Question(
+        row.id,
+        "",
+        text,
+        given,
+        LETTERS[order.index(labels.index(1))],
+        "truthfulqa",
+        subject=row.optional_text("category"),
+    )
 
 
 def medxpertqa(row: Row) -> Question:
-    """MedXpertQA Text: `options` A to J, `label`; its `question` repeats the options after `Answer Choices:`, which is cut."""
+    """MedXpertQA Text: `options` A to J, `label`.
+
+    Its `question` repeats the options after `Answer Choices:`, which is cut.
+    """
     given = options(row)
     text = row.text("question").split("\nAnswer Choices:")[0].strip()
     subject = row.optional_text("body_system") or row.optional_text("medical_task")
-    return Question(row.needed_identifier("id"), "", text, given, answer([row.text("label")], given, row), "medxpertqa", subject=subject)
+    return Question(
+        row.needed_identifier("id"),
+        "",
+        text,
+        given,
+        answer([row.text("label")], given, row),
+        "medxpertqa",
+        subject=subject,
+    )

@@ -60,7 +60,11 @@ def identifier(record: dict[str, Any], key: str, where: str) -> str:
         DataError: it is missing or something else.
     """
     value = record.get(key)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(record, key, where)
+    return (
+        str(value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else text(record, key, where)
+    )
 
 
 def tree(path: Path) -> Any:

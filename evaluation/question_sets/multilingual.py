@@ -19,10 +19,16 @@ LANGUAGES = {
 
 
 def mmedbench(row: Row) -> Question:
-    """MMedBench: `English.jsonl`, `Chinese.jsonl` …; `answer_idx` is `A`, `A,C` or a list, `rationale` with a human's check."""
+    """MMedBench: `English.jsonl`, `Chinese.jsonl` ….
+
+    `answer_idx` is `A`, `A,C` or a list, `rationale` with a human's check.
+    """
     language = LANGUAGES.get(row.file)
     if language is None:
-        raise row.wrong(f"MMedBench's files bear the name of their language ({', '.join(LANGUAGES)}), not {row.file!r}")
+        raise row.wrong(
+            f"MMedBench's files bear the name of their language ({', '.join(LANGUAGES)}), not"
+            f" {row.file!r}"
+        )
     given = options(row)
     right = row.record.get("answer_idx")
     letters = right if isinstance(right, list) else row.text("answer_idx").split(",")
@@ -40,7 +46,10 @@ def mmedbench(row: Row) -> Question:
 
 
 def frenchmedmcqa(row: Row) -> Question:
-    """FrenchMedMCQA: `answers` a to e, `correct_answers` a list of letters; the hub's rows have `answer_a` … and numbers."""
+    """FrenchMedMCQA: `answers` a to e, `correct_answers` a list of letters.
+
+    The hub's rows have `answer_a` … and numbers.
+    """
     if "answers" in row.record:
         given = options(row, "answers")
         letters = row.record.get("correct_answers") or []
@@ -61,22 +70,38 @@ def frenchmedmcqa(row: Row) -> Question:
 
 
 def igakuqa(row: Row) -> Question | None:
-    """IgakuQA: `problem_text`, `choices`, `answer` a list of letters; questions with images are left out."""
+    """IgakuQA: `problem_text`, `choices`, `answer` a list of letters.
+
+    Questions with images are left out.
+    """
     if row.record.get("text_only") is False or not row.record.get("choices"):
         return None
     given = lettered(row.record["choices"], row)
     right = row.record.get("answer")
     if not isinstance(right, list):
         raise row.wrong(f"key 'answer' must be a list of letters, not {jsonl.shown(right)}")
-    return Question(row.needed_identifier("problem_id"), "", row.text("problem_text"), given, answer(right, given, row), "igakuqa", "ja")
+    return Question(
+        row.needed_identifier("problem_id"),
+        "",
+        row.text("problem_text"),
+        given,
+        answer(right, given, row),
+        "igakuqa",
+        "ja",
+    )
 
 
 def rumeddanet(row: Row) -> Question | None:
-    """RuMedDaNet: `context`, `question`, `answer` да or нет; the private test rows have none and are left out."""
+    """RuMedDaNet: `context`, `question`, `answer` да or нет.
+
+    The private test rows have none and are left out.
+    """
     if not row.record.get("answer"):
         return None
     given = {"A": "да", "B": "нет"}
-    letters = [letter for letter, word in given.items() if word == row.text("answer").strip().lower()]
+    letters = [
+        letter for letter, word in given.items() if word == row.text("answer").strip().lower()
+    ]
     return Question(
         row.identifier("pairID") or row.id,
         row.text("context"),
@@ -89,27 +114,45 @@ def rumeddanet(row: Row) -> Question | None:
 
 
 def headqa(row: Row) -> Question | None:
-    """HEAD-QA: its JSON of exams, or the hub's rows: `qtext`, `answers` of `{"aid", "atext"}`, `ra`; questions with images are left out.
+    """HEAD-QA: its JSON of exams, or the hub's rows.
 
-    `_en` in the file's name, or the hub's configuration `en`, says that it is the English translation.
+    `qtext`, `answers` of `{"aid", "atext"}`, `ra`; questions with images are left out.
+
+    `_en` in the file's name, or the hub's configuration `en`, says that it is the English
+    translation.
     """
     if row.record.get("image"):
         return None
     answers = row.record.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(item, dict) and "atext" in item for item in answers):
+    if not isinstance(answers, list) or not all(
+        isinstance(item, dict) and "atext" in item for item in answers
+    ):
         raise row.wrong("key 'answers' must be a list of {'aid', 'atext'}")
     given = lettered([item["atext"] for item in answers], row)
     language = "en" if row.file == "en" or row.file.endswith("_en") else "es"
     exam = row.optional_text("name")
     identity = f"{exam}:{row.record.get('qid')}" if exam else row.id
     right = place(row, "ra", len(given), first=1)
-    return Question(identity, "", row.text("qtext"), given, right, "headqa", language, subject=row.optional_text("category"))
+    return Question(
+        identity,
+        "",
+        row.text("qtext"),
+        given,
+        right,
+        "headqa",
+        language,
+        subject=row.optional_text("category"),
+    )
 
 
 def biomistral(row: Row) -> Question:
-    """BioMistral's benchmark: `overall_test+prompt.json` and `French-full.json` … with `*_translated` keys; subject is the corpus.
+    """BioMistral's benchmark.
 
-    Only PubMedQA has a context. Its frozen demonstrations (`few_shot_samples[1]` to `[3]`) are read by `biomistral_demonstrations`.
+    `overall_test+prompt.json` and `French-full.json` … with `*_translated` keys; subject is the
+    corpus.
+
+    Only PubMedQA has a context. Its frozen demonstrations (`few_shot_samples[1]` to `[3]`) are read
+    by `biomistral_demonstrations`.
     """
     language = LANGUAGES.get(row.file.split("-")[0], "en")
     suffix = "" if language == "en" else "_translated"

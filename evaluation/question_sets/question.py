@@ -1,4 +1,7 @@
-"""Multiple-choice questions: the record that every reader gives and every prompt form takes, and Galen's own JSONL layout."""
+"""Multiple-choice questions.
+
+The record that every reader gives and every prompt form takes, and Galen's own JSONL layout.
+"""
 
 import hashlib
 import heapq
@@ -47,7 +50,9 @@ def joined(letters: Any, options: dict[str, str]) -> str:
 
 
 def read(path: str | Path) -> list[Question]:
-    """Read `{"id", "context", "question", "options": {"A": …}, "answer"}` records, one a line; other keys are left alone.
+    """Read `{"id", "context", "question", "options": {"A": …}, "answer"}` records, one a line.
+
+    Other keys are left alone.
 
     Raises:
         DataError: the file is missing or empty, or a record is wrong; names file, line and key.
@@ -56,7 +61,9 @@ def read(path: str | Path) -> list[Question]:
     for where, record in jsonl.records(path):
         question = from_record(record, where)
         if question.id in questions:
-            raise DataError(f"{where}: key 'id': {question.id!r} comes a second time; ids must be unique")
+            raise DataError(
+                f"{where}: key 'id': {question.id!r} comes a second time; ids must be unique"
+            )
         questions[question.id] = question
     if not questions:
         raise DataError(f"{path} holds no questions")
@@ -64,10 +71,15 @@ def read(path: str | Path) -> list[Question]:
 
 
 def sample(questions: list[Question], limit: int | None) -> list[Question]:
-    """Return at most `limit` questions in their order: those whose ids have the smallest SHA-256, whatever the order of the file."""
+    """Return at most `limit` questions in their order.
+
+    Those whose ids have the smallest SHA-256, whatever the order of the file.
+    """
     if limit is None or limit >= len(questions):
         return questions
-    chosen = heapq.nsmallest(limit, questions, key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    chosen = heapq.nsmallest(
+        limit, questions, key=lambda item: hashlib.sha256(item.id.encode()).digest()
+    )
     ids = {item.id for item in chosen}
     return [item for item in questions if item.id in ids]
 
@@ -75,7 +87,8 @@ def sample(questions: list[Question], limit: int | None) -> list[Question]:
 def from_record(record: dict[str, Any], where: str) -> Question:
     """Return the question in a record of Galen's own layout.
 
-    `id` may be a whole number, `options` a list of texts (A, B, … in their order), `answer` a list of letters, or the text of an option.
+    `id` may be a whole number, `options` a list of texts (A, B, … in their order), `answer` a list
+    of letters, or the text of an option.
 
     Raises:
         DataError: a key is missing or wrong.
@@ -85,7 +98,11 @@ def from_record(record: dict[str, Any], where: str) -> Question:
         raise DataError(f"{where}: key 'context' must be a text, not {jsonl.shown(context)}")
     options = _options(record, where)
     answer = _answer(record, options, where)
-    extra = {key: record[key] for key in ("question_set", "language", "subject", "rationale") if isinstance(record.get(key), str)}
+    extra = {
+        key: record[key]
+        for key in ("question_set", "language", "subject", "rationale")
+        if isinstance(record.get(key), str)
+    }
     return Question(
         id=jsonl.identifier(record, "id", where),
         context=context,
@@ -99,14 +116,22 @@ def from_record(record: dict[str, Any], where: str) -> Question:
 def _options(record: dict[str, Any], where: str) -> dict[str, str]:
     options = record.get("options")
     if isinstance(options, list) and len(options) > len(LETTERS):
-        raise DataError(f"{where}: key 'options' lists {len(options)} options; {len(LETTERS)} at most, or an object that names each")
+        raise DataError(
+            f"{where}: key 'options' lists {len(options)} options; {len(LETTERS)} at most, or an"
+            " object that names each"
+        )
     if isinstance(options, list) and 2 <= len(options) <= len(LETTERS):
         options = dict(zip(LETTERS, options, strict=False))
     if not isinstance(options, dict) or len(options) < 2:
-        raise DataError(f"{where}: key 'options' must be an object or a list of at least two options, not {jsonl.shown(options)}")
+        raise DataError(
+            f"{where}: key 'options' must be an object or a list of at least two options, not"
+            f" {jsonl.shown(options)}"
+        )
     for letter in options:
         if letter.split() != [letter] or "," in letter:
-            raise DataError(f"{where}: key 'options' names an option {jsonl.shown(letter)}; letters are wanted")
+            raise DataError(
+                f"{where}: key 'options' names an option {jsonl.shown(letter)}; letters are wanted"
+            )
         jsonl.text(options, letter, f"{where}, in 'options'")
     return options
 
@@ -123,16 +148,23 @@ def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
     letters = [letter for part in named for letter in with_text(part, options)]
     if isinstance(record["options"], list) and (two := _ambiguous(named, options)):
         raise DataError(
-            f"{where}: key 'answer' is {jsonl.shown(given)}, which may be the letter of {options[two]!r:.40} or another option's text; "
-            f"write options as an object: {{{two!r}: …}}"
+            f"{where}: key 'answer' is {jsonl.shown(given)}, which may be the letter of"
+            f" {options[two]!r:.40} or another option's text; write options as an object:"
+            f" {{{two!r}: …}}"
         )
     if not letters or any(not with_text(part, options) for part in named):
-        raise DataError(f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options {', '.join(options)[:80]}")
+        raise DataError(
+            f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options"
+            f" {', '.join(options)[:80]}"
+        )
     return joined(letters, options)
 
 
 def _ambiguous(named: list[str], options: dict[str, str]) -> str | None:
-    """Return an answer that is one option's letter and another one's text, as of blood groups; None where all are clear."""
+    """Return an answer that is one option's letter and another one's text, as of blood groups.
+
+    None where all are clear.
+    """
     for part in named:
         texts = [letter for letter, text in options.items() if text.strip() == part]
         if part in options and texts not in ([], [part]):
@@ -141,7 +173,10 @@ def _ambiguous(named: list[str], options: dict[str, str]) -> str | None:
 
 
 def with_text(answer: str, options: dict[str, str]) -> list[str]:
-    """Return the letters of the options that an answer means: a letter itself, else those with this text, blanks at its ends aside."""
+    """Return the letters of the options that an answer means.
+
+    A letter itself, else those with this text, blanks at its ends aside.
+    """
     if answer in options:
         return [answer]
     return [letter for letter, text in options.items() if text.strip() == answer.strip()]

@@ -1,4 +1,7 @@
-"""Rows of published question sets as they come: JSON Lines, JSON, CSV, Parquet, or a data set of the Hugging Face hub."""
+"""Rows of published question sets as they come.
+
+JSON Lines, JSON, CSV, Parquet, or a data set of the Hugging Face hub.
+"""
 
 import codecs
 import csv
@@ -24,7 +27,10 @@ class Row:
     where: str
     """File and line, for messages."""
     file: str
-    """Name of the file without its suffixes, or the hub's configuration; some sets keep subject or language there."""
+    """Name of the file without its suffixes, or the hub's configuration.
+
+    Some sets keep subject or language there.
+    """
     number: int
     """Place in the file, from 1 on."""
     key: str = ""
@@ -85,8 +91,12 @@ def read(source: str | Path) -> Iterator[Row]:
         except GalenError:
             raise
         except Exception as error:  # of csv and pyarrow, which have kinds of their own; another encoding, a tree of another form
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-            raise DataError(f"{path} cannot be read as a {path.suffix} file of questions: {reason}") from None
+            reason = (
+                error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+            )
+            raise DataError(
+                f"{path} cannot be read as a {path.suffix} file of questions: {reason}"
+            ) from None
 
 
 def files(source: str | Path) -> list[Path]:
@@ -99,7 +109,11 @@ def files(source: str | Path) -> list[Path]:
         return []
     path = Path(source)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and not file.name.startswith("."))
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+        )
         if not found:
             raise DataError(f"{path} holds no file of questions ({', '.join(SUFFIXES)})")
         return found
@@ -127,7 +141,10 @@ def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the records of a CSV file without a header as MMLU's are: question, four options, the right letter."""
+    """Yield the records of a CSV file without a header as MMLU's are.
+
+    Question, four options, the right letter.
+    """
     end = "\0end"  # a line of our own behind the last: where it is no record, a quote is still open
     with path.open("rb") as file:
         reader = csv.reader(itertools.chain(_csv_lines(file), [end]))
@@ -137,10 +154,17 @@ def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 where = f"{path}, line {line}"
                 if cells == [end]:
                     return
-                if (reader.line_num > line and len(cells) != 6) or (cells and cells[-1].endswith(end)):
-                    raise DataError(f"{where}: a quote is opened here and not closed, or not where it should be")
+                if (reader.line_num > line and len(cells) != 6) or (
+                    cells and cells[-1].endswith(end)
+                ):
+                    raise DataError(
+                        f"{where}: a quote is opened here and not closed, or not where it should be"
+                    )
                 if len(cells) != 6:
-                    raise DataError(f"{where}: six columns are wanted (question, A, B, C, D, answer), not {len(cells)}")
+                    raise DataError(
+                        f"{where}: six columns are wanted (question, A, B, C, D, answer), not"
+                        f" {len(cells)}"
+                    )
                 yield where, "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
                 line = reader.line_num + 1
         except csv.Error as error:
@@ -161,12 +185,17 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text or len(line) > jsonl.MAX_LINE:
-            raise ValueError(f"line {number} is not UTF-8 text, or too long; save the file as UTF-8")
+            raise ValueError(
+                f"line {number} is not UTF-8 text, or too long; save the file as UTF-8"
+            )
         yield text
 
 
 def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the records of a JSON array, of an object of records, or of HEAD-QA's object of exams; a file of JSON Lines also does."""
+    """Yield the records of a JSON array, of an object of records, or of HEAD-QA's object of exams.
+
+    A file of JSON Lines also does.
+    """
     try:
         tree = jsonl.tree(path)
     except DataError:
@@ -178,7 +207,9 @@ def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if isinstance(tree, dict) and isinstance(tree.get("exams"), dict):
         tree = [record for name, exam in tree["exams"].items() for record in _exam(name, exam)]
     if not isinstance(tree, dict | list):
-        raise DataError(f"{path}: a list or an object of records is wanted, not {jsonl.shown(tree)}")
+        raise DataError(
+            f"{path}: a list or an object of records is wanted, not {jsonl.shown(tree)}"
+        )
     pairs = tree.items() if isinstance(tree, dict) else (("", record) for record in tree)
     for number, (key, record) in enumerate(pairs, start=1):
         where = f"{path}, record {' '.join(key.split())[:60] or number}"
@@ -198,24 +229,41 @@ def _exam(name: str, exam: Any) -> Iterator[dict[str, Any]]:
         raise ValueError(f"exam {name!r} holds no list 'data'")
     for number, item in enumerate(exam["data"], start=1):
         if not isinstance(item, dict):
-            raise ValueError(f"record {number} of the exam {name!r} must be an object, not {jsonl.shown(item)}")
+            raise ValueError(
+                f"record {number} of the exam {name!r} must be an object, not {jsonl.shown(item)}"
+            )
         yield {**exam, **item}
 
 
 def _hub(source: str) -> Iterator[Row]:
     parts = source.removeprefix(HUB).split(":")
     if len(parts) not in (2, 3):
-        raise UsageError(f"{source}: write hub:OWNER/NAME:SPLIT or hub:OWNER/NAME:CONFIGURATION:SPLIT")
+        raise UsageError(
+            f"{source}: write hub:OWNER/NAME:SPLIT or hub:OWNER/NAME:CONFIGURATION:SPLIT"
+        )
     try:
         import datasets
     except ImportError:
-        raise UsageError(f"{source}: reading from the hub needs the package datasets: pip install 'datasets>=4'") from None
-    if int(datasets.__version__.split(".")[0]) < 4:  # it runs Python files of a data set's repository, or asks whether to
-        raise UsageError(f"{source}: datasets {datasets.__version__} may run code of the hub: pip install 'datasets>=4'")
+        raise UsageError(
+            f"{source}: reading from the hub needs the package datasets: pip install 'datasets>=4'"
+        ) from None
+    # it runs Python files of a data set's repository, or asks whether to
+    if int(datasets.__version__.split(".")[0]) < 4:
+        raise UsageError(
+            f"{source}: datasets {datasets.__version__} may run code of the hub: pip install"
+            " 'datasets>=4'"
+        )
     name, *configuration, split = parts
     try:
         table = datasets.load_dataset(name, *configuration, split=split)
-    except Exception as error:  # the library raises many kinds, of its own, of the network, of the file system
+    except (
+        Exception
+    ) as error:  # the library raises many kinds, of its own, of the network, of the file system
         raise DataError(f"{source} cannot be read: {one_line(error)}") from error
     for number, record in enumerate(table, start=1):
-        yield Row(dict(record), f"{source}, row {number}", configuration[0] if configuration else split, number)
+        yield Row(
+            dict(record),
+            f"{source}, row {number}",
+            configuration[0] if configuration else split,
+            number,
+        )

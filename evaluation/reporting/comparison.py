@@ -25,7 +25,10 @@ class Row:
 
     @property
     def judgement(self) -> str:
-        """Return `better`, `worse`, or `unclear` when the interval of the difference holds zero; empty for the first model."""
+        """Return `better`, `worse`, or `unclear` when the interval of the difference holds zero.
+
+        Empty for the first model.
+        """
         if self.difference is None:
             return ""
         if self.difference.low <= 0 <= self.difference.high:
@@ -57,10 +60,13 @@ class Comparison:
 
 
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:
-    """Return a comparison for each task and protocol; models that were not scored so are left out, the first of the others is its base.
+    """Return a comparison for each task and protocol.
+
+    Models that were not scored so are left out, the first of the others is its base.
 
     Raises:
-        DataError: two models were scored on different items of one task or with different protocols, so that they do not compare.
+        DataError: two models were scored on different items of one task or with different
+            protocols, so that they do not compare.
     """
     comparisons = []
     for name in dict.fromkeys(name for model in models for name in model.tasks):
@@ -72,10 +78,13 @@ def compare(models: Sequence[ModelScores]) -> list[Comparison]:
 
 
 def _groups(task: str, models: Sequence[ModelScores]) -> list[tuple[str, list[ModelScores]]]:
-    """Return the models that were scored alike, with their protocol: documents have none; each has to have the base model in it.
+    """Return the models that were scored alike, with their protocol: documents have none.
+
+    Each has to have the base model in it.
 
     Raises:
-        DataError: a model was scored in a way in which the base was not, so that it compares with nothing.
+        DataError: a model was scored in a way in which the base was not, so that it compares with
+            nothing.
     """
     if models[0].tasks[task].kind == "perplexity":
         return [("", list(models))]
@@ -96,7 +105,15 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
     for model in others:
         scores = model.tasks[name]
         _check_same_items(name, first.name, base, model.name, scores)
-        rows.append(Row(model.name, scores.metrics, difference(base, scores), base.kind == "perplexity", p_value(base, scores)))
+        rows.append(
+            Row(
+                model.name,
+                scores.metrics,
+                difference(base, scores),
+                base.kind == "perplexity",
+                p_value(base, scores),
+            )
+        )
     return Comparison(name, base.kind, len(base.items), base.chance, rows, protocol)
 
 
@@ -105,22 +122,39 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
     pairs = [(item, second.items[id_]) for id_, item in first.items.items()]
     if first.kind == "perplexity":
         tokens = [before["tokens"] for before, _ in pairs]
-        return intervals.perplexity_difference([before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens)
-    return intervals.accuracy_difference([before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs])
+        return intervals.perplexity_difference(
+            [before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens
+        )
+    return intervals.accuracy_difference(
+        [before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs]
+    )
 
 
 def p_value(first: TaskScores, second: TaskScores) -> float:
     """Return the p-value that two models score alike, from their items one by one (accuracy, or nats of each document)."""
     key = "nll" if first.kind == "perplexity" else "correct"
     pairs = [(float(item[key]), float(second.items[id_][key])) for id_, item in first.items.items()]
-    return significance.paired_p_value([before for before, _ in pairs], [after for _, after in pairs])
+    return significance.paired_p_value(
+        [before for before, _ in pairs], [after for _, after in pairs]
+    )
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    tests = {f"{item.title}\n{row.model}": row.p for item in comparisons for row in item.rows if row.p is not None}
+    tests = {
+        f"{item.title}\n{row.model}": row.p
+        for item in comparisons
+        for row in item.rows
+        if row.p is not None
+    }
     corrected = significance.holm(tests)
     return [
-        replace(item, rows=[replace(row, corrected_p=corrected.get(f"{item.title}\n{row.model}")) for row in item.rows])
+        replace(
+            item,
+            rows=[
+                replace(row, corrected_p=corrected.get(f"{item.title}\n{row.model}"))
+                for row in item.rows
+            ],
+        )
         for item in comparisons
     ]
 
@@ -128,22 +162,43 @@ def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
 def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if first.protocol != second.protocol:
         raise DataError(
-            f"{first.name} was scored with the protocol {first.protocol}, {second.name} with {second.protocol}; such scores do not compare"
+            f"{first.name} was scored with the protocol {first.protocol}, {second.name} with"
+            f" {second.protocol}; such scores do not compare"
         )
-    different = [key for key, value in first.settings.items() if second.settings.get(key, value) != value]
+    different = [
+        key for key, value in first.settings.items() if second.settings.get(key, value) != value
+    ]
     if different:
-        values = [", ".join(f"{key} {model.settings[key]}" for key in different) for model in (first, second)]
-        raise DataError(f"{first.name} was scored with {values[0]}, {second.name} with {values[1]}; such scores do not compare")
+        values = [
+            ", ".join(f"{key} {model.settings[key]}" for key in different)
+            for model in (first, second)
+        ]
+        raise DataError(
+            f"{first.name} was scored with {values[0]}, {second.name} with {values[1]}; such scores"
+            " do not compare"
+        )
 
 
-def _check_same_items(task: str, first: str, base: TaskScores, second: str, scores: TaskScores) -> None:
+def _check_same_items(
+    task: str, first: str, base: TaskScores, second: str, scores: TaskScores
+) -> None:
     if base.items.keys() != scores.items.keys():
         common = len(base.items.keys() & scores.items.keys())
         raise DataError(
-            f"task {task!r}: {first} was scored on {len(base.items)} items, {second} on {len(scores.items)}, {common} of them the same; "
-            "score both on the same data"
+            f"task {task!r}: {first} was scored on {len(base.items)} items, {second} on"
+            f" {len(scores.items)}, {common} of them the same; score both on the same data"
         )
-    if any(item.get("answer") != scores.items[id_].get("answer") for id_, item in base.items.items()):
-        raise DataError(f"task {task!r}: {first} and {second} were scored on questions with different answers; score both on the same data")
-    if base.kind == "perplexity" and any(item["tokens"] != scores.items[id_]["tokens"] for id_, item in base.items.items()):
-        raise DataError(f"task {task!r}: {first} and {second} cut the documents into different tokens; their perplexities do not compare")
+    if any(
+        item.get("answer") != scores.items[id_].get("answer") for id_, item in base.items.items()
+    ):
+        raise DataError(
+            f"task {task!r}: {first} and {second} were scored on questions with different answers;"
+            " score both on the same data"
+        )
+    if base.kind == "perplexity" and any(
+        item["tokens"] != scores.items[id_]["tokens"] for id_, item in base.items.items()
+    ):
+        raise DataError(
+            f"task {task!r}: {first} and {second} cut the documents into different tokens; their"
+            " perplexities do not compare"
+        )

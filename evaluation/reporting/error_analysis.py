@@ -26,8 +26,13 @@ class WrongAnswer:
     """What it wrote, or an empty string where only likelihoods were compared."""
 
 
-def worst(folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]) -> list[WrongAnswer]:
-    """Return the `WORST` wrong items of a task that the model was surest of; without likelihoods, the first ones by id."""
+def worst(
+    folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]
+) -> list[WrongAnswer]:
+    """Return the `WORST` wrong items of a task that the model was surest of.
+
+    Without likelihoods, the first ones by id.
+    """
     run = next(iter(summary.get("runs") or {}), "")
     path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():
@@ -44,7 +49,10 @@ def prompts(path: Path) -> dict[str, str]:
     Raises:
         DataError: the file is missing, or a record is wrong.
     """
-    return {jsonl.text(record, "id", where): jsonl.text(record, "prompt", where) for where, record in jsonl.records(path)}
+    return {
+        jsonl.text(record, "id", where): jsonl.text(record, "prompt", where)
+        for where, record in jsonl.records(path)
+    }
 
 
 def _wrong(item: Mapping[str, Any]) -> WrongAnswer:
@@ -52,5 +60,14 @@ def _wrong(item: Mapping[str, Any]) -> WrongAnswer:
     likeliest = item.get("argmax") or item.get("prediction")
     if item.get("logprobs") and likeliest:
         confidence = calibration.probabilities(item["logprobs"]).get(likeliest)
-    prediction = item.get("prediction") or (f"unreadable: {item['top']!r}" if "top" in item else "unreadable")
-    return WrongAnswer(item["id"], "", item.get("answer", ""), prediction, confidence, "\n———\n".join(item.get("outputs", [])))
+    prediction = item.get("prediction") or (
+        f"unreadable: {item['top']!r}" if "top" in item else "unreadable"
+    )
+    return WrongAnswer(
+        item["id"],
+        "",
+        item.get("answer", ""),
+        prediction,
+        confidence,
+        "\n———\n".join(item.get("outputs", [])),
+    )

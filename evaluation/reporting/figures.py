@@ -20,7 +20,12 @@ from evaluation.reporting.inputs import Run
 
 # Colours that stand for variables of the page's style sheet; matplotlib writes them in lower case.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
-_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _FAINT: "var(--line)",
+    _FIRST: "var(--first)",
+    _SECOND: "var(--second)",
+}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "galen",  # the same report has the same bytes
@@ -53,7 +58,14 @@ def loss_curve(run: Run, name: str) -> Markup:
         axes.plot(steps, losses, color=_FIRST, linewidth=1.4, label="training")
         if run.validation:
             points = [line["step"] for line in run.validation]
-            axes.plot(points, [line["loss"] for line in run.validation], color=_SECOND, marker="o", markersize=5, label="validation")
+            axes.plot(
+                points,
+                [line["loss"] for line in run.validation],
+                color=_SECOND,
+                marker="o",
+                markersize=5,
+                label="validation",
+            )
         axes.set(xlabel="step", ylabel="loss (nats per token)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.legend(loc="upper right")
@@ -93,31 +105,57 @@ def intervals(comparison: Comparison) -> Markup:
             estimate = row.metrics[comparison.metric]
             colour = _SECOND if place == 0 else _FIRST
             axes.plot(
-                [estimate.low * percent, estimate.high * percent], [place, place], color=colour, linewidth=2.5, solid_capstyle="round"
+                [estimate.low * percent, estimate.high * percent],
+                [place, place],
+                color=colour,
+                linewidth=2.5,
+                solid_capstyle="round",
             )
             axes.plot(estimate.value * percent, place, "o", color=colour, markersize=8)
         if comparison.chance is not None:
-            axes.axvline(comparison.chance * percent, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+            axes.axvline(
+                comparison.chance * percent, color=_INK, linewidth=1, linestyle=(0, (3, 3))
+            )
             axes.annotate(
-                "guessing", (comparison.chance * percent, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9
+                "guessing",
+                (comparison.chance * percent, 1),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=9,
             )
         axes.set_yticks(range(len(rows)), [_short(row.model) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("accuracy, %" if comparison.metric == "accuracy" else f"{comparison.metric} (lower is better)")
+        axes.set_xlabel(
+            "accuracy, %"
+            if comparison.metric == "accuracy"
+            else f"{comparison.metric} (lower is better)"
+        )
         return _svg(figure, f"intervals-{comparison.title}")
 
 
 def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
-    """Return accuracy against confidence in percent, a line a model; a calibrated model follows the diagonal."""
+    """Return accuracy against confidence in percent, a line a model.
+
+    A calibrated model follows the diagonal.
+    """
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(_WIDTH, 3.2))
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         for place, (model, bins) in enumerate(bins_by_model.items()):
-            xs, ys = [100 * entry["confidence"] for entry in bins], [100 * entry["accuracy"] for entry in bins]
+            xs, ys = (
+                [100 * entry["confidence"] for entry in bins],
+                [100 * entry["accuracy"] for entry in bins],
+            )
             colour, marker = _SECOND if place == 0 else _FIRST, _MARKERS[place % len(_MARKERS)]
             axes.plot(xs, ys, color=colour, marker=marker, linewidth=1.2, label=_short(model))
-        axes.set(xlabel="probability of the chosen option, %", ylabel="right, %", xlim=(0, 100), ylim=(0, 100))
+        axes.set(
+            xlabel="probability of the chosen option, %",
+            ylabel="right, %",
+            xlim=(0, 100),
+            ylim=(0, 100),
+        )
         axes.legend(loc="upper left", fontsize=9)
         return _svg(figure, f"reliability-{task}")
 
@@ -126,15 +164,32 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
     """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
-        height = max(0.34, 0.13 * len(by_model))  # of a group, in inches: markers of all models below each other
+        # of a group, in inches: markers of all models below each other
+        height = max(0.34, 0.13 * len(by_model))
         legend = 0.1 * len(by_model)
         figure, axes = plt.subplots(figsize=(_WIDTH, 1.0 + legend + height * len(labels)))
         for place, (model, entries) in enumerate(by_model.items()):
-            rows = [labels.index(group) + min(0.16, 0.8 / len(by_model)) * (place - (len(by_model) - 1) / 2) for group in entries]
+            rows = [
+                labels.index(group)
+                + min(0.16, 0.8 / len(by_model)) * (place - (len(by_model) - 1) / 2)
+                for group in entries
+            ]
             values = [100 * entry["value"] for entry in entries.values()]
-            errors = [[100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()] for end in ("low", "high")]
+            errors = [
+                [100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()]
+                for end in ("low", "high")
+            ]
             colour, marker = _SECOND if place == 0 else _FIRST, _MARKERS[place % len(_MARKERS)]
-            axes.errorbar(values, rows, xerr=errors, fmt=marker, color=colour, markersize=5, linewidth=1.4, label=_short(model))
+            axes.errorbar(
+                values,
+                rows,
+                xerr=errors,
+                fmt=marker,
+                color=colour,
+                markersize=5,
+                linewidth=1.4,
+                label=_short(model),
+            )
         axes.set_yticks(range(len(labels)), [label.replace("_", " ") for label in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel("accuracy, %")
@@ -143,9 +198,13 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
 
 
 def _short(name: str) -> str:
-    """Return a name short enough to stand beside a figure; its beginning and its end, where steps and sizes stand, are kept."""
+    """Return a name short enough to stand beside a figure.
+
+    Its beginning and its end, where steps and sizes stand, are kept.
+    """
     short = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
-    return f"\N{ZERO WIDTH SPACE}{short}" if short.startswith("_") else short  # matplotlib's legend leaves out names that begin so
+    # matplotlib's legend leaves out names that begin so
+    return f"\N{ZERO WIDTH SPACE}{short}" if short.startswith("_") else short
 
 
 def _thousands(axes: Axes) -> None:
@@ -164,7 +223,11 @@ def _svg(figure: Figure, name: str) -> Markup:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     prefix = re.sub(r"[^a-zA-Z0-9]+", "-", name)
-    text = text.replace('id="', f'id="{prefix}-').replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
+    text = (
+        text.replace('id="', f'id="{prefix}-')
+        .replace("url(#", f"url(#{prefix}-")
+        .replace('href="#', f'href="#{prefix}-')
+    )
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     return Markup(text)  # safe: matplotlib escapes all text

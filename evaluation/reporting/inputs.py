@@ -1,4 +1,7 @@
-"""What the report is made from, read and checked: scores of models, a corpus, training runs, times of stages."""
+"""What the report is made from, read and checked.
+
+Scores of models, a corpus, training runs, times of stages.
+"""
 
 import json
 import re
@@ -11,7 +14,14 @@ from typing import Any
 from evaluation.metrics.intervals import Estimate
 from evaluation.question_sets import jsonl
 from evaluation.scoring import sample_log
-from evaluation.scoring.results_schema import ITEMS, CorpusCounts, LogLine, Results, StageTime, check
+from evaluation.scoring.results_schema import (
+    ITEMS,
+    CorpusCounts,
+    LogLine,
+    Results,
+    StageTime,
+    check,
+)
 from galen import manifest
 from galen.errors import DataError, UsageError
 
@@ -40,7 +50,10 @@ class ModelScores:
     """One model's results folder."""
 
     name: str
-    """How the report calls it: the model, and the protocol where the report has several of the model."""
+    """How the report calls it.
+
+    The model, and the protocol where the report has several of the model.
+    """
     path: str
     adapter: str | None
     protocol: str
@@ -102,7 +115,9 @@ def read_scores(folder: Path) -> ModelScores:
         adapter=model.get("adapter"),
         protocol=results["protocol"],
         settings=results.get("settings", {}),
-        tasks={name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()},
+        tasks={
+            name: _task_scores(folder, name, summary) for name, summary in results["tasks"].items()
+        },
         versions=results["versions"],
         folder=folder,
         model=model["name"],
@@ -110,7 +125,9 @@ def read_scores(folder: Path) -> ModelScores:
 
 
 def named(models: Sequence[ModelScores]) -> list[ModelScores]:
-    """Return the models with names that tell them apart: of a model that is there several times, with its protocol and settings.
+    """Return the models with names that tell them apart.
+
+    Of a model that is there several times, with its protocol and settings.
 
     Raises:
         UsageError: two bear the same name under the same protocol and settings.
@@ -120,18 +137,31 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
     for model in models:
         if any(other.way == model.way for other in ways[model.model]):
             names = ", ".join(model.model for model in models)
-            raise UsageError(f"two results folders bear the same model name ({names}); rename one: score it again with another --name")
+            raise UsageError(
+                f"two results folders bear the same model name ({names}); rename one: score it"
+                " again with another --name"
+            )
         ways[model.model].append(model)
     several = {name for name, times in by_model.items() if times > 1}
-    shown = {id(model): f"{model.model} ({way(model, ways[model.model])})" for model in models if model.model in several}
+    shown = {
+        id(model): f"{model.model} ({way(model, ways[model.model])})"
+        for model in models
+        if model.model in several
+    }
     return [replace(model, name=shown.get(id(model), model.name)) for model in models]
 
 
 def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
     """Return a model's protocol, and the settings in which others under the same protocol differ."""
     alike = [other for other in others if other.protocol == model.protocol]
-    keys = [key for key, value in model.settings.items() if any(other.settings.get(key, value) != value for other in alike)]
-    return ", ".join([model.protocol, *(f"{key} {jsonl.shown(model.settings[key])}" for key in keys)])
+    keys = [
+        key
+        for key, value in model.settings.items()
+        if any(other.settings.get(key, value) != value for other in alike)
+    ]
+    return ", ".join(
+        [model.protocol, *(f"{key} {jsonl.shown(model.settings[key])}" for key in keys)]
+    )
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -149,7 +179,9 @@ def read_corpus(folder: Path) -> Corpus:
             words.append(len(jsonl.text(document, "text", where).split()))
             metadata = document.get("metadata") or {}
             if not isinstance(metadata, dict):
-                raise DataError(f"{where}: key 'metadata' must be an object, not {jsonl.shown(metadata)}")
+                raise DataError(
+                    f"{where}: key 'metadata' must be an object, not {jsonl.shown(metadata)}"
+                )
             year = str(metadata.get("date") or "")[:4]
             if re.fullmatch("[0-9]{4}", year):
                 years[int(year)] += 1
@@ -157,8 +189,16 @@ def read_corpus(folder: Path) -> Corpus:
     if not words:
         raise DataError(f"{folder} holds no documents ({', '.join(SPLITS)}/*.jsonl.gz)")
     if not {"read", "kept", "dropped"} <= _mapping(record.get("counts")).keys():
-        raise DataError(f"{folder / manifest.NAME}: its counts lack read, kept or dropped; was it written by data_prep/curate.py?")
-    check(CorpusCounts, record["counts"], folder / manifest.NAME, ": its counts are not those of data_prep/curate.py")
+        raise DataError(
+            f"{folder / manifest.NAME}: its counts lack read, kept or dropped; was it written by"
+            " data_prep/curate.py?"
+        )
+    check(
+        CorpusCounts,
+        record["counts"],
+        folder / manifest.NAME,
+        ": its counts are not those of data_prep/curate.py",
+    )
     return Corpus(record["counts"], _mapping(record.get("config")), years, words, languages)
 
 
@@ -170,14 +210,17 @@ def _languages(value: Any, where: str) -> list[str]:
     """Return the languages in a document's metadata: none, one, or a list."""
     found = [value] if isinstance(value, str) else value or []
     if not isinstance(found, list) or not all(isinstance(language, str) for language in found):
-        raise DataError(f"{where}: key 'language' must be a list of texts, not {jsonl.shown(value)}")
+        raise DataError(
+            f"{where}: key 'language' must be a list of texts, not {jsonl.shown(value)}"
+        )
     return found
 
 
 def read_run(folder: Path) -> Run:
     """Read the log and the recipe of a training run.
 
-    A restarted run logs the steps since its last checkpoint again; the last line of each step counts.
+    A restarted run logs the steps since its last checkpoint again; the last line of each step
+    counts.
 
     Raises:
         DataError: the log is missing, damaged, or without a training step.
@@ -192,7 +235,11 @@ def read_run(folder: Path) -> Run:
         raise DataError(f"{path} holds no training step")
     recipe = folder / "recipe.yaml"
     train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in steps.values())
-    return Run(train, validation, recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "")
+    return Run(
+        train,
+        validation,
+        recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
+    )
 
 
 def read_times(path: Path) -> list[tuple[str, float]]:
@@ -203,7 +250,9 @@ def read_times(path: Path) -> list[tuple[str, float]]:
     """
     stages = _read_json(path)
     if not isinstance(stages, dict):
-        raise DataError(f"{path} is not a file of stage times: an object is wanted, not {jsonl.shown(stages)}")
+        raise DataError(
+            f"{path} is not a file of stage times: an object is wanted, not {jsonl.shown(stages)}"
+        )
     for name, stage in stages.items():
         check(StageTime, stage, path, f" is not a file of stage times: {jsonl.shown(name)}")
     return [(stage["title"], float(stage["seconds"])) for stage in stages.values()]
@@ -216,18 +265,32 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
         raise DataError(f"{path}: task {name!r} is of the unknown kind {jsonl.shown(kind)}")
     if PRIMARY[kind] not in summary["metrics"]:
         raise DataError(f"{path}: task {name!r} has no {PRIMARY[kind]}")
-    estimates = {metric: Estimate(**{key: found[key] for key in ("value", "low", "high")}) for metric, found in summary["metrics"].items()}
-    first, *others = [folder / "items" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]]
+    estimates = {
+        metric: Estimate(**{key: found[key] for key in ("value", "low", "high")})
+        for metric, found in summary["metrics"].items()
+    }
+    first, *others = [
+        folder / "items" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]
+    ]
     items = _items(first, kind)
     for other in others:  # an item's `correct` is its mean over the runs
         for id_, item in _items(other, kind).items():
             if id_ not in items:
-                raise DataError(f"{other} holds the item {jsonl.shown(id_)}, which {first} lacks; score the model again")
+                raise DataError(
+                    f"{other} holds the item {jsonl.shown(id_)}, which {first} lacks; score the"
+                    " model again"
+                )
             items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
     if others:
-        items = {id_: {**item, "correct": item["correct"] / (len(others) + 1)} for id_, item in items.items()}
+        items = {
+            id_: {**item, "correct": item["correct"] / (len(others) + 1)}
+            for id_, item in items.items()
+        }
     if len(items) != summary["items"]:
-        raise DataError(f"{first} holds {len(items)} items, but results.json counts {summary['items']}; score the model again")
+        raise DataError(
+            f"{first} holds {len(items)} items, but results.json counts {summary['items']}; score"
+            " the model again"
+        )
     return TaskScores(kind, estimates, items, summary.get("chance"), summary)
 
 
@@ -245,4 +308,6 @@ def _read_json(path: Path, hint: str = "") -> Any:
     try:
         return jsonl.tree(path)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}{'; ' + hint if hint else ''}") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror}{'; ' + hint if hint else ''}"
+        ) from None

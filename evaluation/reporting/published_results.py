@@ -28,13 +28,21 @@ def _whole(title: str, *tasks: str) -> Column:
 
 
 def _mmlu(title: str, subject: str) -> Column:
-    return Column(title, (("mmlu_biomistral", subject), ("mmlu_medical", subject), ("biomistral_english", f"MMLU_{subject}")))
+    return Column(
+        title,
+        (
+            ("mmlu_biomistral", subject),
+            ("mmlu_medical", subject),
+            ("biomistral_english", f"MMLU_{subject}"),
+        ),
+    )
 
 
 MEDITRON = PublishedTable(
     "meditron",
     "As MEDITRON reports it: accuracy, %",
-    "Chen et al. 2023, arXiv 2311.16079; few-shot rows: 3 shots for 7B, 5 for 70B, mean of three seeds",
+    "Chen et al. 2023, arXiv 2311.16079; few-shot rows: 3 shots for 7B, 5 for 70B, mean of three"
+    " seeds",
     (
         _whole("MMLU-Medical", "mmlu_medical"),
         _whole("PubMedQA", "pubmedqa"),
@@ -57,8 +65,12 @@ MEDITRON = PublishedTable(
 MMEDBENCH = PublishedTable(
     "mmedbench",
     "As MMedBench reports it: accuracy (all right options and no other), %",
-    "Qiu et al. 2024, Nature Communications 15:8384, arXiv 2402.13963; the printed average of GPT-4 is not the mean of its row (75.31)",
-    tuple(_whole(name.capitalize(), f"mmedbench_{name}") for name in ("english", "chinese", "japanese", "french", "russian", "spanish")),
+    "Qiu et al. 2024, Nature Communications 15:8384, arXiv 2402.13963; the printed average of GPT-4"
+    " is not the mean of its row (75.31)",
+    tuple(
+        _whole(name.capitalize(), f"mmedbench_{name}")
+        for name in ("english", "chinese", "japanese", "french", "russian", "spanish")
+    ),
     {
         "GPT-3.5": (56.88, 52.29, 34.63, 32.48, 66.36, 66.06, 51.47),
         "GPT-4": (78.00, 75.07, 72.91, 56.59, 83.62, 85.67, 74.27),
@@ -76,7 +88,8 @@ MMEDBENCH = PublishedTable(
 BIOMISTRAL = PublishedTable(
     "biomistral",
     "As BioMistral reports it: accuracy, %",
-    "Labrak et al. 2024, arXiv 2402.10373; after fine-tuning, 3 shots, mean of three sets of demonstrations; GPT-3.5 is not fine-tuned",
+    "Labrak et al. 2024, arXiv 2402.10373; after fine-tuning, 3 shots, mean of three sets of"
+    " demonstrations; GPT-3.5 is not fine-tuned",
     (
         _mmlu("Clinical KG", "clinical_knowledge"),
         _mmlu("Medical Genetics", "medical_genetics"),

@@ -1,4 +1,7 @@
-"""Sheets that people fill in, as CSV: written once, read back, and never written over what somebody has entered."""
+"""Sheets that people fill in, as CSV.
+
+Written once, read back, and never written over what somebody has entered.
+"""
 
 import csv
 import io
@@ -37,7 +40,9 @@ def read(path: Path) -> Sheet:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text; save the sheet as CSV in UTF-8") from None
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text; save the sheet as CSV in UTF-8"
+        ) from None
     sheet = Sheet([], [], [])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
@@ -56,21 +61,33 @@ def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
     """Take the cells of the next line."""
     if not sheet.columns:
         if "id" not in row or len(set(row)) < len(row):
-            raise DataError(f"{where}: a column 'id' is wanted, and each column once; the columns are {', '.join(row)[:80]}")
+            raise DataError(
+                f"{where}: a column 'id' is wanted, and each column once; the columns are"
+                f" {', '.join(row)[:80]}"
+            )
         if longest := [name for name in row if len(name) > _LONGEST_NAME]:
-            raise DataError(f"{where}: the name of a column has {len(longest[0])} characters, at most {_LONGEST_NAME} are read")
+            raise DataError(
+                f"{where}: the name of a column has {len(longest[0])} characters, at most"
+                f" {_LONGEST_NAME} are read"
+            )
         sheet.columns.extend(row)
     elif any(row):
         if any(row[len(sheet.columns) :]):
-            raise DataError(f"{where}: {len(row)} cells, but there are {len(sheet.columns)} columns")
+            raise DataError(
+                f"{where}: {len(row)} cells, but there are {len(sheet.columns)} columns"
+            )
         padding = [""] * len(sheet.columns)
         texts = [cells.from_csv(cell) for cell in row]
         sheet.rows.append(dict(zip(sheet.columns, texts + padding, strict=False)))
         sheet.lines.append(line)
 
 
-def write(path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], entered: Sequence[str]) -> bool:
-    """Write a sheet; where it is there, keep what people have entered. Return whether the file has changed.
+def write(
+    path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], entered: Sequence[str]
+) -> bool:
+    """Write a sheet; where it is there, keep what people have entered.
+
+    Return whether the file has changed.
 
     Args:
         path: the sheet.
@@ -79,14 +96,18 @@ def write(path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], enter
         entered: columns for people.
 
     Raises:
-        UsageError: the file is something else, or somebody has entered something for a row that is another now.
+        UsageError: the file is something else, or somebody has entered something for a row that is
+            another now.
         DataError: the file is damaged.
     """
     with lock.hold(path):
         there = read(path) if path.exists() else Sheet([*given, *entered], [], [])
         lacking = [name for name in given if name not in there.columns]
         if lacking:
-            raise UsageError(f"{path} is there and is no such sheet: it has no column {lacking[0]!r}; choose another file")
+            raise UsageError(
+                f"{path} is there and is no such sheet: it has no column {lacking[0]!r}; choose"
+                " another file"
+            )
         columns = [*there.columns, *(name for name in entered if name not in there.columns)]
         merged = _merged(path, there, [dict(zip(given, row, strict=True)) for row in rows], given)
         if path.exists() and columns == there.columns and merged == there.rows:
@@ -94,12 +115,16 @@ def write(path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], enter
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
-        writer.writerows({name: cells.for_csv(cell) for name, cell in row.items()} for row in merged)
+        writer.writerows(
+            {name: cells.for_csv(cell) for name, cell in row.items()} for row in merged
+        )
         write_text(path, text.getvalue())
         return True
 
 
-def _merged(path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequence[str]) -> list[dict[str, str]]:
+def _merged(
+    path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequence[str]
+) -> list[dict[str, str]]:
     """Return the new rows, with what was entered for them."""
     wanted = {row["id"]: row for row in rows}
     found = {row["id"]: row for row in rows}
@@ -110,8 +135,9 @@ def _merged(path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequenc
             found[row["id"]] = row
         elif any(text.strip() for name, text in row.items() if name not in given):
             raise UsageError(
-                f"{path}, line {line}: what is entered for {row['id']!r} is about another text than this command has now; "
-                "nothing was written: choose another file, or move the sheet away"
+                f"{path}, line {line}: what is entered for {row['id']!r} is about another text than"
+                " this command has now; nothing was written: choose another file, or move the"
+                " sheet away"
             )
     return list(found.values())
 

@@ -26,35 +26,72 @@ class Table:
 
 
 def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
-    """Return the tables of the papers that the models have at least one column of: our rows first, then the published ones."""
+    """Return the tables of the papers that the models have at least one column of.
+
+    Our rows first, then the published ones.
+    """
     found = []
     for source in published_results.TABLES:
-        found_cells = {model.name: [_cell(model, column) for column in source.columns] for model in models}
+        found_cells = {
+            model.name: [_cell(model, column) for column in source.columns] for model in models
+        }
         own = [
             [name, *map(_shown, values), _shown(_average(values))]
             for name, values in found_cells.items()
             if any(v is not None for v in values)
         ]
         if own:
-            theirs = [[name, *(f"{value:.1f}" for value in values)] for name, values in source.rows.items()]
+            theirs = [
+                [name, *(f"{value:.1f}" for value in values)]
+                for name, values in source.rows.items()
+            ]
             columns = ["", *(column.title for column in source.columns), "Average"]
-            found.append(Table(source.name, source.title, f"Published rows: {source.source}.", columns, own + theirs, len(own)))
+            found.append(
+                Table(
+                    source.name,
+                    source.title,
+                    f"Published rows: {source.source}.",
+                    columns,
+                    own + theirs,
+                    len(own),
+                )
+            )
     return found
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Return all metrics of all models on all tasks, with intervals, differences to the first model and their p-values."""
-    columns = ["task", "model", "items", "metric", "value", "low", "high", "difference", "p", "p (Holm)"]
+    columns = [
+        "task",
+        "model",
+        "items",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "difference",
+        "p",
+        "p (Holm)",
+    ]
     rows = []
     for compared in comparisons:
         for row in compared.rows:
             for metric, estimate in row.metrics.items():
                 tests = [""] * 3
                 if metric == compared.metric and row.difference is not None:
-                    tests = [f"{row.difference.value:.4f}", f"{row.p:.4g}", f"{row.corrected_p:.4g}"]
+                    tests = [
+                        f"{row.difference.value:.4f}",
+                        f"{row.p:.4g}",
+                        f"{row.corrected_p:.4g}",
+                    ]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
-                rows.append([compared.title, row.model, str(compared.items), metric, *values, *tests])
-    note = "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests of this table."
+                rows.append(
+                    [compared.title, row.model, str(compared.items), metric, *values, *tests]
+                )
+    note = (
+        "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests"
+        " of this table."
+    )
     return Table("all", "All metrics", note, columns, rows, len(rows))
 
 
@@ -72,14 +109,23 @@ def as_csv(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return a table as a LaTeX `table` with booktabs rules; a rule parts our rows from the published ones."""
+    """Return a table as a LaTeX `table` with booktabs rules.
+
+    A rule parts our rows from the published ones.
+    """
     lines = [" & ".join(map(cells.for_latex, row)) + r" \\" for row in [table.columns, *table.rows]]
     body = [lines[0], r"\midrule", *lines[1 : table.own + 1]]
     if table.own < len(table.rows):
         body += [r"\midrule", *lines[table.own + 1 :]]
-    begin = [r"\begin{table}", r"\centering", rf"\caption{{{cells.for_latex(table.title)}. {cells.for_latex(table.note)}}}"]
+    begin = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{cells.for_latex(table.title)}. {cells.for_latex(table.note)}}}",
+    ]
     tabular = rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
-    return "\n".join([*begin, tabular, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join(
+        [*begin, tabular, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    )
 
 
 def write(folder: Path, tables: Sequence[Table]) -> list[Path]:

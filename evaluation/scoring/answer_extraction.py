@@ -1,8 +1,11 @@
-"""Which options a written answer names: a robust reader for nine languages, and the strict readers of the published code.
+"""Which options a written answer names.
 
-The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C", "Réponse : A et C", "OPTION A,C IS
-CORRECT"), the last one where several are declared; a letter at the very beginning ("C.", "(C) because …", "A, C"); an answer in words
-("yes, because …", "нет"); the text of exactly one option; a letter that stands alone in brackets or bold. What fits none of these is
+A robust reader for nine languages, and the strict readers of the published code.
+
+The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C", "Réponse
+: A et C", "OPTION A,C IS CORRECT"), the last one where several are declared; a letter at the very
+beginning ("C.", "(C) because …", "A, C"); an answer in words ("yes, because …", "нет"); the text of
+exactly one option; a letter that stands alone in brackets or bold. What fits none of these is
 unreadable, and is never counted as an option.
 """
 
@@ -14,14 +17,18 @@ Options = Mapping[str, str]
 
 _LETTER = "A-Za-zÀ-ÖØ-öø-ÿĀ-žА-яЁё"  # what continues a word; Chinese and Japanese signs do not
 _BEFORE, _AFTER = rf"(?<![{_LETTER}])", rf"(?![{_LETTER}]|['’-][{_LETTER}])"
-# Quantifiers are possessive (`*+`): neighbours take the same signs, and a model that writes "A, A, A, …" or a thousand line breaks
-# would otherwise keep the search busy for ever.
+# Quantifiers are possessive (`*+`): neighbours take the same signs, and a model that writes "A, A,
+# A, …" or a thousand line breaks would otherwise keep the search busy for ever.
 _OPEN, _CLOSE = r"[\s(\[【「『\"'“‘«*_$]*+", r"[\s)\]】」』\"'”’»*_$.]*+"
 _AND = r"(?:,|、|;|/|&|\+|and|et|und|и|y|e|和|与|と|及び|و)\s*+"
-_OPTION = r"(?:(?:the |les |l')?(?:options?|choices?|letters?|opción|opciones|opção|вариант|选项|lettre)\s*+)?"
+_OPTION = (
+    r"(?:(?:the |les"
+    r" |l')?(?:options?|choices?|letters?|opción|opciones|opção|вариант|选项|lettre)\s*+)?"
+)
 # Words that declare the answer, language by language.
 _DECLARED = (
-    r"(?:answers?|ans\.?|options?|choices?)(?: (?:choices?|options?))?(?: (?:to|for) (?:the|this) question)?"
+    r"(?:answers?|ans\.?|options?|choices?)(?: (?:choices?|options?))?(?: (?:to|for) (?:the|this)"
+    r" question)?"
     r"|(?:réponses?|reponses?|propositions?)(?: (?:correctes?|exactes?|finales?|justes?))?"
     r"|(?:respuestas?|opci[oó]n(?:es)?|alternativas?)(?: (?:correctas?|finale?s?))?"
     r"|(?:respostas?|opção|opções|alternativas?)(?: (?:corretas?|certas?|finais|final))?"
@@ -31,9 +38,11 @@ _DECLARED = (
     r"|正解|正答|解答|回答|答え|選択肢"
     r"|(?:ال)?(?:إجابة|اجابة|جواب|خيار)(?: (?:ال)?(?:صحيحة|صحيح|نهائية))?"
 )
-# What may stand between such a word and the letters: a verb, an adverb, an article before a capital letter, a colon.
+# What may stand between such a word and the letters: a verb, an adverb, an article before a capital
+# letter, a colon.
 _LINK = (
-    r"\s*+[*_】>]*+\s*+(?:(?:is|are|would be|should be|must be|est|sont|es|son|são|é|ist|lautet|sind|является)(?![A-Za-zÀ-ÿ])"
+    r"\s*+[*_】>]*+\s*+(?:(?:is|are|would be|should be|must"
+    r" be|est|sont|es|son|são|é|ist|lautet|sind|является)(?![A-Za-zÀ-ÿ])"
     r"|应该是|应为|应是|选|選|是|为|為|は|هي|هو)?(?:\s*+(?:clearly|likely|therefore|thus|donc|also))?\s*+[-—–=:：]*+"
     r"(?:\s*+(?-i:the|la|le|a|o|die)\s+(?=[(\[\"«*]*+(?:(?-i:[A-J])|op)))?\s*+"
 )
@@ -44,11 +53,27 @@ _TRUE = (
 _WORDS = {
     "yes": ("yes", "oui", "sí", "si", "sim", "ja", "да", "是", "はい", "نعم"),
     "no": ("no", "non", "não", "nein", "нет", "否", "不是", "いいえ", "لا"),
-    "maybe": ("maybe", "peut-être", "peut être", "quizás", "tal vez", "talvez", "vielleicht", "возможно", "может быть", "可能", "ربما"),
+    "maybe": (
+        "maybe",
+        "peut-être",
+        "peut être",
+        "quizás",
+        "tal vez",
+        "talvez",
+        "vielleicht",
+        "возможно",
+        "может быть",
+        "可能",
+        "ربما",
+    ),
 }
 _NEXT_QUESTION = re.compile(r"\n\s*#*\s*(?:Question|Instruction|Input|Problem)\s*\d*\s*:")
-"""Where a model without a stop string goes on with a question of its own; what it answers there is not ours."""
-_CYRILLIC = str.maketrans("АВСЕ", "ABCE")  # letters that look like the Latin ones, typed on a Russian keyboard
+"""Where a model without a stop string goes on with a question of its own.
+
+What it answers there is not ours.
+"""
+# letters that look like the Latin ones, typed on a Russian keyboard
+_CYRILLIC = str.maketrans("АВСЕ", "ABCE")
 
 
 def read(text: str, options: Options) -> tuple[str, ...] | None:
@@ -68,11 +93,19 @@ def _named(text: str, options: Options) -> tuple[str, ...] | None:
         return None
     if _yes_no(options):
         return _words(text, options) or _letters_of(text, options)
-    return _letters_of(text, options) or _words(text, options) or _by_text(text, options) or _standing_alone(text, options)
+    return (
+        _letters_of(text, options)
+        or _words(text, options)
+        or _by_text(text, options)
+        or _standing_alone(text, options)
+    )
 
 
 def majority(readings: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    """Return the most frequent reading; unreadable ones do not vote, and of equally frequent ones the earliest wins."""
+    """Return the most frequent reading.
+
+    Unreadable ones do not vote, and of equally frequent ones the earliest wins.
+    """
     votes = [reading for reading in readings if reading is not None]
     return max(votes, key=votes.count) if votes else None
 
@@ -80,25 +113,43 @@ def majority(readings: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | No
 def read_meditron(text: str, options: Options) -> tuple[str, ...] | None:
     """Return what the reading code of epfLLM/meditron (`evaluation/evaluate.py`, `eval`) takes from a chain-of-thought answer.
 
-    Everything but ASCII letters and digits becomes a space; of what follows the last "answer is" the first word counts; of a question
-    with letters only its first character. "maybe" is not known there, and any word that begins with a to e is a letter.
+    Everything but ASCII letters and digits becomes a space; of what follows the last "answer is"
+    the first word counts; of a question with letters only its first character. "maybe" is not known
+    there, and any word that begins with a to e is a letter.
     """
     cleaned = " ".join(re.sub(r"[^a-zA-Z0-9]", " ", text.lower()).split())
     words = cleaned.split("answer is")[-1].split()
     if not words:
         return None
     if _yes_no(options):
-        word = {"yesyes": "yes", "nono": "no", "yesno": "yes", "noyes": "no"}.get(words[0], words[0])
-        return next(((letter,) for letter, option in options.items() if option == word and word != "maybe"), None)
+        word = {"yesyes": "yes", "nono": "no", "yesno": "yes", "noyes": "no"}.get(
+            words[0], words[0]
+        )
+        return next(
+            ((letter,) for letter, option in options.items() if option == word and word != "maybe"),
+            None,
+        )
     letter = words[0][0].upper()
     return (letter,) if letter in "ABCDE" and letter in options else None
 
 
 def read_mmedbench(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return what MMedLM's `metrics/accuracy.py` reads: the literal `###Answer: OPTION A,C IS CORRECT.` and nothing else."""
-    rest = text.replace("###Answer: OPTION ", "").replace("IS CORRECT.</s>", "").replace("IS CORRECT.", "").strip()
+    """Return what MMedLM's `metrics/accuracy.py` reads.
+
+    The literal `###Answer: OPTION A,C IS CORRECT.` and nothing else.
+    """
+    rest = (
+        text.replace("###Answer: OPTION ", "")
+        .replace("IS CORRECT.</s>", "")
+        .replace("IS CORRECT.", "")
+        .strip()
+    )
     letters = rest.split(",")
-    return tuple(letter for letter in options if letter in letters) if all(letter in options for letter in letters) else None
+    return (
+        tuple(letter for letter in options if letter in letters)
+        if all(letter in options for letter in letters)
+        else None
+    )
 
 
 LEGACY = {"meditron": read_meditron, "mmedbench": read_mmedbench}
@@ -120,44 +171,75 @@ def _letters_of(text: str, options: Options) -> tuple[str, ...] | None:
     compact = rf"(?-i:[{''.join(options)}]{{2,5}}){_AFTER}"
     letters = rf"(?P<letters>{several}|{compact})"
     found: list[tuple[int, str]] = []
-    for match in re.finditer(rf"{_BEFORE}(?:{_DECLARED}){_LINK}{_OPEN}{letters}", text, re.IGNORECASE):
+    for match in re.finditer(
+        rf"{_BEFORE}(?:{_DECLARED}){_LINK}{_OPEN}{letters}", text, re.IGNORECASE
+    ):
         named = _only_letters(match["letters"], options)
         if named and not _refused(text, match):
             found.append((match.end(), named))
-    found += [(m.end(), _only_letters(m["letters"], options)) for m in re.finditer(rf"{_BEFORE}{letters}{_TRUE}", text, re.IGNORECASE)]
+    found += [
+        (m.end(), _only_letters(m["letters"], options))
+        for m in re.finditer(rf"{_BEFORE}{letters}{_TRUE}", text, re.IGNORECASE)
+    ]
     if found:
         return _ordered(max(found)[1], options)
     beginning = re.match(rf"{_OPEN}{letters}", text, re.IGNORECASE)
-    if beginning and not _is_a_word(beginning["letters"].strip(), text[beginning.end() :]) and not _refused(text, beginning):
+    if (
+        beginning
+        and not _is_a_word(beginning["letters"].strip(), text[beginning.end() :])
+        and not _refused(text, beginning)
+    ):
         return _ordered(_only_letters(beginning["letters"], options), options)
     return None
 
 
 def _is_a_word(letters: str, rest: str) -> bool:
-    """Return whether what looks like a letter at the beginning is the first word of a sentence: "A patient …", "e depois …"."""
-    return len(letters) == 1 and (letters == "A" or letters.islower()) and re.match(r"[)\]】」』*_\s]*[.:,;)、。-]|\W*$", rest) is None
+    """Return whether what looks like a letter at the beginning is the first word of a sentence.
+
+    "A patient …", "e depois …".
+    """
+    return (
+        len(letters) == 1
+        and (letters == "A" or letters.islower())
+        and re.match(r"[)\]】」』*_\s]*[.:,;)、。-]|\W*$", rest) is None
+    )
 
 
 def _refused(text: str, match: re.Match[str]) -> bool:
-    """Return whether the declaration is denied or left open: "the answer is not A", "option A is incorrect", "A or B"."""
+    """Return whether the declaration is denied or left open.
+
+    "the answer is not A", "option A is incorrect", "A or B".
+    """
     after = text[match.end() : match.end() + 40].lower()
     before = text[max(match.start() - 25, 0) : match.start()].lower()
     denied = (
         r"^[\s)*.\"']*(?:(?:is|are|was|seems|est|es|é|ist)\s+)?"
         r"(?:not|incorrect|wrong|false|unlikely|fausse?|incorrecta?|falsch|неверн|(?:or|ou|oder|o|или|或)\s+[(*]*[a-j]\b)"
     )
-    return bool(re.match(denied, after) or re.search(r"(?:incorrect|wrong|eliminate|rule out|not)\s+(?:the\s+)?$", before))
+    return bool(
+        re.match(denied, after)
+        or re.search(r"(?:incorrect|wrong|eliminate|rule out|not)\s+(?:the\s+)?$", before)
+    )
 
 
 def _only_letters(matched: str, options: Options) -> str:
     """Return the options' letters in matched text, words such as "et" or "option" left away."""
-    matched = re.sub(rf"[{_LETTER}]{{2,}}", lambda word: word[0] if _all_letters(word[0], options) else " ", matched)
-    matched = re.sub(r"(?<=[\s)\"'])[ey](?=[\s(\"'])", " ", matched.translate(_CYRILLIC))  # "and" in Spanish and Portuguese
+    matched = re.sub(
+        rf"[{_LETTER}]{{2,}}",
+        lambda word: word[0] if _all_letters(word[0], options) else " ",
+        matched,
+    )
+    # "and" in Spanish and Portuguese
+    matched = re.sub(r"(?<=[\s)\"'])[ey](?=[\s(\"'])", " ", matched.translate(_CYRILLIC))
     return "".join(character.upper() for character in matched if character.upper() in options)
 
 
 def _all_letters(word: str, options: Options) -> bool:
-    return word.isupper() and all(character in options for character in word) and len(set(word)) == len(word)
+    return (
+        word.isupper()
+        and all(character in options for character in word)
+        and len(set(word)) == len(word)
+    )
 
 
 def _ordered(letters: str, options: Options) -> tuple[str, ...] | None:
@@ -178,16 +260,27 @@ def _words(text: str, options: Options) -> tuple[str, ...] | None:
     letters = {_word_of(option): letter for letter, option in options.items() if _word_of(option)}
     if not letters:
         return None
-    forms = {form: letters[word] for word, all_forms in _WORDS.items() if word in letters for form in all_forms}
+    forms = {
+        form: letters[word]
+        for word, all_forms in _WORDS.items()
+        if word in letters
+        for form in all_forms
+    }
     one = "|".join(_bounded(form) for form in sorted(forms, key=len, reverse=True))
     lowered = text.lower()
     declared = re.findall(rf"{_BEFORE}(?:{_DECLARED}){_LINK}{_OPEN}({one})", lowered, re.IGNORECASE)
     if declared:
         return (forms[declared[-1]],)
-    beginning = re.match(rf"{_OPEN}(?:\(?[a-z][).:]\s*)?({one})(?!-|\s*(?:/|and\b|or\b)\s*(?:{one}))", lowered)
+    beginning = re.match(
+        rf"{_OPEN}(?:\(?[a-z][).:]\s*)?({one})(?!-|\s*(?:/|and\b|or\b)\s*(?:{one}))", lowered
+    )
     if beginning:
         return (forms[beginning[1]],)
-    alone = {forms[form] for form in re.findall(rf"{_BEFORE}(?<!not )({one})", lowered) if form in ("yes", "maybe", "да", "нет")}
+    alone = {
+        forms[form]
+        for form in re.findall(rf"{_BEFORE}(?<!not )({one})", lowered)
+        if form in ("yes", "maybe", "да", "нет")
+    }
     return (alone.pop(),) if len(alone) == 1 else None
 
 
@@ -199,18 +292,37 @@ def _bounded(form: str) -> str:
 def _by_text(text: str, options: Options) -> tuple[str, ...] | None:
     """Return the only option whose whole text the answer holds, a longer text going before a shorter one that is part of it."""
     lowered = text.lower()
-    held = {letter: option.lower() for letter, option in options.items() if len(option) > 1 and _holds(lowered, option.lower())}
-    held = {letter: option for letter, option in held.items() if not any(option in other and option != other for other in held.values())}
+    held = {
+        letter: option.lower()
+        for letter, option in options.items()
+        if len(option) > 1 and _holds(lowered, option.lower())
+    }
+    held = {
+        letter: option
+        for letter, option in held.items()
+        if not any(option in other and option != other for other in held.values())
+    }
     return tuple(held) if len(held) == 1 else None
 
 
 def _holds(text: str, option: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(option)}(?!\w)" if option.isascii() else re.escape(option), text) is not None
+    return (
+        re.search(
+            rf"(?<!\w){re.escape(option)}(?!\w)" if option.isascii() else re.escape(option), text
+        )
+        is not None
+    )
 
 
 def _standing_alone(text: str, options: Options) -> tuple[str, ...] | None:
     """Return the only letter that stands in brackets, in bold, or before a full stop at the end."""
     one = f"[{''.join(options)}]"
-    found = set(re.findall(rf"[(\[「『【]({one})[)\]」』】]|\*\*({one})[.)]?\*\*|(?<!\w)(?<!not )(?<!Not )(?<!or )({one})\.?\s*$", text))
+    found = set(
+        re.findall(
+            rf"[(\[「『【]({one})[)\]」』】]|\*\*({one})[.)]?\*\*|(?<!\w)(?<!not )(?<!Not )(?<!or"
+            rf" )({one})\.?\s*$",
+            text,
+        )
+    )
     letters = {letter for groups in found for letter in groups if letter}
     return (letters.pop(),) if len(letters) == 1 else None

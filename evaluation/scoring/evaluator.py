@@ -1,4 +1,7 @@
-"""One model scored on all tasks: items, then results and manifest, by one process or by several that share the work."""
+"""One model scored on all tasks.
+
+Items, then results and manifest, by one process or by several that share the work.
+"""
 
 import json
 import time
@@ -41,7 +44,10 @@ class Plan:
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
     configuration: dict[str, Any]
-    """What the output folder is bound to; empty in a process that another one of this machine has started."""
+    """What the output folder is bound to.
+
+    Empty in a process that another one of this machine has started.
+    """
     files: list[Path]
 
 
@@ -53,9 +59,16 @@ def claim(plan: Plan, rank: int) -> None:
 
 
 def evaluate(
-    plan: Plan, items: dict[str, list[Any]], shots: dict[str, dict[int, Shots]], rank: int, of: int, check: Callable[[], None]
+    plan: Plan,
+    items: dict[str, list[Any]],
+    shots: dict[str, dict[int, Shots]],
+    rank: int,
+    of: int,
+    check: Callable[[], None],
 ) -> dict[str, Any] | None:
-    """Score what is missing and return the results; processes but the first return None when their part is done.
+    """Score what is missing and return the results.
+
+    Processes but the first return None when their part is done.
 
     Args:
         plan: what is scored.
@@ -77,35 +90,70 @@ def evaluate(
     print(f"loading the model {plan.model} …", flush=True)
     started = time.monotonic()
     backend = _backend(plan)
-    print(f"{plan.model} on {backend.device} in {backend.dtype}, loaded in {time.monotonic() - started:.0f} s", flush=True)
-    if not rank and plan.protocol.form.startswith("meditron_chat") and "<|im_start|>" not in backend.tokenizer.get_vocab():
-        print(f"note: this tokenizer has no <|im_start|>; {plan.protocol_name} is the form of models that were fine-tuned with it")
+    print(
+        f"{plan.model} on {backend.device} in {backend.dtype}, loaded in"
+        f" {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
+    if (
+        not rank
+        and plan.protocol.form.startswith("meditron_chat")
+        and "<|im_start|>" not in backend.tokenizer.get_vocab()
+    ):
+        print(
+            f"note: this tokenizer has no <|im_start|>; {plan.protocol_name} is the form of models"
+            " that were fine-tuned with it"
+        )
     max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
     for name, run, path in _logs(plan):
         task = plan.tasks[name]
         written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
         limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
         with ItemLog(path, rank) as log:
-            run_task.score(name, task, items[name], shots[name][run], plan.protocol, run, backend, log, limit, (rank, of))
+            run_task.score(
+                name,
+                task,
+                items[name],
+                shots[name][run],
+                plan.protocol,
+                run,
+                backend,
+                log,
+                limit,
+                (rank, of),
+            )
     if rank:
         return None
     if of > 1:
         _wait_for_others(plan, items, check)
-    return _write_results(plan, items, {"device": str(backend.device), "dtype": backend.dtype}, time.monotonic() - started)
+    return _write_results(
+        plan,
+        items,
+        {"device": str(backend.device), "dtype": backend.dtype},
+        time.monotonic() - started,
+    )
 
 
 def _finished(plan: Plan) -> dict[str, Any]:
     """Return the results of a run that is finished, under the name that the model has now."""
     path = plan.output / RESULTS
     results = jsonl.tree(path)
-    check(Results, results, path, " is not a results file of evaluation/run.py; remove it, and the items are not scored again")
+    check(
+        Results,
+        results,
+        path,
+        " is not a results file of evaluation/run.py; remove it, and the items are not scored"
+        " again",
+    )
     if results["model"]["name"] == plan.name:
         return results
     record = manifest.read(plan.output)
     results["model"]["name"] = record["config"]["model"]["name"] = plan.name
     write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     hashed = {**manifest.describe_file(path), "path": RESULTS}
-    record["outputs"] = [hashed if output["path"] == RESULTS else output for output in record["outputs"]]
+    record["outputs"] = [
+        hashed if output["path"] == RESULTS else output for output in record["outputs"]
+    ]
     write_text(plan.output / manifest.NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return results
 
@@ -133,7 +181,10 @@ def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[]
         if there > last:
             last, since = there, time.monotonic()
         if time.monotonic() - since > barrier.PATIENCE:
-            raise DataError(f"{wanted - there} of {wanted} items are missing: another process has ended; start the same command again")
+            raise DataError(
+                f"{wanted - there} of {wanted} items are missing: another process has ended; start"
+                " the same command again"
+            )
         time.sleep(barrier.STEP)
 
 
@@ -154,17 +205,30 @@ def _items(path: Path) -> dict[str, Any]:
         return log.items
 
 
-def _write_results(plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float) -> dict[str, Any]:
+def _write_results(
+    plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float
+) -> dict[str, Any]:
     summaries, logs = {}, _logs(plan)
     for name, task in plan.tasks.items():
         runs = run_task.runs(task, plan.protocol)
-        by_run = [[log[item.id] for item in items[name]] for log in (_items(path) for of, _, path in logs if of == name)]
+        by_run = [
+            [log[item.id] for item in items[name]]
+            for log in (_items(path) for of, _, path in logs if of == name)
+        ]
         chance = None
         if task.kind == "multiple_choice":
-            chance = sum(1 / len(item.options) for item in items[name] if len(item.answers) == 1) / len(items[name])
-        summaries[name] = aggregate.summarise(task, by_run, runs, chance, contamination.of_task(plan.contaminated, name))
+            chance = sum(
+                1 / len(item.options) for item in items[name] if len(item.answers) == 1
+            ) / len(items[name])
+        summaries[name] = aggregate.summarise(
+            task, by_run, runs, chance, contamination.of_task(plan.contaminated, name)
+        )
     results = {
-        "model": {"name": plan.name, "path": str(plan.model), "adapter": str(plan.adapter) if plan.adapter else None},
+        "model": {
+            "name": plan.name,
+            "path": str(plan.model),
+            "adapter": str(plan.adapter) if plan.adapter else None,
+        },
         "protocol": plan.protocol_name,
         "settings": plan.configuration["settings"],
         "tasks": summaries,
@@ -197,9 +261,27 @@ def table(results: dict[str, Any]) -> str:
                 interval += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
             rows.append((name, str(entry["items"]), metric, f"{estimate['value']:.4g}", interval))
         if "clean" in entry:
-            kept = f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g}  ({entry['contaminated']} contaminated items left out)"
-            rows.append((name, str(entry["clean"]["items"]), "clean", f"{entry['clean']['value']:.4g}", kept))
+            kept = (
+                f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g} "
+                f" ({entry['contaminated']} contaminated items left out)"
+            )
+            rows.append(
+                (
+                    name,
+                    str(entry["clean"]["items"]),
+                    "clean",
+                    f"{entry['clean']['value']:.4g}",
+                    kept,
+                )
+            )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    notes = [f"note: {name}: {entry['one_sided']}" for name, entry in results["tasks"].items() if "one_sided" in entry]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    notes = [
+        f"note: {name}: {entry['one_sided']}"
+        for name, entry in results["tasks"].items()
+        if "one_sided" in entry
+    ]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([results["model"]["name"], *lines, *notes])

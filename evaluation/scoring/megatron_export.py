@@ -1,4 +1,7 @@
-"""Megatron checkpoints as models to score, at any step of a training: each is exported once, beside the scores."""
+"""Megatron checkpoints as models to score, at any step of a training.
+
+Each is exported once, beside the scores.
+"""
 
 import subprocess
 import sys
@@ -12,12 +15,17 @@ _EXPORTER = Path(__file__).parents[2] / "checkpoints_convert" / "megatron_to_hf.
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a folder holds Megatron checkpoints: the pointer to the newest, or `iter_…` folders without it."""
+    """Return whether a folder holds Megatron checkpoints.
+
+    The pointer to the newest, or `iter_…` folders without it.
+    """
     return (folder / iterations.LATEST).is_file() or bool(iterations.iterations(folder))
 
 
 def wanted_iterations(folder: Path, wanted: str | None) -> list[int]:
-    """Return the iterations to score: the newest, as the checkpoint's pointer has it; `all` up to that; or those named with commas.
+    """Return the iterations to score: the newest, as the checkpoint's pointer has it.
+
+    `all` up to that; or those named with commas.
 
     Raises:
         UsageError: `wanted` is neither.
@@ -38,14 +46,18 @@ def _named(folder: Path, wanted: str, there: list[int]) -> list[int]:
         raise UsageError(f"--iterations must be all or numbers with commas, not {wanted!r}")
     missing = [part for part in parts if int(part) not in there]
     if missing:
-        raise DataError(f"{folder} holds no iteration {missing[0]}; there are {', '.join(map(str, there)) or 'none'}")
+        raise DataError(
+            f"{folder} holds no iteration {missing[0]}; there are"
+            f" {', '.join(map(str, there)) or 'none'}"
+        )
     return [int(part) for part in parts]
 
 
 def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bool = True) -> Path:
     """Return `target`, the iteration as a Hugging Face folder; the first process makes it.
 
-    The exporter does nothing where `target` is this iteration's export already, and refuses any other folder.
+    The exporter does nothing where `target` is this iteration's export already, and refuses any
+    other folder.
 
     Raises:
         DataError: the export fails; its own message is passed on.
@@ -55,11 +67,24 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
         return target
     print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(_EXPORTER), "--megatron", str(folder), "--iteration", str(iteration), "--output", str(target)]
+    command = [
+        sys.executable,
+        str(_EXPORTER),
+        "--megatron",
+        str(folder),
+        "--iteration",
+        str(iteration),
+        "--output",
+        str(target),
+    ]
     command += [] if verify else ["--no-verify"]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=worker.end_with_starter)
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=worker.end_with_starter
+    )
     if done.returncode:
-        raise DataError(f"{folder} cannot be exported: {done.stderr.rpartition('error: ')[2].strip()[-500:]}")
+        raise DataError(
+            f"{folder} cannot be exported: {done.stderr.rpartition('error: ')[2].strip()[-500:]}"
+        )
     for line in done.stderr.splitlines():
         if line.startswith("warning: "):
             print(line, file=sys.stderr)

@@ -31,7 +31,14 @@ class Job:
     """The text of each prompt, for the record."""
 
 
-def job(name: str, questions: list[Question], shots: Shots, protocol: Protocol, run: int, backend: Backend) -> Job:
+def job(
+    name: str,
+    questions: list[Question],
+    shots: Shots,
+    protocol: Protocol,
+    run: int,
+    backend: Backend,
+) -> Job:
     """Return the job of one run: prompts written and encoded.
 
     Raises:
@@ -41,19 +48,36 @@ def job(name: str, questions: list[Question], shots: Shots, protocol: Protocol, 
     prompts = [put(item, shots.get(item.subject) or shots[""]) for item in questions]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
-        return Job(backend.generate, *_generation(name, questions, prompts, protocol, run, backend), texts)
+        return Job(
+            backend.generate, *_generation(name, questions, prompts, protocol, run, backend), texts
+        )
     if protocol.scoring == "letter":
         return Job(backend.next_tokens, *_letters(name, questions, prompts, backend), texts)
-    requests = _cut(name, [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts], backend.context_length)
+    requests = _cut(
+        name,
+        [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts],
+        backend.context_length,
+    )
     return Job(
-        backend.log_likelihoods, requests, lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values), texts
+        backend.log_likelihoods,
+        requests,
+        lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values),
+        texts,
     )
 
 
-def likelihood_item(item: Question, prompt: Prompt, protocol: Protocol, values: list[float]) -> Item:
-    """Return the item of a question whose options' continuations have these log-likelihoods (nats); the first of equals is predicted."""
+def likelihood_item(
+    item: Question, prompt: Prompt, protocol: Protocol, values: list[float]
+) -> Item:
+    """Return the item of a question whose options' continuations have these log-likelihoods (nats).
+
+    The first of equals is predicted.
+    """
     logprobs = dict(zip(item.options, finite(values, f"question {item.id}"), strict=True))
-    sizes = {letter: len(text.removeprefix(" ").encode()) or 1 for letter, text in prompt.continuations.items()}
+    sizes = {
+        letter: len(text.removeprefix(" ").encode()) or 1
+        for letter, text in prompt.continuations.items()
+    }
     prediction = max(logprobs, key=lambda letter: logprobs[letter])
     per_byte = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
     chosen = per_byte if protocol.per_byte else prediction
@@ -63,12 +87,22 @@ def likelihood_item(item: Question, prompt: Prompt, protocol: Protocol, values: 
     return found
 
 
-def letter_item(item: Question, letters: Sequence[str], values: list[float], top: int, tokens: list[int], shown: str) -> Item:
-    """Return the item of a question by its next token: the published rule is that the top token of the vocabulary be the answer.
+def letter_item(
+    item: Question,
+    letters: Sequence[str],
+    values: list[float],
+    top: int,
+    tokens: list[int],
+    shown: str,
+) -> Item:
+    """Return the item of a question by its next token.
+
+    The published rule is that the top token of the vocabulary be the answer.
 
     Args:
         item: the question.
-        letters: the option that each value stands for; an option's value is that of its likeliest token.
+        letters: the option that each value stands for; an option's value is that of its likeliest
+            token.
         values: log-probability of each token.
         top: the likeliest token of the vocabulary.
         tokens: the token of each value.
@@ -79,20 +113,36 @@ def letter_item(item: Question, letters: Sequence[str], values: list[float], top
         logprobs[letter] = max(value, logprobs.get(letter, value))
     logprobs = {letter: logprobs[letter] for letter in item.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
-    read = next((letter for token, letter in zip(tokens, letters, strict=True) if token == top), None)
-    return _item(item, read) | {"logprobs": logprobs, "top": shown, "argmax": likeliest, "correct_argmax": likeliest == item.answer}
+    read = next(
+        (letter for token, letter in zip(tokens, letters, strict=True) if token == top), None
+    )
+    return _item(item, read) | {
+        "logprobs": logprobs,
+        "top": shown,
+        "argmax": likeliest,
+        "correct_argmax": likeliest == item.answer,
+    }
 
 
 def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> Item:
-    """Return the item of a question by what the model wrote, one text a branch; the majority of the readable ones counts."""
+    """Return the item of a question by what the model wrote, one text a branch.
+
+    The majority of the readable ones counts.
+    """
     readings = [answer_extraction.read(_answer_part(text), item.options) for text in outputs]
     prediction = answer_extraction.majority(readings)
     found = _item(item, ",".join(prediction) if prediction else None)
-    found |= {"outputs": outputs, "readings": [",".join(reading) if reading else None for reading in readings]}
+    found |= {
+        "outputs": outputs,
+        "readings": [",".join(reading) if reading else None for reading in readings],
+    }
     if protocol.legacy:
         strict = [answer_extraction.LEGACY[protocol.legacy](text, item.options) for text in outputs]
         legacy = answer_extraction.majority(strict)
-        found |= {"legacy": ",".join(legacy) if legacy else None, "correct_legacy": legacy is not None and ",".join(legacy) == item.answer}
+        found |= {
+            "legacy": ",".join(legacy) if legacy else None,
+            "correct_legacy": legacy is not None and ",".join(legacy) == item.answer,
+        }
     if item.rationale_checked:
         found |= {"rationale": item.rationale}
     return found
@@ -107,8 +157,17 @@ def _answer_part(text: str) -> str:
 
 
 def _item(item: Question, prediction: str | None) -> Item:
-    found: Item = {"id": item.id, "answer": item.answer, "prediction": prediction, "correct": prediction == item.answer}
-    found |= {key: value for key in ("subject", "language") if (value := getattr(item, key)) not in ("", "en")}
+    found: Item = {
+        "id": item.id,
+        "answer": item.answer,
+        "prediction": prediction,
+        "correct": prediction == item.answer,
+    }
+    found |= {
+        key: value
+        for key in ("subject", "language")
+        if (value := getattr(item, key)) not in ("", "en")
+    }
     if "," in item.answer:
         chosen = frozenset(prediction.split(",")) if prediction else frozenset()
         found["credit"] = len(chosen & item.answers) / len(chosen | item.answers)
@@ -125,28 +184,41 @@ def _letters(
 
     def build(place: int, values: list[float], top: int) -> Item:
         ids = [continuation[0] for continuation in requests[place].continuations]
-        return letter_item(questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top]))
+        return letter_item(
+            questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top])
+        )
 
     return requests, build
 
 
 def _generation(
-    name: str, questions: list[Question], prompts: list[Prompt], protocol: Protocol, run: int, backend: Backend
+    name: str,
+    questions: list[Question],
+    prompts: list[Prompt],
+    protocol: Protocol,
+    run: int,
+    backend: Backend,
 ) -> tuple[list[encoding.GenerationRequest], Callable[..., Item]]:
     length, requests, cut = backend.context_length, [], 0
     for item, prompt in zip(questions, prompts, strict=True):
         ids = encoding.encode_text(backend.tokenizer, prompt.text)
         longest = protocol.max_new_tokens
         if length is not None:
-            # as much of the answer as fits; a prompt that leaves less than a quarter of it loses its beginning
+            # as much of the answer as fits; a prompt that leaves less than a quarter of it loses
+            # its beginning
             room = max(min(longest, length // 4), 1)
             cut += len(ids) > length - room
             ids = ids[-(length - room) :]
             longest = min(longest, length - len(ids))
         seeds = tuple(f"{run}\n{item.id}\n{branch}" for branch in range(protocol.branches))
-        requests.append(encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds))
+        requests.append(
+            encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds)
+        )
     if cut:
-        print(f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length} tokens; their beginning is cut")
+        print(
+            f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length}"
+            " tokens; their beginning is cut"
+        )
     return requests, lambda place, outputs: generation_item(questions[place], protocol, outputs)
 
 
@@ -155,7 +227,10 @@ def _cut(name: str, requests: list[encoding.Request], length: int | None) -> lis
         return requests
     too_long = sum(request.input_length > length for request in requests)
     if too_long:
-        print(f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length} tokens; their beginning is cut")
+        print(
+            f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length}"
+            " tokens; their beginning is cut"
+        )
     return [encoding.cut(request, length) for request in requests]
 
 
@@ -166,5 +241,8 @@ def finite(values: list[float], of: str) -> list[float]:
         DataError: one is infinite or not a number; `of` tells of what.
     """
     if not all(math.isfinite(value) for value in values):
-        raise DataError(f"{of}: the model gives a log-likelihood that is not a number; its weights are damaged, or try --dtype float32")
+        raise DataError(
+            f"{of}: the model gives a log-likelihood that is not a number; its weights are damaged,"
+            " or try --dtype float32"
+        )
     return values

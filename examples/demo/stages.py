@@ -1,4 +1,7 @@
-"""Stages of a pipeline run as plain commands, one after the other; what is done and unchanged is not run again."""
+"""Stages of a pipeline run as plain commands, one after the other.
+
+What is done and unchanged is not run again.
+"""
 
 import fcntl
 import hashlib
@@ -84,7 +87,9 @@ class History:
         except FileNotFoundError:
             self.stages = {}
         except ValueError:
-            raise DataError(f"{path} is damaged; remove it (each stage then looks for itself what is done)") from None
+            raise DataError(
+                f"{path} is damaged; remove it (each stage then looks for itself what is done)"
+            ) from None
 
     def is_done(self, stage: Stage, folder: Path) -> bool:
         """Tell whether the stage ran to its end and neither its command nor any of its files changed since."""
@@ -98,7 +103,12 @@ class History:
         """Add the time of one try, and when it reached the end, the state of the stage's files."""
         seconds += self.seconds(stage)
         state = _state(stage, folder) if done else None
-        self.stages[stage.name] = {"title": stage.title, "command": stage.line(), "seconds": round(seconds, 1), "state": state}
+        self.stages[stage.name] = {
+            "title": stage.title,
+            "command": stage.line(),
+            "seconds": round(seconds, 1),
+            "state": state,
+        }
         write_text(self.path, json.dumps(self.stages, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -115,7 +125,16 @@ def load(path: Path, places: Mapping[str, object], conditions: Collection[str] =
         Stage(
             name=stage.name,
             title=stage.title,
-            command=fill(shlex.split(" ".join([stage.command, *(words for name, words in stage.when.items() if name in conditions)]))),
+            command=fill(
+                shlex.split(
+                    " ".join(
+                        [
+                            stage.command,
+                            *(words for name, words in stage.when.items() if name in conditions),
+                        ]
+                    )
+                )
+            ),
             inputs=tuple(map(Path, fill(stage.inputs))),
             outputs=tuple(map(Path, fill(stage.outputs))),
         )
@@ -154,18 +173,30 @@ def _run_one(stage: Stage, folder: Path, history: History) -> None:
     again = "Start the same command again to go on here, or `make demo-clean` to start afresh."
     if code:
         exit_code = code if code > 0 else 128 - code
-        raise StageError(f"stage {stage.name!r} failed with exit code {exit_code}; its own message is above. {again}", exit_code)
+        raise StageError(
+            f"stage {stage.name!r} failed with exit code {exit_code}; its own message is above."
+            f" {again}",
+            exit_code,
+        )
     if missing:
-        raise StageError(f"stage {stage.name!r} ended without an error but left no {', '.join(missing)}. {again}", 1)
+        raise StageError(
+            f"stage {stage.name!r} ended without an error but left no {', '.join(missing)}."
+            f" {again}",
+            1,
+        )
     print(f"      took {_duration(time.monotonic() - start)}", flush=True)
 
 
 def _call(command: Sequence[str], folder: Path) -> int:
     """Run a command on our terminal with this interpreter's programs first on the path, and return its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    # Threads that wait for each other by spinning lose a multiple of their time as soon as anything else runs on the machine.
+    # Threads that wait for each other by spinning lose a multiple of their time as soon as anything
+    # else runs on the machine.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PATH": path}
-    with subprocess.Popen(command, cwd=folder, env=environment) as process, _forward_termination(process):
+    with (
+        subprocess.Popen(command, cwd=folder, env=environment) as process,
+        _forward_termination(process),
+    ):
         try:
             return process.wait()
         except KeyboardInterrupt:  # the terminal interrupted the command too; let it tidy up
@@ -193,22 +224,33 @@ def _lock(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"another run is under way in {work}; wait for it or choose another folder") from None
+            raise DataError(
+                f"another run is under way in {work}; wait for it or choose another folder"
+            ) from None
         yield
 
 
 def _state(stage: Stage, folder: Path) -> dict[str, Any]:
-    """Return what decides whether a stage must run again: its command, and size and time of every file in and out."""
+    """Return what decides whether a stage must run again.
+
+    Its command, and size and time of every file in and out.
+    """
     files = {str(path): _fingerprint(folder / path) for path in (*stage.inputs, *stage.outputs)}
     return {"command": list(stage.command), "files": files}
 
 
 def _fingerprint(path: Path) -> str | None:
-    """Return a hash over name, size and time of a file or of all files in a folder; None when there is nothing."""
+    """Return a hash over name, size and time of a file or of all files in a folder.
+
+    None when there is nothing.
+    """
     if not path.exists():
         return None
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    listing = [[str(item.relative_to(path)), item.stat().st_size, item.stat().st_mtime_ns] for item in files]
+    listing = [
+        [str(item.relative_to(path)), item.stat().st_size, item.stat().st_mtime_ns]
+        for item in files
+    ]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 

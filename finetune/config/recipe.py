@@ -23,7 +23,10 @@ class Model:
     quantization: Literal["4bit", "8bit"] | None = None
     """QLoRA: the linear layers stay frozen in 4 bit (NF4, double quantization) or 8 bit (LLM.int8) of bitsandbytes."""
     add_tokens: list[str] = dataclasses.field(default_factory=list)
-    """Tokens to add to the vocabulary where it lacks them. Their embedding rows are trained too, in full and with LoRA."""
+    """Tokens to add to the vocabulary where it lacks them.
+
+    Their embedding rows are trained too, in full and with LoRA.
+    """
     verify_checksums: bool = True
     """Compare the folder with the SHA-256 in its manifest.json, where a command of Galen wrote one, before anything is trained."""
 
@@ -55,19 +58,33 @@ class Data:
 
     train: Sources
     """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, {"instruction", "input",
-    "output"}, or {"question", "answer"}; or published sets as {set, source, forms, ids, not_ids, subjects}; see docs/finetune.md."""
+    "output"}, or {"question", "answer"}; or published sets as {set, source, forms, ids, not_ids,
+    subjects}; see docs/finetune.md.
+    """
     validation: Sources | None = None
     """The same for validation."""
     validation_share: Share = 0.0
-    """Without validation files: share of the training records kept for validation, chosen by a hash of their ids."""
+    """Without validation files.
+
+    Share of the training records kept for validation, chosen by a hash of their ids.
+    """
     test_sets: list[str | Source] = dataclasses.field(default_factory=list)
-    """What the model will be tested on: training records that hold its questions (data_prep/'s decontamination) are left out."""
+    """What the model will be tested on.
+
+    Training records that hold its questions (data_prep/'s decontamination) are left out.
+    """
     protocol: str = "lm_eval"
     """Prompt form of questions, see docs/evaluation.md."""
     chat_template: str | None = None
-    """Template for conversations, written into the tokenizer: a name from finetune/data/chat_templates/ or a .jinja file; null: its own."""
+    """Template for conversations, written into the tokenizer.
+
+    A name from finetune/data/chat_templates/ or a .jinja file; null: its own.
+    """
     max_length: Annotated[int, Field(ge=8)] = 512
-    """Longest sample in tokens. Of longer ones a context is cut at its end, a prompt at its beginning, old messages go."""
+    """Longest sample in tokens.
+
+    Of longer ones a context is cut at its end, a prompt at its beginning, old messages go.
+    """
     packing: bool = False
     """Put several samples into one row of at most max_length tokens, none seeing another."""
 
@@ -101,7 +118,10 @@ class Training:
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up: along a cosine to final_learning_rate, along a line to 0, or constant."""
+    """Learning rate after the warm-up.
+
+    Along a cosine to final_learning_rate, along a line to 0, or constant.
+    """
     final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at the end of a cosine."""
     warmup_ratio: Share = 0.03
@@ -115,7 +135,10 @@ class Training:
     gradient_accumulation: Count = 1
     """Micro-batches of each process in one optimizer step."""
     bf16: bool = False
-    """Compute in bfloat16 while weights (model.dtype: float32) and optimizer stay as they are: for training all weights on GPUs."""
+    """Compute in bfloat16 while weights (model.dtype: float32) and optimizer stay as they are.
+
+    For training all weights on GPUs.
+    """
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
@@ -131,8 +154,11 @@ class Training:
     validation_interval: Count = 100
     """Steps between validations; there is one before the first step and one after the last."""
     select_best: Literal["accuracy", "loss"] | None = None
-    """Keep the weights of the best validation instead of the last: by accuracy on the questions, or by loss. Checkpoints have
-    to be as frequent as validations."""
+    """Keep the weights of the best validation instead of the last.
+
+    By accuracy on the questions, or by loss. Checkpoints have
+    to be as frequent as validations.
+    """
     early_stopping: Count | None = None
     """Stop after so many validations without a better one; needs select_best."""
 
@@ -144,13 +170,17 @@ class Training:
             raise ValueError("early_stopping needs select_best: accuracy or loss")
         if self.select_best is not None and self.save_interval != self.validation_interval:
             raise ValueError(
-                f"with select_best, save_interval ({self.save_interval}) must be validation_interval ({self.validation_interval}): "
-                "only what is saved can be chosen"
+                f"with select_best, save_interval ({self.save_interval}) must be"
+                f" validation_interval ({self.validation_interval}): only what is saved can be"
+                " chosen"
             )
         if self.final_learning_rate and self.schedule != "cosine":
             raise ValueError("final_learning_rate goes with schedule: cosine")
         if self.final_learning_rate > self.learning_rate:
-            raise ValueError(f"final_learning_rate ({self.final_learning_rate}) is above learning_rate ({self.learning_rate})")
+            raise ValueError(
+                f"final_learning_rate ({self.final_learning_rate}) is above learning_rate"
+                f" ({self.learning_rate})"
+            )
         return self
 
 
@@ -172,7 +202,13 @@ class Recipe:
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.model.quantization is not None and self.lora is None:
-            raise ValueError("model.quantization needs lora: quantised weights cannot be trained themselves")
-        if self.training.select_best is not None and self.data.validation is None and not self.data.validation_share:
+            raise ValueError(
+                "model.quantization needs lora: quantised weights cannot be trained themselves"
+            )
+        if (
+            self.training.select_best is not None
+            and self.data.validation is None
+            and not self.data.validation_share
+        ):
             raise ValueError("training.select_best needs data.validation or data.validation_share")
         return self

@@ -15,8 +15,9 @@ from finetune.data.sample import BLANK, IGNORED, Sample
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return the model's keyword arguments for a batch.
 
-    `labels` covers the last `logits_to_keep` positions only: one more than the longest stretch from a sample's first answer token to
-    its end, since a token is predicted one position before. So labels[:, 0] is always ignored, and every answer token has its logits.
+    `labels` covers the last `logits_to_keep` positions only: one more than the longest stretch from
+    a sample's first answer token to its end, since a token is predicted one position before. So
+    labels[:, 0] is always ignored, and every answer token has its logits.
     """
     longest = max(len(sample) for sample in samples)
     answers = [len(sample) - sample.first_label for sample in samples if sample is not BLANK]
@@ -40,7 +41,9 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
-    """Return the samples in rows of at most `max_length` tokens: the longest first, each into the row with most room (or a new one).
+    """Return the samples in rows of at most `max_length` tokens.
+
+    The longest first, each into the row with most room (or a new one).
 
     Deterministic; close to the fewest rows as long as samples are much shorter than a row.
     """
@@ -60,8 +63,9 @@ def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
 def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     """Return the model's keyword arguments for a batch of packed rows.
 
-    Positions begin at 0 with each sample, and there is no attention mask: from that, `transformers` (`masking_utils`) makes a
-    block-diagonal one, so that no token sees another sample. What fills a row up counts as one more sample, without labels.
+    Positions begin at 0 with each sample, and there is no attention mask: from that, `transformers`
+    (`masking_utils`) makes a block-diagonal one, so that no token sees another sample. What fills a
+    row up counts as one more sample, without labels.
     """
     lengths = [sum(map(len, row)) for row in rows]
     longest = max(lengths)
@@ -69,15 +73,27 @@ def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     positions_bs = torch.zeros_like(tokens_bs)
     labels_bs = torch.full_like(tokens_bs, IGNORED)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        tokens_bs[number, :length] = torch.tensor([token for sample in row for token in sample.tokens])
-        labels_bs[number, :length] = torch.tensor([label for sample in row for label in sample.labels])
+        tokens_bs[number, :length] = torch.tensor(
+            [token for sample in row for token in sample.tokens]
+        )
+        labels_bs[number, :length] = torch.tensor(
+            [label for sample in row for label in sample.labels]
+        )
         sizes = [*map(len, row), longest - length]
         positions_bs[number] = torch.cat([torch.arange(size) for size in sizes])
-    return {"input_ids": tokens_bs, "position_ids": positions_bs, "labels": labels_bs, "use_cache": False}
+    return {
+        "input_ids": tokens_bs,
+        "position_ids": positions_bs,
+        "labels": labels_bs,
+        "use_cache": False,
+    }
 
 
 def loss_sum(logits_bkv: Tensor, labels_bk: Tensor) -> Tensor:
     """Return the summed cross-entropy (nats) of the labelled tokens, each predicted from the position before it."""
     return torch.nn.functional.cross_entropy(
-        logits_bkv[:, :-1].float().flatten(0, 1), labels_bk[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+        logits_bkv[:, :-1].float().flatten(0, 1),
+        labels_bk[:, 1:].flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
     )

@@ -13,9 +13,15 @@ BUILT_IN = Path(__file__).parent / "chat_templates"
 _MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 _DATE = datetime.datetime(2024, 7, 26)
-"""What a template gets that asks for today's date, so that equal runs have equal samples; Llama 3.1's own default."""
+"""What a template gets that asks for today's date, so that equal runs have equal samples.
+
+Llama 3.1's own default.
+"""
 _PROBE = "\ue000\ue001\ue000"
-"""Stands for an answer to see what the template writes around it; of a private area of Unicode, so that no template has it."""
+"""Stands for an answer to see what the template writes around it.
+
+Of a private area of Unicode, so that no template has it.
+"""
 _EXAMPLE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"})
 
 
@@ -40,20 +46,23 @@ def install(tokenizer: Any, template: str | None) -> None:
     """Write a chat template into the tokenizer, or with None check that it has one of its own.
 
     Raises:
-        UsageError: it has none, or the marks that the template writes around messages are no tokens of its own.
+        UsageError: it has none, or the marks that the template writes around messages are no tokens
+            of its own.
     """
     if template is not None:
         tokenizer.chat_template = template
     if not tokenizer.chat_template:
         raise UsageError(
-            "this tokenizer has no chat template, and the data are conversations; give data.chat_template, for example meditron"
+            "this tokenizer has no chat template, and the data are conversations; give"
+            " data.chat_template, for example meditron"
         )
     marks = sorted(set(_MARKS.findall(render(tokenizer, _EXAMPLE, open_answer=True))))
     split = [mark for mark in marks if len(tokenizer.encode(mark, add_special_tokens=False)) != 1]
     if split:
         raise UsageError(
-            f"the chat template writes {', '.join(split)}, which this tokenizer splits into several tokens; "
-            f"add {'them' if len(split) > 1 else 'it'}: model.add_tokens=[{', '.join(repr(mark) for mark in split)}]"
+            f"the chat template writes {', '.join(split)}, which this tokenizer splits into several"
+            f" tokens; add {'them' if len(split) > 1 else 'it'}:"
+            f" model.add_tokens=[{', '.join(repr(mark) for mark in split)}]"
         )
 
 
@@ -61,7 +70,8 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
 
     Raises:
-        DataError: the template refuses these messages (many want user and assistant in turn), or needs too much time or memory.
+        DataError: the template refuses these messages (many want user and assistant in turn), or
+            needs too much time or memory.
     """
     template = None  # there may be several under names, of which transformers takes the default
     if isinstance(tokenizer.chat_template, str):
@@ -69,14 +79,18 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     return chat_template.render(tokenizer, messages, open_answer, template)
 
 
-def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]], bool]:
+def answers(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]]
+) -> tuple[str, list[tuple[int, int]], bool]:
     """Return the rendered conversation, where in it each of the assistant's messages stands, and whether a mark ends the last.
 
-    A place is (first, behind the last) character. A message begins behind the text that the template writes before every answer, and
-    ends with the mark that ends it, a token of its own: that is what the model has to write. Without such a mark it ends with its text.
+    A place is (first, behind the last) character. A message begins behind the text that the
+    template writes before every answer, and ends with the mark that ends it, a token of its own:
+    that is what the model has to write. Without such a mark it ends with its text.
 
     Raises:
-        DataError: the template changes earlier messages when others follow, or an answer's text, so that answers cannot be found.
+        DataError: the template changes earlier messages when others follow, or an answer's text, so
+            that answers cannot be found.
     """
     whole = render(tokenizer, messages)
     marks = _end_marks(tokenizer)
@@ -85,16 +99,20 @@ def answers(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str,
         if message["role"] != "assistant":
             continue
         before = render(tokenizer, messages[:number], open_answer=True)
-        head, _, tail = render(tokenizer, [*messages[:number], {**message, "content": _PROBE}]).partition(_PROBE)
+        head, _, tail = render(
+            tokenizer, [*messages[:number], {**message, "content": _PROBE}]
+        ).partition(_PROBE)
         if not (whole.startswith(before) and head.startswith(before) and whole.startswith(head)):
             raise DataError(
-                "this chat template writes earlier messages differently when others follow them, so that it cannot be told "
-                "which tokens are the answers; give another data.chat_template, or one question and answer to a conversation"
+                "this chat template writes earlier messages differently when others follow them, so"
+                " that it cannot be told which tokens are the answers; give another"
+                " data.chat_template, or one question and answer to a conversation"
             )
         end = _behind(whole, len(head), message["content"].strip())
         if end is None:
             raise DataError(
-                f"this chat template changes what the assistant says ({message['content']!r:.60}); give another data.chat_template"
+                f"this chat template changes what the assistant says ({message['content']!r:.60});"
+                " give another data.chat_template"
             )
         mark = next((mark for mark in marks if tail.lstrip().startswith(mark)), None)
         behind_mark = None if mark is None else _behind(whole, end, mark)
@@ -117,16 +135,27 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 
 def _end_marks(tokenizer: Any) -> list[str]:
-    """Return the tokens that can end an answer, the longest first: not the one that opens a user's message.
+    """Return the tokens that can end an answer, the longest first.
 
-    A template may write that behind each answer, for the next turn; end of sequence counts, even where it also begins a text.
+    Not the one that opens a user's message.
+
+    A template may write that behind each answer, for the next turn; end of sequence counts, even
+    where it also begins a text.
     """
-    opening = render(tokenizer, _EXAMPLE[:1]).strip().removeprefix(tokenizer.bos_token or "").lstrip()
-    return [mark for mark in _special_tokens(tokenizer) if mark == tokenizer.eos_token or not opening.startswith(mark)]
+    opening = (
+        render(tokenizer, _EXAMPLE[:1]).strip().removeprefix(tokenizer.bos_token or "").lstrip()
+    )
+    return [
+        mark
+        for mark in _special_tokens(tokenizer)
+        if mark == tokenizer.eos_token or not opening.startswith(mark)
+    ]
 
 
 def end_of_answer(tokenizer: Any) -> int:
-    """Return the id of the token that ends an answer, at which generation has to stop: the template's mark, or end of sequence.
+    """Return the id of the token that ends an answer, at which generation has to stop.
+
+    The template's mark, or end of sequence.
 
     Raises:
         UsageError: there is neither.
@@ -136,8 +165,9 @@ def end_of_answer(tokenizer: Any) -> int:
         return tokenizer.encode(whole[:end], add_special_tokens=False)[-1]
     if tokenizer.eos_token_id is None:
         raise UsageError(
-            "the chat template writes no token that ends an answer, and this tokenizer names no end-of-sequence token, so that no answer "
-            "would ever end; give another data.chat_template, for example chatml"
+            "the chat template writes no token that ends an answer, and this tokenizer names no"
+            " end-of-sequence token, so that no answer would ever end; give another"
+            " data.chat_template, for example chatml"
         )
     return tokenizer.eos_token_id
 

@@ -12,7 +12,10 @@ Row = Sample | list[Sample]
 
 
 class Rows(Dataset[Row]):
-    """Rows as PyTorch's data loader wants them; behind the last stand blank ones, which fill up an epoch's last step."""
+    """Rows as PyTorch's data loader wants them.
+
+    Behind the last stand blank ones, which fill up an epoch's last step.
+    """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -41,7 +44,8 @@ class EpochOrder(Sampler[int]):
         self.steps = -(-len(rows) // global_batch)
         """Optimizer steps in an epoch."""
         self._epoch = 0
-        self._sizes = torch.tensor([_size(row) for row in rows]).view(-1, 2)  # rows x (samples, tokens)
+        # rows x (samples, tokens)
+        self._sizes = torch.tensor([_size(row) for row in rows]).view(-1, 2)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next."""
@@ -56,14 +60,19 @@ class EpochOrder(Sampler[int]):
         yield from range(len(self.rows), len(self))
 
     def consumed(self, step: int) -> tuple[int, int]:
-        """Return how many samples and tokens have been trained on after `step` steps; padding and blank rows do not count."""
+        """Return how many samples and tokens have been trained on after `step` steps.
+
+        Padding and blank rows do not count.
+        """
         epochs, steps = divmod(step, self.steps)
         begun = self._sizes[self._shuffled(epochs)[: steps * self.global_batch]].sum(0)
         samples, tokens = (epochs * self._sizes.sum(0) + begun).tolist()
         return samples, tokens
 
     def _shuffled(self, epoch: int) -> torch.Tensor:
-        return torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch))
+        return torch.randperm(
+            len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)
+        )
 
 
 def _size(row: Row) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""Supervised records other than questions: prompt and completion, or a conversation; and reading any of them from JSONL."""
+"""Supervised records other than questions: prompt and completion, or a conversation.
+
+And reading any of them from JSONL.
+"""
 
 import hashlib
 import json
@@ -11,8 +14,17 @@ from evaluation.question_sets import jsonl, question
 from evaluation.question_sets.question import Question
 from galen.errors import DataError
 
-ROLES = {"human": "user", "prompter": "user", "question": "user", "gpt": "assistant", "answer": "assistant"}
-"""Other names of roles, as `data_prep/preprocess.py --instruction` knows them; chat templates know system, user and assistant."""
+ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "question": "user",
+    "gpt": "assistant",
+    "answer": "assistant",
+}
+"""Other names of roles, as `data_prep/preprocess.py --instruction` knows them.
+
+Chat templates know system, user and assistant.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +51,10 @@ Record = Question | Pair | Conversation
 def read(path: str | Path) -> list[Record]:
     """Read a JSONL file of `{"messages": [{"role", "content"}]}`, of `{"prompt", "completion"}`, or of questions.
 
-    Two more published layouts are read as a user's message and the assistant's: `{"question", "answer"}` without options, and
-    `{"instruction", "input", "output"}`, the input after a blank line where there is one. The first record's keys tell which; a file
-    holds one kind. Records without an `id` get one from their content, so that a split by id never parts two copies.
+    Two more published layouts are read as a user's message and the assistant's: `{"question",
+    "answer"}` without options, and `{"instruction", "input", "output"}`, the input after a blank
+    line where there is one. The first record's keys tell which; a file holds one kind. Records
+    without an `id` get one from their content, so that a split by id never parts two copies.
 
     Raises:
         DataError: the file is missing or empty, or a record is wrong; names file, line and key.
@@ -63,47 +76,68 @@ def read(path: str | Path) -> list[Record]:
     else:
         keys = ", ".join(repr(key)[1:-1] for key in first[1])  # on one line
         raise DataError(
-            f"{first[0]}: no record of a known layout, its keys are {keys:.200}; known: question, options, answer; "
-            "prompt, completion; messages; instruction, input, output; question, answer"
+            f"{first[0]}: no record of a known layout, its keys are {keys:.200}; known: question,"
+            " options, answer; prompt, completion; messages; instruction, input, output; question,"
+            " answer"
         )
     return [make(record, where) for where, record in jsonl.records(path)]
 
 
 def text_of(record: Record) -> str:
-    """Return what a record asks: the question with context and options, the prompt, or all that is not the assistant's."""
+    """Return what a record asks.
+
+    The question with context and options, the prompt, or all that is not the assistant's.
+    """
     match record:
         case Pair():
             return record.prompt
         case Conversation():
-            return "\n".join(message["content"] for message in record.messages if message["role"] != "assistant")
+            return "\n".join(
+                message["content"] for message in record.messages if message["role"] != "assistant"
+            )
     return "\n".join([record.context, record.question, *record.options.values()])
 
 
 def _pair(record: dict[str, Any], where: str) -> Pair:
-    prompt, completion = jsonl.text(record, "prompt", where), jsonl.text(record, "completion", where)
+    prompt, completion = (
+        jsonl.text(record, "prompt", where),
+        jsonl.text(record, "completion", where),
+    )
     return Pair(_id(record, where, [prompt, completion]), prompt, completion)
 
 
 def _conversation(record: dict[str, Any], where: str) -> Conversation:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: key 'messages' must be a list of messages, not {jsonl.shown(messages)}")
+        raise DataError(
+            f"{where}: key 'messages' must be a list of messages, not {jsonl.shown(messages)}"
+        )
     checked = []
     for number, message in enumerate(messages):
         place = f"{where}, message {number + 1}"
         if not isinstance(message, dict):
-            raise DataError(f"{place}: a message must be an object with 'role' and 'content', not {jsonl.shown(message)}")
+            raise DataError(
+                f"{place}: a message must be an object with 'role' and 'content', not"
+                f" {jsonl.shown(message)}"
+            )
         role = jsonl.text(message, "role", place)
         role = ROLES.get(role, role)
         if role not in ("system", "user", "assistant"):
             raise DataError(
-                f"{place}: key 'role' is {jsonl.shown(role)}; known: system, user, assistant ({', '.join(ROLES)} mean the same)"
+                f"{place}: key 'role' is {jsonl.shown(role)}; known: system, user, assistant"
+                f" ({', '.join(ROLES)} mean the same)"
             )
         checked.append({"role": role, "content": jsonl.text(message, "content", place)})
     if checked[0]["role"] == "assistant":
-        raise DataError(f"{where}: the first message must be the user's or the system's: the assistant's answers one")
+        raise DataError(
+            f"{where}: the first message must be the user's or the system's: the assistant's"
+            " answers one"
+        )
     if checked[-1]["role"] != "assistant":
-        raise DataError(f"{where}: the last message must be the assistant's, or there is nothing to learn after it")
+        raise DataError(
+            f"{where}: the last message must be the assistant's, or there is nothing to learn"
+            " after it"
+        )
     return Conversation(_id(record, where, checked), tuple(checked))
 
 
@@ -111,11 +145,18 @@ def _instruction(record: dict[str, Any], where: str) -> Conversation:
     asked, given = jsonl.text(record, "instruction", where), record.get("input") or ""
     if not isinstance(given, str):
         raise DataError(f"{where}: key 'input' must be a text, not {jsonl.shown(given)}")
-    return _exchange(record, where, f"{asked}\n\n{given}" if given.strip() else asked, jsonl.text(record, "output", where))
+    return _exchange(
+        record,
+        where,
+        f"{asked}\n\n{given}" if given.strip() else asked,
+        jsonl.text(record, "output", where),
+    )
 
 
 def _asked(record: dict[str, Any], where: str) -> Conversation:
-    return _exchange(record, where, jsonl.text(record, "question", where), jsonl.text(record, "answer", where))
+    return _exchange(
+        record, where, jsonl.text(record, "question", where), jsonl.text(record, "answer", where)
+    )
 
 
 def _exchange(record: dict[str, Any], where: str, asked: str, answer: str) -> Conversation:

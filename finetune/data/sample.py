@@ -30,7 +30,10 @@ class Sample:
 
     tokens: list[int]
     labels: list[int]
-    """One label a token: the token itself in an answer, `IGNORED` elsewhere. The first is always ignored, some other never."""
+    """One label a token: the token itself in an answer, `IGNORED` elsewhere.
+
+    The first is always ignored, some other never.
+    """
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -43,7 +46,9 @@ class Sample:
     @property
     def first_label(self) -> int:
         """Place of the first token in the loss."""
-        return next((place for place, label in enumerate(self.labels) if label != IGNORED), len(self))
+        return next(
+            (place for place, label in enumerate(self.labels) if label != IGNORED), len(self)
+        )
 
 
 BLANK = Sample([0], [IGNORED])
@@ -51,10 +56,13 @@ BLANK = Sample([0], [IGNORED])
 
 
 def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list[Sample], int]:
-    """Return a sample for each item, and how many were cut to fit. Each has at least one token in the loss.
+    """Return a sample for each item, and how many were cut to fit.
 
-    A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses its oldest messages but for a
-    system message. Where that is not enough, a pair's or a conversation's answer is cut at its end.
+    Each has at least one token in the loss.
+
+    A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses
+    its oldest messages but for a system message. Where that is not enough, a pair's or a
+    conversation's answer is cut at its end.
 
     Raises:
         UsageError: unknown form.
@@ -79,8 +87,9 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
     if hopeless:
         needed = max(_least_length(item, tokenizer) for item in hopeless)
         raise DataError(
-            f"{len(hopeless)} of {len(items)} records are longer than data.max_length = {max_length} tokens even without "
-            f"what may be cut, for example {hopeless[0].record.id!r}; raise data.max_length to {needed} at least"
+            f"{len(hopeless)} of {len(items)} records are longer than data.max_length ="
+            f" {max_length} tokens even without what may be cut, for example"
+            f" {hopeless[0].record.id!r}; raise data.max_length to {needed} at least"
         )
     return samples, cut
 
@@ -92,13 +101,23 @@ def _least_length(item: Item, tokenizer: Any) -> int:
             return len(encoding.beginning(tokenizer)) + 2
         case Conversation():
             first = 1 if record.messages[0]["role"] == "system" else 0
-            last = max(number for number, message in enumerate(record.messages) if message["role"] == "user")
-            return _chat(tokenizer, [*record.messages[:first], *record.messages[last:]]).first_label + 1
+            last = max(
+                number
+                for number, message in enumerate(record.messages)
+                if message["role"] == "user"
+            )
+            return (
+                _chat(tokenizer, [*record.messages[:first], *record.messages[last:]]).first_label
+                + 1
+            )
     return len(_whole_question(replace(record, context=""), tokenizer, item.form))
 
 
 def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return training and validation items; a hash of the id alone decides, so that the split outlasts any reordering."""
+    """Return training and validation items.
+
+    A hash of the id alone decides, so that the split outlasts any reordering.
+    """
     train: list[Item] = []
     validation: list[Item] = []
     for item in items:
@@ -107,16 +126,24 @@ def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
     return train, validation
 
 
-def _question(question: Question, tokenizer: Any, form: str, max_length: int) -> tuple[Sample, bool] | None:
+def _question(
+    question: Question, tokenizer: Any, form: str, max_length: int
+) -> tuple[Sample, bool] | None:
     """Return the sample, and whether its context was cut: at its end, between words.
 
-    Cutting may change the tokens at the seam, so the first guess, to leave away what is too much, is checked and mended.
+    Cutting may change the tokens at the seam, so the first guess, to leave away what is too much,
+    is checked and mended.
     """
     sample = _whole_question(question, tokenizer, form)
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
-    ends = [end for _, end in tokenizer(question.context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+    ends = [
+        end
+        for _, end in tokenizer(
+            question.context, add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
+    ]
     kept = len(ends)
     while kept > 0 and excess > 0:
         kept = max(kept - excess, 0)
@@ -131,9 +158,12 @@ def _question(question: Question, tokenizer: Any, form: str, max_length: int) ->
 
 
 def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
-    """Return the sample of a question, its answer closed by what ends it when a model writes it: a chat's mark, or the end of sequence.
+    """Return the sample of a question, its answer closed by what ends it when a model writes it.
 
-    Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/` does it for that.
+    A chat's mark, or the end of sequence.
+
+    Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
+    does it for that.
     """
     prompt = prompts.form(form)(question)
     if form in prompts.PROTOCOLS:
@@ -150,16 +180,23 @@ def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | 
     if excess <= 0:
         return sample, False
     first = len(encoding.beginning(tokenizer))
-    spare = min(excess, max(sample.first_label - first - 1, 0))  # at least one token of the prompt stays, to predict from
-    tokens, labels = (part[:first] + part[first + spare :] for part in (sample.tokens, sample.labels))
+    # at least one token of the prompt stays, to predict from
+    spare = min(excess, max(sample.first_label - first - 1, 0))
+    tokens, labels = (
+        part[:first] + part[first + spare :] for part in (sample.tokens, sample.labels)
+    )
     return _shortened(Sample(tokens, labels), max_length)
 
 
-def _conversation(conversation: Conversation, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
+def _conversation(
+    conversation: Conversation, tokenizer: Any, max_length: int
+) -> tuple[Sample, bool] | None:
     """Return the sample of as many of the last messages as fit, beginning with a user's, and whether any was cut."""
     messages = conversation.messages
     first = 1 if messages[0]["role"] == "system" else 0
-    later = (number for number in range(first + 1, len(messages)) if messages[number]["role"] == "user")
+    later = (
+        number for number in range(first + 1, len(messages)) if messages[number]["role"] == "user"
+    )
     for start in (first, *later):
         sample = _chat(tokenizer, [*messages[:first], *messages[start:]])
         if len(sample) <= max_length:
@@ -168,7 +205,10 @@ def _conversation(conversation: Conversation, tokenizer: Any, max_length: int) -
 
 
 def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Sample:
-    """Return the sample of messages. Without a mark that ends the last answer, the end-of-sequence token ends it."""
+    """Return the sample of messages.
+
+    Without a mark that ends the last answer, the end-of-sequence token ends it.
+    """
     text, spans, marked = chat.answers(tokenizer, messages)
     if marked:
         return _labelled(tokenizer, text, spans)
@@ -183,7 +223,9 @@ def _shortened(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:
 
 
 def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
-    """Return the sample of a prompt and the answer behind it. The prompt has the tokens that it has alone, as when a model answers it.
+    """Return the sample of a prompt and the answer behind it.
+
+    The prompt has the tokens that it has alone, as when a model answers it.
 
     Spaces at its end go to the answer: most vocabularies have tokens that begin with one.
     """
@@ -206,11 +248,15 @@ def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     labels, place = [IGNORED] * len(encoded["input_ids"]), 0
-    for number, (token, (start, end)) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+    for number, (token, (start, end)) in enumerate(
+        zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ):
         while place < len(spans) and start >= spans[place][1]:
             place += 1
         if place < len(spans) and end > spans[place][0] and end > start and number > 0:
             labels[number] = token
     if all(label == IGNORED for label in labels):
-        raise DataError(f"this tokenizer gives no token for the answer at the end of {text[-60:]!r}")
+        raise DataError(
+            f"this tokenizer gives no token for the answer at the end of {text[-60:]!r}"
+        )
     return Sample(encoded["input_ids"], labels)

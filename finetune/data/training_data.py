@@ -29,7 +29,8 @@ class TrainingData:
     files: list[Path]
     """All files read."""
     in_test_sets: list[Finding]
-    """The training records that were left out, since they hold a test question: one finding each."""
+    """The training records that were left out, since they hold a test question: one finding each.
+    """
     without_rationale: int
     """Questions that were left out of a form that needs a rationale."""
 
@@ -39,7 +40,8 @@ def read(data: Data) -> TrainingData:
 
     Raises:
         UsageError: there is no such question set or form.
-        DataError: a file is bad, the same record stands in training and validation, or nothing is left.
+        DataError: a file is bad, the same record stands in training and validation, or nothing is
+            left.
     """
     prompts.form(data.protocol)
     parts = [_as_sources(part) for part in (data.train, data.validation, data.test_sets)]
@@ -47,23 +49,31 @@ def read(data: Data) -> TrainingData:
         question_sets.reader(source.set)
         for name in source.forms or []:
             prompts.form(name)
-    train, validation = ([item for source in part for item in _items(source, data.protocol)] for part in parts[:2])
+    train, validation = (
+        [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
+    )
     _check_apart(train, validation)
     shared = _in_test_sets(train, parts[2], data.protocol)
     held = {finding["document"] for finding in shared}
     train = [item for item in train if item.record.id not in held]
     whole = len(train) + len(validation)
-    train, validation = ([item for item in part if not _lacks_rationale(item)] for part in (train, validation))
+    train, validation = (
+        [item for item in part if not _lacks_rationale(item)] for part in (train, validation)
+    )
     lacking = whole - len(train) - len(validation)
     if not train:
-        raise DataError(f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no rationale")
+        raise DataError(
+            f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no"
+            " rationale"
+        )
     if data.validation_share:
         train, validation = sample.split(train, data.validation_share)
         for name, items in (("training", train), ("validation", validation)):
             if not items:
                 raise DataError(
-                    f"data.validation_share = {data.validation_share} leaves none of {len(train) + len(validation):,} records "
-                    f"for {name}; give another share, or data.validation=FILE and data.validation_share=0"
+                    f"data.validation_share = {data.validation_share} leaves none of"
+                    f" {len(train) + len(validation):,} records for {name}; give another share, or"
+                    " data.validation=FILE and data.validation_share=0"
                 )
     files = [path for part in parts for source in part for path in _files(source)]
     return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)
@@ -79,18 +89,29 @@ def _items(source: str | Source, protocol: str) -> Iterator[Item]:
         yield from (Item(found, protocol) for found in record.read(source))
         return
     questions = question_sets.read(source.set, source.source)
-    questions = question_sets.select(questions, Path(source.ids) if source.ids else None, source.subjects)
+    questions = question_sets.select(
+        questions, Path(source.ids) if source.ids else None, source.subjects
+    )
     if source.not_ids is not None:
         left_out = {item.id for item in question_sets.select(questions, Path(source.not_ids))}
         questions = [item for item in questions if item.id not in left_out]
     for found in questions:
-        named = found if source.set == "galen" else dataclasses.replace(found, id=f"{source.set}/{found.id}")
+        named = (
+            found
+            if source.set == "galen"
+            else dataclasses.replace(found, id=f"{source.set}/{found.id}")
+        )
         for form in source.forms or [protocol]:
             yield Item(named, form)
 
 
-def _in_test_sets(train: Sequence[Item], sources: Sequence[str | Source], protocol: str) -> list[Finding]:
-    """Return a finding for each training record that holds a test question; a record in several forms is looked at once."""
+def _in_test_sets(
+    train: Sequence[Item], sources: Sequence[str | Source], protocol: str
+) -> list[Finding]:
+    """Return a finding for each training record that holds a test question.
+
+    A record in several forms is looked at once.
+    """
     if not sources:
         return []
     tests: dict[str, list[Record]] = {}
@@ -102,19 +123,30 @@ def _in_test_sets(train: Sequence[Item], sources: Sequence[str | Source], protoc
 
 
 def _lacks_rationale(item: Item) -> bool:
-    return item.form in NEEDS_RATIONALE and isinstance(item.record, Question) and not item.record.rationale.strip()
+    return (
+        item.form in NEEDS_RATIONALE
+        and isinstance(item.record, Question)
+        and not item.record.rationale.strip()
+    )
 
 
 def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
-    """Check that no record comes twice; copies of prompts and conversations within training are the user's weighting."""
+    """Check that no record comes twice.
+
+    Copies of prompts and conversations within training are the user's weighting.
+    """
     both = {item.record.id for item in train} & {item.record.id for item in validation}
     if both:
-        raise DataError(f"the record {min(both)!r} is in both; training and validation must share none")
+        raise DataError(
+            f"the record {min(both)!r} is in both; training and validation must share none"
+        )
     seen: set[tuple[str, str]] = set()
     for item in train:
         key = (item.record.id, item.form)
         if key in seen and isinstance(item.record, Question):
-            raise DataError(f"the question {item.record.id!r} is in two training files; name each file once")
+            raise DataError(
+                f"the question {item.record.id!r} is in two training files; name each file once"
+            )
         seen.add(key)
 
 

@@ -1,4 +1,7 @@
-"""An ensemble of models that were scored on the same questions: the sum of their letters' probabilities decides (BioMistral, section 4)."""
+"""An ensemble of models that were scored on the same questions.
+
+The sum of their letters' probabilities decides (BioMistral, section 4).
+"""
 
 import json
 import math
@@ -24,17 +27,25 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
 
     Raises:
         UsageError: fewer than two folders.
-        DataError: a folder has no results, or the models were not scored on the same questions in the same form.
+        DataError: a folder has no results, or the models were not scored on the same questions in
+            the same form.
     """
     if len(folders) < 2:
         raise UsageError("ensemble.scores: an ensemble needs the scores of two models or more")
     results = [read_results(folder) for folder in folders]
-    names = [name for name, task in results[0]["tasks"].items() if task.get("kind") == "multiple_choice"]
+    names = [
+        name for name, task in results[0]["tasks"].items() if task.get("kind") == "multiple_choice"
+    ]
     if not names:
-        raise DataError(f"{folders[0]} has no multiple-choice task; only letters' probabilities can be added up")
+        raise DataError(
+            f"{folders[0]} has no multiple-choice task; only letters' probabilities can be added up"
+        )
     for folder, other in zip(folders[1:], results[1:], strict=True):
         if other["protocol"] != results[0]["protocol"]:
-            raise DataError(f"{folder} was scored with the protocol {other['protocol']}, {folders[0]} with {results[0]['protocol']}")
+            raise DataError(
+                f"{folder} was scored with the protocol {other['protocol']}, {folders[0]} with"
+                f" {results[0]['protocol']}"
+            )
     tasks, inputs = {}, [folder / "results.json" for folder in folders]
     with atomic_folder(output) as temporary:
         for name in names:
@@ -48,52 +59,96 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
                 inputs += paths
             tasks[name] = _summary(results[0]["tasks"][name], by_run)
         name = " + ".join(result["model"]["name"] for result in results)
-        model = {"name": name, "path": ", ".join(str(result["model"]["path"]) for result in results), "adapter": None}
+        model = {
+            "name": name,
+            "path": ", ".join(str(result["model"]["path"]) for result in results),
+            "adapter": None,
+        }
         whole = {**results[0], "model": model, "tasks": tasks, "versions": manifest.versions()}
-        (temporary / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / "results.json").write_text(
+            json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         manifest.write(
-            temporary / manifest.NAME, stage="ensemble", inputs=inputs, config=config, outputs=written, counts={"models": len(folders)}
+            temporary / manifest.NAME,
+            stage="ensemble",
+            inputs=inputs,
+            config=config,
+            outputs=written,
+            counts={"models": len(folders)},
         )
     return "\n".join(_line(name, task) for name, task in tasks.items())
 
 
 def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return a task's entry in the results: the accuracy, with several runs of each question's mean over them."""
-    correct = [sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)]
+    """Return a task's entry in the results.
+
+    The accuracy, with several runs of each question's mean over them.
+    """
+    correct = [
+        sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)
+    ]
     accuracy = intervals.accuracy(correct) if len(by_run) == 1 else intervals.mean(correct)
-    kept: dict[str, Any] = {key: task[key] for key in ("kind", "items", "chance", "interval", "runs") if key in task}
+    kept: dict[str, Any] = {
+        key: task[key] for key in ("kind", "items", "chance", "interval", "runs") if key in task
+    }
     return {**kept, "metrics": {"accuracy": accuracy.as_dict()}}
 
 
 def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the ensemble's items of a task: of each letter the log of the models' mean probability, and the likeliest letter.
+    """Return the ensemble's items of a task.
+
+    Of each letter the log of the models' mean probability, and the likeliest letter.
 
     Raises:
         DataError: the models were scored on different questions or options.
     """
     logs = [_items(path) for path in paths]
     if any("logprobs" not in item for log in logs for item in log.values()):
-        raise DataError(f"task {task}: the protocol has written answers; only letters' probabilities can be added up")
+        raise DataError(
+            f"task {task}: the protocol has written answers; only letters' probabilities can be"
+            " added up"
+        )
     combined = []
     for id_, item in logs[0].items():
         others = [log[id_] for log in logs if id_ in log and _same(log[id_], item)]
         if len(others) < len(logs):
-            raise DataError(f"task {task}: the question {id_!r} is not the same in all of {', '.join(map(str, paths))}")
-        probability = {letter: sum(math.exp(other["logprobs"][letter]) for other in others) / len(logs) for letter in item["logprobs"]}
+            raise DataError(
+                f"task {task}: the question {id_!r} is not the same in all of"
+                f" {', '.join(map(str, paths))}"
+            )
+        probability = {
+            letter: sum(math.exp(other["logprobs"][letter]) for other in others) / len(logs)
+            for letter in item["logprobs"]
+        }
         prediction = max(probability, key=lambda letter: probability[letter])
-        logprobs = {letter: math.log(value) if value > 0 else -math.inf for letter, value in probability.items()}
+        logprobs = {
+            letter: math.log(value) if value > 0 else -math.inf
+            for letter, value in probability.items()
+        }
         right = prediction == item["answer"]
-        combined.append({"id": id_, "answer": item["answer"], "prediction": prediction, "correct": right, "logprobs": logprobs})
+        combined.append(
+            {
+                "id": id_,
+                "answer": item["answer"],
+                "prediction": prediction,
+                "correct": right,
+                "logprobs": logprobs,
+            }
+        )
     if any(len(log) != len(combined) for log in logs):
         raise DataError(
-            f"task {task}: the models were scored on {', '.join(str(len(log)) for log in logs)} questions; score them on the same"
+            f"task {task}: the models were scored on {', '.join(str(len(log)) for log in logs)}"
+            " questions; score them on the same"
         )
     return combined
 
 
 def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    return bool(first["logprobs"].keys() == second["logprobs"].keys() and first["answer"] == second["answer"])
+    return bool(
+        first["logprobs"].keys() == second["logprobs"].keys()
+        and first["answer"] == second["answer"]
+    )
 
 
 def _items(path: Path) -> dict[str, dict[str, Any]]:
@@ -105,4 +160,7 @@ def _items(path: Path) -> dict[str, dict[str, Any]]:
 
 def _line(name: str, task: dict[str, Any]) -> str:
     accuracy = task["metrics"]["accuracy"]
-    return f"{name}  {task['items']} items  accuracy {accuracy['value']:.4g}  {accuracy['low']:.4g} to {accuracy['high']:.4g}"
+    return (
+        f"{name}  {task['items']} items  accuracy {accuracy['value']:.4g}  {accuracy['low']:.4g} to"
+        f" {accuracy['high']:.4g}"
+    )

@@ -15,7 +15,8 @@ def check(configuration: dict[str, Any]) -> Any:
 
     Raises:
         UsageError: mergekit is not installed, refuses the configuration, or a model is missing.
-        DataError: a folder is no model, or the models' vocabularies differ and no tokenizer is named.
+        DataError: a folder is no model, or the models' vocabularies differ and no tokenizer is
+            named.
     """
     try:
         from mergekit.config import MergeConfiguration
@@ -26,11 +27,18 @@ def check(configuration: dict[str, Any]) -> Any:
         checked = MergeConfiguration.model_validate(configuration)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"mergekit refuses its configuration: {one_line(error)}") from None
-    known = {method.spec.name: {parameter.name for parameter in method.spec.parameters} for method in registered_methods()}
+    known = {
+        method.spec.name: {parameter.name for parameter in method.spec.parameters}
+        for method in registered_methods()
+    }
     if checked.merge_method not in known:
-        raise UsageError(f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}")
+        raise UsageError(
+            f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}"
+        )
     for key in _not_taken(configuration, checked.model_dump(), known[checked.merge_method]):
-        raise UsageError(f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it")
+        raise UsageError(
+            f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it"
+        )
     folders = _models(checked)
     for folder in folders:
         links.check_folder(model_folder.check_model(folder))
@@ -39,13 +47,16 @@ def check(configuration: dict[str, Any]) -> Any:
         for folder in folders[1:]:
             if vocabularies[folder] != vocabularies[folders[0]]:
                 raise DataError(
-                    f"{folders[0]} and {folder} have different vocabularies, so that rows of their embeddings do not belong "
-                    "together; say how to join them with mergekit.tokenizer_source (base, union, or a model)"
+                    f"{folders[0]} and {folder} have different vocabularies, so that rows of their"
+                    " embeddings do not belong together; say how to join them with"
+                    " mergekit.tokenizer_source (base, union, or a model)"
                 )
     return checked
 
 
-def _not_taken(given: Any, taken: Any, parameters: Collection[str], place: str = "") -> Iterator[str]:
+def _not_taken(
+    given: Any, taken: Any, parameters: Collection[str], place: str = ""
+) -> Iterator[str]:
     """Yield the keys that mergekit left out of its configuration, and the parameters that are none of the method's."""
     if isinstance(given, dict) and isinstance(taken, dict):
         for key, value in given.items():
@@ -60,13 +71,16 @@ def _not_taken(given: Any, taken: Any, parameters: Collection[str], place: str =
 
 def _models(configuration: Any) -> list[Path]:
     """Return the folders of all models that a configuration names, the base first, then by name."""
-    found = sorted(configuration.referenced_models(), key=lambda reference: reference.model.path)  # mergekit gives them in any order
+    # mergekit gives them in any order
+    found = sorted(configuration.referenced_models(), key=lambda reference: reference.model.path)
     base = [configuration.base_model] if configuration.base_model is not None else []
     paths = [reference.model.path for reference in (*base, *found)]
     return [Path(path) for path in dict.fromkeys(paths)]
 
 
-def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path, verify: bool = True) -> None:
+def merge(
+    configuration: Any, seed: int, config: dict[str, Any], output: Path, verify: bool = True
+) -> None:
     """Merge, check that every weight is a number, and write the folder with its manifest.
 
     Args:
@@ -85,10 +99,17 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path, v
 
     hashes: dict[Path, str] = {}
     for folder in _models(configuration):
-        hashes |= {folder / name: digest for name, digest in model_folder.hashes(folder, verify).items()}
+        hashes |= {
+            folder / name: digest for name, digest in model_folder.hashes(folder, verify).items()
+        }
     with atomic_folder(output) as temporary:
         options = MergeOptions(
-            random_seed=seed, copy_tokenizer=True, write_model_card=False, quiet=True, low_cpu_memory=False, trust_remote_code=False
+            random_seed=seed,
+            copy_tokenizer=True,
+            write_model_card=False,
+            quiet=True,
+            low_cpu_memory=False,
+            trust_remote_code=False,
         )
         try:
             run_merge(configuration, str(temporary), options)
@@ -98,7 +119,14 @@ def merge(configuration: Any, seed: int, config: dict[str, Any], output: Path, v
         model_folder.check_model(temporary)
         inputs = [manifest.describe_file(path, digest) for path, digest in hashes.items()]
         written = sorted(path for path in temporary.iterdir() if path.is_file())
-        manifest.write(temporary / manifest.NAME, stage="merge", inputs=inputs, config=config, outputs=written, counts=counts)
+        manifest.write(
+            temporary / manifest.NAME,
+            stage="merge",
+            inputs=inputs,
+            config=config,
+            outputs=written,
+            counts=counts,
+        )
 
 
 def _check_weights(folder: Path) -> dict[str, int]:

@@ -32,7 +32,10 @@ def say(line: str) -> None:
 
 
 def first_decides(decide: Callable[[], bool]) -> bool:
-    """Return what the first process finds, in all of them. Where it ends with an error, it alone says so, and the others end, too."""
+    """Return what the first process finds, in all of them.
+
+    Where it ends with an error, it alone says so, and the others end, too.
+    """
     if count() == 1:
         return decide()
     from torch.distributed import DistNetworkError, rendezvous
@@ -43,7 +46,9 @@ def first_decides(decide: Callable[[], bool]) -> bool:
         try:
             store.wait([_DECISION], _LONGEST_WAIT)
             found, code = json.loads(store.get(_DECISION))
-        except DistNetworkError:  # the first process keeps the store, where torchrun does not: it has ended, and said why
+        except (
+            DistNetworkError
+        ):  # the first process keeps the store, where torchrun does not: it has ended, and said why
             sys.exit(1)
         if code:
             sys.exit(code)

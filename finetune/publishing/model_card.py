@@ -1,4 +1,7 @@
-"""The model card: what a model was made from and how, what it scored, what it is for. Every figure comes from a manifest."""
+"""The model card: what a model was made from and how, what it scored, what it is for.
+
+Every figure comes from a manifest.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +14,11 @@ from finetune.publishing.scores import read_results
 from galen import manifest
 
 CAUTION = (
-    "This model is for research. It was not reviewed or approved for use on patients, and it makes mistakes: it states false things with "
-    "confidence, knows nothing newer than its training texts, and may repeat their biases. Nothing it writes is medical advice. Do not "
-    "use it to diagnose, to treat, or to decide about a person's care; a qualified person has to check whatever is taken from it."
+    "This model is for research. It was not reviewed or approved for use on patients, and it makes"
+    " mistakes: it states false things with confidence, knows nothing newer than its training"
+    " texts, and may repeat their biases. Nothing it writes is medical advice. Do not use it to"
+    " diagnose, to treat, or to decide about a person's care; a qualified person has to check"
+    " whatever is taken from it."
 )
 
 
@@ -32,7 +37,8 @@ def card(
     Args:
         run: manifest of the fine-tuning run.
         scores: folders of evaluation/run.py.
-        corpora: folders or manifests of data_prep/curate.py, what the base was further pretrained on.
+        corpora: folders or manifests of data_prep/curate.py, what the base was further pretrained
+            on.
         name: the model's name.
         licence: SPDX identifier of the model's licence.
         base: name of the base model.
@@ -42,9 +48,15 @@ def card(
     Raises:
         DataError: a manifest or results file is missing or damaged.
     """
-    front: dict[str, Any] = {"license": licence.lower(), "library_name": "peft" if adapter else "transformers", "base_model": base}
+    front: dict[str, Any] = {
+        "license": licence.lower(),
+        "library_name": "peft" if adapter else "transformers",
+        "base_model": base,
+    }
     front |= {"pipeline_tag": "text-generation", "tags": ["medical"]}
-    front |= {"language": list(languages if languages is not None else run["counts"].get("languages", []))}
+    front |= {
+        "language": list(languages if languages is not None else run["counts"].get("languages", []))
+    }
     front |= {"datasets": _datasets(run), "model-index": _model_index(run, scores, name)}
     front = {key: value for key, value in front.items() if value}
     parts = [
@@ -62,7 +74,10 @@ def card(
 
 
 def _datasets(run: Mapping[str, Any]) -> list[str]:
-    """Return the names of the training data: of the hub where they come from there, else of the set or the file."""
+    """Return the names of the training data.
+
+    Of the hub where they come from there, else of the set or the file.
+    """
     train = run["config"]["data"]["train"]
     names = []
     for source in [train] if isinstance(train, str) else train:
@@ -76,7 +91,10 @@ def _datasets(run: Mapping[str, Any]) -> list[str]:
 
 
 def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> list[dict[str, Any]]:
-    """Return the scores in the form that Hugging Face shows them in; those of the base model are not this model's."""
+    """Return the scores in the form that Hugging Face shows them in.
+
+    Those of the base model are not this model's.
+    """
     found = []
     for results in map(read_results, scores):
         model = results["model"]
@@ -84,19 +102,30 @@ def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> l
             continue
         for task, summary in results["tasks"].items():
             metrics = [
-                {"type": metric, "value": value["value"], "name": f"{metric} ({results['protocol']})"}
+                {
+                    "type": metric,
+                    "value": value["value"],
+                    "name": f"{metric} ({results['protocol']})",
+                }
                 for metric, value in summary["metrics"].items()
             ]
             dataset = {"name": task, "type": task}
-            found.append({"task": {"type": "question-answering"}, "dataset": dataset, "metrics": metrics})
+            found.append(
+                {"task": {"type": "question-answering"}, "dataset": dataset, "metrics": metrics}
+            )
     return [{"name": name, "results": found}] if found else []
 
 
 def _usage(base: str, adapter: bool) -> str:
     """Return lines of Python that load the folder and let the model write."""
-    package, loader = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
+    package, loader = (
+        ("peft", "AutoPeftModelForCausalLM")
+        if adapter
+        else ("transformers", "AutoModelForCausalLM")
+    )
     needs = (
-        f"The adapter needs its base model, `{base}`: put the path of its folder into `adapter_config.json` if it is not on the hub.\n\n"
+        f"The adapter needs its base model, `{base}`: put the path of its folder into"
+        " `adapter_config.json` if it is not on the hub.\n\n"
     )
     return f"""{needs if adapter else ""}```python
 from transformers import AutoTokenizer
@@ -115,23 +144,40 @@ def _training(run: Mapping[str, Any], base: str) -> str:
     lora, training = config["lora"], config["training"]
     how = "all weights"
     if lora:
-        how = f"a low-rank adapter (r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, on {lora['target_modules']})"
-    bits = f", the base in {config['model']['quantization']} meanwhile" if config["model"]["quantization"] else ""
+        how = (
+            f"a low-rank adapter (r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']},"
+            f" on {lora['target_modules']})"
+        )
+    bits = (
+        f", the base in {config['model']['quantization']} meanwhile"
+        if config["model"]["quantization"]
+        else ""
+    )
     batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts["processes"]
     rows = {
         "base model": base,
         "trained": f"{how}{bits}; {counts['trained_weights']:,} weights",
-        "steps": f"{counts['steps']:,}" + (f", the weights of step {counts['best_step']:,} kept" if counts["best_step"] else ""),
+        "steps": (
+            f"{counts['steps']:,}"
+            + (f", the weights of step {counts['best_step']:,} kept" if counts["best_step"] else "")
+        ),
         "samples in a step": f"{batch}",
         "tokens": f"{counts['tokens']:,}",
-        "learning rate": f"{training['learning_rate']}, {training['schedule']}, warm-up {training['warmup_ratio']:.0%} of the steps",
+        "learning rate": (
+            f"{training['learning_rate']}, {training['schedule']}, warm-up"
+            f" {training['warmup_ratio']:.0%} of the steps"
+        ),
         "weight decay": f"{training['weight_decay']}",
         "longest sample": f"{config['data']['max_length']} tokens",
         "loss": "on the answers' tokens alone",
         "seed": f"{training['seed']}",
-        "made with": ", ".join(f"{package} {version}" for package, version in run["versions"].items()),
+        "made with": ", ".join(
+            f"{package} {version}" for package, version in run["versions"].items()
+        ),
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    )
 
 
 def _questions(run: Mapping[str, Any]) -> str:
@@ -141,8 +187,17 @@ def _questions(run: Mapping[str, Any]) -> str:
         if isinstance(source, str):
             lines.append(f"- `{Path(source).name}`, form {data['protocol']}")
         else:
-            lines.append(f"- {source['set']} (`{Path(source['source']).name}`), forms {', '.join(source['forms'] or [data['protocol']])}")
-    return "\n".join([*lines, "", f"{samples['train']:,} samples for training, {samples['validation']:,} for validation."])
+            lines.append(
+                f"- {source['set']} (`{Path(source['source']).name}`), forms"
+                f" {', '.join(source['forms'] or [data['protocol']])}"
+            )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{samples['train']:,} samples for training, {samples['validation']:,} for validation.",
+        ]
+    )
 
 
 def _corpora(corpora: Sequence[Path]) -> str:
@@ -153,9 +208,14 @@ def _corpora(corpora: Sequence[Path]) -> str:
         record = manifest.read(folder, "curate")
         licences = {item["source"]: item["licence"] for item in record["inputs"]}
         sources = record["counts"]["sources"].items()
-        rows += [(name, counts["kept"], licences[name] or "each document's own") for name, counts in sources]
+        rows += [
+            (name, counts["kept"], licences[name] or "each document's own")
+            for name, counts in sources
+        ]
     total = sum(kept for _, kept, _ in rows) or 1  # a corpus of which nothing was kept
-    lines = [f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows]
+    lines = [
+        f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows
+    ]
     return "\n".join(["| source | documents | share | licence |", "|---|---|---|---|", *lines])
 
 
@@ -165,22 +225,50 @@ def _scores(folders: Sequence[Path]) -> str:
         for task, summary in results["tasks"].items():
             for metric, found in summary["metrics"].items():
                 interval = f"[{found['low']:.4g}, {found['high']:.4g}]"
-                row = (results["model"]["name"], task, results["protocol"], metric, f"{found['value']:.4g}", interval, summary["items"])
+                row = (
+                    results["model"]["name"],
+                    task,
+                    results["protocol"],
+                    metric,
+                    f"{found['value']:.4g}",
+                    interval,
+                    summary["items"],
+                )
                 lines.append(f"| {' | '.join(map(str, row))} |")
     if not lines:
         return "Not scored."
-    return "\n".join(["| model | task | protocol | metric | value | 95 % interval | items |", "|---" * 7 + "|", *lines])
+    return "\n".join(
+        [
+            "| model | task | protocol | metric | value | 95 % interval | items |",
+            "|---" * 7 + "|",
+            *lines,
+        ]
+    )
 
 
 def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    left_out, tests = run["counts"]["records"]["left_out_as_in_test_sets"], run["config"]["data"]["test_sets"]
+    left_out, tests = (
+        run["counts"]["records"]["left_out_as_in_test_sets"],
+        run["config"]["data"]["test_sets"],
+    )
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
-        lines = [f"{left_out:,} training records were left out, since they hold a test question (13 words in a row, or all of it)."]
+        lines = [
+            f"{left_out:,} training records were left out, since they hold a test question (13"
+            " words in a row, or all of it)."
+        ]
     for results in map(read_results, folders):
         for task, summary in results["tasks"].items():
             if "contaminated" in summary:
                 clean = summary.get("clean")
-                rest = f"; on the others {clean['value']:.4g} [{clean['low']:.4g}, {clean['high']:.4g}]" if clean else ""
-                lines.append(f"{task}: {summary['contaminated']:,} of {summary['items']:,} items are in the pretraining corpus{rest}.")
+                rest = (
+                    f"; on the others {clean['value']:.4g} [{clean['low']:.4g},"
+                    f" {clean['high']:.4g}]"
+                    if clean
+                    else ""
+                )
+                lines.append(
+                    f"{task}: {summary['contaminated']:,} of {summary['items']:,} items are in the"
+                    f" pretraining corpus{rest}."
+                )
     return "\n\n".join(dict.fromkeys(lines))

@@ -15,7 +15,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise DataError(f"{path} cannot be read: it is missing; was the model scored to its end by evaluation/run.py?")
+        raise DataError(
+            f"{path} cannot be read: it is missing; was the model scored to its end by"
+            " evaluation/run.py?"
+        )
     results = json_file.read_object(path)
     with malformed(path):
         if not isinstance(results["model"], dict) or not isinstance(results["protocol"], str):

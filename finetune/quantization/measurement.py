@@ -49,20 +49,34 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     network.eval()
     try:
         prompt_rate, new_rate = _speed(network, device)
-        answers = correct(TransformersBackend.of_network(network, tokenizer, device), [(item, protocol) for item in questions])
+        answers = correct(
+            TransformersBackend.of_network(network, tokenizer, device),
+            [(item, protocol) for item in questions],
+        )
     except (ValueError, RuntimeError, ImportError, AssertionError) as error:
-        raise DataError(f"{folder} does not run on this machine ({device}): {one_line(error)}") from error
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else network.get_memory_footprint()
+        raise DataError(
+            f"{folder} does not run on this machine ({device}): {one_line(error)}"
+        ) from error
+    memory = (
+        torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else network.get_memory_footprint()
+    )
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return Measurement(size, memory, prompt_rate, new_rate, answers)
 
 
 @torch.inference_mode()
 def _speed(network: Any, device: torch.device) -> tuple[float, float]:
-    """Return tokens a second in reading and in writing: the median of several times, after one that prepares kernels and memory."""
+    """Return tokens a second in reading and in writing.
+
+    The median of several times, after one that prepares kernels and memory.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    tokens = torch.randint(0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)).to(device)
+    tokens = torch.randint(
+        0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)
+    ).to(device)
 
     def seconds(work: Callable[[], object]) -> float:
         times = []
@@ -75,16 +89,32 @@ def _speed(network: Any, device: torch.device) -> tuple[float, float]:
         return statistics.median(times[1:])
 
     read = partial(network, tokens)
-    write = partial(network.generate, tokens, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    write = partial(
+        network.generate,
+        tokens,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+    )
     reading, both = seconds(read), seconds(write)
     return PROMPT_TOKENS / reading, NEW_TOKENS / max(both - reading, 1e-9)
 
 
 def table(measured: dict[str, Measurement]) -> str:
-    """Return a Markdown table, each model beside the first; differences of accuracy in points with paired 95 % intervals."""
+    """Return a Markdown table, each model beside the first.
+
+    Differences of accuracy in points with paired 95 % intervals.
+    """
     names = list(measured)
     first = measured[names[0]]
-    lines = ["| | disk MB | memory MB | prompt tokens/s | new tokens/s | accuracy | against the first, points |", "|---" * 7 + "|"]
+    lines = [
+        (
+            "| | disk MB | memory MB | prompt tokens/s | new tokens/s | accuracy | against the"
+            " first, points |"
+        ),
+        "|---" * 7 + "|",
+    ]
     for name, found in measured.items():
         accuracy = difference = ""
         if found.correct:
@@ -92,7 +122,9 @@ def table(measured: dict[str, Measurement]) -> str:
             accuracy = f"{estimate.value:.1%} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
         if found.correct and found is not first:
             change = intervals.accuracy_difference(first.correct, found.correct)
-            difference = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+            difference = (
+                f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+            )
         sizes = f"{found.bytes_on_disk / 1e6:,.1f} | {found.bytes_in_memory / 1e6:,.1f}"
         rates = f"{found.prompt_tokens_per_second:,.0f} | {found.new_tokens_per_second:,.1f}"
         lines.append(f"| {name} | {sizes} | {rates} | {accuracy} | {difference} |")

@@ -16,7 +16,10 @@ from galen import pretrained
 from galen.errors import DataError, UsageError, nearest, one_line
 
 GROUP_SIZES = (128, 64, 32)
-"""Weights that share a scale in 4 bit, the first that divides the model's layers; vLLM has kernels for all three."""
+"""Weights that share a scale in 4 bit, the first that divides the model's layers.
+
+VLLM has kernels for all three.
+"""
 BLOCK_INPUTS, BLOCK_OUTPUTS = 64, 32
 """What bitsandbytes' 4-bit kernels for CPUs want to divide a layer."""
 
@@ -27,7 +30,13 @@ def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[li
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     config = model_loading.bitsandbytes_config(kind, torch.bfloat16)
-    loaded = pretrained.load_model(AutoModelForCausalLM, model, quantization_config=config, dtype=torch.bfloat16, use_safetensors=True)
+    loaded = pretrained.load_model(
+        AutoModelForCausalLM,
+        model,
+        quantization_config=config,
+        dtype=torch.bfloat16,
+        use_safetensors=True,
+    )
     loaded.save_pretrained(output)
 
 
@@ -38,7 +47,9 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
     from transformers import AutoModelForCausalLM
 
     loaded = pretrained.load_model(AutoModelForCausalLM, model, dtype="auto", use_safetensors=True)
-    rows = Dataset.from_list([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration])
+    rows = Dataset.from_list(
+        [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in calibration]
+    )
     try:
         with _memory():
             oneshot(
@@ -52,7 +63,9 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
                 log_dir=None,
             )
     except (ValueError, RuntimeError) as error:
-        raise DataError(f"llmcompressor cannot quantise {model} by {name}: {one_line(error)}") from error
+        raise DataError(
+            f"llmcompressor cannot quantise {model} by {name}: {one_line(error)}"
+        ) from error
     loaded.save_pretrained(output, save_compressed=True)
 
 
@@ -67,7 +80,9 @@ def _memory() -> AbstractContextManager[object]:
 
 
 def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
-    """Return llmcompressor's modifiers: 4 bit in groups of weights as BioMistral's AWQ models, or 8 bit a channel.
+    """Return llmcompressor's modifiers.
+
+    4 bit in groups of weights as BioMistral's AWQ models, or 8 bit a channel.
 
     Raises:
         DataError: no size of groups divides the model's layers.
@@ -79,8 +94,13 @@ def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
     if name == "int8":
         weights = QuantizationArgs(num_bits=8, symmetric=True, strategy="channel")
     else:
-        weights = QuantizationArgs(num_bits=4, symmetric=name == "gptq", strategy="group", group_size=group_size(network))
-    layers = {"config_groups": {"linear": QuantizationScheme(targets=["Linear"], weights=weights)}, "ignore": ["lm_head"]}
+        weights = QuantizationArgs(
+            num_bits=4, symmetric=name == "gptq", strategy="group", group_size=group_size(network)
+        )
+    layers = {
+        "config_groups": {"linear": QuantizationScheme(targets=["Linear"], weights=weights)},
+        "ignore": ["lm_head"],
+    }
     if name == "awq":
         from llmcompressor.modifiers.transform.awq import AWQModifier
 
@@ -100,7 +120,15 @@ def check_widths(methods: Sequence[str], model: Path) -> None:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         with torch.device("meta"):  # shapes without memory
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+    ) as error:
         raise DataError(f"{model} cannot be loaded: {one_line(error)}") from error
     if {"awq", "gptq"} & set(methods):
         group_size(empty)
@@ -117,18 +145,25 @@ def _check_blocks(network: torch.nn.Module) -> None:
     for name, layer in _linear_layers(network).items():
         if layer.in_features % BLOCK_INPUTS or layer.out_features % BLOCK_OUTPUTS:
             raise DataError(
-                f"bnb4 goes by blocks of {BLOCK_INPUTS} inputs and {BLOCK_OUTPUTS} outputs, which do not divide the layer {name} "
-                f"({layer.in_features} x {layer.out_features}); bnb8 and int8 take any width"
+                f"bnb4 goes by blocks of {BLOCK_INPUTS} inputs and {BLOCK_OUTPUTS} outputs, which"
+                f" do not divide the layer {name} ({layer.in_features} x {layer.out_features});"
+                " bnb8 and int8 take any width"
             )
 
 
 def _linear_layers(network: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     """Return the layers that are stored in fewer bits: all linear ones but the last."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"}
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    }
 
 
 def group_size(network: torch.nn.Module) -> int:
-    """Return how many weights share a scale in 4 bit: 128, or 64 or 32 where that does not divide the inputs of all layers.
+    """Return how many weights share a scale in 4 bit.
+
+    128, or 64 or 32 where that does not divide the inputs of all layers.
 
     Raises:
         DataError: none of the three does.
@@ -138,7 +173,10 @@ def group_size(network: torch.nn.Module) -> int:
         if all(layer.in_features % size == 0 for layer in layers):
             return size
     widths = sorted({layer.in_features for layer in layers})
-    raise DataError(f"4 bit goes by groups of 128, 64 or 32 weights, none of which divides all layers' inputs ({widths}); int8 does not")
+    raise DataError(
+        "4 bit goes by groups of 128, 64 or 32 weights, none of which divides all layers' inputs"
+        f" ({widths}); int8 does not"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +184,10 @@ class Method:
     """A way to store a model in fewer bits."""
 
     write: Callable[[Path, Path, Sequence[list[int]]], None]
-    """`write(model, output, calibration)`: model folder, folder to fill, calibration texts as token ids."""
+    """`write(model, output, calibration)`.
+
+    Model folder, folder to fill, calibration texts as token ids.
+    """
     package: str
     """The package that it needs."""
     calibrated: bool = False
@@ -155,8 +196,10 @@ class Method:
 
 INSTALL = {
     "bitsandbytes": "pip install 'galen[qlora]'",
-    "llmcompressor": "pip install 'galen[quantize]', best into an environment of its own (it takes only some versions of transformers); "
-    "the folders it writes load anywhere with compressed-tensors",
+    "llmcompressor": (
+        "pip install 'galen[quantize]', best into an environment of its own (it takes only some"
+        " versions of transformers); the folders it writes load anywhere with compressed-tensors"
+    ),
 }
 METHODS = {
     "awq": Method(partial(_llmcompressor, "awq"), "llmcompressor", calibrated=True),
@@ -180,7 +223,9 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
         if importlib.util.find_spec(method.package) is None:
             raise UsageError(f"{name} needs {method.package}: {INSTALL[method.package]}")
         if method.calibrated and not calibrated:
-            raise UsageError(f"{name} needs texts to measure activations on: give --calibration FILE")
+            raise UsageError(
+                f"{name} needs texts to measure activations on: give --calibration FILE"
+            )
 
 
 def write(method: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:

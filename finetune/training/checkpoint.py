@@ -1,4 +1,7 @@
-"""Training state on disk: tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code."""
+"""Training state on disk.
+
+Tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code.
+"""
 
 import json
 from contextlib import AbstractContextManager
@@ -19,7 +22,12 @@ TRAINING_STATE = "training_state"
 """Name of optimizer, schedule and a validation that is due."""
 FSDP_WEIGHTS = "fsdp_model"
 """Name of the weights that were gathered from the processes of FSDP."""
-_WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", f"{FSDP_WEIGHTS}.safetensors")
+_WEIGHTS = (
+    "adapter_model.safetensors",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    f"{FSDP_WEIGHTS}.safetensors",
+)
 
 
 def write(folder: Path, name: str, state: Any) -> None:
@@ -38,7 +46,10 @@ def read(folder: Path, name: str) -> Any:
 
 
 def load_weights(network: Any, folder: Path) -> None:
-    """Load the weights that `save_pretrained` wrote: of the adapter, or without one of the model; use it inside `reading`."""
+    """Load the weights that `save_pretrained` wrote: of the adapter, or without one of the model.
+
+    Use it inside `reading`.
+    """
     if (folder / "adapter_model.safetensors").is_file():
         network.load_adapter(str(folder), "default", is_trainable=True)
         return
@@ -48,14 +59,18 @@ def load_weights(network: Any, folder: Path) -> None:
     found = network.load_state_dict(weights, strict=False)
     lacking = set(found.missing_keys) - set(network.all_tied_weights_keys)
     if lacking or found.unexpected_keys:
-        raise ValueError(f"weights are missing or unknown: {', '.join(sorted([*lacking, *found.unexpected_keys])[:3])}")
+        raise ValueError(
+            "weights are missing or unknown:"
+            f" {', '.join(sorted([*lacking, *found.unexpected_keys])[:3])}"
+        )
 
 
 def _to_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     match value:
         case torch.Tensor():
             key = str(len(tensors))
-            tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
+            # tied weights share memory
+            tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             return {"tensor": key}
         case dict():  # in pairs: an optimizer numbers its parameters, and JSON's keys are texts
             return {"dict": [[key, _to_json(item, tensors)] for key, item in value.items()]}
@@ -82,7 +97,10 @@ def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of all random numbers of this process: Python's, NumPy's, PyTorch's on its CPU and its GPU."""
+    """Return the state of all random numbers of this process.
+
+    Python's, NumPy's, PyTorch's on its CPU and its GPU.
+    """
     state = random_states.get()
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -100,7 +118,8 @@ def reading(folder: str | Path) -> AbstractContextManager[None]:
     """Tell a damaged checkpoint, whatever it raises inside the block, in one message."""
     return told(
         lambda error: (
-            f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the same command goes on from the one before"
+            f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the"
+            " same command goes on from the one before"
         ),
         (*MALFORMED, OSError, RuntimeError, AssertionError, SafetensorError),
     )
@@ -118,7 +137,8 @@ def is_whole(folder: Path) -> bool:
         return False
     with reading(folder):
         try:
-            state = json.loads(content)  # not json_file: its log may hold a loss that is not a number
+            # not json_file: its log may hold a loss that is not a number
+            state = json.loads(content)
         except ValueError:
             if content.endswith(b"}\n"):
                 raise

@@ -17,23 +17,38 @@ class RunLog(TrainerCallback):
 
     Args:
         path: the log file.
-        done: steps that a checkpoint already holds; later lines, left by a run killed after it, are removed.
+        done: steps that a checkpoint already holds; later lines, left by a run killed after it, are
+            removed.
         total: steps of the whole run.
         consumed: tells how many samples and tokens have been trained on after a number of steps.
     """
 
-    def __init__(self, path: Path, done: int, total: int, consumed: Callable[[int], tuple[int, int]]) -> None:
+    def __init__(
+        self, path: Path, done: int, total: int, consumed: Callable[[int], tuple[int, int]]
+    ) -> None:
         self._consumed = consumed
         self._log = StepLog(path, done, total)
-        last = next((record for record in reversed(self._log.records) if record["kind"] == "train"), {"elapsed": 0.0})
+        last = next(
+            (record for record in reversed(self._log.records) if record["kind"] == "train"),
+            {"elapsed": 0.0},
+        )
         self._before, self._tokens = last["elapsed"], consumed(done)[1]
         self._start = self._last = time.monotonic()
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Start the clock when the first batch is due."""
         self._start = self._last = time.monotonic()
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
         """Record one step; the summary that the trainer logs at the end is no step."""
         if "loss" not in logs:
             return
@@ -53,16 +68,36 @@ class RunLog(TrainerCallback):
             "elapsed": self._before + now - self._start,
         }
         if not math.isfinite(loss) or not math.isfinite(logs["grad_norm"]):
-            raise DataError(f"the loss is {loss}, the gradient norm {logs['grad_norm']} at step {step}; try a lower training.learning_rate")
+            raise DataError(
+                f"the loss is {loss}, the gradient norm {logs['grad_norm']} at step {step}; try a"
+                " lower training.learning_rate"
+            )
         self._log.train(record)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any],
+        **_: Any,
+    ) -> None:
         """Record one validation; its time is not counted as the next step's."""
         self._last = time.monotonic()
-        if any(record["kind"] == "validation" and record["step"] == state.global_step for record in self._log.records):
+        if any(
+            record["kind"] == "validation" and record["step"] == state.global_step
+            for record in self._log.records
+        ):
             return  # recorded by a run that was killed before its next checkpoint
-        self._log.validation(state.global_step, metrics["eval_loss"], metrics["eval_tokens"], accuracy=metrics.get("eval_accuracy"))
+        self._log.validation(
+            state.global_step,
+            metrics["eval_loss"],
+            metrics["eval_tokens"],
+            accuracy=metrics.get("eval_accuracy"),
+        )
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """The time a checkpoint takes is not counted as the next step's."""
         self._last = time.monotonic()

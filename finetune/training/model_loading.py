@@ -1,4 +1,7 @@
-"""The model that is trained: loaded from its folder, its vocabulary extended, with a low-rank adapter or all weights free."""
+"""The model that is trained.
+
+Loaded from its folder, its vocabulary extended, with a low-rank adapter or all weights free.
+"""
 
 import os
 import warnings
@@ -30,7 +33,8 @@ def load(model: Model) -> tuple[Any, Any]:
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     network, tokenizer = load_folder(model.path, dtype=dtype, **options)
     for module in network.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):  # else a validation would re-pack 4-bit weights, rounded, under training's feet
+        # else a validation would re-pack 4-bit weights, rounded, under training's feet
+        if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return network, tokenizer
 
@@ -46,15 +50,24 @@ def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise UsageError("model.quantization needs bitsandbytes: pip install 'galen[qlora]'") from None
+        raise UsageError(
+            "model.quantization needs bitsandbytes: pip install 'galen[qlora]'"
+        ) from None
     if kind == "8bit":
         warnings.filterwarnings("ignore", message="MatMul8bitLt")
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
-    """Add the tokens that the vocabulary lacks; return their ids. Their rows begin as the mean of all other rows.
+    """Add the tokens that the vocabulary lacks; return their ids.
+
+    Their rows begin as the mean of all other rows.
 
     The embedding only grows where it has no rows to spare: many models are padded.
     """
@@ -63,7 +76,9 @@ def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]
     if not new:
         return []
     before = len(tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": new}, replace_extra_special_tokens=False
+    )
     ids = tokenizer.convert_tokens_to_ids(new)
     if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
         network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -73,25 +88,44 @@ def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]
     return ids
 
 
-def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False) -> Any:
-    """Return the network with a fresh adapter; only the adapter's weights, and the rows of new tokens, are trained.
+def add_lora(
+    network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False
+) -> Any:
+    """Return the network with a fresh adapter.
+
+    Only the adapter's weights, and the rows of new tokens, are trained.
 
     The adapter starts as no change.
 
     Raises:
-        UsageError: a target module is not in the network, which is told with those that are, or cannot have an adapter.
+        UsageError: a target module is not in the network, which is told with those that are, or
+            cannot have an adapter.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    linear = sorted({name.rsplit(".", 1)[-1] for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)})
+    linear = sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in network.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+    )
     if isinstance(lora.target_modules, list):
         unknown = [name for name in lora.target_modules if name not in linear]
         if unknown:
-            raise UsageError(f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has {', '.join(linear)}")
-        output = next(name for name, module in network.named_modules() if module is network.get_output_embeddings())
+            raise UsageError(
+                f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has"
+                f" {', '.join(linear)}"
+            )
+        output = next(
+            name
+            for name, module in network.named_modules()
+            if module is network.get_output_embeddings()
+        )
         if output in lora.target_modules and len(_vocabulary_layers(network)) == 1:
             raise UsageError(
-                f"lora.target_modules: {output} shares its weights with the embedding here, so that no adapter can be merged into it"
+                f"lora.target_modules: {output} shares its weights with the embedding here, so that"
+                " no adapter can be merged into it"
             )
     if getattr(network, "is_quantized", False):
         network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=checkpointing)
@@ -102,7 +136,9 @@ def add_lora(network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpoin
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        trainable_token_indices={name: list(new_tokens) for name in _vocabulary_layers(network)} if new_tokens else None,
+        trainable_token_indices=(
+            {name: list(new_tokens) for name in _vocabulary_layers(network)} if new_tokens else None
+        ),
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(network, config)
@@ -126,7 +162,9 @@ def _vocabulary_layers(network: Any) -> list[str]:
     layers = [network.get_input_embeddings()]
     if network.get_output_embeddings().weight is not layers[0].weight:
         layers.append(network.get_output_embeddings())
-    return [name for name, module in network.named_modules() if any(module is layer for layer in layers)]
+    return [
+        name for name, module in network.named_modules() if any(module is layer for layer in layers)
+    ]
 
 
 def trainable(network: torch.nn.Module) -> int:
@@ -135,16 +173,26 @@ def trainable(network: torch.nn.Module) -> int:
 
 
 def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
-    """Save the adapter (or without one the model) and the tokenizer to a folder; `weights` where they were gathered already."""
+    """Save the adapter (or without one the model) and the tokenizer to a folder.
+
+    `weights` where they were gathered already.
+    """
     from peft import PeftModel
 
-    options: dict[str, Any] = {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
+    options: dict[str, Any] = (
+        {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
+    )
     if weights is not None:  # gathered, tied weights are copies, which would be stored twice
-        weights = {name: weight for name, weight in weights.items() if name not in network.all_tied_weights_keys}
+        weights = {
+            name: weight
+            for name, weight in weights.items()
+            if name not in network.all_tied_weights_keys
+        }
     network.config.use_cache = True  # the Trainer has switched it off
     network.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's, with paths of this machine; finetune/export.py writes the card
+    # peft's, with paths of this machine; finetune/export.py writes the card
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:
@@ -153,7 +201,9 @@ def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> 
     Raises:
         DataError: they do not belong together.
     """
-    network, tokenizer = with_adapter(*load_folder(model.path, dtype=getattr(torch, model.dtype)), adapter)
+    network, tokenizer = with_adapter(
+        *load_folder(model.path, dtype=getattr(torch, model.dtype)), adapter
+    )
     merged = network.merge_and_unload(safe_merge=True)
     merged.generation_config = generation_config
     merged.save_pretrained(folder)

@@ -31,7 +31,9 @@ from galen.stop_signals import EXIT_CODE, StopSignals
 
 
 def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any] | None:
-    """Train, put the result under its final name, and return counts for the manifest; None when it was stopped by a signal.
+    """Train, put the result under its final name, and return counts for the manifest.
+
+    None when it was stopped by a signal.
 
     Raises:
         UsageError, DataError: model, data and recipe do not fit.
@@ -43,39 +45,64 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     checkpoints = folder / "checkpoints"
     model, tokenizer, new_tokens = _model(options, data)
     if tokenizer.eos_token_id is None:
-        processes.say("this tokenizer names no end-of-sequence token: the end of a completion is not learnt")
+        processes.say(
+            "this tokenizer names no end-of-sequence token: the end of a completion is not learnt"
+        )
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
     held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
-    order = EpochOrder(_rows(options, train), trainer.global_batch(options.training), options.training.seed)
+    order = EpochOrder(
+        _rows(options, train), trainer.global_batch(options.training), options.training.seed
+    )
     _check_length([*train, *held_out], model)
-    processes.say(f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows, {order.steps:,} steps in an epoch")
-    processes.say(f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained")
+    processes.say(
+        f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows,"
+        f" {order.steps:,} steps in an epoch"
+    )
+    processes.say(
+        f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained"
+    )
 
     last = trainer.last_checkpoint(checkpoints)
     done = checkpoint.step_of(last) if last else 0
     if last:
         processes.say(f"going on from {last}")
     steps = trainer.total_steps(options.training, order)
-    arguments = trainer.arguments(options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None)
+    arguments = trainer.arguments(
+        options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None
+    )
     patience = options.training.early_stopping
     callbacks: list[Any] = [trainer.EarlyStopping(patience)] if patience is not None else []
     stopping = Stopping(StopSignals())
     accuracy = _accuracy(options, data, tokenizer, arguments, stopping)
-    if processes.is_first():  # nothing before here leaves a file: a corrected recipe can go into the same folder
+    # nothing before here leaves a file: a corrected recipe can go into the same folder
+    if processes.is_first():
         write_text(folder / "recipe.yaml", recipe.dump(options))
         if options.data.test_sets:
-            write_text(folder / "contamination.jsonl", "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets))
+            write_text(
+                folder / "contamination.jsonl",
+                "".join(
+                    json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets
+                ),
+            )
         callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
-    loop = trainer.AnswerTrainer(model, order, _rows(options, held_out), arguments, accuracy, callbacks, stopping)
+    loop = trainer.AnswerTrainer(
+        model, order, _rows(options, held_out), arguments, accuracy, callbacks, stopping
+    )
     with stopping.signals:
         loop.train(resume_from_checkpoint=str(last) if last else None)
-        if stopping.reason is not None:  # said before a signal can end the process: a launcher sends one when another has ended
+        # said before a signal can end the process: a launcher sends one when another has ended
+        if stopping.reason is not None:
             _say_what_is_kept(stopping.reason, loop.state.global_step, steps, checkpoints)
             return None
     _save(options, loop, tokenizer, folder, result)
     best = loop.state.best_model_checkpoint
     return {
-        "samples": {"train": len(train), "validation": len(held_out), "cut": cut, "rows": len(order.rows)},
+        "samples": {
+            "train": len(train),
+            "validation": len(held_out),
+            "cut": cut,
+            "rows": len(order.rows),
+        },
         "steps": loop.state.global_step,
         "best_step": checkpoint.step_of(Path(best)) if best else None,
         "tokens": order.consumed(loop.state.global_step)[1],
@@ -90,15 +117,20 @@ def _say_what_is_kept(reason: str, step: int, steps: int, checkpoints: Path) -> 
     """Tell the user what a stopped run has kept, and how it goes on."""
     done = f"stopped by {reason} before the first step was done; nothing is kept"
     if step:
-        done = f"stopped by {reason} after step {step:,} of {steps:,}; kept: {checkpoints / f'checkpoint-{step}'}"
+        done = (
+            f"stopped by {reason} after step {step:,} of {steps:,}; kept:"
+            f" {checkpoints / f'checkpoint-{step}'}"
+        )
     cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
     processes.say(f"{done}\nto go on: {launch.command()}")
 
 
 def _quiet() -> None:
     quiet()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels even where it is not used
-    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")  # of a checkpoint, whose size does not matter
+    # it advises on kernels even where it is not used
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # of a checkpoint, whose size does not matter
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
 
 
 def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
@@ -106,14 +138,25 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
     model, tokenizer = model_loading.load(options.model)
     new_tokens = model_loading.add_tokens(model, tokenizer, options.model.add_tokens)
     items = (*data.train, *data.validation)
-    if options.data.chat_template is not None or any(isinstance(item.record, Conversation) for item in items):
-        template = chat.read_template(options.data.chat_template) if options.data.chat_template is not None else None
+    if options.data.chat_template is not None or any(
+        isinstance(item.record, Conversation) for item in items
+    ):
+        template = (
+            chat.read_template(options.data.chat_template)
+            if options.data.chat_template is not None
+            else None
+        )
         chat.install(tokenizer, template)
         model_loading.set_end_of_answer(model, tokenizer)
         if not chat.has_end_mark(tokenizer):
-            processes.say(f"the chat template writes no token behind an answer: {tokenizer.eos_token} is learnt behind the last one")
+            processes.say(
+                f"the chat template writes no token behind an answer: {tokenizer.eos_token} is"
+                " learnt behind the last one"
+            )
     if options.lora is not None:
-        model = model_loading.add_lora(model, options.lora, new_tokens, options.training.gradient_checkpointing)
+        model = model_loading.add_lora(
+            model, options.lora, new_tokens, options.training.gradient_checkpointing
+        )
     return model, tokenizer, new_tokens
 
 
@@ -125,14 +168,19 @@ def _check_length(samples: list[Sample], model: Any) -> None:
     """
     longest, limit = max(map(len, samples)), getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
-        raise UsageError(f"the longest sample has {longest:,} tokens, and the model reads {limit:,} at most: data.max_length={limit}")
+        raise UsageError(
+            f"the longest sample has {longest:,} tokens, and the model reads {limit:,} at most:"
+            f" data.max_length={limit}"
+        )
 
 
 def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:
     return list(pack(samples, options.data.max_length)) if options.data.packing else list(samples)
 
 
-def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any, stopping: Stopping) -> ValidationAccuracy | None:
+def _accuracy(
+    options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any, stopping: Stopping
+) -> ValidationAccuracy | None:
     """Return what measures accuracy with each validation, where the best checkpoint is chosen by it.
 
     Raises:
@@ -143,17 +191,23 @@ def _accuracy(options: Recipe, data: TrainingData, tokenizer: Any, arguments: An
     items = [item for item in data.validation if ValidationAccuracy.can_score(item)]
     if not items:
         raise UsageError(
-            "training.select_best: accuracy needs validation questions with one right option, in a form without a rationale; "
-            "write loss, or change data.validation"
+            "training.select_best: accuracy needs validation questions with one right option, in a"
+            " form without a rationale; write loss, or change data.validation"
         )
     return ValidationAccuracy(items, tokenizer, arguments, stopping)
 
 
-def _save(options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: Path, result: Path) -> None:
-    """Write the result, and with `lora.merge` the merged model. All processes take part, the first writes."""
+def _save(
+    options: Recipe, loop: trainer.AnswerTrainer, tokenizer: Any, folder: Path, result: Path
+) -> None:
+    """Write the result, and with `lora.merge` the merged model.
+
+    All processes take part, the first writes.
+    """
     weights = loop.accelerator.get_state_dict(loop.model_wrapped) if loop.is_fsdp_enabled else None
     if processes.is_first():
-        shutil.rmtree(result, ignore_errors=True)  # whole, but of a run killed before it wrote its manifest
+        # whole, but of a run killed before it wrote its manifest
+        shutil.rmtree(result, ignore_errors=True)
         with atomic_folder(result) as temporary:
             model_loading.save(loop.model, tokenizer, temporary, weights)
         if options.lora is not None and options.lora.merge:

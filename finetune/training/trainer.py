@@ -14,7 +14,15 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from finetune.config.recipe import Training
 from finetune.data.batch import collate, collate_packed, loss_sum
@@ -37,7 +45,8 @@ class AnswerTrainer(Trainer):
         order: training rows, in the order of training.
         validation: validation rows.
         options: see `arguments`.
-        accuracy: returns the network's accuracy at each validation as `{"eval_accuracy": share}`, or None.
+        accuracy: returns the network's accuracy at each validation as `{"eval_accuracy": share}`,
+            or None.
         callbacks: what else listens.
         stopping: asked after each step and each batch of a validation whether to save and end.
     """
@@ -70,7 +79,10 @@ class AnswerTrainer(Trainer):
         self._validated: tuple[int, dict[str, float]] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator; with FSDP on CPUs it is told to shard, which accelerate does by itself on GPUs alone."""
+        """Make the accelerator.
+
+        With FSDP on CPUs it is told to shard, which accelerate does by itself on GPUs alone.
+        """
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and not self.is_fsdp_enabled:
             self.is_fsdp_enabled = True
@@ -84,7 +96,10 @@ class AnswerTrainer(Trainer):
         return self.stopping.agreed(self.args.device)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
-        """Log, validate and save as is due after a step. Asked to stop, save at once: what goes on from there validates first."""
+        """Log, validate and save as is due after a step.
+
+        Asked to stop, save at once: what goes on from there validates first.
+        """
         try:
             if self._asked_to_stop():
                 raise ValidationStopped
@@ -96,7 +111,9 @@ class AnswerTrainer(Trainer):
             self._end_early()
             super()._maybe_log_save_evaluate(*arguments, **options)
 
-    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
+    ) -> dict[str, float]:
         """Validate; before the first step of a run that goes on, as the run would have done that was stopped there."""
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)
@@ -115,7 +132,8 @@ class AnswerTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
-            self.order.set_epoch(options["epoch"])  # accelerate does not reach it where several processes skip batches trained on
+            # accelerate does not reach it where several processes skip batches trained on
+            self.order.set_epoch(options["epoch"])
             super()._run_epoch(**options)
 
     def _end_early(self) -> None:
@@ -135,23 +153,33 @@ class AnswerTrainer(Trainer):
             if shutil.disk_usage(self.args.output_dir).free >= 2**20:
                 raise
             raise DataError(
-                f"no space is left for the checkpoint of step {self.state.global_step} in {self.args.output_dir}; make room, and the "
-                "same command goes on from the last whole one"
+                f"no space is left for the checkpoint of step {self.state.global_step} in"
+                f" {self.args.output_dir}; make room, and the same command goes on from the last"
+                " whole one"
             ) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write weights as `transformers` and `peft` do it; those of FSDP are in the training state."""
+        """Write weights as `transformers` and `peft` do it.
+
+        Those of FSDP are in the training state.
+        """
         if self.args.should_save and not self.is_fsdp_enabled:
             self.model.save_pretrained(output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         folder = Path(output_dir)
-        weights, optimizer = self._sharded_state() if self.is_fsdp_enabled else (None, self.optimizer.state_dict())
+        weights, optimizer = (
+            self._sharded_state() if self.is_fsdp_enabled else (None, self.optimizer.state_dict())
+        )
         if not self.args.should_save:
             return
         if weights is not None:
             checkpoint.write(folder, checkpoint.FSDP_WEIGHTS, weights)
-        state = {"optimizer": optimizer, "scheduler": self.lr_scheduler.state_dict(), "validation_is_due": self._validation_is_due}
+        state = {
+            "optimizer": optimizer,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "validation_is_due": self._validation_is_due,
+        }
         checkpoint.write(folder, checkpoint.TRAINING_STATE, state)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -161,7 +189,10 @@ class AnswerTrainer(Trainer):
         """There is none: bfloat16 needs no scaling of the loss."""
 
     def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
-        """Read the trainer's state; the best checkpoint is the one in this folder, wherever that lay when it was written."""
+        """Read the trainer's state.
+
+        The best checkpoint is the one in this folder, wherever that lay when it was written.
+        """
         with checkpoint.reading(self.args.output_dir):
             place = super()._init_training_state(*arguments, **options)
         self._find_best_checkpoint()
@@ -172,7 +203,8 @@ class AnswerTrainer(Trainer):
         folder = self._checkpoint(step) if step else None
         if folder is not None and not folder.is_dir():
             raise DataError(
-                f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same command starts from the beginning"
+                f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same"
+                " command starts from the beginning"
             )
         self.state.best_model_checkpoint = None if folder is None else str(folder)
 
@@ -186,7 +218,9 @@ class AnswerTrainer(Trainer):
         with checkpoint.reading(folder):
             if self.is_fsdp_enabled:
                 options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-                set_model_state_dict(self.model, checkpoint.read(folder, checkpoint.FSDP_WEIGHTS), options=options)
+                set_model_state_dict(
+                    self.model, checkpoint.read(folder, checkpoint.FSDP_WEIGHTS), options=options
+                )
             else:
                 checkpoint.load_weights(self.model, folder)
 
@@ -199,7 +233,9 @@ class AnswerTrainer(Trainer):
             state = checkpoint.read(folder, checkpoint.TRAINING_STATE)
             if self.is_fsdp_enabled:
                 options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-                set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=options)
+                set_optimizer_state_dict(
+                    self.model, self.optimizer, state["optimizer"], options=options
+                )
             else:
                 self.optimizer.load_state_dict(state["optimizer"])
             self.lr_scheduler.load_state_dict(state["scheduler"])
@@ -227,17 +263,25 @@ class AnswerTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Return the mean loss of all validation answer tokens. Draws no random numbers, so that training goes on as without it."""
+        """Return the mean loss of all validation answer tokens.
+
+        Draws no random numbers, so that training goes on as without it.
+        """
         if self._validated is not None and self._validated[0] == self.state.global_step:
             return self._validated[1]  # the last step is validated by its number and as the last
-        network, size = self.model_wrapped if self.is_fsdp_enabled else self.model, self.args.per_device_eval_batch_size
+        network, size = (
+            self.model_wrapped if self.is_fsdp_enabled else self.model,
+            self.args.per_device_eval_batch_size,
+        )
         network.eval()
         try:
             metrics = self._measure(network, size)
         finally:
             network.train()
         self._validated = (self.state.global_step, metrics)
-        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def _measure(self, network: Any, size: int) -> dict[str, float]:
@@ -246,15 +290,23 @@ class AnswerTrainer(Trainer):
         Raises:
             ValidationStopped: the run was asked to stop.
         """
-        data, total = self.eval_dataset, torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        data, total = (
+            self.eval_dataset,
+            torch.zeros(2, dtype=torch.float64, device=self.args.device),
+        )
         stride = size * self.args.world_size
-        for start in range(0, len(data), stride):  # every process has as many batches: some at the end may be blank
+        # every process has as many batches: some at the end may be blank
+        for start in range(0, len(data), stride):
             if self._asked_to_stop():
                 raise ValidationStopped
             first = start + self.args.process_index * size
-            batch = self._prepare_inputs(self._collate([data[place] for place in range(first, first + size)]))
+            batch = self._prepare_inputs(
+                self._collate([data[place] for place in range(first, first + size)])
+            )
             labels = batch.pop("labels")
-            total += torch.stack([loss_sum(network(**batch).logits, labels), (labels != IGNORED).sum()]).double()
+            total += torch.stack(
+                [loss_sum(network(**batch).logits, labels), (labels != IGNORED).sum()]
+            ).double()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item(), "eval_tokens": int(total[1])}
@@ -262,14 +314,21 @@ class AnswerTrainer(Trainer):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Stops after so many validations without a better one; a run that goes on counts those before, too."""
+    """Stops after so many validations without a better one.
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any) -> None:
+    A run that goes on counts those before, too.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
+    ) -> None:
         """Take the count from the checkpoint."""
         super().on_train_begin(args, state, control, **options)
         stored = state.stateful_callbacks.get(type(self).__name__)
         if isinstance(stored, dict):  # of the run before; else this object's own entry
-            self.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
+            self.early_stopping_patience_counter = stored["attributes"][
+                "early_stopping_patience_counter"
+            ]
 
 
 def global_batch(training: Training) -> int:
@@ -278,21 +337,28 @@ def global_batch(training: Training) -> int:
 
 
 def total_steps(training: Training, order: EpochOrder) -> int:
-    """Return the number of optimizer steps: as given, or for the epochs (an epoch's last step may be smaller)."""
+    """Return the number of optimizer steps.
+
+    As given, or for the epochs (an epoch's last step may be smaller).
+    """
     if training.max_steps is not None:
         return training.max_steps
     assert training.epochs is not None  # the recipe has one of the two
     return max(math.ceil(training.epochs * order.steps), 1)
 
 
-def arguments(training: Training, folder: Path, steps: int, validate: bool, resumed: bool) -> TrainingArguments:
+def arguments(
+    training: Training, folder: Path, steps: int, validate: bool, resumed: bool
+) -> TrainingArguments:
     """Return the Trainer's options for a recipe; checkpoints go to `folder`.
 
     Raises:
         UsageError: FSDP is asked for with one process.
     """
     if training.fsdp and processes.count() == 1:
-        raise UsageError("training.fsdp needs several processes: give --nproc-per-node N; or set it to false")
+        raise UsageError(
+            "training.fsdp needs several processes: give --nproc-per-node N; or set it to false"
+        )
     cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
     cpu = not torch.cuda.is_available()
     options = TrainingArguments(
@@ -306,8 +372,12 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
         gradient_checkpointing=training.gradient_checkpointing,
         max_steps=steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": cosine}.get(training.schedule, training.schedule),
-        lr_scheduler_kwargs={"min_lr": training.final_learning_rate} if training.final_learning_rate else {},
+        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": cosine}.get(
+            training.schedule, training.schedule
+        ),
+        lr_scheduler_kwargs=(
+            {"min_lr": training.final_learning_rate} if training.final_learning_rate else {}
+        ),
         warmup_steps=math.ceil(training.warmup_ratio * steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
@@ -337,12 +407,18 @@ def arguments(training: Training, folder: Path, steps: int, validate: bool, resu
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint; the first process removes those that a kill left half-written.
+    """Return the newest whole checkpoint.
+
+    The first process removes those that a kill left half-written.
 
     Raises:
         DataError: one is damaged.
     """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    found = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdecimal()
+    ]
     whole = {path: checkpoint.is_whole(path) for path in found}
     if processes.is_first():
         for path in found:
@@ -351,6 +427,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max((path for path in found if whole[path]), key=checkpoint.step_of, default=None)
 
 
-def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+def _mean_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int
+) -> torch.Tensor:
     """Return a micro-batch's part of the mean over all `num_items_in_batch` answer tokens of the accumulated batch."""
     return loss_sum(outputs.logits, labels) / num_items_in_batch

@@ -25,13 +25,20 @@ class ValidationAccuracy:
         stopping: asked after each batch whether to break off.
     """
 
-    def __init__(self, items: Sequence[Item], tokenizer: Any, options: Any, stopping: Stopping) -> None:
+    def __init__(
+        self, items: Sequence[Item], tokenizer: Any, options: Any, stopping: Stopping
+    ) -> None:
         self.options, self.tokenizer, self.stopping = options, tokenizer, stopping
-        self.questions = [(item.record, item.form) for item in items if isinstance(item.record, Question)]
+        self.questions = [
+            (item.record, item.form) for item in items if isinstance(item.record, Question)
+        ]
 
     @staticmethod
     def can_score(item: Item) -> bool:
-        """Say whether likelihoods of the options answer this item: a question whose answer is one letter or word, without rationale."""
+        """Say whether likelihoods of the options answer this item.
+
+        A question whose answer is one letter or word, without rationale.
+        """
         if not isinstance(item.record, Question) or len(item.record.answers) != 1:
             return False
         prompt = prompts.form(item.form)(item.record)
@@ -43,7 +50,8 @@ class ValidationAccuracy:
         Raises:
             ValidationStopped: a process was asked to stop.
         """
-        shares = 1 if self.options.fsdp else self.options.world_size  # with FSDP all processes compute each batch together
+        # with FSDP all processes compute each batch together
+        shares = 1 if self.options.fsdp else self.options.world_size
         share = self.options.process_index if shares > 1 else 0
         backend = TransformersBackend.of_network(network, self.tokenizer, self.options.device)
         stop = self._asked_together if self.options.fsdp else self.stopping.asked_here
@@ -59,8 +67,14 @@ class ValidationAccuracy:
         return self.stopping.agreed(self.options.device)
 
 
-def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, str]], stop: Callable[[], bool] = lambda: False) -> list[int]:
-    """Return 1 for each question, put in its form, whose likeliest option is right, else 0; scored as `evaluation/run.py` does it.
+def correct(
+    backend: TransformersBackend,
+    questions: Sequence[tuple[Question, str]],
+    stop: Callable[[], bool] = lambda: False,
+) -> list[int]:
+    """Return 1 for each question, put in its form, whose likeliest option is right, else 0.
+
+    Scored as `evaluation/run.py` does it.
 
     Breaks off after a batch where `stop` says so.
     """
@@ -70,7 +84,11 @@ def correct(backend: TransformersBackend, questions: Sequence[tuple[Question, st
     for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
         for place, values in batch:
             item, form = questions[place]
-            found[place] = int(multiple_choice.likelihood_item(item, prompted[place], Protocol(form), values)["correct"])
+            found[place] = int(
+                multiple_choice.likelihood_item(item, prompted[place], Protocol(form), values)[
+                    "correct"
+                ]
+            )
         if stop():
             break
     return found

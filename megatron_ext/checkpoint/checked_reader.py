@@ -1,4 +1,7 @@
-"""Hands PyTorch and Megatron a checkpoint's content as `safe_pickle` read it: they unpickle nothing of its files themselves."""
+"""Hands PyTorch and Megatron a checkpoint's content as `safe_pickle` read it.
+
+They unpickle nothing of its files themselves.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,14 +67,21 @@ class CheckedReader(FileSystemReader):
 
     def _part(self, item: ReadItem, stored: Any, name: str, target: Tensor) -> Tensor:
         """Return the numbers of a tensor that an item asks for."""
-        ends = [offset + length for offset, length in zip(item.storage_offsets, item.lengths, strict=True)]
+        ends = [
+            offset + length
+            for offset, length in zip(item.storage_offsets, item.lengths, strict=True)
+        ]
         size, dtype = self._said(item.storage_index)
         is_tensor = type(stored) is StoredTensor and stored.shape == size and stored.dtype == dtype
-        if not is_tensor or any(end > length for end, length in zip(ends, stored.shape, strict=True)):
+        if not is_tensor or any(
+            end > length for end, length in zip(ends, stored.shape, strict=True)
+        ):
             raise DataError(f"{name} is not the tensor that .metadata speaks of")
         part = narrow_tensor_by_index(stored.read(), item.storage_offsets, item.lengths)
         if part.shape != target.shape:
-            raise DataError(f"{name} gives {list(part.shape)} where {list(target.shape)} are wanted")
+            raise DataError(
+                f"{name} gives {list(part.shape)} where {list(target.shape)} are wanted"
+            )
         return part
 
     def _said(self, index: MetadataIndex) -> tuple[tuple[int, ...] | None, torch.dtype]:
@@ -79,8 +89,13 @@ class CheckedReader(FileSystemReader):
         said: Any = self._metadata.state_dict_metadata[index.fqn]
         if index.fqn not in self._sizes:
             if not tiling.is_tiled(said):
-                raise DataError(f"{self._folder} is incomplete: the parts of {index.fqn} in .metadata do not make it whole")
-            self._sizes[index.fqn] = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in said.chunks}
+                raise DataError(
+                    f"{self._folder} is incomplete: the parts of {index.fqn} in .metadata do not"
+                    " make it whole"
+                )
+            self._sizes[index.fqn] = {
+                tuple(chunk.offsets): tuple(chunk.sizes) for chunk in said.chunks
+            }
         return self._sizes[index.fqn].get(tuple(index.offset or ())), said.properties.dtype
 
 

@@ -1,9 +1,11 @@
 """Where things are in a Megatron checkpoint folder. No torch here.
 
 DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
-DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json, training_state.json,
+DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json,
+training_state.json,
                                         manifest.json with the size and hash of each
-DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it came from
+DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it
+came from
 """
 
 import itertools
@@ -17,7 +19,14 @@ from pathlib import Path
 from galen import atomic, manifest
 from galen.atomic import write_text
 from galen.errors import DataError
-from galen.iterations import LAST, LATEST, is_complete, iteration_folder, iterations, latest_iteration
+from galen.iterations import (
+    LAST,
+    LATEST,
+    is_complete,
+    iteration_folder,
+    iterations,
+    latest_iteration,
+)
 
 __all__ = ["HF", "LATEST", "is_complete", "iteration_folder", "iterations", "latest_iteration"]
 
@@ -67,26 +76,42 @@ def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
 
 
 def foreign(folder: Path) -> list[str]:
-    """Return the names in a folder that no checkpoint has: what is written there would be mixed with something else."""
+    """Return the names in a folder that no checkpoint has.
+
+    What is written there would be mixed with something else.
+    """
     if not folder.is_dir():
         return [folder.name] if folder.exists() else []
     names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if name not in (HF, LATEST) and not re.match(r"\.|(damaged_|replaced_)?iter_", name)]
+    return [
+        name
+        for name in names
+        if name not in (HF, LATEST) and not re.match(r"\.|(damaged_|replaced_)?iter_", name)
+    ]
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of an iteration that hold tensors, in the order of the numbers in their names."""
-    return sorted(folder.glob("*.distcp"), key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+    return sorted(
+        folder.glob("*.distcp"),
+        key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)],
+    )
 
 
 def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") -> Path:
-    """Return the folder of an iteration that is being written; `attempt` tells this start of a run from those before it."""
+    """Return the folder of an iteration that is being written.
+
+    `attempt` tells this start of a run from those before it.
+    """
     final = iteration_folder(checkpoint, iteration)
     return final.with_name(f".{final.name}{attempt and '.' + attempt}.partial")
 
 
 def remove_partial(checkpoint: str | Path) -> None:
-    """Remove what killed runs left unfinished. A writer that outlives its run may still be at work there: it fails, which does no harm."""
+    """Remove what killed runs left unfinished.
+
+    A writer that outlives its run may still be at work there: it fails, which does no harm.
+    """
     for folder in Path(checkpoint).glob(".iter_*.partial"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -94,9 +119,13 @@ def remove_partial(checkpoint: str | Path) -> None:
 def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
     """Give an iteration that is whole its name, and move the tracker to it.
 
-    One that has this name is replaced where its weights are the same (a run died before the tracker moved), else set aside.
+    One that has this name is replaced where its weights are the same (a run died before the tracker
+    moved), else set aside.
     """
-    final, partial = iteration_folder(checkpoint, iteration), partial_folder(checkpoint, iteration, attempt)
+    final, partial = (
+        iteration_folder(checkpoint, iteration),
+        partial_folder(checkpoint, iteration, attempt),
+    )
     if final.exists() or final.is_symlink():
         if _weights(final) == _weights(partial) != {}:
             atomic.remove(final)
@@ -107,25 +136,40 @@ def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
 
 
 def _weights(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of an iteration's files of tensors, as its manifest has them; none where that is missing or damaged."""
+    """Return the SHA-256 of an iteration's files of tensors, as its manifest has them.
+
+    None where that is missing or damaged.
+    """
     try:
         records = manifest.recorded(folder)
     except DataError:
         return {}
-    return {path.name: record["sha256"] for path, record in records.items() if path.suffix == ".distcp"}
+    return {
+        path.name: record["sha256"] for path, record in records.items() if path.suffix == ".distcp"
+    }
 
 
 def _set_aside(folder: Path) -> None:
     """Rename an iteration so that another can have its name; nothing but a person removes it."""
-    names = (folder.with_name(f"replaced_{folder.name}{f'.{number}' if number else ''}") for number in itertools.count())
+    names = (
+        folder.with_name(f"replaced_{folder.name}{f'.{number}' if number else ''}")
+        for number in itertools.count()
+    )
     aside = next(name for name in names if not name.exists())
     folder.rename(aside)
-    print(f"warning: {folder} was there with other weights; it is now {aside.name}", file=sys.stderr, flush=True)
+    print(
+        f"warning: {folder} was there with other weights; it is now {aside.name}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @contextmanager
 def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
-    """Yield a temporary folder for the files of an iteration; afterwards give it its name and move the tracker to it."""
+    """Yield a temporary folder for the files of an iteration.
+
+    Afterwards give it its name and move the tracker to it.
+    """
     yield partial_folder(checkpoint, iteration)
     publish(checkpoint, iteration)
 
@@ -144,7 +188,8 @@ def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
     for iteration in iterations(checkpoint)[:-keep]:
         if every is None or iteration % every:
             folder = iteration_folder(checkpoint, iteration)
-            doomed = folder.with_name(f".{folder.name}.removed")  # a kill while it is removed must not leave half a checkpoint
+            # a kill while it is removed must not leave half a checkpoint
+            doomed = folder.with_name(f".{folder.name}.removed")
             folder.rename(doomed)
             shutil.rmtree(doomed)
     for left in Path(checkpoint).glob(".iter_*.removed"):

@@ -1,4 +1,7 @@
-"""Transformer Engine's histories of FP8 (`_extra_state`): read without its unpickler, and pickled anew for it."""
+"""Transformer Engine's histories of FP8 (`_extra_state`).
+
+Read without its unpickler, and pickled anew for it.
+"""
 
 import pickle
 from typing import Any
@@ -9,11 +12,14 @@ from megatron_ext.checkpoint.pickle_names import Inert
 
 _RECIPE = "transformer_engine.common.recipe"
 _FIELDS = ("margin", "amax_history_len", "amax_compute_algo", "reduce_amax", "fp8_dpa", "fp8_mha")
-"""Of the recipe, those that are plain; Transformer Engine's own values take the place of any other."""
+"""Of the recipe, those that are plain; Transformer Engine's own values take the place of any other.
+"""
 
 
 def repickle(data: bytes, source: str) -> bytes:
-    """Return a pickle of ours with what a stored history holds: scales, histories, plain values and the recipe of FP8.
+    """Return a pickle of ours with what a stored history holds.
+
+    Scales, histories, plain values and the recipe of FP8.
 
     Raises:
         DataError: it is damaged, or holds something else.
@@ -22,7 +28,9 @@ def repickle(data: bytes, source: str) -> bytes:
     if found is None:
         return pickle.dumps(None)
     if type(found) is not dict:
-        raise DataError(f"{source} is damaged: it holds a {type(found).__name__}, which is no history of FP8")
+        raise DataError(
+            f"{source} is damaged: it holds a {type(found).__name__}, which is no history of FP8"
+        )
     recipe = found.pop("recipe", None)
     values = pickle_values.real(found, source)
     return pickle.dumps(values if recipe is None else {**values, "recipe": _recipe(recipe, source)})
@@ -35,7 +43,9 @@ def _recipe(stored: Any, source: str) -> Any:
     from transformer_engine.common import recipe
 
     fields = stored.state or {}
-    plain = {name: fields[name] for name in _FIELDS if type(fields.get(name)) in (int, float, bool, str)}
+    plain = {
+        name: fields[name] for name in _FIELDS if type(fields.get(name)) in (int, float, bool, str)
+    }
     return recipe.DelayedScaling(**plain, fp8_format=_format(fields.get("fp8_format"), recipe))
 
 
@@ -43,4 +53,7 @@ def _format(stored: Any, recipe: Any) -> Any:
     """Return the format of FP8 by its name or by its largest values, which a pickle has in the place of it."""
     told = stored.arguments[0] if type(stored) is Inert and stored.arguments else "HYBRID"
     largest = told.arguments if type(told) is Inert else told
-    return next((kind for kind in recipe.Format if largest in (kind.name, tuple(kind.value))), recipe.Format.HYBRID)
+    return next(
+        (kind for kind in recipe.Format if largest in (kind.name, tuple(kind.value))),
+        recipe.Format.HYBRID,
+    )

@@ -1,4 +1,6 @@
-"""Finds checkpoints that are cut off or altered: sizes and SHA-256 of all files stand in the iteration's manifest.json.
+"""Finds checkpoints that are cut off or altered.
+
+Sizes and SHA-256 of all files stand in the iteration's manifest.json.
 
 Reading is shared among the processes, so that it takes as long as reading the checkpoint once.
 """
@@ -16,24 +18,37 @@ STAGE = "checkpoint"
 
 
 def seal(folder: Path, iteration: int, layout: list[int]) -> None:
-    """Write the manifest of a complete iteration (collective); each process hashes the files that it wrote."""
+    """Write the manifest of a complete iteration (collective).
+
+    Each process hashes the files that it wrote.
+    """
     rank = torch.distributed.get_rank()
     own = f"__{rank}_"
-    records = [manifest.describe_file(path) for path in sorted(folder.iterdir()) if path.name.startswith(own)]
+    records = [
+        manifest.describe_file(path)
+        for path in sorted(folder.iterdir())
+        if path.name.startswith(own)
+    ]
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(everyone, records)
     if rank == 0:
         others = [path for path in sorted(folder.iterdir()) if not path.name.startswith("__")]
         outputs = [record for part in everyone for record in part] + others
         manifest.write(
-            folder / manifest.NAME, stage=STAGE, inputs=[], config={"layout": layout}, outputs=outputs, counts={"iteration": iteration}
+            folder / manifest.NAME,
+            stage=STAGE,
+            inputs=[],
+            config={"layout": layout},
+            outputs=outputs,
+            counts={"iteration": iteration},
         )
 
 
 def damage(folder: Path) -> str | None:
     """Return what is wrong with an iteration, or None (collective: each process reads its share of the files).
 
-    An iteration without a manifest, as another tool may have written it, is only looked at by the reader itself.
+    An iteration without a manifest, as another tool may have written it, is only looked at by the
+    reader itself.
     """
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found: list[Any] = [None] * ranks
@@ -57,7 +72,9 @@ def verify(folder: Path) -> None:
         DataError: one is missing or was altered.
     """
     if wrong := damage(folder):
-        raise DataError(f"{wrong}; copy the checkpoint again (model.verify_checksums=false reads it as it is)")
+        raise DataError(
+            f"{wrong}; copy the checkpoint again (model.verify_checksums=false reads it as it is)"
+        )
 
 
 def _candidates(checkpoint: Path) -> list[int] | str:
@@ -66,9 +83,18 @@ def _candidates(checkpoint: Path) -> list[int] | str:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:
         return str(error)
-    if latest is None and (aside := sorted(folder.name for folder in checkpoint.glob("damaged_iter_*"))):
-        return f"{checkpoint} holds damaged checkpoints only ({', '.join(aside)}); remove that folder to start from the beginning"
-    return [iteration for iteration in checkpoint_folder.iterations(checkpoint) if latest is not None and iteration <= latest]
+    if latest is None and (
+        aside := sorted(folder.name for folder in checkpoint.glob("damaged_iter_*"))
+    ):
+        return (
+            f"{checkpoint} holds damaged checkpoints only ({', '.join(aside)}); remove that folder"
+            " to start from the beginning"
+        )
+    return [
+        iteration
+        for iteration in checkpoint_folder.iterations(checkpoint)
+        if latest is not None and iteration <= latest
+    ]
 
 
 def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:

@@ -1,8 +1,11 @@
-"""An interpreter of pickles of our own: builds plain values and inert stand-ins, imports nothing, calls nothing of the file.
+"""An interpreter of pickles of our own.
 
-Python's own unpickler cannot be bounded: it sets attributes of classes, hashes what it is given and allocates what a length says.
-This one knows the operations that it is given (`pickle_operations` has those that checkpoints are written with) and `pickle_names`.
-What it is asked beyond these ends it with a message; so do more operations, bytes, time or nesting than a checkpoint has use for.
+Builds plain values and inert stand-ins, imports nothing, calls nothing of the file.
+
+Python's own unpickler cannot be bounded: it sets attributes of classes, hashes what it is given and
+allocates what a length says. This one knows the operations that it is given (`pickle_operations`
+has those that checkpoints are written with) and `pickle_names`. What it is asked beyond these ends
+it with a message; so do more operations, bytes, time or nesting than a checkpoint has use for.
 """
 
 import struct
@@ -16,14 +19,29 @@ from typing import Any
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import pickle_names
-from megatron_ext.checkpoint.pickle_names import NAMES, Array, DType, Inert, Known, Storage, need, settled
+from megatron_ext.checkpoint.pickle_names import (
+    NAMES,
+    Array,
+    DType,
+    Inert,
+    Known,
+    Storage,
+    need,
+    settled,
+)
 from megatron_ext.checkpoint.stored_tensor import StoredTensor, contiguous
 
 Operation = Callable[["Machine"], None]
 Place = Callable[[str, int], tuple[Path, int]]
 """Finds the bytes of a storage by its key and the number of bytes that it must have."""
-_STORAGE_OF_BYTES = {("torch.storage", "_load_from_bytes"), ("megatron.core.safe_globals", "safe_load_from_bytes")}
-_REBUILD = {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter")}
+_STORAGE_OF_BYTES = {
+    ("torch.storage", "_load_from_bytes"),
+    ("megatron.core.safe_globals", "safe_load_from_bytes"),
+}
+_REBUILD = {
+    ("torch._utils", name)
+    for name in ("_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter")
+}
 _CHECK_EVERY = 4096
 _BYTES_EACH, _BYTES_ANYWAY = 256, 2**27
 _BYTES_AN_OPERATION = 256
@@ -38,7 +56,10 @@ class Limits:
 
     operations: int = 4_000_000
     bytes: int = 2**30
-    """Of the values, as estimated; at most `_BYTES_EACH` for each byte of the pickle, beside `_BYTES_ANYWAY`."""
+    """Of the values, as estimated.
+
+    At most `_BYTES_EACH` for each byte of the pickle, beside `_BYTES_ANYWAY`.
+    """
     seconds: float = 10.0
     """Processor time, beside a second for each million bytes of the pickle."""
 
@@ -52,7 +73,14 @@ class Machine:
         place: finds a storage; None where the pickle may refer to none.
     """
 
-    def __init__(self, data: bytes, source: str | Path, place: Place | None = None, limits: Limits | None = None, start: int = 0) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        source: str | Path,
+        place: Place | None = None,
+        limits: Limits | None = None,
+        start: int = 0,
+    ) -> None:
         self.data, self.source, self.place, self.end = data, source, place, start
         self.limits = limits or Limits()
         self.stack: list[Any] = []
@@ -69,7 +97,9 @@ class Machine:
         self.deadline = time.thread_time() + self.limits.seconds + len(data) / 1e6
 
     def load(self, table: Sequence[Operation | None]) -> Any:
-        """Return the value; `table` has the operation of each code, or None where a pickle that has it is refused.
+        """Return the value.
+
+        `table` has the operation of each code, or None where a pickle that has it is refused.
 
         Raises:
             DataError: the pickle is damaged, or asks for what no checkpoint does.
@@ -77,8 +107,18 @@ class Machine:
         self.table = table
         try:
             return self._run()
-        except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise self.damaged(f"it ends or breaks at byte {self.end:,} ({type(error).__name__})") from None
+        except (
+            IndexError,
+            struct.error,
+            UnicodeDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:
+            raise self.damaged(
+                f"it ends or breaks at byte {self.end:,} ({type(error).__name__})"
+            ) from None
         except ValueError as error:
             if isinstance(error, DataError):
                 raise
@@ -105,27 +145,39 @@ class Machine:
             if self.operations >= self.next_check:
                 self.check_limits()
             if code == 0x2E:  # STOP
-                need(len(self.stack) == 1 and not self.below, "it leaves more than one value, or none")
+                need(
+                    len(self.stack) == 1 and not self.below,
+                    "it leaves more than one value, or none",
+                )
                 return settled(self.stack.pop())
             operation = table[code]
             if operation is None:
-                raise self.damaged(f"it uses the operation {bytes([code])!r}, which no checkpoint does")
+                raise self.damaged(
+                    f"it uses the operation {bytes([code])!r}, which no checkpoint does"
+                )
             operation(self)
         raise IndexError
 
     def check_limits(self) -> None:
         """Refuse a pickle that takes too much."""
         self.next_check = self.operations + _CHECK_EVERY
-        if self.operations > self.limits.operations or self.taken > self.room or time.thread_time() > self.deadline:
+        if (
+            self.operations > self.limits.operations
+            or self.taken > self.room
+            or time.thread_time() > self.deadline
+        ):
             raise self.damaged(
-                f"it takes more than a checkpoint's does: {self.operations:,} operations, about {self.taken / 2**20:,.0f} MiB"
+                f"it takes more than a checkpoint's does: {self.operations:,} operations, about"
+                f" {self.taken / 2**20:,.0f} MiB"
             )
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
         end = self.end + count
         if count < 0 or end > len(self.data):
-            raise self.damaged(f"it speaks of {count:,} bytes and holds {len(self.data) - self.end:,}")
+            raise self.damaged(
+                f"it speaks of {count:,} bytes and holds {len(self.data) - self.end:,}"
+            )
         part = self.data[self.end : end]
         self.end = end
         self.charge(count)
@@ -208,7 +260,13 @@ class Machine:
     def _member(self, *arguments: Any) -> Any:
         """Return a stand-in for a member of an enumeration, the one thing for which such files call getattr."""
         known, name = arguments if len(arguments) == 2 else (None, None)
-        if type(known) is Known and known.members and type(name) is str and name.isidentifier() and not name.startswith("_"):
+        if (
+            type(known) is Known
+            and known.members
+            and type(name) is str
+            and name.isidentifier()
+            and not name.startswith("_")
+        ):
             return Inert(known, (name,))
         raise self.forbidden(f"getattr on {_told(known)}")
 
@@ -217,8 +275,14 @@ class Machine:
         kind = type(target)
         self.charge(16 * _extent(state))
         if kind is Inert:
-            need(target.known.state is not None and target.state is None, f"{target.known.name} with a state")
-            need(type(state) is target.known.state, f"{target.known.name} with a state of another form")
+            need(
+                target.known.state is not None and target.state is None,
+                f"{target.known.name} with a state",
+            )
+            need(
+                type(state) is target.known.state,
+                f"{target.known.name} with a state of another form",
+            )
             if type(state) is dict:
                 _check_fields(state)
             target.state = state
@@ -229,17 +293,30 @@ class Machine:
             pickle_names.set_array(target, state)
         elif kind is DType:
             pickle_names.check_dtype_state(state)
-        elif kind is dict:  # an OrderedDict's attributes, such as the versions of a state dictionary: nothing that is kept
+        elif (
+            kind is dict
+        ):  # an OrderedDict's attributes, such as the versions of a state dictionary: nothing that is kept
             _check_fields(state)
         else:
             raise self.forbidden(f"a change of {_told(target)}")
 
     def refer(self, pid: Any) -> Storage:
         """Return the storage that a reference speaks of."""
-        if self.place is None or type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+        if (
+            self.place is None
+            or type(pid) is not tuple
+            or len(pid) not in (5, 6)
+            or pid[0] != "storage"
+        ):
             raise self.damaged(f"it refers to an object outside itself ({type(pid).__name__})")
         _, kind, key, location, count = pid[:5]
-        need(type(kind) is Known and type(key) is str and type(location) is str and type(count) is int, "a storage of another form")
+        need(
+            type(kind) is Known
+            and type(key) is str
+            and type(location) is str
+            and type(count) is int,
+            "a storage of another form",
+        )
         dtype = pickle_names.STORAGES.get(kind.name.rpartition(".")[2])
         need(dtype is not None and 0 <= count < 2**48, "a storage of another type")
         assert dtype is not None
@@ -262,36 +339,67 @@ def _told(value: Any) -> str:
 
 def _check_fields(state: Any) -> None:
     need(type(state) is dict, "a state that is no dict")
-    need(all(type(name) is str and not name.startswith("__") for name in state), "a field that no checkpoint has")
+    need(
+        all(type(name) is str and not name.startswith("__") for name in state),
+        "a field that no checkpoint has",
+    )
 
 
 def _rebuild_tensor(machine: Machine, *arguments: Any) -> StoredTensor:
     need(len(arguments) in (4, 6, 7), "a tensor of another form")
     storage, offset, size, stride = arguments[:4]
-    need(len(arguments) < 7 or not arguments[6], "a tensor that is the negative or the conjugate of what is stored")
-    need(type(storage) is Storage and type(offset) is int and offset >= 0, "a tensor without a storage")
+    need(
+        len(arguments) < 7 or not arguments[6],
+        "a tensor that is the negative or the conjugate of what is stored",
+    )
+    need(
+        type(storage) is Storage and type(offset) is int and offset >= 0,
+        "a tensor without a storage",
+    )
     pickle_names.check_sizes(size)
     pickle_names.check_sizes(stride)
     need(len(size) == len(stride), "a tensor with other strides than sizes")
     count = 1
     for length in size:
         count *= length
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if count else 0
-    need(count <= storage.count and last < max(storage.count, 1), "a tensor that reaches beyond its storage")
+    last = (
+        offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        if count
+        else 0
+    )
+    need(
+        count <= storage.count and last < max(storage.count, 1),
+        "a tensor that reaches beyond its storage",
+    )
     if storage.data is not None:
         machine.charge(count * storage.dtype.itemsize)
     place = storage.offset + offset * storage.dtype.itemsize
-    return StoredTensor(storage.path, place, storage.dtype, size, None if stride == contiguous(size) else stride, storage.data)
+    return StoredTensor(
+        storage.path,
+        place,
+        storage.dtype,
+        size,
+        None if stride == contiguous(size) else stride,
+        storage.data,
+    )
 
 
 def _rebuild_parameter(_: Machine, *arguments: Any) -> StoredTensor:
-    need(len(arguments) == 3 and type(arguments[0]) is StoredTensor, "a parameter of something else")
+    need(
+        len(arguments) == 3 and type(arguments[0]) is StoredTensor, "a parameter of something else"
+    )
     return arguments[0]
 
 
 def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
-    """Return the storage in what PyTorch pickles of a tensor alone: five pickles (marks, the storage, its key), then its bytes."""
-    need(len(arguments) == 1 and type(arguments[0]) is bytes and not machine.is_inner, "a storage of something else")
+    """Return the storage in what PyTorch pickles of a tensor alone.
+
+    Five pickles (marks, the storage, its key), then its bytes.
+    """
+    need(
+        len(arguments) == 1 and type(arguments[0]) is bytes and not machine.is_inner,
+        "a storage of something else",
+    )
     data, start, found, asked = arguments[0], 0, [], []
 
     def place(key: str, size: int) -> tuple[Path, int]:
@@ -301,11 +409,23 @@ def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
     for _ in range(5):  # all that torch.load unpickles
         inner = Machine(data, machine.source, place, machine.limits, start)
         inner.is_inner, inner.room, inner.deadline = True, machine.room, machine.deadline
-        inner.taken, inner.operations, inner.next_check = machine.taken, machine.operations, machine.next_check
+        inner.taken, inner.operations, inner.next_check = (
+            machine.taken,
+            machine.operations,
+            machine.next_check,
+        )
         found.append(inner.load(machine.table))
-        start, machine.taken, machine.operations, machine.next_check = inner.end, inner.taken, inner.operations, inner.next_check
+        start, machine.taken, machine.operations, machine.next_check = (
+            inner.end,
+            inner.taken,
+            inner.operations,
+            inner.next_check,
+        )
     magic, version, _, storage, keys = found
-    need((magic, version) == _LEGACY and type(storage) is Storage and len(asked) == 1, "a storage of another form")
+    need(
+        (magic, version) == _LEGACY and type(storage) is Storage and len(asked) == 1,
+        "a storage of another form",
+    )
     key, size = asked[0]
     need(keys == [key] and len(data) == start + 8 + size, "a storage that is not whole")
     return Storage(storage.dtype, storage.count, Path(str(machine.source)), 0, data[start + 8 :])

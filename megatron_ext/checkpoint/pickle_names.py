@@ -1,6 +1,7 @@
 """What a checkpoint's pickle may name, an exact list of modules and names, and what each of them becomes: our own inert values.
 
-Nothing is imported or looked up for a name. What it makes comes from the functions of this module alone.
+Nothing is imported or looked up for a name. What it makes comes from the functions of this module
+alone.
 """
 
 import math
@@ -17,7 +18,10 @@ import torch
 
 
 class Inert:
-    """Stands for an object of a training program: keeps what was stored in it, runs none of its code."""
+    """Stands for an object of a training program.
+
+    Keeps what was stored in it, runs none of its code.
+    """
 
     __slots__ = ("arguments", "known", "state")
 
@@ -26,7 +30,10 @@ class Inert:
         self.state: Any = None
 
     def __repr__(self) -> str:
-        plain = [repr(value)[:100] if type(value) in (int, str) else f"a {type(value).__name__}" for value in self.arguments]
+        plain = [
+            repr(value)[:100] if type(value) in (int, str) else f"a {type(value).__name__}"
+            for value in self.arguments
+        ]
         name = self.known.name.rpartition(".")[2]
         return f"{name}({', '.join(plain)}{',' * (len(plain) == 1)})" if plain else name
 
@@ -37,7 +44,10 @@ class Known:
 
     name: str
     make: Callable[..., Any] | None = None
-    """What it makes of arguments; None where it may be named only. A ValueError says what is wrong with them."""
+    """What it makes of arguments; None where it may be named only.
+
+    A ValueError says what is wrong with them.
+    """
     by_new: bool = False
     """Whether objects of it are made without a call, which pickles do for data classes."""
     state: type | None = None
@@ -77,7 +87,9 @@ class Storage:
 
     __slots__ = ("count", "data", "dtype", "offset", "path")
 
-    def __init__(self, dtype: torch.dtype, count: int, path: Any, offset: int, data: bytes | None = None) -> None:
+    def __init__(
+        self, dtype: torch.dtype, count: int, path: Any, offset: int, data: bytes | None = None
+    ) -> None:
         self.dtype, self.count, self.path, self.offset, self.data = dtype, count, path, offset, data
 
 
@@ -86,7 +98,20 @@ def settled(value: Any) -> Any:
     return value if type(value) is not Array or value.value is None else value.value
 
 
-_DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2")
+_DTYPES = (
+    "float32",
+    "float16",
+    "bfloat16",
+    "float64",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
 _ARRAYS = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 """NumPy's codes of numbers; no objects, no records, no dates."""
 STORAGES = {
@@ -111,23 +136,53 @@ _ENUMERATIONS = {
     "signal": ("Signals",),
     f"{_CORE}.enums": ("ModelType", "Fp8Recipe", "Fp4Recipe"),
     f"{_CORE}.transformer.enums": (
-        *("AttnBackend", "AttnMaskType", "AttnType", "CudaGraphModule", "CudaGraphScope", "InferenceCudaGraphScope"),
+        *(
+            "AttnBackend",
+            "AttnMaskType",
+            "AttnType",
+            "CudaGraphModule",
+            "CudaGraphScope",
+            "InferenceCudaGraphScope",
+        ),
         *("LayerType", "ModelType"),
     ),
-    f"{_CORE}.rerun_state_machine": ("RerunDiagnostic", "RerunMode", "RerunState", "RerunValidationStatus"),
-    "megatron.enums": ("AttnMaskType", "AttnType", "LayerType", "ModelType", "PositionEmbeddingType"),
-    "megatron.model.enums": ("AttnMaskType", "AttnType", "LayerType", "ModelType", "PositionEmbeddingType"),
+    f"{_CORE}.rerun_state_machine": (
+        "RerunDiagnostic",
+        "RerunMode",
+        "RerunState",
+        "RerunValidationStatus",
+    ),
+    "megatron.enums": (
+        "AttnMaskType",
+        "AttnType",
+        "LayerType",
+        "ModelType",
+        "PositionEmbeddingType",
+    ),
+    "megatron.model.enums": (
+        "AttnMaskType",
+        "AttnType",
+        "LayerType",
+        "ModelType",
+        "PositionEmbeddingType",
+    ),
     "megatron.legacy.model.enums": ("AttnMaskType", "AttnType", "LayerType", "ModelType"),
     "transformer_engine.common.recipe": ("Format",),
 }
 _DATA: dict[str, dict[str, type]] = {  # data classes, with the type of their state
     f"{_DCP}.metadata": {
-        **dict.fromkeys(("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"), dict),
+        **dict.fromkeys(
+            ("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"),
+            dict,
+        ),
         **{"MetadataIndex": dict, "StorageMeta": dict, "TensorProperties": tuple},
     },
-    f"{_DCP}.planner": dict.fromkeys(("SavePlan", "WriteItem", "TensorWriteData", "BytesIOWriteData"), dict),
+    f"{_DCP}.planner": dict.fromkeys(
+        ("SavePlan", "WriteItem", "TensorWriteData", "BytesIOWriteData"), dict
+    ),
     f"{_DCP}.filesystem": {"_StorageInfo": dict, "_StoragePrefix": dict},
-    f"{_CORE}.dist_checkpointing.strategies.torch": {"MCoreMetadata": dict},  # of Megatron Core 0.15, in place of Metadata
+    # of Megatron Core 0.15, in place of Metadata
+    f"{_CORE}.dist_checkpointing.strategies.torch": {"MCoreMetadata": dict},
     f"{_CORE}.optimizer.optimizer_config": {"OptimizerConfig": dict},
     f"{_CORE}.rerun_state_machine": {"RerunErrorInjector": dict},
     f"{_CORE}.transformer.pipeline_parallel_layer_layout": {"PipelineParallelLayerLayout": dict},
@@ -162,7 +217,10 @@ def _ordered(*pairs: Any) -> dict[Any, Any]:
 
 
 def _defaultdict(*factory: Any) -> dict[Any, Any]:
-    need(len(factory) <= 1 and all(type(maker) is Known or maker is None for maker in factory), "a defaultdict with arguments")
+    need(
+        len(factory) <= 1 and all(type(maker) is Known or maker is None for maker in factory),
+        "a defaultdict with arguments",
+    )
     return {}
 
 
@@ -170,7 +228,9 @@ def _empty(kind: type) -> Callable[..., Any]:
     def make(*arguments: Any) -> Any:
         need(len(arguments) <= 1, f"{kind.__name__} with several arguments")
         allowed = (bytes, bytearray) if kind in (bytes, bytearray) else (list, tuple)
-        need(all(type(value) in allowed for value in arguments), f"{kind.__name__} of something else")
+        need(
+            all(type(value) in allowed for value in arguments), f"{kind.__name__} of something else"
+        )
         return kind(*arguments)
 
     return make
@@ -185,29 +245,44 @@ def _set(*arguments: Any) -> Any:
 
 def _number(kind: type) -> Callable[..., Any]:
     def make(*arguments: Any) -> Any:
-        need(len(arguments) <= 1 and all(type(value) in (int, float, bool) for value in arguments), f"{kind.__name__} of something else")
+        need(
+            len(arguments) <= 1 and all(type(value) in (int, float, bool) for value in arguments),
+            f"{kind.__name__} of something else",
+        )
         return kind(*arguments)
 
     return make
 
 
 def _complex(*parts: Any) -> complex:
-    need(len(parts) == 2 and all(type(part) in (int, float) for part in parts), "complex of something else")
+    need(
+        len(parts) == 2 and all(type(part) in (int, float) for part in parts),
+        "complex of something else",
+    )
     return complex(*parts)
 
 
 def _path(*parts: Any) -> PurePosixPath:
-    need(_are(parts, str) and len(parts) + sum(map(len, parts)) <= _LONGEST_PATH, "a path of something else, or one too long")
+    need(
+        _are(parts, str) and len(parts) + sum(map(len, parts)) <= _LONGEST_PATH,
+        "a path of something else, or one too long",
+    )
     return PurePosixPath(*parts)
 
 
 def _timedelta(*parts: Any) -> timedelta:
-    need(_are(parts, int) and len(parts) <= 3 and all(abs(part) < 10**8 for part in parts), "a timedelta out of range")
+    need(
+        _are(parts, int) and len(parts) <= 3 and all(abs(part) < 10**8 for part in parts),
+        "a timedelta out of range",
+    )
     return timedelta(*parts)
 
 
 def _encode(*arguments: Any) -> bytes:
-    need(len(arguments) == 2 and _are(arguments, str) and arguments[1] in ("latin1", "latin-1"), "another encoding than latin1")
+    need(
+        len(arguments) == 2 and _are(arguments, str) and arguments[1] in ("latin1", "latin-1"),
+        "another encoding than latin1",
+    )
     try:
         return arguments[0].encode("latin-1")
     except UnicodeEncodeError:
@@ -223,44 +298,72 @@ def _size(*arguments: Any) -> tuple[int, ...]:
 
 def check_sizes(sizes: Any) -> None:
     """Check that a value is a tuple of at most 32 sizes."""
-    need(_are(sizes, int) and len(sizes) <= 32 and all(0 <= size < 2**48 for size in sizes), "sizes that no tensor has")
+    need(
+        _are(sizes, int) and len(sizes) <= 32 and all(0 <= size < 2**48 for size in sizes),
+        "sizes that no tensor has",
+    )
 
 
 def _layout(*arguments: Any) -> torch.layout:
-    need(arguments == ("torch.strided",) and type(arguments[0]) is str, "another layout than torch.strided")
+    need(
+        arguments == ("torch.strided",) and type(arguments[0]) is str,
+        "another layout than torch.strided",
+    )
     return torch.strided
 
 
 def _device(*arguments: Any) -> str:
-    need(1 <= len(arguments) <= 2 and type(arguments[0]) is str and _are(arguments[1:], int), "a device of something else")
+    need(
+        1 <= len(arguments) <= 2 and type(arguments[0]) is str and _are(arguments[1:], int),
+        "a device of something else",
+    )
     return ":".join(map(str, arguments))
 
 
 def _dtype(*arguments: Any) -> DType:
-    need(len(arguments) in (1, 3) and type(arguments[0]) is str and arguments[0].lstrip("<|") in _ARRAYS, "NumPy's other data types")
+    need(
+        len(arguments) in (1, 3)
+        and type(arguments[0]) is str
+        and arguments[0].lstrip("<|") in _ARRAYS,
+        "NumPy's other data types",
+    )
     return DType(arguments[0].lstrip("<|"))
 
 
 def array(*arguments: Any) -> Array:
     """Return the stand-in that an array is until its content comes."""
     kind = arguments[0] if len(arguments) == 3 else None
-    need(type(kind) is Known and kind.name == "numpy.ndarray" and type(arguments[1]) is tuple, "an array of another class")
+    need(
+        type(kind) is Known and kind.name == "numpy.ndarray" and type(arguments[1]) is tuple,
+        "an array of another class",
+    )
     return Array()
 
 
 def set_array(target: Array, state: Any) -> None:
     """Give an array its content: numbers of a known type, as many bytes as its shape asks for."""
-    need(target.value is None and type(state) is tuple and len(state) == 5, "an array's content twice, or of another form")
+    need(
+        target.value is None and type(state) is tuple and len(state) == 5,
+        "an array's content twice, or of another form",
+    )
     _, shape, kind, fortran, content = state
     target.value = _filled(content, kind, shape, "F" if fortran is True else "C")
 
 
 def _filled(content: Any, kind: Any, shape: Any, order: Any) -> numpy.ndarray:
-    need(type(kind) is DType and type(content) in (bytes, bytearray), "an array of other things than numbers")
+    need(
+        type(kind) is DType and type(content) in (bytes, bytearray),
+        "an array of other things than numbers",
+    )
     need(type(order) is str and order in ("C", "F"), "an array in another order")
     check_sizes(shape)
-    need(len(content) == math.prod(shape) * kind.numpy.itemsize, "an array of another size than its content")
-    return numpy.frombuffer(bytes(content), kind.numpy).reshape(shape, order=order).copy(order=order)
+    need(
+        len(content) == math.prod(shape) * kind.numpy.itemsize,
+        "an array of another size than its content",
+    )
+    return (
+        numpy.frombuffer(bytes(content), kind.numpy).reshape(shape, order=order).copy(order=order)
+    )
 
 
 def _from_buffer(*arguments: Any) -> numpy.ndarray:
@@ -271,7 +374,13 @@ def _from_buffer(*arguments: Any) -> numpy.ndarray:
 def check_dtype_state(state: Any) -> None:
     """Check what NumPy stores of a data type of numbers: its byte order, and nothing else."""
     what = "NumPy's other data types"
-    need(type(state) is tuple and len(state) == 8 and _are(state[1:2], str) and state[1] in ("<", "|"), what)
+    need(
+        type(state) is tuple
+        and len(state) == 8
+        and _are(state[1:2], str)
+        and state[1] in ("<", "|"),
+        what,
+    )
     need(all(part is None for part in state[2:5]) and _are(state[:1] + state[5:], int), what)
 
 
@@ -281,20 +390,35 @@ def _scalar(*arguments: Any) -> Any:
 
 
 def check_key(key: Any) -> None:
-    """Check that a value may be a key: hashing and comparing it takes no time that a file could draw out."""
+    """Check that a value may be a key.
+
+    Hashing and comparing it takes no time that a file could draw out.
+    """
     if not _is_plain(key):
-        need(type(key) is tuple and len(key) <= 8 and all(map(_is_part, key)), "a key that no checkpoint has")
+        need(
+            type(key) is tuple and len(key) <= 8 and all(map(_is_part, key)),
+            "a key that no checkpoint has",
+        )
 
 
 def _is_plain(key: Any) -> bool:
     kind = type(key)
-    return kind in (str, bool, bytes, float, torch.dtype) or key is None or (kind is int and -(2**60) < key < 2**60)
+    return (
+        kind in (str, bool, bytes, float, torch.dtype)
+        or key is None
+        or (kind is int and -(2**60) < key < 2**60)
+    )
 
 
 def _is_part(key: Any) -> bool:
-    """Say whether a value may be a part of a key: of larger numbers, tuples can be made whose hashes are all the same."""
+    """Say whether a value may be a part of a key.
+
+    Of larger numbers, tuples can be made whose hashes are all the same.
+    """
     kind = type(key)
-    return kind in (str, bool, bytes, torch.dtype) or key is None or (kind is int and abs(key) < 2**31)
+    return (
+        kind in (str, bool, bytes, torch.dtype) or key is None or (kind is int and abs(key) < 2**31)
+    )
 
 
 def _inert(name: str, arguments: bool = False, **options: Any) -> Known:
@@ -310,10 +434,18 @@ def _inert(name: str, arguments: bool = False, **options: Any) -> Known:
 def _all() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {}
     for module, members in _ENUMERATIONS.items():
-        names |= {(module, kind): _inert(f"{module}.{kind}", arguments=True, members=True) for kind in members}
+        names |= {
+            (module, kind): _inert(f"{module}.{kind}", arguments=True, members=True)
+            for kind in members
+        }
     for module, states in _DATA.items():
-        names |= {(module, kind): _inert(f"{module}.{kind}", arguments=module == "_io", state=state) for kind, state in states.items()}
-    names["transformer_engine.common.recipe", "_FormatHelper"] = _inert("transformer_engine.common.recipe._FormatHelper", arguments=True)
+        names |= {
+            (module, kind): _inert(f"{module}.{kind}", arguments=module == "_io", state=state)
+            for kind, state in states.items()
+        }
+    names["transformer_engine.common.recipe", "_FormatHelper"] = _inert(
+        "transformer_engine.common.recipe._FormatHelper", arguments=True
+    )
     names |= {pair: Known(".".join(pair)) for pair in _NAMED_ONLY}
     for module in ("torch", "torch._C"):
         names |= {(module, name): getattr(torch, name) for name in _DTYPES}
@@ -326,14 +458,22 @@ def _all() -> dict[tuple[str, str], Any]:
         }
         kinds |= {"complex": _complex, "set": _set, "frozenset": _set, "dict": _ordered}
         names |= {(module, name): Known(f"builtins.{name}", make) for name, make in kinds.items()}
-        names |= {(module, "str"): Known("builtins.str"), (module, "getattr"): Known("builtins.getattr")}
+        names |= {
+            (module, "str"): Known("builtins.str"),
+            (module, "getattr"): Known("builtins.getattr"),
+        }
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names |= {(module, "_reconstruct"): Known(f"{module}._reconstruct", array), (module, "scalar"): Known(f"{module}.scalar", _scalar)}
+        names |= {
+            (module, "_reconstruct"): Known(f"{module}._reconstruct", array),
+            (module, "scalar"): Known(f"{module}.scalar", _scalar),
+        }
     for module in ("numpy.core.numeric", "numpy._core.numeric"):
         names[module, "_frombuffer"] = Known(f"{module}._frombuffer", _from_buffer)
     return names | {
         ("argparse", "Namespace"): Known("argparse.Namespace", _namespace, by_new=True),
-        ("types", "SimpleNamespace"): Known("types.SimpleNamespace", _simple_namespace, by_new=True),
+        ("types", "SimpleNamespace"): Known(
+            "types.SimpleNamespace", _simple_namespace, by_new=True
+        ),
         ("collections", "OrderedDict"): Known("collections.OrderedDict", _ordered),
         ("collections", "defaultdict"): Known("collections.defaultdict", _defaultdict),
         ("pathlib", "PosixPath"): Known("pathlib.PosixPath", _path),
@@ -351,6 +491,9 @@ def _all() -> dict[tuple[str, str], Any]:
 _EMPTY: dict[str, type] = {"list": list, "tuple": tuple, "bytearray": bytearray, "bytes": bytes}
 _NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
 NAMES = _all()
-"""By module and qualified name; a name with a dot in it is not there, so that nothing is reached through another."""
+"""By module and qualified name.
+
+A name with a dot in it is not there, so that nothing is reached through another.
+"""
 INDEX: Known = NAMES[f"{_DCP}.metadata", "MetadataIndex"]
 """PyTorch's key of a part of a tensor."""

@@ -1,11 +1,22 @@
-"""The operations of pickles that checkpoints are written with, for `pickle_machine`. Those that are missing are refused."""
+"""The operations of pickles that checkpoints are written with, for `pickle_machine`.
+
+Those that are missing are refused.
+"""
 
 import struct
 from collections.abc import Callable
 from typing import Any
 
 from megatron_ext.checkpoint.pickle_machine import Machine, Operation
-from megatron_ext.checkpoint.pickle_names import INDEX, Inert, Known, check_key, check_sizes, need, settled
+from megatron_ext.checkpoint.pickle_names import (
+    INDEX,
+    Inert,
+    Known,
+    check_key,
+    check_sizes,
+    need,
+    settled,
+)
 
 _LONGEST_NUMBER = 256
 
@@ -15,7 +26,10 @@ def _proto(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    need(machine.number(_UINT64) <= len(machine.data) - machine.end, "a frame that is longer than the file")
+    need(
+        machine.number(_UINT64) <= len(machine.data) - machine.end,
+        "a frame that is longer than the file",
+    )
 
 
 def _constant(value: Any) -> Operation:
@@ -28,7 +42,9 @@ def _fixed(form: str) -> Operation:
 
 
 def _text(form: struct.Struct) -> Operation:
-    return lambda machine: machine.push(machine.take(machine.number(form)).decode("utf-8", "surrogatepass"), 50)
+    return lambda machine: machine.push(
+        machine.take(machine.number(form)).decode("utf-8", "surrogatepass"), 50
+    )
 
 
 def _bytes(form: struct.Struct, kind: Callable[[bytes], Any] = bytes) -> Operation:
@@ -53,12 +69,22 @@ def _long(form: struct.Struct) -> Operation:
 
 def _int_line(machine: Machine) -> None:
     text = machine.line(_LONGEST_NUMBER)
-    machine.push({b"00": False, b"01": True}.get(text) if text in (b"00", b"01") else int(text.removesuffix(b"L")), 64)
+    machine.push(
+        (
+            {b"00": False, b"01": True}.get(text)
+            if text in (b"00", b"01")
+            else int(text.removesuffix(b"L"))
+        ),
+        64,
+    )
 
 
 def _string_line(machine: Machine) -> None:
     text = machine.line()
-    need(len(text) >= 2 and text[:1] == text[-1:] and text[:1] in (b"'", b'"'), "a text without its quotes")
+    need(
+        len(text) >= 2 and text[:1] == text[-1:] and text[:1] in (b"'", b'"'),
+        "a text without its quotes",
+    )
     machine.charge(len(text))
     machine.push(_old_text(text[1:-1].decode("unicode_escape").encode("latin-1")), 50)
 
@@ -218,7 +244,12 @@ def _duplicate(machine: Machine) -> None:
     machine.push(machine.stack[-1])
 
 
-_UINT8, _UINT32, _INT32, _UINT64 = struct.Struct("<B"), struct.Struct("<I"), struct.Struct("<i"), struct.Struct("<Q")
+_UINT8, _UINT32, _INT32, _UINT64 = (
+    struct.Struct("<B"),
+    struct.Struct("<I"),
+    struct.Struct("<i"),
+    struct.Struct("<Q"),
+)
 _BY_CODE: dict[bytes, Operation] = {
     b"\x80": _proto,
     b"\x95": _frame,

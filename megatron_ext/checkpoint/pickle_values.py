@@ -1,4 +1,7 @@
-"""Looks through what a pickle gave: exact types, no circles, no more than it has room for; and turns it into values to work with."""
+"""Looks through what a pickle gave: exact types, no circles, no more than it has room for.
+
+And turns it into values to work with.
+"""
 
 import io
 import pickle
@@ -16,22 +19,46 @@ from galen.errors import DataError
 from megatron_ext.checkpoint.pickle_names import Inert, Known
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
-_LEAVES = {str, bytes, bytearray, int, float, complex, bool, type(None), StoredTensor, numpy.ndarray, torch.dtype, torch.layout}
+_LEAVES = {
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    StoredTensor,
+    numpy.ndarray,
+    torch.dtype,
+    torch.layout,
+}
 _TEXTS = {str, bytes, bytearray}
 _LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
 _MOST = 2_000_000
-"""Values, counted as often as they are reached: one list in a thousand lists counts a thousand times. Of a text, 64 letters are one."""
+"""Values, counted as often as they are reached.
+
+One list in a thousand lists counts a thousand times. Of a text, 64 letters are one.
+"""
 _LARGEST = 2**29
-"""Bytes of the tensors among plain values, such as random states; weights are read a piece at a time."""
+"""Bytes of the tensors among plain values, such as random states.
+
+Weights are read a piece at a time.
+"""
 _DEEPEST = 100
 _CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam": torch.optim.Adam}
 
 
 def shown(value: Any) -> Any:
-    """Return what of a value may be printed: a number or short text itself, else what it is; a list may be endless when printed."""
+    """Return what of a value may be printed: a number or short text itself, else what it is.
+
+    A list may be endless when printed.
+    """
     if type(value) is str:
         return "".join(letter if letter.isprintable() else "?" for letter in value[:100])
-    return value if value is None or type(value) in (int, float, bool) else f"a {type(value).__name__}"
+    return (
+        value if value is None or type(value) in (int, float, bool) else f"a {type(value).__name__}"
+    )
 
 
 def _children(value: Any) -> Iterable[Any] | None:
@@ -65,13 +92,21 @@ def check(root: Any, source: object) -> Any:
                 continue
             children = _children(value)
             if children is None:
-                raise DataError(f"{source} is damaged, or not a checkpoint's: it holds a {type(value).__name__}")
+                raise DataError(
+                    f"{source} is damaged, or not a checkpoint's: it holds a {type(value).__name__}"
+                )
             if len(path) >= _DEEPEST:
-                raise DataError(f"{source} is damaged, or not a checkpoint's: values lie in each other, more than {_DEEPEST} deep")
+                raise DataError(
+                    f"{source} is damaged, or not a checkpoint's: values lie in each other, more"
+                    f" than {_DEEPEST} deep"
+                )
             path.append((value, waiting, total))
             waiting, total = list(children), 1
         if total > _MOST:
-            raise DataError(f"{source} is damaged, or not a checkpoint's: it speaks of more than {_MOST:,} values")
+            raise DataError(
+                f"{source} is damaged, or not a checkpoint's: it speaks of more than {_MOST:,}"
+                " values"
+            )
         if not path:
             return root
         value, waiting, before = path.pop()
@@ -80,7 +115,9 @@ def check(root: Any, source: object) -> Any:
 
 
 def real(root: Any, source: object, inert: bool = False) -> Any:
-    """Return checked values with their tensors read; `inert` leaves stand-ins of a training program's objects in them.
+    """Return checked values with their tensors read.
+
+    `inert` leaves stand-ins of a training program's objects in them.
 
     Raises:
         DataError: there is one and should not be, or the file ends before a tensor does.
@@ -97,7 +134,10 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
         if kind is StoredTensor:
             held += value.nbytes
             if held > _LARGEST:
-                raise DataError(f"{source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of tensors among plain values")
+                raise DataError(
+                    f"{source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of"
+                    " tensors among plain values"
+                )
             found = value.read()
         elif kind in (list, tuple, set, frozenset):
             found = kind(map(convert, value))
@@ -108,7 +148,9 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
         elif kind is Known and value.name in _CLASSES:
             found = _CLASSES[value.name]
         elif kind in (Known, Inert) and not inert:
-            raise DataError(f"{source} is damaged, or not a checkpoint's: it holds {value!r} among plain values")
+            raise DataError(
+                f"{source} is damaged, or not a checkpoint's: it holds {value!r} among plain values"
+            )
         if kind not in (str, int, float, bool):
             made[id(value)] = found
         return found
@@ -117,7 +159,9 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
 
 
 def packed(root: Any, source: object) -> io.BytesIO:
-    """Return checked values as torch.save writes them: a pickle of ours, for those who must have one.
+    """Return checked values as torch.save writes them.
+
+    A pickle of ours, for those who must have one.
 
     Raises:
         DataError: there is something among them that is not plain.

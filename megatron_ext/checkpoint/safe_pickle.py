@@ -1,8 +1,11 @@
-"""Reads the pickles of checkpoints without Python's unpickler: an interpreter of our own, with an exact list of names.
+"""Reads the pickles of checkpoints without Python's unpickler.
 
-PyTorch's `.metadata` is a bare pickle; `common.pt`, the entries of `.distcp` files and the old `model_optim_rng.pt` are zip
-archives with a pickle in them. Tensors are not read but come back as `StoredTensor`, which says where their bytes are. What is
-returned here is what is used: nothing else in this repository unpickles a file of a checkpoint.
+An interpreter of our own, with an exact list of names.
+
+PyTorch's `.metadata` is a bare pickle; `common.pt`, the entries of `.distcp` files and the old
+`model_optim_rng.pt` are zip archives with a pickle in them. Tensors are not read but come back as
+`StoredTensor`, which says where their bytes are. What is returned here is what is used: nothing
+else in this repository unpickles a file of a checkpoint.
 """
 
 from pathlib import Path
@@ -19,7 +22,10 @@ from megatron_ext.checkpoint.stored_archive import StoredArchive
 from megatron_ext.checkpoint.stored_metadata import rebuild
 
 _METADATA = Limits(operations=100_000_000, bytes=2**33)
-"""Of `.metadata`, which speaks of every part of every tensor: a few million in the largest checkpoints."""
+"""Of `.metadata`, which speaks of every part of every tensor.
+
+A few million in the largest checkpoints.
+"""
 _LARGEST = 2**31
 
 
@@ -47,7 +53,9 @@ def read_metadata(folder: Path) -> Metadata:
     try:
         metadata = read_pickle(path)
     except OSError as error:
-        raise DataError(f"{folder} is not a complete torch_dist checkpoint: .metadata: {error.strerror}") from None
+        raise DataError(
+            f"{folder} is not a complete torch_dist checkpoint: .metadata: {error.strerror}"
+        ) from None
     if type(metadata) is not Metadata:
         raise DataError(f"{path} is not a distributed checkpoint's")
     return metadata
@@ -63,7 +71,9 @@ def read_bytes(data: bytes, source: str) -> Any:
 
 
 def read_archive(path: str | Path, offset: int = 0, length: int | None = None) -> Any:
-    """Read what torch.save wrote into a file, or into `length` bytes of it from `offset`; tensors come as StoredTensor.
+    """Read what torch.save wrote into a file, or into `length` bytes of it from `offset`.
+
+    Tensors come as StoredTensor.
 
     Raises:
         DataError: it is damaged, or names what such files do not hold.

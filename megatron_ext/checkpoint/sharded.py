@@ -16,10 +16,20 @@ from megatron.core.dist_checkpointing.mapping import apply_factory_merges
 from megatron.core.dist_checkpointing.serialization import get_default_save_sharded_strategy
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
 from megatron.core.dist_checkpointing.strategies import filesystem_async
-from megatron.core.dist_checkpointing.strategies.fully_parallel import FullyParallelLoadStrategyWrapper, FullyParallelSaveStrategyWrapper
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+    FullyParallelLoadStrategyWrapper,
+    FullyParallelSaveStrategyWrapper,
+)
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
-from megatron.core.dist_checkpointing.utils import extract_sharded_base, force_all_tensors_to_non_fp8
-from megatron.core.dist_checkpointing.validation import StrictHandling, determine_global_metadata, validate_integrity_and_strict_load
+from megatron.core.dist_checkpointing.utils import (
+    extract_sharded_base,
+    force_all_tensors_to_non_fp8,
+)
+from megatron.core.dist_checkpointing.validation import (
+    StrictHandling,
+    determine_global_metadata,
+    validate_integrity_and_strict_load,
+)
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -32,7 +42,8 @@ from megatron_ext.resilience.signals import held_back
 
 _NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
 """Whether this is megatron-core 0.19."""
-_OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if _NEWER else {}  # its default needs a package of its own
+# its default needs a package of its own
+_OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if _NEWER else {}
 
 
 @contextmanager
@@ -46,17 +57,25 @@ def writing(folder: str | Path) -> Iterator[None]:
         yield
     except CheckpointException as error:
         reasons = sorted({str(reason) for reason, _ in error.failures.values()})
-        raise DataError(f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; mend that and start the run again") from None
+        raise DataError(
+            f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; mend that and start the"
+            " run again"
+        ) from None
 
 
 class ShardedWriter:
-    """Writes sharded state dictionaries of one structure, every rank its part, replicas shared out. All its methods are collective.
+    """Writes sharded state dictionaries of one structure, every rank its part, replicas shared out.
 
-    Who writes what is settled and checked at the first one: each rank would else hear of every tensor of all others again and again.
+    All its methods are collective.
+
+    Who writes what is settled and checked at the first one: each rank would else hear of every
+    tensor of all others again and again.
     """
 
     def __init__(self) -> None:
-        self._strategy = FullyParallelSaveStrategyWrapper(get_default_save_sharded_strategy(), _replicas(), do_cache_distribution=True)
+        self._strategy = FullyParallelSaveStrategyWrapper(
+            get_default_save_sharded_strategy(), _replicas(), do_cache_distribution=True
+        )
 
     def save(self, state: dict[str, Any], folder: str | Path, aside: bool = False) -> Any:
         """Write into the empty folder `folder`; `aside`, prepare that for a process of its own.
@@ -68,12 +87,20 @@ class ShardedWriter:
             _collect_results()
             new = self._strategy.cached_distribution is None
             return dist_checkpointing.save(
-                state, str(folder), self._strategy, validate_access_integrity=new, async_sharded_save=aside, **_OPTIONS
+                state,
+                str(folder),
+                self._strategy,
+                validate_access_integrity=new,
+                async_sharded_save=aside,
+                **_OPTIONS,
             )
 
 
 def _collect_results() -> None:
-    """Start the process that collects what writers report in the core's place: the core's outlives a killed trainer, ours ends with it."""
+    """Start the process that collects what writers report in the core's place.
+
+    The core's outlives a killed trainer, ours ends with it.
+    """
     if filesystem_async._results_queue is None:
         manager = SyncManager(ctx=get_context("spawn"))
         manager.start(initializer=follow_parent)
@@ -85,13 +112,17 @@ def _replicas() -> torch.distributed.ProcessGroup:
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
-    """Fill a sharded state dictionary from a checkpoint and return it (collective); keys that it does not ask for stay.
+    """Fill a sharded state dictionary from a checkpoint and return it (collective).
 
-    Each replica reads a part of what all of them need and gets the rest from the others. These are the steps of Megatron's
-    `dist_checkpointing.load`, which would unpickle the files itself; here they come through `safe_pickle` only.
+    Keys that it does not ask for stay.
+
+    Each replica reads a part of what all of them need and gets the rest from the others. These are
+    the steps of Megatron's `dist_checkpointing.load`, which would unpickle the files itself; here
+    they come through `safe_pickle` only.
 
     Raises:
-        DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks what is asked for.
+        DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks
+            what is asked for.
     """
     folder = Path(folder)
     reader = CheckedReader(folder, _checked(folder))
@@ -104,7 +135,9 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
         loaded = merge(pickle_values.real(common, folder, inert=True), nonpersistent)
         wanted, _ = extract_sharded_base(state)
         own, everyone = determine_global_metadata(wanted)
-        wanted, _, _ = validate_integrity_and_strict_load(wanted, StrictHandling.ASSUME_OK_UNEXPECTED, True, own, everyone)
+        wanted, _, _ = validate_integrity_and_strict_load(
+            wanted, StrictHandling.ASSUME_OK_UNEXPECTED, True, own, everyone
+        )
         with used_by_megatron(reader):
             loaded = merge(loaded, strategy.load(wanted, folder))
         return apply_factory_merges(loaded, factories)
@@ -114,13 +147,16 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     except (CheckpointingException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"cannot load {folder}: {type(error).__name__}: {one_line(error)}") from error
+        raise DataError(
+            f"cannot load {folder}: {type(error).__name__}: {one_line(error)}"
+        ) from error
 
 
 def _checked(folder: Path) -> Metadata:
     """Return the metadata of a checkpoint that this version can read and whose pickles hold nothing else (collective).
 
-    One process looks for all, since there are pickles of each process that wrote the checkpoint; the others get what it found.
+    One process looks for all, since there are pickles of each process that wrote the checkpoint;
+    the others get what it found.
     """
     wrong: str | None = None
     metadata: Metadata | None = None
@@ -129,7 +165,10 @@ def _checked(folder: Path) -> Metadata:
             _check_form(folder)
             metadata = safe_pickle.check_checkpoint(folder)
             if not _NEWER and not (folder / "common.pt").is_file():
-                wrong = f"{folder} was written by a newer megatron-core, which this one cannot read; use megatron-core 0.19 (Python 3.12)"
+                wrong = (
+                    f"{folder} was written by a newer megatron-core, which this one cannot read;"
+                    " use megatron-core 0.19 (Python 3.12)"
+                )
         except (DataError, OSError) as error:
             wrong = str(error)
     found: list[Any] = [wrong, metadata]

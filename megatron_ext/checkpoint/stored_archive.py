@@ -1,4 +1,7 @@
-"""The archives that torch.save writes, where they lie in a file: a ZIP whose parts are neither compressed nor shared."""
+"""The archives that torch.save writes, where they lie in a file.
+
+A ZIP whose parts are neither compressed nor shared.
+"""
 
 import zipfile
 from pathlib import Path
@@ -22,12 +25,16 @@ class StoredArchive:
     def __init__(self, path: Path, file: IO[bytes], offset: int, length: int) -> None:
         self.path, self._file, self._offset, self._length = path, file, offset, length
         if offset + length > path.stat().st_size:
-            raise self._damaged(f"it has {path.stat().st_size:,} bytes, and a part of it should end at {offset + length:,}")
+            raise self._damaged(
+                f"it has {path.stat().st_size:,} bytes, and a part of it should end at"
+                f" {offset + length:,}"
+            )
         file.seek(offset)
         if file.read(len(_BEFORE_2020)) == _BEFORE_2020:
             raise DataError(
-                f"{path} is in the format of torch.save before PyTorch 1.6, which is not read here; if you trust who wrote it, load it "
-                "with PyTorch and save it again: torch.save(torch.load(FILE, weights_only=False), FILE)"
+                f"{path} is in the format of torch.save before PyTorch 1.6, which is not read here;"
+                " if you trust who wrote it, load it with PyTorch and save it again:"
+                " torch.save(torch.load(FILE, weights_only=False), FILE)"
             )
         try:
             self._parts = zipfile.ZipFile(_Window(file, offset, length)).infolist()  # type: ignore[arg-type]
@@ -37,7 +44,9 @@ class StoredArchive:
         end = 0
         for part in sorted(self._parts, key=lambda part: part.header_offset):
             if part.filename in self._places or part.header_offset < end:
-                raise self._damaged(f"its part {part.filename[:80]!r} is there twice, or shares bytes with another")
+                raise self._damaged(
+                    f"its part {part.filename[:80]!r} is there twice, or shares bytes with another"
+                )
             begin = self._begin(part)
             end = begin + part.file_size
             self._places[part.filename] = (begin, part.file_size)
@@ -52,20 +61,31 @@ class StoredArchive:
         return DataError(f"{self.path} is not a file of torch.save, or is damaged: {why}")
 
     def _begin(self, part: zipfile.ZipInfo) -> int:
-        """Return the first byte of a part; its local header repeats the name and may have another extra field."""
+        """Return the first byte of a part.
+
+        Its local header repeats the name and may have another extra field.
+        """
         if part.compress_type or part.flag_bits & 1 or part.compress_size != part.file_size:
             raise self._damaged(f"its part {part.filename[:80]!r} is compressed or encrypted")
         self._file.seek(self._offset + part.header_offset)
         header = self._file.read(30)
         if len(header) < 30 or header[:4] != b"PK\3\4":
             raise self._damaged(f"its part {part.filename[:80]!r} is missing")
-        name_size, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-        if self._file.read(name_size) != part.orig_filename.encode("utf-8" if part.flag_bits & 0x800 else "cp437", "replace"):
+        name_size, extra = (
+            int.from_bytes(header[26:28], "little"),
+            int.from_bytes(header[28:30], "little"),
+        )
+        if self._file.read(name_size) != part.orig_filename.encode(
+            "utf-8" if part.flag_bits & 0x800 else "cp437", "replace"
+        ):
             raise self._damaged(f"its part {part.filename[:80]!r} has two names")
         return part.header_offset + 30 + name_size + extra
 
     def pickle(self) -> bytes:
-        """Return the pickle; not by ZipFile.read, which insists on a checksum that torch.save may leave out."""
+        """Return the pickle.
+
+        Not by ZipFile.read, which insists on a checksum that torch.save may leave out.
+        """
         begin, size = self._places[f"{self._folder}data.pkl"]
         if size > _LARGEST_PICKLE:
             raise self._damaged(f"a pickle of {size:,} bytes")
@@ -80,7 +100,9 @@ class StoredArchive:
         """
         begin, held = self._places.get(f"{self._folder}data/{key}", (0, -1))
         if held < size:
-            raise self._damaged(f"its part {key[:80]!r} is missing, or has fewer than {size:,} bytes")
+            raise self._damaged(
+                f"its part {key[:80]!r} is missing, or has fewer than {size:,} bytes"
+            )
         return self.path, self._offset + begin
 
 

@@ -14,12 +14,18 @@ from megatron_ext.checkpoint.pickle_names import NAMES, Inert, Known, check_size
 _DCP = "torch.distributed.checkpoint"
 _TENSOR, _BYTES, _CHUNK, _PROPERTIES = (
     NAMES[f"{_DCP}.metadata", name]
-    for name in ("TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties")
+    for name in (
+        "TensorStorageMetadata",
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "TensorProperties",
+    )
 )
 _PLACE: Known = NAMES[f"{_DCP}.filesystem", "_StorageInfo"]
 _WHOLE = (
     NAMES[f"{_DCP}.metadata", "Metadata"],
-    NAMES["megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata"],  # the same fields and one more
+    # the same fields and one more
+    NAMES["megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata"],
 )
 _MOST_PARTS = 20_000_000
 _PLAIN_NAME = re.compile(r"[^/\\\0]+")
@@ -32,10 +38,14 @@ def rebuild(record: Any, source: object) -> dcp.Metadata:
         DataError: it is not a distributed checkpoint's, or says what cannot be.
     """
     try:
-        need(type(record) is Inert and record.known in _WHOLE, "it is not a distributed checkpoint's")
+        need(
+            type(record) is Inert and record.known in _WHOLE, "it is not a distributed checkpoint's"
+        )
         fields = _fields(record)
         tensors = _tensors(fields.get("state_dict_metadata"))
-        return dcp.Metadata(state_dict_metadata=tensors, storage_data=_places(fields.get("storage_data"), tensors))
+        return dcp.Metadata(
+            state_dict_metadata=tensors, storage_data=_places(fields.get("storage_data"), tensors)
+        )
     except DataError:
         raise
     except ValueError as error:
@@ -48,7 +58,10 @@ def _fields(record: Inert) -> dict[str, Any]:
 
 
 def _record(value: Any, known: Known) -> dict[str, Any]:
-    need(type(value) is Inert and value.known is known, f"something else in the place of {known.name}")
+    need(
+        type(value) is Inert and value.known is known,
+        f"something else in the place of {known.name}",
+    )
     return _fields(value)
 
 
@@ -73,16 +86,22 @@ def _tensors(stored: Any) -> dict[str, Any]:
         kind = fields.get("properties")
         if id(kind) not in properties:
             properties[id(kind)] = _properties(kind)
-        # parts are given once: a list that stands for thousands of parts or tensors takes few bytes of a pickle
+        # parts are given once: a list that stands for thousands of parts or tensors takes few bytes
+        # of a pickle
         need(len(set(map(id, chunks))) == len(chunks), f"a part of {name[:200]!r} twice")
         found = [_chunk(chunk, size, name) for chunk in chunks]
-        tensors[name] = dcp.TensorStorageMetadata(properties=properties[id(kind)], size=torch.Size(size), chunks=found)
+        tensors[name] = dcp.TensorStorageMetadata(
+            properties=properties[id(kind)], size=torch.Size(size), chunks=found
+        )
         need(not tiling.overlaps(tensors[name]), f"parts of {name[:200]!r} that overlap")
     return tensors
 
 
 def _properties(value: Any) -> dcp.TensorProperties:
-    need(type(value) is Inert and value.known is _PROPERTIES and type(value.state) is tuple, "a tensor without its type")
+    need(
+        type(value) is Inert and value.known is _PROPERTIES and type(value.state) is tuple,
+        "a tensor without its type",
+    )
     dtype: Any = value.state[0] if value.state else None
     need(type(dtype) is torch.dtype, "a tensor without its type")
     return dcp.TensorProperties(dtype=dtype)
@@ -103,15 +122,24 @@ def _chunk(value: Any, whole: tuple[int, ...], name: str) -> dcp.ChunkStorageMet
 
 def _places(stored: Any, tensors: dict[str, Any]) -> dict[Any, Any]:
     need(type(stored) is dict, "no places of tensors")
-    whole = {name: value for name, value in tensors.items() if type(value) is dcp.TensorStorageMetadata}
-    known = {(name, tuple(chunk.offsets)) for name, value in whole.items() for chunk in value.chunks}
+    whole = {
+        name: value for name, value in tensors.items() if type(value) is dcp.TensorStorageMetadata
+    }
+    known = {
+        (name, tuple(chunk.offsets)) for name, value in whole.items() for chunk in value.chunks
+    }
     places: dict[Any, Any] = {}
     for key, value in stored.items():
         need(type(key) is tuple and len(key) == 2 and type(key[0]) is str, "a place of nothing")
         name, offset = key
         if name in whole:
-            need(offset is not None and (name, offset) in known, f"a place of no part of {name[:200]!r}")
-        places[dcp.MetadataIndex(name, None if offset is None else torch.Size(offset))] = _place(value)
+            need(
+                offset is not None and (name, offset) in known,
+                f"a place of no part of {name[:200]!r}",
+            )
+        places[dcp.MetadataIndex(name, None if offset is None else torch.Size(offset))] = _place(
+            value
+        )
     return places
 
 
@@ -123,6 +151,9 @@ def _place(value: Any) -> _StorageInfo:
     need(type(path) is str, "a place without a file")
     if not _PLAIN_NAME.fullmatch(path) or path in (".", ".."):
         raise ValueError(f"it points outside its folder: {path[:200]!r}")
-    need(type(offset) is int and type(length) is int and 0 <= offset < 2**62 and 0 <= length < 2**62, "a place that no file has")
+    need(
+        type(offset) is int and type(length) is int and 0 <= offset < 2**62 and 0 <= length < 2**62,
+        "a place that no file has",
+    )
     need(not fields.get("transform_descriptors"), "bytes that are transformed")
     return _StorageInfo(path, offset, length)

@@ -50,7 +50,9 @@ class StoredTensor:
         elif target.dtype != self.dtype:
             target.copy_(self.rows(start, start + len(target)))
         else:
-            self._read(target, self.offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize)
+            self._read(
+                target, self.offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
+            )
 
     def read(self) -> Tensor:
         """Read the whole tensor."""
@@ -77,7 +79,10 @@ class StoredTensor:
             while done < len(view):
                 count = file.readinto(view[done : done + 2**26])
                 if not count:
-                    raise DataError(f"{self.path} is damaged: it ends {len(view) - done} bytes before the end of a tensor")
+                    raise DataError(
+                        f"{self.path} is damaged: it ends {len(view) - done} bytes before the end"
+                        " of a tensor"
+                    )
                 done += count
 
 

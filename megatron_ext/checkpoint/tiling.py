@@ -1,4 +1,7 @@
-"""Whether the parts of a tensor, as a checkpoint's metadata has them, make it whole: each number in one of them, none in two."""
+"""Whether the parts of a tensor, as a checkpoint's metadata has them, make it whole.
+
+Each number in one of them, none in two.
+"""
 
 import hashlib
 import math
@@ -16,14 +19,18 @@ def _weight(axis: int, place: int) -> int:
     """Return a random number for a place on an axis, the same in this process; 0 for its beginning."""
     if not place:
         return 0
-    return int.from_bytes(hashlib.blake2b(b"%d %d" % (axis, place), digest_size=16, key=_KEY).digest()) % _PRIME
+    return (
+        int.from_bytes(hashlib.blake2b(b"%d %d" % (axis, place), digest_size=16, key=_KEY).digest())
+        % _PRIME
+    )
 
 
 def is_tiled(tensor: TensorStorageMetadata) -> bool:
     """Return whether parts that lie inside a tensor cover it without an overlap.
 
-    Their volumes are added up with random lengths of the steps along each axis: for parts that leave a gap or overlap, the sum is
-    that of the whole by a chance of one in 10**17 only. This takes as long as there are parts, in whatever pattern they lie.
+    Their volumes are added up with random lengths of the steps along each axis: for parts that
+    leave a gap or overlap, the sum is that of the whole by a chance of one in 10**17 only. This
+    takes as long as there are parts, in whatever pattern they lie.
     """
     size = tuple(tensor.size)
     total = 0
@@ -37,8 +44,17 @@ def is_tiled(tensor: TensorStorageMetadata) -> bool:
 
 
 def overlaps(tensor: TensorStorageMetadata) -> bool:
-    """Return whether parts surely overlap: two begin at one place, or they have more than the whole, or as much and leave gaps."""
+    """Return whether parts surely overlap.
+
+    Two begin at one place, or they have more than the whole, or as much and leave gaps.
+    """
     volumes = [math.prod(chunk.sizes) for chunk in tensor.chunks]
-    begins = {tuple(chunk.offsets) for chunk, volume in zip(tensor.chunks, volumes, strict=True) if volume}
+    begins = {
+        tuple(chunk.offsets) for chunk, volume in zip(tensor.chunks, volumes, strict=True) if volume
+    }
     total, whole = sum(volumes), math.prod(tensor.size)
-    return len(begins) < sum(map(bool, volumes)) or total > whole or (total == whole and not is_tiled(tensor))
+    return (
+        len(begins) < sum(map(bool, volumes))
+        or total > whole
+        or (total == whole and not is_tiled(tensor))
+    )

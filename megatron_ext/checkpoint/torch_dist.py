@@ -1,7 +1,8 @@
 """Reads and writes Megatron's `torch_dist` checkpoints (PyTorch's distributed format) piece by piece, in one process.
 
-A `.distcp` file is a row of torch.save archives; `.metadata` is a pickle that says which part of which tensor is where.
-Writing here needs no process group and no whole tensor; what comes out is what `dist_checkpointing.save` writes.
+A `.distcp` file is a row of torch.save archives; `.metadata` is a pickle that says which part of
+which tensor is where. Writing here needs no process group and no whole tensor; what comes out is
+what `dist_checkpointing.save` writes.
 """
 
 import json
@@ -23,7 +24,12 @@ from galen.errors import DataError
 from megatron_ext.checkpoint import safe_pickle, tiling
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
-BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
+BACKEND = {
+    "sharded_backend": "torch_dist",
+    "sharded_backend_version": 1,
+    "common_backend": "torch",
+    "common_backend_version": 1,
+}
 LAYERS = "decoder.layers."
 _EXTRA_STATES = "__extra_states.distcp"
 
@@ -45,7 +51,10 @@ class Entry:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Entry":
         """Return an entry from its fields as JSON keeps them, tuples as lists."""
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
         return cls(**values)
 
 
@@ -62,57 +71,90 @@ class Stream(Protocol):
         """Hand on what is held back."""
 
 
-def write_entry(stream: Stream, file: str, key: str, shape: tuple[int, ...], offset: tuple[int, ...], tensor: Tensor) -> Entry:
+def write_entry(
+    stream: Stream,
+    file: str,
+    key: str,
+    shape: tuple[int, ...],
+    offset: tuple[int, ...],
+    tensor: Tensor,
+) -> Entry:
     """Append a part of a tensor to an open `.distcp` file."""
     start = stream.tell()
     before = get_crc32_options()
-    set_crc32_options(False)  # twice as fast; nothing that reads checkpoints looks at it, and the manifest has a SHA-256
+    # twice as fast; nothing that reads checkpoints looks at it, and the manifest has a SHA-256
+    set_crc32_options(False)
     try:
         torch.save(tensor, cast(IO[bytes], stream))
     except RuntimeError as error:
-        if isinstance(error.__context__, DataError):  # torch.save hides what its file raises behind an error of its own
+        # torch.save hides what its file raises behind an error of its own
+        if isinstance(error.__context__, DataError):
             raise error.__context__ from None
         raise
     finally:
         set_crc32_options(before)
-    return Entry(key, shape, str(tensor.dtype).removeprefix("torch."), offset, tuple(tensor.shape), file, start, stream.tell() - start)
+    return Entry(
+        key,
+        shape,
+        str(tensor.dtype).removeprefix("torch."),
+        offset,
+        tuple(tensor.shape),
+        file,
+        start,
+        stream.tell() - start,
+    )
 
 
-def finish(folder: Path, entries: list[Entry], common: dict[str, Any], extra_states: Sequence[str] = ()) -> None:
+def finish(
+    folder: Path, entries: list[Entry], common: dict[str, Any], extra_states: Sequence[str] = ()
+) -> None:
     """Write `.metadata`, `common.pt` and `metadata.json`, which make a folder of `.distcp` files a checkpoint.
 
-    `extra_states` names objects that are stored empty: what Transformer Engine's modules keep of FP8, which is nothing yet,
-    but without which a model with such modules is not loaded.
+    `extra_states` names objects that are stored empty: what Transformer Engine's modules keep of
+    FP8, which is nothing yet, but without which a model with such modules is not loaded.
     """
     tensors: dict[str, Any] = {}
     storage: dict[Any, Any] = {}
     for entry in entries:
         if entry.key not in tensors:
             properties = dcp.TensorProperties(dtype=getattr(torch, entry.dtype))
-            tensors[entry.key] = dcp.TensorStorageMetadata(properties=properties, size=torch.Size(entry.shape), chunks=[])
-        chunk = dcp.ChunkStorageMetadata(offsets=torch.Size(entry.offset), sizes=torch.Size(entry.size))
+            tensors[entry.key] = dcp.TensorStorageMetadata(
+                properties=properties, size=torch.Size(entry.shape), chunks=[]
+            )
+        chunk = dcp.ChunkStorageMetadata(
+            offsets=torch.Size(entry.offset), sizes=torch.Size(entry.size)
+        )
         tensors[entry.key].chunks.append(chunk)
-        storage[dcp.MetadataIndex(entry.key, torch.Size(entry.offset))] = _StorageInfo(entry.file, entry.start, entry.length)
+        storage[dcp.MetadataIndex(entry.key, torch.Size(entry.offset))] = _StorageInfo(
+            entry.file, entry.start, entry.length
+        )
     if extra_states:
         with (folder / _EXTRA_STATES).open("wb") as file:
-            torch.save([torch.empty(0, dtype=torch.uint8)], file)  # a list of the ranks' objects, as Megatron writes it
+            # a list of the ranks' objects, as Megatron writes it
+            torch.save([torch.empty(0, dtype=torch.uint8)], file)
             length = file.tell()
         for name in extra_states:
             tensors[name] = dcp.BytesStorageMetadata()
             storage[dcp.MetadataIndex(name)] = _StorageInfo(_EXTRA_STATES, 0, length)
     with (folder / ".metadata").open("wb") as file:
-        pickle.dump(dcp.Metadata(state_dict_metadata=tensors, planner_data=None, storage_data=storage), file)
+        pickle.dump(
+            dcp.Metadata(state_dict_metadata=tensors, planner_data=None, storage_data=storage), file
+        )
     torch.save(common, folder / "common.pt")  # megatron-core 0.16 wants it, 0.19 reads it
     (folder / "metadata.json").write_text(json.dumps(BACKEND), encoding="utf-8")
 
 
 class TorchDist:
-    """A checkpoint folder: its tensors, and any rows of them. No process group, no code of the checkpoint is run.
+    """A checkpoint folder: its tensors, and any rows of them.
 
-    `prefix` stands before the names in the files of programs that save the wrapped model (NeMo: `module.`); it is left out here.
+    No process group, no code of the checkpoint is run.
+
+    `prefix` stands before the names in the files of programs that save the wrapped model (NeMo:
+    `module.`); it is left out here.
 
     Raises:
-        DataError: the folder is no complete torch_dist checkpoint, or its pickles hold what no checkpoint holds.
+        DataError: the folder is no complete torch_dist checkpoint, or its pickles hold what no
+            checkpoint holds.
     """
 
     def __init__(self, folder: str | Path, prefix: str = "") -> None:
@@ -139,7 +181,10 @@ class TorchDist:
                 self.objects[key] = info
 
     def key(self, name: str, layer: int | None) -> str:
-        """Return the stored name of a tensor: layers are stacked under one name, or numbered where they are not alike."""
+        """Return the stored name of a tensor.
+
+        Layers are stacked under one name, or numbered where they are not alike.
+        """
         numbered = name.replace(LAYERS, f"{LAYERS}{layer}.", 1)
         return numbered if layer is not None and name not in self.tensors else name
 
@@ -158,7 +203,10 @@ class TorchDist:
         return self.tensors[self.key(name, layer)].properties.dtype
 
     def place(self, name: str, layer: int | None) -> tuple[str, int]:
-        """Return a file that holds rows of a tensor, of one layer, and the first byte there: the first of them."""
+        """Return a file that holds rows of a tensor, of one layer, and the first byte there.
+
+        The first of them.
+        """
         key = self.key(name, layer)
         parts = self._parts_of(key, layer if layer is not None and key == name else None)
         return min(((info.relative_path, info.offset) for _, info in parts), default=("", 0))
@@ -169,7 +217,9 @@ class TorchDist:
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
         """
-        target = torch.empty((stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer))
+        target = torch.empty(
+            (stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer)
+        )
         self.read_into(target, name, layer, start)
         return target
 
@@ -184,7 +234,9 @@ class TorchDist:
         if key not in self._whole:
             self._whole[key] = tiling.is_tiled(self.tensors[key])
         if not self._whole[key]:
-            raise DataError(f"{self.folder} is incomplete: the parts of {key} in .metadata do not make it whole")
+            raise DataError(
+                f"{self.folder} is incomplete: the parts of {key} in .metadata do not make it whole"
+            )
         stop = start + len(target)
         filled = 0
         for offset, info in self._parts_of(key, layer if stacked else None):
@@ -196,7 +248,10 @@ class TorchDist:
                 continue
             stored = self._stored(info, key, size, first if stacked else None)
             places = [slice(low - start, high - start)]
-            places += [slice(begin, begin + length) for begin, length in zip(where[1:], extent[1:], strict=True)]
+            places += [
+                slice(begin, begin + length)
+                for begin, length in zip(where[1:], extent[1:], strict=True)
+            ]
             part = target[tuple(places)]
             if part.is_contiguous():
                 stored.read_into(part, low - where[0])
@@ -205,7 +260,8 @@ class TorchDist:
             filled += part.numel()
         if filled != target.numel():
             raise DataError(
-                f"{self.folder} is incomplete: of {key} rows {start} to {stop} it holds {filled:,} of {target.numel():,} numbers"
+                f"{self.folder} is incomplete: of {key} rows {start} to {stop} it holds {filled:,}"
+                f" of {target.numel():,} numbers"
             )
 
     def _parts_of(self, key: str, layer: int | None) -> list[tuple[tuple[int, ...], Any]]:
@@ -213,26 +269,41 @@ class TorchDist:
         if (key, layer) not in self._by_layer:
             parts = self._parts.get(key, [])
             if layer is not None:
-                parts = [(offset, info) for offset, info in parts if 0 <= layer - offset[0] < self._sizes[key, offset][0]]
+                parts = [
+                    (offset, info)
+                    for offset, info in parts
+                    if 0 <= layer - offset[0] < self._sizes[key, offset][0]
+                ]
             self._by_layer[key, layer] = parts
         return self._by_layer[key, layer]
 
-    def _stored(self, info: Any, key: str, size: tuple[int, ...], layer: int | None) -> StoredTensor:
+    def _stored(
+        self, info: Any, key: str, size: tuple[int, ...], layer: int | None
+    ) -> StoredTensor:
         """Return where a part is; of a stack of layers, the one at place `layer` in it."""
         path = self.folder / info.relative_path
         if not path.is_file():
             raise DataError(f"{self.folder} is incomplete: {info.relative_path} is missing")
         stored = self._places.get((path, info.offset))
         if stored is None:
-            stored = self._places[path, info.offset] = safe_pickle.read_archive(path, info.offset, info.length)
+            stored = self._places[path, info.offset] = safe_pickle.read_archive(
+                path, info.offset, info.length
+            )
         dtype = self.tensors[key].properties.dtype
         if not isinstance(stored, StoredTensor) or stored.shape != size or stored.dtype != dtype:
-            raise DataError(f"{path} does not hold what .metadata says: {key} should have {list(size)} of {dtype} there")
+            raise DataError(
+                f"{path} does not hold what .metadata says: {key} should have {list(size)} of"
+                f" {dtype} there"
+            )
         if layer is None:
             return stored
         stride = stored.stride or (math.prod(size[1:]),)
         return StoredTensor(
-            stored.path, stored.offset + layer * stride[0] * stored.dtype.itemsize, stored.dtype, size[1:], stride[1:] or None
+            stored.path,
+            stored.offset + layer * stride[0] * stored.dtype.itemsize,
+            stored.dtype,
+            size[1:],
+            stride[1:] or None,
         )
 
     def file_ends(self) -> Iterator[tuple[str, int]]:
@@ -263,10 +334,21 @@ def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
         found = safe_pickle.read_archive(path, info.offset, info.length)
         found = found[0] if type(found) is list and len(found) == 1 else found
     if type(found) is not dict:
-        raise DataError(f"{path} is damaged, or not a checkpoint's: it holds a {type(found).__name__} in the place of a dict")
+        raise DataError(
+            f"{path} is damaged, or not a checkpoint's: it holds a {type(found).__name__} in the"
+            " place of a dict"
+        )
     return found
 
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:
-    """Return the common state that Megatron-LM looks for: its arguments, the iteration, the version of the layout."""
-    return {"args": Namespace(**values), "checkpoint_version": 3.0, "iteration": 0, "num_floating_point_operations_so_far": 0}
+    """Return the common state that Megatron-LM looks for.
+
+    Its arguments, the iteration, the version of the layout.
+    """
+    return {
+        "args": Namespace(**values),
+        "checkpoint_version": 3.0,
+        "iteration": 0,
+        "num_floating_point_operations_so_far": 0,
+    }

@@ -26,12 +26,16 @@ VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 _MOST = 2**31 - 1
 _MOST_LAYERS = 10_000
-"""Above any model; a damaged number beyond would have memory filled with the names of its tensors."""
+"""Above any model; a damaged number beyond would have memory filled with the names of its tensors.
+"""
 
 
 @dataclass(kw_only=True, frozen=True, config=STRICT)
 class Architecture:
-    """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP; names are Megatron's."""
+    """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP.
+
+    Names are Megatron's.
+    """
 
     family: str
     """Model family in checkpoints_convert, for example llama."""
@@ -56,36 +60,61 @@ class Architecture:
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
     window_size: int | None = Field(default=None, gt=0, le=_MOST)
-    """Tokens that a token attends to, itself included (Mistral's sliding window); None for all before it."""
+    """Tokens that a token attends to, itself included (Mistral's sliding window).
+
+    None for all before it.
+    """
 
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
-        """Return the rows of the embedding under `tensor_parallel` ranks: a multiple of 128 x ranks, as in Megatron-LM."""
+        """Return the rows of the embedding under `tensor_parallel` ranks.
+
+        A multiple of 128 x ranks, as in Megatron-LM.
+        """
         multiple = VOCAB_MULTIPLE * tensor_parallel
         return -(-self.vocab_size // multiple) * multiple
 
     @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
-        attention = self.hidden_size * self.kv_channels * 2 * (self.num_attention_heads + self.num_query_groups)
+        attention = (
+            self.hidden_size
+            * self.kv_channels
+            * 2
+            * (self.num_attention_heads + self.num_query_groups)
+        )
         layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
-        layer += self.kv_channels * (self.num_attention_heads + 2 * self.num_query_groups) if self.add_qkv_bias else 0
+        layer += (
+            self.kv_channels * (self.num_attention_heads + 2 * self.num_query_groups)
+            if self.add_qkv_bias
+            else 0
+        )
         layer += 2 * self.kv_channels if self.qk_layernorm else 0
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.share_embeddings_and_output_weights else 2)
+        embeddings = (
+            self.vocab_size
+            * self.hidden_size
+            * (1 if self.share_embeddings_and_output_weights else 2)
+        )
         return self.num_layers * layer + embeddings + self.hidden_size
 
     def flops_per_token(self, seq_length: int) -> float:
         """Return model FLOPs for one token, forward and backward, attention included.
 
-        6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv 2001.08361) plus
-        6 x layers x heads x head size x sequence for causal attention (Narayanan et al. 2021, arXiv 2104.04473, halved
-        because half of the scores are masked). The embedding look-up is no product; the output layer is.
+        6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv
+        2001.08361) plus 6 x layers x heads x head size x sequence for causal attention (Narayanan
+        et al. 2021, arXiv 2104.04473, halved because half of the scores are masked). The embedding
+        look-up is no product; the output layer is.
         """
-        looked_up = 0 if self.share_embeddings_and_output_weights else self.vocab_size * self.hidden_size
+        looked_up = (
+            0 if self.share_embeddings_and_output_weights else self.vocab_size * self.hidden_size
+        )
         attention = 6 * self.num_layers * self.num_attention_heads * self.kv_channels * seq_length
         return 6.0 * (self.parameters - looked_up) + attention
 
     def transformer_config(self, **options: Any) -> "TransformerConfig":
-        """Return Megatron's configuration of this model; `options` are further TransformerConfig fields."""
+        """Return Megatron's configuration of this model.
+
+        `options` are further TransformerConfig fields.
+        """
         import torch
         from megatron.core.transformer import TransformerConfig
 
@@ -104,7 +133,8 @@ class Architecture:
             add_qkv_bias=self.add_qkv_bias,
             qk_layernorm=self.qk_layernorm,
             window_size=None if self.window_size is None else (self.window_size - 1, 0),
-            hidden_dropout=0.0,  # the core's default of 0.1 would inflate the loss of a continued model
+            # the core's default of 0.1 would inflate the loss of a continued model
+            hidden_dropout=0.0,
             attention_dropout=0.0,
             **options,
         )
@@ -115,14 +145,19 @@ class Architecture:
 
 
 def read(place: str | Path) -> Architecture:
-    """Read an architecture: the file beside the weights of a checkpoint's iteration, or a JSON file by its own name.
+    """Read an architecture.
+
+    The file beside the weights of a checkpoint's iteration, or a JSON file by its own name.
 
     Raises:
         DataError: the file is missing or does not describe a model.
     """
     path = Path(place) if str(place).endswith(".json") else Path(place) / NAME
     if not path.exists():
-        raise DataError(f"cannot read {path}: there is none; checkpoints_convert/hf_to_megatron.py writes it beside the weights")
+        raise DataError(
+            f"cannot read {path}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
+            " beside the weights"
+        )
     fields = json_file.read_object(path)
     try:
         return TypeAdapter(Architecture).validate_python(fields)
@@ -131,7 +166,9 @@ def read(place: str | Path) -> Architecture:
 
 
 def of_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
-    """Return a recipe's architecture: that of its checkpoint, or, before there is one, the file that describes it.
+    """Return a recipe's architecture.
+
+    That of its checkpoint, or, before there is one, the file that describes it.
 
     Args:
         checkpoint: `model.checkpoint` of a recipe; it need not exist where `described` is given.
@@ -148,11 +185,17 @@ def of_model(checkpoint: str | Path, described: str | Path | None) -> Architectu
     return read(described)
 
 
-def _check_same(found: Architecture, checkpoint: str | Path, expected: Architecture, described: str | Path) -> None:
+def _check_same(
+    found: Architecture, checkpoint: str | Path, expected: Architecture, described: str | Path
+) -> None:
     differences = [
-        f"{field.name}: {getattr(found, field.name)} in the checkpoint, {getattr(expected, field.name)} described"
+        f"{field.name}: {getattr(found, field.name)} in the checkpoint,"
+        f" {getattr(expected, field.name)} described"
         for field in dataclasses.fields(Architecture)
         if getattr(found, field.name) != getattr(expected, field.name)
     ]
     if differences:
-        raise DataError(f"{checkpoint} is not the model that model.architecture = {described} describes ({'; '.join(differences)})")
+        raise DataError(
+            f"{checkpoint} is not the model that model.architecture = {described} describes"
+            f" ({'; '.join(differences)})"
+        )

@@ -1,4 +1,7 @@
-"""How many samples each step takes: a constant global batch, or one that grows at the start of a run."""
+"""How many samples each step takes.
+
+A constant global batch, or one that grows at the start of a run.
+"""
 
 from megatron_ext.config.sections import Training
 
@@ -6,7 +9,8 @@ from megatron_ext.config.sections import Training
 class BatchSchedule:
     """The global batch size as a function of the samples that were consumed, as in Megatron-LM's `--rampup-batch-size`.
 
-    Megatron Core has a calculator for this up to 0.18 and another in 0.19; this one is the same with both.
+    Megatron Core has a calculator for this up to 0.18 and another in 0.19; this one is the same
+    with both.
 
     Args:
         training: its global_batch_size and rampup_batch_size.

@@ -1,4 +1,6 @@
-"""The recipe of a pretraining run: its sections together, and the checks of what concerns several of them.
+"""The recipe of a pretraining run.
+
+Its sections together, and the checks of what concerns several of them.
 
 Names are Megatron-LM's, without the dashes.
 """
@@ -12,7 +14,15 @@ from galen import recipe
 from galen.errors import OtherOutputError, UsageError
 from galen.recipe import STRICT
 from megatron_ext.config import checks as recipe_checks
-from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Resilience, Training, Wandb
+from megatron_ext.config.sections import (
+    Data,
+    Model,
+    Optimizer,
+    Parallel,
+    Resilience,
+    Training,
+    Wandb,
+)
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -56,4 +66,6 @@ def of_run(path: Path) -> Recipe:
         return recipe.load(Recipe, path)
     except UsageError as error:
         first, *_ = str(error).splitlines()
-        raise OtherOutputError(f"{path.parent} is not the folder of a pretraining run ({first})") from None
+        raise OtherOutputError(
+            f"{path.parent} is not the folder of a pretraining run ({first})"
+        ) from None

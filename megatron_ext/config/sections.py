@@ -1,4 +1,6 @@
-"""The sections of a pretraining recipe: what can be chosen, each with its default and what it means.
+"""The sections of a pretraining recipe.
+
+What can be chosen, each with its default and what it means.
 
 Names are Megatron-LM's, without the dashes. What concerns several keys is checked in `checks`.
 """
@@ -20,9 +22,15 @@ class Model:
     checkpoint: str
     """Megatron checkpoint folder to start from (its weights only), made by checkpoints_convert/hf_to_megatron.py."""
     verify_checksums: bool = True
-    """Compare all its files with the SHA-256 in its manifest.json before the first step; each process reads a part."""
+    """Compare all its files with the SHA-256 in its manifest.json before the first step.
+
+    Each process reads a part.
+    """
     architecture: str | None = None
-    """JSON file that describes the model (the form of a checkpoint's architecture.json): for planning before the checkpoint is there."""
+    """JSON file that describes the model (the form of a checkpoint's architecture.json).
+
+    For planning before the checkpoint is there.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -34,7 +42,10 @@ class Parallel:
     pipeline_model_parallel_size: int = Field(default=1, ge=1)
     """Stages, each with its layers."""
     virtual_pipeline_model_parallel_size: int | None = Field(default=None, ge=2)
-    """Interleaved pipeline: pieces into which each stage's layers are cut, for a smaller bubble and more communication."""
+    """Interleaved pipeline.
+
+    Pieces into which each stage's layers are cut, for a smaller bubble and more communication.
+    """
     num_layers_in_first_pipeline_stage: int | None = Field(default=None, ge=1)
     """Layers of the first stage, where an even split would leave the stages unequally busy."""
     num_layers_in_last_pipeline_stage: int | None = Field(default=None, ge=1)
@@ -60,7 +71,10 @@ class Source:
     validation: list[str] = Field(default_factory=list)
     """The same for validation; its loss is logged by the source's name."""
     weight: float = Field(ge=0)
-    """Its share of the samples, relative to the other sources' weights; 0 for none before a later phase names it."""
+    """Its share of the samples, relative to the other sources' weights.
+
+    0 for none before a later phase names it.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -78,25 +92,38 @@ class Data:
     """What is read: either train and validation, or sources."""
 
     train: list[str] = Field(default_factory=list)
-    """Prefixes of .bin/.idx files (what preprocess.py wrote, without the ending); each counts by its number of tokens."""
+    """Prefixes of .bin/.idx files (what preprocess.py wrote, without the ending).
+
+    Each counts by its number of tokens.
+    """
     validation: list[str] = Field(default_factory=list)
     """The same for validation."""
     sources: dict[str, Source] = Field(default_factory=dict)
     """Parts of a blend by name, each {train, validation, weight}."""
     phases: list[Phase] = Field(default_factory=list)
-    """Later blends of the sources, each {start_step, weights}; a source goes on where it was, nothing comes twice."""
+    """Later blends of the sources, each {start_step, weights}.
+
+    A source goes on where it was, nothing comes twice.
+    """
     seq_length: int = Field(default=2048, ge=1)
     """Tokens in a sequence."""
     instruction: bool = False
-    """The files are conversations (preprocess.py --instruction): learn the answers alone. A sequence holds one of them, with
-    reset_attention_mask as many as fit."""
+    """The files are conversations (preprocess.py --instruction): learn the answers alone.
+
+    A sequence holds one of them, with
+    reset_attention_mask as many as fit.
+    """
     reset_attention_mask: bool = False
-    """Let a token attend to its own document only (and count positions from the document's start)."""
+    """Let a token attend to its own document only (and count positions from the document's start).
+    """
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
     warn_above_epochs: float = Field(default=4.0, gt=0)
-    """Warn where the run reads a source more often than this: up to four epochs repeated text is worth nearly as much as new text
-    (Muennighoff et al. 2023)."""
+    """Warn where the run reads a source more often than this.
+
+    Up to four epochs repeated text is worth nearly as much as new text
+    (Muennighoff et al. 2023).
+    """
     num_workers: int = Field(default=2, ge=0)
     """Processes that read ahead, for each training process; 0 reads in the process itself."""
 
@@ -108,7 +135,9 @@ class Data:
     @property
     def validation_prefixes(self) -> list[str]:
         """All files that are validated on."""
-        return self.validation + [prefix for source in self.sources.values() for prefix in source.validation]
+        return self.validation + [
+            prefix for source in self.sources.values() for prefix in source.validation
+        ]
 
     @property
     def prefixes(self) -> list[str]:
@@ -127,13 +156,21 @@ class Training:
     global_batch_size: int = Field(ge=1)
     """Sequences in one optimizer step, over all processes."""
     rampup_batch_size: tuple[int, int, int] | None = None
-    """[start, increment, samples]: the global batch grows from start by increments to its size while so many samples pass."""
+    """[start, increment, samples].
+
+    The global batch grows from start by increments to its size while so many samples pass.
+    """
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations; the optimizer keeps fp32 copies."""
     fp8_format: Literal["e4m3", "hybrid"] | None = None
-    """Matrix products in FP8: e4m3 throughout, or hybrid with e5m2 gradients (Transformer Engine)."""
+    """Matrix products in FP8: e4m3 throughout, or hybrid with e5m2 gradients (Transformer Engine).
+    """
     fp8_recipe: Literal["delayed", "tensorwise", "blockwise", "mxfp8"] = "delayed"
-    """How FP8 is scaled: by the past steps' largest values, by the present tensor's, by blocks (Hopper), by 32 values (Blackwell)."""
+    """How FP8 is scaled.
+
+    By the past steps' largest values, by the present tensor's, by blocks (Hopper), by 32 values
+    (Blackwell).
+    """
     fp8_param_gather: bool = False
     """Keep and gather the weights in FP8."""
     fp8_amax_history_len: int = Field(default=1024, ge=1)
@@ -149,7 +186,10 @@ class Training:
     cross_entropy_loss_fusion: bool = False
     """Compute the loss in one fused pass over the logits."""
     recompute_granularity: Literal["selective", "full"] | None = None
-    """Recompute activations in the backward pass: of some modules (selective), of whole layers (full)."""
+    """Recompute activations in the backward pass.
+
+    Of some modules (selective), of whole layers (full).
+    """
     recompute_modules: list[Literal["core_attn", "layernorm", "mlp"]] | None = None
     """Which modules selective recompute takes; core_attn when none is named."""
     recompute_method: Literal["uniform", "block"] | None = None
@@ -161,7 +201,8 @@ class Training:
     eval_interval: int = Field(default=100, ge=1)
     """Steps between two validations; one more comes before the first step and after the last."""
     eval_iters: int = Field(default=10, ge=0)
-    """Global batches in a validation (of each source), always the same ones; 0 for no validation."""
+    """Global batches in a validation (of each source), always the same ones; 0 for no validation.
+    """
     save_interval: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; one more comes after the last step."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -171,7 +212,10 @@ class Training:
     async_save: bool = False
     """Write checkpoints in a process of their own while training goes on."""
     manual_gc_interval: int = Field(default=100, ge=0)
-    """Steps between two garbage collections, at the same moment on all processes; 0 leaves them to Python."""
+    """Steps between two garbage collections, at the same moment on all processes.
+
+    0 leaves them to Python.
+    """
     log_interval: int = Field(default=1, ge=1)
     """Steps between two lines."""
 
@@ -231,7 +275,8 @@ class Resilience:
     exit_trigger_file: str | None = None
     """Save and stop when this file appears; RUN/stop when not given."""
     distributed_timeout_minutes: float = Field(default=10.0, gt=0)
-    """A run in which a process shows no progress for so long is ended, naming who waits for whom."""
+    """A run in which a process shows no progress for so long is ended, naming who waits for whom.
+    """
     check_memory: bool = True
     """Refuse a run on CPUs that needs more memory, by an estimate, than the machine has free."""
     straggler_interval: int = Field(default=100, ge=0)
@@ -248,7 +293,10 @@ class Resilience:
 
 @dataclass(kw_only=True, config=STRICT)
 class Wandb:
-    """Weights & Biases (pip install 'galen[wandb]'); its key comes from WANDB_API_KEY or `wandb login`, never from a recipe."""
+    """Weights & Biases (pip install 'galen[wandb]').
+
+    Its key comes from WANDB_API_KEY or `wandb login`, never from a recipe.
+    """
 
     project: str = Field(min_length=1)
     """Project there."""
@@ -261,4 +309,7 @@ class Wandb:
     tags: list[str] = Field(default_factory=list)
     """Words to find the run by."""
     mode: Literal["online", "offline"] | None = None
-    """offline keeps the figures in the run folder, to be sent later with `wandb sync`; WANDB_MODE decides when not given, else online."""
+    """offline keeps the figures in the run folder, to be sent later with `wandb sync`.
+
+    WANDB_MODE decides when not given, else online.
+    """

@@ -18,7 +18,9 @@ class BatchSampler:
     Sample n of the run is the same whatever the number of ranks and the micro-batch size.
     """
 
-    def __init__(self, *, total: int, consumed: int, micro_batch_size: int, rank: int, ranks: int) -> None:
+    def __init__(
+        self, *, total: int, consumed: int, micro_batch_size: int, rank: int, ranks: int
+    ) -> None:
         self.total, self.consumed = total, consumed
         self.micro_batch_size, self.rank, self.ranks = micro_batch_size, rank, ranks
 
@@ -30,10 +32,18 @@ class BatchSampler:
             yield list(range(first, first + self.micro_batch_size))
 
 
-def loader(dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool) -> Iterator[dict[str, Tensor]]:
+def loader(
+    dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool
+) -> Iterator[dict[str, Tensor]]:
     """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
-    with held_back():  # a SIGTERM to all processes of a job would kill the workers, and with them the run before its checkpoint
-        return iter(torch.utils.data.DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory))
+    # a SIGTERM to all processes of a job would kill the workers, and with them the run before its
+    # checkpoint
+    with held_back():
+        return iter(
+            torch.utils.data.DataLoader(
+                dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory
+            )
+        )
 
 
 def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -42,21 +52,35 @@ def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     if ranks == 1:
         return batch
     positions = context_parallel_positions(
-        batch["tokens"].size(1), parallel_state.get_context_parallel_rank(), ranks, batch["tokens"].device
+        batch["tokens"].size(1),
+        parallel_state.get_context_parallel_rank(),
+        ranks,
+        batch["tokens"].device,
     )
     return {name: tensor[:, positions] for name, tensor in batch.items()}
 
 
-def pack_documents(batch: dict[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], PackedSeqParams]:
+def pack_documents(
+    batch: dict[str, Tensor], device: torch.device
+) -> tuple[dict[str, Tensor], PackedSeqParams]:
     """Return the batch as one row of tokens, [1, micro batch x sequence], and where its documents begin.
 
     Args:
-        batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document begins, and at a row's beginning.
+        batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document
+            begins, and at a row's beginning.
         device: where the boundaries are wanted.
     """
     positions = batch["position_ids"].flatten()
-    bounds = torch.cat([(positions == 0).nonzero().flatten(), torch.tensor([positions.numel()])]).to(torch.int32)
+    bounds = torch.cat(
+        [(positions == 0).nonzero().flatten(), torch.tensor([positions.numel()])]
+    ).to(torch.int32)
     longest = int(bounds.diff().max())
     bounds = bounds.to(device, non_blocking=True)
-    packed = PackedSeqParams(qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds, max_seqlen_q=longest, max_seqlen_kv=longest)
+    packed = PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=bounds,
+        cu_seqlens_kv=bounds,
+        max_seqlen_q=longest,
+        max_seqlen_kv=longest,
+    )
     return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}, packed

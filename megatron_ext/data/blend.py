@@ -11,11 +11,14 @@ from megatron.core.datasets import helpers
 def assign(weights: Sequence[float], count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return which source each of `count` samples comes from, and its number among that source's samples.
 
-    The assignment is Megatron's: at every sample the source that is furthest behind its share is taken.
+    The assignment is Megatron's: at every sample the source that is furthest behind its share is
+    taken.
     """
     sources, numbers = numpy.zeros(count, numpy.int16), numpy.zeros(count, numpy.int64)
     shares = numpy.array(weights, numpy.float64)
-    helpers.build_blending_indices(sources, numbers, shares / shares.sum(), len(shares), count, False)
+    helpers.build_blending_indices(
+        sources, numbers, shares / shares.sum(), len(shares), count, False
+    )
     return sources, numbers
 
 
@@ -23,7 +26,8 @@ class Blend:
     """Which sample of which source each sample of a run is.
 
     Args:
-        phases: per phase the number of its samples and the weight of each source; a source without weight is not read in it.
+        phases: per phase the number of its samples and the weight of each source; a source without
+            weight is not read in it.
 
     Attributes:
         names: the sources, in the order of their numbers.
@@ -41,7 +45,9 @@ class Blend:
                 taken = local == place
                 number[taken] += self.counts[name]
                 self.counts[name] += int(taken.sum())
-            sources.append(numpy.array([self.names.index(name) for name in present], numpy.int16)[local])
+            sources.append(
+                numpy.array([self.names.index(name) for name in present], numpy.int16)[local]
+            )
             numbers.append(number)
         self._sources, self._numbers = numpy.concatenate(sources), numpy.concatenate(numbers)
 

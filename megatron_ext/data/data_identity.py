@@ -1,4 +1,7 @@
-"""Which data a run reads: files tokenised again at the same path are others, and their index in the cache is another."""
+"""Which data a run reads.
+
+Files tokenised again at the same path are others, and their index in the cache is another.
+"""
 
 import hashlib
 import json
@@ -18,7 +21,10 @@ _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
 def fingerprint(prefix: str) -> str:
-    """Return a hash of a pair of files: of the whole index, of how many bytes of tokens there are, and of blocks of them."""
+    """Return a hash of a pair of files.
+
+    Of the whole index, of how many bytes of tokens there are, and of blocks of them.
+    """
     binary = Path(f"{prefix}.bin")
     size = binary.stat().st_size
     digest = hashlib.sha256(f"{manifest.sha256(Path(f'{prefix}.idx'))} {size}".encode())
@@ -30,7 +36,9 @@ def fingerprint(prefix: str) -> str:
 
 
 def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
-    """Return the fingerprint of each pair of files, the same as when the run began (collective); a run that begins records them.
+    """Return the fingerprint of each pair of files, the same as when the run began (collective).
+
+    A run that begins records them.
 
     Args:
         output: run folder.
@@ -50,8 +58,17 @@ def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
     now, before = everywhere[0]
     for rank, (other, _) in enumerate(everywhere):
         if other is not None and other != now:
-            changed = [prefix for prefix, here, there in zip(prefixes, now, other, strict=True) if here != there]
-            raise_together(DataError(f"process {rank} reads other data than process 0 below the same names: {', '.join(changed)}"))
+            changed = [
+                prefix
+                for prefix, here, there in zip(prefixes, now, other, strict=True)
+                if here != there
+            ]
+            raise_together(
+                DataError(
+                    f"process {rank} reads other data than process 0 below the same names:"
+                    f" {', '.join(changed)}"
+                )
+            )
     if before not in (None, now):
         raise_together(_other_data(output, prefixes, before, now))
     if first and before is None:
@@ -62,7 +79,10 @@ def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
 def _recorded(path: Path) -> list[str]:
     found = json_file.read_object(path).get("fingerprints")
     if not isinstance(found, list):
-        raise DataError(f"{path} is damaged: it holds no list of fingerprints; remove it if the data are those that the run began with")
+        raise DataError(
+            f"{path} is damaged: it holds no list of fingerprints; remove it if the data are those"
+            " that the run began with"
+        )
     return found
 
 
@@ -70,8 +90,11 @@ def _other_data(output: Path, prefixes: list[str], before: list[str], now: list[
     """Return what to say of files that changed since a run began."""
     changed = prefixes
     if len(before) == len(now):
-        changed = [prefix for prefix, old, new in zip(prefixes, before, now, strict=True) if old != new]
+        changed = [
+            prefix for prefix, old, new in zip(prefixes, before, now, strict=True) if old != new
+        ]
     return DataError(
-        f"{', '.join(changed)}: the files are not those that the run in {output} began with (tokenised again?); bring those back, or start "
-        f"from its weights on the new ones with model.checkpoint={output / 'checkpoints'} and another output"
+        f"{', '.join(changed)}: the files are not those that the run in {output} began with"
+        " (tokenised again?); bring those back, or start from its weights on the new ones with"
+        f" model.checkpoint={output / 'checkpoints'} and another output"
     )

@@ -1,4 +1,7 @@
-"""How often data are read: passes over what a file holds, none of which shares a sequence with another."""
+"""How often data are read.
+
+Passes over what a file holds, none of which shares a sequence with another.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -21,8 +24,8 @@ class Samples(Protocol):
 class Passes(torch.utils.data.Dataset):
     """As many samples as a run wants of a dataset that holds each document once: pass after pass.
 
-    The first pass is in the dataset's own order, each later one in another. A sequence belongs to one pass, so that no document
-    meets its own repetition in a context.
+    The first pass is in the dataset's own order, each later one in another. A sequence belongs to
+    one pass, so that no document meets its own repetition in a context.
 
     Args:
         once: the dataset; its last sequence may be filled up with padding.
@@ -34,7 +37,8 @@ class Passes(torch.utils.data.Dataset):
         self.once, self._samples, self._seed = once, samples, seed
         self.per_pass = len(once)
         """Samples in which all is read once."""
-        self._order: tuple[int, Any] = (0, range(len(once)))  # the pass that was read last, and its order
+        # the pass that was read last, and its order
+        self._order: tuple[int, Any] = (0, range(len(once)))
 
     def __len__(self) -> int:
         return self._samples
@@ -48,13 +52,18 @@ class Passes(torch.utils.data.Dataset):
     def _order_of(self, number: int) -> Any:
         if number == 0:
             return range(len(self.once))
-        return numpy.random.default_rng([self._seed, number]).permutation(len(self.once)).astype(numpy.int32)
+        return (
+            numpy.random.default_rng([self._seed, number])
+            .permutation(len(self.once))
+            .astype(numpy.int32)
+        )
 
 
 class ReadOnce(torch.utils.data.Dataset):
     """Samples for validation: at most so many, each document once at most, the same ones each time.
 
-    Behind the last one come empty ones, without a token that counts, which fill up the processes' batches.
+    Behind the last one come empty ones, without a token that counts, which fill up the processes'
+    batches.
 
     Args:
         files: a dataset for each file, which holds each document once, in random order.
@@ -68,7 +77,11 @@ class ReadOnce(torch.utils.data.Dataset):
         self.available = int(self._bounds[-1])
         """Samples that the files have."""
         mixed = len(files) > 1  # each file is in a random order of its own
-        order = numpy.random.default_rng(seed).permutation(self.available) if mixed else numpy.arange(self.available)
+        order = (
+            numpy.random.default_rng(seed).permutation(self.available)
+            if mixed
+            else numpy.arange(self.available)
+        )
         self._chosen = order[:samples]
 
     def __len__(self) -> int:

@@ -1,6 +1,9 @@
-"""Conversations for supervised fine-tuning: text and role files of `preprocess.py --instruction`, with the loss on the answers alone.
+"""Conversations for supervised fine-tuning.
 
-A sequence holds one conversation, or with `data.reset_attention_mask` as many as fit, none seeing another; the rest is padding.
+Text and role files of `preprocess.py --instruction`, with the loss on the answers alone.
+
+A sequence holds one conversation, or with `data.reset_attention_mask` as many as fit, none seeing
+another; the rest is padding.
 """
 
 import dataclasses
@@ -45,26 +48,43 @@ class Conversations:
         self._length = length
         self.sizes = numpy.minimum(self._text.sequence_lengths, length)
         """Tokens of each conversation."""
-        self.places = numpy.array([place for place in range(len(self.sizes)) if self.learnt(place).any()], dtype=numpy.int64)
+        self.places = numpy.array(
+            [place for place in range(len(self.sizes)) if self.learnt(place).any()],
+            dtype=numpy.int64,
+        )
         """Conversations with an answer to learn."""
         for place in self.places[:100]:
             roles = self._role[place][:length]
-            if (self.learnt(place) & (roles == ANSWER) & (numpy.append(-1, roles[:-1]) != ANSWER)).any():
-                raise DataError(f"{prefix}: it cannot be told where answers begin: their first tokens are not those of the message's form")
+            if (
+                self.learnt(place) & (roles == ANSWER) & (numpy.append(-1, roles[:-1]) != ANSWER)
+            ).any():
+                raise DataError(
+                    f"{prefix}: it cannot be told where answers begin: their first tokens are not"
+                    " those of the message's form"
+                )
         if not len(self.places):
-            raise DataError(f"{prefix}: no conversation has an answer within data.seq_length = {length} tokens")
+            raise DataError(
+                f"{prefix}: no conversation has an answer within data.seq_length = {length} tokens"
+            )
         if len(self.places) < len(self.sizes):
             without = len(self.sizes) - len(self.places)
-            print(f"{prefix}: {without} of {len(self.sizes)} conversations have no answer within {length} tokens", file=sys.stderr)
+            print(
+                f"{prefix}: {without} of {len(self.sizes)} conversations have no answer within"
+                f" {length} tokens",
+                file=sys.stderr,
+            )
 
     def tokens(self, place: int) -> Ids:
         """Return a conversation's ids."""
         return self._text[place][: self._length].astype(numpy.int64)
 
     def learnt(self, place: int) -> Ids:
-        """Return for each token of a conversation whether it is in the loss: an answer's content and the mark that ends it.
+        """Return for each token of a conversation whether it is in the loss.
 
-        What the template writes before an answer (`<|im_start|>answer` and a line break) and behind its mark is not.
+        An answer's content and the mark that ends it.
+
+        What the template writes before an answer (`<|im_start|>answer` and a line break) and behind
+        its mark is not.
         """
         ids = self.tokens(place)
         learnt = self._role[place][: self._length] == ANSWER
@@ -74,7 +94,11 @@ class Conversations:
                 learnt[start : start + len(head)] = False
         for start in _occurrences(ids, frame.mark + frame.behind):
             learnt[start + len(frame.mark) : start + len(frame.mark) + len(frame.behind)] = False
-        if frame.eod is not None and ids[-1] == frame.eod and self._text.sequence_lengths[place] <= self._length:
+        if (
+            frame.eod is not None
+            and ids[-1] == frame.eod
+            and self._text.sequence_lengths[place] <= self._length
+        ):
             learnt[-1] = False
         learnt[0] = False
         return learnt
@@ -105,13 +129,24 @@ class InstructionSamples(torch.utils.data.Dataset):
         seed: decides the order.
     """
 
-    def __init__(self, conversations: Conversations, samples: int | None, length: int, packed: bool, seed: int) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        samples: int | None,
+        length: int,
+        packed: bool,
+        seed: int,
+    ) -> None:
         self._conversations, self._length = conversations, length
         self._rows: list[Sequence[int]] = []
         generator = numpy.random.default_rng(seed)
         while not self._rows or (samples is not None and len(self._rows) < samples):
             order = generator.permutation(conversations.places)
-            rows = _rows(order, conversations.sizes, length) if packed else [[place] for place in order.tolist()]
+            rows = (
+                _rows(order, conversations.sizes, length)
+                if packed
+                else [[place] for place in order.tolist()]
+            )
             self._rows += rows
         self._rows = self._rows[:samples]
         self.per_pass = len(rows)
@@ -121,13 +156,19 @@ class InstructionSamples(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> dict[str, Tensor]:
-        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence]; positions count from a conversation's beginning."""
+        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence].
+
+        Positions count from a conversation's beginning.
+        """
         tokens, learnt = numpy.zeros(self._length, numpy.int64), numpy.zeros(self._length, bool)
         positions = numpy.arange(self._length)
         end = 0
         for place in self._rows[sample]:
             start, end = end, end + int(self._conversations.sizes[place])
-            tokens[start:end], learnt[start:end] = self._conversations.tokens(place), self._conversations.learnt(place)
+            tokens[start:end], learnt[start:end] = (
+                self._conversations.tokens(place),
+                self._conversations.learnt(place),
+            )
             positions[end:] = numpy.arange(self._length - end)
         return {
             "tokens": torch.from_numpy(tokens),
@@ -144,7 +185,10 @@ def role_prefix(prefix: str) -> str:
         DataError: the text file has not the name that `preprocess.py --instruction` gives.
     """
     if not prefix.endswith("_text_document"):
-        raise DataError(f"data.instruction: {prefix} does not end with _text_document, as preprocess.py --instruction names text files")
+        raise DataError(
+            f"data.instruction: {prefix} does not end with _text_document, as preprocess.py"
+            " --instruction names text files"
+        )
     return prefix.removesuffix("_text_document") + "_role_document"
 
 
@@ -152,17 +196,26 @@ def _frame(prefix: str, tokenizer: Path) -> Frame:
     """Return the ids around the answers of a text file, from how its manifest says that messages were written."""
     from tokenizers import Tokenizer
 
-    config = manifest.read(Path(prefix.removesuffix("_text_document") + f"_{manifest.NAME}"), "preprocess")["config"]
+    config = manifest.read(
+        Path(prefix.removesuffix("_text_document") + f"_{manifest.NAME}"), "preprocess"
+    )["config"]
     if "message" not in config:
         raise DataError(f"data.instruction: {prefix} was not made by preprocess.py --instruction")
     if not tokenizer.is_file():
-        raise DataError(f"data.instruction needs the model's {tokenizer.name}; there is no {tokenizer}")
+        raise DataError(
+            f"data.instruction needs the model's {tokenizer.name}; there is no {tokenizer}"
+        )
     encoder = Tokenizer.from_file(str(tokenizer))
     before, behind = config["message"].split("{content}", 1)
     heads = [_encode(encoder, before.replace("{role}", name)) for name in ANSWER_NAMES]
     mark = behind.rstrip()
     eod = config["eod"]["id"] if config.get("append_eod") and config.get("eod") else None
-    return Frame([head for head in heads if head], _encode(encoder, mark), _encode(encoder, behind[len(mark) :]), eod)
+    return Frame(
+        [head for head in heads if head],
+        _encode(encoder, mark),
+        _encode(encoder, behind[len(mark) :]),
+        eod,
+    )
 
 
 def _encode(encoder: Any, text: str) -> list[int]:

@@ -1,4 +1,7 @@
-"""Indexed datasets: checked against the model before anything is built, then read by Megatron Core's GPTDataset."""
+"""Indexed datasets.
+
+Checked against the model before anything is built, then read by Megatron Core's GPTDataset.
+"""
 
 import dataclasses
 import os
@@ -54,20 +57,31 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
     """
     ends = {prefix: _check_one(prefix, architecture, tokenizer) for prefix in prefixes}
     if len(set(ends.values()) - {_NO_EOD}) > 1:
-        raise DataError(f"the data have different end-of-document tokens: {ends}; tokenise all with one --eod-token")
+        raise DataError(
+            f"the data have different end-of-document tokens: {ends}; tokenise all with one"
+            " --eod-token"
+        )
     return Vocabulary(vocab_size=architecture.vocab_size, eod=min(ends.values()))
 
 
 def read_prefixes(recipe: Recipe) -> list[str]:
     """Return the prefixes of all pairs of files that a run reads, those of roles included."""
     prefixes = recipe.data.prefixes
-    return prefixes + [role_prefix(prefix) for prefix in prefixes] if recipe.data.instruction else prefixes
+    return (
+        prefixes + [role_prefix(prefix) for prefix in prefixes]
+        if recipe.data.instruction
+        else prefixes
+    )
 
 
 def token_count(prefix: str) -> int:
     """Return the number of tokens that the index of a pair of files speaks of."""
     index = Path(f"{prefix}.idx")
-    return int(numpy.fromfile(index, numpy.int32, _header(index)[3], offset=_HEADER.size).sum(dtype=numpy.int64))
+    return int(
+        numpy.fromfile(index, numpy.int32, _header(index)[3], offset=_HEADER.size).sum(
+            dtype=numpy.int64
+        )
+    )
 
 
 def _header(index: Path) -> tuple[bytes, int, int, int, int]:
@@ -94,7 +108,10 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         if tokens == 0:
             raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
         if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
-            raise DataError(f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens} tokens; tokenise again")
+            raise DataError(
+                f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens}"
+                " tokens; tokenise again"
+            )
     described = _manifest_of(prefix)
     if described.is_file():
         made = manifest.read(described, "preprocess")
@@ -120,10 +137,14 @@ def check_ids(prefixes: list[str], architecture: Architecture) -> None:
         binary = Path(f"{prefix}.bin")
         ids = numpy.memmap(binary, _DTYPES[_header(Path(f"{prefix}.idx"))[2]], "r")
         found: list[Any] = [None] * ranks
-        torch.distributed.all_gather_object(found, int(ids[len(ids) * rank // ranks : len(ids) * (rank + 1) // ranks].max(initial=0)))
+        torch.distributed.all_gather_object(
+            found,
+            int(ids[len(ids) * rank // ranks : len(ids) * (rank + 1) // ranks].max(initial=0)),
+        )
         if max(found) >= architecture.vocab_size:
             raise DataError(
-                f"{binary} holds the id {max(found)}, the model has {architecture.vocab_size} embedding rows: another tokenizer made it"
+                f"{binary} holds the id {max(found)}, the model has {architecture.vocab_size}"
+                " embedding rows: another tokenizer made it"
             )
 
 
@@ -132,10 +153,17 @@ def _manifest_of(prefix: str) -> Path:
 
 
 def _nearest(prefix: str, missing: Path) -> str:
-    """Return what to do about a file that is missing: most often the prefix is only not written as it should be."""
+    """Return what to do about a file that is missing.
+
+    Most often the prefix is only not written as it should be.
+    """
     stem = Path(prefix.removesuffix(".bin").removesuffix(".idx")).name
     near = [str(path.with_suffix("")) for path in sorted(missing.parent.glob(f"{stem}*.idx"))]
-    return f"did you mean {' or '.join(near[:3])}?" if near and prefix not in near else "make it with data_prep/preprocess.py"
+    return (
+        f"did you mean {' or '.join(near[:3])}?"
+        if near and prefix not in near
+        else "make it with data_prep/preprocess.py"
+    )
 
 
 def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
@@ -153,20 +181,30 @@ def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int
         pointers = numpy.fromfile(file, numpy.int64, sequences)
         documents = numpy.fromfile(file, numpy.int64, boundaries)
     follow = pointers[0] == 0 and bool((pointers[1:] == lengths[:-1].cumsum() * itemsize).all())
-    cover = documents[0] == 0 and documents[-1] == sequences and bool((numpy.diff(documents) >= 0).all())
+    cover = (
+        documents[0] == 0
+        and documents[-1] == sequences
+        and bool((numpy.diff(documents) >= 0).all())
+    )
     if lengths.min() < 0 or not follow or not cover:
-        raise DataError(f"{index} was altered: its sequences or documents do not follow each other; tokenise again")
+        raise DataError(
+            f"{index} was altered: its sequences or documents do not follow each other; tokenise"
+            " again"
+        )
 
 
-def _check_tokenizer(made_with: dict[str, Any], where: Path, architecture: Architecture, tokenizer: Path) -> None:
+def _check_tokenizer(
+    made_with: dict[str, Any], where: Path, architecture: Architecture, tokenizer: Path
+) -> None:
     if made_with["vocab_size"] > architecture.vocab_size:
         raise DataError(
-            f"{where}: tokenised with {made_with['path']}, which has {made_with['vocab_size']} ids; "
-            f"the model has {architecture.vocab_size} embedding rows"
+            f"{where}: tokenised with {made_with['path']}, which has {made_with['vocab_size']} ids;"
+            f" the model has {architecture.vocab_size} embedding rows"
         )
     if tokenizer.is_file() and manifest.sha256(tokenizer) != made_with["sha256"]:
         raise DataError(
-            f"{where}: tokenised with {made_with['path']}, which differs from the model's own {tokenizer}; tokenise again with that one"
+            f"{where}: tokenised with {made_with['path']}, which differs from the model's own"
+            f" {tokenizer}; tokenise again with that one"
         )
 
 
@@ -177,14 +215,21 @@ class Datasets:
     train: Any
     """Sample n of the run is train[n]."""
     validation: dict[str, ReadOnce]
-    """A dataset for each source that has one; the only one without sources is called "validation"."""
+    """A dataset for each source that has one; the only one without sources is called "validation".
+    """
     weights: dict[str, float]
     """How much each validation counts in the loss of all."""
     notes: list[str]
     """What people are told of it: how often the data are read."""
 
 
-def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path, fingerprints: dict[str, str]) -> Datasets:
+def build(
+    recipe: Recipe,
+    vocabulary: Vocabulary,
+    cache: Path,
+    tokenizer: Path,
+    fingerprints: dict[str, str],
+) -> Datasets:
     """Return the datasets of a run (collective: rank 0 writes the index cache, the others read it).
 
     Args:
@@ -192,7 +237,8 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path, 
         vocabulary: what `check` returned.
         cache: folder of the index cache.
         tokenizer: tokenizer.json of the model.
-        fingerprints: by prefix, what tells the files from others that were at the same path (`data_identity`).
+        fingerprints: by prefix, what tells the files from others that were at the same path
+            (`data_identity`).
 
     Raises:
         DataError: a file has too few tokens for one prediction.
@@ -200,34 +246,59 @@ def build(recipe: Recipe, vocabulary: Vocabulary, cache: Path, tokenizer: Path, 
     data, training = recipe.data, recipe.training
     _remove_unreadable(cache)
     count = samples_needed(recipe)
-    files = _Conversations(recipe, tokenizer) if data.instruction else _Documents(recipe, vocabulary, cache, fingerprints)
+    files = (
+        _Conversations(recipe, tokenizer)
+        if data.instruction
+        else _Documents(recipe, vocabulary, cache, fingerprints)
+    )
     if data.sources:
         blend = Blend(_phases(recipe, count))
-        sources = {name: _trained_on(files, data.sources[name].train, blend.counts[name]) for name in blend.names if blend.counts[name]}
+        sources = {
+            name: _trained_on(files, data.sources[name].train, blend.counts[name])
+            for name in blend.names
+            if blend.counts[name]
+        }
         train: Any = BlendedSamples(blend, sources)
-        read = {f"source {name}": (data.sources[name].train, dataset) for name, dataset in sources.items()}
+        read = {
+            f"source {name}": (data.sources[name].train, dataset)
+            for name, dataset in sources.items()
+        }
     else:
         train = _trained_on(files, data.train, count)
         read = {"the training data": (data.train, train)}
-    validated = {name: source.validation for name, source in data.sources.items() if source.validation} or {"validation": data.validation}
+    validated = {
+        name: source.validation for name, source in data.sources.items() if source.validation
+    } or {"validation": data.validation}
     wanted = training.eval_iters * training.global_batch_size
     validation = {
         name: ReadOnce([files.once(prefix) for prefix in prefixes], wanted, training.seed)
         for name, prefixes in (validated.items() if wanted else ())
     }
     weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
-    notes = [_passes_note(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()]
-    notes += [f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once" for name, dataset in validation.items()]
+    notes = [
+        _passes_note(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()
+    ]
+    notes += [
+        f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once"
+        for name, dataset in validation.items()
+    ]
     return Datasets(train=train, validation=validation, weights=weights, notes=notes)
 
 
 def _remove_unreadable(cache: Path) -> None:
-    """Remove from the index cache what is no array of numbers; the core would unpickle it, and makes anew what is missing (collective)."""
+    """Remove from the index cache what is no array of numbers.
+
+    The core would unpickle it, and makes anew what is missing (collective).
+    """
     if torch.distributed.get_rank() == 0:
         for path in sorted(cache.rglob("*.npy")):
             try:
                 with path.open("rb") as file:
-                    numpy.lib.format.open_memmap(path, mode="r") if file.read(6) == numpy.lib.format.MAGIC_PREFIX else path.unlink()
+                    (
+                        numpy.lib.format.open_memmap(path, mode="r")
+                        if file.read(6) == numpy.lib.format.MAGIC_PREFIX
+                        else path.unlink()
+                    )
             except ValueError:
                 path.unlink()
     torch.distributed.barrier()
@@ -236,34 +307,51 @@ def _remove_unreadable(cache: Path) -> None:
 def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:
     """Say how often the run reads some files, and warn where that is more often than the recipe allows without a word."""
     data, tokens = recipe.data, sum(token_count(prefix) for prefix in prefixes)
-    epochs = len(dataset) / dataset.per_pass  # not by tokens: a sequence may be filled up with padding
+    # not by tokens: a sequence may be filled up with padding
+    epochs = len(dataset) / dataset.per_pass
     said = (
-        f"{name}: {len(dataset):,} sequences of {data.seq_length:,} tokens are read, where {dataset.per_pass:,} hold all "
-        f"{tokens:,} tokens: {epochs:,.2f} epochs"
+        f"{name}: {len(dataset):,} sequences of {data.seq_length:,} tokens are read, where"
+        f" {dataset.per_pass:,} hold all {tokens:,} tokens: {epochs:,.2f} epochs"
     )
     if epochs <= data.warn_above_epochs:
         return said
     return (
-        f"warning: {said}, more than data.warn_above_epochs = {data.warn_above_epochs:g}; the model will learn these texts by heart: "
-        "take more data or fewer steps (training.train_iters), and look at the validation loss"
+        f"warning: {said}, more than data.warn_above_epochs = {data.warn_above_epochs:g}; the model"
+        " will learn these texts by heart: take more data or fewer steps (training.train_iters),"
+        " and look at the validation loss"
     )
 
 
 def samples_needed(recipe: Recipe) -> int:
-    """Return the samples that a run may read: those of its steps, and those that it may leave out after a spike of the loss."""
-    spare = recipe.resilience.max_skipped_steps if recipe.resilience.loss_spike_threshold is not None else 0
-    return BatchSchedule(recipe.training).samples_after(recipe.training.train_iters) + spare * recipe.training.global_batch_size
+    """Return the samples that a run may read.
+
+    Those of its steps, and those that it may leave out after a spike of the loss.
+    """
+    spare = (
+        recipe.resilience.max_skipped_steps
+        if recipe.resilience.loss_spike_threshold is not None
+        else 0
+    )
+    return (
+        BatchSchedule(recipe.training).samples_after(recipe.training.train_iters)
+        + spare * recipe.training.global_batch_size
+    )
 
 
 def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
-    """Return the number of samples and the weights of each phase; what a run leaves out counts to the phase that it is in."""
+    """Return the number of samples and the weights of each phase.
+
+    What a run leaves out counts to the phase that it is in.
+    """
     schedule = BatchSchedule(recipe.training)
     weights = [
         {name: source.weight for name, source in recipe.data.sources.items() if source.weight},
         *(phase.weights for phase in recipe.data.phases),
     ]
     bounds = [0, *(schedule.samples_after(phase.start_step) for phase in recipe.data.phases), count]
-    return [(end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)]
+    return [
+        (end - start, part) for start, end, part in zip(bounds, bounds[1:], weights, strict=False)
+    ]
 
 
 def _trained_on(files: "_Documents | _Conversations", prefixes: list[str], samples: int) -> Any:
@@ -274,20 +362,26 @@ def _trained_on(files: "_Documents | _Conversations", prefixes: list[str], sampl
     if len(prefixes) == 1:
         return files.repeated(prefixes[0], samples)
     blend = Blend([(samples, {prefix: float(token_count(prefix)) for prefix in prefixes})])
-    return BlendedSamples(blend, {prefix: files.repeated(prefix, count) for prefix, count in blend.counts.items() if count})
+    return BlendedSamples(
+        blend,
+        {prefix: files.repeated(prefix, count) for prefix, count in blend.counts.items() if count},
+    )
 
 
 class _Documents:
     """Sequences of documents, by Megatron Core's GPTDataset (collective)."""
 
-    def __init__(self, recipe: Recipe, vocabulary: Vocabulary, cache: Path, fingerprints: dict[str, str]) -> None:
+    def __init__(
+        self, recipe: Recipe, vocabulary: Vocabulary, cache: Path, fingerprints: dict[str, str]
+    ) -> None:
         self._seed, self._cache, self._fingerprints = recipe.training.seed, cache, fingerprints
         self._config = partial(
             GPTDatasetConfig,
             random_seed=recipe.training.seed,
             sequence_length=recipe.data.seq_length,
             tokenizer=vocabulary,  # type: ignore[arg-type]
-            reset_position_ids=recipe.data.reset_attention_mask,  # by them `batches.pack_documents` knows where documents begin
+            # by them `batches.pack_documents` knows where documents begin
+            reset_position_ids=recipe.data.reset_attention_mask,
             reset_attention_mask=False,  # it keeps them apart without a mask in memory
             eod_mask_loss=recipe.data.eod_mask_loss,
             create_attention_mask=False,  # causal masks are built into the attention kernels
@@ -295,17 +389,25 @@ class _Documents:
         )
 
     def once(self, prefix: str) -> Any:
-        """Return a file's documents, each once, shuffled; the last sequence is filled up with padding.
+        """Return a file's documents, each once, shuffled.
 
-        The core does that for validation alone. Its epochs of training are one shuffle of all repetitions, in which a document
-        may follow itself.
+        The last sequence is filled up with padding.
+
+        The core does that for validation alone. Its epochs of training are one shuffle of all
+        repetitions, in which a document may follow itself.
         """
-        cache = self._cache / self._fingerprints[prefix][:16]  # the core knows an index by the path of its files alone
-        config = self._config(blend_per_split=[None, ([prefix], None), None], path_to_cache=str(cache))
-        dataset = BlendedMegatronDatasetBuilder(GPTDataset, [0, None, 0], lambda: True, config).build()[1]
+        # the core knows an index by the path of its files alone
+        cache = self._cache / self._fingerprints[prefix][:16]
+        config = self._config(
+            blend_per_split=[None, ([prefix], None), None], path_to_cache=str(cache)
+        )
+        dataset = BlendedMegatronDatasetBuilder(
+            GPTDataset, [0, None, 0], lambda: True, config
+        ).build()[1]
         if dataset is None or not len(dataset):
             raise DataError(f"{prefix}.bin has too few tokens: a prediction needs two")
-        # what the core keeps for all sequences is the mask of the first that it was asked for, padding included
+        # what the core keeps for all sequences is the mask of the first that it was asked for,
+        # padding included
         dataset.masks_and_position_ids_are_cacheable = False
         return dataset
 
@@ -330,4 +432,6 @@ class _Conversations:
 
     def _samples(self, prefix: str, samples: int | None) -> InstructionSamples:
         length, packed = self._data.seq_length, self._data.reset_attention_mask
-        return InstructionSamples(Conversations(prefix, self._tokenizer, length), samples, length, packed, self._seed)
+        return InstructionSamples(
+            Conversations(prefix, self._tokenizer, length), samples, length, packed, self._seed
+        )

@@ -1,8 +1,11 @@
-"""Stand-ins that let Megatron Core run without CUDA: the same parallelism over gloo, on PyTorch's CPU kernels.
+"""Stand-ins that let Megatron Core run without CUDA.
 
-Megatron Core asks for CUDA in three ways: tensors made on the device "cuda", a few `torch.cuda` calls (current device,
-synchronize, streams, nvtx), and a random number tracker that saves CUDA generator states. `install` answers all three
-with the CPU. It changes `torch.cuda` for the whole process, so only the entry points of a run on the CPU call it.
+The same parallelism over gloo, on PyTorch's CPU kernels.
+
+Megatron Core asks for CUDA in three ways: tensors made on the device "cuda", a few `torch.cuda`
+calls (current device, synchronize, streams, nvtx), and a random number tracker that saves CUDA
+generator states. `install` answers all three with the CPU. It changes `torch.cuda` for the whole
+process, so only the entry points of a run on the CPU call it.
 """
 
 import contextlib
@@ -22,12 +25,15 @@ _CPU = torch.device("cpu")
 class CudaOnCpu(TorchFunctionMode):
     """Sends what is meant for a CUDA device to the CPU, and lets CPU tensors pass Megatron's checks of tensor types."""
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         """Run `func` with every "cuda" device replaced by the CPU."""
         kwargs = kwargs or {}
         if func is torch.Tensor.cuda:
             return args[0]
-        if func is torch.Tensor.type and len(args) == 1 and not kwargs:  # asks "torch.cuda.FloatTensor?"
+        # asks "torch.cuda.FloatTensor?"
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
             return func(*args).replace("torch.", "torch.cuda.", 1)
         if _is_cuda(kwargs.get("device")):
             kwargs = {**kwargs, "device": _CPU}
@@ -94,7 +100,10 @@ class _NoFp8:
 
 
 def install() -> None:
-    """Answer Megatron's CUDA calls with the CPU, in this process, from now on. Calling it again changes nothing."""
+    """Answer Megatron's CUDA calls with the CPU, in this process, from now on.
+
+    Calling it again changes nothing.
+    """
     if isinstance(megatron_random._CUDA_RNG_STATE_TRACKER, CpuRngStatesTracker):
         return
     cuda: Any = torch.cuda
@@ -127,9 +136,10 @@ def _is_cuda(device: Any) -> bool:
 def _load_adam_step() -> None:
     """Mend two faults of loading a distributed optimizer over PyTorch's own Adam (megatron-core 0.16.1 and 0.19.2).
 
-    Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all weights, so that each update
-    of a weight advances the step of all, and then copies every key of the state, `step` included, from tensors that lack
-    it (a KeyError). Here each weight gets a step of its own, and keeps it.
+    Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all
+    weights, so that each update of a weight advances the step of all, and then copies every key of
+    the state, `step` included, from tensors that lack it (a KeyError). Here each weight gets a step
+    of its own, and keeps it.
     """
     optimizer_class = distrib_optimizer.DistributedOptimizer
     original = optimizer_class._set_main_param_and_optimizer_states
@@ -146,16 +156,23 @@ def _load_adam_step() -> None:
 
 
 def _recompute_without_transformer_engine() -> None:
-    """Let Megatron recompute a norm: it takes every such recompute for one in FP8, for which it calls Transformer Engine."""
+    """Let Megatron recompute a norm.
+
+    It takes every such recompute for one in FP8, for which it calls Transformer Engine.
+    """
     if not hasattr(megatron_random, "FP8GlobalStateManager"):
         megatron_random.FP8GlobalStateManager = _NoFp8
-        megatron_random.activation_recompute_forward = megatron_random.fp8_autocast = lambda **_: contextlib.nullcontext()
+        megatron_random.activation_recompute_forward = megatron_random.fp8_autocast = lambda **_: (
+            contextlib.nullcontext()
+        )
 
 
 def _unless_alone(collective: Callable) -> Callable:
     """Leave a collective of the data-parallel buffers out in a group of one, where gloo would copy the whole buffer twice."""
 
-    def run(output: torch.Tensor, source: torch.Tensor, *arguments: Any, group: Any, **options: Any) -> Any:
+    def run(
+        output: torch.Tensor, source: torch.Tensor, *arguments: Any, group: Any, **options: Any
+    ) -> Any:
         if group.size() > 1:
             return collective(output, source, *arguments, group=group, **options)
         if output.data_ptr() != source.data_ptr():

@@ -1,4 +1,7 @@
-"""Whether a run on CPUs fits into the memory of this machine: asked before it starts, since the system kills what does not."""
+"""Whether a run on CPUs fits into the memory of this machine.
+
+Asked before it starts, since the system kills what does not.
+"""
 
 import dataclasses
 import itertools
@@ -24,8 +27,16 @@ SHORTEST = 256
 
 
 def available() -> float:
-    """Return the bytes that this process and its like can still take: what is free, or what their control group allows."""
-    return min([float(psutil.virtual_memory().available), *_left_in_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+    """Return the bytes that this process and its like can still take.
+
+    What is free, or what their control group allows.
+    """
+    return min(
+        [
+            float(psutil.virtual_memory().available),
+            *_left_in_groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")),
+        ]
+    )
 
 
 def _left_in_groups(mounted: Path, own: Path) -> Iterator[float]:
@@ -39,9 +50,14 @@ def _left_in_groups(mounted: Path, own: Path) -> Iterator[float]:
         if controllers and "memory" not in controllers.split(","):
             continue
         root = mounted / "memory" if controllers else mounted
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        names = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            if controllers
+            else ("memory.max", "memory.current")
+        )
         group = root / path.strip("/")
-        for folder in (group, *group.parents):  # in a container the path may be the host's, and only the root be there
+        # in a container the path may be the host's, and only the root be there
+        for folder in (group, *group.parents):
             limit, used = (_number(folder / name) for name in names)
             if limit is not None and used is not None:
                 yield limit - used + _cached(folder)
@@ -66,15 +82,19 @@ def _cached(folder: Path) -> float:
     return sum(float(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
 
 
-def process_bytes(architecture: Architecture, run: Recipe, processes: int, stage: int) -> dict[str, float]:
+def process_bytes(
+    architecture: Architecture, run: Recipe, processes: int, stage: int
+) -> dict[str, float]:
     """Return what a process of a pipeline stage needs at its fullest moment, by what it is.
 
-    That moment is a checkpoint: each process gathers its replicas' part of the optimizer's state and copies what it writes, while the
-    memory of a step's activations, mostly in pieces too small for the system to be given them back, is still the process's own.
+    That moment is a checkpoint: each process gathers its replicas' part of the optimizer's state
+    and copies what it writes, while the memory of a step's activations, mostly in pieces too small
+    for the system to be given them back, is still the process's own.
     """
     memory = memory_model.stage_memory(architecture, run, processes, stage, fused=False)
     logits = 0.0
-    if stage == run.parallel.pipeline_model_parallel_size - 1:  # megatron_ext.model.cross_entropy makes no second tensor of their size
+    # megatron_ext.model.cross_entropy makes no second tensor of their size
+    if stage == run.parallel.pipeline_model_parallel_size - 1:
         logits = memory_model.logits_bytes(architecture, run)["logits"]
     replicas = memory_model.data_parallel_size(run, processes) * run.parallel.context_parallel_size
     written = (memory.weights + memory_model.OPTIMIZER_STATE * memory.parameters) / replicas
@@ -90,9 +110,14 @@ def process_bytes(architecture: Architecture, run: Recipe, processes: int, stage
 
 
 def machine_bytes(architecture: Architecture, run: Recipe, processes: int, here: int) -> float:
-    """Return what the `here` of a run's processes that are on this machine need together; which stages they are is known if all are."""
+    """Return what the `here` of a run's processes that are on this machine need together.
+
+    Which stages they are is known if all are.
+    """
     stages = run.parallel.pipeline_model_parallel_size
-    each = [sum(process_bytes(architecture, run, processes, stage).values()) for stage in range(stages)]
+    each = [
+        sum(process_bytes(architecture, run, processes, stage).values()) for stage in range(stages)
+    ]
     return sum(each) * processes / stages if here == processes else max(each) * here
 
 
@@ -102,7 +127,10 @@ def check(architecture: Architecture, run: Recipe) -> None:
     Raises:
         UsageError: says what it needs, what there is, and a setting that fits.
     """
-    processes, here = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes, here = (
+        int(os.environ.get("WORLD_SIZE", "1")),
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
     free, needed = available(), machine_bytes(architecture, run, processes, here)
     if needed <= free or not run.resilience.check_memory:
         return
@@ -110,21 +138,35 @@ def check(architecture: Architecture, run: Recipe) -> None:
     parts = process_bytes(architecture, run, processes, last)
     described = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
     raise UsageError(
-        f"the run needs about {needed / GIB:.1f} GiB on this machine, where {free / GIB:.1f} GiB are free: {here} "
-        f"{'process' if here == 1 else 'processes'}, one of them {sum(parts.values()) / GIB:.1f} GiB ({described}). "
-        f"{_what_fits(architecture, run, processes, here, free)}; resilience.check_memory=false starts it all the same"
+        f"the run needs about {needed / GIB:.1f} GiB on this machine, where {free / GIB:.1f} GiB"
+        f" are free: {here} {'process' if here == 1 else 'processes'}, one of them"
+        f" {sum(parts.values()) / GIB:.1f} GiB ({described})."
+        f" {_what_fits(architecture, run, processes, here, free)}; resilience.check_memory=false"
+        " starts it all the same"
     )
 
 
-def _what_fits(architecture: Architecture, run: Recipe, processes: int, here: int, free: float) -> str:
-    """Say with which change of the recipe, or of the number of processes, a run fits; shorter sequences come last."""
-    numbers = [processes >> halved for halved in range(processes.bit_length())] if here == processes else [processes]
+def _what_fits(
+    architecture: Architecture, run: Recipe, processes: int, here: int, free: float
+) -> str:
+    """Say with which change of the recipe, or of the number of processes, a run fits.
+
+    Shorter sequences come last.
+    """
+    numbers = (
+        [processes >> halved for halved in range(processes.bit_length())]
+        if here == processes
+        else [processes]
+    )
     shorter_ones = (run.data.seq_length >> halved for halved in range(1, 32))
     lengths = [run.data.seq_length, *(length for length in shorter_ones if length >= SHORTEST)]
     for length, number in itertools.product(lengths, numbers):
         shorter = dataclasses.replace(run, data=dataclasses.replace(run.data, seq_length=length))
         for changed, words in _smaller(shorter):
-            if _is_possible(architecture, changed, number) and machine_bytes(architecture, changed, number, min(here, number)) <= free:
+            if (
+                _is_possible(architecture, changed, number)
+                and machine_bytes(architecture, changed, number, min(here, number)) <= free
+            ):
                 fewer = [] if number == processes else [f"--nproc-per-node {number}"]
                 less = [] if length == run.data.seq_length else [f"data.seq_length={length}"]
                 return f"It fits with {' '.join([*fewer, *words, *less])}"
@@ -136,11 +178,15 @@ def _smaller(run: Recipe) -> Iterator[tuple[Recipe, list[str]]]:
     words: list[str] = []
     yield run, words
     if run.training.micro_batch_size > 1:
-        run = dataclasses.replace(run, training=dataclasses.replace(run.training, micro_batch_size=1))
+        run = dataclasses.replace(
+            run, training=dataclasses.replace(run.training, micro_batch_size=1)
+        )
         words = [*words, "training.micro_batch_size=1"]
         yield run, words
     if run.training.recompute_granularity is None:
-        run = dataclasses.replace(run, training=dataclasses.replace(run.training, recompute_granularity="full"))
+        run = dataclasses.replace(
+            run, training=dataclasses.replace(run.training, recompute_granularity="full")
+        )
         yield run, [*words, "training.recompute_granularity=full"]
 
 

@@ -21,7 +21,8 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
-        create_gloo_process_groups=False,  # for what is not used here; each links all replicas with each other
+        # for what is not used here; each links all replicas with each other
+        create_gloo_process_groups=False,
         distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type]  # a timedelta takes fractions too
     )
     # Stages draw different numbers, replicas of one stage the same, as in Megatron-LM.
@@ -55,28 +56,34 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     parallel, training = recipe.parallel, recipe.training
     dtype = _DTYPES[training.precision]
     options: dict[str, Any] = dataclasses.asdict(parallel)
-    for name in ("overlap_grad_reduce", "overlap_param_gather"):  # the data-parallel wrapper's and the optimizer's
+    # the data-parallel wrapper's and the optimizer's
+    for name in ("overlap_grad_reduce", "overlap_param_gather"):
         del options[name]
     options |= {
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "bf16": dtype is torch.bfloat16,
         "calculate_per_token_loss": True,
-        # Needed though a checkpoint overwrites the weights: without it the core's layers do not mark their weights as
-        # tensor-parallel, and the norm of the gradient misses those of all ranks but the first.
+        # Needed though a checkpoint overwrites the weights: without it the core's layers do not
+        # mark their weights as tensor-parallel, and the norm of the gradient misses those of all
+        # ranks but the first.
         "perform_initialization": True,
         "cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
         "recompute_granularity": training.recompute_granularity,
     }
     if parallel.virtual_pipeline_model_parallel_size:
-        # Without these two an interleaved pipeline of two stages mixes up what it receives, and its gradients are silently wrong.
+        # Without these two an interleaved pipeline of two stages mixes up what it receives, and its
+        # gradients are silently wrong.
         options |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
     return options | _recompute_options(training) | _fp8_options(training)
 
 
 def _recompute_options(training: Training) -> dict[str, Any]:
     if training.recompute_granularity == "full":
-        return {"recompute_method": training.recompute_method or "uniform", "recompute_num_layers": training.recompute_num_layers or 1}
+        return {
+            "recompute_method": training.recompute_method or "uniform",
+            "recompute_num_layers": training.recompute_num_layers or 1,
+        }
     if training.recompute_granularity == "selective":
         return {"recompute_modules": training.recompute_modules or ["core_attn"]}
     return {}
@@ -94,5 +101,8 @@ def _fp8_options(training: Training) -> dict[str, Any]:
         "num_layers_at_end_in_bf16": training.num_layers_at_end_in_bf16,
     }
     if training.fp8_recipe == "delayed":
-        options |= {"fp8_amax_history_len": training.fp8_amax_history_len, "fp8_amax_compute_algo": training.fp8_amax_compute_algo}
+        options |= {
+            "fp8_amax_history_len": training.fp8_amax_history_len,
+            "fp8_amax_compute_algo": training.fp8_amax_compute_algo,
+        }
     return options

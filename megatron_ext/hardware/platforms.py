@@ -1,4 +1,6 @@
-"""The seam between Galen and the hardware: everything that differs between CUDA and the CPU is decided here.
+"""The seam between Galen and the hardware.
+
+Everything that differs between CUDA and the CPU is decided here.
 
 No other file asks which platform it runs on.
 """
@@ -21,8 +23,16 @@ from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
 from megatron_ext.resilience.signals import interruptible
 
-# Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from NVIDIA's data sheets; the base of MFU.
-PEAK_BF16_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H100": 989e12, "H200": 989e12}
+# Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from
+# NVIDIA's data sheets; the base of MFU.
+PEAK_BF16_FLOPS = {
+    "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+}
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
 
@@ -45,19 +55,28 @@ class Platform:
             "apply_rope_fusion": self.transformer_engine,
             "bias_activation_fusion": self.device.type == "cuda",
             "masked_softmax_fusion": False,  # for the core's own attention, which no platform uses
-            # the core's output layer adds its gradient in place with a kernel of NVIDIA's apex, and fails without it
-            "gradient_accumulation_fusion": self.device.type == "cuda" and importlib.util.find_spec(_APEX_KERNEL) is not None,
+            # the core's output layer adds its gradient in place with a kernel of NVIDIA's apex, and
+            # fails without it
+            "gradient_accumulation_fusion": (
+                self.device.type == "cuda" and importlib.util.find_spec(_APEX_KERNEL) is not None
+            ),
         }
 
     @property
     def blockwise_loss(self) -> bool:
-        """Whether the loss is computed a block of rows at a time: less memory traffic on a CPU, many small kernels on a GPU."""
+        """Whether the loss is computed a block of rows at a time.
+
+        Less memory traffic on a CPU, many small kernels on a GPU.
+        """
         return self.device.type == "cpu"
 
     @property
     def name(self) -> str:
         """Return what people are told."""
-        return f"{self.device.type} with {'Transformer Engine' if self.transformer_engine else 'PyTorch'} layers"
+        return (
+            f"{self.device.type} with"
+            f" {'Transformer Engine' if self.transformer_engine else 'PyTorch'} layers"
+        )
 
     @property
     def pin_memory(self) -> bool:
@@ -75,11 +94,18 @@ class Platform:
     @property
     def device_name(self) -> str:
         """Return the kind of device, as its maker calls it."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor() or platform.machine()
+        return (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else platform.processor() or platform.machine()
+        )
 
     @property
     def peak_memory(self) -> int:
-        """Return the most bytes that this process has had allocated: the device's memory, on the CPU the process's."""
+        """Return the most bytes that this process has had allocated.
+
+        The device's memory, on the CPU the process's.
+        """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -94,7 +120,9 @@ class Platform:
         return HostEvent
 
     def check_memory(self, architecture: Architecture, run: Recipe) -> None:
-        """Refuse a run for which this machine has not the memory; what a GPU needs `megatron_ext.plan` tells.
+        """Refuse a run for which this machine has not the memory.
+
+        What a GPU needs `megatron_ext.plan` tells.
 
         Raises:
             UsageError: says what fits.
@@ -114,22 +142,38 @@ class Platform:
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
             "optimizer.use_precision_aware_optimizer": optimizer.use_precision_aware_optimizer,
         }
-        if self.device.type == "cuda":  # the CPU platform has a stand-in for what the core asks there
-            engine["training.recompute_modules: layernorm"] = "layernorm" in (training.recompute_modules or [])
-        missing = [f"{key} needs Transformer Engine" for key, wanted in engine.items() if wanted and not self.transformer_engine]
+        # the CPU platform has a stand-in for what the core asks there
+        if self.device.type == "cuda":
+            engine["training.recompute_modules: layernorm"] = "layernorm" in (
+                training.recompute_modules or []
+            )
+        missing = [
+            f"{key} needs Transformer Engine"
+            for key, wanted in engine.items()
+            if wanted and not self.transformer_engine
+        ]
         device = {
             "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
             "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
         }
-        missing += [f"{key} needs a GPU" for key, wanted in device.items() if wanted and self.device.type != "cuda"]
+        missing += [
+            f"{key} needs a GPU"
+            for key, wanted in device.items()
+            if wanted and self.device.type != "cuda"
+        ]
         if training.fp8_format and self.transformer_engine:
             capability = torch.cuda.get_device_capability(self.device)
             if capability < (8, 9):
-                missing.append("training.fp8_format needs a GPU of the Ada, Hopper or a later generation")
+                missing.append(
+                    "training.fp8_format needs a GPU of the Ada, Hopper or a later generation"
+                )
             elif training.fp8_recipe == "blockwise" and capability[0] != 9:
                 missing.append("training.fp8_recipe: blockwise needs Hopper GPUs")
             elif training.fp8_recipe == "mxfp8" and capability[0] < 10:
-                missing.append("training.fp8_recipe: mxfp8 needs Blackwell GPUs (take tensorwise or blockwise on Hopper)")
+                missing.append(
+                    "training.fp8_recipe: mxfp8 needs Blackwell GPUs (take tensorwise or blockwise"
+                    " on Hopper)"
+                )
         if missing:
             raise UsageError(f"{'; '.join(missing)}; this run is on {self.name}")
 
@@ -140,18 +184,31 @@ class Platform:
         from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
 
         training = run.training
-        modes = [UserBufferQuantizationMode.FP8 if training.fp8_format else UserBufferQuantizationMode.NONE]
+        modes = [
+            (
+                UserBufferQuantizationMode.FP8
+                if training.fp8_format
+                else UserBufferQuantizationMode.NONE
+            )
+        ]
         if training.first_last_layers_bf16:  # these have buffers of their own
             modes.append(UserBufferQuantizationMode.NONE)
         initialize_ub(
-            shape=[run.data.seq_length * training.micro_batch_size // run.parallel.context_parallel_size, hidden_size],
+            shape=[
+                run.data.seq_length
+                * training.micro_batch_size
+                // run.parallel.context_parallel_size,
+                hidden_size,
+            ],
             tp_size=run.parallel.tensor_model_parallel_size,
             quantization_modes=modes,
             bootstrap_backend="nccl",
         )
 
     def init_distributed(self, timeout_minutes: float = 10) -> None:
-        """Join the process group that torchrun describes in the environment; alone, make a group of one.
+        """Join the process group that torchrun describes in the environment.
+
+        Alone, make a group of one.
 
         Raises:
             UsageError: the environment describes a part of it only.
@@ -160,8 +217,17 @@ class Platform:
         if torch.distributed.is_initialized():
             return
         alone = "RANK" not in os.environ
-        if not alone and (missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]):
-            raise UsageError(f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all of them")
+        if not alone and (
+            missing := [
+                name
+                for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+                if name not in os.environ
+            ]
+        ):
+            raise UsageError(
+                f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all"
+                " of them"
+            )
         try:
             with interruptible():
                 torch.distributed.init_process_group(
@@ -174,7 +240,8 @@ class Platform:
         except torch.distributed.DistError as error:
             place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
             raise DataError(
-                f"cannot meet the other processes at {place} (MASTER_ADDR, MASTER_PORT): {str(error).splitlines()[0]}"
+                f"cannot meet the other processes at {place} (MASTER_ADDR, MASTER_PORT):"
+                f" {str(error).splitlines()[0]}"
             ) from None
 
     @staticmethod
@@ -198,7 +265,9 @@ def current() -> Platform:
 
 
 def _check_transformer_engine() -> None:
-    """Refuse an installation that does not load: Megatron would take it for none, or fail in its own way.
+    """Refuse an installation that does not load.
+
+    Megatron would take it for none, or fail in its own way.
 
     Raises:
         UsageError: says why it does not load.
@@ -207,8 +276,9 @@ def _check_transformer_engine() -> None:
         importlib.import_module("transformer_engine.pytorch")
     except Exception as error:  # a library that is missing or too old, a build for another PyTorch: each fails in another way
         raise UsageError(
-            f"Transformer Engine is installed but does not load: {type(error).__name__}: {error}. Install one that fits PyTorch "
-            f"{torch.__version__} (requirements-gpu.txt), or none: pip uninstall transformer-engine"
+            f"Transformer Engine is installed but does not load: {type(error).__name__}: {error}."
+            f" Install one that fits PyTorch {torch.__version__} (requirements-gpu.txt), or none:"
+            " pip uninstall transformer-engine"
         ) from error
 
 
@@ -217,5 +287,9 @@ def plain() -> Platform:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-        return Platform(device=device, backend="nccl", transformer_engine=importlib.util.find_spec("transformer_engine") is not None)
+        return Platform(
+            device=device,
+            backend="nccl",
+            transformer_engine=importlib.util.find_spec("transformer_engine") is not None,
+        )
     return Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)

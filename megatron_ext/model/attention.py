@@ -17,11 +17,19 @@ from torch import Tensor
 class FusedCausalAttention(MegatronModule):
     """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
 
-    With grouped key/value heads, sliding window, documents packed in a sequence, and context parallelism, for which each process
-    gathers the keys and values of the whole sequence (as in Llama 3, arXiv 2407.21783, section 3.3.2).
+    With grouped key/value heads, sliding window, documents packed in a sequence, and context
+    parallelism, for which each process gathers the keys and values of the whole sequence (as in
+    Llama 3, arXiv 2407.21783, section 3.3.2).
     """
 
-    def __init__(self, config: TransformerConfig, layer_number: int, attn_mask_type: AttnMaskType, attention_type: str, **_: Any) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        **_: Any,
+    ) -> None:
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
         assert config.attention_dropout == 0.0 and config.softmax_scale is None
@@ -54,18 +62,32 @@ class FusedCausalAttention(MegatronModule):
         if packed_seq_params is not None:
             bounds = packed_seq_params.cu_seqlens_q.tolist()
             pieces = [
-                self._attend(*(tensor[start:end].unsqueeze(1) for tensor in (query, key, value))).squeeze(1)
+                self._attend(
+                    *(tensor[start:end].unsqueeze(1) for tensor in (query, key, value))
+                ).squeeze(1)
                 for start, end in itertools.pairwise(bounds)
             ]
             return torch.cat(pieces)
         if not self.context_parallel:
             return self._attend(query, key, value)
         group = parallel_state.get_context_parallel_group()
-        key, value = (gather_from_sequence_parallel_region(tensor, group=group) for tensor in (key, value))
-        return self._attend(query, key, value, _context_parallel_mask(query.size(0), group.rank(), group.size(), query.device))
+        key, value = (
+            gather_from_sequence_parallel_region(tensor, group=group) for tensor in (key, value)
+        )
+        return self._attend(
+            query,
+            key,
+            value,
+            _context_parallel_mask(query.size(0), group.rank(), group.size(), query.device),
+        )
 
-    def _attend(self, query_sbhd: Tensor, key_sbhd: Tensor, value_sbhd: Tensor, mask: Tensor | None = None) -> Tensor:
-        query, key, value = (tensor.permute(1, 2, 0, 3) for tensor in (query_sbhd, key_sbhd, value_sbhd))  # b h s d
+    def _attend(
+        self, query_sbhd: Tensor, key_sbhd: Tensor, value_sbhd: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        # b h s d
+        query, key, value = (
+            tensor.permute(1, 2, 0, 3) for tensor in (query_sbhd, key_sbhd, value_sbhd)
+        )
         length = query.size(2)
         if mask is None and self.window is not None and length > self.window:
             mask = _window_mask(length, self.window, query.device)
@@ -82,7 +104,10 @@ class FusedCausalAttention(MegatronModule):
 
 @functools.lru_cache(maxsize=2)
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Return [sequence, sequence], true where a token may look: itself and the `window` - 1 tokens before it."""
+    """Return [sequence, sequence], true where a token may look.
+
+    Itself and the `window` - 1 tokens before it.
+    """
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)
 
@@ -90,15 +115,18 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
 @functools.lru_cache(maxsize=2)
 def _context_parallel_mask(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
     """Return [length, length x ranks], true where a token of this process may look at a token of all of them, in rank order."""
-    positions = [context_parallel_positions(length * ranks, other, ranks, device) for other in range(ranks)]
+    positions = [
+        context_parallel_positions(length * ranks, other, ranks, device) for other in range(ranks)
+    ]
     return positions[rank][:, None] >= torch.cat(positions)[None, :]
 
 
 def context_parallel_positions(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
     """Return the positions of a sequence that a context-parallel process holds.
 
-    The sequence is cut into twice as many pieces as processes; each holds one from the front and the one that mirrors it, so
-    that causal attention is as much work for all. Transformer Engine and Megatron's rotary embedding count on this order.
+    The sequence is cut into twice as many pieces as processes; each holds one from the front and
+    the one that mirrors it, so that causal attention is as much work for all. Transformer Engine
+    and Megatron's rotary embedding count on this order.
     """
     pieces = torch.arange(length, device=device).view(2 * ranks, -1)
     return torch.cat([pieces[rank], pieces[2 * ranks - 1 - rank]])

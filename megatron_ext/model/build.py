@@ -16,8 +16,9 @@ from megatron_ext.model.layer_specs import decoder_spec
 class LanguageModel(GPTModel):
     """Megatron's GPTModel whose loss leaves the padding of the vocabulary out.
 
-    The embedding is padded to a multiple of 128 x tensor-parallel ranks. Megatron-LM lets the padded rows take part in the
-    softmax, so that its loss depends on the layout; here they get no probability, as in the Hugging Face model.
+    The embedding is padded to a multiple of 128 x tensor-parallel ranks. Megatron-LM lets the
+    padded rows take part in the softmax, so that its loss depends on the layout; here they get no
+    probability, as in the Hugging Face model.
     """
 
     def __init__(self, *, true_vocab_size: int, blockwise_loss: bool, **options: Any) -> None:
@@ -42,7 +43,11 @@ class LanguageModel(GPTModel):
 
 
 def build_model(
-    platform: Platform, architecture: Architecture, seq_length: int, vp_stage: int | None = None, **options: Any
+    platform: Platform,
+    architecture: Architecture,
+    seq_length: int,
+    vp_stage: int | None = None,
+    **options: Any,
 ) -> LanguageModel:
     """Return this rank's part of the model, on its device, not yet wrapped for data parallelism.
 
@@ -51,7 +56,8 @@ def build_model(
         architecture: shape of the whole model.
         seq_length: longest sequence that will be seen.
         vp_stage: which piece of this pipeline stage, under an interleaved pipeline.
-        options: further fields of Megatron's TransformerConfig: parallel sizes, precision, recompute.
+        options: further fields of Megatron's TransformerConfig: parallel sizes, precision,
+            recompute.
     """
     config = architecture.transformer_config(**platform.model_options, **options)
     model = LanguageModel(

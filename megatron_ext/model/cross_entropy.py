@@ -1,8 +1,9 @@
 """Cross entropy over a vocabulary, a block of rows at a time, so that the passes over the logits stay in a CPU's cache.
 
-Megatron Core's own makes each pass (float32 copy, maximum, difference, exponential, sum, quotient) over all logits at once, which
-on a CPU is a tenth of a small model's step. Here no second tensor of that size is made: in float32 the logits become the
-exponentials, then the gradient; in bf16 the exponentials are computed again in the backward pass.
+Megatron Core's own makes each pass (float32 copy, maximum, difference, exponential, sum, quotient)
+over all logits at once, which on a CPU is a tenth of a small model's step. Here no second tensor of
+that size is made: in float32 the logits become the exponentials, then the gradient; in bf16 the
+exponentials are computed again in the backward pass.
 """
 
 from collections.abc import Iterator
@@ -19,14 +20,17 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
     """`logsumexp(logits) - logits[label]` over a vocabulary whose rows are split over the tensor-parallel processes."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, true_rows: int, group: ProcessGroup) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, true_rows: int, group: ProcessGroup
+    ) -> Tensor:
         """Return the loss of each token, float32, [tokens].
 
         Args:
             ctx: carries what the backward pass needs.
             logits: [tokens, rows of this process's part of the vocabulary]; overwritten.
             labels: [tokens], ids of the whole vocabulary.
-            true_rows: rows of the part that belong to a token; the padding after them gets no probability.
+            true_rows: rows of the part that belong to a token; the padding after them gets no
+                probability.
             group: the processes that hold the other parts.
         """
         place, here = _places(labels, logits.size(1), group)
@@ -49,7 +53,10 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the logits: `(softmax - one at the label) x gradient of the loss`, in their own memory."""
+        """Return the gradient of the logits.
+
+        `(softmax - one at the label) x gradient of the loss`, in their own memory.
+        """
         logits, largest, share, place, here = ctx.saved_tensors
         (gradient,) = gradients
         share, at_label = share * gradient, -gradient * here

@@ -25,7 +25,10 @@ th {{ text-align: left; padding-right: 2em; font-weight: 600 }}</style></head>
 def write(state: RunState, path: Path) -> None:
     """Write the page: how the run stands, its loss, gradient norm and rate by step."""
     shown = {"step": f"{state.step:,} of {state.total:,}", **run_state.figures(state)}
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>\n" for name, value in shown.items())
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>\n"
+        for name, value in shown.items()
+    )
     figure = curves(state) if state.train else "<p>No step is done yet.</p>"
     write_text(path, PAGE.format(title=html.escape(str(state.folder)), rows=rows, figure=figure))
 
@@ -39,12 +42,21 @@ def curves(state: RunState) -> str:
 
     steps = [record["step"] for record in state.train]
     losses = [record["loss"] for record in state.train]
-    smooth = [statistics.fmean(losses[max(0, end - RECENT) : end]) for end in range(1, len(losses) + 1)]
-    figure, (loss, norm, rate) = pyplot.subplots(3, 1, figsize=(9, 9), sharex=True, height_ratios=[3, 1, 1], layout="constrained")
+    smooth = [
+        statistics.fmean(losses[max(0, end - RECENT) : end]) for end in range(1, len(losses) + 1)
+    ]
+    figure, (loss, norm, rate) = pyplot.subplots(
+        3, 1, figsize=(9, 9), sharex=True, height_ratios=[3, 1, 1], layout="constrained"
+    )
     loss.plot(steps, losses, linewidth=0.6, alpha=0.5, label="each step")
     loss.plot(steps, smooth, linewidth=1.6, label=f"mean of {RECENT} steps")
     if state.validation:
-        loss.plot(*zip(*((one["step"], one["loss"]) for one in state.validation), strict=True), "o--", markersize=4, label="validation")
+        loss.plot(
+            *zip(*((one["step"], one["loss"]) for one in state.validation), strict=True),
+            "o--",
+            markersize=4,
+            label="validation",
+        )
     loss.set_ylabel("loss, nats per token")
     loss.legend()
     norm.plot(steps, [record["grad_norm"] for record in state.train], linewidth=0.8)

@@ -1,4 +1,7 @@
-"""What a run tells: the step log that all training shares, TensorBoard, and Weights & Biases. Only rank 0 has one."""
+"""What a run tells: the step log that all training shares, TensorBoard, and Weights & Biases.
+
+Only rank 0 has one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,11 @@ class RunLog(StepLog):
     def _write(self, record: dict[str, Any]) -> None:
         super()._write(record)
         kind, step = record["kind"], record["step"]
-        values = {f"{kind}/{name}": value for name, value in record.items() if name not in ("kind", "step") and value is not None}
+        values = {
+            f"{kind}/{name}": value
+            for name, value in record.items()
+            if name not in ("kind", "step") and value is not None
+        }
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)

@@ -56,12 +56,20 @@ class RunState:
     @property
     def loss(self) -> float | None:
         """Mean loss of the last steps."""
-        return statistics.fmean(record["loss"] for record in self.train[-RECENT:]) if self.train else None
+        return (
+            statistics.fmean(record["loss"] for record in self.train[-RECENT:])
+            if self.train
+            else None
+        )
 
     @property
     def tokens_per_second(self) -> float | None:
         """Median rate of the last steps, over all processes."""
-        return statistics.median(record["tokens_per_second"] for record in self.train[-RECENT:]) if self.train else None
+        return (
+            statistics.median(record["tokens_per_second"] for record in self.train[-RECENT:])
+            if self.train
+            else None
+        )
 
     @property
     def mfu(self) -> float | None:
@@ -97,7 +105,11 @@ def read(folder: str | Path) -> RunState:
     train = [record for record in records if record["kind"] == "train"]
     status, over = _status(folder, train)
     checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
-    written = None if checkpoint is None else checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint).stat().st_mtime
+    written = (
+        None
+        if checkpoint is None
+        else checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint).stat().st_mtime
+    )
     return RunState(
         folder=folder,
         total=total,
@@ -124,14 +136,18 @@ def figures(state: RunState) -> dict[str, str]:
     if state.mfu is not None:
         shown["MFU"] = f"{state.mfu:.1%}"
     if state.validation:
-        shown["validation loss"] = f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
+        shown["validation loss"] = (
+            f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
+        )
     if state.seconds_left is not None and not state.over:
         shown["time left"] = tqdm.format_interval(state.seconds_left)
     shown["skipped steps"] = str(state.skipped)
     if state.checkpoint is None:
         shown["last checkpoint"] = "none"
     else:
-        shown["last checkpoint"] = f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
+        shown["last checkpoint"] = (
+            f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
+        )
     if state.events:
         event = state.events[-1]
         shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
@@ -141,7 +157,8 @@ def figures(state: RunState) -> dict[str, str]:
 def _records(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes() if path.exists() else b""
     records = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):  # a half line is being written, or a kill left it
+    # a half line is being written, or a kill left it
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
             records.append(_record(json.loads(line)))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -172,8 +189,18 @@ def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
     known = notes or ([] if holder is None else [holder])
     gone = [one for one in known if watchdog.is_gone(one)]
     if gone and len(gone) == len(known):
-        return "ended without finishing: none of its processes is left; its output says why, the same command goes on", True
-    signs = [path for path in (folder / LOG, *(folder / watchdog.FOLDER).glob("rank_*.json")) if path.exists()]
+        return (
+            (
+                "ended without finishing: none of its processes is left; its output says why, the"
+                " same command goes on"
+            ),
+            True,
+        )
+    signs = [
+        path
+        for path in (folder / LOG, *(folder / watchdog.FOLDER).glob("rank_*.json"))
+        if path.exists()
+    ]
     if holder is not None or not signs:
         signs.append(folder / "recipe.yaml")  # written anew at each start
     age = time.time() - max(path.stat().st_mtime for path in signs)
@@ -186,7 +213,13 @@ def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
         return "starting", False
     waiting = min((note["seen"] - note["since"] for note in notes), default=0.0)
     if waiting > max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
-        return f"stalled: all processes have been in {notes[0]['phase']!r} for {waiting / 60:,.0f} minutes", False
+        return (
+            (
+                f"stalled: all processes have been in {notes[0]['phase']!r} for {waiting / 60:,.0f}"
+                " minutes"
+            ),
+            False,
+        )
     return "under way", False
 
 
@@ -195,4 +228,6 @@ def _pace(train: list[dict[str, Any]]) -> float:
     last = train[-RECENT:]
     if len(last) < 2 or last[-1]["step"] == last[0]["step"]:
         return 0.0
-    return max(0.0, (last[-1]["elapsed"] - last[0]["elapsed"]) / (last[-1]["step"] - last[0]["step"]))
+    return max(
+        0.0, (last[-1]["elapsed"] - last[0]["elapsed"]) / (last[-1]["step"] - last[0]["step"])
+    )

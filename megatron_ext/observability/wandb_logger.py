@@ -20,11 +20,16 @@ def check(options: Wandb | None) -> None:
         UsageError: it is not.
     """
     if options is not None and importlib.util.find_spec("wandb") is None:
-        raise UsageError("the recipe has a section wandb, and wandb is not installed: pip install 'galen[wandb]', or set wandb=null")
+        raise UsageError(
+            "the recipe has a section wandb, and wandb is not installed: pip install"
+            " 'galen[wandb]', or set wandb=null"
+        )
 
 
 def start(options: Wandb | None, folder: Path) -> Any:
-    """Return the run at Weights & Biases, the same one after every restart; None where it is not wanted.
+    """Return the run at Weights & Biases, the same one after every restart.
+
+    None where it is not wanted.
 
     Args:
         options: the recipe's section.
@@ -58,5 +63,6 @@ def start(options: Wandb | None, folder: Path) -> Any:
             f"Weights & Biases: {keys.hide(str(error))}. Set WANDB_API_KEY or run `wandb login`; "
             "without a network wandb.mode=offline; or wandb=null"
         ) from None
-    run.define_metric("*", step_metric="step")  # a run that goes on from a checkpoint logs some steps again
+    # a run that goes on from a checkpoint logs some steps again
+    run.define_metric("*", step_metric="step")
     return run

@@ -1,4 +1,7 @@
-"""The GPUs that a run can be planned for: figures of NVIDIA's data sheets (dense, without sparsity)."""
+"""The GPUs that a run can be planned for.
+
+Figures of NVIDIA's data sheets (dense, without sparsity).
+"""
 
 import dataclasses
 
@@ -18,12 +21,36 @@ class GpuKind:
     nvlink: float
     """Bytes/s in one direction to the other GPUs of the node."""
     network: float
-    """Bytes/s in one direction to other nodes: one 400 Gbit/s adapter (A100: 200 Gbit/s) for each GPU, as in DGX systems."""
+    """Bytes/s in one direction to other nodes.
+
+    One 400 Gbit/s adapter (A100: 200 Gbit/s) for each GPU, as in DGX systems.
+    """
     per_node: int = 8
 
 
 KINDS = {
-    "a100-80gb": GpuKind(memory=81920 * 2**20, bf16_flops=312e12, fp8_flops=None, memory_bandwidth=2.04e12, nvlink=300e9, network=25e9),
-    "h100-80gb": GpuKind(memory=81559 * 2**20, bf16_flops=989e12, fp8_flops=1979e12, memory_bandwidth=3.35e12, nvlink=450e9, network=50e9),
-    "h200": GpuKind(memory=143771 * 2**20, bf16_flops=989e12, fp8_flops=1979e12, memory_bandwidth=4.8e12, nvlink=450e9, network=50e9),
+    "a100-80gb": GpuKind(
+        memory=81920 * 2**20,
+        bf16_flops=312e12,
+        fp8_flops=None,
+        memory_bandwidth=2.04e12,
+        nvlink=300e9,
+        network=25e9,
+    ),
+    "h100-80gb": GpuKind(
+        memory=81559 * 2**20,
+        bf16_flops=989e12,
+        fp8_flops=1979e12,
+        memory_bandwidth=3.35e12,
+        nvlink=450e9,
+        network=50e9,
+    ),
+    "h200": GpuKind(
+        memory=143771 * 2**20,
+        bf16_flops=989e12,
+        fp8_flops=1979e12,
+        memory_bandwidth=4.8e12,
+        nvlink=450e9,
+        network=50e9,
+    ),
 }

@@ -47,7 +47,9 @@ class Estimate:
     """To the recipe's last step."""
 
 
-def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, shares: Shares = SHARES) -> Estimate:
+def estimate(
+    architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, shares: Shares = SHARES
+) -> Estimate:
     """Return what a run over `gpus` GPUs would need and reach.
 
     Raises:
@@ -55,7 +57,10 @@ def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKin
     """
     check_layout(recipe, architecture, gpus)
     if recipe.training.fp8_format and kind.fp8_flops is None:
-        raise UsageError("training.fp8_format: this kind of GPU multiplies no FP8; plan with training.fp8_format=null")
+        raise UsageError(
+            "training.fp8_format: this kind of GPU multiplies no FP8; plan with"
+            " training.fp8_format=null"
+        )
     stages = memory_model.all_stages(architecture, recipe, gpus)
     memory = max(stage.total for stage in stages) + memory_model.RESERVE
     step = throughput_model.step_time(architecture, recipe, gpus, kind, shares)
@@ -75,7 +80,10 @@ def estimate(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKin
 
 
 def search(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> list[Estimate]:
-    """Return all layouts over which model and batch can be spread, the fastest first; the batch, its tokens and the precision stay."""
+    """Return all layouts over which model and batch can be spread, the fastest first.
+
+    The batch, its tokens and the precision stay.
+    """
     found = []
     for candidate in candidates(architecture, recipe, kind):
         try:
@@ -91,7 +99,11 @@ def best(found: list[Estimate], count: int) -> list[Estimate]:
     for one in found:
         parallel = one.recipe.parallel
         if one.fits:
-            sizes = (parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size, parallel.context_parallel_size)
+            sizes = (
+                parallel.tensor_model_parallel_size,
+                parallel.pipeline_model_parallel_size,
+                parallel.context_parallel_size,
+            )
             chosen.setdefault(sizes, one)
     return list(chosen.values())[:count]
 
@@ -101,10 +113,13 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
     layers = architecture.num_layers
     tensors = [n for n in (1, 2, 4, 8) if n <= kind.per_node]
     pipelines = [n for n in range(1, min(layers, 32) + 1) if layers % n == 0]
-    contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)  # cutting short sequences makes small, slow products
+    # cutting short sequences makes small, slow products
+    contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)
     recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
     plain = memory_model.without_recompute(recipe).training
-    for tensor, pipeline, context, micro, recompute in itertools.product(tensors, pipelines, contexts, (1, 2, 4), recomputes):
+    for tensor, pipeline, context, micro, recompute in itertools.product(
+        tensors, pipelines, contexts, (1, 2, 4), recomputes
+    ):
         pieces = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
         for virtual in (None, *pieces):
             parallel = dataclasses.replace(
@@ -120,7 +135,9 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
                 overlap_param_gather=True,
                 tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
             )
-            training = dataclasses.replace(plain, micro_batch_size=micro, recompute_granularity=recompute)
+            training = dataclasses.replace(
+                plain, micro_batch_size=micro, recompute_granularity=recompute
+            )
             try:
                 yield dataclasses.replace(recipe, parallel=parallel, training=training)
             except ValueError:  # the recipe's own checks refuse it
@@ -128,10 +145,19 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
 
 
 def overrides(recipe: Recipe, base: Recipe) -> list[str]:
-    """Return the layout as words of the command line: what makes one, and whatever else makes `recipe` of `base`."""
+    """Return the layout as words of the command line.
+
+    What makes one, and whatever else makes `recipe` of `base`.
+    """
     values: dict[str, Any] = {}
     for section, names in _LAYOUT.items():
         before = dataclasses.asdict(getattr(base, section))
         now = dataclasses.asdict(getattr(recipe, section))
-        values |= {f"{section}.{name}": value for name, value in now.items() if name in names or value != before[name]}
-    return [f"{key}={'null' if value is None else str(value).lower()}" for key, value in values.items()]
+        values |= {
+            f"{section}.{name}": value
+            for name, value in now.items()
+            if name in names or value != before[name]
+        }
+    return [
+        f"{key}={'null' if value is None else str(value).lower()}" for key, value in values.items()
+    ]

@@ -5,9 +5,9 @@ from pathlib import Path
 from megatron_ext.resilience import watchdog
 
 ADVICE = (
-    "`dmesg` or the job's record tells. Take fewer processes, a shorter data.seq_length, training.micro_batch_size=1, "
-    "training.recompute_granularity=full or a smaller data.num_workers, and start the same command again: it goes on from the last "
-    "checkpoint"
+    "`dmesg` or the job's record tells. Take fewer processes, a shorter data.seq_length,"
+    " training.micro_batch_size=1, training.recompute_granularity=full or a smaller"
+    " data.num_workers, and start the same command again: it goes on from the last checkpoint"
 )
 """What helps against a lack of memory."""
 

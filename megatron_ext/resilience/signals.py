@@ -24,7 +24,9 @@ class StopRequests:
     reasons = (*NAMES, "time limit", "trigger file")
 
     def __init__(self, exit_duration_in_mins: float | None, trigger_file: Path) -> None:
-        self.limit = None if exit_duration_in_mins is None else _PROCESS_START + 60 * exit_duration_in_mins
+        self.limit = (
+            None if exit_duration_in_mins is None else _PROCESS_START + 60 * exit_duration_in_mins
+        )
         self.trigger_file = trigger_file
         self._signals = StopSignals().listen()
 
@@ -38,12 +40,17 @@ class StopRequests:
 
     def reason(self, summed: list[float]) -> str | None:
         """Return the first reason that holds on any process, given the sum of their flags."""
-        return next((reason for reason, flag in zip(self.reasons, summed, strict=True) if flag), None)
+        return next(
+            (reason for reason, flag in zip(self.reasons, summed, strict=True) if flag), None
+        )
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the process at once inside the block, which waits outside Python: Python would hear of it only afterwards."""
+    """Let Ctrl-C end the process at once inside the block, which waits outside Python.
+
+    Python would hear of it only afterwards.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -57,8 +64,8 @@ def interruptible() -> Iterator[None]:
 def held_back() -> Iterator[None]:
     """Keep the signals of stop requests waiting inside the block, and for ever from processes that are started in it.
 
-    Slurm sends a signal to all processes of a task. One that the core starts to write checkpoints would die of it, and the
-    checkpoint that the signal asks for could not be written.
+    Slurm sends a signal to all processes of a task. One that the core starts to write checkpoints
+    would die of it, and the checkpoint that the signal asks for could not be written.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

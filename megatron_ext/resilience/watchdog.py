@@ -1,7 +1,8 @@
 """Ends a run in which some process hangs, and says which.
 
-Each process notes what it does in RUN/heartbeats/rank_00000.json, from a thread of its own. When a process has been in one phase for
-longer than the limit, its thread reads the notes of all: whoever is behind the others, or gives no sign of life, is what they wait for.
+Each process notes what it does in RUN/heartbeats/rank_00000.json, from a thread of its own. When a
+process has been in one phase for longer than the limit, its thread reads the notes of all: whoever
+is behind the others, or gives no sign of life, is what they wait for.
 """
 
 import contextlib
@@ -22,7 +23,10 @@ from galen.atomic import write_text
 
 FOLDER = "heartbeats"
 _ROUNDED = 60.0
-"""Seconds by which the system may tell a process's start too late: it counts from its own start, which clocks that are set move."""
+"""Seconds by which the system may tell a process's start too late.
+
+It counts from its own start, which clocks that are set move.
+"""
 _PHASES = ("start", "forward and backward", "optimizer step", "validation", "checkpoint", "end")
 
 
@@ -38,11 +42,25 @@ class Watchdog:
         folder: run folder.
         rank, ranks: place of this process and number of all.
         limit: seconds that a phase may take.
-        on_hang: what is done with the diagnosis; by default it is printed and the process ends with exit code 1.
+        on_hang: what is done with the diagnosis; by default it is printed and the process ends with
+            exit code 1.
     """
 
-    def __init__(self, folder: Path, rank: int, ranks: int, limit: float, on_hang: Callable[[str], None] = _end_process) -> None:
-        self.folder, self.rank, self.ranks, self.limit, self.on_hang = folder / FOLDER, rank, ranks, limit, on_hang
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        ranks: int,
+        limit: float,
+        on_hang: Callable[[str], None] = _end_process,
+    ) -> None:
+        self.folder, self.rank, self.ranks, self.limit, self.on_hang = (
+            folder / FOLDER,
+            rank,
+            ranks,
+            limit,
+            on_hang,
+        )
         self._every = max(0.05, min(30.0, limit / 10))
         self._stop = threading.Event()
         self._state = (0, "start", time.time())
@@ -64,7 +82,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
-            with contextlib.suppress(OSError):  # a file system that fails for a moment must not end the watch
+            # a file system that fails for a moment must not end the watch
+            with contextlib.suppress(OSError):
                 self._note()
             since = self._state[2]
             if time.time() - since > self.limit:
@@ -74,15 +93,25 @@ class Watchdog:
 
     def _note(self) -> None:
         step, phase, since = self._state
-        note = {"rank": self.rank, "host": socket.gethostname(), "pid": os.getpid(), "step": step, "phase": phase}
-        write_text(self.folder / f"rank_{self.rank:05d}.json", json.dumps(note | {"since": since, "seen": time.time()}) + "\n")
+        note = {
+            "rank": self.rank,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "step": step,
+            "phase": phase,
+        }
+        write_text(
+            self.folder / f"rank_{self.rank:05d}.json",
+            json.dumps(note | {"since": since, "seen": time.time()}) + "\n",
+        )
 
 
 def diagnose(notes: list[dict[str, Any]], rank: int, limit: float) -> str:
     """Return who waits for whom.
 
     Args:
-        notes: the last note of each process, `{rank, host, pid, step, phase, since, seen}`; a process without one is missing.
+        notes: the last note of each process, `{rank, host, pid, step, phase, since, seen}`; a
+            process without one is missing.
         rank: the process that found the hang.
         limit: seconds that a phase may take.
     """
@@ -90,19 +119,37 @@ def diagnose(notes: list[dict[str, Any]], rank: int, limit: float) -> str:
     silent = [note for note in notes if now - note["seen"] > limit / 2]
     place = {note["rank"]: (note["step"], _PHASES.index(note["phase"])) for note in notes}
     last = min(place.values())
-    # in the same phase as all others a process that still answers cannot be told from those that wait for it
-    behind = [note for note in notes if place[note["rank"]] == last] if last < max(place.values()) else []
+    # in the same phase as all others a process that still answers cannot be told from those that
+    # wait for it
+    behind = (
+        [note for note in notes if place[note["rank"]] == last]
+        if last < max(place.values())
+        else []
+    )
     causes = silent or behind
     own = next(note for note in notes if note["rank"] == rank)
-    text = f"rank {rank} has been in {own['phase']!r} of step {own['step'] + 1} for {now - own['since']:.0f} s (limit {limit:.0f} s)"
+    text = (
+        f"rank {rank} has been in {own['phase']!r} of step {own['step'] + 1} for"
+        f" {now - own['since']:.0f} s (limit {limit:.0f} s)"
+    )
     if not causes:
-        return f"{text}; all processes are in it and answer, so the communication between them hangs: check the network"
-    return f"{text}; it waits for " + "; ".join(_describe(note, now) for note in causes[:8]) + (" and others" if len(causes) > 8 else "")
+        return (
+            f"{text}; all processes are in it and answer, so the communication between them hangs:"
+            " check the network"
+        )
+    return (
+        f"{text}; it waits for "
+        + "; ".join(_describe(note, now) for note in causes[:8])
+        + (" and others" if len(causes) > 8 else "")
+    )
 
 
 def _describe(note: dict[str, Any], now: float) -> str:
     silence = now - note["seen"]
-    last = f"rank {note['rank']} on {note['host']} (process {note['pid']}), last in {note['phase']!r} of step {note['step'] + 1}"
+    last = (
+        f"rank {note['rank']} on {note['host']} (process {note['pid']}), last in {note['phase']!r}"
+        f" of step {note['step'] + 1}"
+    )
     return f"{last}, no sign of life for {silence:.0f} s" if silence > 20 else last
 
 
@@ -123,7 +170,10 @@ def is_gone(process: dict[str, Any]) -> bool:
         return False
     try:
         found = psutil.Process(process["pid"])
-        return found.status() == psutil.STATUS_ZOMBIE or found.create_time() > process.get("seen", time.time()) + _ROUNDED
+        return (
+            found.status() == psutil.STATUS_ZOMBIE
+            or found.create_time() > process.get("seen", time.time()) + _ROUNDED
+        )
     except psutil.NoSuchProcess:
         return True
 

@@ -1,4 +1,7 @@
-"""Writes a run's checkpoints, whole or not at all; if wanted in a process of its own while training goes on."""
+"""Writes a run's checkpoints, whole or not at all.
+
+If wanted in a process of its own while training goes on.
+"""
 
 import dataclasses
 import json
@@ -37,7 +40,10 @@ class CheckpointWriter:
         self._pending: int | None = None
 
     def save(self, progress: Progress, run: Run) -> None:
-        """Write a checkpoint under its iteration's name; with `async_save`, begin to, after the one before is finished."""
+        """Write a checkpoint under its iteration's name.
+
+        With `async_save`, begin to, after the one before is finished.
+        """
         self.finish(wait=True)
         iteration = progress.iteration
         folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
@@ -52,14 +58,21 @@ class CheckpointWriter:
             self._queue.schedule_async_request(request)
         if self.first:
             self.architecture.write(folder)
-            written = {"progress": dataclasses.asdict(progress), "scheduler": run.scheduler.state_dict(), "layout": parallel_groups.sizes()}
+            written = {
+                "progress": dataclasses.asdict(progress),
+                "scheduler": run.scheduler.state_dict(),
+                "layout": parallel_groups.sizes(),
+            }
             write_text(folder / training_state.STATE, json.dumps(written, indent=1) + "\n")
         self._pending = iteration
         if not self.training.async_save:
             self._publish()
 
     def finish(self, wait: bool) -> None:
-        """Give a checkpoint that is being written its name once it is whole; `wait` for that, or look whether it is."""
+        """Give a checkpoint that is being written its name once it is whole.
+
+        `wait` for that, or look whether it is.
+        """
         if self._pending is None:
             return
         with writing(self.checkpoint):
@@ -75,7 +88,9 @@ class CheckpointWriter:
         torch.distributed.barrier()
         if self.first:
             checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)
-            checkpoint_folder.prune(self.checkpoint, self.training.keep_checkpoints, self.training.keep_every)
+            checkpoint_folder.prune(
+                self.checkpoint, self.training.keep_checkpoints, self.training.keep_every
+            )
         torch.distributed.barrier()
         self._pending = None
 
@@ -83,7 +98,8 @@ class CheckpointWriter:
 def _new_attempt() -> str:
     """Return a name for this start of the run, the same on all its processes (collective).
 
-    The processes that write an iteration may outlive a trainer that is killed. They must not find the files of the next start.
+    The processes that write an iteration may outlive a trainer that is killed. They must not find
+    the files of the next start.
     """
     name: list[Any] = [secrets.token_hex(4)]
     torch.distributed.broadcast_object_list(name, src=0)

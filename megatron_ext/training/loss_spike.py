@@ -8,8 +8,10 @@ class LossGuard:
     """Watches the losses of a run.
 
     Args:
-        threshold: a loss above this many times the median of the last ones is a spike; None to see none.
-        window: how many losses the median is taken of; no spike is seen before there are half as many.
+        threshold: a loss above this many times the median of the last ones is a spike; None to see
+            none.
+        window: how many losses the median is taken of; no spike is seen before there are half as
+            many.
         recent: the last losses, of a run that goes on.
     """
 
@@ -19,7 +21,11 @@ class LossGuard:
 
     def spike(self, loss: float) -> float | None:
         """Return the median when `loss` is a spike over it, else None."""
-        if self.threshold is None or len(self.recent) < max(1, self.window // 2) or not math.isfinite(loss):
+        if (
+            self.threshold is None
+            or len(self.recent) < max(1, self.window // 2)
+            or not math.isfinite(loss)
+        ):
             return None
         median = statistics.median(self.recent)
         return median if loss > self.threshold * median else None

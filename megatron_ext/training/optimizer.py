@@ -5,7 +5,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
@@ -13,7 +17,8 @@ from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.model.build import LanguageModel
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.uint8}  # Megatron's names and types
+# Megatron's names and types
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.uint8}
 
 
 def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
@@ -30,8 +35,20 @@ def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
 def optimizer_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's OptimizerConfig that a recipe decides."""
     options = recipe.optimizer
-    names: tuple[str, ...] = ("lr", "min_lr", "weight_decay", "adam_beta1", "adam_beta2", "adam_eps", "clip_grad")
-    names += ("use_precision_aware_optimizer", "optimizer_cpu_offload", "overlap_cpu_optimizer_d2h_h2d")
+    names: tuple[str, ...] = (
+        "lr",
+        "min_lr",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_eps",
+        "clip_grad",
+    )
+    names += (
+        "use_precision_aware_optimizer",
+        "optimizer_cpu_offload",
+        "overlap_cpu_optimizer_d2h_h2d",
+    )
     types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
     return {
         "optimizer": "adam",
@@ -40,7 +57,9 @@ def optimizer_options(recipe: Recipe) -> dict[str, Any]:
         "use_distributed_optimizer": True,
         "overlap_param_gather": recipe.parallel.overlap_param_gather,
         "fp8_recipe": recipe.training.fp8_recipe if recipe.training.fp8_format else None,
-        "optimizer_offload_fraction": options.optimizer_offload_fraction if options.optimizer_cpu_offload else 0.0,
+        "optimizer_offload_fraction": (
+            options.optimizer_offload_fraction if options.optimizer_cpu_offload else 0.0
+        ),
         **{name: getattr(options, name) for name in names},
         **{name: _DTYPES[getattr(options, name)] for name in types},
     }
@@ -50,8 +69,11 @@ def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[Distribut
     """Return the pieces of the model in Megatron's data-parallel wrapper, gradients sharded over the replicas."""
     config = data_parallel_config(recipe)
     return [
-        # with an interleaved pipeline the other pieces' gradients come early enough to go in one bucket, as in Megatron-LM
-        DistributedDataParallel(config=piece.config, ddp_config=config, module=piece, disable_bucketing=number > 0)
+        # with an interleaved pipeline the other pieces' gradients come early enough to go in one
+        # bucket, as in Megatron-LM
+        DistributedDataParallel(
+            config=piece.config, ddp_config=config, module=piece, disable_bucketing=number > 0
+        )
         for number, piece in enumerate(model)
     ]
 
@@ -59,9 +81,12 @@ def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[Distribut
 def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
     """Return the distributed optimizer, its state allocated, and hook it into the pipeline schedule.
 
-    The model's gradients are summed over the tokens of the whole global batch and divided by their number once.
+    The model's gradients are summed over the tokens of the whole global batch and divided by their
+    number once.
     """
-    optimizer = get_megatron_optimizer(OptimizerConfig(**optimizer_options(recipe)), list(model), use_gloo_process_groups=False)
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(**optimizer_options(recipe)), list(model), use_gloo_process_groups=False
+    )
     for piece in model:
         piece.config.finalize_model_grads_func = finalize_model_grads
         piece.config.grad_scale_func = optimizer.scale_loss
@@ -81,8 +106,9 @@ def _parts(optimizer: MegatronOptimizer) -> Sequence[Any]:
 def _load_remainders(optimizer: MegatronOptimizer) -> None:
     """Let the precision-aware optimizer be restored (megatron-core 0.19.2, Transformer Engine 2.20).
 
-    Of each bf16 weight's fp32 copy Transformer Engine keeps the lower 16 bits, as an integer. Megatron stores these integers in
-    float32, which holds them exactly, and gives them back so; Transformer Engine takes only integers.
+    Of each bf16 weight's fp32 copy Transformer Engine keeps the lower 16 bits, as an integer.
+    Megatron stores these integers in float32, which holds them exactly, and gives them back so;
+    Transformer Engine takes only integers.
     """
     for part in _parts(optimizer):
         if getattr(part.optimizer, "store_param_remainders", False):
@@ -97,7 +123,8 @@ def _set_state(original: Callable, weight: torch.Tensor, name: str, state: torch
 def _allocate_state(optimizer: MegatronOptimizer) -> None:
     """Give PyTorch's AdamW its state before the first step, since a checkpoint's layout is derived from it, and its fused kernel.
 
-    Transformer Engine's optimizer has a method for the state which Megatron calls itself; PyTorch's allocates in its first step only.
+    Transformer Engine's optimizer has a method for the state which Megatron calls itself; PyTorch's
+    allocates in its first step only.
     """
     for part in _parts(optimizer):
         inner = part.optimizer
@@ -121,11 +148,18 @@ def complete_groups(optimizer: MegatronOptimizer) -> None:
 
 
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:
-    """Return the schedule; its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its place."""
+    """Return the schedule.
+
+    Its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its place.
+    """
     options, training = recipe.optimizer, recipe.training
     samples = BatchSchedule(training).samples_after
     decay = options.lr_decay_iters or training.train_iters
-    fall = None if options.lr_wsd_decay_iters is None else samples(decay) - samples(decay - options.lr_wsd_decay_iters)
+    fall = (
+        None
+        if options.lr_wsd_decay_iters is None
+        else samples(decay) - samples(decay - options.lr_wsd_decay_iters)
+    )
     return OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,

@@ -1,4 +1,7 @@
-"""What a run needs to go on, saved by `checkpoint_writer` and restored here: weights, optimizer, schedule, progress, random states."""
+"""What a run needs to go on, saved by `checkpoint_writer` and restored here.
+
+Weights, optimizer, schedule, progress, random states.
+"""
 
 import dataclasses
 import os
@@ -26,7 +29,11 @@ from megatron_ext.training import optimizer as optimization
 
 STATE = "training_state.json"
 # The form that lets tensor, pipeline and data parallelism change between save and load.
-_METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "singleton_local_shards": False, "chained_optim_avoid_prefix": True}
+_METADATA = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "singleton_local_shards": False,
+    "chained_optim_avoid_prefix": True,
+}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -72,21 +79,25 @@ def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | 
     """Fill the model's weights, and nothing else, from the folder of one iteration (collective)."""
     pieces = model if isinstance(model, list) else [model]
     wanted = {name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}
-    force_all_tensors_to_non_fp8(wanted)  # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
+    # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
+    force_all_tensors_to_non_fp8(wanted)
     names = {name: set(part) for name, part in wanted.items()}
     loaded = load_sharded(wanted, folder)
     for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
-        weights = {key: value for key, value in loaded[name].items() if key in names[name]}  # a file may add some for a module to unpickle
+        # a file may add some for a module to unpickle
+        weights = {key: value for key, value in loaded[name].items() if key in names[name]}
         piece.load_state_dict(weights, strict=False)
         for key, weight in piece.named_parameters():
-            if hasattr(weight, "get_high_precision_init_val"):  # kept in FP8: what the optimizer will start from, random so far
+            # kept in FP8: what the optimizer will start from, random so far
+            if hasattr(weight, "get_high_precision_init_val"):
                 weight.get_high_precision_init_val().copy_(loaded[name][key])
 
 
 def load(folder: Path, run: Run) -> Progress:
     """Restore a run from the folder of one iteration and return how far it was (collective).
 
-    The layout may have changed since; random states are restored only into the layout that saved them.
+    The layout may have changed since; random states are restored only into the layout that saved
+    them.
 
     Raises:
         DataError: the checkpoint is incomplete or was written by no training run.
@@ -104,7 +115,9 @@ def load(folder: Path, run: Run) -> Progress:
     try:
         run.scheduler.load_state_dict(saved["scheduler"])
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise DataError(f"cannot go on from {folder / STATE}: scheduler: {one_line(error)}") from None
+        raise DataError(
+            f"cannot go on from {folder / STATE}: scheduler: {one_line(error)}"
+        ) from None
     if same_layout:
         _restore_random(state["random"], folder)
     return Progress(**saved["progress"])
@@ -127,8 +140,13 @@ def _saved(folder: Path) -> dict[str, Any]:
         and isinstance(saved.get("layout"), list)
         and isinstance(saved.get("scheduler"), dict)
     )
-    if not sound or folder != checkpoint_folder.iteration_folder(folder.parent, progress["iteration"]):
-        raise DataError(f"cannot go on from {folder}: {STATE} is not what the run wrote there; copy it again, or remove that folder")
+    if not sound or folder != checkpoint_folder.iteration_folder(
+        folder.parent, progress["iteration"]
+    ):
+        raise DataError(
+            f"cannot go on from {folder}: {STATE} is not what the run wrote there; copy it again,"
+            " or remove that folder"
+        )
     return saved
 
 
@@ -143,7 +161,8 @@ def _is_a(value: Any, kind: Any) -> bool:
 def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
     """Make the weights of each replica whole, as a checkpoint needs them (collective).
 
-    With overlap_param_gather an optimizer step renews a replica's own share; the others' arrive in the next forward pass.
+    With overlap_param_gather an optimizer step renews a replica's own share; the others' arrive in
+    the next forward pass.
     """
     for piece in model:
         if piece.ddp_config.overlap_param_gather:
@@ -155,7 +174,9 @@ def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str
     """Return what a checkpoint holds of this process, each tensor with its place in the whole."""
     weights = _sharded_weights([piece.module for piece in run.model])
     optimizer = run.optimizer.sharded_state_dict(
-        weights if len(run.model) > 1 else weights["model"], is_loading=loading, metadata=dict(_METADATA)
+        weights if len(run.model) > 1 else weights["model"],
+        is_loading=loading,
+        metadata=dict(_METADATA),
     )
     if loading and not _keeps_fp8_history(run.model[0].config):
         weights = {name: _without_extra_state(part) for name, part in weights.items()}
@@ -170,12 +191,21 @@ def _sharded_names(pieces: Sequence[Any]) -> list[str]:
 
 
 def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
-    """Return the sharded weights of each piece; in the files their names are those of the whole model, whatever the pieces."""
-    return {name: piece.sharded_state_dict(metadata=dict(_METADATA)) for name, piece in zip(_sharded_names(pieces), pieces, strict=True)}
+    """Return the sharded weights of each piece.
+
+    In the files their names are those of the whole model, whatever the pieces.
+    """
+    return {
+        name: piece.sharded_state_dict(metadata=dict(_METADATA))
+        for name, piece in zip(_sharded_names(pieces), pieces, strict=True)
+    }
 
 
 def _keeps_fp8_history(config: TransformerConfig) -> bool:
-    """Whether a step depends on the scales of the steps before it; otherwise what Transformer Engine stores of FP8 is empty."""
+    """Whether a step depends on the scales of the steps before it.
+
+    Otherwise what Transformer Engine stores of FP8 is empty.
+    """
     return config.fp8 is not None and config.fp8_recipe == "delayed"
 
 
@@ -190,21 +220,37 @@ def _repickle_fp8_history(state: dict[str, Any], folder: Path) -> None:
             if history is None or (type(history) is torch.Tensor and not history.numel()):
                 continue
             if type(history) is not torch.Tensor or history.dtype != torch.uint8:
-                raise DataError(f"{name} in {folder} is damaged: it holds a {type(history).__name__}, which is no history of FP8")
+                raise DataError(
+                    f"{name} in {folder} is damaged: it holds a {type(history).__name__}, which is"
+                    " no history of FP8"
+                )
             ours = fp8_history.repickle(history.cpu().numpy().tobytes(), f"{name} in {folder}")
             weights[name] = torch.frombuffer(bytearray(ours), dtype=torch.uint8)
             os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] = "1"
 
 
 def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
-    """Leave out Transformer Engine's `_extra_state`, the scaling history of FP8: a checkpoint of PyTorch's layers has none."""
+    """Leave out Transformer Engine's `_extra_state`, the scaling history of FP8.
+
+    A checkpoint of PyTorch's layers has none.
+    """
     return {name: value for name, value in weights.items() if not name.endswith("_extra_state")}
 
 
 def _sharded_random() -> ShardedObject:
     """Return this rank's random states, placed by its position in the layout."""
-    states = {**random_states.get(), "device": torch.cuda.get_rng_state(), "tracker": tensor_parallel.get_cuda_rng_tracker().get_states()}
-    return ShardedObject("random_states", states, tuple(parallel_groups.sizes()), tuple(parallel_groups.ranks()), replica_id=0)
+    states = {
+        **random_states.get(),
+        "device": torch.cuda.get_rng_state(),
+        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
+    }
+    return ShardedObject(
+        "random_states",
+        states,
+        tuple(parallel_groups.sizes()),
+        tuple(parallel_groups.ranks()),
+        replica_id=0,
+    )
 
 
 def _restore_random(states: Any, folder: Path) -> None:

@@ -38,7 +38,10 @@ class WorkTimer:
             self._spans.append((self._begun, ended))
 
     def take(self) -> float:
-        """Return the seconds since the last call, and begin anew; the device must have done all that it was given."""
+        """Return the seconds since the last call, and begin anew.
+
+        The device must have done all that it was given.
+        """
         seconds = sum(begun.elapsed_time(ended) for begun, ended in self._spans) / 1000
         self._spans = []
         return seconds
@@ -48,7 +51,8 @@ class StragglerReport:
     """Compares the processes of a run now and then. All its methods are collective.
 
     Args:
-        ratio: a process is slow that needs this many times the median of those that hold the same layers.
+        ratio: a process is slow that needs this many times the median of those that hold the same
+            layers.
     """
 
     def __init__(self, ratio: float) -> None:
@@ -65,7 +69,9 @@ class StragglerReport:
         return find_slow(gathered.tolist(), self.places, self.ratio)
 
 
-def find_slow(seconds: Sequence[float], places: Sequence[tuple[str, int]], ratio: float) -> list[dict[str, Any]]:
+def find_slow(
+    seconds: Sequence[float], places: Sequence[tuple[str, int]], ratio: float
+) -> list[dict[str, Any]]:
     """Return the processes that need more than `ratio` times the median of their pipeline stage.
 
     Args:
@@ -76,7 +82,8 @@ def find_slow(seconds: Sequence[float], places: Sequence[tuple[str, int]], ratio
     peers: dict[int, list[float]] = defaultdict(list)
     for time, (_, stage) in zip(seconds, places, strict=True):
         peers[stage].append(time)
-    medians = {stage: statistics.median_low(times) for stage, times in peers.items()}  # of two the slow one must not be the measure
+    # of two the slow one must not be the measure
+    medians = {stage: statistics.median_low(times) for stage, times in peers.items()}
     return [
         {"rank": rank, "host": host, "seconds": round(time, 3), "median": round(medians[stage], 3)}
         for rank, (time, (host, stage)) in enumerate(zip(seconds, places, strict=True))

@@ -1,4 +1,7 @@
-"""One global batch through the pipeline: forward, backward, and what is summed up over all processes."""
+"""One global batch through the pipeline.
+
+Forward, backward, and what is summed up over all processes.
+"""
 
 import dataclasses
 import itertools
@@ -33,7 +36,8 @@ class Outcome:
     flags: list[float]
     """Sums of the flags that the processes gave."""
     rows: list[Tensor]
-    """On the last stage, per micro-batch the summed loss of each of its sequences, [micro batch]."""
+    """On the last stage, per micro-batch the summed loss of each of its sequences, [micro batch].
+    """
 
 
 class GlobalBatch:
@@ -45,16 +49,23 @@ class GlobalBatch:
         model: this process's pieces of the model.
     """
 
-    def __init__(self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel]) -> None:
+    def __init__(
+        self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel]
+    ) -> None:
         self.platform, self.model = platform, model
         self.timer = WorkTimer(platform, on=recipe.resilience.straggler_interval > 0)
         self.seconds = 0.0
         """That this process computed in training, until someone sets it back."""
-        self.length, self.micro_batch_size = recipe.data.seq_length, recipe.training.micro_batch_size
+        self.length, self.micro_batch_size = (
+            recipe.data.seq_length,
+            recipe.training.micro_batch_size,
+        )
         self.packed = recipe.data.reset_attention_mask
         self._schedule = get_forward_backward_func()
 
-    def run(self, batches: Batches, micro_batches: int, flags: list[float], forward_only: bool = False) -> Outcome:
+    def run(
+        self, batches: Batches, micro_batches: int, flags: list[float], forward_only: bool = False
+    ) -> Outcome:
         """Run `micro_batches` of this process's micro-batches, and all its replicas' at the same time.
 
         Args:
@@ -80,30 +91,49 @@ class GlobalBatch:
         if parallel_state.get_tensor_model_parallel_rank() == 0:  # the others hold the same figures
             for report in reports:  # empty on all but the last pipeline stage
                 total += report["sums"]
-        total = torch.cat([total, torch.tensor(flags, dtype=torch.float64, device=self.platform.device)])
+        total = torch.cat(
+            [total, torch.tensor(flags, dtype=torch.float64, device=self.platform.device)]
+        )
         torch.distributed.all_reduce(total)
         loss_sum, tokens, *summed = total.tolist()  # waits for the device
         seconds = self.timer.take()
         self.seconds += 0.0 if forward_only else seconds
         if tokens == 0:
-            raise DataError("a whole batch has no token to learn from: every label is masked; check data.eod_mask_loss and the data")
-        return Outcome(loss_sum / tokens, int(tokens), summed, [report["rows"] for report in reports])
+            raise DataError(
+                "a whole batch has no token to learn from: every label is masked; check"
+                " data.eod_mask_loss and the data"
+            )
+        return Outcome(
+            loss_sum / tokens, int(tokens), summed, [report["rows"] for report in reports]
+        )
 
-    def _forward_step(self, batches: Batches, model: DistributedDataParallel) -> tuple[Tensor, Callable]:
-        """Run one micro-batch through this stage; return its output and the function that makes a loss of the last one's."""
+    def _forward_step(
+        self, batches: Batches, model: DistributedDataParallel
+    ) -> tuple[Tensor, Callable]:
+        """Run one micro-batch through this stage.
+
+        Return its output and the function that makes a loss of the last one's.
+        """
         batch, packed = next(batches), None
         if self.packed:
             batch, packed = pack_documents(batch, self.platform.device)
         batch = part_of_sequence(batch)
-        batch = {name: tensor.to(self.platform.device, non_blocking=True) for name, tensor in batch.items()}
+        batch = {
+            name: tensor.to(self.platform.device, non_blocking=True)
+            for name, tensor in batch.items()
+        }
         self.timer.start()
         extra: dict[str, Any] = {} if packed is None else {"packed_seq_params": packed}
-        output = model(batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra)
+        output = model(
+            batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
+        )
         self.timer.stop()
         return output, partial(_loss, batch["loss_mask"], self.micro_batch_size)
 
 
-def _loss(loss_mask: Tensor, sequences: int, losses: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _loss(
+    loss_mask: Tensor, sequences: int, losses: Tensor
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the summed loss, the number of tokens in it, and both for the report (Megatron's per-token convention).
 
     Args:
@@ -122,7 +152,10 @@ def samples_not_finite(outcome: Outcome, first: int, micro_batch_size: int) -> l
 
     Empty when the losses are finite and only a gradient is not: it belongs to all samples.
     """
-    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    rank, ranks = (
+        parallel_state.get_data_parallel_rank(),
+        parallel_state.get_data_parallel_world_size(),
+    )
     found = [
         first + (number * ranks + rank) * micro_batch_size + row
         for number, rows in enumerate(outcome.rows)

@@ -1,4 +1,7 @@
-"""The training loop: one optimizer step after the other, validation, checkpoint, and what to do when a step goes wrong."""
+"""The training loop.
+
+One optimizer step after the other, validation, checkpoint, and what to do when a step goes wrong.
+"""
 
 import dataclasses
 import gc
@@ -57,14 +60,24 @@ class Trainer:
         stop: StopRequests,
         log: RunLog | None,
     ) -> None:
-        self.platform, self.recipe, self.architecture, self.state = platform, recipe, architecture, run
+        self.platform, self.recipe, self.architecture, self.state = (
+            platform,
+            recipe,
+            architecture,
+            run,
+        )
         self.progress, self.data, self.stop, self.log = progress, data, stop, log
-        self.rank, self.checkpoints = torch.distributed.get_rank(), Path(recipe.output) / "checkpoints"
+        self.rank, self.checkpoints = (
+            torch.distributed.get_rank(),
+            Path(recipe.output) / "checkpoints",
+        )
         self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
         self.schedule = BatchSchedule(recipe.training)
         self.batch = GlobalBatch(platform, recipe, run.model)
         limit = 60 * recipe.resilience.distributed_timeout_minutes
-        self.watchdog = Watchdog(Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit)
+        self.watchdog = Watchdog(
+            Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit
+        )
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
         self.reason: str | None = None
         """Why to stop early."""
@@ -75,8 +88,12 @@ class Trainer:
     def _start_from(self, progress: Progress) -> None:
         resilience = self.recipe.resilience
         self.progress = progress
-        self.guard = LossGuard(resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses)
-        self.batches = self._batches(self.data.train, progress.position, self.recipe.data.num_workers)
+        self.guard = LossGuard(
+            resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses
+        )
+        self.batches = self._batches(
+            self.data.train, progress.position, self.recipe.data.num_workers
+        )
 
     def run(self) -> str | None:
         """Train to the recipe's last step, with validations and checkpoints on the way.
@@ -105,7 +122,11 @@ class Trainer:
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.writer.finish(wait=True)
         self.watchdog.close()
-        return self.reason if self.progress.iteration < options.train_iters or self.broken_off else None
+        return (
+            self.reason
+            if self.progress.iteration < options.train_iters or self.broken_off
+            else None
+        )
 
     def save(self) -> None:
         """Write a checkpoint of the present state."""
@@ -114,7 +135,10 @@ class Trainer:
         self.writer.save(self.progress, self.state)
 
     def _step(self) -> list[float]:
-        """Take one step, or find that it must not be taken; return the sums of the processes' requests to stop."""
+        """Take one step, or find that it must not be taken.
+
+        Return the sums of the processes' requests to stop.
+        """
         progress, start = self.progress, time.monotonic()
         self.watchdog.enter(progress.iteration, "forward and backward")
         for piece in self.state.model:
@@ -123,13 +147,18 @@ class Trainer:
         optimizer = self.state.optimizer
         optimizer.zero_grad()
         size = self.schedule.size(progress.consumed_samples)
-        outcome = self.batch.run(self.batches, self._micro_batches(size), self.stop.flags(look_at_file=self.rank == 0))
+        outcome = self.batch.run(
+            self.batches, self._micro_batches(size), self.stop.flags(look_at_file=self.rank == 0)
+        )
         self.watchdog.enter(progress.iteration, "optimizer step")
         optimizer.prepare_grads()
         norm = float(optimizer.get_grad_norm())
-        if (median := self.guard.spike(outcome.loss)) is not None and self._go_back(outcome, size, median):
+        if (median := self.guard.spike(outcome.loss)) is not None and self._go_back(
+            outcome, size, median
+        ):
             return outcome.flags
-        self.state.scheduler.step(size)  # before the step: the first has a rate above 0, the last min_lr
+        # before the step: the first has a rate above 0, the last min_lr
+        self.state.scheduler.step(size)
         if math.isfinite(outcome.loss) and math.isfinite(norm) and median is None:
             optimizer.step()
             self.guard.accept(outcome.loss)
@@ -147,14 +176,27 @@ class Trainer:
         """Count a step whose update would have done harm, and say which samples caused it."""
         first = self.progress.position
         culprits = samples_not_finite(outcome, first, self.recipe.training.micro_batch_size)
-        what = "loss" if not math.isfinite(outcome.loss) else "gradient" if not math.isfinite(norm) else "spike of the loss"
+        what = (
+            "loss"
+            if not math.isfinite(outcome.loss)
+            else "gradient"
+            if not math.isfinite(norm)
+            else "spike of the loss"
+        )
         record = {"reason": what, "first_sample": first, "samples": size, "not_finite": culprits}
-        self._count_skipped(1, f"{what} of step {self.progress.iteration + 1} (samples {culprits or f'{first} to {first + size - 1}'})")
+        self._count_skipped(
+            1,
+            f"{what} of step {self.progress.iteration + 1} (samples"
+            f" {culprits or f'{first} to {first + size - 1}'})",
+        )
         if self.log:
             self.log.event("skipped", self.progress.iteration + 1, record)
 
     def _go_back(self, outcome: Outcome, size: int, median: float) -> bool:
-        """Return to the last checkpoint and leave out the data from there to here; False when there is no checkpoint yet."""
+        """Return to the last checkpoint and leave out the data from there to here.
+
+        False when there is no checkpoint yet.
+        """
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         before, end = self.progress, self.progress.position + size
         self.writer.finish(wait=True)
@@ -162,16 +204,27 @@ class Trainer:
         if folder is None:
             return False
         progress = training_state.load(folder, self.state)
-        window = {"loss": outcome.loss, "median": median, "from_step": before.iteration + 1, "to_step": progress.iteration}
+        window = {
+            "loss": outcome.loss,
+            "median": median,
+            "from_step": before.iteration + 1,
+            "to_step": progress.iteration,
+        }
         window |= {"first_sample": progress.position, "samples": end - progress.position}
         undone = before.iteration + 1 - progress.iteration
         skipped = before.skipped_steps
         progress.left_out_samples = end - progress.consumed_samples
-        self._start_from(dataclasses.replace(progress, skipped_steps=skipped, seconds=before.seconds))
+        self._start_from(
+            dataclasses.replace(progress, skipped_steps=skipped, seconds=before.seconds)
+        )
         if self.log:
             self.log.rewind(progress.iteration)
             self.log.event("rolled_back", progress.iteration, window)
-        self._count_skipped(undone, f"spike of the loss at step {window['from_step']}: {outcome.loss:.3f}, median {median:.3f}")
+        self._count_skipped(
+            undone,
+            f"spike of the loss at step {window['from_step']}: {outcome.loss:.3f}, median"
+            f" {median:.3f}",
+        )
         return True
 
     def _count_skipped(self, steps: int, last: str) -> None:
@@ -180,9 +233,11 @@ class Trainer:
         if self.progress.skipped_steps > allowed:
             self.watchdog.close()
             raise DataError(
-                f"{self.progress.skipped_steps} steps were left out, more than resilience.max_skipped_steps = {allowed}; the last: {last}. "
-                "If log.jsonl names the same samples again and again, look at them; if the gradient's norm grew before, lower optimizer.lr "
-                "or lengthen the warm-up; if one rank or node stands out, check its hardware"
+                f"{self.progress.skipped_steps} steps were left out, more than"
+                f" resilience.max_skipped_steps = {allowed}; the last: {last}. If log.jsonl names"
+                " the same samples again and again, look at them; if the gradient's norm grew"
+                " before, lower optimizer.lr or lengthen the warm-up; if one rank or node stands"
+                " out, check its hardware"
             )
 
     def _log_step(self, outcome: Outcome, norm: float, size: int, seconds: float) -> None:
@@ -226,10 +281,17 @@ class Trainer:
                 self.log.event("slow_ranks", step, {"ranks": slow})
 
     def _validation_is_missing(self) -> bool:
-        """Say whether the validation of this step has yet to be made: before the first, or when a request to stop came in it."""
+        """Say whether the validation of this step has yet to be made.
+
+        Before the first, or when a request to stop came in it.
+        """
         step, options = self.progress.iteration, self.recipe.training
-        due = bool(self.data.validation) and (step % options.eval_interval == 0 or step == options.train_iters)
-        made = self.log is not None and any(one["kind"] == "validation" and one["step"] == step for one in self.log.records)
+        due = bool(self.data.validation) and (
+            step % options.eval_interval == 0 or step == options.train_iters
+        )
+        made = self.log is not None and any(
+            one["kind"] == "validation" and one["step"] == step for one in self.log.records
+        )
         missing = [due and not made]
         torch.distributed.broadcast_object_list(missing, src=0)
         return missing[0]
@@ -238,7 +300,8 @@ class Trainer:
     def _validate(self) -> None:
         """Measure the loss of each source over the same validation sequences each time.
 
-        With a reason to stop, there before or found on the way, it is broken off and nothing is logged: the next start makes up for it.
+        With a reason to stop, there before or found on the way, it is broken off and nothing is
+        logged: the next start makes up for it.
         """
         if not self.data.validation:
             return
@@ -255,19 +318,33 @@ class Trainer:
         if self.log:
             share = sum(self.data.weights.values())
             mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
-            self.log.validation(self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None)
+            self.log.validation(
+                self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None
+            )
 
     def _breaks_off(self) -> bool:
-        """Say whether there is a reason to break off a validation: before the first step, with nothing to keep yet, a signal alone."""
+        """Say whether there is a reason to break off a validation.
+
+        Before the first step, with nothing to keep yet, a signal alone.
+        """
         return self.reason is not None and (self.progress.iteration > 0 or self.reason in NAMES)
 
     def _loss_over(self, dataset: ReadOnce) -> tuple[float, int] | None:
-        """Return the mean loss over a validation dataset and its number of tokens; None when there is a reason to stop before its end."""
+        """Return the mean loss over a validation dataset and its number of tokens.
+
+        None when there is a reason to stop before its end.
+        """
         together = self._samples_together()
-        pieces, stages = self.recipe.parallel.virtual_pipeline_model_parallel_size, self.recipe.parallel.pipeline_model_parallel_size
+        pieces, stages = (
+            self.recipe.parallel.virtual_pipeline_model_parallel_size,
+            self.recipe.parallel.pipeline_model_parallel_size,
+        )
         multiple = stages if pieces else 1  # an interleaved pipeline takes so many at a time
         left = -(-len(dataset) // (together * multiple)) * multiple  # micro-batches of each replica
-        source, most = self._batches(dataset, 0, 0, total=left * together), self._micro_batches(self.recipe.training.global_batch_size)
+        source, most = (
+            self._batches(dataset, 0, 0, total=left * together),
+            self._micro_batches(self.recipe.training.global_batch_size),
+        )
         outcomes = []
         while left:
             if self._breaks_off():

@@ -23,5 +23,8 @@ def test_what_to_install_is_said(monkeypatch):
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_megatron)
-    with pytest.raises(gpu_environment.Missing, match=r"(?s)No module named 'megatron'.*requirements-gpu\.txt.*Dockerfile"):
+    with pytest.raises(
+        gpu_environment.Missing,
+        match=r"(?s)No module named 'megatron'.*requirements-gpu\.txt.*Dockerfile",
+    ):
         gpu_environment.found()

@@ -35,9 +35,20 @@ LLAMA3 = {
 FAMILIES = {
     "llama-2": ("llama", {"num_key_value_heads": 4}),
     "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
-    "llama-3.2": ("llama", {"tie_word_embeddings": True, "max_position_embeddings": 131072, "head_dim": 32, "rope_parameters": LLAMA3}),
+    "llama-3.2": (
+        "llama",
+        {
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 131072,
+            "head_dim": 32,
+            "rope_parameters": LLAMA3,
+        },
+    ),
     "mistral-v0.1": ("mistral", {"sliding_window": 16}),
-    "mistral-v0.3": ("mistral", {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "mistral-v0.3": (
+        "mistral",
+        {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    ),
     "qwen2": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
     "qwen3": ("qwen3", {"head_dim": 32}),
@@ -47,7 +58,10 @@ FAMILIES = {
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES; its biases and norms are random too."""
+    """Make a folder with a random model of a family of FAMILIES.
+
+    Its biases and norms are random too.
+    """
 
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -55,7 +69,9 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         kind, own = FAMILIES[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
-        config = AutoConfig.for_model("llama" if kind == "internlm2" else kind, **(TINY | own | options))
+        config = AutoConfig.for_model(
+            "llama" if kind == "internlm2" else kind, **(TINY | own | options)
+        )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
             if "norm" in parameter or "bias" in parameter:
@@ -94,15 +110,26 @@ def forked_logits(megatron_side, monkeypatch):
     """Let verify.py's other side run in forked processes, which begin at once, instead of new ones."""
 
     def run(command, **_):
-        processes = int(command[command.index("--nproc-per-node") + 1]) if "--nproc-per-node" in command else 1
-        megatron_side(processes, "verify", *command[command.index("checkpoints_convert.conversion.megatron_logits") + 1 :])
+        processes = (
+            int(command[command.index("--nproc-per-node") + 1])
+            if "--nproc-per-node" in command
+            else 1
+        )
+        megatron_side(
+            processes,
+            "verify",
+            *command[command.index("checkpoints_convert.conversion.megatron_logits") + 1 :],
+        )
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
 
 
 def as_internlm2(folder: Path) -> None:
-    """Rewrite a Llama folder under InternLM2's names, fusing heads one by one: slow, and unlike the converter."""
+    """Rewrite a Llama folder under InternLM2's names, fusing heads one by one.
+
+    Slow, and unlike the converter.
+    """
     config = json.loads((folder / "config.json").read_text())
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
     size = config["hidden_size"] // heads
@@ -115,7 +142,11 @@ def as_internlm2(folder: Path) -> None:
         attention = {part: old[f"{name}.self_attn.{part}_proj.weight"] for part in "qkvo"}
         fused = []
         for group in range(groups):
-            fused += [attention["q"][head * size : (head + 1) * size] for head in range(heads) if head // (heads // groups) == group]
+            fused += [
+                attention["q"][head * size : (head + 1) * size]
+                for head in range(heads)
+                if head // (heads // groups) == group
+            ]
             fused += [attention[part][group * size : (group + 1) * size] for part in "kv"]
         new[f"{name}.attention.wqkv.weight"] = torch.cat(fused)
         new[f"{name}.attention.wo.weight"] = attention["o"]
@@ -124,7 +155,15 @@ def as_internlm2(folder: Path) -> None:
         new[f"{name}.attention_norm.weight"] = old[f"{name}.input_layernorm.weight"]
         new[f"{name}.ffn_norm.weight"] = old[f"{name}.post_attention_layernorm.weight"]
     save_file(new, folder / "model.safetensors", metadata={"format": "pt"})
-    kept = {key: value for key, value in config.items() if key not in ("attention_bias", "mlp_bias", "rope_parameters", "head_dim")}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in ("attention_bias", "mlp_bias", "rope_parameters", "head_dim")
+    }
     kept |= {"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"], "bias": False}
-    kept |= {"rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 2.0}, "attn_implementation": "eager"}
+    kept |= {
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        "attn_implementation": "eager",
+    }
     (folder / "config.json").write_text(json.dumps(kept))

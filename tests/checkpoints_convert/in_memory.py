@@ -32,7 +32,9 @@ def joined(pieces):
 def to_megatron(unit, tensors, architecture):
     """Return the Megatron tensor that a unit's Hugging Face tensors make, padded for one rank."""
     source = Tensors(zip(unit.hf, tensors, strict=True))
-    return joined(piece for _, piece in megatron_pieces(unit, architecture, source, torch.float32, 1))
+    return joined(
+        piece for _, piece in megatron_pieces(unit, architecture, source, torch.float32, 1)
+    )
 
 
 def to_hf(unit, tensor, architecture):

@@ -1,9 +1,12 @@
-"""Runs a converter and kills it with SIGKILL as it touches its files for the Nth time, for many N; starts it again; compares.
+"""Runs a converter and kills it with SIGKILL as it touches its files for the Nth time, for many N.
 
-Each line of standard input is a JSON list, script, folder, number of kills and the options without the output; the answer is a
-JSON object. FOLDER/given, where it is there, is what a conversion in place begins with. Each run is a forked process: killed for
-good, yet without the seconds that an interpreter needs to start. The point is counted, not timed: a slow machine changes nothing,
-and every kill is inside the work.
+Starts it again; compares.
+
+Each line of standard input is a JSON list, script, folder, number of kills and the options without
+the output; the answer is a JSON object. FOLDER/given, where it is there, is what a conversion in
+place begins with. Each run is a forked process: killed for good, yet without the seconds that an
+interpreter needs to start. The point is counted, not timed: a slow machine changes nothing, and
+every kill is inside the work.
 """
 
 import hashlib
@@ -17,7 +20,15 @@ import signal
 import sys
 from pathlib import Path
 
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.copyfile")
+EVENTS = (
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "shutil.copyfile",
+)
 LOADED_BEFORE = ("conversion.export_hf", "conversion.import_hf", "interop")
 
 
@@ -47,15 +58,26 @@ class Touches:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def convert(script: str, options: list[str], output: Path, kill_at: int | None, count_into: Path | None = None) -> int:
-    """Convert in a forked process, killed as it touches a file for the `kill_at`-th time; return how it ended (-9 for killed)."""
+def convert(
+    script: str,
+    options: list[str],
+    output: Path,
+    kill_at: int | None,
+    count_into: Path | None = None,
+) -> int:
+    """Convert in a forked process, killed as it touches a file for the `kill_at`-th time.
+
+    Return how it ended (-9 for killed).
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     log = os.open(output.parent / f"{script}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    touches = Touches([str(output.parent), *(option for option in options if option.startswith("/"))], kill_at)
+    touches = Touches(
+        [str(output.parent), *(option for option in options if option.startswith("/"))], kill_at
+    )
     code = 1
     try:
         name = "--megatron" if script == "adopt" else "--output"
@@ -71,7 +93,10 @@ def convert(script: str, options: list[str], output: Path, kill_at: int | None, 
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Return the hash of every file below `folder`; of a manifest without the time at which it was written."""
+    """Return the hash of every file below `folder`.
+
+    Of a manifest without the time at which it was written.
+    """
     hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -89,10 +114,15 @@ def begin(folder: Path, output: Path) -> None:
 
 
 def points(touched: int, count: int, seed: str) -> list[int]:
-    """Return a random number in each of `count` equal parts of 1 … `touched`; the first and the last are among them."""
+    """Return a random number in each of `count` equal parts of 1 … `touched`.
+
+    The first and the last are among them.
+    """
     seeded = random.Random(seed)
     edges = [touched * part // count for part in range(count + 1)]
-    chosen = [seeded.randint(low + 1, high) for low, high in itertools.pairwise(edges) if high > low]
+    chosen = [
+        seeded.randint(low + 1, high) for low, high in itertools.pairwise(edges) if high > low
+    ]
     return sorted({1, *chosen[1:-1], touched})
 
 
@@ -100,7 +130,9 @@ def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[st
     """Convert undisturbed, then killed at `count` points and started again; return what was seen."""
     begin(folder, folder / "never-killed")
     log = folder / f"{script}.log"
-    assert convert(script, options, folder / "never-killed", None, folder / "touched") == 0, log.read_text()
+    assert convert(script, options, folder / "never-killed", None, folder / "touched") == 0, (
+        log.read_text()
+    )
     touched = int((folder / "touched").read_text())
     expected = content(folder / "never-killed")
     there = {path.name for path in folder.iterdir()} | {"output"}
@@ -116,15 +148,24 @@ def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[st
         went_on += "going on after" in log.read_text()
         left = sorted({path.name for path in folder.iterdir()} - there)
         if again or content(output) != expected or left:
-            wrong.append({"point": point, "code": again, "left": left, "log": log.read_text()[-2000:]})
+            wrong.append(
+                {"point": point, "code": again, "left": left, "log": log.read_text()[-2000:]}
+            )
         shutil.rmtree(output)
-    return {"touched": touched, "points": len(chosen), "killed": killed, "went_on": went_on, "wrong": wrong}
+    return {
+        "touched": touched,
+        "points": len(chosen),
+        "killed": killed,
+        "went_on": went_on,
+        "wrong": wrong,
+    }
 
 
 def main() -> None:
     for module in LOADED_BEFORE:  # in the parent, so that no child needs seconds for it
         importlib.import_module(f"checkpoints_convert.{module}")
-    importlib.import_module("checkpoints_convert.resumable_io.output_file")._BLOCK = 4096  # many pieces a file: killed in its middle, too
+    # many pieces a file: killed in its middle, too
+    importlib.import_module("checkpoints_convert.resumable_io.output_file")._BLOCK = 4096
     importlib.import_module("checkpoints_convert.conversion.tensor_units").CHUNK_BYTES = 8000
     for line in sys.stdin:
         script, folder, count, options = json.loads(line)

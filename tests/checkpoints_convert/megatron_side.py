@@ -32,13 +32,22 @@ def write_logits(tokens, target, *checkpoints):
     logits = {}
     for checkpoint in checkpoints:
         folder = checkpoint_folder.newest(checkpoint)
-        computed = megatron_logits.compute(folder, architecture.read(folder), load_file(tokens)["tokens"], 1, 1, "fp32")
+        computed = megatron_logits.compute(
+            folder, architecture.read(folder), load_file(tokens)["tokens"], 1, 1, "fp32"
+        )
         logits[checkpoint] = computed.contiguous()
     save_file(logits, target)
 
 
 def save(checkpoint, target):
-    model = build_model(platforms.current(), architecture.read(checkpoint_folder.newest(checkpoint)), 128)
+    model = build_model(
+        platforms.current(), architecture.read(checkpoint_folder.newest(checkpoint)), 128
+    )
     training_state.load_weights(model, checkpoint)
     Path(target).mkdir()
-    ShardedWriter().save(training_state._without_extra_state(model.sharded_state_dict(metadata=dict(training_state._METADATA))), target)
+    ShardedWriter().save(
+        training_state._without_extra_state(
+            model.sharded_state_dict(metadata=dict(training_state._METADATA))
+        ),
+        target,
+    )

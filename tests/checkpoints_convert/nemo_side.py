@@ -1,9 +1,11 @@
 """NeMo's own converters on a machine without CUDA. Started by test_nemo.py with the Python of NeMo's environment, not with Galen's.
 
-Usage: import CLASS HF NEMO | export CLASS NEMO HF. An export also computes the logits of NeMo's model: HF/logits.safetensors.
+Usage: import CLASS HF NEMO | export CLASS NEMO HF. An export also computes the logits of NeMo's
+model: HF/logits.safetensors.
 
-Without Transformer Engine, NeMo chooses Megatron Core's own layers: its converters then look for norms under names that these layers
-do not have, and the layers refuse settings that only choose a kernel. Both are mended here; reading, writing and computing stay NeMo's.
+Without Transformer Engine, NeMo chooses Megatron Core's own layers: its converters then look for
+norms under names that these layers do not have, and the layers refuse settings that only choose a
+kernel. Both are mended here; reading, writing and computing stay NeMo's.
 """
 
 import sys
@@ -35,7 +37,13 @@ def _local(name):
 
 
 def _apply_to_local_layers(source, target, mapping, transforms=None, **options):
-    return _apply(source, target, mapping={_local(a): _local(b) for a, b in mapping.items()}, transforms=transforms, **options)
+    return _apply(
+        source,
+        target,
+        mapping={_local(a): _local(b) for a, b in mapping.items()},
+        transforms=transforms,
+        **options,
+    )
 
 
 def _norm(_, config, hidden_size, eps=1e-5, *__, **___):
@@ -48,11 +56,14 @@ def _rotate(states, angles, interleaved):
 
 def prepare():
     cpu_platform.install()
-    nemo_checkpoint_io._fix_tensors_device = lambda checkpoint: checkpoint  # moves what was loaded to the CUDA device
+    # moves what was loaded to the CUDA device
+    nemo_checkpoint_io._fix_tensors_device = lambda checkpoint: checkpoint
     nemo_io.apply_transforms = _apply_to_local_layers
     rope_utils.fused_apply_rotary_pos_emb = _rotate
     # its cache cannot take the list that NeMo keeps a window as
-    fused_softmax.get_sliding_window_causal_mask = fused_softmax.get_sliding_window_causal_mask.__wrapped__
+    fused_softmax.get_sliding_window_causal_mask = (
+        fused_softmax.get_sliding_window_causal_mask.__wrapped__
+    )
     torch_norm.WrappedTorchNorm.__new__ = _norm
 
 

@@ -39,7 +39,10 @@ def foreign(saved, tmp_path):
 def test_adopted_and_exported(foreign, model, tmp_path):
     adopt.main(["--megatron", str(foreign), "--hf", str(model)])
     megatron_to_hf.main(["--megatron", str(foreign), "--output", str(tmp_path / "back")])
-    expected, found = load_file(model / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
+    expected, found = (
+        load_file(model / "model.safetensors"),
+        load_file(tmp_path / "back" / "model.safetensors"),
+    )
     assert found.keys() == expected.keys()
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
 
@@ -54,7 +57,9 @@ def test_a_checkpoint_that_is_cut_off_is_refused(foreign, model):
     """It was given a manifest that calls it whole."""
     path = next((foreign / "iter_0000030").glob("*.distcp"))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=rf"is not whole: {path.name} has [\d,]+ bytes, its parts end at"):
+    with pytest.raises(
+        DataError, match=rf"is not whole: {path.name} has [\d,]+ bytes, its parts end at"
+    ):
         adopt.main(["--megatron", str(foreign), "--hf", str(model)])
     assert not (foreign / "hf").exists()
 
@@ -72,12 +77,18 @@ def test_imports_hold_the_tensors_that_megatron_saves(ours, saved):
 
 def test_imports_carry_megatron_lms_arguments(ours):
     arguments = vars(TorchDist(ours / "iter_0000000").common()["args"])
-    assert (arguments["num_layers"], arguments["num_query_groups"], arguments["rotary_base"]) == (4, 2, 500000)
+    assert (arguments["num_layers"], arguments["num_query_groups"], arguments["rotary_base"]) == (
+        4,
+        2,
+        500000,
+    )
     assert arguments["untie_embeddings_and_output_weights"]
     assert arguments["padded_vocab_size"] == 384
 
 
-def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(foreign, model, tmp_path):
+def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(
+    foreign, model, tmp_path
+):
     for _ in range(2):  # again, and with the files of the first time
         adopt.main(["--megatron", str(foreign), "--hf", str(model)])
         (foreign / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
@@ -92,7 +103,10 @@ def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(forei
 
 
 def test_one_of_ours_stays_the_model_that_it_is(ours, model, tmp_path):
-    """The tensors do not tell the rotary base; its manifest would call an architecture.json written anew altered."""
+    """The tensors do not tell the rotary base.
+
+    Its manifest would call an architecture.json written anew altered.
+    """
     shutil.copytree(ours, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours" / "hf")
     adopt.main(["--megatron", str(tmp_path / "ours"), "--hf", str(model)])  # a lost hf/ comes back

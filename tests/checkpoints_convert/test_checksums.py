@@ -1,11 +1,21 @@
-"""A flipped bit in a file whose SHA-256 stands in a manifest: nothing is made from it, unless that is asked for aloud."""
+"""A flipped bit in a file whose SHA-256 stands in a manifest.
+
+Nothing is made from it, unless that is asked for aloud.
+"""
 
 import json
 import shutil
 
 import pytest
 
-from checkpoints_convert import adopt, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron, verify
+from checkpoints_convert import (
+    adopt,
+    hf_to_megatron,
+    megatron_to_hf,
+    megatron_to_nemo,
+    nemo_to_megatron,
+    verify,
+)
 from galen import manifest
 from galen.errors import DataError
 from tests.conftest import import_model
@@ -16,8 +26,19 @@ def made(make_model, tmp_path_factory):
     """A checkpoint, its export to Hugging Face and to NeMo."""
     folder = tmp_path_factory.mktemp("checksums")
     import_model(make_model("llama-3"), folder / "megatron")
-    megatron_to_hf.main(["--megatron", str(folder / "megatron"), "--output", str(folder / "hf"), "--max-shard-bytes", "200000"])
-    megatron_to_nemo.main(["--megatron", str(folder / "megatron"), "--output", str(folder / "nemo")])
+    megatron_to_hf.main(
+        [
+            "--megatron",
+            str(folder / "megatron"),
+            "--output",
+            str(folder / "hf"),
+            "--max-shard-bytes",
+            "200000",
+        ]
+    )
+    megatron_to_nemo.main(
+        ["--megatron", str(folder / "megatron"), "--output", str(folder / "nemo")]
+    )
     return folder
 
 
@@ -36,7 +57,12 @@ COMMANDS = {
     "to NeMo": (megatron_to_nemo.main, "--megatron", "megatron", "iter_0000000/__3_0.distcp"),
     "from Hugging Face": (hf_to_megatron.main, "--hf", "hf", "model-00002-of-00004.safetensors"),
     "from NeMo": (nemo_to_megatron.main, "--nemo", "nemo", "weights/__2_0.distcp"),
-    "companions, to Hugging Face": (megatron_to_hf.main, "--megatron", "megatron", "hf/tokenizer.json"),
+    "companions, to Hugging Face": (
+        megatron_to_hf.main,
+        "--megatron",
+        "megatron",
+        "hf/tokenizer.json",
+    ),
     "companions, to NeMo": (megatron_to_nemo.main, "--megatron", "megatron", "hf/config.json"),
     "a small file": (hf_to_megatron.main, "--hf", "hf", "tokenizer.json"),
 }
@@ -51,10 +77,16 @@ def test_nothing_is_made_from_an_altered_file(tmp_path, made, name, capsys):
     arguments = [option, str(given), "--output", str(output)]
     with pytest.raises(DataError, match=rf"{file} was altered: its (SHA-256|content) is not"):
         main(arguments)
-    assert not (output / "config.json").exists() and not list(output.glob("iter_*")) and not (output / "context").exists()
+    assert (
+        not (output / "config.json").exists()
+        and not list(output.glob("iter_*"))
+        and not (output / "context").exists()
+    )
     assert "compar" not in capsys.readouterr().err
     main([*arguments, "--no-verify"])
-    assert "is read without comparing it with the SHA-256 in its manifest" in capsys.readouterr().err
+    assert (
+        "is read without comparing it with the SHA-256 in its manifest" in capsys.readouterr().err
+    )
     assert output.is_dir()
 
 
@@ -76,16 +108,28 @@ def test_a_checkpoint_from_before_companions_had_a_manifest(tmp_path, made):
     shutil.copytree(made / "megatron", tmp_path / "megatron")
     (tmp_path / "megatron/hf/manifest.json").unlink()
     flip(tmp_path / "megatron/hf/tokenizer.json")
-    megatron_to_hf.main(["--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "output")])
-    assert (tmp_path / "output/tokenizer.json").read_bytes() == (tmp_path / "megatron/hf/tokenizer.json").read_bytes()
+    megatron_to_hf.main(
+        ["--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "output")]
+    )
+    assert (tmp_path / "output/tokenizer.json").read_bytes() == (
+        tmp_path / "megatron/hf/tokenizer.json"
+    ).read_bytes()
 
 
 def test_verify_says_which_file_was_altered(tmp_path, made, capsys):
     """An export of an altered checkpoint is the same model as that checkpoint."""
     shutil.copytree(made / "megatron", tmp_path / "megatron")
     flip(tmp_path / "megatron/iter_0000000/__3_0.distcp")
-    megatron_to_hf.main(["--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "hf"), "--no-verify"])
-    arguments = ["--hf", str(tmp_path / "hf"), "--megatron", str(tmp_path / "megatron"), "--weights-only"]
+    megatron_to_hf.main(
+        ["--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "hf"), "--no-verify"]
+    )
+    arguments = [
+        "--hf",
+        str(tmp_path / "hf"),
+        "--megatron",
+        str(tmp_path / "megatron"),
+        "--weights-only",
+    ]
     with pytest.raises(DataError, match=r"__3_0\.distcp was altered"):
         verify.main(arguments)
     assert verify.main([*arguments, "--no-verify"]) == 0
@@ -96,11 +140,20 @@ def test_a_folder_that_a_run_wrote_is_known_by_the_manifest_above(tmp_path, made
     shutil.copytree(made / "hf", tmp_path / "run" / "model")
     (tmp_path / "run/model/manifest.json").unlink()
     files = sorted((tmp_path / "run/model").iterdir())
-    manifest.write(tmp_path / "run/manifest.json", stage="finetune", inputs=[], config={}, outputs=files, counts={})
+    manifest.write(
+        tmp_path / "run/manifest.json",
+        stage="finetune",
+        inputs=[],
+        config={},
+        outputs=files,
+        counts={},
+    )
     assert set(manifest.recorded(tmp_path / "run/model")) == set(files)
     flip(tmp_path / "run/model/model-00001-of-00004.safetensors")
     with pytest.raises(DataError, match=r"model-00001-of-00004\.safetensors was altered"):
-        hf_to_megatron.main(["--hf", str(tmp_path / "run/model"), "--output", str(tmp_path / "output")])
+        hf_to_megatron.main(
+            ["--hf", str(tmp_path / "run/model"), "--output", str(tmp_path / "output")]
+        )
 
 
 def test_what_is_scored_and_trained_on_is_compared(tmp_path, made, capsys):
@@ -112,7 +165,9 @@ def test_what_is_scored_and_trained_on_is_compared(tmp_path, made, capsys):
     with pytest.raises(DataError, match=r"model-00002-of-00004\.safetensors was altered"):
         model_folder.hashes(tmp_path / "hf")
     after = model_folder.hashes(tmp_path / "hf", verify=False)
-    assert [name for name in before if before[name] != after[name]] == ["model-00002-of-00004.safetensors"]
+    assert [name for name in before if before[name] != after[name]] == [
+        "model-00002-of-00004.safetensors"
+    ]
     assert "is read without comparing" in capsys.readouterr().err
 
 

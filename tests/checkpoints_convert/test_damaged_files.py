@@ -1,4 +1,6 @@
-"""Any file of a folder cut off, altered or of the wrong types: each command works, or says so in one line.
+"""Any file of a folder cut off, altered or of the wrong types.
+
+Each command works, or says so in one line.
 
 tests/damage.py says how many damages each command sees of each file.
 """
@@ -45,15 +47,47 @@ def commands(folder, output):
     return {
         "hf_to_megatron": (hf_to_megatron.main, "hf", ["--hf", folder / "hf", "--output", output]),
         "describe_hf": (describe.main, "hf", [folder / "hf"]),
-        "megatron_to_hf": (megatron_to_hf.main, "megatron", ["--megatron", folder / "megatron", "--output", output]),
-        "managed": (megatron_to_hf.main, "managed", ["--megatron", folder / "managed", "--output", output]),
-        "megatron_to_nemo": (megatron_to_nemo.main, "megatron", ["--megatron", folder / "megatron", "--output", output]),
+        "megatron_to_hf": (
+            megatron_to_hf.main,
+            "megatron",
+            ["--megatron", folder / "megatron", "--output", output],
+        ),
+        "managed": (
+            megatron_to_hf.main,
+            "managed",
+            ["--megatron", folder / "managed", "--output", output],
+        ),
+        "megatron_to_nemo": (
+            megatron_to_nemo.main,
+            "megatron",
+            ["--megatron", folder / "megatron", "--output", output],
+        ),
         "describe": (describe.main, "megatron", [folder / "megatron"]),
-        "adopt": (adopt.main, "megatron", ["--megatron", folder / "megatron", "--hf", folder / "hf"]),
-        "nemo_to_megatron": (nemo_to_megatron.main, "nemo", ["--nemo", folder / "nemo", "--output", output]),
-        "verify": (verify.main, "megatron", ["--hf", folder / "hf", "--megatron", folder / "megatron", "--weights-only"]),
-        "verify_hf": (verify.main, "hf", ["--hf", folder / "hf", "--megatron", folder / "megatron", "--weights-only"]),
-        "legacy_to_megatron": (legacy_to_megatron.main, "legacy", ["--legacy", folder / "legacy", "--vocab-size", 300, "--output", output]),
+        "adopt": (
+            adopt.main,
+            "megatron",
+            ["--megatron", folder / "megatron", "--hf", folder / "hf"],
+        ),
+        "nemo_to_megatron": (
+            nemo_to_megatron.main,
+            "nemo",
+            ["--nemo", folder / "nemo", "--output", output],
+        ),
+        "verify": (
+            verify.main,
+            "megatron",
+            ["--hf", folder / "hf", "--megatron", folder / "megatron", "--weights-only"],
+        ),
+        "verify_hf": (
+            verify.main,
+            "hf",
+            ["--hf", folder / "hf", "--megatron", folder / "megatron", "--weights-only"],
+        ),
+        "legacy_to_megatron": (
+            legacy_to_megatron.main,
+            "legacy",
+            ["--legacy", folder / "legacy", "--vocab-size", 300, "--output", output],
+        ),
         "describe_legacy": (describe.main, "legacy", [folder / "legacy"]),
     }
 
@@ -62,8 +96,17 @@ def commands(folder, output):
 def test_one_line_or_success(tmp_path, folders, name, capsys):
     torch.set_num_threads(1)
     main, source, arguments = commands(tmp_path, tmp_path / "output")[name]
-    files = [path.relative_to(folders / source) for path in sorted((folders / source).rglob("*")) if path.is_file()]
-    chosen = [file for file in files if not file.name.endswith(".distcp") or file.name in ("__0_0.distcp", "__extra_states.distcp")]
+    files = [
+        path.relative_to(folders / source)
+        for path in sorted((folders / source).rglob("*"))
+        if path.is_file()
+    ]
+    chosen = [
+        file
+        for file in files
+        if not file.name.endswith(".distcp")
+        or file.name in ("__0_0.distcp", "__extra_states.distcp")
+    ]
     shutil.copytree(folders, tmp_path, dirs_exist_ok=True)
     for file in chosen:
         for number in range(MUTATIONS):

@@ -29,7 +29,11 @@ def test_a_megatron_checkpoint(checkpoint, capsys):
     found = described(checkpoint, capsys)
     assert found["format"] == "Megatron torch_dist"
     assert (found["family"], found["num_layers"], found["vocab_size"]) == ("qwen3", 4, 300)
-    assert (found["vocabulary rows, padded"], found["saved from"], found["optimizer state"]) == (384, "TP1 x PP1", "none")
+    assert (found["vocabulary rows, padded"], found["saved from"], found["optimizer state"]) == (
+        384,
+        "TP1 x PP1",
+        "none",
+    )
     assert found["complete"] == "yes"
     assert described(checkpoint / "iter_0000000", capsys) == found
 
@@ -47,7 +51,10 @@ def test_incomplete_ones_are_named(checkpoint, model, tmp_path, capsys):
     part.unlink()
     assert described(tmp_path / "cut", capsys, 1)["complete"] == "no: __4_0.distcp is missing"
     shutil.copytree(model, tmp_path / "hf")
-    config = json.loads((tmp_path / "hf" / "config.json").read_text()) | {"num_hidden_layers": 5, "layer_types": None}
+    config = json.loads((tmp_path / "hf" / "config.json").read_text()) | {
+        "num_hidden_layers": 5,
+        "layer_types": None,
+    }
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     assert "lacks 11 tensors" in described(tmp_path / "hf", capsys, 1)["complete"]
 

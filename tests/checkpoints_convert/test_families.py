@@ -32,10 +32,16 @@ def checkpoints(models, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_there_and_back_is_bit_identical(tmp_path, models, checkpoints, name):
     megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "back")])
-    expected, found = load_file(models[name] / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
+    expected, found = (
+        load_file(models[name] / "model.safetensors"),
+        load_file(tmp_path / "back" / "model.safetensors"),
+    )
     assert found.keys() == expected.keys()
     assert all(found[key].equal(tensor) for key, tensor in expected.items())
-    before, after = (json.loads((folder / "config.json").read_text()) for folder in (models[name], tmp_path / "back"))
+    before, after = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (models[name], tmp_path / "back")
+    )
     assert {**before, "torch_dtype": "float32"} == {**after, "torch_dtype": "float32"}
 
 
@@ -60,7 +66,9 @@ def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, toke
     for name, hf in models.items():
         expected = original_logits(hf, tokens)
         assert expected.std() > 0.5, name  # a model whose logits are all alike would prove nothing
-        difference = (found[str(checkpoints[name])][..., :300] - expected).abs().max() / expected.abs().max()
+        difference = (
+            found[str(checkpoints[name])][..., :300] - expected
+        ).abs().max() / expected.abs().max()
         assert difference < 1e-5, name
 
 
@@ -71,7 +79,9 @@ def test_the_window_matters(models, tokens):
     from transformers import AutoModelForCausalLM, MistralConfig
 
     with torch.no_grad():
-        difference = AutoModelForCausalLM.from_pretrained(hf, config=MistralConfig(**without))(tokens).logits - original_logits(hf, tokens)
+        difference = AutoModelForCausalLM.from_pretrained(hf, config=MistralConfig(**without))(
+            tokens
+        ).logits - original_logits(hf, tokens)
     assert difference[:, :16].abs().max() < 1e-4
     assert difference[:, 16:].abs().max() > 0.1
 
@@ -80,46 +90,104 @@ def test_internlm2_reference_is_llama_under_other_names(models, tokens):
     from transformers import AutoModelForCausalLM
 
     with torch.no_grad():
-        expected = AutoModelForCausalLM.from_pretrained(models["internlm2"] / "llama")(tokens).logits
-    torch.testing.assert_close(internlm2_reference.logits(models["internlm2"], tokens), expected, rtol=1e-5, atol=1e-5)
+        expected = AutoModelForCausalLM.from_pretrained(models["internlm2"] / "llama")(
+            tokens
+        ).logits
+    torch.testing.assert_close(
+        internlm2_reference.logits(models["internlm2"], tokens), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, tokens):
     from transformers import AutoModelForCausalLM
 
-    megatron_to_hf.main(["--megatron", str(checkpoints["internlm2"]), "--output", str(tmp_path / "llama"), "--as-family", "llama"])
+    megatron_to_hf.main(
+        [
+            "--megatron",
+            str(checkpoints["internlm2"]),
+            "--output",
+            str(tmp_path / "llama"),
+            "--as-family",
+            "llama",
+        ]
+    )
     llama = models["internlm2"] / "llama"
-    expected, found = load_file(llama / "model.safetensors"), load_file(tmp_path / "llama" / "model.safetensors")
+    expected, found = (
+        load_file(llama / "model.safetensors"),
+        load_file(tmp_path / "llama" / "model.safetensors"),
+    )
     assert found.keys() == expected.keys()
     assert all(found[key].equal(tensor) for key, tensor in expected.items())
     with torch.no_grad():
-        assert AutoModelForCausalLM.from_pretrained(tmp_path / "llama")(tokens).logits.isfinite().all()
+        assert (
+            AutoModelForCausalLM.from_pretrained(tmp_path / "llama")(tokens).logits.isfinite().all()
+        )
 
 
 @pytest.mark.parametrize(
     ("name", "family", "message"),
     [
-        ("qwen3", "llama", "qwen3 model cannot be written as llama: qk_layernorm is False there and True here"),
-        ("qwen3", "internlm2", "qwen3 model cannot be written as internlm2: kv_channels is 16 there and 32 here"),
+        (
+            "qwen3",
+            "llama",
+            "qwen3 model cannot be written as llama: qk_layernorm is False there and True here",
+        ),
+        (
+            "qwen3",
+            "internlm2",
+            "qwen3 model cannot be written as internlm2: kv_channels is 16 there and 32 here",
+        ),
         ("llama-3.2", "internlm2", "rotary scaling 'llama3' cannot be carried over"),
-        ("mistral-v0.1", "llama", "mistral model cannot be written as llama: window_size is None there and 16 here"),
+        (
+            "mistral-v0.1",
+            "llama",
+            "mistral model cannot be written as llama: window_size is None there and 16 here",
+        ),
     ],
 )
-def test_a_family_that_cannot_hold_the_model_is_refused(tmp_path, checkpoints, name, family, message):
+def test_a_family_that_cannot_hold_the_model_is_refused(
+    tmp_path, checkpoints, name, family, message
+):
     with pytest.raises(DataError, match=message):
-        megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "x"), "--as-family", family])
+        megatron_to_hf.main(
+            [
+                "--megatron",
+                str(checkpoints[name]),
+                "--output",
+                str(tmp_path / "x"),
+                "--as-family",
+                family,
+            ]
+        )
 
 
 REFUSED = {
-    "llama-2": [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}, {"new_gate": 3}, {"rope_interleaved": True}],
+    "llama-2": [
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"hidden_act": "gelu"},
+        {"new_gate": 3},
+        {"rope_interleaved": True},
+    ],
     "llama-3.2": [
         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
         {"rope_scaling": {"type": "linear", "factor": 2}},
     ],
     "mistral-v0.1": [{"attention_bias": True}],
-    "qwen2": [{"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2, "layer_types": None}],
+    "qwen2": [
+        {
+            "use_sliding_window": True,
+            "sliding_window": 8,
+            "max_window_layers": 2,
+            "layer_types": None,
+        }
+    ],
     "qwen3": [{"attention_bias": True}],
-    "internlm2": [{"bias": True}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"head_dim": 8}],
+    "internlm2": [
+        {"bias": True},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"head_dim": 8},
+    ],
 }
 
 
@@ -131,7 +199,11 @@ def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, models, name):
             config.pop("rope_parameters", None)
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         field = re.escape(next(name for name in change if name != "layer_types"))
-        field = {"rope_parameters": "yarn", "rope_scaling": "linear", "use_sliding_window": "max_window_layers"}.get(field, field)
+        field = {
+            "rope_parameters": "yarn",
+            "rope_scaling": "linear",
+            "use_sliding_window": "max_window_layers",
+        }.get(field, field)
         with pytest.raises(DataError, match=field):
             families.find(tmp_path / "config.json")
 
@@ -145,17 +217,25 @@ def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
 
 
 def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
-    """A family with names of its own: a file beside the others and its entry in FAMILIES, nothing else of the repository."""
+    """A family with names of its own.
+
+    A file beside the others and its entry in FAMILIES, nothing else of the repository.
+    """
     copy = tmp_path / "repository"
     for room in ("checkpoints_convert", "megatron_ext", "galen"):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
     package = copy / "checkpoints_convert" / "families"
     source = (package / "internlm2.py").read_text()
     (package / "novel.py").write_text(
-        source.replace("internlm2", "novel").replace("tok_embeddings", "wte").replace("attention.wo", "attention.out")
+        source.replace("internlm2", "novel")
+        .replace("tok_embeddings", "wte")
+        .replace("attention.wo", "attention.out")
     )
     registry = package / "__init__.py"
-    registry.write_text(registry.read_text() + '\nfrom checkpoints_convert.families import novel\nFAMILIES["novel"] = novel.FAMILY\n')
+    registry.write_text(
+        registry.read_text()
+        + '\nfrom checkpoints_convert.families import novel\nFAMILIES["novel"] = novel.FAMILY\n'
+    )
     hf = tmp_path / "hf"
     shutil.copytree(models["internlm2"], hf, ignore=shutil.ignore_patterns("llama"))
     (hf / "config.json").write_text((hf / "config.json").read_text().replace("internlm2", "novel"))

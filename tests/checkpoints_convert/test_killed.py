@@ -1,6 +1,7 @@
 """A converter killed with SIGKILL at any point, started again with the same command, gives the same bytes.
 
-GALEN_KILLS, 2 where it is not set, is how often each converter is killed; the two that are used most, at least 16 times.
+GALEN_KILLS, 2 where it is not set, is how often each converter is killed; the two that are used
+most, at least 16 times.
 """
 
 import json
@@ -65,7 +66,9 @@ def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
     if script == "adopt":
         shutil.copytree(inputs / "foreign", tmp_path / "given")
     options = [str(inputs / option) if (inputs / option).is_dir() else option for option in given]
-    killer.stdin.write(json.dumps([script, str(tmp_path), POINTS.get(script, KILLS), options]) + "\n")
+    killer.stdin.write(
+        json.dumps([script, str(tmp_path), POINTS.get(script, KILLS), options]) + "\n"
+    )
     killer.stdin.flush()
     seen = json.loads(killer.stdout.readline())
     print(seen)
@@ -77,11 +80,19 @@ def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
-    """Killed with SIGKILL it cannot stop them; going on they would write into the files of the next start."""
+    """Killed with SIGKILL it cannot stop them.
+
+    Going on they would write into the files of the next start.
+    """
     with subprocess.Popen(
-        command("-m", "tests.checkpoints_convert.endless_steps", tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL
+        command("-m", "tests.checkpoints_convert.endless_steps", tmp_path),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
     ) as parent:
-        while not (workers := [int(path.name) for path in tmp_path.glob("pids/*")]) or len(workers) < 2:
+        while (
+            not (workers := [int(path.name) for path in tmp_path.glob("pids/*")])
+            or len(workers) < 2
+        ):
             assert parent.poll() is None
             time.sleep(0.05)
         parent.kill()

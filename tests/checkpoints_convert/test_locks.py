@@ -6,7 +6,13 @@ import subprocess
 
 import pytest
 
-from checkpoints_convert import adopt, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron
+from checkpoints_convert import (
+    adopt,
+    hf_to_megatron,
+    megatron_to_hf,
+    megatron_to_nemo,
+    nemo_to_megatron,
+)
 from galen import lock
 from galen.errors import DataError
 from tests.checkpoints_convert.killed_at import content
@@ -31,7 +37,15 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
     start = command(f"checkpoints_convert/{script}.py", *given, "--output", output)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = [
-        subprocess.Popen(start, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(8)
+        subprocess.Popen(
+            start,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(8)
     ]
     told = [process.communicate()[0] for process in started]
     writers = [text for text in told if f"{output}: llama" in text]
@@ -41,8 +55,13 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
             assert process.returncode == 0
         else:
             assert process.returncode == 1
-            assert f"error: {output} is being written by {script}.py (process " in text and "Traceback" not in text
-    (hf_to_megatron if script == "hf_to_megatron" else megatron_to_hf).main([*map(str, given), "--output", str(tmp_path / "alone")])
+            assert (
+                f"error: {output} is being written by {script}.py (process " in text
+                and "Traceback" not in text
+            )
+    (hf_to_megatron if script == "hf_to_megatron" else megatron_to_hf).main(
+        [*map(str, given), "--output", str(tmp_path / "alone")]
+    )
     assert content(output) == content(tmp_path / "alone")
     assert {path.name for path in tmp_path.iterdir()} == {"output", "alone"}
 
@@ -59,7 +78,9 @@ def test_every_command_respects_the_lock(tmp_path, model, checkpoint):
         (adopt.main, ["--hf", model, "--megatron"], tmp_path / "adopted"),
     ):
         with lock.hold(output):
-            with pytest.raises(DataError, match=r"is being written by .* wait for it, or end it first"):
+            with pytest.raises(
+                DataError, match=r"is being written by .* wait for it, or end it first"
+            ):
                 main([*map(str, options), str(output)])
             assert output.name == "adopted" or not output.exists()
 
@@ -76,7 +97,9 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
             raise KeyboardInterrupt
         return original(self, output, reader)
 
-    for number, damage in enumerate((b"", b"{}", b"[]\n[]", b"\xff\xfe", b'x\n{"result": [], "sha256": ""}')):
+    for number, damage in enumerate(
+        (b"", b"{}", b"[]\n[]", b"\xff\xfe", b'x\n{"result": [], "sha256": ""}')
+    ):
         output, count = tmp_path / str(number), iter(range(100))
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(import_hf.WritePart, "run", dies)
@@ -114,10 +137,18 @@ def test_an_import_does_not_mix_with_what_is_there(tmp_path, model, checkpoint):
         (nemo_to_megatron.main, "--nemo", nemo, nemo),
     ):
         before = content(output)
-        with pytest.raises(DataError, match=r"is no Megatron checkpoint, it holds .*; choose another --output"):
+        with pytest.raises(
+            DataError, match=r"is no Megatron checkpoint, it holds .*; choose another --output"
+        ):
             main([option, str(given), "--output", str(output)])
         assert content(output) == before
     (tmp_path / "base" / "notes.txt").unlink()
-    hf_to_megatron.main(["--hf", str(tmp_path / "base" / "hf"), "--output", str(tmp_path / "base")])  # its hf/ is what it would write
-    assert content(tmp_path / "base" / "iter_0000000").keys() == content(checkpoint / "iter_0000000").keys()
-    assert (tmp_path / "base" / "hf" / "config.json").read_bytes() == (model / "config.json").read_bytes()
+    # its hf/ is what it would write
+    hf_to_megatron.main(["--hf", str(tmp_path / "base" / "hf"), "--output", str(tmp_path / "base")])
+    assert (
+        content(tmp_path / "base" / "iter_0000000").keys()
+        == content(checkpoint / "iter_0000000").keys()
+    )
+    assert (tmp_path / "base" / "hf" / "config.json").read_bytes() == (
+        model / "config.json"
+    ).read_bytes()

@@ -1,4 +1,7 @@
-"""Folders of NeMo 2: written and read again, read as NeMo 2.7.3 writes them, and, where there is a NeMo, against NeMo itself.
+"""Folders of NeMo 2.
+
+Written and read again, read as NeMo 2.7.3 writes them, and, where there is a NeMo, against NeMo
+itself.
 
 NeMo needs an environment of its own (requirements-nemo.txt); GALEN_NEMO_PYTHON names its Python.
 """
@@ -17,24 +20,41 @@ from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.metadata import Metadata
 
-from checkpoints_convert import describe, hf_to_megatron, megatron_to_hf, megatron_to_nemo, nemo_to_megatron
+from checkpoints_convert import (
+    describe,
+    hf_to_megatron,
+    megatron_to_hf,
+    megatron_to_nemo,
+    nemo_to_megatron,
+)
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import safe_pickle
 
-FAMILIES = {"llama-3.2": "LlamaModel", "mistral-v0.1": "MistralModel", "qwen2": "Qwen2Model", "qwen3": "Qwen3Model"}
+FAMILIES = {
+    "llama-3.2": "LlamaModel",
+    "mistral-v0.1": "MistralModel",
+    "qwen2": "Qwen2Model",
+    "qwen3": "Qwen3Model",
+}
 
 
 def same_weights(first, second):
-    expected, found = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    expected, found = (
+        load_file(first / "model.safetensors"),
+        load_file(second / "model.safetensors"),
+    )
     return found.keys() == expected.keys() and all(
-        found[name].dtype == tensor.dtype and found[name].equal(tensor) for name, tensor in expected.items()
+        found[name].dtype == tensor.dtype and found[name].equal(tensor)
+        for name, tensor in expected.items()
     )
 
 
 def as_nemo(hf, folder, *options):
     hf_to_megatron.main(["--hf", str(hf), "--output", str(folder / "megatron")])
-    megatron_to_nemo.main(["--megatron", str(folder / "megatron"), "--output", str(folder / "nemo"), *options])
+    megatron_to_nemo.main(
+        ["--megatron", str(folder / "megatron"), "--output", str(folder / "nemo"), *options]
+    )
     return folder / "nemo"
 
 
@@ -49,7 +69,9 @@ def test_there_and_back(tmp_path, make_model, name):
     hf = make_model(name)
     back = from_nemo(as_nemo(hf, tmp_path), tmp_path, "--hf", str(hf))
     assert same_weights(hf, back)
-    assert json.loads((back / "config.json").read_text()) == json.loads((hf / "config.json").read_text())
+    assert json.loads((back / "config.json").read_text()) == json.loads(
+        (hf / "config.json").read_text()
+    )
     assert (back / "tokenizer.json").read_bytes() == (hf / "tokenizer.json").read_bytes()
 
 
@@ -81,7 +103,12 @@ def test_described(nemo, capsys):
     assert describe.main([str(nemo), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["format"].startswith("NeMo 2")
-    assert (found["family"], found["num_layers"], found["vocabulary rows, padded"], found["dtype"]) == ("llama", 4, 384, "float32")
+    assert (
+        found["family"],
+        found["num_layers"],
+        found["vocabulary rows, padded"],
+        found["dtype"],
+    ) == ("llama", 4, 384, "float32")
 
 
 def test_an_internlm2_goes_as_a_llama(tmp_path, make_model):
@@ -89,7 +116,9 @@ def test_an_internlm2_goes_as_a_llama(tmp_path, make_model):
     with pytest.raises(DataError, match=r"NeMo has no internlm2 models.*--as-family llama"):
         as_nemo(hf, tmp_path)
     shutil.rmtree(tmp_path / "megatron")
-    assert same_weights(hf / "llama", from_nemo(as_nemo(hf, tmp_path, "--as-family", "llama"), tmp_path))
+    assert same_weights(
+        hf / "llama", from_nemo(as_nemo(hf, tmp_path, "--as-family", "llama"), tmp_path)
+    )
 
 
 def test_metadata_of_its_megatron_core(tmp_path, nemo, llama, monkeypatch):
@@ -104,7 +133,11 @@ def test_metadata_of_its_megatron_core(tmp_path, nemo, llama, monkeypatch):
     path = tmp_path / "nemo" / "weights" / ".metadata"
     written = safe_pickle.read_pickle(path)
     theirs = MCoreMetadata(**vars(written))
-    theirs.mcore_data = {"module.decoder.layers.mlp.linear_fc1.weight": {"nd_reformulated_orig_global_shape": (4, 192, 64)}}
+    theirs.mcore_data = {
+        "module.decoder.layers.mlp.linear_fc1.weight": {
+            "nd_reformulated_orig_global_shape": (4, 192, 64)
+        }
+    }
     path.write_bytes(pickle.dumps(theirs))
     (tmp_path / "nemo" / manifest.NAME).unlink()  # NeMo writes none
     monkeypatch.undo()
@@ -120,29 +153,47 @@ def change(nemo, **fields):
 
 def plant(nemo):
     path = nemo / "context" / "model.yaml"
-    path.write_text(f"_target_: !!python/object/apply:os.system ['touch {nemo / 'ran'}']\n" + path.read_text())
+    path.write_text(
+        f"_target_: !!python/object/apply:os.system ['touch {nemo / 'ran'}']\n" + path.read_text()
+    )
 
 
 def bomb(nemo):
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
-    (nemo / "context" / "model.yaml").write_text("l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + levels)
+    (nemo / "context" / "model.yaml").write_text(
+        "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n" + levels
+    )
 
 
 MISTAKES = {
-    "aliases without end": (bomb, "does not describe a model of NeMo: .* stands for more than 50,000 values"),
+    "aliases without end": (
+        bomb,
+        "does not describe a model of NeMo: .* stands for more than 50,000 values",
+    ),
     "no context": (lambda nemo: shutil.rmtree(nemo / "context"), "is no NeMo 2 checkpoint"),
     "code in model.yaml": (plant, "does not describe a model of NeMo"),
     "another model": (
-        lambda nemo: (nemo / "context" / "model.yaml").write_text("_target_: os.system\nconfig: {}"),
+        lambda nemo: (nemo / "context" / "model.yaml").write_text(
+            "_target_: os.system\nconfig: {}"
+        ),
         "the model os.system is not known; known: LlamaModel, MistralModel, Qwen2Model, Qwen3Model",
     ),
-    "experts": (lambda nemo: change(nemo, num_moe_experts=8), r"num_moe_experts = 8 cannot be carried over \(only None\)"),
+    "experts": (
+        lambda nemo: change(nemo, num_moe_experts=8),
+        r"num_moe_experts = 8 cannot be carried over \(only None\)",
+    ),
     "activation": (
         lambda nemo: change(nemo, activation_func={"_target_": "torch.nn.functional.gelu"}),
         "activation_func = 'torch.nn.functional.gelu' cannot be carried over",
     ),
-    "rotary scaling": (lambda nemo: change(nemo, low_freq_factor=2.0), r"low_freq_factor = 2\.0 cannot be carried over"),
-    "another size": (lambda nemo: change(nemo, hidden_size=32), r"has the size \[384, 64\], the model asks for \[384, 32\]"),
+    "rotary scaling": (
+        lambda nemo: change(nemo, low_freq_factor=2.0),
+        r"low_freq_factor = 2\.0 cannot be carried over",
+    ),
+    "another size": (
+        lambda nemo: change(nemo, hidden_size=32),
+        r"has the size \[384, 64\], the model asks for \[384, 32\]",
+    ),
     "no positions": (lambda nemo: change(nemo, seq_length=None), "seq_length is null.*give --hf"),
 }
 
@@ -159,8 +210,12 @@ def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, nemo, name):
 
 
 def test_another_models_configuration_is_refused(tmp_path, nemo, make_model):
-    with pytest.raises(DataError, match=r"describes another model than .*: .*kv_channels is 16 there and 32 here"):
-        nemo_to_megatron.main(["--nemo", str(nemo), "--hf", str(make_model("llama-3")), "--output", str(tmp_path)])
+    with pytest.raises(
+        DataError, match=r"describes another model than .*: .*kv_channels is 16 there and 32 here"
+    ):
+        nemo_to_megatron.main(
+            ["--nemo", str(nemo), "--hf", str(make_model("llama-3")), "--output", str(tmp_path)]
+        )
 
 
 def test_started_again(tmp_path, llama, nemo, capsys):
@@ -172,14 +227,32 @@ def test_started_again(tmp_path, llama, nemo, capsys):
 def nemo_side():
     python = os.environ.get("GALEN_NEMO_PYTHON")
     if not python:
-        pytest.skip("GALEN_NEMO_PYTHON does not name the Python of an environment with NeMo (requirements-nemo.txt)")
+        pytest.skip(
+            "GALEN_NEMO_PYTHON does not name the Python of an environment with NeMo"
+            " (requirements-nemo.txt)"
+        )
 
     def run(action, name, source, target):
         root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root), "TORCH_CUDA_ARCH_LIST": "9.0", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "TORCH_CUDA_ARCH_LIST": "9.0",
+            "OMP_NUM_THREADS": "1",
+        }
         environment["TORCHDYNAMO_DISABLE"] = "1"  # it does not know the stand-ins for torch.cuda
-        command = [python, "-m", "tests.checkpoints_convert.nemo_side", action, name, str(source), str(target)]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        command = [
+            python,
+            "-m",
+            "tests.checkpoints_convert.nemo_side",
+            action,
+            name,
+            str(source),
+            str(target),
+        ]
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
         assert not done.returncode, done.stdout[-2000:] + done.stderr[-6000:]
 
     return run
@@ -190,8 +263,13 @@ def readable_by_transformers_4(hf, target):
     shutil.copytree(hf, target)
     config = json.loads((hf / "config.json").read_text())
     rope = config.pop("rope_parameters", {})
-    config |= {"rope_theta": rope.pop("rope_theta", 10000.0), "rope_scaling": rope if rope.get("rope_type") == "llama3" else None}
-    (target / "config.json").write_text(json.dumps(config | {"torch_dtype": config.get("dtype", "float32")}))
+    config |= {
+        "rope_theta": rope.pop("rope_theta", 10000.0),
+        "rope_scaling": rope if rope.get("rope_type") == "llama3" else None,
+    }
+    (target / "config.json").write_text(
+        json.dumps(config | {"torch_dtype": config.get("dtype", "float32")})
+    )
     return target
 
 
@@ -199,17 +277,29 @@ def logits_of_transformers(hf, name, tokens):
     from transformers import AutoModelForCausalLM
 
     # NeMo keeps the window of Hugging Face as Megatron's, which lets a token attend to one more
-    options = {"sliding_window": json.loads((hf / "config.json").read_text())["sliding_window"] + 1} if name.startswith("mistral") else {}
+    options = (
+        {"sliding_window": json.loads((hf / "config.json").read_text())["sliding_window"] + 1}
+        if name.startswith("mistral")
+        else {}
+    )
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32, **options)(tokens).logits
+        return AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32, **options)(
+            tokens
+        ).logits
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_with_nemo_itself(tmp_path, make_model, nemo_side, name):
-    hf = make_model(name, **({"head_dim": 128} if name == "qwen3" else {}))  # NeMo's Qwen3 has no other
-    nemo_side("import", FAMILIES[name], readable_by_transformers_4(hf, tmp_path / "hf"), tmp_path / "theirs")
+    # NeMo's Qwen3 has no other
+    hf = make_model(name, **({"head_dim": 128} if name == "qwen3" else {}))
+    nemo_side(
+        "import",
+        FAMILIES[name],
+        readable_by_transformers_4(hf, tmp_path / "hf"),
+        tmp_path / "theirs",
+    )
     assert same_weights(hf, from_nemo(tmp_path / "theirs", tmp_path))
     nemo_side("export", FAMILIES[name], as_nemo(tmp_path / "hf", tmp_path), tmp_path / "exported")
     assert same_weights(hf, tmp_path / "exported")

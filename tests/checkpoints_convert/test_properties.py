@@ -1,4 +1,7 @@
-"""Mappings over random small shapes: there and back is the identity, every row has one place, pieces cover all."""
+"""Mappings over random small shapes.
+
+There and back is the identity, every row has one place, pieces cover all.
+"""
 
 import dataclasses
 
@@ -63,12 +66,28 @@ def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
         runs = unit.mapping.rows(architecture)
         divided = chunks(runs, largest)
         assert all(0 < height(part) <= largest for _, part in divided)
-        assert [place for place, _ in divided] == [sum(height(part) for _, part in divided[:n]) for n in range(len(divided))]
-        rows = [(run.tensor, row) for _, part in divided for run in part for row in range(run.start, run.stop)]
+        assert [place for place, _ in divided] == [
+            sum(height(part) for _, part in divided[:n]) for n in range(len(divided))
+        ]
+        rows = [
+            (run.tensor, row)
+            for _, part in divided
+            for run in part
+            for row in range(run.start, run.stop)
+        ]
         assert rows == [(run.tensor, row) for run in runs for row in range(run.start, run.stop)]
-        assert len(set(rows)) == len(rows) == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
-        pieces = tensor_units.megatron_pieces(unit, architecture, None, torch.float32, tensor_parallel)
-        assert sum(piece.shape[0] for _, piece in pieces) == tensor_units.padded_shape(unit, architecture, tensor_parallel)[0]
+        assert (
+            len(set(rows))
+            == len(rows)
+            == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
+        )
+        pieces = tensor_units.megatron_pieces(
+            unit, architecture, None, torch.float32, tensor_parallel
+        )
+        assert (
+            sum(piece.shape[0] for _, piece in pieces)
+            == tensor_units.padded_shape(unit, architecture, tensor_parallel)[0]
+        )
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,9 +98,17 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     if name in ("mistral", "qwen2", "qwen3"):
         own["window_size"] = window
     if name == "internlm2":
-        own |= {"hidden_size": architecture.kv_channels * architecture.num_attention_heads, "rope_scaling_factor": None}
+        own |= {
+            "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
+            "rope_scaling_factor": None,
+        }
     architecture = dataclasses.replace(architecture, **own)
     config = FAMILIES[name].config(architecture)
     if neutral:
-        config |= {"use_cache": True, "torch_dtype": "bfloat16", "eos_token_id": [1, 2], "attention_dropout": 0.0}
+        config |= {
+            "use_cache": True,
+            "torch_dtype": "bfloat16",
+            "eos_token_id": [1, 2],
+            "attention_dropout": 0.0,
+        }
     assert FAMILIES[name].architecture(config) == architecture

@@ -27,7 +27,9 @@ def back_again(checkpoint, output, *options):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"tie_word_embeddings": False, "num_key_value_heads": 1, "dtype": "bfloat16"}], ids=["tied", "untied"]
+    "options",
+    [{}, {"tie_word_embeddings": False, "num_key_value_heads": 1, "dtype": "bfloat16"}],
+    ids=["tied", "untied"],
 )
 def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, options):
     hf = make_llama(**options)
@@ -43,14 +45,24 @@ def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, opt
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert found[name].equal(tensor), name
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ):
         assert (back / name).read_bytes() == (hf / name).read_bytes(), name
     assert AutoTokenizer.from_pretrained(back)("age <5 years")["input_ids"]
-    assert AutoModelForCausalLM.from_pretrained(back).num_parameters() == AutoModelForCausalLM.from_pretrained(hf).num_parameters()
+    assert (
+        AutoModelForCausalLM.from_pretrained(back).num_parameters()
+        == AutoModelForCausalLM.from_pretrained(hf).num_parameters()
+    )
 
 
 def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
-    back_again(there(tied_llama, tmp_path / "megatron"), tmp_path / "back", "--max-shard-bytes", "2e5")
+    back_again(
+        there(tied_llama, tmp_path / "megatron"), tmp_path / "back", "--max-shard-bytes", "2e5"
+    )
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
     for name, file in index["weight_map"].items():
@@ -95,13 +107,17 @@ def lose_a_tensor(folder):
 
 def mix_precisions(folder):
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.2.mlp.up_proj.weight"] = tensors["model.layers.2.mlp.up_proj.weight"].bfloat16()
+    tensors["model.layers.2.mlp.up_proj.weight"] = tensors[
+        "model.layers.2.mlp.up_proj.weight"
+    ].bfloat16()
     save_file(tensors, folder / "model.safetensors")
 
 
 def add_a_tensor(folder):
     save_file(
-        load_file(folder / "model.safetensors") | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)}, folder / "model.safetensors"
+        load_file(folder / "model.safetensors")
+        | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)},
+        folder / "model.safetensors",
     )
 
 
@@ -112,21 +128,46 @@ MISTAKES = {
         lambda folder: change_config(folder, model_type="gpt2"),
         "model_type 'gpt2' cannot be converted; known: internlm2, llama, mistral",
     ),
-    "bias": (lambda folder: change_config(folder, attention_bias=True), "attention_bias = True cannot be carried over"),
-    "activation": (lambda folder: change_config(folder, hidden_act="gelu"), "hidden_act = 'gelu' cannot be carried over"),
+    "bias": (
+        lambda folder: change_config(folder, attention_bias=True),
+        "attention_bias = True cannot be carried over",
+    ),
+    "activation": (
+        lambda folder: change_config(folder, hidden_act="gelu"),
+        "hidden_act = 'gelu' cannot be carried over",
+    ),
     "rotary scaling": (
-        lambda folder: change_config(folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        lambda folder: change_config(
+            folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
+        ),
         "rotary scaling 'yarn' cannot be carried over",
     ),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no .safetensors file"),
-    "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "is damaged"),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "holds no .safetensors file",
+    ),
+    "damaged weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100),
+        "is damaged",
+    ),
     "pointers": (
-        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        lambda folder: (folder / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        ),
         "git lfs pull",
     ),
-    "a tensor less": (lose_a_tensor, "lacks 1 tensors that config.json calls for: model.layers.2.mlp.up_proj.weight"),
-    "two precisions in one tensor": (mix_precisions, "model.layers.2.mlp.up_proj.weight is bfloat16, but Megatron has them in one tensor"),
-    "a tensor more": (add_a_tensor, "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias"),
+    "a tensor less": (
+        lose_a_tensor,
+        "lacks 1 tensors that config.json calls for: model.layers.2.mlp.up_proj.weight",
+    ),
+    "two precisions in one tensor": (
+        mix_precisions,
+        "model.layers.2.mlp.up_proj.weight is bfloat16, but Megatron has them in one tensor",
+    ),
+    "a tensor more": (
+        add_a_tensor,
+        "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias",
+    ),
     "tokenizer too large": (
         lambda folder: change_config(folder, vocab_size=299),
         "gives ids up to 299, but the model has 299 embedding rows",

@@ -1,4 +1,7 @@
-"""Conversion in pieces: any piece size, any number of processes, killed and started again, the same result."""
+"""Conversion in pieces.
+
+Any piece size, any number of processes, killed and started again, the same result.
+"""
 
 import hashlib
 import json
@@ -22,13 +25,17 @@ def there(hf, folder, *options):
 
 
 def back(checkpoint, folder, *options):
-    megatron_to_hf.main(["--megatron", str(checkpoint), "--output", str(folder), *map(str, options)])
+    megatron_to_hf.main(
+        ["--megatron", str(checkpoint), "--output", str(folder), *map(str, options)]
+    )
     return folder
 
 
 def same(first, second):
     first, second = Weights(first), Weights(second)
-    return first.names() == second.names() and all(first.read(name).equal(second.read(name)) for name in first.names())
+    return first.names() == second.names() and all(
+        first.read(name).equal(second.read(name)) for name in first.names()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,11 @@ def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypa
         patch.setattr(tensor_units, "CHUNK_BYTES", 3000)
         checkpoint = there(model, tmp_path / "megatron")
         back(checkpoint, tmp_path / "back")
-    parts = TorchDist(checkpoint / "iter_0000000").tensors["decoder.layers.mlp.linear_fc1.weight"].chunks
+    parts = (
+        TorchDist(checkpoint / "iter_0000000")
+        .tensors["decoder.layers.mlp.linear_fc1.weight"]
+        .chunks
+    )
     assert len(parts) > 4 * 10
     assert all(part.sizes[1] * 64 * 4 <= 3000 for part in parts)
     assert same(tmp_path / "back", model)
@@ -64,8 +75,14 @@ def test_hashes_taken_on_the_way_are_right(tmp_path, model):
     for folder in (checkpoint / "iter_0000000", back(checkpoint, tmp_path / "back")):
         record = manifest.read(folder)
         for entry in record["outputs"]:
-            assert hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest() == entry["sha256"], entry["path"]
-        assert not [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".metadata"]
+            assert (
+                hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+            ), entry["path"]
+        assert not [
+            path.name
+            for path in folder.iterdir()
+            if path.name.startswith(".") and path.name != ".metadata"
+        ]
 
 
 class Killed(BaseException):
@@ -88,7 +105,11 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
         return original(self, output, reader)
 
     def convert():
-        return there(model, checkpoint) if importing_now else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
+        return (
+            there(model, checkpoint)
+            if importing_now
+            else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(step, "run", dies)
@@ -96,7 +117,13 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
             convert()
     assert not (checkpoint / "iter_0000000" if importing_now else tmp_path / "back").exists()
     repeated = []
-    monkeypatch.setattr(step, "run", lambda self, output, reader: (repeated.append(self.file), original(self, output, reader))[1])
+    monkeypatch.setattr(
+        step,
+        "run",
+        lambda self, output, reader: (repeated.append(self.file), original(self, output, reader))[
+            1
+        ],
+    )
     convert()
     assert "going on after" in capsys.readouterr().err
     assert set(repeated) != set(written) | set(repeated)  # some were not written again
@@ -105,7 +132,9 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
     assert same(tmp_path / "back", model)
 
 
-def test_an_unfinished_conversion_of_another_model_is_not_continued(tmp_path, model, make_model, monkeypatch, capsys):
+def test_an_unfinished_conversion_of_another_model_is_not_continued(
+    tmp_path, model, make_model, monkeypatch, capsys
+):
     other = make_model("qwen2", initializer_range=0.1)
     original, written = import_hf.WritePart.run, []
 
@@ -131,7 +160,9 @@ def test_another_precision(tmp_path, model):
     config = json.loads((half / "config.json").read_text())
     assert (config.get("dtype") or config.get("torch_dtype")) == "bfloat16"
     back(tmp_path / "megatron", tmp_path / "full", "--dtype", "fp32")
-    assert load_file(tmp_path / "full" / "model.safetensors")["lm_head.weight"].dtype == torch.float32
+    assert (
+        load_file(tmp_path / "full" / "model.safetensors")["lm_head.weight"].dtype == torch.float32
+    )
 
 
 def test_other_options_into_the_same_output_are_refused(tmp_path, model):

@@ -37,7 +37,19 @@ def assert_the_same(printed):
 
 @pytest.mark.multiprocess
 def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
-    assert_the_same(run("checkpoints_convert/verify.py", "--hf", model, "--megatron", checkpoint, "--tp", 2, "--pp", 2).stdout)
+    assert_the_same(
+        run(
+            "checkpoints_convert/verify.py",
+            "--hf",
+            model,
+            "--megatron",
+            checkpoint,
+            "--tp",
+            2,
+            "--pp",
+            2,
+        ).stdout
+    )
 
 
 def test_equal_without_a_layout(model, checkpoint, capsys):
@@ -54,8 +66,13 @@ def test_equal_under_other_layouts(model, checkpoint, layout, forked_logits, cap
     assert_the_same(capsys.readouterr().out)
 
 
-def test_a_layout_that_does_not_divide_the_model_is_refused_before_any_work(model, checkpoint, capsys):
-    with pytest.raises(UsageError, match="4 attention heads cannot be divided by tensor-parallel size 3; possible: 1, 2, 4"):
+def test_a_layout_that_does_not_divide_the_model_is_refused_before_any_work(
+    model, checkpoint, capsys
+):
+    with pytest.raises(
+        UsageError,
+        match="4 attention heads cannot be divided by tensor-parallel size 3; possible: 1, 2, 4",
+    ):
         verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "3"])
     assert not capsys.readouterr().out
 
@@ -66,7 +83,9 @@ def test_one_token_is_no_proof(model, checkpoint, capsys):
     assert "--max-tokens must be at least 2" in capsys.readouterr().err
 
 
-def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights(model, tmp_path, capsys):
+def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights(
+    model, tmp_path, capsys
+):
     hf = shutil.copytree(model, tmp_path / "hf", ignore=shutil.ignore_patterns("tokenizer*"))
     hf_to_megatron.main(["--hf", str(hf), "--output", str(tmp_path / "megatron")])
     assert f"note: {hf} has no tokenizer" in capsys.readouterr().err
@@ -81,12 +100,20 @@ class Ungrouped(GroupedQKV):
     """All queries, then all keys, then all values: wrong where there are groups."""
 
     def rows(self, architecture):
-        heads = (architecture.num_attention_heads, architecture.num_query_groups, architecture.num_query_groups)
-        return [Rows(number, 0, count * architecture.kv_channels) for number, count in enumerate(heads)]
+        heads = (
+            architecture.num_attention_heads,
+            architecture.num_query_groups,
+            architecture.num_query_groups,
+        )
+        return [
+            Rows(number, 0, count * architecture.kv_channels) for number, count in enumerate(heads)
+        ]
 
 
 def swap_gate_and_up(mapping):
-    return GatedMLP(mapping.megatron, mapping.hf[::-1]) if isinstance(mapping, GatedMLP) else mapping
+    return (
+        GatedMLP(mapping.megatron, mapping.hf[::-1]) if isinstance(mapping, GatedMLP) else mapping
+    )
 
 
 def ungroup(mapping):
@@ -95,7 +122,11 @@ def ungroup(mapping):
 
 def swap_norms(mapping):
     names = ("input_layernorm", "post_attention_layernorm")
-    swapped = {name: mapping.hf[0].replace(name, other) for name, other in (names, names[::-1]) if f".{name}." in mapping.hf[0]}
+    swapped = {
+        name: mapping.hf[0].replace(name, other)
+        for name, other in (names, names[::-1])
+        if f".{name}." in mapping.hf[0]
+    }
     return Plain(mapping.megatron, (next(iter(swapped.values())),)) if swapped else mapping
 
 
@@ -106,7 +137,13 @@ def wrong_checkpoint(model, tmp_path, monkeypatch):
     def make(change):
         family = FAMILIES["llama"]
         with monkeypatch.context() as patch:
-            patch.setitem(FAMILIES, "llama", dataclasses.replace(family, layer=tuple(change(mapping) for mapping in family.layer)))
+            patch.setitem(
+                FAMILIES,
+                "llama",
+                dataclasses.replace(
+                    family, layer=tuple(change(mapping) for mapping in family.layer)
+                ),
+            )
             hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "wrong")])
         return tmp_path / "wrong"
 
@@ -115,13 +152,20 @@ def wrong_checkpoint(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", [swap_gate_and_up, ungroup, swap_norms])
 def test_a_wrong_mapping_is_caught_by_the_weights(model, wrong_checkpoint, change, capsys):
-    assert verify.main(["--hf", str(model), "--megatron", str(wrong_checkpoint(change)), "--weights-only"]) == 1
+    assert (
+        verify.main(
+            ["--hf", str(model), "--megatron", str(wrong_checkpoint(change)), "--weights-only"]
+        )
+        == 1
+    )
     assert "NOT the same model" in capsys.readouterr().out
 
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("change", [swap_gate_and_up, ungroup])
-def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change, forked_logits, capsys, monkeypatch):
+def test_a_wrong_mapping_is_caught_by_the_logits(
+    model, wrong_checkpoint, change, forked_logits, capsys, monkeypatch
+):
     """Were the mapping itself wrong, the weights would agree with it: the logits must not."""
     folder = wrong_checkpoint(change)
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
@@ -130,12 +174,17 @@ def test_a_wrong_mapping_is_caught_by_the_logits(model, wrong_checkpoint, change
 
 
 @pytest.mark.multiprocess
-def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, forked_logits, capsys, monkeypatch):
+def test_bf16_has_a_bound_of_its_own(
+    model, checkpoint, wrong_checkpoint, forked_logits, capsys, monkeypatch
+):
     options = ["--dtype", "bf16", "--hf", str(model), "--megatron"]
     assert verify.main([*options, str(checkpoint)]) == 0
     printed = capsys.readouterr().out
     found, bound, own = map(
-        float, re.search(r"largest relative difference (\S+), bound (\S+) \(3 times .* (\S+) between", printed).groups()
+        float,
+        re.search(
+            r"largest relative difference (\S+), bound (\S+) \(3 times .* (\S+) between", printed
+        ).groups(),
     )
     assert bound == pytest.approx(3 * own, rel=0.01)
     assert 0 < found <= 1.5 * own < 0.2
@@ -144,7 +193,9 @@ def test_bf16_has_a_bound_of_its_own(model, checkpoint, wrong_checkpoint, forked
 
 
 @pytest.mark.multiprocess
-def test_lost_rotary_scaling_is_caught(model, checkpoint, tmp_path, forked_logits, capsys, monkeypatch):
+def test_lost_rotary_scaling_is_caught(
+    model, checkpoint, tmp_path, forked_logits, capsys, monkeypatch
+):
     lost = tmp_path / "lost"
     shutil.copytree(checkpoint, lost)
     folder = lost / "iter_0000000"
@@ -164,8 +215,8 @@ def test_one_changed_bit_is_named(model, checkpoint, tmp_path, capsys):
     assert verify.main(["--hf", str(other), "--megatron", str(checkpoint), "--weights-only"]) == 1
     printed = capsys.readouterr().out
     assert (
-        "decoder.layers.mlp.linear_fc1.weight (layer 2) is not model.layers.2.mlp.gate_proj.weight, model.layers.2.mlp.up_proj.weight"
-        in printed
+        "decoder.layers.mlp.linear_fc1.weight (layer 2) is not model.layers.2.mlp.gate_proj.weight,"
+        " model.layers.2.mlp.up_proj.weight" in printed
     )
     assert "25 of 26" in printed
 
@@ -174,7 +225,10 @@ def test_another_configuration_is_named(model, checkpoint, tmp_path, capsys):
     shutil.copytree(model, tmp_path / "hf")
     config = json.loads((model / "config.json").read_text()) | {"rms_norm_eps": 1e-4}
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
-    assert verify.main(["--hf", str(tmp_path / "hf"), "--megatron", str(checkpoint), "--weights-only"]) == 1
+    assert (
+        verify.main(["--hf", str(tmp_path / "hf"), "--megatron", str(checkpoint), "--weights-only"])
+        == 1
+    )
     assert "layernorm_epsilon is 0.0001 there and 1e-06 here" in capsys.readouterr().out
 
 
@@ -184,9 +238,17 @@ def test_a_tied_tensor_that_is_stored_may_hold_what_is_no_number(tmp_path, make_
     shutil.copytree(make_model("llama-3.2"), model)
     tensors = load_file(model / "model.safetensors")
     tensors["model.embed_tokens.weight"][3, :5] = float("nan")
-    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, model / "model.safetensors")
+    save_file(
+        {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()},
+        model / "model.safetensors",
+    )
     hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "megatron")])
-    assert verify.main(["--hf", str(model), "--megatron", str(tmp_path / "megatron"), "--weights-only"]) == 0
+    assert (
+        verify.main(
+            ["--hf", str(model), "--megatron", str(tmp_path / "megatron"), "--weights-only"]
+        )
+        == 0
+    )
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     tensors["lm_head.weight"][3, 0] = 1.0
     save_file(tensors, model / "model.safetensors")

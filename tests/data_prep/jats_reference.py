@@ -1,16 +1,32 @@
-"""What a JATS body says, found independently of the reader: runs of letters and digits between block boundaries."""
+"""What a JATS body says, found independently of the reader.
+
+Runs of letters and digits between block boundaries.
+"""
 
 from lxml import etree
 
 FLOATS = {"fig", "table-wrap", "boxed-text", "fn", "supplementary-material"}
 INLINE = {"bold", "italic", "sub", "sup", "sc", "underline", "monospace", "overline", "named-content", "styled-content", "ext-link",
           "email", "uri", "xref", "abbrev", "inline-formula", "roman", "sans-serif", "funding-source"}  # fmt: skip
-DROPPED = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "annotation", "annotation-xml"}
+DROPPED = {
+    "graphic",
+    "inline-graphic",
+    "media",
+    "object-id",
+    "alt-text",
+    "long-desc",
+    "permissions",
+    "annotation",
+    "annotation-xml",
+}
 BREAK = "\0"
 
 
 def plain(text):
-    """Letters and digits only: brackets, carets and spaces around markup are the reader's to choose."""
+    """Letters and digits only.
+
+    Brackets, carets and spaces around markup are the reader's to choose.
+    """
     return "".join(character for character in text if character.isalnum())
 
 

@@ -8,23 +8,40 @@ from data_prep import preprocess
 from data_prep.readers.options import ReaderOptions
 
 FIXTURE = Path(__file__).parent / "fixtures" / "medline.xml"
-TOPICS = ["Aorta", "Biopsy", "Cornea", "Dyspnea", "Edema", "Fibrosis", "Gout", "Hernia", "Itching", "Jaundice"]
+TOPICS = [
+    "Aorta",
+    "Biopsy",
+    "Cornea",
+    "Dyspnea",
+    "Edema",
+    "Fibrosis",
+    "Gout",
+    "Hernia",
+    "Itching",
+    "Jaundice",
+]
 
 
 def record_xml(pmid, title="A title.", abstract="An abstract.", mesh=(), language="eng"):
     headings = "".join(
-        f'<MeshHeading><DescriptorName UI="D{n}" MajorTopicYN="{"Y" if major else "N"}">{name}</DescriptorName></MeshHeading>'
+        f'<MeshHeading><DescriptorName UI="D{n}"'
+        f' MajorTopicYN="{"Y" if major else "N"}">{name}</DescriptorName></MeshHeading>'
         for n, (name, major) in enumerate(mesh)
     )
     return (
-        f'<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID><Article><ArticleTitle>{title}</ArticleTitle>'
+        "<PubmedArticle><MedlineCitation><PMID"
+        f' Version="1">{pmid}</PMID><Article><ArticleTitle>{title}</ArticleTitle>'
         f"<Abstract><AbstractText>{abstract}</AbstractText></Abstract><Language>{language}</Language></Article>"
         f"<MeshHeadingList>{headings}</MeshHeadingList></MedlineCitation></PubmedArticle>"
     )
 
 
 def write_medline(path, records):
-    data = ('<?xml version="1.0"?>\n<PubmedArticleSet>\n' + "\n".join(records) + "\n</PubmedArticleSet>\n").encode()
+    data = (
+        '<?xml version="1.0"?>\n<PubmedArticleSet>\n'
+        + "\n".join(records)
+        + "\n</PubmedArticleSet>\n"
+    ).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
@@ -34,16 +51,29 @@ def many_records(first, count):
     """Records with two MeSH topics each; neighbours in the list of topics occur together."""
     records = []
     for pmid in range(first, first + count):
-        names = [TOPICS[pmid % 10], TOPICS[(pmid + 1) % 10], TOPICS[(pmid + 2 + pmid // 10 % 3) % 10]]
+        names = [
+            TOPICS[pmid % 10],
+            TOPICS[(pmid + 1) % 10],
+            TOPICS[(pmid + 2 + pmid // 10 % 3) % 10],
+        ]
         mesh = [("Humans", True), (names[0], True), (names[1], False), (names[2], False)]
-        records.append(record_xml(pmid, f"Report number {pmid}.", f"Findings of case {pmid} are told here at some length.", mesh))
+        records.append(
+            record_xml(
+                pmid,
+                f"Report number {pmid}.",
+                f"Findings of case {pmid} are told here at some length.",
+                mesh,
+            )
+        )
     return records
 
 
 def read_records(folder):
     """All records below a folder of .jsonl.gz files, in order."""
     return [
-        json.loads(line) for path in sorted(Path(folder).rglob("*.jsonl.gz")) for line in gzip.decompress(path.read_bytes()).splitlines()
+        json.loads(line)
+        for path in sorted(Path(folder).rglob("*.jsonl.gz"))
+        for line in gzip.decompress(path.read_bytes()).splitlines()
     ]
 
 
@@ -64,7 +94,17 @@ def write_lines(path, records):
 
 
 def run(tokenizer, inputs, prefix, *options):
-    return preprocess.main(["--input", *inputs, "--output-prefix", str(prefix), "--tokenizer-model", str(tokenizer), *options])
+    return preprocess.main(
+        [
+            "--input",
+            *inputs,
+            "--output-prefix",
+            str(prefix),
+            "--tokenizer-model",
+            str(tokenizer),
+            *options,
+        ]
+    )
 
 
 def sequences(prefix):
@@ -79,15 +119,22 @@ def pdf_bytes(pages):
     """A PDF file with these texts, in lines of 80 characters."""
     import textwrap
 
-    objects = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
     kids = []
     for text in pages:
-        lines = " ".join(f"({line}) Tj T*" for line in textwrap.wrap(text, 80, break_on_hyphens=False))
+        lines = " ".join(
+            f"({line}) Tj T*" for line in textwrap.wrap(text, 80, break_on_hyphens=False)
+        )
         stream = f"BT /F1 10 Tf 12 TL 50 750 Td {lines} ET"
         objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
         kids.append(f"{len(objects) + 1} 0 R")
         objects.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(objects)} 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(objects)} 0 R"
+            " /Resources << /Font << /F1 3 0 R >> >> >>"
         )
     objects[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
     data, places = b"%PDF-1.4\n", []
@@ -96,7 +143,10 @@ def pdf_bytes(pages):
         data += f"{number} 0 obj\n{body}\nendobj\n".encode()
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     size = len(objects) + 1
-    end = f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer << /Size {size} /Root 1 0 R >>\nstartxref\n{len(data)}\n%%EOF\n"
+    end = (
+        f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer << /Size {size} /Root 1 0 R"
+        f" >>\nstartxref\n{len(data)}\n%%EOF\n"
+    )
     return data + end.encode()
 
 
@@ -106,7 +156,10 @@ def scanned_pdf(pages):
 
     import pypdfium2
 
-    prose = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. " * 3
+    prose = (
+        "Asthma is a long-term condition of the airways that makes breathing hard, and it can be"
+        " treated well. " * 3
+    )
     picture = pypdfium2.PdfDocument(pdf_bytes([prose]))[0].render(scale=2)
     file = pypdfium2.PdfDocument.new()
     for text in pages:

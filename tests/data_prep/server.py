@@ -7,12 +7,19 @@ import urllib.parse
 
 
 class Site:
-    """Files and answers of the server; `requests` lists (path with query, Range header) of what came in."""
+    """Files and answers of the server.
+
+    `requests` lists (path with query, Range header) of what came in.
+    """
 
     def __init__(self):
         self.files, self.requests, self.headers = {}, [], []
         self.break_after = {}
-        """path -> list of numbers: how many bytes of the body to send before the connection is cut, one for each of the next requests."""
+        """path -> list of numbers.
+
+        How many bytes of the body to send before the connection is cut, one for each of the next
+        requests.
+        """
         self.refuse = {}
         """path -> list of (status, headers), one for each of the next requests."""
         self.ranges = True
@@ -36,7 +43,9 @@ class Site:
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -70,7 +79,12 @@ class Site:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             request.send_response(206 if start < len(data) else 416)
             request.send_header(
-                "Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}" if start < len(data) else f"bytes */{len(data)}"
+                "Content-Range",
+                (
+                    f"bytes {start}-{len(data) - 1}/{len(data)}"
+                    if start < len(data)
+                    else f"bytes */{len(data)}"
+                ),
             )
         else:
             request.send_response(200)

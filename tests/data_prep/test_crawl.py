@@ -1,4 +1,7 @@
-"""Crawls of a local site: real Scrapy, real HTTP, in a process of its own (Twisted's reactor starts once)."""
+"""Crawls of a local site.
+
+Real Scrapy, real HTTP, in a process of its own (Twisted's reactor starts once).
+"""
 
 import os
 import re
@@ -20,13 +23,17 @@ from tests.data_prep.server import Site
 
 pytest.importorskip("scrapy")
 
-PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. " * 3
+PROSE = (
+    "Asthma is a long-term condition of the airways that makes breathing hard, and it can be"
+    " treated well. " * 3
+)
 
 
 def page(name, *links):
     anchors = "".join(f'<a href="{link}">x</a>' for link in links)
     return (
-        f"<html lang='en'><title>{name}</title><body><nav>{anchors}</nav><main><h1>{name}</h1><p>{PROSE}</p></main></body></html>".encode()
+        "<html"
+        f" lang='en'><title>{name}</title><body><nav>{anchors}</nav><main><h1>{name}</h1><p>{PROSE}</p></main></body></html>".encode()
     )
 
 
@@ -36,7 +43,15 @@ def site():
     outside = "http://localhost:1/elsewhere"
     site.files["/robots.txt"] = b"User-agent: *\nDisallow: /topic/private\nCrawl-delay: 0.01\n"
     site.files["/"] = page(
-        "Home", "/topic/a", "topic/b#part", "/topic/private", "/other", outside, "mailto:x@y", "http://[bad", "/topic/old"
+        "Home",
+        "/topic/a",
+        "topic/b#part",
+        "/topic/private",
+        "/other",
+        outside,
+        "mailto:x@y",
+        "http://[bad",
+        "/topic/old",
     )
     site.files["/topic/a"] = page("A", "/topic/c", "/topic/a?print=1", "/")
     site.files["/topic/b"] = page("B", "/topic/d", "/topic/gone")
@@ -44,7 +59,9 @@ def site():
     site.files["/topic/d"] = page("D", "/topic/a")
     site.files["/topic/private"] = page("Private")
     site.files["/other"] = page("Other")
-    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8") | {"/robots.txt": "text/plain"}
+    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8") | {
+        "/robots.txt": "text/plain"
+    }
     site.refuse["/topic/old"] = [(301, {"Location": "/topic/c"})] * 9
     return site
 
@@ -66,7 +83,11 @@ def write_recipe(tmp_path, base, **extra):
 
 def documents(tmp_path):
     reader = WarcReader(str(tmp_path / "raw"))
-    found = [document for path in sorted((tmp_path / "raw").glob("*.warc.gz")) for document in reader.read_file(path.name)]
+    found = [
+        document
+        for path in sorted((tmp_path / "raw").glob("*.warc.gz"))
+        for document in reader.read_file(path.name)
+    ]
     return {document.metadata["title"]: document for document in found}, len(found)
 
 
@@ -88,18 +109,32 @@ def test_crawl(site, tmp_path):
         found, count = documents(tmp_path)
         assert (sorted(found), count) == (["A", "B", "C", "D"], 4)
         assert found["A"].text == f"A\n\n{PROSE.strip()}"
-        assert {"licence": "CC-BY-4.0", "url": f"{base}/topic/a", "language": ["eng"]}.items() <= found["A"].metadata.items()
+        assert {
+            "licence": "CC-BY-4.0",
+            "url": f"{base}/topic/a",
+            "language": ["eng"],
+        }.items() <= found["A"].metadata.items()
         site.requests.clear()
         again = run("data_prep/crawl.py", recipe)
         assert "5 pages in" in again.stdout
-        assert {path for path, _ in site.requests} <= {"/robots.txt", "/topic/gone", "/topic/old", "/topic/c"}
+        assert {path for path, _ in site.requests} <= {
+            "/robots.txt",
+            "/topic/gone",
+            "/topic/old",
+            "/topic/c",
+        }
 
 
 def test_killed_for_real_goes_on(site, tmp_path):
     site.hold["/topic/c"] = threading.Event()
     with site.running() as base:
         recipe = write_recipe(tmp_path, base)
-        process = subprocess.Popen(command("data_prep/crawl.py", recipe), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command("data_prep/crawl.py", recipe),
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         while not any(path == "/topic/c" for path, _ in site.requests):
             assert process.poll() is None
             time.sleep(0.05)
@@ -115,32 +150,47 @@ def test_killed_for_real_goes_on(site, tmp_path):
         run("data_prep/crawl.py", recipe)
         found, count = documents(tmp_path)
         assert (sorted(found), count) == (["A", "B", "C", "D"], 4)
-        assert "/topic/a" not in {path for path, _ in site.requests}, "what the archive holds is not fetched again"
+        assert "/topic/a" not in {path for path, _ in site.requests}, (
+            "what the archive holds is not fetched again"
+        )
 
 
 def test_without_robots_nothing_is_fetched(site, tmp_path):
     site.refuse["/robots.txt"] = [(503, {})] * 9
-    with site.running() as base, pytest.raises(DataError, match=r"robots\.txt: HTTP 503; without it nothing is fetched"):
+    with (
+        site.running() as base,
+        pytest.raises(DataError, match=r"robots\.txt: HTTP 503; without it nothing is fetched"),
+    ):
         crawl.main([str(write_recipe(tmp_path, base))])
     assert {path for path, _ in site.requests} == {"/robots.txt"}
 
 
 def test_archive_files_rotate_and_are_mended(tmp_path):
-    recipe = SiteRecipe(name="s", output=str(tmp_path), start=["http://s.org/"], allow=["/"], licence="CC0-1.0")
+    recipe = SiteRecipe(
+        name="s", output=str(tmp_path), start=["http://s.org/"], allow=["/"], licence="CC0-1.0"
+    )
     archive = Archive(recipe, tmp_path, file_bytes=500)
     for n in range(4):
         archive.write(f"http://s.org/{n}", "200 OK", [("Content-Type", "text/html")], page(str(n)))
     archive.close()
     assert len(archive.paths) > 1
-    assert [path.name for path in archive.paths] == [f"s-{n:05d}.warc.gz" for n in range(len(archive.paths))]
-    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == [f"http://s.org/{n}" for n in range(4)]
+    assert [path.name for path in archive.paths] == [
+        f"s-{n:05d}.warc.gz" for n in range(len(archive.paths))
+    ]
+    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == [
+        f"http://s.org/{n}" for n in range(4)
+    ]
     path = archive.paths[-1]
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:50])
     cut_to_whole_records(path)
     assert path.read_bytes() == whole
     path.write_bytes(whole[:-1])
-    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == ["http://s.org/0", "http://s.org/1", "http://s.org/2"]
+    assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == [
+        "http://s.org/0",
+        "http://s.org/1",
+        "http://s.org/2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +220,10 @@ def test_shipped_recipes_are_valid():
 
 @pytest.mark.parametrize(
     ("name", "address"),
-    [("icrc", "https://www.icrc.org/en/publication/0001-first-aid"), ("who", "https://iris.who.int/bitstream/handle/10665/1/9.pdf")],
+    [
+        ("icrc", "https://www.icrc.org/en/publication/0001-first-aid"),
+        ("who", "https://iris.who.int/bitstream/handle/10665/1/9.pdf"),
+    ],
 )
 def test_shipped_recipes_reach_their_documents(name, address):
     site = recipes.load(SiteRecipe, ROOT / f"examples/crawl/{name}.yaml")

@@ -15,13 +15,20 @@ from tests.data_prep.material import FIXTURE, many_records, read_records, record
 
 def files_of(folder):
     """Relative path -> bytes, without the manifest, which bears the time."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl.gz"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.jsonl.gz"))
+    }
 
 
 def test_every_record_is_accounted_for(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {FIXTURE}}}]\n")
-    curate.main([str(recipe), "--workers", "1", "split.train=1", "split.validation=0", "split.test=0"])
+    recipe.write_text(
+        f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {FIXTURE}}}]\n"
+    )
+    curate.main(
+        [str(recipe), "--workers", "1", "split.train=1", "split.validation=0", "split.test=0"]
+    )
     records = read_records(tmp_path / "corpus" / "train")
     assert {record["id"]: record["text"].split("\n")[0] for record in records} == {
         "1001": "Effect of Lactobacillus, corrected.",  # the later of two versions
@@ -33,7 +40,9 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
     assert manifest["stage"] == "curate"
     counts = manifest["counts"]
     assert counts.pop("sources") == {"medline": {"read": 13, "kept": 4, **counts["dropped"]}}
-    assert counts.pop("tokens")["total"] == sum(round(len(record["text"].encode()) / 4) for record in records)
+    assert counts.pop("tokens")["total"] == sum(
+        round(len(record["text"].encode()) / 4) for record in records
+    )
     assert counts == {
         "read": 13,
         "kept": 4,
@@ -57,7 +66,9 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
     assert "copyright: rights reserved" in capsys.readouterr().out
 
 
-def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, recipe_file, monkeypatch):
+def test_same_bytes_for_any_number_of_workers_and_any_interruption(
+    tmp_path, recipe_file, monkeypatch
+):
     curate.main([str(recipe_file), "--workers", "1"])
     once = files_of(tmp_path / "corpus")
     assert len(once) == 9
@@ -69,7 +80,8 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, rec
         "Report number 3, corrected.\n\nThe corrected text of case three."
     ]
 
-    # what a run leaves that was killed while it wrote: some tasks marked as done, others half-written
+    # what a run leaves that was killed while it wrote: some tasks marked as done, others
+    # half-written
     from data_prep.curation import pipeline
 
     def killed(folder, output):
@@ -84,7 +96,8 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(tmp_path, rec
     (partial / "log/write/completions/00001").unlink()
     half = partial / "corpus/train/00001.jsonl.gz"
     half.write_bytes(half.read_bytes()[:100])
-    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")  # the same file under a second name, which outlives the clean-up
+    # the same file under a second name, which outlives the clean-up
+    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")
     written = (tmp_path / "witness").stat().st_mtime_ns
     curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
     assert files_of(tmp_path / "again") == once
@@ -97,7 +110,9 @@ def test_killed_for_real_goes_on(tmp_path):
     for n, count in enumerate((200, 1500, 1500, 1500)):
         write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2000 * n, count))
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
+    recipe.write_text(
+        f"output: {tmp_path / 'corpus'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n"
+    )
     command = [sys.executable, str(ROOT / "data_prep/curate.py"), str(recipe), "--workers", "1"]
     partial = tmp_path / ".corpus.partial"
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -130,11 +145,14 @@ def group_alive(group):
     return True
 
 
-def test_finished_is_said_and_another_configuration_refused(recipe_file, tmp_path, medline_folder, capsys):
+def test_finished_is_said_and_another_configuration_refused(
+    recipe_file, tmp_path, medline_folder, capsys
+):
     curate.main([str(recipe_file)])
     before = files_of(tmp_path / "corpus")
     capsys.readouterr()
-    (tmp_path / ".corpus.partial/kept").mkdir(parents=True)  # as a kill after the last rename leaves it
+    # as a kill after the last rename leaves it
+    (tmp_path / ".corpus.partial/kept").mkdir(parents=True)
     curate.main([str(recipe_file)])
     assert "finished already" in capsys.readouterr().out
     assert not (tmp_path / ".corpus.partial").exists()
@@ -159,10 +177,15 @@ def test_foreign_output_stays(recipe_file, tmp_path):
         ("sources.0.path=raw/*.nothing", "no file fits the pattern"),
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
-        ("steps=[{step: language, wanted: [fre]}]", "train split would be empty: 301 records read, 0 kept"),
+        (
+            "steps=[{step: language, wanted: [fre]}]",
+            "train split would be empty: 301 records read, 0 kept",
+        ),
     ],
 )
-def test_bad_input_is_one_message_and_no_output(recipe_file, tmp_path, override, message, monkeypatch):
+def test_bad_input_is_one_message_and_no_output(
+    recipe_file, tmp_path, override, message, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write_medline(tmp_path / "broken" / "good.xml", many_records(1, 5))

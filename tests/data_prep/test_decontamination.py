@@ -8,7 +8,13 @@ from datatrove.data import Document
 from data_prep.curation.pipeline import step_of
 from data_prep.steps.decontamination.items import ItemField, read_items
 from data_prep.steps.decontamination.matches import find_matches
-from data_prep.steps.decontamination.ngrams import Index, WordHasher, build_index, normal_form, windows
+from data_prep.steps.decontamination.ngrams import (
+    Index,
+    WordHasher,
+    build_index,
+    normal_form,
+    windows,
+)
 from data_prep.steps.options import Decontaminate
 from galen.errors import DataError
 
@@ -17,7 +23,9 @@ QUESTION = " ".join(WORDS[:40])
 
 
 def index_of(*texts, ngram=13, common_items=10, phrases=()):
-    fields = [ItemField("f.jsonl", str(number), "question", text) for number, text in enumerate(texts)]
+    fields = [
+        ItemField("f.jsonl", str(number), "question", text) for number, text in enumerate(texts)
+    ]
     return build_index(fields, ngram, 8, common_items, phrases)
 
 
@@ -100,8 +108,15 @@ def questions(tmp_path):
 
 
 def test_items(questions, tmp_path):
-    items = [(item.item, item.field) for item in read_items([str(questions)], ["question", "options"])]
-    assert items == [("q1", "question"), ("q1", "options.A"), ("q1", "options.B"), ("2", "question")]
+    items = [
+        (item.item, item.field) for item in read_items([str(questions)], ["question", "options"])
+    ]
+    assert items == [
+        ("q1", "question"),
+        ("q1", "options.A"),
+        ("q1", "options.B"),
+        ("2", "question"),
+    ]
     with pytest.raises(DataError, match="has no text in any of the fields context"):
         list(read_items([str(questions)], ["context"]))
     questions.write_text("{broken\n")
@@ -117,7 +132,16 @@ def step(questions, *fields, **settings):
 
 def run(step, folder, *texts):
     step.prepare(folder)
-    kept = list(step.run(iter(Document(text=text, id=str(number), metadata={}) for number, text in enumerate(texts)), 0, 1))
+    kept = list(
+        step.run(
+            iter(
+                Document(text=text, id=str(number), metadata={})
+                for number, text in enumerate(texts)
+            ),
+            0,
+            1,
+        )
+    )
     return kept, step.finish(folder, 1)
 
 
@@ -126,15 +150,25 @@ def test_drop_cut_and_report(questions, tmp_path):
     texts = ["Nothing of the kind.", dirty, "Says " + " ".join(WORDS[60:75])]
     kept, found = run(step(questions, "question", "options"), tmp_path / "drop", *texts)
     assert [document.id for document in kept] == ["0"]
-    assert found == {"documents": 2, "action": "drop", "files": {"questions.jsonl": {"items": 2, "found": 1}}}
-    (item,) = [json.loads(line) for line in (tmp_path / "drop/publish/contamination_items.jsonl").open()]
+    assert found == {
+        "documents": 2,
+        "action": "drop",
+        "files": {"questions.jsonl": {"items": 2, "found": 1}},
+    }
+    (item,) = [
+        json.loads(line) for line in (tmp_path / "drop/publish/contamination_items.jsonl").open()
+    ]
     assert item["id"] == "q1"
     assert item["documents"] == [{"id": "1", "share": 1.0}, {"id": "2", "share": 0.75}]
     first = json.loads((tmp_path / "drop/publish/contamination.jsonl").open().readline())
     assert (first["document"], first["span_words"], first["span"]) == ("1", 40, QUESTION.title())
 
     kept, _ = run(step(questions, "question", action="cut"), tmp_path / "cut", *texts)
-    assert [document.text for document in kept] == [texts[0], "First sentence. . Last sentence.", texts[2]]
+    assert [document.text for document in kept] == [
+        texts[0],
+        "First sentence. . Last sentence.",
+        texts[2],
+    ]
     kept, _ = run(step(questions, "question", action="report"), tmp_path / "report", *texts)
     assert [document.text for document in kept] == texts
     kept, _ = run(step(questions, "question", "options", min_ratio=0.8), tmp_path / "ratio", *texts)

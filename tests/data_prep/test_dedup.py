@@ -51,12 +51,16 @@ def clusters(context):
 
 @pytest.mark.parametrize(("keep", "kept"), [("longest", "longest"), ("first", "April")])
 def test_near_duplicates_leave_the_longest_or_the_first_and_are_listed(tmp_path, keep, kept):
-    alike = [Document(text=STORY.replace("March", month), id=month) for month in ("April", "May", "June")]
+    alike = [
+        Document(text=STORY.replace("March", month), id=month) for month in ("April", "May", "June")
+    ]
     longest = Document(text=STORY + " Then he left.", id="longest")
     others = [Document(text=distinct(n), id=f"o{n}") for n in range(9)]
     tasks = (("a", [*alike[:2], *others[:3]]), ("a", [longest]), ("b", [alike[2], *others[3:]]))
     left, context = through(step_of(NearDuplicate(keep=keep)), tmp_path, *tasks)
-    assert {document.id for part in left for document in part} == {kept} | {document.id for document in others}
+    assert {document.id for part in left for document in part} == {kept} | {
+        document.id for document in others
+    }
     (cluster,) = clusters(context)
     assert {cluster["kept"], *cluster["dropped"]} == {"April", "May", "June", "longest"}
     assert cluster["kept"] == kept
@@ -66,7 +70,10 @@ def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
     def document(identifier, text, **metadata):
         return Document(text=text, id=identifier, metadata=metadata)
 
-    full = [document("f1", "Full text one. " * 9, pmcid="PMC1", doi="https://doi.org/10.1/ABC"), document("f2", "Two.", pmid=2)]
+    full = [
+        document("f1", "Full text one. " * 9, pmcid="PMC1", doi="https://doi.org/10.1/ABC"),
+        document("f2", "Two.", pmid=2),
+    ]
     short = [
         document("s1", "Abstract one.", pmid="1", doi="10.1/abc"),
         document("s2", "Also one.", pmid="1"),
@@ -75,7 +82,13 @@ def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
         document("s5", "Abstract four, longer.", pmid="4"),
         document("s6", "Nameless."),
     ]
-    left, context = through(step_of(Identifier(prefer=["full"])), tmp_path, ("short", short[:3]), ("full", full), ("short", short[3:]))
+    left, context = through(
+        step_of(Identifier(prefer=["full"])),
+        tmp_path,
+        ("short", short[:3]),
+        ("full", full),
+        ("short", short[3:]),
+    )
     assert [[document.id for document in part] for part in left] == [[], ["f1", "f2"], ["s5", "s6"]]
     better, again = 1, 2  # the source; numbers of the reasons
     verdicts = [np.load(context.folder / f"verdicts/{task:05d}.npy").tolist() for task in range(3)]
@@ -87,12 +100,19 @@ def test_near_duplicates_are_those_of_datatrove(tmp_path):
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(near_texts())]
     step = step_of(NearDuplicate())
     _, context = through(step, tmp_path / "ours", ("a", documents[:90]), ("a", documents[90:]))
-    ours = sorted(sorted(int(name) for name in [cluster["kept"], *cluster["dropped"]]) for cluster in clusters(context))
+    ours = sorted(
+        sorted(int(name) for name in [cluster["kept"], *cluster["dropped"]])
+        for cluster in clusters(context)
+    )
 
-    MinhashDedupSignature(str(tmp_path / "signatures"), step.config, language=Words()).run(iter(documents), 0, 1)
+    MinhashDedupSignature(str(tmp_path / "signatures"), step.config, language=Words()).run(
+        iter(documents), 0, 1
+    )
     pairs = []
     for band in range(step.config.num_buckets):
-        MinhashDedupBuckets(str(tmp_path / "signatures"), str(tmp_path / "pairs"), config=step.config).run(None, band, 14)
+        MinhashDedupBuckets(
+            str(tmp_path / "signatures"), str(tmp_path / "pairs"), config=step.config
+        ).run(None, band, 14)
     for path in (tmp_path / "pairs").glob("*.dups"):
         pairs += np.fromfile(path, dtype="<u4").reshape(-1, 4)[:, [1, 3]].tolist()
     theirs = sorted(clusters_of(np.array(pairs)))

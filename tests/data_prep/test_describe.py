@@ -26,7 +26,10 @@ def test_documents_as_text(tmp_path, tokenizer_folder, capsys):
 
 
 def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
-    source = write_lines(tmp_path / "a.jsonl", [{"messages": [{"role": "user", "content": "x"}, {"role": "gpt", "content": "the"}]}])
+    source = write_lines(
+        tmp_path / "a.jsonl",
+        [{"messages": [{"role": "user", "content": "x"}, {"role": "gpt", "content": "the"}]}],
+    )
     run(tokenizer_folder, [source], tmp_path / "p", "--instruction", "--message", "{content}")
     capsys.readouterr()
     describe.main([str(tmp_path / "p_role_document")])
@@ -38,9 +41,27 @@ def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
     ("dtype", "lengths", "counts", "told"),
     [
         ("<i4", [2, 1, 3], [2, 1], ["are the same"]),
-        ("<i4", [3, 3], [1, 1], ["sequences: 3 and 2", "the first difference is in document 0, the same tokens in other sequences"]),
-        ("<u2", [2, 1, 3], [2, 1], ["type: int32 and uint16", "the first 2 documents are the same"]),
-        ("<i4", [2, 1], [2], ["tokens: 6 and 3", "the first 1 documents are the same; one file has more"]),
+        (
+            "<i4",
+            [3, 3],
+            [1, 1],
+            [
+                "sequences: 3 and 2",
+                "the first difference is in document 0, the same tokens in other sequences",
+            ],
+        ),
+        (
+            "<u2",
+            [2, 1, 3],
+            [2, 1],
+            ["type: int32 and uint16", "the first 2 documents are the same"],
+        ),
+        (
+            "<i4",
+            [2, 1],
+            [2],
+            ["tokens: 6 and 3", "the first 1 documents are the same; one file has more"],
+        ),
     ],
 )
 def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, told):
@@ -51,7 +72,9 @@ def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, to
         writer.add(np.arange(sum(sizes)).astype(kind), np.array(sizes), np.array(sequences_of))
         writer.close()
         writer.write_index(tmp_path / f"{name}.idx")
-    assert describe.main([str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == (told != ["are the same"])
+    assert describe.main([str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == (
+        told != ["are the same"]
+    )
     found = capsys.readouterr().out.splitlines()[-len(told) :]
     assert all(line.endswith(end) for line, end in zip(found, told, strict=True))
 
@@ -61,7 +84,10 @@ def test_page_of_statistics(tmp_path, tokenizer_folder):
     run(tokenizer_folder, [source], tmp_path / "p", "--append-eod", "--stats")
     page = (tmp_path / "p_stats.html").read_text(encoding="utf-8")
     counts = Counter(token for ids in sequences(tmp_path / "p_text_document")[0] for token in ids)
-    rows = {int(number): int(times) for number, times in re.findall(r"<tr><td>(\d+)</td><td>.*?</td><td>(\d+)</td></tr>", page)}
+    rows = {
+        int(number): int(times)
+        for number, times in re.findall(r"<tr><td>(\d+)</td><td>.*?</td><td>(\d+)</td></tr>", page)
+    }
     assert len(rows) == min(25, len(counts))
     assert rows == {number: counts[number] for number in rows}
     assert sorted(rows.values(), reverse=True) == [times for _, times in counts.most_common(25)]

@@ -33,13 +33,28 @@ def site():
     for name in NAMES:
         data = gzip.compress(draw.randbytes(300_000))
         site.files[f"/pubmed/baseline/{name}"] = data
-        site.files[f"/pubmed/baseline/{name}.md5"] = f"MD5({name})= {hashlib.md5(data).hexdigest()}\n".encode()
-    site.files["/pubmed/baseline/"] = "".join(f'<a href="{name}">{name}</a><a href="{name}.md5">' for name in NAMES).encode()
+        site.files[f"/pubmed/baseline/{name}.md5"] = (
+            f"MD5({name})= {hashlib.md5(data).hexdigest()}\n".encode()
+        )
+    site.files["/pubmed/baseline/"] = "".join(
+        f'<a href="{name}">{name}</a><a href="{name}.md5">' for name in NAMES
+    ).encode()
     return site
 
 
 def run(base, folder, *options, source="medline-baseline"):
-    return download.main([source, "--output", str(folder), "--base-url", base, "--requests-per-second", "1000", *options])
+    return download.main(
+        [
+            source,
+            "--output",
+            str(folder),
+            "--base-url",
+            base,
+            "--requests-per-second",
+            "1000",
+            *options,
+        ]
+    )
 
 
 def entries(folder):
@@ -47,7 +62,9 @@ def entries(folder):
 
 
 def bodies(site):
-    return [(path.rsplit("/", 1)[-1], wanted) for path, wanted in site.requests if path.endswith(".gz")]
+    return [
+        (path.rsplit("/", 1)[-1], wanted) for path, wanted in site.requests if path.endswith(".gz")
+    ]
 
 
 def test_files_come_once_and_are_listed(site, tmp_path, capsys):
@@ -57,7 +74,12 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
             assert (tmp_path / "raw" / name).read_bytes() == site.files[f"/pubmed/baseline/{name}"]
         found = sorted(entries(tmp_path / "raw"), key=lambda entry: entry["name"])
         assert [entry["name"] for entry in found] == NAMES
-        assert all(entry["checked"] == "md5" and entry["time"].endswith("Z") and entry["url"].startswith(base) for entry in found)
+        assert all(
+            entry["checked"] == "md5"
+            and entry["time"].endswith("Z")
+            and entry["url"].startswith(base)
+            for entry in found
+        )
         assert "3 files came, 0 failed" in capsys.readouterr().out
         before = len(bodies(site))
         run(base, tmp_path / "raw")
@@ -78,10 +100,20 @@ def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, capsys):
     with site.running() as base:
         run(base, tmp_path, "--include", NAMES[0])
     assert (tmp_path / NAMES[0]).read_bytes() == site.files[path]
-    assert [wanted for _, wanted in bodies(site)] == [None, "bytes=100000-", "bytes=100000-", "bytes=150000-"]
+    assert [wanted for _, wanted in bodies(site)] == [
+        None,
+        "bytes=100000-",
+        "bytes=100000-",
+        "bytes=150000-",
+    ]
     assert capsys.readouterr().err.count(f"{NAMES[0]}: the connection broke off") == 3
-    assert [path for path, _ in site.requests if path.endswith(".md5")] == [f"{path}.md5"], "no request for files that are not wanted"
-    with site.running() as base, pytest.raises(DataError, match="no published file fits --include pubmed99"):
+    assert [path for path, _ in site.requests if path.endswith(".md5")] == [f"{path}.md5"], (
+        "no request for files that are not wanted"
+    )
+    with (
+        site.running() as base,
+        pytest.raises(DataError, match="no published file fits --include pubmed99"),
+    ):
         run(base, tmp_path, "--include", "pubmed99*")
 
 
@@ -115,7 +147,11 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(site, tmp_path, ranges):
 
 def test_throttling_is_obeyed(site, tmp_path):
     path = f"/pubmed/baseline/{NAMES[0]}"
-    site.refuse[path] = [(429, {"Retry-After": "1"}), (503, {}), (429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 GMT"})]
+    site.refuse[path] = [
+        (429, {"Retry-After": "1"}),
+        (503, {}),
+        (429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 GMT"}),
+    ]
     start = time.monotonic()
     with site.running() as base:
         run(base, tmp_path, "--include", NAMES[0])
@@ -146,7 +182,12 @@ def test_small_resources_count_too(site):
 def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capsys):
     path = f"/pubmed/baseline/{NAMES[1]}"
     site.files[f"{path}.md5"] = b"0" * 32
-    with site.running() as base, pytest.raises(DataError, match=f"{NAMES[1]}: its md5 is .* published is 0000.*twice; nothing was kept"):
+    with (
+        site.running() as base,
+        pytest.raises(
+            DataError, match=f"{NAMES[1]}: its md5 is .* published is 0000.*twice; nothing was kept"
+        ),
+    ):
         run(base, tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {NAMES[0], NAMES[2], "downloads.jsonl"}
     assert bodies(site).count((NAMES[1], None)) == 2
@@ -169,8 +210,12 @@ def test_messages(site, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     with pytest.raises(DataError, match="cannot be had: ConnectionError, 8 times"):
         run(base, tmp_path / "e")
-    assert capsys.readouterr().err.count("tried again in") == 7, "nobody waits behind the last attempt"
-    with pytest.raises(UsageError, match=r"--base-url mirror\.org: an address begins with https://"):
+    assert capsys.readouterr().err.count("tried again in") == 7, (
+        "nobody waits behind the last attempt"
+    )
+    with pytest.raises(
+        UsageError, match=r"--base-url mirror\.org: an address begins with https://"
+    ):
         run("mirror.org", tmp_path / "f")
 
 
@@ -210,14 +255,20 @@ def test_semantic_scholar(tmp_path, monkeypatch):
     site.files["/files/part0.gz?sign=ature"] = gzip.compress(b"{}" * 1000)
     site.files["/files/part1.gz?sign=ature"] = gzip.compress(b"{}" * 1000)[:-5]
     with site.running() as base:
-        listing = {"files": [f"{base}/files/part0.gz?sign=ature", f"{base}/files/part1.gz?sign=ature"]}
+        listing = {
+            "files": [f"{base}/files/part0.gz?sign=ature", f"{base}/files/part1.gz?sign=ature"]
+        }
         site.files["/datasets/v1/release/latest/dataset/s2orc"] = json.dumps(listing).encode()
         with pytest.raises(DataError, match=r"part1\.gz: it is not whole gzip data"):
             run(base, tmp_path, source="s2orc")
     assert site.headers[0]["x-api-key"] == "secret"
     assert not any("x-api-key" in headers for headers in site.headers[1:])
     [entry] = entries(tmp_path)
-    assert (entry["name"], entry["checked"], entry["url"]) == ("part0.gz", "gzip", f"{base}/files/part0.gz")
+    assert (entry["name"], entry["checked"], entry["url"]) == (
+        "part0.gz",
+        "gzip",
+        f"{base}/files/part0.gz",
+    )
 
 
 def test_hub(tmp_path, monkeypatch):
@@ -238,11 +289,16 @@ def test_hub(tmp_path, monkeypatch):
     with site.running() as base:
         run(base, tmp_path, source="hf:some/name")
         assert (tmp_path / "en/a b.parquet").read_bytes() == large
-        assert {entry["name"]: entry["checked"] for entry in entries(tmp_path)} == {"README.md": "git", "en/a b.parquet": "sha256"}
+        assert {entry["name"]: entry["checked"] for entry in entries(tmp_path)} == {
+            "README.md": "git",
+            "en/a b.parquet": "sha256",
+        }
         assert all(headers["Authorization"] == "Bearer token" for headers in site.headers)
         for name in ("../../evil", "en/..", "/evil"):
             answer["siblings"][0]["rfilename"] = name
-            site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(answer).encode()
+            site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(
+                answer
+            ).encode()
             with pytest.raises(DataError, match="outside its folder"):
                 run(base, tmp_path, source="hf:some/name")
 
@@ -261,7 +317,9 @@ def pmc_site(site, articles):
             "xml_url": f"s3://pmc-oa-opendata/{name}/{name}.xml?md5={md5}",
         }
         site.files[f"/metadata/{name}.json"] = json.dumps(meta).encode()
-        rows.append(f'"pmc-oa-opendata","metadata/{name}.json","{md5}","2026-11-01T00:00:00.000Z"\n')
+        rows.append(
+            f'"pmc-oa-opendata","metadata/{name}.json","{md5}","2026-11-01T00:00:00.000Z"\n'
+        )
     data = gzip.compress("".join(rows).encode())
     folder = "inventory-reports/pmc-oa-opendata/metadata/"
     site.files[f"/{folder}data/x.csv.gz"] = data
@@ -271,8 +329,12 @@ def pmc_site(site, articles):
     }
     site.files[f"/{folder}2026-11-02T01-00Z/manifest.json"] = json.dumps(manifest).encode()
     site.files[f"/{folder}2026-11-01T01-00Z/manifest.json"] = b"old"
-    keys = "".join(f"<Contents><Key>{folder}2026-11-0{n}T01-00Z/manifest.json</Key></Contents>" for n in (2, 1))
-    site.files[f"/?list-type=2&prefix={folder}"] = f"<ListBucketResult>{keys}</ListBucketResult>".encode()
+    keys = "".join(
+        f"<Contents><Key>{folder}2026-11-0{n}T01-00Z/manifest.json</Key></Contents>" for n in (2, 1)
+    )
+    site.files[f"/?list-type=2&prefix={folder}"] = (
+        f"<ListBucketResult>{keys}</ListBucketResult>".encode()
+    )
 
 
 def article(number):
@@ -280,21 +342,37 @@ def article(number):
 
 
 def test_pmc_packages_by_licence(tmp_path):
-    codes = {(1000, 1): "CC BY", (1000, 2): "CC BY", (1001, 1): "CC BY-NC", (1999, 1): "CC0", (2000, 1): "CC BY-NC-ND", (2001, 1): "TDM"}
+    codes = {
+        (1000, 1): "CC BY",
+        (1000, 2): "CC BY",
+        (1001, 1): "CC BY-NC",
+        (1999, 1): "CC0",
+        (2000, 1): "CC BY-NC-ND",
+        (2001, 1): "TDM",
+    }
     articles = {(*key, code): article(key[0]) + b"\n" * key[1] for key, code in codes.items()}
     site = Site()
     pmc_site(site, articles)
     with site.running() as base:
         run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
         names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tar.gz"))
-        assert names == ["comm/PMC000001xxx.tar.gz", "noncomm/PMC000001xxx.tar.gz", "noncomm/PMC000002xxx.tar.gz"]
+        assert names == [
+            "comm/PMC000001xxx.tar.gz",
+            "noncomm/PMC000001xxx.tar.gz",
+            "noncomm/PMC000002xxx.tar.gz",
+        ]
         with tarfile.open(tmp_path / names[0]) as archive:
             assert archive.getnames() == ["PMC1000.2.xml", "PMC1999.1.xml"]
             assert archive.extractfile("PMC1000.2.xml").read() == articles[1000, 2, "CC BY"]
-        assert [document.id for document in JatsReader(str(tmp_path / "comm")).read_file("PMC000001xxx.tar.gz")] == ["PMC1000", "PMC1999"]
+        assert [
+            document.id
+            for document in JatsReader(str(tmp_path / "comm")).read_file("PMC000001xxx.tar.gz")
+        ] == ["PMC1000", "PMC1999"]
         site.requests.clear()
         run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
-        assert not any("/PMC" in path for path, _ in site.requests), "nothing changed, nothing is fetched"
+        assert not any("/PMC" in path for path, _ in site.requests), (
+            "nothing changed, nothing is fetched"
+        )
         pmc_site(site, articles | {(1500, 1, "CC BY"): article(1500)})
         run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
         assert not any("/PMC2" in path for path, _ in site.requests)
@@ -323,7 +401,9 @@ def test_a_benchmark_comes_in_the_layout_that_its_task_reads(tmp_path):
     from evaluation.tasks import task
 
     site, record = Site(), {"QUESTION": "Is it?", "CONTEXTS": ["a", "b"], "final_decision": "yes"}
-    site.files["/pubmedqa/pubmedqa/master/data/ori_pqal.json"] = json.dumps({"1": record, "2": record}).encode()
+    site.files["/pubmedqa/pubmedqa/master/data/ori_pqal.json"] = json.dumps(
+        {"1": record, "2": record}
+    ).encode()
     site.files["/pubmedqa/pubmedqa/master/data/test_ground_truth.json"] = b'{"2": "yes"}'
     with site.running() as base:
         assert run(base, tmp_path / "pubmedqa", source="pubmedqa") == 0

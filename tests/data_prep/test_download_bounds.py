@@ -30,19 +30,36 @@ def no_waiting(monkeypatch):
 
 
 def run(base, folder, source, *options):
-    return download.main([source, "--output", str(folder), "--base-url", base, "--requests-per-second", "1000", *options])
+    return download.main(
+        [
+            source,
+            "--output",
+            str(folder),
+            "--base-url",
+            base,
+            "--requests-per-second",
+            "1000",
+            *options,
+        ]
+    )
 
 
 def hub(site, *names, **files):
     """Fill in a dataset whose files have these names, the content "text" and no other checksum than their size."""
     siblings = [{"rfilename": name, "size": 4} for name in names]
-    site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps({"sha": "c0ffee", "siblings": siblings}).encode()
+    site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(
+        {"sha": "c0ffee", "siblings": siblings}
+    ).encode()
     site.files |= {f"/datasets/some/name/resolve/c0ffee/{name}": b"text" for name in names}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize(("source", "variable"), [("hf:some/name", "HF_TOKEN"), ("s2orc", "S2_API_KEY")])
-def test_a_key_never_follows_a_redirect_to_another_port(tmp_path, monkeypatch, status, source, variable):
+@pytest.mark.parametrize(
+    ("source", "variable"), [("hf:some/name", "HF_TOKEN"), ("s2orc", "S2_API_KEY")]
+)
+def test_a_key_never_follows_a_redirect_to_another_port(
+    tmp_path, monkeypatch, status, source, variable
+):
     monkeypatch.setenv(variable, SENTINEL)
     site, stranger = Site(), Site()
     with site.running() as base, stranger.running() as elsewhere:
@@ -90,7 +107,10 @@ def test_redirects_to_files_and_without_end_are_refused(tmp_path):
     folder = "/datasets/some/name/resolve/c0ffee/"
     site.refuse[f"{folder}a.json"] = [(302, {"Location": "file:///etc/passwd"})]
     site.refuse[f"{folder}b.json"] = [(302, {"Location": "b.json"})] * 99
-    with site.running() as base, pytest.raises(DataError, match="2 files could not be had") as caught:
+    with (
+        site.running() as base,
+        pytest.raises(DataError, match="2 files could not be had") as caught,
+    ):
         run(base, tmp_path, "hf:some/name")
     assert "leads to file:///etc/passwd, which is no http address" in str(caught.value)
     assert "b.json: leads from redirect to redirect" in str(caught.value)
@@ -122,7 +142,10 @@ def test_a_name_that_cannot_be_a_file_is_one_items_error(tmp_path, capsys):
     site, output = Site(), tmp_path / "raw"
     good = ["good.json", "é\u3000 ok.json", "deep/er/last.json", "zz.json"]
     hub(site, *BAD, *good, "zz.json")
-    with site.running() as base, pytest.raises(DataError, match=f"{len(BAD) + 1} files could not be had"):
+    with (
+        site.running() as base,
+        pytest.raises(DataError, match=f"{len(BAD) + 1} files could not be had"),
+    ):
         run(base, output, "hf:some/name", "--connections", "1")
     told = capsys.readouterr()
     for why in {*BAD.values(), "zz.json is the name of two files"}:
@@ -134,14 +157,19 @@ def test_a_name_that_cannot_be_a_file_is_one_items_error(tmp_path, capsys):
         run(base, output, "hf:some/name", "--dry-run")
 
 
-@pytest.mark.parametrize("name", ["a.json", "a b/ü.parquet", ".gitattributes", "..a", "x" * 200, "-rf", "CON"])
+@pytest.mark.parametrize(
+    "name", ["a.json", "a b/ü.parquet", ".gitattributes", "..a", "x" * 200, "-rf", "CON"]
+)
 def test_names_of_files(name):
     assert trouble_with(name) is None
 
 
 @contextlib.contextmanager
 def endless(headers, most=2**31):
-    """A server that sends zeros until the other end leaves; yields its address and how much it could send, one number a request."""
+    """A server that sends zeros until the other end leaves.
+
+    Yields its address and how much it could send, one number a request.
+    """
     sent = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -161,7 +189,9 @@ def endless(headers, most=2**31):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/a.json", sent
     finally:
@@ -169,11 +199,20 @@ def endless(headers, most=2**31):
         server.server_close()
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": str(2**40)}, {"Content-Encoding": "gzip"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Length": str(2**40)}, {"Content-Encoding": "gzip"}]
+)
 @pytest.mark.parametrize("size", [1000, None])
 def test_endless_data_is_broken_off(tmp_path, headers, size):
-    message = "more than the 1,000 bytes come that are published" if size else "more than 1,000,000 bytes come"
-    with endless(headers) as (url, sent), pytest.raises(DataError, match=f"{message}.*twice; nothing was kept"):
+    message = (
+        "more than the 1,000 bytes come that are published"
+        if size
+        else "more than 1,000,000 bytes come"
+    )
+    with (
+        endless(headers) as (url, sent),
+        pytest.raises(DataError, match=f"{message}.*twice; nothing was kept"),
+    ):
         Transfer(1000, largest=10**6).file(Item("a.json", url, size=size), tmp_path)
     assert list(tmp_path.iterdir()) == []
     time.sleep(0.2)
@@ -186,12 +225,18 @@ def test_a_small_resource_is_broken_off_too():
     site = Site()
     site.files["/bomb"] = gzip.compress(bytes(10**8))
     site.version = '"v1"\r\nContent-Encoding: gzip'
-    with site.running() as base, pytest.raises(DataError, match="more than 1,000,000 bytes when unpacked"):
+    with (
+        site.running() as base,
+        pytest.raises(DataError, match="more than 1,000,000 bytes when unpacked"),
+    ):
         Transfer(1000).get(f"{base}/bomb", most=10**6)
 
 
 def test_a_content_length_that_lies(tmp_path):
-    """One too small is not published: the checksum tells; one too large is a connection that breaks off."""
+    """One too small is not published: the checksum tells.
+
+    One too large is a connection that breaks off.
+    """
     data = b"text" * 1000
     item = {"size": len(data), "checksum": ("sha256", hashlib.sha256(data).hexdigest())}
     site = Site()
@@ -206,11 +251,16 @@ def test_a_content_length_that_lies(tmp_path):
 
 def test_shown_addresses_hold_no_key(monkeypatch):
     monkeypatch.setenv("S2_API_KEY", SENTINEL)
-    assert public(f"https://me:secret@a.org:8/x@y/{SENTINEL}?sign=ature") == "https://a.org:8/x@y/[key]"
+    assert (
+        public(f"https://me:secret@a.org:8/x@y/{SENTINEL}?sign=ature")
+        == "https://a.org:8/x@y/[key]"
+    )
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize(("source", "variable"), [("hf:some/name", "HF_TOKEN"), ("s2orc", "S2_API_KEY")])
+@pytest.mark.parametrize(
+    ("source", "variable"), [("hf:some/name", "HF_TOKEN"), ("s2orc", "S2_API_KEY")]
+)
 def test_a_key_is_written_nowhere(tmp_path, source, variable):
     """Not in what the command prints or leaves, not in its command line, although the server repeats it in all that it says."""
     site = Site()
@@ -220,11 +270,30 @@ def test_a_key_is_written_nowhere(tmp_path, source, variable):
         listing = {"files": [f"{base}/part0?key={SENTINEL}", f"{base}/gone?key={SENTINEL}"]}
         site.files["/datasets/v1/release/latest/dataset/s2orc"] = json.dumps(listing).encode()
         site.files[f"/part0?key={SENTINEL}"] = b"text"
-        hold = "/datasets/some/name/resolve/c0ffee/a.json" if source.startswith("hf") else f"/part0?key={SENTINEL}"
+        hold = (
+            "/datasets/some/name/resolve/c0ffee/a.json"
+            if source.startswith("hf")
+            else f"/part0?key={SENTINEL}"
+        )
         site.hold[hold] = threading.Event()
-        command = [sys.executable, "data_prep/download.py", source, "--output", str(tmp_path / "raw"), "--base-url", base]
+        command = [
+            sys.executable,
+            "data_prep/download.py",
+            source,
+            "--output",
+            str(tmp_path / "raw"),
+            "--base-url",
+            base,
+        ]
         environment = {**os.environ, variable: SENTINEL}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         while hold not in [path for path, _ in site.requests] and process.poll() is None:
             time.sleep(0.02)
         shown = Path(f"/proc/{process.pid}/cmdline").read_text()
@@ -232,6 +301,10 @@ def test_a_key_is_written_nowhere(tmp_path, source, variable):
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "1 files could not be had" in said
-    written = [path.read_text(errors="replace") + str(path) for path in tmp_path.rglob("*") if path.is_file()]
+    written = [
+        path.read_text(errors="replace") + str(path)
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    ]
     assert len(written) >= 2
     assert SENTINEL not in "".join([shown, said, *written])

@@ -6,7 +6,9 @@ from galen.recipe import load
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples/corpora").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples/corpora").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_recipes_are_valid_and_their_steps_can_be_made(path):
     recipe = load(CorpusRecipe, path)
     assert len(steps_of(recipe)) == len(recipe.steps)

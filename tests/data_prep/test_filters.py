@@ -15,7 +15,10 @@ from tests.data_prep.documents import STORY
 
 def document(text="T.\n\nA.", **metadata):
     return Document(
-        text=text, id="1", metadata={"title": "T.", "language": ["eng"], "publication_types": [], "retracted": False} | metadata
+        text=text,
+        id="1",
+        metadata={"title": "T.", "language": ["eng"], "publication_types": [], "retracted": False}
+        | metadata,
     )
 
 
@@ -24,18 +27,38 @@ GRANTING = [
     "",
     "© 2021 The Authors. Published under the terms of the CC BY NC ND 4.0 license.",
     "Creative Commons Attribution license.",
-    "Copyright © 2021 The Author(s). This is an Open Access article under the CC BY 4.0 license. All rights reserved.",
-    "Published 2021. This article is a U.S. Government work and is in the public domain in the USA.",
-    "© This is a U.S. government work and not under copyright protection in the U.S.; foreign copyright protection may apply 2021.",
-    "© Author(s) (or their employer(s)) 2021. Re-use permitted under CC BY-NC. No commercial re-use. See rights and permissions.",
+    (
+        "Copyright © 2021 The Author(s). This is an Open Access article under the CC BY 4.0"
+        " license. All rights reserved."
+    ),
+    (
+        "Published 2021. This article is a U.S. Government work and is in the public domain in the"
+        " USA."
+    ),
+    (
+        "© This is a U.S. government work and not under copyright protection in the U.S.; foreign"
+        " copyright protection may apply 2021."
+    ),
+    (
+        "© Author(s) (or their employer(s)) 2021. Re-use permitted under CC BY-NC. No commercial"
+        " re-use. See rights and permissions."
+    ),
 ]
 EXPLICIT = [
     "Copyright © 2021 Elsevier Ltd. All rights reserved.",
     "This article is protected by copyright. All rights reserved.",
     "© The Author(s), under exclusive licence to Springer Nature B.V. 2021.",
-    "Copyright © 2021 The Authors, some rights reserved; exclusive licensee AAAS. No claim to original U.S. Government Works.",
+    (
+        "Copyright © 2021 The Authors, some rights reserved; exclusive licensee AAAS. No claim to"
+        " original U.S. Government Works."
+    ),
 ]
-BARE = ["© 2021 The Authors.", "This journal is © The Royal Society of Chemistry.", "Published by Elsevier Inc.", "© 2021 CCBYRNE Ltd."]
+BARE = [
+    "© 2021 The Authors.",
+    "This journal is © The Royal Society of Chemistry.",
+    "Published by Elsevier Inc.",
+    "© 2021 CCBYRNE Ltd.",
+]
 
 
 @pytest.mark.parametrize("line", GRANTING)
@@ -76,8 +99,14 @@ def test_retraction():
     keep = RetractionFilter().filter
     assert keep(document()) is True
     assert keep(document(retracted=True)) == (False, "retracted article")
-    assert keep(document(publication_types=["Journal Article", "Retracted Publication"])) == (False, "retracted article")
-    assert keep(document(publication_types=["Retraction of Publication"])) == (False, "retraction notice")
+    assert keep(document(publication_types=["Journal Article", "Retracted Publication"])) == (
+        False,
+        "retracted article",
+    )
+    assert keep(document(publication_types=["Retraction of Publication"])) == (
+        False,
+        "retraction notice",
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,12 +133,19 @@ def test_licence_family():
 
 
 def test_publication_type_and_animals():
-    assert PublicationTypeFilter(["editorial"]).filter(document(publication_types=["Journal Article", "Editorial"])) == (False, "Editorial")
+    assert PublicationTypeFilter(["editorial"]).filter(
+        document(publication_types=["Journal Article", "Editorial"])
+    ) == (False, "Editorial")
     assert PublicationTypeFilter(["Comment"]).filter(document()) is True
     heading = {"Animals": {"name": "Animals"}, "Humans": {"name": "Humans"}}
-    assert AnimalOnlyFilter().filter(document(mesh=[heading["Animals"]])) == (False, "animals without humans")
+    assert AnimalOnlyFilter().filter(document(mesh=[heading["Animals"]])) == (
+        False,
+        "animals without humans",
+    )
     assert AnimalOnlyFilter().filter(document(mesh=list(heading.values()))) is True
-    assert AnimalOnlyFilter().filter(document(publication_types=["Observational Study, Veterinary"])) == (False, "veterinary")
+    assert AnimalOnlyFilter().filter(
+        document(publication_types=["Observational Study, Veterinary"])
+    ) == (False, "veterinary")
 
 
 def test_length_counts_chinese_too():
@@ -122,20 +158,33 @@ def test_quality_keeps_figures_and_drops_rubbish():
     quality = step_of(Quality())
     assert quality.filter(document(STORY)) is True
     figures = (
-        "The rate was 12.5 % (95 % CI 10.1-14.9) in group A and 8.3 % (95 % CI 6.2-10.4) in group B, a difference of 4.2 with P of 0.01."
+        "The rate was 12.5 % (95 % CI 10.1-14.9) in group A and 8.3 % (95 % CI 6.2-10.4) in group"
+        " B, a difference of 4.2 with P of 0.01."
     )
     assert quality.filter(document(figures)) is True
-    assert quality.filter(document("1 2 3 4 5 6 7 8 9 of the 10")) == (False, "too few words with letters")
-    assert quality.filter(document("Buy cheap shoes online today free shipping worldwide")) == (False, "too few stop words")
-    assert quality.filter(document("重症肺炎患者在医院接受了两周的治疗。", text_language="zh")) is True
+    assert quality.filter(document("1 2 3 4 5 6 7 8 9 of the 10")) == (
+        False,
+        "too few words with letters",
+    )
+    assert quality.filter(document("Buy cheap shoes online today free shipping worldwide")) == (
+        False,
+        "too few stop words",
+    )
+    assert (
+        quality.filter(document("重症肺炎患者在医院接受了两周的治疗。", text_language="zh")) is True
+    )
     assert step_of(Repetition()).filter(document("The same line again.\n" * 10))[0] is False
     assert step_of(Repetition()).filter(document(STORY)) is True
 
 
 def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
-    """Six different statements of about 23 characters with the same ending: its sequences of five characters are not repeated text."""
+    """Six different statements of about 23 characters with the same ending.
+
+    Its sequences of five characters are not repeated text.
+    """
     prose = (
-        "高血圧では腎臓の働きが数年で低下することがある。糖尿病は目の血管にも大きな負担がかかることがある。"
+        "高血圧では腎臓の働きが数年で低下することがある。"
+        "糖尿病は目の血管にも大きな負担がかかることがある。"
         "薬を飲み忘れた翌朝に血圧が急に上がることがある。食塩を控えれば検査の数値が改善することがある。"
         "激しい運動の後は息苦しさを覚えることがある。眠れない夜が続くと頭が痛くなることがある。"
     )
@@ -146,6 +195,11 @@ def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
 
 
 def test_personal_data():
-    changed = document("Write to jane.doe@hospital.org or call +41 21 693 11 11; ratio +1 2 of 8.8.8.8 at 10^5.")
+    changed = document(
+        "Write to jane.doe@hospital.org or call +41 21 693 11 11; ratio +1 2 of 8.8.8.8 at 10^5."
+    )
     assert step_of(Pii(phones=True)).filter(changed) is True
-    assert changed.text == "Write to email@example.com or call [phone]; ratio +1 2 of 22.214.171.124 at 10^5."
+    assert (
+        changed.text
+        == "Write to email@example.com or call [phone]; ratio +1 2 of 22.214.171.124 at 10^5."
+    )

@@ -1,10 +1,12 @@
-"""Damaged inputs of every format, through the real readers: nothing ends a run but a message to the user.
+"""Damaged inputs of every format, through the real readers.
+
+Nothing ends a run but a message to the user.
 
     GALEN_FUZZ=20000 python -m pytest tests/data_prep/test_fuzz.py --timeout 7200
 
-tries so many inputs in all instead of a few hundred; GALEN_FUZZ_SEED chooses others, GALEN_FUZZ_SAMPLES names a folder of further
-JATS articles.
-An input that fails is kept, its path and seed are told.
+tries so many inputs in all instead of a few hundred; GALEN_FUZZ_SEED chooses others,
+GALEN_FUZZ_SAMPLES names a folder of further JATS articles. An input that fails is kept, its path
+and seed are told.
 """
 
 import contextlib
@@ -36,10 +38,33 @@ from tests.data_prep import fuzz_samples as samples
 INPUTS = int(os.environ.get("GALEN_FUZZ", "400"))
 SEED = int(os.environ.get("GALEN_FUZZ_SEED", "1"))
 A_TASK = 20
-READERS = ("medline", "jats", "tei", "s2orc", "guidelines", "records", "text", "html", "warc", "pdf")
+READERS = (
+    "medline",
+    "jats",
+    "tei",
+    "s2orc",
+    "guidelines",
+    "records",
+    "text",
+    "html",
+    "warc",
+    "pdf",
+)
 STEPS = [
-    *(steps.Pii(phones=True), steps.Abstract(required=False), steps.Retraction(), steps.Copyright(), steps.Licence(unstated="keep")),
-    *(steps.AnimalOnly(), steps.PublicationType(drop=["Letter"]), steps.Length(min_words=0), steps.Quality(), steps.ArticleLanguage()),
+    *(
+        steps.Pii(phones=True),
+        steps.Abstract(required=False),
+        steps.Retraction(),
+        steps.Copyright(),
+        steps.Licence(unstated="keep"),
+    ),
+    *(
+        steps.AnimalOnly(),
+        steps.PublicationType(drop=["Letter"]),
+        steps.Length(min_words=0),
+        steps.Quality(),
+        steps.ArticleLanguage(),
+    ),
 ]
 # fmt: off
 PIECES = [
@@ -64,10 +89,18 @@ def damaged(data, chance):
         data = chance.choice(
             (
                 lambda data=data, place=place, piece=piece: data[:place] + piece + data[place:],
-                lambda data=data, place=place, piece=piece, length=length: data[:place] + piece + data[place + length :],
+                lambda data=data, place=place, piece=piece, length=length: (
+                    data[:place] + piece + data[place + length :]
+                ),
                 lambda data=data, place=place, length=length: data[:place] + data[place + length :],
-                lambda data=data, place=place, other=other, length=length: data[:place] + data[other : other + length] + data[place:],
-                lambda data=data, place=place: data[:place] + bytes(chance.randrange(256) for _ in range(4)) + data[place + 4 :],
+                lambda data=data, place=place, other=other, length=length: (
+                    data[:place] + data[other : other + length] + data[place:]
+                ),
+                lambda data=data, place=place: (
+                    data[:place]
+                    + bytes(chance.randrange(256) for _ in range(4))
+                    + data[place + 4 :]
+                ),
                 lambda data=data, place=place: data[:place],
                 lambda data=data: _without_a_word(data, chance),
             )
@@ -94,14 +127,22 @@ def damaged_json(data, chance):
         if isinstance(inside, dict) and change == 0:
             inside.pop(key, None)
         elif isinstance(inside, dict) and change == 1:
-            inside[chance.choice(["\ud800", "", "text", "meta", "copies", "source"])] = chance.choice(VALUES)
+            inside[chance.choice(["\ud800", "", "text", "meta", "copies", "source"])] = (
+                chance.choice(VALUES)
+            )
         elif not isinstance(inside, list) or key < len(inside):
             inside[key] = chance.choice(VALUES)
     return samples.lines(*records)
 
 
 def _places(value):
-    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    keys = (
+        value.keys()
+        if isinstance(value, dict)
+        else range(len(value))
+        if isinstance(value, list)
+        else ()
+    )
     for key in list(keys):
         yield value, key
         yield from _places(value[key])
@@ -119,7 +160,14 @@ def write_input(folder, reader, kinds, number):
         ending, data = ".tar", samples.tar(data)
     elif reader == "text" and chance.random() < 0.4:
         ending, data = ".zip", samples.zipped(data)
-    packable = {"jats": (".gz",), "tei": (".gz",), "medline": (".gz",), "html": (".gz",), "warc": (".gz",), "pdf": ()}
+    packable = {
+        "jats": (".gz",),
+        "tei": (".gz",),
+        "medline": (".gz",),
+        "html": (".gz",),
+        "warc": (".gz",),
+        "pdf": (),
+    }
     packings = packable.get(reader, tuple(samples.PACKERS))
     if ending not in (".parquet", ".zip") and packings and chance.random() < 0.3:
         packing = chance.choice(packings)
@@ -130,7 +178,10 @@ def write_input(folder, reader, kinds, number):
 
 
 def through_curation(paths, reader, folder):
-    """Read files as curate.py does and take the documents through steps and the writer; return what was counted."""
+    """Read files as curate.py does and take the documents through steps and the writer.
+
+    Return what was counted.
+    """
     options = ReaderOptions(max_record_seconds=5, max_record_memory=2**29)
     files = [RawFile(reader, str(path), path.stat().st_size, options) for path in paths]
     source = SourceFiles([files], str(folder / "log"), str(folder / "quarantine"))
@@ -164,7 +215,10 @@ def test_readers(reader, tmp_path):
     for first in range(0, count, A_TASK):
         folder = tmp_path / str(first)
         folder.mkdir()
-        paths = [write_input(folder, reader, kinds, number) for number in range(first, min(first + A_TASK, count))]
+        paths = [
+            write_input(folder, reader, kinds, number)
+            for number in range(first, min(first + A_TASK, count))
+        ]
         try:
             found += through_curation(paths, reader, folder)
         except Exception:
@@ -215,7 +269,9 @@ def index(paths):
         for work in (
             lambda prefix=prefix: describe.main([prefix, "--check"]),
             lambda prefix=prefix: describe.main([prefix, "--documents", "0"]),
-            lambda prefix=prefix: describe.compare(*(describe.IndexedFile(prefix) for _ in range(2))),
+            lambda prefix=prefix: describe.compare(
+                *(describe.IndexedFile(prefix) for _ in range(2))
+            ),
             lambda prefix=prefix: merge_indexed.merge([prefix, prefix], f"{prefix}_merged"),
         ):
             with contextlib.suppress(GalenError):
@@ -225,7 +281,11 @@ def index(paths):
 def write_block_input(folder, number):
     chance = random.Random(f"{SEED} blocks {number}")
     records = [{"text": f"Text {n}.", "id": n} for n in range(20)]
-    kinds = {".jsonl": samples.lines(*records), ".parquet": samples.parquet(records), ".arrow": samples.arrow(records)}
+    kinds = {
+        ".jsonl": samples.lines(*records),
+        ".parquet": samples.parquet(records),
+        ".arrow": samples.arrow(records),
+    }
     for packing in (".gz", ".bz2", ".zst"):
         kinds[f".jsonl{packing}"] = samples.PACKERS[packing](kinds[".jsonl"])
     ending = chance.choice(list(kinds))
@@ -236,12 +296,16 @@ def write_block_input(folder, number):
 
 def write_index_input(folder, number):
     chance = random.Random(f"{SEED} index {number}")
-    path = samples.token_file(folder, str(number)).with_suffix(chance.choice((".idx", ".idx", ".idx", ".bin")))
+    path = samples.token_file(folder, str(number)).with_suffix(
+        chance.choice((".idx", ".idx", ".idx", ".bin"))
+    )
     path.write_bytes(damaged(path.read_bytes(), chance))
     return path
 
 
-@pytest.mark.parametrize(("write", "check"), [(write_block_input, blocks), (write_index_input, index)])
+@pytest.mark.parametrize(
+    ("write", "check"), [(write_block_input, blocks), (write_index_input, index)]
+)
 def test_token_files(write, check, tmp_path, capfd):
     count = max(INPUTS // 10, A_TASK)
     for first in range(0, count, A_TASK):
@@ -249,6 +313,8 @@ def test_token_files(write, check, tmp_path, capfd):
         if alone(check, paths) != 0:
             for path in paths:
                 code = alone(check, [path])
-                assert code == 0, f"seed {SEED}, {path}: ended with {code}\n{capfd.readouterr().err[-3000:]}"
+                assert code == 0, (
+                    f"seed {SEED}, {path}: ended with {code}\n{capfd.readouterr().err[-3000:]}"
+                )
         for path in Path(tmp_path).iterdir():
             path.unlink()

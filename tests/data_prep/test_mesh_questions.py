@@ -15,13 +15,29 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     write_medline(folder / "raw/a.xml", many_records(1, 400))
     recipe = folder / "recipe.yaml"
-    recipe.write_text(f"output: {folder / 'corpus'}\nsources: [{{reader: medline, path: {folder / 'raw'}}}]\n")
-    curate.main([str(recipe), "split.train=0.6", "split.validation=0.1", "split.test=0.3", "--workers", "1"])
+    recipe.write_text(
+        f"output: {folder / 'corpus'}\nsources: [{{reader: medline, path: {folder / 'raw'}}}]\n"
+    )
+    curate.main(
+        [str(recipe), "split.train=0.6", "split.validation=0.1", "split.test=0.3", "--workers", "1"]
+    )
     return folder / "corpus"
 
 
 def ask(corpus, output, *options, split="train"):
-    mesh_questions.main(["--corpus", str(corpus), "--split", split, "--output", str(output), "--neighbours", "6", *options])
+    mesh_questions.main(
+        [
+            "--corpus",
+            str(corpus),
+            "--split",
+            split,
+            "--output",
+            str(output),
+            "--neighbours",
+            "6",
+            *options,
+        ]
+    )
     return [orjson.loads(line) for line in output.read_bytes().splitlines()]
 
 
@@ -35,7 +51,11 @@ def test_questions_are_about_their_records(corpus, tmp_path):
         options = question["options"]
         assert list(options) == ["A", "B", "C", "D"] and len(set(options.values())) == 4
         assert options[question["answer"]] in major
-        assert all(option not in every for letter, option in options.items() if letter != question["answer"])
+        assert all(
+            option not in every
+            for letter, option in options.items()
+            if letter != question["answer"]
+        )
         assert not set(options.values()) & CHECK_TAGS
         assert question["context"] == record["text"]
     answers = Counter(question["answer"] for question in questions)
@@ -56,25 +76,32 @@ def test_context_is_cut_between_words(corpus, tmp_path):
 
 
 def record(text, *majors, others=()):
-    mesh = [{"ui": "", "name": name, "major": True} for name in majors] + [{"ui": "", "name": name, "major": False} for name in others]
+    mesh = [{"ui": "", "name": name, "major": True} for name in majors] + [
+        {"ui": "", "name": name, "major": False} for name in others
+    ]
     return {"id": "1", "text": text, "metadata": {"pmid": "1", "mesh": mesh}}
 
 
 def test_answers_that_do_not_stand_in_the_text_are_preferred():
     lists = [[f"Heading {n}", f"Heading {m}"] for n in "abcdefgh" for m in "abcdefgh" if n != m]
     companions = Companions((names, names) for names in lists)
-    asked = mesh_questions.make_question(record("About heading a and heading c.", "Heading a", "Heading b"), companions, 0, None, 7)
+    asked = mesh_questions.make_question(
+        record("About heading a and heading c.", "Heading a", "Heading b"), companions, 0, None, 7
+    )
     assert asked["options"][asked["answer"]] == "Heading b"
     assert asked["literal"] is False
     assert "Heading c" not in asked["options"].values()  # nor may a wrong option stand there
-    literal = mesh_questions.make_question(record("About heading a.", "Heading a"), companions, 0, None, 7)
+    literal = mesh_questions.make_question(
+        record("About heading a.", "Heading a"), companions, 0, None, 7
+    )
     assert literal["literal"] is True
     assert mesh_questions.make_question(record("None.", "Unknown"), companions, 0, None, 7) is None
 
 
 def test_companions_keep_the_same_company():
     groups = [["Heart", "Aorta", "Valve"], ["Bone", "Joint", "Spine"]]
-    lists = [[group[n % 3], f"{group[0]} sign {n % 4}"] for n in range(60) for group in groups]  # never two of a group together
+    # never two of a group together
+    lists = [[group[n % 3], f"{group[0]} sign {n % 4}"] for n in range(60) for group in groups]
     companions = Companions((names, names) for names in lists)
     assert set(companions.nearest("Heart", 2, without=())) == {"Aorta", "Valve"}
     assert companions.nearest("Heart", 1, without=["Aorta"]) == ["Valve"]
@@ -100,4 +127,6 @@ def test_finished_and_bad_input(corpus, tmp_path, capsys):
     with pytest.raises(UsageError, match="--count 0"):
         ask(corpus, tmp_path / "r.jsonl", "--count", "0")
     assert not (tmp_path / "r.jsonl").exists()
-    assert json.loads((tmp_path / "q.manifest.json").read_text())["counts"]["questions"] == len(before.splitlines())
+    assert json.loads((tmp_path / "q.manifest.json").read_text())["counts"]["questions"] == len(
+        before.splitlines()
+    )

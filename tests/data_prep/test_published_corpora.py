@@ -11,20 +11,35 @@ from tests.conftest import ROOT
 from tests.data_prep import dumps
 from tests.data_prep.material import read_records, write_lines
 
-QUESTION = "Which of the following findings on the admission of a sailor with scurvy is the least likely one to be seen by his physician?"
+QUESTION = (
+    "Which of the following findings on the admission of a sailor with scurvy is the least likely"
+    " one to be seen by his physician?"
+)
 
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
     """The folder `raw` of the recipes, below the working directory; no path of a recipe is changed."""
     monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "raw/evaluation/medqa/test.jsonl", [{"id": "7", "question": QUESTION, "options": {"A": "One.", "B": "Two."}}])
+    write_lines(
+        tmp_path / "raw/evaluation/medqa/test.jsonl",
+        [{"id": "7", "question": QUESTION, "options": {"A": "One.", "B": "Two."}}],
+    )
     return tmp_path / "raw"
 
 
 def run(name, *overrides):
     """Run a recipe; return the counts of its manifest, checked for adding up, and its documents."""
-    curate.main([str(ROOT / f"examples/corpora/{name}.yaml"), "--executor", "local", "--workers", "2", *overrides])
+    curate.main(
+        [
+            str(ROOT / f"examples/corpora/{name}.yaml"),
+            "--executor",
+            "local",
+            "--workers",
+            "2",
+            *overrides,
+        ]
+    )
     folder = Path("corpus", name)
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
     records = read_records(folder)
@@ -38,7 +53,9 @@ def run(name, *overrides):
 
 def test_biomistral(raw):
     dumps.write_pmc(raw / "pmc_oa", QUESTION)
-    counts, records = run("biomistral_pmc", "split.train=0.8", "split.validation=0.1", "split.test=0.1")
+    counts, records = run(
+        "biomistral_pmc", "split.train=0.8", "split.validation=0.1", "split.test=0.1"
+    )
     assert counts["read"] == 34
     assert counts["dropped"] == {
         "licence: CC-BY-NC not allowed": 1,
@@ -56,7 +73,14 @@ def test_gap_replay(raw):
         "gap_replay", "steps.8.replay.replay=0.05", "steps.8.replay.code=0.02"
     )  # a share of 0.008 is less than a document
     read = {name: source["read"] for name, source in counts["sources"].items()}
-    assert read == {"guidelines": 20, "papers": 20, "pmc": 35, "abstracts": 48, "replay": 18, "code": 8}
+    assert read == {
+        "guidelines": 20,
+        "papers": 20,
+        "pmc": 35,
+        "abstracts": 48,
+        "replay": 18,
+        "code": 8,
+    }
     dropped = counts["dropped"]
     taken = dropped.pop("mixture: not taken")
     assert dropped == {
@@ -81,7 +105,9 @@ def test_mmedc(raw):
     read = {name: source["read"] for name, source in counts["sources"].items()}
     assert read == {"culturax": 385, "textbooks": 1, "websites": 20, "small_sets": 20}
     dropped = counts["dropped"]
-    repetitive = sum(dropped.pop(reason) for reason in list(dropped) if reason.startswith("repetition"))
+    repetitive = sum(
+        dropped.pop(reason) for reason in list(dropped) if reason.startswith("repetition")
+    )
     assert repetitive <= 3, "texts by chance"
     assert dropped == {"language_id: not wanted (it)": 5, "medical: few medical terms": 20}
     assert counts["changed"] == {"repeated_lines: documents": 19}

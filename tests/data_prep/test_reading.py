@@ -1,4 +1,7 @@
-"""A bad record between two good ones, of many kinds: it is put into quarantine, and its neighbours are kept."""
+"""A bad record between two good ones, of many kinds.
+
+It is put into quarantine, and its neighbours are kept.
+"""
 
 import io
 import json
@@ -13,20 +16,38 @@ from data_prep.curation.input_files import RawFile
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.options import ReaderOptions
 from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
-from tests.data_prep.material import many_records, pdf_bytes, read_records, record_xml, write_medline
+from tests.data_prep.material import (
+    many_records,
+    pdf_bytes,
+    read_records,
+    record_xml,
+    write_medline,
+)
 from tests.data_prep.test_web import PAGE, write_warc
 
-PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. "
+PROSE = (
+    "Asthma is a long-term condition of the airways that makes breathing hard, and it can be"
+    " treated well. "
+)
 
 
-def article(number, body="<p>Text.</p>", title="<title-group><article-title>Title</article-title></title-group>"):
-    front = f"<front><article-meta><article-id pub-id-type='pmc'>{number}</article-id>{title}</article-meta></front>"
+def article(
+    number,
+    body="<p>Text.</p>",
+    title="<title-group><article-title>Title</article-title></title-group>",
+):
+    front = (
+        "<front><article-meta><article-id"
+        f" pub-id-type='pmc'>{number}</article-id>{title}</article-meta></front>"
+    )
     return f"<article>{front}<body>{body}</body></article>".encode()
 
 
 def packed(*members):
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+    with tarfile.open(
+        fileobj=stream, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as archive:
         for name, data in members:
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -63,7 +84,10 @@ def overlapping():
 
 def warc(tmp_path, *records, fields=None):
     path = tmp_path / "a.warc"
-    answers = [(f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data) for n, (kind, headers, data) in enumerate(records)]
+    answers = [
+        (f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data)
+        for n, (kind, headers, data) in enumerate(records)
+    ]
     write_warc(path, answers, fields)
     return path.read_bytes()
 
@@ -82,10 +106,21 @@ def looping_pdf():
     """A PDF file whose page shows a form that shows itself twice: 2^n steps."""
     data = pdf_bytes([PROSE]).replace(b"/Font << /F1 3 0 R >>", b"/XObject << /X 6 0 R >>")
     start = data.index(b"stream\n") + 7
-    data = data[:start] + b"/X Do".ljust(data.index(b"\nendstream") - start) + data[data.index(b"\nendstream") :]
+    data = (
+        data[:start]
+        + b"/X Do".ljust(data.index(b"\nendstream") - start)
+        + data[data.index(b"\nendstream") :]
+    )
     inner = b"/X Do /X Do"
-    form = b"6 0 obj\n<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources << /XObject << /X 6 0 R >> >> /Length %d >>\nstream\n%s\n"
-    return data[: data.index(b"xref")] + form % (len(inner), inner) + b"endstream\nendobj\ntrailer << /Size 7 /Root 1 0 R >>\n%%EOF\n"
+    form = (
+        b"6 0 obj\n<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources << /XObject << /X 6"
+        b" 0 R >> >> /Length %d >>\nstream\n%s\n"
+    )
+    return (
+        data[: data.index(b"xref")]
+        + form % (len(inner), inner)
+        + b"endstream\nendobj\ntrailer << /Size 7 /Root 1 0 R >>\n%%EOF\n"
+    )
 
 
 def medline(middle):
@@ -146,13 +181,21 @@ KINDS = {
 
 
 def tei(number):
-    title = f"<teiHeader><fileDesc><titleStmt><title>Paper {number}</title></titleStmt></fileDesc></teiHeader>"
-    return f"<TEI xmlns='http://www.tei-c.org/ns/1.0'>{title}<text><body><p>Text.</p></body></text></TEI>".encode()
+    title = (
+        "<teiHeader><fileDesc><titleStmt><title>Paper"
+        f" {number}</title></titleStmt></fileDesc></teiHeader>"
+    )
+    return (
+        "<TEI"
+        f" xmlns='http://www.tei-c.org/ns/1.0'>{title}<text><body><p>Text.</p></body></text></TEI>".encode()
+    )
 
 
 def titled_pdf(title):
     data = pdf_bytes([PROSE])
-    return data.replace(b"/Root 1 0 R", b"/Root 1 0 R /Info 3 0 R").replace(b"/Helvetica", b"/Helvetica /Title %s" % title)
+    return data.replace(b"/Root 1 0 R", b"/Root 1 0 R /Info 3 0 R").replace(
+        b"/Helvetica", b"/Helvetica /Title %s" % title
+    )
 
 
 def read(tmp_path, reader, files, **options):
@@ -161,7 +204,9 @@ def read(tmp_path, reader, files, **options):
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    options = ReaderOptions(**{"max_record_seconds": 1, "max_record_memory": 2**29, "metadata_keys": ["*"]} | options)
+    options = ReaderOptions(
+        **{"max_record_seconds": 1, "max_record_memory": 2**29, "metadata_keys": ["*"]} | options
+    )
     raw = [RawFile(reader, str(folder / name), len(data), options) for name, data in files.items()]
     source = SourceFiles([raw], str(tmp_path / "log"), str(tmp_path / "quarantine"))
     documents = list(source.run())
@@ -175,20 +220,29 @@ def test_one_bad_record_between_good_ones(kind, tmp_path):
     reader, make = KINDS[kind]
     documents, bad, counts = read(tmp_path, reader, make(tmp_path))
     assert len(bad) >= 1, "it is told"
-    assert all(entry["file"] and entry["position"] and entry["reason"] and entry["detail"] for entry in bad)
+    assert all(
+        entry["file"] and entry["position"] and entry["reason"] and entry["detail"] for entry in bad
+    )
     assert counts.get("broken files", 0) == 0, bad
     expected = {"text: overlap": 2, "text: offset": 3}.get(kind, 2)
     assert len(documents) == expected
-    assert counts["total"] == len(documents) + sum(count for label, count in counts.items() if label.startswith("dropped_"))
+    assert counts["total"] == len(documents) + sum(
+        count for label, count in counts.items() if label.startswith("dropped_")
+    )
 
 
 def test_a_record_that_takes_too_long_is_ended(tmp_path):
     good = ("text/html", [], PAGE.encode())
-    data = warc(tmp_path, good, ("application/pdf", [], looping_pdf()), good, fields={"content": "main"})
+    data = warc(
+        tmp_path, good, ("application/pdf", [], looping_pdf()), good, fields={"content": "main"}
+    )
     documents, [bad], counts = read(tmp_path, "warc", {"a.warc": data}, max_record_memory=2**31)
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert bad["position"] == "record http://s.org/1"
-    assert (bad["reason"], bad["detail"]) == ("too long a time", "took more than 1 s of processor time (max_record_seconds)")
+    assert (bad["reason"], bad["detail"]) == (
+        "too long a time",
+        "took more than 1 s of processor time (max_record_seconds)",
+    )
     assert counts == {"total": 3, "dropped_quarantined, too long a time": 1, "input_files": 1}
 
 
@@ -196,8 +250,14 @@ def test_a_pattern_that_never_ends_keeps_no_page_of_its_part(tmp_path, monkeypat
     monkeypatch.setattr("data_prep.readers.warc._PATTERN_SECONDS", 0.1)
     page = ("200 OK", [("Content-Type", "text/html")], PAGE.encode())
     addresses = ["http://s.org/1", "http://s.org/" + "a" * 60, "http://s.org/3"]
-    write_warc(tmp_path / "a.warc", [(address, *page) for address in addresses], {"documents": r"1$|/(a|a)+[bc]$|3$", "content": "main"})
-    documents, bad, _ = read(tmp_path, "warc", {"a.warc": (tmp_path / "a.warc").read_bytes()}, max_record_seconds=60)
+    write_warc(
+        tmp_path / "a.warc",
+        [(address, *page) for address in addresses],
+        {"documents": r"1$|/(a|a)+[bc]$|3$", "content": "main"},
+    )
+    documents, bad, _ = read(
+        tmp_path, "warc", {"a.warc": (tmp_path / "a.warc").read_bytes()}, max_record_seconds=60
+    )
     assert [document.id for document in documents] == ["http://s.org/1"]
     assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2
 
@@ -218,20 +278,40 @@ def test_a_record_that_takes_too_much_memory_is_refused(tmp_path):
 def test_rows_that_python_cannot_hold(tmp_path):
     import pyarrow
 
-    table = pyarrow.table({"text": ["One.", "Two.", "Three."], "date": pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us"))})
+    table = pyarrow.table(
+        {
+            "text": ["One.", "Two.", "Three."],
+            "date": pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us")),
+        }
+    )
     stream = io.BytesIO()
     pyarrow.parquet.write_table(table, stream)
-    documents, [bad], _ = read(tmp_path, "records", {"a.parquet": stream.getvalue(), "b.parquet": parquet([GOOD_LINE])})
+    documents, [bad], _ = read(
+        tmp_path, "records", {"a.parquet": stream.getvalue(), "b.parquet": parquet([GOOD_LINE])}
+    )
     assert [document.text for document in documents] == ["One.", "Three.", "A text."]
     assert bad["position"] == "row 2"
 
 
 def test_what_steps_read_has_its_form(tmp_path):
-    wrong = {"date": 2020, "language": 7, "publication_types": {"a": 1}, "mesh": "Humans", "pmid": 5, "title": ["x"], "text_language": 3}
+    wrong = {
+        "date": 2020,
+        "language": 7,
+        "publication_types": {"a": 1},
+        "mesh": "Humans",
+        "pmid": 5,
+        "title": ["x"],
+        "text_language": 3,
+    }
     [document], bad, _ = read(tmp_path, "records", {"a.jsonl": lines(GOOD_LINE | wrong)})
     assert bad == []
     found = document.metadata
-    assert (found["date"], found["language"], found["pmid"], found["title"]) == ("2020", ["7"], "5", "")
+    assert (found["date"], found["language"], found["pmid"], found["title"]) == (
+        "2020",
+        ["7"],
+        "5",
+        "",
+    )
     assert found["publication_types"] == []
     assert found["origin_mesh"] == "Humans"
     assert {"mesh", "text_language"}.isdisjoint(found)
@@ -243,18 +323,30 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
     from data_prep.curation import pipeline
 
     raw = tmp_path / "raw"
-    write_medline(raw / "medline/a.xml", [*many_records(1, 3), record_xml(9, abstract="<i>" * 1500 + "</i>" * 1500), *many_records(4, 3)])
+    write_medline(
+        raw / "medline/a.xml",
+        [
+            *many_records(1, 3),
+            record_xml(9, abstract="<i>" * 1500 + "</i>" * 1500),
+            *many_records(4, 3),
+        ],
+    )
     (raw / "pdf").mkdir()
-    for name, data in around(looping_pdf(), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf").items():
+    for name, data in around(
+        looping_pdf(), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf"
+    ).items():
         (raw / "pdf" / name).write_bytes(data)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "output: x\nsteps: []\nmax_bad_share: 0.5\nsplit: {train: 1, validation: 0, test: 0}\nsources:\n"
-        f"- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path: {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
+        "output: x\nsteps: []\nmax_bad_share: 0.5\nsplit: {train: 1, validation: 0, test:"
+        f" 0}}\nsources:\n- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path:"
+        f" {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
     )
     curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'whole'}"])
     publish = pipeline.publish
-    monkeypatch.setattr("data_prep.curation.pipeline.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "data_prep.curation.pipeline.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'again'}"])
     for mark in (tmp_path / ".again.partial/log/read/completions").iterdir():
@@ -265,7 +357,9 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
     first, second = (read_records(tmp_path / name / "train") for name in ("whole", "again"))
     assert first == second
     assert len(first) == 8
-    assert (tmp_path / "whole/quarantine.jsonl").read_bytes() == (tmp_path / "again/quarantine.jsonl").read_bytes()
+    assert (tmp_path / "whole/quarantine.jsonl").read_bytes() == (
+        tmp_path / "again/quarantine.jsonl"
+    ).read_bytes()
 
 
 def archive(*members, end=True):
@@ -289,7 +383,9 @@ PACKAGES = {
     "cut between members": WHOLE[:SECOND],
     "empty blocks in between": WHOLE[:SECOND] + bytes(512) + WHOLE[SECOND + 512 :],
     "another archive behind it": archive(("a.nxml", article(1))) + WHOLE,
-    "header after header": WHOLE[:SECOND] + tarfile.TarInfo("x").tobuf().replace(b"0ustar", b"xustar") * 3,
+    "header after header": (
+        WHOLE[:SECOND] + tarfile.TarInfo("x").tobuf().replace(b"0ustar", b"xustar") * 3
+    ),
 }
 
 
@@ -298,7 +394,10 @@ PACKAGES = {
 def test_a_package_that_is_not_whole_is_told(kind, packing, tmp_path):
     """tarfile alone ends in silence."""
     data = PACKAGES[kind]
-    files = {f"a{packing}": data if packing == ".tar" else PACKERS[".gz"](data), "b.nxml": article(9)}
+    files = {
+        f"a{packing}": data if packing == ".tar" else PACKERS[".gz"](data),
+        "b.nxml": article(9),
+    }
     documents, [bad], counts = read(tmp_path, "jats", files)
     assert [document.id for document in documents] == ["PMC1", "PMC9"]
     assert (bad["position"], bad["reason"]) == ("after record 1", "broken file")
@@ -321,10 +420,18 @@ def test_what_stands_before_the_end_of_a_process_is_read(tmp_path):
     """A header without an end, read after a page that was not sent yet."""
     good = ("text/html", [], PAGE.encode())
     data = warc(tmp_path, good, good)
-    documents, [bad], counts = read(tmp_path, "warc", {"a.warc": data + b"WARC/1.0\r\n" + b"X: y\r\n" * 3_000_000}, max_record_seconds=0.5)
+    documents, [bad], counts = read(
+        tmp_path,
+        "warc",
+        {"a.warc": data + b"WARC/1.0\r\n" + b"X: y\r\n" * 3_000_000},
+        max_record_seconds=0.5,
+    )
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/1"]
     assert (bad["position"], bad["reason"]) == ("after record 2", "broken file")
-    assert bad["detail"] == "what follows record 2 took more than 0.5 s of processor time (max_record_seconds)"
+    assert (
+        bad["detail"]
+        == "what follows record 2 took more than 0.5 s of processor time (max_record_seconds)"
+    )
     assert counts == {"total": 2, "broken files": 1, "input_files": 1}
 
 
@@ -333,9 +440,17 @@ def test_a_pattern_that_takes_too_long(tmp_path, monkeypatch):
     good = ("200 OK", [("Content-Type", "text/html")], PAGE.encode())
     path = tmp_path / "a.warc"
     write_warc(
-        path, [("http://s.org/a", *good), (f"http://s.org/{'a' * 60}!", *good), ("http://s.org/aa", *good)], {"documents": "(a|aa)+$"}
+        path,
+        [
+            ("http://s.org/a", *good),
+            (f"http://s.org/{'a' * 60}!", *good),
+            ("http://s.org/aa", *good),
+        ],
+        {"documents": "(a|aa)+$"},
     )
-    documents, bad, counts = read(tmp_path, "warc", {"a.warc": path.read_bytes()}, max_record_seconds=20)
+    documents, bad, counts = read(
+        tmp_path, "warc", {"a.warc": path.read_bytes()}, max_record_seconds=20
+    )
     assert [document.id for document in documents] == ["http://s.org/a"]
     assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2
     assert counts["total"] == 3
@@ -348,7 +463,9 @@ def test_packed_pages(tmp_path):
     packed_page = brotli.compress(page)
     good = ("text/html", [("Content-Encoding", "br")], packed_page)
     bad = ("text/html", [("Content-Encoding", "br")], packed_page[:-20])
-    documents, [told], _ = read(tmp_path, "warc", {"a.warc": warc(tmp_path, good, bad, ("text/html", [], page))})
+    documents, [told], _ = read(
+        tmp_path, "warc", {"a.warc": warc(tmp_path, good, bad, ("text/html", [], page))}
+    )
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert documents[0].text == documents[1].text
     assert (told["position"], told["reason"]) == ("record http://s.org/1", "damaged packing")

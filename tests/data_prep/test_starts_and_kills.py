@@ -1,4 +1,6 @@
-"""Commands started several times at once, and killed again and again: the bytes are those of one undisturbed run.
+"""Commands started several times at once, and killed again and again.
+
+The bytes are those of one undisturbed run.
 
 Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 is the whole test.
 """
@@ -31,21 +33,35 @@ COMMANDS = ["curate", "preprocess", "merge_indexed", "mesh_questions", "download
 def start(arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(*arguments), cwd=ROOT, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=environment, start_new_session=True, **pipes
+    )
 
 
 def digests(folder):
-    """Name -> SHA-256 of all that is there; of manifests and lists without what bears a time or a path."""
+    """Name -> SHA-256 of all that is there.
+
+    Of manifests and lists without what bears a time or a path.
+    """
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
         if path.name.endswith("manifest.json"):
             known = json.loads(data)
-            data = json.dumps([sorted((re.sub(".*/", "", o["path"]), o["sha256"]) for o in known["outputs"]), known["counts"]]).encode()
+            data = json.dumps(
+                [
+                    sorted((re.sub(".*/", "", o["path"]), o["sha256"]) for o in known["outputs"]),
+                    known["counts"],
+                ]
+            ).encode()
         elif path.name == "downloads.jsonl":
-            data = json.dumps(sorted({line["name"] for line in map(json.loads, data.splitlines())})).encode()
+            data = json.dumps(
+                sorted({line["name"] for line in map(json.loads, data.splitlines())})
+            ).encode()
         elif path.name.endswith(".warc.gz"):
-            data = re.sub(rb"(?m)^(WARC-(Date|Record-ID)|Date|WARC-Filename): .*$", b"", gzip.decompress(data))
+            data = re.sub(
+                rb"(?m)^(WARC-(Date|Record-ID)|Date|WARC-Filename): .*$", b"", gzip.decompress(data)
+            )
             data = b"".join(sorted(set(re.findall(rb"WARC-Target-URI: [^\r]*", data))))
         found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
     return found
@@ -59,8 +75,19 @@ def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("material")
     for number in range(3):
         write_medline(folder / f"raw/{number}.xml", many_records(1 + 200 * number, 200))
-    (folder / "recipe.yaml").write_text(f"output: {folder / 'corpus'}\nsources: [{{reader: medline, path: {folder / 'raw'}}}]\n")
-    curate.main([str(folder / "recipe.yaml"), "split.train=0.6", "split.validation=0.1", "split.test=0.3", "--workers", "1"])
+    (folder / "recipe.yaml").write_text(
+        f"output: {folder / 'corpus'}\nsources: [{{reader: medline, path: {folder / 'raw'}}}]\n"
+    )
+    curate.main(
+        [
+            str(folder / "recipe.yaml"),
+            "split.train=0.6",
+            "split.validation=0.1",
+            "split.test=0.3",
+            "--workers",
+            "1",
+        ]
+    )
     tokenizer = Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -76,15 +103,26 @@ def material(tmp_path_factory):
     site.files["/robots.txt"] = b""
     links = "".join(f'<a href="/topic/{n}">x</a>' for n in range(12))
     for path in ["/topic/", *(f"/topic/{n}" for n in range(12))]:
-        site.files[path] = f"<html><title>{path}</title><body>{links}<p>{'Asthma is treated. ' * 30}</p></body></html>".encode()
+        site.files[path] = (
+            f"<html><title>{path}</title><body>{links}<p>{'Asthma is treated. ' * 30}</p></body></html>".encode()
+        )
         site.types[path] = "text/html"
     with site.running() as base:
-        (folder / "site.yaml").write_text(f"name: s\noutput: x\nstart: ['{base}/topic/']\nallow: ['/topic/']\ndelay: 0.05\n")
+        (folder / "site.yaml").write_text(
+            f"name: s\noutput: x\nstart: ['{base}/topic/']\nallow: ['/topic/']\ndelay: 0.05\n"
+        )
         yield folder, base
 
 
 def preprocess_arguments(folder, prefix):
-    options = ["--tokenizer-model", str(folder / "tokenizer.json"), "--engine", "reference", "--workers", "2"]
+    options = [
+        "--tokenizer-model",
+        str(folder / "tokenizer.json"),
+        "--engine",
+        "reference",
+        "--workers",
+        "2",
+    ]
     return ["--input", str(folder / "lines.jsonl"), "--output-prefix", str(prefix), *options]
 
 
@@ -96,8 +134,27 @@ def arguments_of(name, material, output):
         "curate": [script, folder / "recipe.yaml", f"output={out}", "--workers", "2"],
         "preprocess": [script, *preprocess_arguments(folder, out)],
         "merge_indexed": [script, "--input", folder / "a", folder / "b", "--output-prefix", out],
-        "mesh_questions": [script, "--corpus", folder / "corpus", "--split", "test", "--output", output / "out.jsonl"],
-        "download": [script, "medline-baseline", "--output", out, "--base-url", base, "--requests-per-second", "100", "--max-rate", "2"],
+        "mesh_questions": [
+            script,
+            "--corpus",
+            folder / "corpus",
+            "--split",
+            "test",
+            "--output",
+            output / "out.jsonl",
+        ],
+        "download": [
+            script,
+            "medline-baseline",
+            "--output",
+            out,
+            "--base-url",
+            base,
+            "--requests-per-second",
+            "100",
+            "--max-rate",
+            "2",
+        ],
         "crawl": [script, folder / "site.yaml", f"output={out}"],
     }[name]
 
@@ -177,10 +234,15 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
     assert (partial / "manifest.json").exists()
     (partial / ".manifest.json.partial").write_text("half")
     curate.main(given)
-    one, two = (json.loads((tmp_path / name / "manifest.json").read_text())["outputs"] for name in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / name / "manifest.json").read_text())["outputs"]
+        for name in ("one", "two")
+    )
     assert one == two
     assert {record["path"] for record in two} == {
-        str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").rglob("*") if path.is_file() and path.name != "manifest.json"
+        str(path.relative_to(tmp_path / "two"))
+        for path in (tmp_path / "two").rglob("*")
+        if path.is_file() and path.name != "manifest.json"
     }
 
 
@@ -189,12 +251,35 @@ def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
 
     folder, _ = material
     (tmp_path / "out_text_document.bin").write_bytes(b"precious")
-    with pytest.raises(DataError, match=r"out_text_document\.bin exists already and is not of this command"):
-        merge_indexed.main(["--input", str(folder / "a"), str(folder / "b"), "--output-prefix", str(tmp_path / "out")])
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out_text_document.bin": b"precious"}
+    with pytest.raises(
+        DataError, match=r"out_text_document\.bin exists already and is not of this command"
+    ):
+        merge_indexed.main(
+            [
+                "--input",
+                str(folder / "a"),
+                str(folder / "b"),
+                "--output-prefix",
+                str(tmp_path / "out"),
+            ]
+        )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "out_text_document.bin": b"precious"
+    }
 
 
-@pytest.mark.parametrize("mesh", [None, [], "Asthma", ["Asthma"], [{"name": "Asthma"}], [{"name": None, "major": True}], {"name": "x"}])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        None,
+        [],
+        "Asthma",
+        ["Asthma"],
+        [{"name": "Asthma"}],
+        [{"name": None, "major": True}],
+        {"name": "x"},
+    ],
+)
 def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
     corpus = tmp_path / "corpus"
     metadata = {} if mesh is None else {"mesh": mesh, "pmid": "1"}
@@ -203,10 +288,18 @@ def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
         line = json.dumps({"text": "a text", "id": "1", "metadata": metadata})
         (corpus / split / "00000.jsonl.gz").write_bytes(gzip.compress(f"{line}\n".encode() * 5))
     counts = {"splits": {"train": 5, "test": 5}}
-    manifest.write(corpus / "manifest.json", stage="curate", inputs=[], config={}, outputs=[], counts=counts)
-    with pytest.raises(DataError, match=r"no record of the train split of .* has enough MeSH headings"):
-        mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
+    manifest.write(
+        corpus / "manifest.json", stage="curate", inputs=[], config={}, outputs=[], counts=counts
+    )
+    with pytest.raises(
+        DataError, match=r"no record of the train split of .* has enough MeSH headings"
+    ):
+        mesh_questions.main(
+            ["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")]
+        )
     (corpus / "train/00000.jsonl.gz").write_bytes(b"\x1f\x8bdamaged")
     with pytest.raises(DataError, match=r"00000\.jsonl\.gz is damaged"):
-        mesh_questions.main(["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")])
+        mesh_questions.main(
+            ["--corpus", str(corpus), "--split", "test", "--output", str(tmp_path / "q.jsonl")]
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

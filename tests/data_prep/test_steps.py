@@ -26,10 +26,14 @@ def corpus(tmp_path):
             for number, part in enumerate((records[:half], records[half:])):
                 with gzip.open(folder / f"{number}.jsonl.gz", "wt") as file:
                     file.writelines(json.dumps({"metadata": {}} | record) + "\n" for record in part)
-            lines += [f"- {{name: {name}, reader: records, path: {folder}/{number}.jsonl.gz}}" for number in range(2)]
+            lines += [
+                f"- {{name: {name}, reader: records, path: {folder}/{number}.jsonl.gz}}"
+                for number in range(2)
+            ]
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(
-            f"output: {tmp_path / output}\nsplit: {{train: 1, validation: 0, test: 0}}\nsteps: {steps}\nsources:\n" + "\n".join(lines)
+            f"output: {tmp_path / output}\nsplit: {{train: 1, validation: 0, test: 0}}\nsteps:"
+            f" {steps}\nsources:\n" + "\n".join(lines)
         )
         curate.main([str(recipe), "--workers", "2", *options])
         return tmp_path / output
@@ -50,7 +54,11 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
 - {{step: decontaminate, against: [{more}], action: report}}
 - {{step: mixture, weights: {{b: 0.5, c: 2}}}}
 """
-    sources = {"a": [*records[:16], {"id": "s", "text": "short"}], "b": records[14:30], "c": records[30:]}
+    sources = {
+        "a": [*records[:16], {"id": "s", "text": "short"}],
+        "b": records[14:30],
+        "c": records[30:],
+    }
     options = ["shuffle.seed=7", "dropped=true", "--workers", "1"]
     folder = corpus(steps, options=options, **sources)
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
@@ -63,12 +71,21 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     written = read_records(folder / "train")
     assert Counter(record["id"] for record in written)["o35"] == 2
     assert [record["id"] for record in written] != sorted(record["id"] for record in written)
-    dropped = [line for path in (folder / "dropped").rglob("*.gz") for line in gzip.decompress(path.read_bytes()).splitlines()]
+    dropped = [
+        line
+        for path in (folder / "dropped").rglob("*.gz")
+        for line in gzip.decompress(path.read_bytes()).splitlines()
+    ]
     assert len(dropped) == sum(counts["dropped"].values())
     found = [json.loads(line) for line in (folder / "contamination_items.jsonl").open()]
-    assert [(item["file"], item["action"]) for item in found] == [("questions.jsonl", "dropped"), ("more.jsonl", "report")]
+    assert [(item["file"], item["action"]) for item in found] == [
+        ("questions.jsonl", "dropped"),
+        ("more.jsonl", "report"),
+    ]
     again = corpus(steps, "again", options=[*options[:2], "shuffle.bucket_megabytes=1"], **sources)
-    assert {p.name: p.read_bytes() for p in (again / "train").iterdir()} == {p.name: p.read_bytes() for p in (folder / "train").iterdir()}
+    assert {p.name: p.read_bytes() for p in (again / "train").iterdir()} == {
+        p.name: p.read_bytes() for p in (folder / "train").iterdir()
+    }
 
     report.main([str(folder)])
     html = (folder / "report.html").read_text()
@@ -81,8 +98,18 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
 
 
 def test_a_report_without_texts(corpus, tmp_path):
-    """As for clinical notes; what was left out of the metadata is told, and that no step makes notes anonymous."""
-    notes = [{"id": f"n{n}", "text": f"Jane Roe{n} was seen, +41 44 555 01 23, a@b.org.", "patient": "Roe"} for n in range(9)]
+    """As for clinical notes.
+
+    What was left out of the metadata is told, and that no step makes notes anonymous.
+    """
+    notes = [
+        {
+            "id": f"n{n}",
+            "text": f"Jane Roe{n} was seen, +41 44 555 01 23, a@b.org.",
+            "patient": "Roe",
+        }
+        for n in range(9)
+    ]
     folder = corpus(
         "[{step: pii, phones: true}, {step: length, min_words: 50}]",
         options=["split.train=1"],
@@ -104,7 +131,10 @@ def test_a_report_without_texts(corpus, tmp_path):
     (folder / "duplicates.jsonl").write_text("{")
     with pytest.raises(DataError, match=r"duplicates\.jsonl: Expecting property name"):
         report.main([str(folder)])
-    for damage, told in (("{", r"statistics\.json is not JSON"), ('{"counts": 3}', "the files of .* are damaged: ")):
+    for damage, told in (
+        ("{", r"statistics\.json is not JSON"),
+        ('{"counts": 3}', "the files of .* are damaged: "),
+    ):
         (folder / "statistics.json").write_text(damage)
         with pytest.raises(DataError, match=told):
             report.main([str(folder)])
@@ -116,7 +146,10 @@ def test_a_report_without_texts(corpus, tmp_path):
         ("[{step: language_id, keep: [eng]}]", "language_id: eng cannot be identified"),
         ("[{step: decontaminate, against: [nowhere.jsonl]}]", "nowhere.jsonl does not exist"),
         ("[language_id, {step: medical, keywords: nowhere}]", "nowhere holds no lists of keywords"),
-        ("[{step: mixture, upsample: {today: soon}}]", "steps.0.upsample.today: Input should be a valid date"),
+        (
+            "[{step: mixture, upsample: {today: soon}}]",
+            "steps.0.upsample.today: Input should be a valid date",
+        ),
         ("[{step: language, wanted: [eng, english]}]", "language: wanted: english is no code"),
     ],
 )

@@ -12,7 +12,10 @@ from data_prep.readers.web_page import HtmlReader
 from galen.errors import DataError
 from tests.data_prep.material import pdf_bytes
 
-PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well in most people. "
+PROSE = (
+    "Asthma is a long-term condition of the airways that makes breathing hard, and it can be"
+    " treated well in most people. "
+)
 PAGE = f"""<!DOCTYPE html><html lang="en"><head><title>Asthma - Site</title>
 <link rel="license" href="https://creativecommons.org/licenses/by/4.0/"></head>
 <body><nav><a href="/">Home</a> <a href="/x">Other pages of the site</a></nav>
@@ -54,7 +57,11 @@ def test_selector_says_what_is_content():
 
 
 def test_a_word_of_code_stays_in_its_sentence():
-    page = PAGE.replace("<h2>", "<p>The <code>HBB</code> gene of haemoglobin was looked at in all of the patients of this study.</p><h2>")
+    page = PAGE.replace(
+        "<h2>",
+        "<p>The <code>HBB</code> gene of haemoglobin was looked at in all of the patients of this"
+        " study.</p><h2>",
+    )
     assert "The HBB gene of haemoglobin was looked at" in page_text(parse(page.encode()))[1]
 
 
@@ -85,14 +92,32 @@ def test_html_files(tmp_path):
     (tmp_path / "empty.html").write_text("")
     (tmp_path / "long.html").write_text(PAGE + " " * 20_000)
     reader = reader_of(HtmlReader, tmp_path, content="main", max_record_bytes=10_000)
-    [document] = [document for name in ("a.html", "empty.html", "long.html") for document in reader.read_file(name)]
+    [document] = [
+        document
+        for name in ("a.html", "empty.html", "long.html")
+        for document in reader.read_file(name)
+    ]
     assert document.id.startswith("a.html:")
-    assert {"title": "Asthma", "licence": "CC-BY-4.0", "language": ["eng"]}.items() <= document.metadata.items()
-    assert stats(reader) == {"total": 3, "dropped_empty page": 1, "dropped_quarantined, too long": 1}
+    assert {
+        "title": "Asthma",
+        "licence": "CC-BY-4.0",
+        "language": ["eng"],
+    }.items() <= document.metadata.items()
+    assert stats(reader) == {
+        "total": 3,
+        "dropped_empty page": 1,
+        "dropped_quarantined, too long": 1,
+    }
 
 
 def test_a_bare_sign_before_a_word_is_no_error():
-    _, text = page_text(parse(b"<html><body><main><p>One pill <penic, twice a day</p><p>and rest.</p></main></body></html>"), "main")
+    _, text = page_text(
+        parse(
+            b"<html><body><main><p>One pill <penic, twice a day</p><p>and"
+            b" rest.</p></main></body></html>"
+        ),
+        "main",
+    )
     assert text == "One pill\n\nand rest."
 
 
@@ -105,16 +130,35 @@ def write_warc(path, answers, fields=None):
         writer.write_record(writer.create_warcinfo_record(path.name, fields or {}))
         for url, status, headers, data in answers:
             http = StatusAndHeaders(status, headers, protocol="HTTP/1.1")
-            writer.write_record(writer.create_warc_record(url, "response", payload=io.BytesIO(data), http_headers=http))
+            writer.write_record(
+                writer.create_warc_record(
+                    url, "response", payload=io.BytesIO(data), http_headers=http
+                )
+            )
 
 
 def answers():
     return [
-        ("http://s.org/a", "200 OK", [("Content-Type", 'Text/HTML; Charset="UTF-8"; level=1')], PAGE.encode()),
+        (
+            "http://s.org/a",
+            "200 OK",
+            [("Content-Type", 'Text/HTML; Charset="UTF-8"; level=1')],
+            PAGE.encode(),
+        ),
         ("http://s.org/gone", "404 Not Found", [("Content-Type", "text/html")], b"<p>no</p>"),
         ("http://s.org/i.png", "200 OK", [("Content-Type", "image/png")], b"\x89PNG"),
-        ("http://s.org/b.pdf", "200 OK", [("Content-Type", "application/pdf")], pdf_bytes([PROSE * 3])),
-        ("http://s.org/c", "200 OK", [("Content-Type", "text/html; charset=koi8-r; level=1")], "<main><p>Жар".encode("koi8-r")),
+        (
+            "http://s.org/b.pdf",
+            "200 OK",
+            [("Content-Type", "application/pdf")],
+            pdf_bytes([PROSE * 3]),
+        ),
+        (
+            "http://s.org/c",
+            "200 OK",
+            [("Content-Type", "text/html; charset=koi8-r; level=1")],
+            "<main><p>Жар".encode("koi8-r"),
+        ),
     ]
 
 
@@ -136,7 +180,13 @@ def test_warc(tmp_path, name):
 def test_warc_that_breaks_off(tmp_path, name):
     url, status, headers, data = answers()[0]
     noise = random.Random(1)
-    write_warc(tmp_path / name, [(url, status, headers, data + f"<!--{noise.randbytes(40_000).hex()}-->".encode()) for _ in range(3)])
+    write_warc(
+        tmp_path / name,
+        [
+            (url, status, headers, data + f"<!--{noise.randbytes(40_000).hex()}-->".encode())
+            for _ in range(3)
+        ],
+    )
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-300])
     documents = []
@@ -155,20 +205,33 @@ def test_an_unknown_encoding_is_put_aside(tmp_path):
 
 def test_the_label_of_the_answer_and_false_ones(tmp_path):
     """The header's label comes before the page's; UTF-8 before both."""
-    text = f"<html><head><meta charset=koi8-r></head><body><main><p>Жар и кашель. {PROSE}</p></main></body></html>"
+    text = (
+        "<html><head><meta charset=koi8-r></head><body><main><p>Жар и кашель."
+        f" {PROSE}</p></main></body></html>"
+    )
     html = [("Content-Type", "text/html; charset=windows-1251")]
     write_warc(
-        tmp_path / "a.warc", [("http://s.org/a", "200 OK", html, text.encode("cp1251")), ("http://s.org/b", "200 OK", html, text.encode())]
+        tmp_path / "a.warc",
+        [
+            ("http://s.org/a", "200 OK", html, text.encode("cp1251")),
+            ("http://s.org/b", "200 OK", html, text.encode()),
+        ],
     )
     for document in reader_of(WarcReader, tmp_path, content="main").read_file("a.warc"):
         assert document.text == f"Жар и кашель. {PROSE.strip()}"
 
 
 def test_numbers_of_windows_characters():
-    assert page_text(parse(b"<p>The patient&#146;s &#147;dose&#148; &#150; 5</p>"), "p")[1] == "The patient’s “dose” – 5"
+    assert (
+        page_text(parse(b"<p>The patient&#146;s &#147;dose&#148; &#150; 5</p>"), "p")[1]
+        == "The patient’s “dose” – 5"
+    )
 
 
-MARK = "<![if !supportLists]><span style='mso-list:Ignore'>{}<span>&nbsp;&nbsp;</span></span><![endif]>"
+MARK = (
+    "<![if !supportLists]><span"
+    " style='mso-list:Ignore'>{}<span>&nbsp;&nbsp;</span></span><![endif]>"
+)
 WORD = f"""<html><head><meta name=Generator content="Microsoft Word 15"><title>Discharge</title></head><body><div class=WordSection1>
 <p class=MsoNormal>{PROSE}</p>
 <p class=MsoListParagraphCxSpFirst style='mso-list:l0 level1 lfo1'>{MARK.format("·")}Aspirin 100 mg<o:p></o:p></p>
@@ -190,20 +253,28 @@ def test_lists_of_word_stay(selector):
 
 def test_text_behind_a_comment_and_comparisons_stay():
     items = "<ul><li>Check.</li><li>Go.</li></ul>"
-    page = f"<main><h1>A</h1><p><!-- x -->{PROSE}</p><p>If 5 < 7 and x &lt; 5 then stop. {PROSE}</p>{items}</main>"
+    page = (
+        f"<main><h1>A</h1><p><!-- x -->{PROSE}</p><p>If 5 < 7 and x &lt; 5 then stop."
+        f" {PROSE}</p>{items}</main>"
+    )
     for selector in ("", "main"):
         assert page_text(parse(page.encode()), selector)[1].split("\n\n") == [
             "A", PROSE.strip(), f"If 5 < 7 and x < 5 then stop. {PROSE.strip()}", "- Check.\n- Go."]  # fmt: skip
 
 
 def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.readers.html_text.content_of", lambda root, selector: list(root.iter("h1")))
+    monkeypatch.setattr(
+        "data_prep.readers.html_text.content_of", lambda root, selector: list(root.iter("h1"))
+    )
     (tmp_path / "a.html").write_text(PAGE.replace("<h2>", f"<p>{PROSE * 3}</p><h2>"))
     reader = reader_of(HtmlReader, tmp_path)
     [document] = reader.read_file("a.html")
     assert document.text == "Asthma"
     [note] = reader.bad
-    assert (note.reason, note.detail.split(" of the")[0]) == ("pages of which less than half is kept", "6")
+    assert (note.reason, note.detail.split(" of the")[0]) == (
+        "pages of which less than half is kept",
+        "6",
+    )
     assert stats(reader) == {"total": 1, "noted_pages of which less than half is kept": 1}
 
 
@@ -211,6 +282,11 @@ def test_replacement_characters_are_told(tmp_path):
     (tmp_path / "few.html").write_text(f"<main><p>\ufffd{PROSE * 20}</p></main>")
     (tmp_path / "many.html").write_text(f"<main><p>\ufffd{PROSE}</p></main>")
     reader = reader_of(HtmlReader, tmp_path, content="main")
-    documents = [document for name in ("few.html", "many.html") for document in reader.read_file(name)]
+    documents = [
+        document for name in ("few.html", "many.html") for document in reader.read_file(name)
+    ]
     assert len(documents) == 1
-    assert [bad.reason for bad in reader.bad] == ["pages with replacement characters", "damaged text"]
+    assert [bad.reason for bad in reader.bad] == [
+        "pages with replacement characters",
+        "damaged text",
+    ]

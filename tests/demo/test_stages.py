@@ -26,7 +26,9 @@ def stages(monkeypatch):
 def copy_stage(stages, name, source, target):
     """A stage that copies a file and notes in the file `calls` that it ran."""
     command = ("sh", "-c", f"echo {name} >> calls; cp {source} {target}")
-    return stages.Stage(name=name, title=name, command=command, inputs=(Path(source),), outputs=(Path(target),))
+    return stages.Stage(
+        name=name, title=name, command=command, inputs=(Path(source),), outputs=(Path(target),)
+    )
 
 
 @pytest.fixture
@@ -65,8 +67,12 @@ def test_lost_output_is_made_again(stages, chain, tmp_path):
 
 
 def test_failure_stops_and_goes_on_there(stages, chain, tmp_path):
-    broken = stages.Stage(name="second", title="second", command=("sh", "-c", "exit 3"), outputs=(Path("c"),))
-    with pytest.raises(stages.StageError, match=r"stage 'second' failed with exit code 3.*make demo-clean") as caught:
+    broken = stages.Stage(
+        name="second", title="second", command=("sh", "-c", "exit 3"), outputs=(Path("c"),)
+    )
+    with pytest.raises(
+        stages.StageError, match=r"stage 'second' failed with exit code 3.*make demo-clean"
+    ) as caught:
         stages.run([chain[0], broken], tmp_path, tmp_path / "work")
     assert caught.value.exit_code == 3
     stages.run(chain, tmp_path, tmp_path / "work")
@@ -80,8 +86,13 @@ def test_stage_must_leave_what_it_promises(stages, tmp_path):
 
 
 def test_two_runs_at_once_are_refused(stages, tmp_path, capfd):
-    inner = f"import sys; sys.path[:0] = [{str(FOLDER)!r}]; import stages, pathlib; stages.run([], pathlib.Path('.'), pathlib.Path('work'))"
-    nested = stages.Stage(name="nested", title="nested", command=(sys.executable, "-c", inner), outputs=())
+    inner = (
+        f"import sys; sys.path[:0] = [{str(FOLDER)!r}]; import stages, pathlib; stages.run([],"
+        " pathlib.Path('.'), pathlib.Path('work'))"
+    )
+    nested = stages.Stage(
+        name="nested", title="nested", command=(sys.executable, "-c", inner), outputs=()
+    )
     with pytest.raises(stages.StageError):
         stages.run([nested], tmp_path, tmp_path / "work")
     assert "another run is under way in work" in capfd.readouterr().err
@@ -89,10 +100,13 @@ def test_two_runs_at_once_are_refused(stages, tmp_path, capfd):
 
 def test_terminated_driver_takes_its_command_along(stages, tmp_path):
     code = (
-        f"import sys; sys.path[:0] = [{str(FOLDER)!r}]; import stages, pathlib; p = pathlib.Path('.')\n"
-        "stages.run([stages.Stage(name='s', title='s', command=('sh', '-c', 'echo $$ > pid; exec sleep 60'), outputs=())], p, p / 'work')"
+        f"import sys; sys.path[:0] = [{str(FOLDER)!r}]; import stages, pathlib; p ="
+        " pathlib.Path('.')\nstages.run([stages.Stage(name='s', title='s', command=('sh', '-c',"
+        " 'echo $$ > pid; exec sleep 60'), outputs=())], p, p / 'work')"
     )
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 30
     while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()):
         assert time.monotonic() < deadline
@@ -113,13 +127,18 @@ def test_damaged_history_is_one_message(stages, chain, tmp_path):
 
 def test_list_fills_places_into_whole_words(stages, tmp_path):
     path = tmp_path / "list.yaml"
-    path.write_text("stages:\n- {name: a, title: A, command: 'cp {model}/x y', when: {small: '-v', big: -w}, outputs: ['{model}/z']}\n")
+    path.write_text(
+        "stages:\n- {name: a, title: A, command: 'cp {model}/x y', when: {small: '-v', big: -w},"
+        " outputs: ['{model}/z']}\n"
+    )
     [stage] = stages.load(path, {"model": Path("my model")}, ["small"])
     assert stage.command == ("cp", "my model/x", "y", "-v")
     assert stage.line() == "cp 'my model/x' y -v"
     assert stage.outputs == (Path("my model/z"),)
     path.write_text("stages:\n- {name: a, titel: A, command: x, outputs: []}\n")
-    with pytest.raises(UsageError, match=r"line 2: unknown key 'stages.0.titel'; did you mean 'title'"):
+    with pytest.raises(
+        UsageError, match=r"line 2: unknown key 'stages.0.titel'; did you mean 'title'"
+    ):
         stages.load(path, {})
 
 

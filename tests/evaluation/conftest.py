@@ -17,7 +17,22 @@ def data(tmp_path):
     folder = tmp_path / "data"
     (folder / "questions").mkdir(parents=True)
     (folder / "corpus" / "test").mkdir(parents=True)
-    words = ["The", "heart", "of", "12", "rats;", "ß-blockade", "lowered", "血圧", "by", "5", "%", "in", "all", "groups."]
+    words = [
+        "The",
+        "heart",
+        "of",
+        "12",
+        "rats;",
+        "ß-blockade",
+        "lowered",
+        "血圧",
+        "by",
+        "5",
+        "%",
+        "in",
+        "all",
+        "groups.",
+    ]
     with (folder / "questions" / "test.jsonl").open("w", encoding="utf-8") as file:
         for number in range(9):
             record = {
@@ -31,5 +46,14 @@ def data(tmp_path):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     with (folder / "corpus" / "test" / "00000.jsonl").open("w", encoding="utf-8") as file:
         for number in range(7):
-            file.write(json.dumps({"id": f"d{number}", "text": " ".join(words[number:] * (number + 1)), "metadata": {}}) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "id": f"d{number}",
+                        "text": " ".join(words[number:] * (number + 1)),
+                        "metadata": {},
+                    }
+                )
+                + "\n"
+            )
     return folder

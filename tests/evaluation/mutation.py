@@ -1,4 +1,7 @@
-"""Damage to files, drawn from a seed: bytes changed, lost, doubled or put in, and JSON values replaced by others."""
+"""Damage to files, drawn from a seed.
+
+Bytes changed, lost, doubled or put in, and JSON values replaced by others.
+"""
 
 import json
 import os
@@ -25,7 +28,26 @@ PIECES = [
     b"\\ud800",
     b"\x1f\x8b",
 ]
-VALUES: list[Any] = [None, True, 0, -1, 10**30, 1.5, "", " ", "A", "a\nb", "x" * 300, [], {}, [[]], ["A"], [None], {"A": None}, {"": "x"}]
+VALUES: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    1.5,
+    "",
+    " ",
+    "A",
+    "a\nb",
+    "x" * 300,
+    [],
+    {},
+    [[]],
+    ["A"],
+    [None],
+    {"A": None},
+    {"": "x"},
+]
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
@@ -42,10 +64,16 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
             case 3:
                 content = content[:place] + draw.randbytes(length) + content[place + length :]
             case 4:
-                content = content[:place] + content[place : place + length] * 2 + content[place + length :]
+                content = (
+                    content[:place]
+                    + content[place : place + length] * 2
+                    + content[place + length :]
+                )
             case 5:
                 piece = draw.choice([b"[", b'"', b"9", b'{"a":', b"\xe2\x80\xa8", b" "])
-                content = content[:place] + piece * draw.choice([1000, 5000, 140_000]) + content[place:]
+                content = (
+                    content[:place] + piece * draw.choice([1000, 5000, 140_000]) + content[place:]
+                )
     return content
 
 
@@ -67,7 +95,13 @@ def replaced(tree: Any, draw: random.Random) -> Any:
 
 
 def _places(tree: Any) -> Any:
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    entries = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     for key, value in entries:
         yield tree, key
         yield from _places(value)

@@ -1,4 +1,7 @@
-"""No command runs Python of a model folder, and none asks whether to: each here has a terminal that answers "y"."""
+"""No command runs Python of a model folder, and none asks whether to.
+
+Each here has a terminal that answers "y".
+"""
 
 import ast
 import json
@@ -35,7 +38,10 @@ QUESTION = {"id": "1", "question": "Which?", "options": {"A": "one", "B": "two"}
 
 @pytest.fixture
 def folders(tmp_path, tied_llama):
-    """Folders with code: of a model that transformers knows, and of one that it does not; and the file that must not appear."""
+    """Folders with code: of a model that transformers knows, and of one that it does not.
+
+    And the file that must not appear.
+    """
     marker = tmp_path / "ran"
     made = {}
     for kind, model_type in (("known", "llama"), ("unknown", "evil")):
@@ -46,18 +52,27 @@ def folders(tmp_path, tied_llama):
             (folder / name).write_text(PAYLOAD.format(marker=str(marker)))
         config = json.loads((folder / "config.json").read_text())
         config["model_type"] = model_type
-        config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoModel": "evil.Model"}
+        config["auto_map"] = {
+            "AutoConfig": "evil.Config",
+            "AutoModelForCausalLM": "evil.Model",
+            "AutoModel": "evil.Model",
+        }
         (folder / "config.json").write_text(json.dumps(config))
         words = json.loads((folder / "tokenizer_config.json").read_text())
         words |= {"auto_map": {"AutoTokenizer": ["evil.Words", "evil.Words"]}}
         words |= {"tokenizer_class": "Words"} if kind == "unknown" else {}
         (folder / "tokenizer_config.json").write_text(json.dumps(words))
-    (tmp_path / "q.jsonl").write_text("".join(json.dumps(QUESTION | {"id": str(number)}) + "\n" for number in range(4)))
+    (tmp_path / "q.jsonl").write_text(
+        "".join(json.dumps(QUESTION | {"id": str(number)}) + "\n" for number in range(4))
+    )
     return made, marker
 
 
 def at_a_terminal(main) -> tuple[int, str]:
-    """Run a command's main in a forked process at a terminal on which "y" is typed; return its exit code and what it said."""
+    """Run a command's main in a forked process at a terminal on which "y" is typed.
+
+    Return its exit code and what it said.
+    """
     child, terminal = pty.fork()
     if not child:
         code = 99
@@ -89,16 +104,29 @@ def commands(folder: Path, tmp_path: Path) -> dict[str, list]:
     """Return each command that opens a model folder, by its name, with its arguments."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model: {{path: {folder}}}\ndata: {{train: {tmp_path / 'q.jsonl'}}}\nlora: {{r: 2, alpha: 4}}\n"
-        f"training: {{learning_rate: 0.01, max_steps: 1, micro_batch_size: 2}}\noutput: {tmp_path / 'tuned'}\n"
+        f"model: {{path: {folder}}}\ndata: {{train: {tmp_path / 'q.jsonl'}}}\nlora: {{r: 2, alpha:"
+        " 4}\ntraining: {learning_rate: 0.01, max_steps: 1, micro_batch_size: 2}\noutput:"
+        f" {tmp_path / 'tuned'}\n"
     )
     (tmp_path / "questions").mkdir(exist_ok=True)
     shutil.copy(tmp_path / "q.jsonl", tmp_path / "questions" / "test.jsonl")
-    scores = ["--tasks", "mesh_topics", "--data", str(tmp_path), "--device", "cpu", "--output", str(tmp_path / "scores")]
+    scores = [
+        "--tasks",
+        "mesh_topics",
+        "--data",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "scores"),
+    ]
     return {
         "evaluate": [evaluate.main, ["--model", str(folder), *scores]],
         "finetune": [train.main, [str(recipe)]],
-        "import": [hf_to_megatron.main, ["--hf", str(folder), "--output", str(tmp_path / "megatron")]],
+        "import": [
+            hf_to_megatron.main,
+            ["--hf", str(folder), "--output", str(tmp_path / "megatron")],
+        ],
         "describe": [describe.main, [str(folder)]],
     }
 
@@ -114,13 +142,23 @@ def test_no_command_runs_it(tmp_path, folders, kind, name):
     assert code == (0 if kind == "known" else 1), said
     if kind == "unknown":
         (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-        assert ("auto_map" if name in ("evaluate", "finetune") else "model_type 'evil' cannot be converted") in line
+        assert (
+            "auto_map"
+            if name in ("evaluate", "finetune")
+            else "model_type 'evil' cannot be converted"
+        ) in line
 
 
 def test_verify_does_not_run_it(tmp_path, folders):
     made, marker = folders
     folder = made["known"]
-    code, said = at_a_terminal(lambda: print(verify.reference_logits(folder, verify.tokens_of(folder, verify.TEXT, 4, 1), "fp32").shape))
+    code, said = at_a_terminal(
+        lambda: print(
+            verify.reference_logits(
+                folder, verify.tokens_of(folder, verify.TEXT, 4, 1), "fp32"
+            ).shape
+        )
+    )
     assert (code, marker.exists()) == (0, False), said
     assert "torch.Size([1, 4, 300])" in said
 
@@ -153,7 +191,9 @@ def test_kernels_of_a_hub_are_refused(tmp_path, tied_llama, key):
 
 def test_an_adapter_that_names_a_module_is_refused(tmp_path):
     (tmp_path / "adapter_model.safetensors").touch()
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"megatron_config": {"a": 1}, "megatron_core": "evil"}))
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"megatron_config": {"a": 1}, "megatron_core": "evil"})
+    )
     with pytest.raises(DataError, match="megatron_config names a module to import"):
         model_folder.check_adapter(tmp_path)
 
@@ -170,7 +210,9 @@ def test_every_call_says_that_no_code_is_trusted():
     for path in sorted(ROOT.rglob("*.py")):
         if path.relative_to(ROOT).parts[0] in ("tests", ".venv", ".venv312"):
             continue
-        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ):
             name = ast.unparse(call.func)
             given = {keyword.arg for keyword in call.keywords}
             loads = name.endswith(".from_pretrained") and ("Auto" in name or "auto" in name)

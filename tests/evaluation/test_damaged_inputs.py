@@ -15,7 +15,12 @@ def test_one_line_or_scores(tmp_path, tiny_llama, data, capsys):
     shutil.copytree(tiny_llama, tmp_path / "model")
     shutil.copy(task.BUILT_IN / "mesh_topics.yaml", tmp_path / "mine.yaml")
     output = tmp_path / "scores"
-    arguments = ["--model", tmp_path / "model", "--tasks", f"{tmp_path / 'mine.yaml'},pubmed_perplexity"]
+    arguments = [
+        "--model",
+        tmp_path / "model",
+        "--tasks",
+        f"{tmp_path / 'mine.yaml'},pubmed_perplexity",
+    ]
     arguments += ["--data", data, "--output", output, "--device", "cpu"]
     names = sorted(f"model/{path.name}" for path in (tmp_path / "model").iterdir())
     names += ["mine.yaml", "data/questions/test.jsonl", "data/corpus/test/00000.jsonl"]

@@ -1,4 +1,7 @@
-"""Question files that are damaged, by hand and by chance: questions, or one line that names the file; never a traceback."""
+"""Question files that are damaged, by hand and by chance.
+
+Questions, or one line that names the file; never a traceback.
+"""
 
 import gzip
 import json
@@ -16,25 +19,116 @@ from tests.evaluation.mutation import ROUNDS, damaged, replaced
 
 FIVE = {"A": "Heart", "B": "Liver", "C": "Kidney", "D": "Rats", "E": "Mice"}
 LIST = list(FIVE.values())
-FEW = {"context": None, "question": "One?", "options": {"A": "x", "B": "y"}, "correct_answer_letter": "B"}
-EXAM_ITEM = {"qid": "7", "qtext": "?", "ra": "3", "answers": [{"aid": n, "atext": f"Uno {n}"} for n in range(1, 5)], "image": ""}
+FEW = {
+    "context": None,
+    "question": "One?",
+    "options": {"A": "x", "B": "y"},
+    "correct_answer_letter": "B",
+}
+EXAM_ITEM = {
+    "qid": "7",
+    "qtext": "?",
+    "ra": "3",
+    "answers": [{"aid": n, "atext": f"Uno {n}"} for n in range(1, 5)],
+    "image": "",
+}
 SAMPLES = {
-    "galen": ("a.jsonl", {"id": "q1", "context": "c", "question": "?", "options": FIVE, "answer": "A,C", "language": "fr"}),
-    "medqa": ("a.jsonl", {"question": "?", "options": FIVE, "answer_idx": "A", "answer": "Heart", "meta_info": "step1"}),
+    "galen": (
+        "a.jsonl",
+        {
+            "id": "q1",
+            "context": "c",
+            "question": "?",
+            "options": FIVE,
+            "answer": "A,C",
+            "language": "fr",
+        },
+    ),
+    "medqa": (
+        "a.jsonl",
+        {
+            "question": "?",
+            "options": FIVE,
+            "answer_idx": "A",
+            "answer": "Heart",
+            "meta_info": "step1",
+        },
+    ),
     "medmcqa": (
         "a.jsonl",
-        {"id": "u", "question": "?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 2, "exp": "e", "subject_name": "s"},
+        {
+            "id": "u",
+            "question": "?",
+            "opa": "a",
+            "opb": "b",
+            "opc": "c",
+            "opd": "d",
+            "cop": 2,
+            "exp": "e",
+            "subject_name": "s",
+        },
     ),
-    "pubmedqa": ("a.json", {"1": {"QUESTION": "?", "CONTEXTS": ["a", "b"], "final_decision": "yes", "LONG_ANSWER": "l"}}),
+    "pubmedqa": (
+        "a.json",
+        {
+            "1": {
+                "QUESTION": "?",
+                "CONTEXTS": ["a", "b"],
+                "final_decision": "yes",
+                "LONG_ANSWER": "l",
+            }
+        },
+    ),
     "mmlu": ("anatomy_test.csv", 'Which?,a,b,c,d,A\n"One, or\ntwo?",a,b,c,d,B\n'),
-    "truthfulqa": ("a.jsonl", {"question": "?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]}, "category": "Health"}),
-    "medxpertqa": ("a.jsonl", {"id": "M-1", "question": "?\nAnswer Choices: x", "options": FIVE, "label": "B", "body_system": "s"}),
-    "mmedbench": ("French.jsonl", {"question": "?", "options": FIVE, "answer_idx": "A,B", "rationale": "r", "human_check_passed": 1}),
+    "truthfulqa": (
+        "a.jsonl",
+        {
+            "question": "?",
+            "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]},
+            "category": "Health",
+        },
+    ),
+    "medxpertqa": (
+        "a.jsonl",
+        {
+            "id": "M-1",
+            "question": "?\nAnswer Choices: x",
+            "options": FIVE,
+            "label": "B",
+            "body_system": "s",
+        },
+    ),
+    "mmedbench": (
+        "French.jsonl",
+        {
+            "question": "?",
+            "options": FIVE,
+            "answer_idx": "A,B",
+            "rationale": "r",
+            "human_check_passed": 1,
+        },
+    ),
     "frenchmedmcqa": (
         "a.json",
-        [{"id": "f", "question": "?", "answers": {k.lower(): v for k, v in FIVE.items()}, "correct_answers": ["a", "d"]}],
+        [
+            {
+                "id": "f",
+                "question": "?",
+                "answers": {k.lower(): v for k, v in FIVE.items()},
+                "correct_answers": ["a", "d"],
+            }
+        ],
     ),
-    "igakuqa": ("a.jsonl", {"problem_id": "1", "problem_text": "?", "choices": LIST, "text_only": True, "answer": ["a"]}),
+    "igakuqa": (
+        "a.jsonl",
+        {
+            "problem_id": "1",
+            "problem_text": "?",
+            "choices": LIST,
+            "text_only": True,
+            "answer": ["a"],
+        },
+    ),
     "rumeddanet": ("a.jsonl", {"pairID": "p", "context": "c", "question": "?", "answer": "да"}),
     "headqa": ("a.json", {"exams": {"e": {"name": "e", "category": "b", "data": [EXAM_ITEM]}}}),
     "biomistral": (
@@ -65,12 +159,25 @@ def check(name, path):
     try:
         found = question_sets.read(name, path)
     except GalenError as error:
-        assert path.name in str(error) and "\n" not in str(error) and len(str(error)) < 1500, str(error)
+        assert path.name in str(error) and "\n" not in str(error) and len(str(error)) < 1500, str(
+            error
+        )
         return None
     for item in found:
-        texts = [item.id, item.question, item.context, item.subject, item.rationale, item.language, *item.options, *item.options.values()]
+        texts = [
+            item.id,
+            item.question,
+            item.context,
+            item.subject,
+            item.rationale,
+            item.language,
+            *item.options,
+            *item.options.values(),
+        ]
         assert isinstance(item, Question) and all(isinstance(text, str) for text in texts)
-        assert len(item.options) > 1 and item.question.strip() and item.answers <= item.options.keys()
+        assert (
+            len(item.options) > 1 and item.question.strip() and item.answers <= item.options.keys()
+        )
         for form in prompts.FORMS.values():
             assert form(item).text
     return found
@@ -133,11 +240,23 @@ def test_random_damage_to_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'Q,a,b,c,d,A\n"Q,a,b,c,d,B\nQ,a,b,c,d,C\n', r"a_test\.csv, line 2: a quote is opened here and not closed"),
+        (
+            b'Q,a,b,c,d,A\n"Q,a,b,c,d,B\nQ,a,b,c,d,C\n',
+            r"a_test\.csv, line 2: a quote is opened here and not closed",
+        ),
         (b'Q,a,b,c,d,A\nQ,a,b,c,d,"B', r"line 2: a quote is opened here and not closed"),
-        (b'"Q,a,b,c,d,A\n' + b"Q,a,b,c,d,A\n" * 20_000, r"line 1: field larger than field limit .* is a quote not closed\?"),
-        (b"Q,a,b,c,d,A\nQ,a,b,c,d\n", r"line 2: six columns are wanted \(question, A, B, C, D, answer\), not 5"),
-        (b"Q,a,b,c,d,A\nQ\0,a,b,c,d,A\n", r"a_test\.csv cannot be read as a \.csv file of questions: line 2 is not UTF-8 text"),
+        (
+            b'"Q,a,b,c,d,A\n' + b"Q,a,b,c,d,A\n" * 20_000,
+            r"line 1: field larger than field limit .* is a quote not closed\?",
+        ),
+        (
+            b"Q,a,b,c,d,A\nQ,a,b,c,d\n",
+            r"line 2: six columns are wanted \(question, A, B, C, D, answer\), not 5",
+        ),
+        (
+            b"Q,a,b,c,d,A\nQ\0,a,b,c,d,A\n",
+            r"a_test\.csv cannot be read as a \.csv file of questions: line 2 is not UTF-8 text",
+        ),
         ("Q,a,b,c,d,A\né,a,b,c,d,A\n".encode("cp1252"), r"line 2 is not UTF-8 text"),
         ("Q,a,b,c,d,A\n".encode("utf-16"), r"line 1 is not UTF-8 text"),
         (b"Q,a,b,c,d,E\n", r"line 1: key 'answer' must be a whole number from 0 to 3, not 'E'"),
@@ -151,9 +270,14 @@ def test_damaged_csv(tmp_path, content, message):
 
 
 def test_csv_of_windows_and_with_line_breaks_stays(tmp_path):
-    (tmp_path / "a_test.csv").write_bytes('\ufeff"One, or\r\ntwo?",a,b,c,d,A\r\nQ,a,b,c,d,B'.encode())
+    (tmp_path / "a_test.csv").write_bytes(
+        '\ufeff"One, or\r\ntwo?",a,b,c,d,A\r\nQ,a,b,c,d,B'.encode()
+    )
     found = question_sets.read("mmlu", tmp_path / "a_test.csv")
-    assert [(item.question, item.answer) for item in found] == [("One, or\r\ntwo?", "A"), ("Q", "B")]
+    assert [(item.question, item.answer) for item in found] == [
+        ("One, or\r\ntwo?", "A"),
+        ("Q", "B"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +285,19 @@ def test_csv_of_windows_and_with_line_breaks_stays(tmp_path):
     [
         ("a.json", b"[" * 100_000, r"a\.json is not JSON"),
         ("a.json", b'"text"', r"a\.json: a list or an object of records is wanted, not 'text'"),
-        ("a.json", b'{"q1": [1]}', r"a\.json, record q1: a record must be a JSON object, not \[1\]"),
+        (
+            "a.json",
+            b'{"q1": [1]}',
+            r"a\.json, record q1: a record must be a JSON object, not \[1\]",
+        ),
         ("a.jsonl", b'{"a": ' * 100_000, r"a\.jsonl, line 1: not JSON"),
         ("a.jsonl", '{"question": "é"}'.encode("latin-1"), r"a\.jsonl, line 1: not JSON"),
         ("a.jsonl", '{"id": "1"}'.encode("utf-16"), r"a\.jsonl, line 1: not JSON"),
-        ("a.jsonl", b'{"id": "\\ud800", "question": "?", "options": ["a", "b"], "answer": "A"}', r"a\.jsonl, line 1: not JSON"),
+        (
+            "a.jsonl",
+            b'{"id": "\\ud800", "question": "?", "options": ["a", "b"], "answer": "A"}',
+            r"a\.jsonl, line 1: not JSON",
+        ),
     ],
 )
 def test_damaged_json(tmp_path, file, content, message):
@@ -187,17 +319,28 @@ def test_an_endless_line_is_no_record(tmp_path, monkeypatch):
     ("changes", "expected"),
     [
         ({"id": 7}, {"id": "7"}),
-        ({"options": ["x", "y", "z"], "answer": "B"}, {"options": {"A": "x", "B": "y", "C": "z"}, "answer": "B"}),
+        (
+            {"options": ["x", "y", "z"], "answer": "B"},
+            {"options": {"A": "x", "B": "y", "C": "z"}, "answer": "B"},
+        ),
         ({"options": ["x", "y", "z"], "answer": "z"}, {"answer": "C"}),
         ({"answer": " no, never "}, {"answer": "B"}),
         ({"answer": ["C", "A"]}, {"answer": "A,C"}),
-        ({"answer": ["No, never", "A"], "options": {"A": "Yes", "B": "No, never"}}, {"answer": "A,B"}),
+        (
+            {"answer": ["No, never", "A"], "options": {"A": "Yes", "B": "No, never"}},
+            {"answer": "A,B"},
+        ),
         ({"options": {"A": "B", "B": "A"}, "answer": "A"}, {"answer": "A"}),
         ({"answer": "A, C"}, {"answer": "A,C"}),
     ],
 )
 def test_lists_of_options_integer_ids_and_answers_as_text(tmp_path, changes, expected):
-    record = {"id": "q", "question": "?", "options": {"A": "yes", "B": "no, never", "C": "maybe"}, "answer": "A"}
+    record = {
+        "id": "q",
+        "question": "?",
+        "options": {"A": "yes", "B": "no, never", "C": "maybe"},
+        "answer": "A",
+    }
     (tmp_path / "a.jsonl").write_text(json.dumps(record | changes) + "\n")
     [found] = question_sets.read("galen", tmp_path / "a.jsonl")
     assert {key: getattr(found, key) for key in expected} == expected
@@ -213,18 +356,29 @@ def test_lists_of_options_integer_ids_and_answers_as_text(tmp_path, changes, exp
         ({"answer": 0}, "key 'answer' must be a text, not 0"),
         ({"options": ["x"]}, "key 'options' must be an object or a list of at least two options"),
         ({"options": ["x"] * 27}, "key 'options' lists 27 options; 26 at most, or an object"),
-        ({"options": ["O", "A", "B", "AB"]}, "key 'answer' is 'A', which may be the letter of 'O' or another option's text"),
+        (
+            {"options": ["O", "A", "B", "AB"]},
+            "key 'answer' is 'A', which may be the letter of 'O' or another option's text",
+        ),
         ({"options": ["x", 2]}, "in 'options': key 'B' must be a text, not 2"),
         ({"options": {"A,B": "x", "C": "y"}, "answer": "C"}, "names an option 'A,B'"),
     ],
 )
 def test_wrong_records_in_galens_layout(tmp_path, changes, message):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "q", "question": "?", "options": {"A": "x", "B": "y"}, "answer": "A"} | changes))
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps(
+            {"id": "q", "question": "?", "options": {"A": "x", "B": "y"}, "answer": "A"} | changes
+        )
+    )
     with pytest.raises(DataError, match=rf"a\.jsonl, line 1.*{message}"):
         question_sets.read("galen", tmp_path / "a.jsonl")
 
 
 def test_blanks_at_the_ends_of_medqas_answer_text(tmp_path):
-    record = {"question": "?", "options": {"A": " Aspirin ", "B": "Salt"}, "answer": "Aspirin\u00a0 "}
+    record = {
+        "question": "?",
+        "options": {"A": " Aspirin ", "B": "Salt"},
+        "answer": "Aspirin\u00a0 ",
+    }
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
     assert question_sets.read("medqa", tmp_path / "a.jsonl")[0].answer == "A"

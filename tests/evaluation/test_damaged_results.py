@@ -1,4 +1,7 @@
-"""Results, items, logs and ratings that are damaged: a report, or one line that names the file; never a traceback."""
+"""Results, items, logs and ratings that are damaged: a report, or one line that names the file.
+
+Never a traceback.
+"""
 
 import json
 import random
@@ -14,7 +17,11 @@ from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores
 
-CALIBRATION = {"ece": 0.1, "brier": 0.5, "bins": [{"low": 0.5, "high": 0.6, "items": 4, "confidence": 0.55, "accuracy": 0.5}]}
+CALIBRATION = {
+    "ece": 0.1,
+    "brier": 0.5,
+    "bins": [{"low": 0.5, "high": 0.6, "items": 4, "confidence": 0.55, "accuracy": 0.5}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +33,12 @@ def whole(tmp_path_factory):
     results = json.loads(path.read_text())
     summary = results["tasks"]["topics"]
     group = {"items": 3, "value": 0.5, "low": 0.2, "high": 0.8}
-    summary |= {"by_subject": {"a": group, "b": group}, "calibration": CALIBRATION, "predictions": {"A": 6}, "one_sided": "x"}
+    summary |= {
+        "by_subject": {"a": group, "b": group},
+        "calibration": CALIBRATION,
+        "predictions": {"A": 6},
+        "one_sided": "x",
+    }
     path.write_text(json.dumps(results))
     items = folder / "base" / "items" / "topics.jsonl"
     records = [
@@ -35,7 +47,9 @@ def whole(tmp_path_factory):
     ]
     items.write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "base" / "prompts").mkdir()
-    (folder / "base" / "prompts" / "topics.jsonl").write_text("".join(json.dumps({"id": r["id"], "prompt": "?"}) + "\n" for r in records))
+    (folder / "base" / "prompts" / "topics.jsonl").write_text(
+        "".join(json.dumps({"id": r["id"], "prompt": "?"}) + "\n" for r in records)
+    )
     write_corpus(folder / "corpus", documents=3)
     write_run(folder / "run", [3.5, 3.25])
     (folder / "times.json").write_text(json.dumps({"curate": {"title": "Curate", "seconds": 61.0}}))
@@ -49,11 +63,22 @@ def read_all(folder):
     models = report_inputs.named([report_inputs.read_scores(folder / "base")])
     comparisons = comparison.compare(models)
     texts = [report.verdict(item) for item in comparisons]
-    texts += tables.write(folder / "tables", [*tables.paper_tables(models), tables.comparison_table(comparisons)])
-    for found in (report.grouped(models), report.calibrations(models), report.letters(models), report.wrong_answers(models)):
+    texts += tables.write(
+        folder / "tables", [*tables.paper_tables(models), tables.comparison_table(comparisons)]
+    )
+    for found in (
+        report.grouped(models),
+        report.calibrations(models),
+        report.letters(models),
+        report.wrong_answers(models),
+    ):
         texts.append(str(found))
     corpus = report_inputs.read_corpus(folder / "corpus")
-    texts += [report.drops(corpus.counts), report_inputs.read_run(folder / "run"), report_inputs.read_times(folder / "times.json")]
+    texts += [
+        report.drops(corpus.counts),
+        report_inputs.read_run(folder / "run"),
+        report_inputs.read_times(folder / "times.json"),
+    ]
     agreement.read_scores(folder / "scores.jsonl")
     agreement.read_ratings(folder / "sheet.csv")
     rationales.read_items(folder / "base", "topics")
@@ -82,7 +107,11 @@ def test_random_damage(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.metrics.intervals.RESAMPLES", 20)
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "tables" not in path.parts and path.name != "recipe.yaml"]
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "tables" not in path.parts and path.name != "recipe.yaml"
+    ]
     for number in range(ROUNDS):
         draw = random.Random(number)
         path = files[number % len(files)]
@@ -91,7 +120,9 @@ def test_random_damage(whole, tmp_path, monkeypatch):
         try:
             read_all(folder)
         except GalenError as error:
-            assert str(folder) in str(error) and "\n" not in str(error) and len(str(error)) < 1500, (number, str(error))
+            assert (
+                str(folder) in str(error) and "\n" not in str(error) and len(str(error)) < 1500
+            ), (number, str(error))
         except BaseException:
             print(f"input {number}: {path}: {path.read_bytes()[:400]!r}")
             raise
@@ -125,10 +156,18 @@ def test_a_half_line_and_another_kind_of_file(whole, tmp_path):
     with pytest.raises(DataError, match=r"results\.json is not JSON"):
         report_inputs.read_scores(folder)
     (folder / "results.json").write_text("[]")
-    with pytest.raises(DataError, match=r"results\.json is not a results file of evaluation/run\.py: an object is wanted"):
+    with pytest.raises(
+        DataError,
+        match=r"results\.json is not a results file of evaluation/run\.py: an object is wanted",
+    ):
         report_inputs.read_scores(folder)
 
 
 def test_a_record_may_be_anything():
     assert jsonl.shown("a\nb") == "'a\\nb'"
-    assert error_analysis._wrong({"id": "1", "prediction": "Z", "logprobs": {"A": 0.0}, "correct": False}).confidence is None
+    assert (
+        error_analysis._wrong(
+            {"id": "1", "prediction": "Z", "logprobs": {"A": 0.0}, "correct": False}
+        ).confidence
+        is None
+    )

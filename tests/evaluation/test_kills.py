@@ -1,4 +1,7 @@
-"""Scoring that is killed, started twice, and started again: nothing is lost, nothing is scored twice, no process stays."""
+"""Scoring that is killed, started twice, and started again.
+
+Nothing is lost, nothing is scored twice, no process stays.
+"""
 
 import json
 import os
@@ -27,7 +30,9 @@ def arguments(tiny_llama, data):
 
 def start(*arguments, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command("evaluation/run.py", *arguments), cwd=ROOT, env=environment, **options)
+    return subprocess.Popen(
+        command("evaluation/run.py", *arguments), cwd=ROOT, env=environment, **options
+    )
 
 
 def children(pid):
@@ -51,7 +56,15 @@ def gone(pid):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killing_the_command_ends_its_processes(arguments, tmp_path, number):
-    process = start(*arguments, "--output", tmp_path / "scores", "--processes", 3, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(
+        *arguments,
+        "--output",
+        tmp_path / "scores",
+        "--processes",
+        3,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for(lambda: len(children(process.pid)) == 2)
     started = children(process.pid)
     process.send_signal(number)
@@ -62,7 +75,12 @@ def test_killing_the_command_ends_its_processes(arguments, tmp_path, number):
 def test_the_second_start_is_told_who_scores(arguments, tmp_path):
     from galen import lock
 
-    with lock.hold(tmp_path / "scores"), pytest.raises(DataError, match=r"scores is being written by .* \(process \d+ on .*\) since"):
+    with (
+        lock.hold(tmp_path / "scores"),
+        pytest.raises(
+            DataError, match=r"scores is being written by .* \(process \d+ on .*\) since"
+        ),
+    ):
         run.main([*arguments, "--output", str(tmp_path / "scores")])
     assert not (tmp_path / "scores").exists()
 
@@ -92,7 +110,9 @@ def check_equal(whole, output):
     assert files == LINES
     for name in files:
         assert (output / name).read_bytes() == (whole / name).read_bytes()
-    first, second = (json.loads((folder / "results.json").read_text()) for folder in (whole, output))
+    first, second = (
+        json.loads((folder / "results.json").read_text()) for folder in (whole, output)
+    )
     for results in (first, second):
         del results["created"]
     assert first == second

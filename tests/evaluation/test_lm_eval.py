@@ -1,4 +1,7 @@
-"""The protocol `lm_eval` against lm-evaluation-harness itself, item by item: its own prompts, its own model class, local files."""
+"""The protocol `lm_eval` against lm-evaluation-harness itself, item by item.
+
+Its own prompts, its own model class, local files.
+"""
 
 import json
 
@@ -9,7 +12,8 @@ from evaluation.question_sets import english
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is in the extra `test`")
 
-# The harness' own prompt functions (lm_eval/tasks/{medqa,medmcqa,pubmedqa}/*.py, tasks/mmlu/default) as local tasks over local files.
+# The harness' own prompt functions (lm_eval/tasks/{medqa,medmcqa,pubmedqa}/*.py,
+# tasks/mmlu/default) as local tasks over local files.
 PUBMEDQA = """
 task: galen_pubmedqa
 dataset_path: json
@@ -76,28 +80,45 @@ WORDS = [
 
 def phrase(seed, count):
     """Return words that a seed decides, so that questions differ in length."""
-    return " ".join(WORDS[(seed * 7 + place * (seed % 5 + 1)) % len(WORDS)] for place in range(count))
+    return " ".join(
+        WORDS[(seed * 7 + place * (seed % 5 + 1)) % len(WORDS)] for place in range(count)
+    )
 
 
 def records(kind, count):
     for n in range(count):
         if kind == "pubmedqa":
             contexts = [phrase(n, 9), phrase(n + 3, 12)]
-            yield {"pubid": 1000 + n, "QUESTION": f"{phrase(n, 5)}?", "CONTEXTS": contexts, "final_decision": ("yes", "no", "maybe")[n % 3]}
+            yield {
+                "pubid": 1000 + n,
+                "QUESTION": f"{phrase(n, 5)}?",
+                "CONTEXTS": contexts,
+                "final_decision": ("yes", "no", "maybe")[n % 3],
+            }
         elif kind == "medmcqa":
-            yield {f"op{letter}": phrase(n + place, 1 + n % 3) for place, letter in enumerate("abcd")} | {
+            yield {
+                f"op{letter}": phrase(n + place, 1 + n % 3) for place, letter in enumerate("abcd")
+            } | {
                 "id": f"m{n}",
                 "question": f"{phrase(n, 4 + n % 6)}?",
                 "cop": n % 4,
             }
         else:
             choices = [phrase(n + place, 1 + (n + place) % 4) for place in range(4)]
-            yield {"question": f"{phrase(n, 3 + n % 7)}?", "subject": "anatomy", "choices": choices, "answer": n % 4}
+            yield {
+                "question": f"{phrase(n, 3 + n % 7)}?",
+                "subject": "anatomy",
+                "choices": choices,
+                "answer": n % 4,
+            }
 
 
 @pytest.fixture(scope="module")
 def harness(tiny_llama, tmp_path_factory):
-    """Return a function that scores records with the harness and with Galen: its log-likelihoods and predictions, and our items."""
+    """Return a function that scores records with the harness and with Galen.
+
+    Its log-likelihoods and predictions, and our items.
+    """
     environment = pytest.MonkeyPatch()
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         environment.setenv(name, "1")
@@ -114,13 +135,32 @@ def harness(tiny_llama, tmp_path_factory):
         environment.setenv("HF_DATASETS_CACHE", str(work / "cache"))
         manager = TaskManager(include_path=str(work), include_defaults=False)
         name = template.split("task: ")[1].split()[0]
-        found = lm_eval.simple_evaluate(model=model, tasks=[name], task_manager=manager, bootstrap_iters=0)
+        found = lm_eval.simple_evaluate(
+            model=model, tasks=[name], task_manager=manager, bootstrap_iters=0
+        )
         samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
-        (work / "ours.yaml").write_text(f"kind: multiple_choice\nfile: test.jsonl\nreader: {kind}\n")
-        arguments = ["--model", str(tiny_llama), "--tasks", str(work / "ours.yaml"), "--data", str(work), "--output", str(work / "scores")]
+        (work / "ours.yaml").write_text(
+            f"kind: multiple_choice\nfile: test.jsonl\nreader: {kind}\n"
+        )
+        arguments = [
+            "--model",
+            str(tiny_llama),
+            "--tasks",
+            str(work / "ours.yaml"),
+            "--data",
+            str(work),
+            "--output",
+            str(work / "scores"),
+        ]
         run.main([*arguments, "--protocol", protocol, "--device", "cpu"])
-        items = {item["id"]: item for item in map(json.loads, (work / "scores/items/ours.jsonl").read_text().splitlines())}
-        ids = [row.get("id") or (str(row["pubid"]) if "pubid" in row else f"test:{n}") for n, row in enumerate(rows, start=1)]
+        items = {
+            item["id"]: item
+            for item in map(json.loads, (work / "scores/items/ours.jsonl").read_text().splitlines())
+        }
+        ids = [
+            row.get("id") or (str(row["pubid"]) if "pubid" in row else f"test:{n}")
+            for n, row in enumerate(rows, start=1)
+        ]
         return samples, [items[id_] for id_ in ids], found["results"][name]["acc,none"]
 
     yield both

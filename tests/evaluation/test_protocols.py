@@ -33,14 +33,25 @@ def data(tmp_path):
                     "meta_info": f"step{n % 2}",
                 }
                 file.write(json.dumps(record) + "\n")
-    (folder / "medqa.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: train.jsonl\n")
+    (folder / "medqa.yaml").write_text(
+        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: train.jsonl\n"
+    )
     return folder
 
 
 @pytest.fixture
 def arguments(tiny_llama, data, tmp_path):
     return [
-        *("--model", str(tiny_llama), "--tasks", str(data / "medqa.yaml"), "--data", str(data), "--output", str(tmp_path / "scores")),
+        *(
+            "--model",
+            str(tiny_llama),
+            "--tasks",
+            str(data / "medqa.yaml"),
+            "--data",
+            str(data),
+            "--output",
+            str(tmp_path / "scores"),
+        ),
         *("--device", "cpu"),
     ]
 
@@ -58,8 +69,11 @@ def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
     entry, scores = results_of(tmp_path / "scores"), tmp_path / "scores"
     assert list(entry["runs"]) == ["1", "2", "3"] and entry["sd"] >= 0
     prompts = [lines_of(scores, f"prompts/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
-    shown = [{item["prompt"].split("**Question:**")[1] for item in by_id.values()} for by_id in prompts]
-    assert all(len(demonstration) == 1 for demonstration in shown)  # the same for every question of a run
+    shown = [
+        {item["prompt"].split("**Question:**")[1] for item in by_id.values()} for by_id in prompts
+    ]
+    # the same for every question of a run
+    assert all(len(demonstration) == 1 for demonstration in shown)
     assert len(set().union(*shown)) > 1  # and not in every run
     items = [lines_of(scores, f"items/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
     mean = sum(item["correct"] for by_id in items for item in by_id.values()) / 24
@@ -74,28 +88,61 @@ def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
 
 def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_path):
     own = ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl"
-    options = ["--demonstrations", str(own), "--protocol", "meditron_cot", "--max-new-tokens", "2", "--limit", "2"]
+    options = [
+        "--demonstrations",
+        str(own),
+        "--protocol",
+        "meditron_cot",
+        "--max-new-tokens",
+        "2",
+        "--limit",
+        "2",
+    ]
     run.main([*arguments, *options, "--shots", "3", "--seeds", "1,2"])
     [path] = (tmp_path / "scores" / "prompts").iterdir()  # two seeds would be the same run twice
     shown = question.read(own)[:3]
-    parts = [f"{meditron.block(item)}\n{item.rationale.rstrip('.')}.\nThe answer is: {item.answer} ###\n\n" for item in shown]
+    parts = [
+        f"{meditron.block(item)}\n{item.rationale.rstrip('.')}.\nThe answer is: {item.answer}"
+        " ###\n\n"
+        for item in shown
+    ]
     for item in map(json.loads, path.read_text().splitlines()):
         assert "".join(parts) in item["prompt"]
         assert item["prompt"].endswith("D. Salt\nLet's think step by step.")
-    with pytest.raises(DataError, match=r"9 demonstrations with a rationale are wanted, .*chain_of_thought\.jsonl holds 5 for it"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"9 demonstrations with a rationale are wanted, .*chain_of_thought\.jsonl holds 5"
+            r" for it"
+        ),
+    ):
         run.main([*arguments, *options, "--shots", "9", "--output", str(tmp_path / "more")])
 
 
 def test_shipped_worked_examples_suit_their_benchmarks():
-    found = question.read(ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl")
+    found = question.read(
+        ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl"
+    )
     assert [item.question_set for item in found] == [""] * 5 + ["pubmedqa"] * 3
-    assert all(item.rationale and item.context for item in found[5:]) and all(item.rationale for item in found)
+    assert all(item.rationale and item.context for item in found[5:]) and all(
+        item.rationale for item in found
+    )
     assert {item.options[item.answer] for item in found[5:]} == {"yes", "no", "maybe"}
     assert len({item.answer for item in found[:5]}) == 4  # not always the same letter
 
 
 def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path):
-    options = [*arguments, "--protocol", "meditron_sc_cot", "--branches", "3", "--max-new-tokens", "12", "--max-batch-tokens", "300"]
+    options = [
+        *arguments,
+        "--protocol",
+        "meditron_sc_cot",
+        "--branches",
+        "3",
+        "--max-new-tokens",
+        "12",
+        "--max-batch-tokens",
+        "300",
+    ]
     run.main(options)
     scores = tmp_path / "scores"
     log = scores / "items" / "medqa.jsonl"
@@ -106,14 +153,18 @@ def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path)
         (scores / name).unlink()
     log.write_bytes(whole[: len(whole) // 2])
     run.main(options)
-    assert lines_of(scores, "items/medqa.jsonl") == {item["id"]: item for item in map(json.loads, whole.splitlines())}
+    assert lines_of(scores, "items/medqa.jsonl") == {
+        item["id"]: item for item in map(json.loads, whole.splitlines())
+    }
     assert results_of(scores) == entry
 
 
 def equal_to_rounding(found, expected):
     """Compare results whose last bits depend on how many threads a process has."""
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(equal_to_rounding(found[key], expected[key]) for key in expected)
+        return found.keys() == expected.keys() and all(
+            equal_to_rounding(found[key], expected[key]) for key in expected
+        )
     if isinstance(expected, list):
         return len(found) == len(expected) and all(map(equal_to_rounding, found, expected))
     return found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
@@ -126,7 +177,16 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
     alone = [*arguments, "--protocol", "lm_eval", "--max-batch-tokens", "300"]
     run.main(alone)
     single = results_of(tmp_path / "scores")
-    together = [*alone, "--model", str(tiny_llama), str(other), "--output", str(tmp_path / "many"), "--processes", "2"]
+    together = [
+        *alone,
+        "--model",
+        str(tiny_llama),
+        str(other),
+        "--output",
+        str(tmp_path / "many"),
+        "--processes",
+        "2",
+    ]
     run_command("evaluation/run.py", *together)
     for name in (tiny_llama.name, "other"):
         assert equal_to_rounding(results_of(tmp_path / "many" / name), single)
@@ -137,14 +197,15 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
 def test_contaminated_items_are_set_apart(arguments, tmp_path):
     index = tmp_path / "index.jsonl"
     index.write_text(
-        '{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share": 1, "task": "other"}\n'
-        '{"id": "test:4", "share": 1, "action": "dropped"}\n'
+        '{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share":'
+        ' 1, "task": "other"}\n{"id": "test:4", "share": 1, "action": "dropped"}\n'
     )
     run.main(arguments)
     assert "clean" not in results_of(tmp_path / "scores")
     manifest = tmp_path / "scores" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seconds": 99.5}))
-    run.main([*arguments, "--contamination", str(index)])  # the scores are there; only the results are written anew
+    # the scores are there; only the results are written anew
+    run.main([*arguments, "--contamination", str(index)])
     assert json.loads(manifest.read_text())["seconds"] == 99.5  # still how long the scoring took
     entry = results_of(tmp_path / "scores")
     assert (entry["contaminated"], entry["clean"]["items"]) == (1, 7)
@@ -152,22 +213,31 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
     clean = [item["correct"] for id_, item in items.items() if id_ != "test:1"]
     assert entry["clean"]["value"] == pytest.approx(sum(clean) / 7)
     index.write_text('{"id": "test:1", "share": 7}\n')
-    with pytest.raises(DataError, match=r"index\.jsonl, line 1: key 'share' must be a number from 0 to 1, not 7"):
+    with pytest.raises(
+        DataError, match=r"index\.jsonl, line 1: key 'share' must be a number from 0 to 1, not 7"
+    ):
         run.main([*arguments, "--contamination", str(index)])
 
 
 def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
-    chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
+    chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
+        1234
+    ][""]
     lines = (data / "train.jsonl").read_text().splitlines()
     (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
-    again = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[1234][""]
+    again = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
+        1234
+    ][""]
     assert len(chosen) == 3
     same = question_sets.read("medqa", data / "train.jsonl")
     assert {item.question for item in again} <= {item.question for item in same}
     (data / "train.jsonl").write_text((data / "test.jsonl").read_text())
-    with pytest.raises(DataError, match=r"3 demonstrations are wanted, train\.jsonl holds 0 for it that are not scored"):
+    with pytest.raises(
+        DataError,
+        match=r"3 demonstrations are wanted, train\.jsonl holds 0 for it that are not scored",
+    ):
         few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
 
 
@@ -177,20 +247,28 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
         for subject in ("anatomy", "virology"):
             lines = [f"{subject} {split} {n}?,a,b,c,d,A\n" for n in range(count)]
             (tmp_path / split / f"{subject}_{split}.csv").write_text("".join(lines))
-    mmlu = task.MultipleChoiceTask(kind="multiple_choice", file="test", reader="mmlu", demonstrations="dev")
+    mmlu = task.MultipleChoiceTask(
+        kind="multiple_choice", file="test", reader="mmlu", demonstrations="dev"
+    )
     questions = mmlu.questions(tmp_path)
     found = few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=2), [0], questions)[0]
     assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
         subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
     }
-    with pytest.raises(DataError, match="task mmlu, anatomy: 4 demonstrations are wanted, dev holds 3 for it"):
+    with pytest.raises(
+        DataError, match="task mmlu, anatomy: 4 demonstrations are wanted, dev holds 3 for it"
+    ):
         few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=4), [0], questions)
 
 
 def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
     """The pool of PubMedQA's demonstrations is its own file without the test questions, all of them."""
-    (data / "own.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: both.jsonl\n")
-    (data / "both.jsonl").write_text("".join((data / f"{name}.jsonl").read_text() for name in ("test", "train")))
+    (data / "own.yaml").write_text(
+        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: both.jsonl\n"
+    )
+    (data / "both.jsonl").write_text(
+        "".join((data / f"{name}.jsonl").read_text() for name in ("test", "train"))
+    )
     run.main([*arguments, "--tasks", str(data / "own.yaml"), "--shots", "12", "--limit", "1"])
     [line] = (tmp_path / "scores" / "prompts" / "own.jsonl").read_text().splitlines()
     assert json.loads(line)["prompt"].count("Which train organ") == 12
@@ -198,22 +276,42 @@ def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
 
 def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
     (data / "bare.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\n")
-    (data / "triples.yaml").write_text("kind: multiple_choice\nfile: triples.json\nreader: biomistral\n")
-    sets = {"corpus_name": "MedQA", "question": "?", "options": {"A": "x", "B": "y"}, "correct_answer_letter": "A"}
+    (data / "triples.yaml").write_text(
+        "kind: multiple_choice\nfile: triples.json\nreader: biomistral\n"
+    )
+    sets = {
+        "corpus_name": "MedQA",
+        "question": "?",
+        "options": {"A": "x", "B": "y"},
+        "correct_answer_letter": "A",
+    }
     (data / "triples.json").write_text(json.dumps([sets]))
-    (data / "ids.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\nids: nowhere.json\n")
+    (data / "ids.yaml").write_text(
+        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\nids: nowhere.json\n"
+    )
     with pytest.raises(DataError, match=r"there is no file .*nowhere\.json"):
         run.main([*arguments, "--tasks", str(data / "ids.yaml")])
-    with pytest.raises(DataError, match=r"30 demonstrations are wanted, train\.jsonl holds 12 for it"):
+    with pytest.raises(
+        DataError, match=r"30 demonstrations are wanted, train\.jsonl holds 12 for it"
+    ):
         run.main([*arguments, "--shots", "30"])
     assert not (data.parent / "scores").exists()
     for options, message in [
-        (["--protocol", "meditron", "--tasks", str(data / "bare.yaml")], "has no key 'demonstrations'"),
+        (
+            ["--protocol", "meditron", "--tasks", str(data / "bare.yaml")],
+            "has no key 'demonstrations'",
+        ),
         (["--protocol", "lm_eval", "--branches", "3"], "--branches is for protocols that generate"),
         (["--protocol", "mmedbench", "--shots", "2"], "no place for demonstrations"),
         (["--protocol", "meditron_cot", "--branches", "3"], "all branches would be the same"),
-        (["--protocol", "biomistral", "--shots", "4", "--tasks", str(data / "triples.yaml")], "have three sets of three demonstrations"),
-        (["--protocol", "lm_eval", "--shots", "1", "--tasks", str(data / "triples.yaml")], "have three sets of three demonstrations"),
+        (
+            ["--protocol", "biomistral", "--shots", "4", "--tasks", str(data / "triples.yaml")],
+            "have three sets of three demonstrations",
+        ),
+        (
+            ["--protocol", "lm_eval", "--shots", "1", "--tasks", str(data / "triples.yaml")],
+            "have three sets of three demonstrations",
+        ),
         (["--protocol", "meditrn"], r"unknown protocol 'meditrn'; did you mean 'meditron'\?"),
     ]:
         with pytest.raises(UsageError, match=message):
@@ -222,21 +320,53 @@ def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
 
 def test_letter_items_by_top_token_and_by_argmax():
     question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
-    item = multiple_choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the")
-    assert (item["prediction"], item["correct"], item["argmax"], item["top"]) == (None, False, "A", " the")
+    item = multiple_choice.letter_item(
+        question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the"
+    )
+    assert (item["prediction"], item["correct"], item["argmax"], item["top"]) == (
+        None,
+        False,
+        "A",
+        " the",
+    )
     assert item["logprobs"] == {"A": -1.5, "B": -2.0}
-    item = multiple_choice.letter_item(question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B")
+    item = multiple_choice.letter_item(
+        question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B"
+    )
     assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
 
 
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
-    item = multiple_choice.generation_item(question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."])
-    assert (item["prediction"], item["correct"], item["credit"], item["correct_legacy"], item["language"]) == ("A,C", True, 1.0, True, "fr")
-    gone_on = ["###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer: OPTION B IS CORRECT."]
-    assert multiple_choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)["prediction"] == "A,C"
-    item = multiple_choice.generation_item(question, PROTOCOLS["mmedbench"], ["La réponse est A et B."])
-    assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == ("A,B", False, pytest.approx(1 / 3), None)
+    item = multiple_choice.generation_item(
+        question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."]
+    )
+    assert (
+        item["prediction"],
+        item["correct"],
+        item["credit"],
+        item["correct_legacy"],
+        item["language"],
+    ) == ("A,C", True, 1.0, True, "fr")
+    gone_on = [
+        "###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer:"
+        " OPTION B IS CORRECT."
+    ]
+    assert (
+        multiple_choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
+            "prediction"
+        ]
+        == "A,C"
+    )
+    item = multiple_choice.generation_item(
+        question, PROTOCOLS["mmedbench"], ["La réponse est A et B."]
+    )
+    assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == (
+        "A,B",
+        False,
+        pytest.approx(1 / 3),
+        None,
+    )
 
 
 def test_option_texts_are_compared_per_byte():
@@ -244,9 +374,13 @@ def test_option_texts_are_compared_per_byte():
 
     question = Question("1", "", "?", {"A": "no", "B": "a longer option"}, "B")
     prompt = Prompt("", {"A": " no", "B": " a longer option"})
-    item = multiple_choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0])
+    item = multiple_choice.likelihood_item(
+        question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0]
+    )
     assert (item["prediction"], item["correct"]) == ("B", True)
-    item = multiple_choice.likelihood_item(question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0])
+    item = multiple_choice.likelihood_item(
+        question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0]
+    )
     assert (item["prediction"], item["correct"], item["correct_per_byte"]) == ("A", False, True)
 
 
@@ -254,9 +388,17 @@ def test_option_texts_are_compared_per_byte():
 def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_llama, tmp_path):
     checkpoint = import_model(tiny_llama, tmp_path / "checkpoints")
     run.main(arguments)
-    of_megatron = [*arguments, "--model", str(checkpoint), "--output", str(tmp_path / "of_megatron")]
+    of_megatron = [
+        *arguments,
+        "--model",
+        str(checkpoint),
+        "--output",
+        str(tmp_path / "of_megatron"),
+    ]
     run.main(of_megatron)
-    expected, found = (lines_of(tmp_path / name, "items/medqa.jsonl") for name in ("scores", "of_megatron"))
+    expected, found = (
+        lines_of(tmp_path / name, "items/medqa.jsonl") for name in ("scores", "of_megatron")
+    )
     assert found == expected
     [export] = (tmp_path / "of_megatron.models").iterdir()
     (export / "manifest.json").unlink()  # now it could be any model
@@ -272,8 +414,16 @@ def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
     for options, error, message in [
         (["--iterations", "5,x"], UsageError, "must be all or numbers"),
         (["--iterations", "7"], DataError, "holds no iteration 7; there are 5, 10"),
-        (["--iterations", "all", "--name", "x"], UsageError, r"several models are named by their folders, .*iter_0000005, iter_0000010"),
-        (["--contamination", str(tmp_path / "none.jsonl")], DataError, r"there is no file .*none\.jsonl"),
+        (
+            ["--iterations", "all", "--name", "x"],
+            UsageError,
+            r"several models are named by their folders, .*iter_0000005, iter_0000010",
+        ),
+        (
+            ["--contamination", str(tmp_path / "none.jsonl")],
+            DataError,
+            r"there is no file .*none\.jsonl",
+        ),
     ]:
         with pytest.raises(error, match=message):
             run.main([*arguments, "--model", str(checkpoint), *options])
@@ -284,7 +434,11 @@ def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
 
 def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
     """A run that went back, or was killed while it copied, has folders after the one that its pointer names."""
-    for iteration, files in ((5, ["metadata.json", ".metadata"]), (10, ["metadata.json", ".metadata"]), (15, [".metadata"])):
+    for iteration, files in (
+        (5, ["metadata.json", ".metadata"]),
+        (10, ["metadata.json", ".metadata"]),
+        (15, [".metadata"]),
+    ):
         folder = tmp_path / f"iter_{iteration:07d}"
         folder.mkdir()
         for name in files:

@@ -1,4 +1,7 @@
-"""Each reader on rows in the layout that the set's authors published; the rows are written here, except where a real file is named."""
+"""Each reader on rows in the layout that the set's authors published.
+
+The rows are written here, except where a real file is named.
+"""
 
 import json
 
@@ -21,9 +24,15 @@ def read(tmp_path):
         if file.endswith(".parquet"):
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
         elif file.endswith(".jsonl"):
-            path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+            path.write_text(
+                "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+                encoding="utf-8",
+            )
         else:
-            path.write_text(records if isinstance(records, str) else json.dumps(records, ensure_ascii=False), encoding="utf-8")
+            path.write_text(
+                records if isinstance(records, str) else json.dumps(records, ensure_ascii=False),
+                encoding="utf-8",
+            )
         return question_sets.read(name, path)
 
     return read
@@ -33,18 +42,34 @@ FIVE = {"A": "Amoxicillin", "B": "Doxycycline", "C": "Cefazolin", "D": "Rifampin
 
 
 def test_medqa_five_options_as_its_authors_files(read):
-    record = {"question": "Which drug?", "answer": "Cefazolin", "options": FIVE, "meta_info": "step2&3", "answer_idx": "C"}
+    record = {
+        "question": "Which drug?",
+        "answer": "Cefazolin",
+        "options": FIVE,
+        "meta_info": "step2&3",
+        "answer_idx": "C",
+    }
     [found] = read("medqa", "test.jsonl", [record])
     assert found == Question("test:1", "", "Which drug?", FIVE, "C", "medqa", subject="step2&3")
 
 
 def test_medqa_four_options_as_the_hub_and_bigbio_rows(read):
     four = {letter: FIVE[letter] for letter in "ABCD"}
-    record = {"question": "Which drug?", "answer": "Rifampin", "options": four, "meta_info": "step1", "answer_idx": "D"}
+    record = {
+        "question": "Which drug?",
+        "answer": "Rifampin",
+        "options": four,
+        "meta_info": "step1",
+        "answer_idx": "D",
+    }
     [found] = read("medqa", "phrases_no_exclude_test.parquet", [record])
     assert (found.options, found.answer) == (four, "D")
     pairs = [{"key": letter, "value": text} for letter, text in FIVE.items()]
-    [found] = read("medqa", "bigbio.jsonl", [{"question": "Which drug?", "answer": "Linezolid", "options": pairs}])
+    [found] = read(
+        "medqa",
+        "bigbio.jsonl",
+        [{"question": "Which drug?", "answer": "Linezolid", "options": pairs}],
+    )
     assert (found.options, found.answer) == (FIVE, "E")
 
 
@@ -64,10 +89,21 @@ MEDMCQA = {
 
 def test_medmcqa_counts_from_one_in_its_own_files_and_from_zero_on_the_hub(read):
     options = {"A": "Vagus", "B": "Phrenic", "C": "Radial", "D": "Ulnar"}
-    expected = Question("x1", "", "Nerve of the diaphragm?", options, "B", "medmcqa", subject="Anatomy", rationale="C3 to C5.")
+    expected = Question(
+        "x1",
+        "",
+        "Nerve of the diaphragm?",
+        options,
+        "B",
+        "medmcqa",
+        subject="Anatomy",
+        rationale="C3 to C5.",
+    )
     lines = json.dumps(MEDMCQA | {"cop": 2}) + "\n" + json.dumps(MEDMCQA | {"id": "hidden"}) + "\n"
     assert read("medmcqa", "dev.json", lines) == [expected]
-    assert read("medmcqa", "validation.parquet", [MEDMCQA | {"cop": 1}, MEDMCQA | {"id": "x2", "cop": -1}]) == [expected]
+    assert read(
+        "medmcqa", "validation.parquet", [MEDMCQA | {"cop": 1}, MEDMCQA | {"id": "x2", "cop": -1}]
+    ) == [expected]
 
 
 def test_pubmedqa_own_file_and_hub_rows(read):
@@ -83,26 +119,58 @@ def test_pubmedqa_own_file_and_hub_rows(read):
     hub = {
         "pubid": 12377809,
         "question": "Is it safe?",
-        "context": {"contexts": ["Forty patients.", "None died."], "labels": ["METHODS", "RESULTS"], "meshes": []},
+        "context": {
+            "contexts": ["Forty patients.", "None died."],
+            "labels": ["METHODS", "RESULTS"],
+            "meshes": [],
+        },
         "long_answer": "It is safe.",
         "final_decision": "yes",
     }
     options = {"A": "yes", "B": "no", "C": "maybe"}
-    expected = Question("12377809", "Forty patients.\nNone died.", "Is it safe?", options, "A", "pubmedqa", rationale="It is safe.")
+    expected = Question(
+        "12377809",
+        "Forty patients.\nNone died.",
+        "Is it safe?",
+        options,
+        "A",
+        "pubmedqa",
+        rationale="It is safe.",
+    )
     assert read("pubmedqa", "ori_pqal.json", own) == [expected]
     assert read("pubmedqa", "train.parquet", [hub]) == [expected]
     artificial = own | {
         "3": {"QUESTION": "q?", "CONTEXTS": ["c"], "LONG_ANSWER": "l", "final_decision": "no"},
         "4": {"QUESTION": "q", "CONTEXTS": ["c"]},
     }
-    assert [item.answer for item in read("pubmedqa", "ori_pqaa.json", artificial)] == ["A", "B"]  # the unlabelled one is left out
+    # the unlabelled one is left out
+    assert [item.answer for item in read("pubmedqa", "ori_pqaa.json", artificial)] == ["A", "B"]
 
 
 def test_mmlu_csv_and_hub_rows(read):
     [found] = read("mmlu", "college_medicine_test.csv", '"Which ion, ""mainly""?",Na,K,Ca,Mg,B\n')
-    assert (found.question, found.subject, found.answer) == ('Which ion, "mainly"?', "college_medicine", "B")
-    [found] = read("mmlu", "test.parquet", [{"question": "Which?", "subject": "virology", "choices": ["a", "b", "c", "d"], "answer": 3}])
-    assert (found.options, found.subject, found.answer) == ({"A": "a", "B": "b", "C": "c", "D": "d"}, "virology", "D")
+    assert (found.question, found.subject, found.answer) == (
+        'Which ion, "mainly"?',
+        "college_medicine",
+        "B",
+    )
+    [found] = read(
+        "mmlu",
+        "test.parquet",
+        [
+            {
+                "question": "Which?",
+                "subject": "virology",
+                "choices": ["a", "b", "c", "d"],
+                "answer": 3,
+            }
+        ],
+    )
+    assert (found.options, found.subject, found.answer) == (
+        {"A": "a", "B": "b", "C": "c", "D": "d"},
+        "virology",
+        "D",
+    )
 
 
 def test_truthfulqa_hides_that_the_first_choice_is_right(read):
@@ -142,7 +210,11 @@ def test_mmedbench_languages_sets_and_checked_rationales(read):
     [found] = read("mmedbench", "Japanese.jsonl", [record])
     assert (found.answer, found.answers, found.language) == ("A,C", frozenset("AC"), "ja")
     assert found.rationale == "理由。" and found.rationale_checked
-    [found] = read("mmedbench", "French.jsonl", [record | {"answer_idx": ["B", "D"], "human_check_passed": False}])
+    [found] = read(
+        "mmedbench",
+        "French.jsonl",
+        [record | {"answer_idx": ["B", "D"], "human_check_passed": False}],
+    )
     assert (found.answer, found.language, found.rationale_checked) == ("B,D", "fr", False)
     with pytest.raises(DataError, match="bear the name of their language"):
         read("mmedbench", "test.jsonl", [record])
@@ -158,11 +230,22 @@ def test_frenchmedmcqa_own_file_and_hub_rows(read):
         "subject_name": "pharmacie",
         "nbr_correct_answers": 2,
     }
-    expected = Question("f1", "", "Lesquelles ?", FIVE, "A,D", "frenchmedmcqa", "fr", subject="pharmacie")
+    expected = Question(
+        "f1", "", "Lesquelles ?", FIVE, "A,D", "frenchmedmcqa", "fr", subject="pharmacie"
+    )
     assert read("frenchmedmcqa", "test.json", [own]) == [expected]
     assert [item.id for item in read("frenchmedmcqa", "train.json", [own, own])] == ["f1", "f1#2"]
-    hub = {"id": "f1", "question": "Lesquelles ?", "correct_answers": [0, 3], "subject_name": "pharmacie"}
-    assert read("frenchmedmcqa", "test.parquet", [hub | {f"answer_{key}": text for key, text in answers.items()}]) == [expected]
+    hub = {
+        "id": "f1",
+        "question": "Lesquelles ?",
+        "correct_answers": [0, 3],
+        "subject_name": "pharmacie",
+    }
+    assert read(
+        "frenchmedmcqa",
+        "test.parquet",
+        [hub | {f"answer_{key}": text for key, text in answers.items()}],
+    ) == [expected]
 
 
 def test_igakuqa_leaves_questions_with_images_out(read):
@@ -174,27 +257,73 @@ def test_igakuqa_leaves_questions_with_images_out(read):
         "answer": ["e"],
         "points": "1",
     }
-    found = read("igakuqa", "116-A.jsonl", [record, record | {"problem_id": "116A2", "text_only": False}])
+    found = read(
+        "igakuqa", "116-A.jsonl", [record, record | {"problem_id": "116A2", "text_only": False}]
+    )
     assert found == [Question("116A1", "", "正しいのはどれか。", FIVE, "E", "igakuqa", "ja")]
 
 
 def test_rumeddanet(read):
-    record = {"pairID": "b2d6", "context": "Эпилепсия.", "question": "Это хроническое заболевание?", "answer": "нет"}
+    record = {
+        "pairID": "b2d6",
+        "context": "Эпилепсия.",
+        "question": "Это хроническое заболевание?",
+        "answer": "нет",
+    }
     [found] = read(
-        "rumeddanet", "test_v1.jsonl", [record, {key: record[key] for key in ("pairID", "context", "question")} | {"pairID": "x"}]
+        "rumeddanet",
+        "test_v1.jsonl",
+        [record, {key: record[key] for key in ("pairID", "context", "question")} | {"pairID": "x"}],
     )
-    assert found == Question("b2d6", "Эпилепсия.", "Это хроническое заболевание?", {"A": "да", "B": "нет"}, "B", "rumeddanet", "ru")
+    assert found == Question(
+        "b2d6",
+        "Эпилепсия.",
+        "Это хроническое заболевание?",
+        {"A": "да", "B": "нет"},
+        "B",
+        "rumeddanet",
+        "ru",
+    )
 
 
 def test_headqa_exams_and_hub_rows(read):
-    answers = [{"aid": 1, "atext": "Uno"}, {"aid": 2, "atext": "Dos"}, {"aid": 3, "atext": "Tres"}, {"aid": 4, "atext": "Cuatro"}]
+    answers = [
+        {"aid": 1, "atext": "Uno"},
+        {"aid": 2, "atext": "Dos"},
+        {"aid": 3, "atext": "Tres"},
+        {"aid": 4, "atext": "Cuatro"},
+    ]
     item = {"qid": "7", "qtext": "¿Cuál?", "ra": "3", "answers": answers, "image": ""}
-    exam = {"name": "Cuaderno_2013_1_B", "year": "2013", "category": "biology", "data": [item, item | {"qid": "8", "image": "./a.png"}]}
+    exam = {
+        "name": "Cuaderno_2013_1_B",
+        "year": "2013",
+        "category": "biology",
+        "data": [item, item | {"qid": "8", "image": "./a.png"}],
+    }
     expected = Question(
-        "Cuaderno_2013_1_B:7", "", "¿Cuál?", {"A": "Uno", "B": "Dos", "C": "Tres", "D": "Cuatro"}, "C", "headqa", "es", subject="biology"
+        "Cuaderno_2013_1_B:7",
+        "",
+        "¿Cuál?",
+        {"A": "Uno", "B": "Dos", "C": "Tres", "D": "Cuatro"},
+        "C",
+        "headqa",
+        "es",
+        subject="biology",
     )
-    assert read("headqa", "test_HEAD.json", {"version": "1", "language": "es", "exams": {"Cuaderno_2013_1_B": exam}}) == [expected]
-    hub = {"name": "Cuaderno_2013_1_B", "year": "2013", "category": "biology", "qid": 7, "qtext": "¿Cuál?", "ra": 3, "answers": answers}
+    assert read(
+        "headqa",
+        "test_HEAD.json",
+        {"version": "1", "language": "es", "exams": {"Cuaderno_2013_1_B": exam}},
+    ) == [expected]
+    hub = {
+        "name": "Cuaderno_2013_1_B",
+        "year": "2013",
+        "category": "biology",
+        "qid": 7,
+        "qtext": "¿Cuál?",
+        "ra": 3,
+        "answers": answers,
+    }
     assert read("headqa", "test.jsonl", [hub]) == [expected]
 
 
@@ -207,13 +336,25 @@ BIOMISTRAL = {
     "question": "Safe?",
     "options": {"A": "yes", "B": "no", "C": "maybe"},
     "correct_answer_letter": "A",
-    "few_shot_samples[1]": [{"context": None, "question": "One?", "options": {"A": "x", "B": "y"}, "correct_answer_letter": "B"}],
+    "few_shot_samples[1]": [
+        {
+            "context": None,
+            "question": "One?",
+            "options": {"A": "x", "B": "y"},
+            "correct_answer_letter": "B",
+        }
+    ],
 }
 
 
 def test_biomistral_english_translated_and_frozen_demonstrations(read, tmp_path):
     [found] = read("biomistral", "overall_test+prompt.json", [BIOMISTRAL])
-    assert (found.context, found.question, found.answer, found.subject) == ("Forty patients.", "Safe?", "A", "PubMedQA")
+    assert (found.context, found.question, found.answer, found.subject) == (
+        "Forty patients.",
+        "Safe?",
+        "A",
+        "PubMedQA",
+    )
     translated = {
         "context_translated": "Quarante.",
         "question_translated": "Sûr ?",
@@ -223,29 +364,48 @@ def test_biomistral_english_translated_and_frozen_demonstrations(read, tmp_path)
     assert (found.context, found.options["A"], found.language) == ("Quarante.", "oui", "fr")
     [row] = rows.read(tmp_path / "French-full.json")
     [demonstration] = multilingual.biomistral_demonstrations(row, 1)
-    assert (demonstration.question, demonstration.answer, demonstration.language) == ("One?", "B", "en")
+    assert (demonstration.question, demonstration.answer, demonstration.language) == (
+        "One?",
+        "B",
+        "en",
+    )
     with pytest.raises(DataError, match=r"few_shot_samples\[2\]"):
         multilingual.biomistral_demonstrations(row, 2)
 
 
 def test_select_by_published_ids_and_subjects(read, tmp_path):
     found = read(
-        "mmlu", "test.jsonl", [{"question": f"{n}?", "subject": "ab"[n % 2], "choices": ["x", "y"], "answer": 0} for n in range(4)]
+        "mmlu",
+        "test.jsonl",
+        [
+            {"question": f"{n}?", "subject": "ab"[n % 2], "choices": ["x", "y"], "answer": 0}
+            for n in range(4)
+        ],
     )
     ids = tmp_path / "test_ground_truth.json"
     ids.write_text('{"test:1": "yes", "test:2": "no"}')
     assert [item.id for item in question_sets.select(found, ids)] == ["test:1", "test:2"]
     assert [item.id for item in question_sets.select(found, subjects=["b"])] == ["test:2", "test:4"]
     ids.write_text('["test:1", "gone"]')
-    with pytest.raises(DataError, match="1 of 2 ids are not among the questions, for example 'gone'"):
+    with pytest.raises(
+        DataError, match="1 of 2 ids are not among the questions, for example 'gone'"
+    ):
         question_sets.select(found, ids)
 
 
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("medqa", {"question": "?", "options": FIVE, "answer_idx": "F"}, "test.jsonl, line 1: the right answer is F; it must be among"),
-        ("medqa", {"question": "?", "options": {"A": "x"}, "answer_idx": "A"}, "line 1: key 'options' must hold at least two options"),
+        (
+            "medqa",
+            {"question": "?", "options": FIVE, "answer_idx": "F"},
+            "test.jsonl, line 1: the right answer is F; it must be among",
+        ),
+        (
+            "medqa",
+            {"question": "?", "options": {"A": "x"}, "answer_idx": "A"},
+            "line 1: key 'options' must hold at least two options",
+        ),
         ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be a whole number from 0 to 3, not 4"),
         (
             "pubmedqa",
@@ -253,22 +413,62 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
             r"key 'CONTEXTS' \(or 'context'\) must be a list of texts",
         ),
         ("mmlu", {"question": "?", "choices": ["a"], "answer": 0}, "at least two options"),
-        ("truthfulqa", {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [0, 0]}}, "one of them 1"),
-        ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": "a"}, "must be a list of letters"),
+        (
+            "truthfulqa",
+            {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [0, 0]}},
+            "one of them 1",
+        ),
+        (
+            "igakuqa",
+            {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": "a"},
+            "must be a list of letters",
+        ),
         ("headqa", {"qtext": "?", "answers": ["a"]}, "must be a list of {'aid', 'atext'}"),
-        ("galen", {"id": "1", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A,C"}, "key 'answer' is 'A,C'"),
-        ("medqa", {"question": "?", "options": [{"key": 1, "value": "x"}], "answer_idx": "A"}, "line 1: no record in the layout 'medqa'"),
+        (
+            "galen",
+            {"id": "1", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A,C"},
+            "key 'answer' is 'A,C'",
+        ),
+        (
+            "medqa",
+            {"question": "?", "options": [{"key": 1, "value": "x"}], "answer_idx": "A"},
+            "line 1: no record in the layout 'medqa'",
+        ),
         (
             "medqa",
             {"question": "?", "options": FIVE, "answer": "Aspirin"},
             "the right answer is missing; it must be among the options A, B",
         ),
-        ("pubmedqa", {"question": "?", "contexts": ["c"], "final_decision": "perhaps"}, "must be yes, no or maybe, not 'perhaps'"),
-        ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": [1]}, "no record in the layout 'igakuqa'"),
-        ("igakuqa", {"problem_id": "1", "problem_text": "?", "choices": "ab", "answer": ["a"]}, "at least two options with a text each"),
-        ("frenchmedmcqa", {f"answer_{n}": n for n in "abcde"} | {"correct_answers": [7]}, "no record in the layout 'frenchmedmcqa'"),
-        ("medqa", {"question": "?", "options": [{"key": "A", "value": "x"}] * 2, "answer_idx": "A"}, "names a letter twice: A, A"),
-        ("truthfulqa", {"question": "?", "mc1_targets": ["a"]}, "no record in the layout 'truthfulqa'"),
+        (
+            "pubmedqa",
+            {"question": "?", "contexts": ["c"], "final_decision": "perhaps"},
+            "must be yes, no or maybe, not 'perhaps'",
+        ),
+        (
+            "igakuqa",
+            {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": [1]},
+            "no record in the layout 'igakuqa'",
+        ),
+        (
+            "igakuqa",
+            {"problem_id": "1", "problem_text": "?", "choices": "ab", "answer": ["a"]},
+            "at least two options with a text each",
+        ),
+        (
+            "frenchmedmcqa",
+            {f"answer_{n}": n for n in "abcde"} | {"correct_answers": [7]},
+            "no record in the layout 'frenchmedmcqa'",
+        ),
+        (
+            "medqa",
+            {"question": "?", "options": [{"key": "A", "value": "x"}] * 2, "answer_idx": "A"},
+            "names a letter twice: A, A",
+        ),
+        (
+            "truthfulqa",
+            {"question": "?", "mc1_targets": ["a"]},
+            "no record in the layout 'truthfulqa'",
+        ),
     ],
 )
 def test_a_wrong_record_is_named(read, name, record, message):
@@ -298,4 +498,8 @@ def test_wrong_names_and_files(read, tmp_path):
     with pytest.raises(UsageError, match="write hub:OWNER/NAME:SPLIT"):
         question_sets.read("medqa", "hub:owner/name")
     with pytest.raises(DataError, match="a second time"):
-        read("galen", "twice.jsonl", [{"id": "1", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A"}] * 2)
+        read(
+            "galen",
+            "twice.jsonl",
+            [{"id": "1", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A"}] * 2,
+        )

@@ -19,7 +19,10 @@ for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
 
 @pytest.fixture
 def server():
-    """A server; `reply` is a function from a message to an answer, a status, or None to break off; `asked` holds all messages."""
+    """A server; `reply` is a function from a message to an answer, a status, or None to break off.
+
+    `asked` holds all messages.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -32,7 +35,9 @@ def server():
                 self.send_header("Content-Length", "99")
             self.end_headers()
             if isinstance(answer, str):
-                self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
+                self.wfile.write(
+                    json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
+                )
 
         def log_message(self, *_):
             pass
@@ -45,9 +50,16 @@ def server():
 
 
 def test_true_bleu_1_and_rouge_1():
-    """ "the cat sat" against "the cat is here": precision 2/3, brevity penalty exp(1 - 4/3); ROUGE-1 recall 2/4."""
-    assert text_metrics.bleu1(["the cat sat"], ["the cat is here"], "en") == pytest.approx(100 * 2 / 3 * 2.718281828 ** (1 - 4 / 3))
-    assert text_metrics.rouge1("the cat sat", "the cat is here", "en") == pytest.approx(100 * 2 * (2 / 3) * 0.5 / (2 / 3 + 0.5))
+    """ "the cat sat" against "the cat is here": precision 2/3, brevity penalty exp(1 - 4/3).
+
+    ROUGE-1 recall 2/4.
+    """
+    assert text_metrics.bleu1(["the cat sat"], ["the cat is here"], "en") == pytest.approx(
+        100 * 2 / 3 * 2.718281828 ** (1 - 4 / 3)
+    )
+    assert text_metrics.rouge1("the cat sat", "the cat is here", "en") == pytest.approx(
+        100 * 2 * (2 / 3) * 0.5 / (2 / 3 + 0.5)
+    )
     assert text_metrics.bleu1([""], ["the cat"], "en") == 0
     assert text_metrics.rouge1("", "the cat", "en") == 0
 
@@ -72,25 +84,41 @@ def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+    )
     BertModel(config).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_tokenizer / name).read_bytes())
     metric = text_metrics.BertScore(tmp_path)
     one, other = "the heart of rats", "aspirin in adults"
     assert metric.f1(one, one) == pytest.approx(100, abs=1e-3)
-    encoder, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    encoder, tokenizer = (
+        AutoModel.from_pretrained(tmp_path).eval(),
+        AutoTokenizer.from_pretrained(tmp_path),
+    )
     with torch.no_grad():
-        a, b = (encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0] for text in (one, other))
+        a, b = (
+            encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0]
+            for text in (one, other)
+        )
     best = [[torch.cosine_similarity(x, y, dim=0).item() for y in b] for x in a]
     precision = sum(max(row) for row in best) / len(a)
     recall = sum(max(row[place] for row in best) for place in range(len(b))) / len(b)
-    assert metric.f1(one, other) == pytest.approx(100 * 2 * precision * recall / (precision + recall), abs=1e-3)
+    assert metric.f1(one, other) == pytest.approx(
+        100 * 2 * precision * recall / (precision + recall), abs=1e-3
+    )
     weights = load_file(tmp_path / "model.safetensors")
     for name in ("pooler.dense.weight", "encoder.layer.1.output.dense.weight"):
         del weights[name]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match=r"lacks 1 weights, for example encoder\.layer\.1\.output\.dense\.weight"):
+    with pytest.raises(
+        DataError, match=r"lacks 1 weights, for example encoder\.layer\.1\.output\.dense\.weight"
+    ):
         text_metrics.BertScore(tmp_path)
 
 
@@ -99,17 +127,29 @@ def scores(tmp_path):
     folder = tmp_path / "scores"
     for name in ("items", "prompts"):
         (folder / name).mkdir(parents=True)
-    with (folder / "items" / "fr.jsonl").open("w") as items, (folder / "prompts" / "fr.jsonl").open("w") as prompts:
+    with (
+        (folder / "items" / "fr.jsonl").open("w") as items,
+        (folder / "prompts" / "fr.jsonl").open("w") as prompts,
+    ):
         for n in range(4):
             output = f"###Rationale: Parce que {n}.\n###Answer: OPTION A IS CORRECT."
-            item = {"id": str(n), "language": "fr", "outputs": [output], "rationale": f"Parce que {n} est juste."}
-            items.write(json.dumps(item if n else {**item, "rationale": ""} | {"rationale": "x"}) + "\n")
+            item = {
+                "id": str(n),
+                "language": "fr",
+                "outputs": [output],
+                "rationale": f"Parce que {n} est juste.",
+            }
+            items.write(
+                json.dumps(item if n else {**item, "rationale": ""} | {"rationale": "x"}) + "\n"
+            )
             prompts.write(json.dumps({"id": str(n), "prompt": f"Question {n} ?"}) + "\n")
     return folder
 
 
 def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
-    server.reply = lambda message: "Rating: 4" if "Parce que 2" in message else "I say: Rating: **2**"
+    server.reply = lambda message: (
+        "Rating: 4" if "Parce que 2" in message else "I say: Rating: **2**"
+    )
     output, sheet = tmp_path / "out.jsonl", tmp_path / "sheet.csv"
     arguments = [
         str(scores),
@@ -126,7 +166,12 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
     ]
     rationales.main(arguments)
     found = [json.loads(line) for line in output.read_text().splitlines()]
-    assert {record["id"]: record["metrics"]["judge"] for record in found} == {"0": 2, "1": 2, "2": 4, "3": 2}
+    assert {record["id"]: record["metrics"]["judge"] for record in found} == {
+        "0": 2,
+        "1": 2,
+        "2": 4,
+        "3": 2,
+    }
     assert "fr: 4 rationales, BLEU-1" in capsys.readouterr().out
     assert [row["rationale"] for row in csv.DictReader(sheet.open())][1] == "Parce que 1."
     output.write_text("".join(json.dumps(record) + "\n" for record in found[:2]) + '{"id": "2"')
@@ -139,9 +184,20 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
 
 
 def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
-    arguments = [str(scores), "--task", "fr", "--output", str(tmp_path / "o.jsonl"), "--endpoint", server.url, "--endpoint-model", "m"]
+    arguments = [
+        str(scores),
+        "--task",
+        "fr",
+        "--output",
+        str(tmp_path / "o.jsonl"),
+        "--endpoint",
+        server.url,
+        "--endpoint-model",
+        "m",
+    ]
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answers = iter([503, 429, None, "Rating: 3", "3", "none", "3", "3"])  # one that gives no rating is asked again
+    # one that gives no rating is asked again
+    answers = iter([503, 429, None, "Rating: 3", "3", "none", "3", "3"])
     server.reply = lambda _: next(answers)
     rationales.main(arguments)
     server.reply = lambda _: 401
@@ -151,14 +207,21 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
     with pytest.raises(DataError, match="gives no rating from 1 to 5 in 3 tries, but 'Excellent!'"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     with pytest.raises(UsageError, match="is no address of an endpoint"):
-        rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"])
+        rationales.main(
+            [*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"]
+        )
 
 
 @pytest.fixture
 def questions(tmp_path):
     path = tmp_path / "questions.jsonl"
     records = [
-        {"id": str(n), "question": f"Give {n} mg of {{drug}}?", "options": {"A": "1,5 mg", "B": "Salt"}, "answer": "AB"[n % 2]}
+        {
+            "id": str(n),
+            "question": f"Give {n} mg of {{drug}}?",
+            "options": {"A": "1,5 mg", "B": "Salt"},
+            "answer": "AB"[n % 2],
+        }
         for n in range(4)
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -175,24 +238,43 @@ def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp
             return f"Because {number}, {tries[number]}."
         number = message.split("Give ")[1][0]
         right = "AB"[int(number) % 2]
-        wrong = number == "3" or (number == "1" and tries[number] == 1)  # 1 comes right at the second try, 3 never
+        # 1 comes right at the second try, 3 never
+        wrong = number == "3" or (number == "1" and tries[number] == 1)
         return f"The answer is: {'BA'[int(number) % 2] if wrong else right}"
 
     server.reply = reply
     output, sheet = tmp_path / "out.jsonl", tmp_path / "check.csv"
-    arguments = ["rationales", "--reader", "galen", "--questions", str(questions), "--output", str(output)]
+    arguments = [
+        "rationales",
+        "--reader",
+        "galen",
+        "--questions",
+        str(questions),
+        "--output",
+        str(output),
+    ]
     arguments += ["--endpoint", server.url, "--endpoint-model", "m", "--check", str(sheet)]
     build.main(arguments)
     kept = {record["id"]: record for record in map(json.loads, output.read_text().splitlines())}
     assert set(kept) == {"0", "1", "2"}
-    assert (kept["1"]["rationale"], kept["1"]["provenance"]["tries"], kept["1"]["provenance"]["model"]) == ("Because 1, 2.", 2, "m")
+    assert (
+        kept["1"]["rationale"],
+        kept["1"]["provenance"]["tries"],
+        kept["1"]["provenance"]["model"],
+    ) == ("Because 1, 2.", 2, "m")
     [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
     assert refused["reasons"] == ["the rationale leads to A, not to B"] * 3
-    assert [row["rationale"] for row in csv.DictReader(sheet.open())] == ["Because 0, 1.", "Because 1, 2.", "Because 2, 1."]
+    assert [row["rationale"] for row in csv.DictReader(sheet.open())] == [
+        "Because 0, 1.",
+        "Because 1, 2.",
+        "Because 2, 1.",
+    ]
     server.asked.clear()
     build.main(arguments)
     assert not server.asked
-    with pytest.raises(UsageError, match="was begun with another model, instruction or file of questions"):
+    with pytest.raises(
+        UsageError, match="was begun with another model, instruction or file of questions"
+    ):
         build.main(["translate", "--to", "French", *arguments[1:]])
 
 
@@ -204,19 +286,41 @@ def test_translations_keep_options_numbers_and_placeholders(questions, server, t
         question = f"Donner {number} mg de {{drug}} ?"
         return {
             "0": json.dumps({"context": "", "question": question, "options": options}),
-            "1": json.dumps({"context": "", "question": question.replace("1", "7"), "options": options}),
+            "1": json.dumps(
+                {"context": "", "question": question.replace("1", "7"), "options": options}
+            ),
             "2": json.dumps({"context": "", "question": "Donner 2 mg ?", "options": options}),
             "3": json.dumps({"context": "", "question": question, "options": {"A": "x"}}),
         }[number]
 
     server.reply = reply
     output = tmp_path / "fr.jsonl"
-    arguments = ["translate", "--to", "French", "--reader", "galen", "--questions", str(questions), "--output", str(output)]
+    arguments = [
+        "translate",
+        "--to",
+        "French",
+        "--reader",
+        "galen",
+        "--questions",
+        str(questions),
+        "--output",
+        str(output),
+    ]
     build.main([*arguments, "--endpoint", server.url, "--endpoint-model", "m", "--tries", "1"])
     [kept] = map(json.loads, output.read_text().splitlines())
-    assert (kept["id"], kept["question"], kept["options"]["B"], kept["language"]) == ("0", "Donner 0 mg de {drug} ?", "Sel", "fr")
-    refused = {record["id"]: record["reasons"][0] for record in map(json.loads, (tmp_path / "fr.rejected.jsonl").read_text().splitlines())}
-    assert refused["1"].startswith("the numbers differ") and refused["2"] == "the placeholders differ"
+    assert (kept["id"], kept["question"], kept["options"]["B"], kept["language"]) == (
+        "0",
+        "Donner 0 mg de {drug} ?",
+        "Sel",
+        "fr",
+    )
+    refused = {
+        record["id"]: record["reasons"][0]
+        for record in map(json.loads, (tmp_path / "fr.rejected.jsonl").read_text().splitlines())
+    }
+    assert (
+        refused["1"].startswith("the numbers differ") and refused["2"] == "the placeholders differ"
+    )
     assert refused["3"] == "the options are A, not A, B"
 
 
@@ -224,17 +328,39 @@ def test_a_local_model_takes_the_place_of_an_endpoint(questions, tiny_llama, tmp
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     output = tmp_path / "out.jsonl"
-    arguments = ["rationales", "--reader", "galen", "--questions", str(questions), "--output", str(output), "--limit", "1", "--tries", "1"]
+    arguments = [
+        "rationales",
+        "--reader",
+        "galen",
+        "--questions",
+        str(questions),
+        "--output",
+        str(output),
+        "--limit",
+        "1",
+        "--tries",
+        "1",
+    ]
     build.main([*arguments, "--local-model", str(tiny_llama)])  # a random model explains nothing
     [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
     assert refused["provenance"]["model"].startswith(f"{tiny_llama.name} (files ")
-    for wrong, message in [([], "who is to be asked"), (["--endpoint", "http://x", "--endpoint-model", "m"], "give one of them")]:
+    for wrong, message in [
+        ([], "who is to be asked"),
+        (["--endpoint", "http://x", "--endpoint-model", "m"], "give one of them"),
+    ]:
         with pytest.raises(UsageError, match=message):
             build.main([*arguments, *(["--local-model", str(tiny_llama)] if wrong else []), *wrong])
-    tokenizer, model = AutoTokenizer.from_pretrained(tiny_llama), AutoModelForCausalLM.from_pretrained(tiny_llama)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_llama),
+        AutoModelForCausalLM.from_pretrained(tiny_llama),
+    )
     ids = tokenizer("Give 5 mg", return_tensors="pt").input_ids
-    whole = model.generate(ids, attention_mask=ids.new_ones(ids.shape), max_new_tokens=8, do_sample=False, pad_token_id=0)[
-        0, ids.shape[1] :
-    ]
+    whole = model.generate(
+        ids,
+        attention_mask=ids.new_ones(ids.shape),
+        max_new_tokens=8,
+        do_sample=False,
+        pad_token_id=0,
+    )[0, ids.shape[1] :]
     expected = tokenizer.decode(whole[:-1] if whole[-1] == 0 else whole)
     assert local_chat.LocalChat(tiny_llama).ask("Give 5 mg", max_tokens=8) == expected

@@ -22,24 +22,44 @@ def write_lines(path: Path, records: list[dict]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def write_scores(folder: Path, name: str, nll_per_token: float, right: int, items: int = 40) -> Path:
-    """A results folder with one perplexity task and one multiple-choice task; every document has the same number of tokens."""
+def write_scores(
+    folder: Path, name: str, nll_per_token: float, right: int, items: int = 40
+) -> Path:
+    """A results folder with one perplexity task and one multiple-choice task.
+
+    Every document has the same number of tokens.
+    """
     noise = random.Random(0)
     documents = [
-        {"id": str(i), "nll": TOKENS * (nll_per_token + noise.uniform(-0.2, 0.2)), "tokens": TOKENS, "bytes": 450} for i in range(items)
+        {
+            "id": str(i),
+            "nll": TOKENS * (nll_per_token + noise.uniform(-0.2, 0.2)),
+            "tokens": TOKENS,
+            "bytes": 450,
+        }
+        for i in range(items)
     ]
-    questions = [{"id": str(i), "answer": "A", "prediction": "A" if i < right else "B", "correct": i < right} for i in range(items)]
+    questions = [
+        {"id": str(i), "answer": "A", "prediction": "A" if i < right else "B", "correct": i < right}
+        for i in range(items)
+    ]
     perplexity = intervals.perplexity([document["nll"] for document in documents], [TOKENS] * items)
     results = {
         "model": {"name": name, "path": f"models/{name}", "adapter": None},
         "protocol": "lm_eval",
         "tasks": {
-            "held_out": {"kind": "perplexity", "items": items, "metrics": {"perplexity": perplexity.as_dict()}},
+            "held_out": {
+                "kind": "perplexity",
+                "items": items,
+                "metrics": {"perplexity": perplexity.as_dict()},
+            },
             "topics": {
                 "kind": "multiple_choice",
                 "items": items,
                 "chance": 0.25,
-                "metrics": {"accuracy": intervals.accuracy([i < right for i in range(items)]).as_dict()},
+                "metrics": {
+                    "accuracy": intervals.accuracy([i < right for i in range(items)]).as_dict()
+                },
             },
         },
         "versions": {"python": "3.11.7", "galen": "0.1.0", "torch": "2.13.0"},
@@ -61,15 +81,32 @@ def write_corpus(folder: Path, documents: int = 30) -> Path:
     (folder / "train").mkdir(parents=True)
     with gzip.open(folder / "train" / "00000.jsonl.gz", "wt", encoding="utf-8") as file:
         for i in range(documents):
-            record = {"id": str(i), "text": "word " * (50 + i), "metadata": {"date": f"{1990 + i % 9}-05", "language": ["eng"]}}
+            record = {
+                "id": str(i),
+                "text": "word " * (50 + i),
+                "metadata": {"date": f"{1990 + i % 9}-05", "language": ["eng"]},
+            }
             file.write(json.dumps(record) + "\n")
-    manifest.write(folder / manifest.NAME, stage="curate", inputs=[], config={"seed": 1}, outputs=[], counts=counts)
+    manifest.write(
+        folder / manifest.NAME,
+        stage="curate",
+        inputs=[],
+        config={"seed": 1},
+        outputs=[],
+        counts=counts,
+    )
     return folder
 
 
 def write_run(folder: Path, losses: list[float]) -> Path:
-    train = [{"kind": "train", "step": i, "loss": loss, "tokens": 1000 * i} for i, loss in enumerate(losses, start=1)]
-    ends = [{"kind": "validation", "step": 0, "loss": losses[0]}, {"kind": "validation", "step": len(losses), "loss": losses[-1]}]
+    train = [
+        {"kind": "train", "step": i, "loss": loss, "tokens": 1000 * i}
+        for i, loss in enumerate(losses, start=1)
+    ]
+    ends = [
+        {"kind": "validation", "step": 0, "loss": losses[0]},
+        {"kind": "validation", "step": len(losses), "loss": losses[-1]},
+    ]
     write_lines(folder / "log.jsonl", [*train, *ends])
     (folder / "recipe.yaml").write_text("train_iters: 12\n", encoding="utf-8")
     return folder
@@ -77,7 +114,10 @@ def write_run(folder: Path, losses: list[float]) -> Path:
 
 @pytest.fixture
 def models(tmp_path: Path) -> list[Path]:
-    return [write_scores(tmp_path / "base", "base", 3.0, 20), write_scores(tmp_path / "tuned", "tuned", 2.8, 21)]
+    return [
+        write_scores(tmp_path / "base", "base", 3.0, 20),
+        write_scores(tmp_path / "tuned", "tuned", 2.8, 21),
+    ]
 
 
 def write_report(tmp_path: Path, *arguments: object) -> str:
@@ -89,16 +129,41 @@ def write_report(tmp_path: Path, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def whole_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("whole")
-    models = [write_scores(folder / "base", "base", 3.0, 20), write_scores(folder / "tuned", "tuned", 2.8, 21)]
+    models = [
+        write_scores(folder / "base", "base", 3.0, 20),
+        write_scores(folder / "tuned", "tuned", 2.8, 21),
+    ]
     corpus, run = write_corpus(folder / "corpus"), write_run(folder / "run", [3.5, 3.25, 3.125])
     times = folder / "times.json"
-    times.write_text(json.dumps({"curate": {"title": "Curate", "seconds": 61.0}, "score": {"title": "Score", "seconds": 100}}))
-    return write_report(folder, *models, "--corpus", corpus, "--pretraining", run, "--finetuning", run, "--times", times)
+    times.write_text(
+        json.dumps(
+            {
+                "curate": {"title": "Curate", "seconds": 61.0},
+                "score": {"title": "Score", "seconds": 100},
+            }
+        )
+    )
+    return write_report(
+        folder,
+        *models,
+        "--corpus",
+        corpus,
+        "--pretraining",
+        run,
+        "--finetuning",
+        run,
+        "--times",
+        times,
+    )
 
 
 def test_whole_page_holds_the_true_figures(whole_page: str) -> None:
     assert re.search(r"records read</dt><dd>42<", whole_page)
-    assert re.search(r"dropped, abstract: none<div[^>]*21.43%.*?</th>\s*<td class=\"figure\">9</td><td class=\"figure\">21.4 %", whole_page)
+    assert re.search(
+        r"dropped, abstract: none<div[^>]*21.43%.*?</th>\s*<td class=\"figure\">9</td><td"
+        r" class=\"figure\">21.4 %",
+        whole_page,
+    )
     assert "3.500 → 3.125" in whole_page
     assert "train_iters: 12" in whole_page
     assert re.search(r"Curate</th><td class=\"figure\">61 s", whole_page)
@@ -114,12 +179,18 @@ def test_page_needs_nothing_from_elsewhere_and_ids_are_unique(whole_page: str) -
     assert "language: not wanted &lt;b&gt;" in whole_page
 
 
-def test_verdict_says_what_changed_and_what_did_not(tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture) -> None:
+def test_verdict_says_what_changed_and_what_did_not(
+    tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture
+) -> None:
     write_report(tmp_path, *models)
     output = capsys.readouterr().out
     perplexity, accuracy = output.splitlines()[:2]
-    # the two models' documents differ by exactly 0.2 nats a token: 20.09 against 16.44, up to the noise that both share
-    assert re.search(r"fell to .* for tuned \(difference −3\.\d\d, 95 % interval −3\.\d\d to −3\.\d\d\)", perplexity)
+    # the two models' documents differ by exactly 0.2 nats a token: 20.09 against 16.44, up to the
+    # noise that both share
+    assert re.search(
+        r"fell to .* for tuned \(difference −3\.\d\d, 95 % interval −3\.\d\d to −3\.\d\d\)",
+        perplexity,
+    )
     assert "52.5 % for tuned, no clear change (difference +2.5 points" in accuracy
 
 
@@ -139,7 +210,9 @@ def test_a_restarted_run_counts_each_step_once(tmp_path: Path) -> None:
 
 def test_different_items_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
     fewer = write_scores(tmp_path / "fewer", "fewer", 2.0, 3, items=10)
-    with pytest.raises(DataError, match=r"base was scored on 40 items, fewer on 10, 10 of them the same"):
+    with pytest.raises(
+        DataError, match=r"base was scored on 40 items, fewer on 10, 10 of them the same"
+    ):
         write_report(tmp_path, models[0], fewer)
     assert not (tmp_path / "report.html").exists()
 
@@ -147,26 +220,37 @@ def test_different_items_do_not_compare(tmp_path: Path, models: list[Path]) -> N
 def test_different_protocols_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
     path = models[1] / "results.json"
     path.write_text(path.read_text().replace('"lm_eval"', '"mmedbench"'))
-    with pytest.raises(DataError, match="base was scored with the protocol lm_eval, tuned with mmedbench"):
+    with pytest.raises(
+        DataError, match="base was scored with the protocol lm_eval, tuned with mmedbench"
+    ):
         write_report(tmp_path, *models)
 
 
 def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
     for folder, shots in zip(models, (0, 5), strict=True):
         results = json.loads((folder / "results.json").read_text())
-        (folder / "results.json").write_text(json.dumps(results | {"settings": {"form": "lm_eval", "shots": shots}}))
-    with pytest.raises(DataError, match="base was scored with shots 0, tuned with shots 5; such scores do not compare"):
+        (folder / "results.json").write_text(
+            json.dumps(results | {"settings": {"form": "lm_eval", "shots": shots}})
+        )
+    with pytest.raises(
+        DataError,
+        match="base was scored with shots 0, tuned with shots 5; such scores do not compare",
+    ):
         write_report(tmp_path, *models)
 
 
 def test_questions_of_another_release_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
     items = models[1] / "items" / "topics.jsonl"
     items.write_text(items.read_text().replace('"answer": "A"', '"answer": "C"', 1))
-    with pytest.raises(DataError, match="base and tuned were scored on questions with different answers"):
+    with pytest.raises(
+        DataError, match="base and tuned were scored on questions with different answers"
+    ):
         write_report(tmp_path, *models)
 
 
-def test_a_task_that_the_first_model_lacks_is_shown(tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture) -> None:
+def test_a_task_that_the_first_model_lacks_is_shown(
+    tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture
+) -> None:
     results = json.loads((models[0] / "results.json").read_text())
     del results["tasks"]["topics"]
     (models[0] / "results.json").write_text(json.dumps(results))
@@ -177,13 +261,19 @@ def test_a_task_that_the_first_model_lacks_is_shown(tmp_path: Path, models: list
 def under(folder: Path, protocol: str, **settings) -> Path:
     """The same results as if scored under another protocol, or with other settings of it."""
     results = json.loads((folder / "results.json").read_text())
-    (folder / "results.json").write_text(json.dumps(results | {"protocol": protocol, "settings": settings}))
+    (folder / "results.json").write_text(
+        json.dumps(results | {"protocol": protocol, "settings": settings})
+    )
     return folder
 
 
 def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folders = [
-        under(write_scores(tmp_path / f"{name}-{protocol}-{shots}", name, 3.0, right), protocol, shots=shots)
+        under(
+            write_scores(tmp_path / f"{name}-{protocol}-{shots}", name, 3.0, right),
+            protocol,
+            shots=shots,
+        )
         for name, right in (("base", 20), ("tuned", 31))
         for protocol, shots in (("lm_eval", 0), ("lm_eval", 5), ("meditron", 3))
     ]
@@ -195,13 +285,19 @@ def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFi
         "topics, lm_eval, shots 5",
         "topics, meditron",
     ]
-    assert "50.0 % for base (lm_eval, shots 0); rose to 77.5 % for tuned (lm_eval, shots 0)" in accuracies[0]
+    assert (
+        "50.0 % for base (lm_eval, shots 0); rose to 77.5 % for tuned (lm_eval, shots 0)"
+        in accuracies[0]
+    )
     assert "50.0 % for base (meditron); rose to 77.5 % for tuned (meditron)" in accuracies[2]
     assert any(line.startswith("Perplexity on 40 documents (held_out): ") for line in lines)
     assert "Prompt protocol: lm_eval, meditron." in page
     ids = re.findall(r' id="([^"]*)"', page)
     assert len(ids) == len(set(ids))
-    with pytest.raises(DataError, match=r"base \(lm_eval\) was scored with the protocol lm_eval, tuned with mmedbench"):
+    with pytest.raises(
+        DataError,
+        match=r"base \(lm_eval\) was scored with the protocol lm_eval, tuned with mmedbench",
+    ):
         write_report(tmp_path, folders[0], folders[2], under(folders[3], "mmedbench"))
     with pytest.raises(UsageError, match="bear the same model name"):
         write_report(tmp_path, folders[0], folders[2], folders[0])
@@ -215,7 +311,9 @@ def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
 def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -> None:
     with pytest.raises(DataError, match=r"cannot read .*results.json: No such file"):
         write_report(tmp_path, tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"several models were scored into it: give .*/base .*/tuned"):
+    with pytest.raises(
+        DataError, match=r"several models were scored into it: give .*/base .*/tuned"
+    ):
         write_report(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"there is no .*log.jsonl"):
         write_report(tmp_path, *models, "--pretraining", tmp_path)
@@ -226,8 +324,15 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
         write_report(tmp_path, *models, "--corpus", corpus)
     items = models[1] / "items" / "topics.jsonl"
     items.write_text(items.read_text().replace('"correct"', '"right"', 1))
-    with pytest.raises(DataError, match=r"topics.jsonl, line 1: not a scored item: the key 'correct' is missing"):
+    with pytest.raises(
+        DataError, match=r"topics.jsonl, line 1: not a scored item: the key 'correct' is missing"
+    ):
         write_report(tmp_path, *models)
     (models[0] / "results.json").write_text('{"model": {"name": "base"}}')
-    with pytest.raises(DataError, match=r"results.json is not a results file of evaluation/run.py: the key 'tasks' is missing"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"results.json is not a results file of evaluation/run.py: the key 'tasks' is missing"
+        ),
+    ):
         write_report(tmp_path, *models)

@@ -13,21 +13,53 @@ from galen.atomic import write_text
 
 
 def write_model(folder, name, right):
-    """A results folder with MEDITRON's five tasks and two languages of MMedBench, 40 items each; `right` of them are right."""
+    """A results folder with MEDITRON's five tasks and two languages of MMedBench, 40 items each.
+
+    `right` of them are right.
+    """
     tasks = {}
-    names = ["mmlu_medical", "pubmedqa", "medmcqa", "medqa", "medqa_4options", "mmedbench_english", "mmedbench_french"]
+    names = [
+        "mmlu_medical",
+        "pubmedqa",
+        "medmcqa",
+        "medqa",
+        "medqa_4options",
+        "mmedbench_english",
+        "mmedbench_french",
+    ]
     for task in names:
         items = []
         for n in range(40):
             correct = n < right
             logprobs = {"A": -0.1 if correct else -2.0 - n / 100, "B": -2.4 if correct else -0.2}
-            item = {"id": f"{task}{n}", "answer": "A", "prediction": "A" if correct else "B", "correct": correct, "logprobs": logprobs}
-            items.append(item | ({"subject": ("anatomy", "virology")[n % 2]} if task == "mmlu_medical" else {}))
-        write_text(folder / "items" / f"{task}.jsonl", "".join(json.dumps(item) + "\n" for item in items))
-        prompts = [json.dumps({"id": item["id"], "prompt": f"Which <organ>, {item['id']}?"}) + "\n" for item in items]
+            item = {
+                "id": f"{task}{n}",
+                "answer": "A",
+                "prediction": "A" if correct else "B",
+                "correct": correct,
+                "logprobs": logprobs,
+            }
+            items.append(
+                item
+                | ({"subject": ("anatomy", "virology")[n % 2]} if task == "mmlu_medical" else {})
+            )
+        write_text(
+            folder / "items" / f"{task}.jsonl", "".join(json.dumps(item) + "\n" for item in items)
+        )
+        prompts = [
+            json.dumps({"id": item["id"], "prompt": f"Which <organ>, {item['id']}?"}) + "\n"
+            for item in items
+        ]
         write_text(folder / "prompts" / f"{task}.jsonl", "".join(prompts))
-        tasks[task] = aggregate.summarise(MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None)
-    results = {"model": {"name": name, "path": name, "adapter": None}, "protocol": "lm_eval", "tasks": tasks, "versions": {}}
+        tasks[task] = aggregate.summarise(
+            MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None
+        )
+    results = {
+        "model": {"name": name, "path": name, "adapter": None},
+        "protocol": "lm_eval",
+        "tasks": tasks,
+        "versions": {},
+    }
     write_text(folder / "results.json", json.dumps(results))
     return folder
 
@@ -35,33 +67,60 @@ def write_model(folder, name, right):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    models = [write_model(folder / "base", "base_7B", 10), write_model(folder / "tuned", "tuned & merged", 25)]
-    report.main([*map(str, models), "--output", str(folder / "report.html"), "--tables", str(folder / "tables")])
+    models = [
+        write_model(folder / "base", "base_7B", 10),
+        write_model(folder / "tuned", "tuned & merged", 25),
+    ]
+    report.main(
+        [
+            *map(str, models),
+            "--output",
+            str(folder / "report.html"),
+            "--tables",
+            str(folder / "tables"),
+        ]
+    )
     return folder
 
 
 def test_our_rows_stand_above_the_published_ones(written):
     rows = list(csv.reader((written / "tables" / "meditron.csv").open()))
-    assert rows[0] == ["", "MMLU-Medical", "PubMedQA", "MedMCQA", "MedQA", "MedQA-4-option", "Average"]
+    assert rows[0] == [
+        "",
+        "MMLU-Medical",
+        "PubMedQA",
+        "MedMCQA",
+        "MedQA",
+        "MedQA-4-option",
+        "Average",
+    ]
     assert rows[1] == ["base_7B", *["25.0"] * 6] and rows[2] == ["tuned & merged", *["62.5"] * 6]
     assert rows[3] == ["few-shot Llama-2-7B", "41.4", "49.1", "37.9", "29.1", "35.4", "38.6"]
     mmedbench = list(csv.reader((written / "tables" / "mmedbench.csv").open()))
-    assert mmedbench[1] == ["base_7B", "25.0", "", "", "25.0", "", "", ""]  # no average of half a row
+    # no average of half a row
+    assert mmedbench[1] == ["base_7B", "25.0", "", "", "25.0", "", "", ""]
     biomistral = list(csv.reader((written / "tables" / "biomistral.csv").open()))
-    assert biomistral[0][3] == "Anatomy" and biomistral[2][3] == "65.0"  # 13 of the 20 with this subject
+    # 13 of the 20 with this subject
+    assert biomistral[0][3] == "Anatomy" and biomistral[2][3] == "65.0"
 
 
 def test_markdown_and_latex(written):
     markdown = (written / "tables" / "tables.md").read_text()
     assert "| **base_7B** | 25.0 |" in markdown and "arXiv 2311.16079" in markdown
     latex = (written / "tables" / "meditron.tex").read_text()
-    assert r"tuned \& merged & 62.5" in latex and r"base\_7B" in latex and latex.count(r"\midrule") == 2
+    assert (
+        r"tuned \& merged & 62.5" in latex
+        and r"base\_7B" in latex
+        and latex.count(r"\midrule") == 2
+    )
 
 
 def test_differences_are_tested_and_corrected(written):
     rows = list(csv.DictReader((written / "tables" / "all.csv").open()))
     tested = [row for row in rows if row["p"]]
-    assert len(tested) == 7 and all(row["metric"] == "accuracy" and row["model"] == "tuned & merged" for row in tested)
+    assert len(tested) == 7 and all(
+        row["metric"] == "accuracy" and row["model"] == "tuned & merged" for row in tested
+    )
     # 15 items that only the second has right: 2 / 2^15, times the seven tests
     assert float(tested[0]["p"]) == pytest.approx(2 / 2**15, rel=1e-3)
     assert float(tested[0]["p (Holm)"]) == pytest.approx(7 * 2 / 2**15, rel=1e-3)

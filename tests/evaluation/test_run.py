@@ -19,11 +19,24 @@ TASKS = "mesh_topics,pubmed_perplexity"
 
 @pytest.fixture
 def arguments(tiny_llama, data, tmp_path):
-    return ["--model", str(tiny_llama), "--tasks", TASKS, "--data", str(data), "--output", str(tmp_path / "scores"), "--device", "cpu"]
+    return [
+        "--model",
+        str(tiny_llama),
+        "--tasks",
+        TASKS,
+        "--data",
+        str(data),
+        "--output",
+        str(tmp_path / "scores"),
+        "--device",
+        "cpu",
+    ]
 
 
 def items_of(folder, task):
-    return [json.loads(line) for line in (folder / "items" / f"{task}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "items" / f"{task}.jsonl").read_text().splitlines()
+    ]
 
 
 def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, tiny_llama, capsys):
@@ -48,16 +61,23 @@ def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, ti
     items = items_of(tmp_path / "scores", "mesh_topics")
     assert {item["id"] for item in items} == {f"q{number}" for number in range(9)}
     assert all(
-        item["correct"] == (item["answer"] == item["prediction"] == max(item["logprobs"], key=item["logprobs"].get)) for item in items
+        item["correct"]
+        == (item["answer"] == item["prediction"] == max(item["logprobs"], key=item["logprobs"].get))
+        for item in items
     )
-    assert choice["metrics"]["accuracy"]["value"] == pytest.approx(sum(item["correct"] for item in items) / 9)
+    assert choice["metrics"]["accuracy"]["value"] == pytest.approx(
+        sum(item["correct"] for item in items) / 9
+    )
     items = items_of(tmp_path / "scores", "pubmed_perplexity")
     assert all(set(item) == {"id", "nll", "tokens", "bytes"} for item in items)
     mean = sum(item["nll"] for item in items) / sum(item["tokens"] for item in items)
     assert perplexity["metrics"]["perplexity"]["value"] == pytest.approx(math.exp(mean))
 
     manifest = json.loads((tmp_path / "scores" / "manifest.json").read_text())
-    assert manifest["stage"] == "evaluate" and manifest["counts"]["items"] == {"mesh_topics": 9, "pubmed_perplexity": 7}
+    assert manifest["stage"] == "evaluate" and manifest["counts"]["items"] == {
+        "mesh_topics": 9,
+        "pubmed_perplexity": 7,
+    }
     assert "mesh_topics" in capsys.readouterr().out
 
 
@@ -74,8 +94,12 @@ def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsy
     log.write_bytes(b"".join(lines[:4]) + lines[4][:20])
     run.main(small)
     for task in TASKS.split(","):
-        assert (scores / "items" / f"{task}.jsonl").read_bytes() == (whole / "items" / f"{task}.jsonl").read_bytes()
-    first, second = (json.loads((folder / "results.json").read_text())["tasks"] for folder in (whole, scores))
+        assert (scores / "items" / f"{task}.jsonl").read_bytes() == (
+            whole / "items" / f"{task}.jsonl"
+        ).read_bytes()
+    first, second = (
+        json.loads((folder / "results.json").read_text())["tasks"] for folder in (whole, scores)
+    )
     assert first == second
     times = {path: path.stat().st_mtime_ns for path in scores.rglob("*") if path.is_file()}
     assert run.main(small) == 0
@@ -87,7 +111,9 @@ def test_another_configuration_into_the_same_folder_is_an_error(arguments, data,
     run.main([*arguments, "--limit", "1"])
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
     assert [summary["items"] for summary in results["tasks"].values()] == [1, 1]
-    with pytest.raises(UsageError, match=r"begun with another configuration.*limit: 1 there, 2 now"):
+    with pytest.raises(
+        UsageError, match=r"begun with another configuration.*limit: 1 there, 2 now"
+    ):
         run.main([*arguments, "--limit", "2"])
     questions = data / "questions" / "test.jsonl"
     questions.write_bytes(questions.read_bytes() + b"\n")
@@ -114,11 +140,17 @@ def test_a_finished_run_is_renamed_without_scoring_again(arguments, tmp_path, mo
 
 def test_limit_takes_a_sample_by_hash(arguments, data, tmp_path):
     """Not the first ones, and the same ones whatever the order of the file."""
-    expected = sorted(sorted((f"q{n}" for n in range(9)), key=lambda id_: hashlib.sha256(id_.encode()).digest())[:3])
+    expected = sorted(
+        sorted((f"q{n}" for n in range(9)), key=lambda id_: hashlib.sha256(id_.encode()).digest())[
+            :3
+        ]
+    )
     assert expected != ["q0", "q1", "q2"]
     file = data / "questions" / "test.jsonl"
     for name in ("scores", "turned"):
-        run.main([*arguments, "--output", str(tmp_path / name), "--limit", "3", "--tasks", "mesh_topics"])
+        run.main(
+            [*arguments, "--output", str(tmp_path / name), "--limit", "3", "--tasks", "mesh_topics"]
+        )
         assert sorted(item["id"] for item in items_of(tmp_path / name, "mesh_topics")) == expected
         file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
 
@@ -129,7 +161,8 @@ def test_limit_takes_a_sample_by_hash(arguments, data, tmp_path):
         ({}, (0, 1)),
         ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
         ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}, (2, 4)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # in a batch script, where no other task was started
+        # in a batch script, where no other task was started
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),
         ({"SLURM_NTASKS": "4"}, (0, 1)),  # in the shell of salloc
     ],
 )
@@ -150,10 +183,13 @@ def test_a_folder_of_something_else_is_not_touched(arguments, tmp_path):
 
 def test_a_folder_is_bound_once_it_holds_work(tmp_path):
     assert not output_folder.claim(tmp_path / "scores", {"dtype": "float32"})
-    assert not output_folder.claim(tmp_path / "scores", {"dtype": "bfloat16"})  # nothing was scored under the first
+    # nothing was scored under the first
+    assert not output_folder.claim(tmp_path / "scores", {"dtype": "bfloat16"})
     (tmp_path / "scores" / "items.jsonl").write_text("{}\n")
     assert output_folder.claim(tmp_path / "scores", {"dtype": "bfloat16"})
-    with pytest.raises(UsageError, match='dtype: "bfloat16" there, nothing now; limit: nothing there, 2 now'):
+    with pytest.raises(
+        UsageError, match='dtype: "bfloat16" there, nothing now; limit: nothing there, 2 now'
+    ):
         output_folder.claim(tmp_path / "scores", {"limit": 2})
 
 
@@ -162,9 +198,19 @@ def test_a_folder_is_bound_once_it_holds_work(tmp_path):
     [
         ("--model", "missing", UsageError, "there is no model folder missing"),
         ("--adapter", "missing", UsageError, "there is no adapter folder missing"),
-        ("--tasks", "mesh_topic", UsageError, r"unknown task 'mesh_topic'; did you mean 'mesh_topics'\?"),
+        (
+            "--tasks",
+            "mesh_topic",
+            UsageError,
+            r"unknown task 'mesh_topic'; did you mean 'mesh_topics'\?",
+        ),
         ("--tasks", "mesh_topics,mesh_topics", UsageError, "twice"),
-        ("--protocol", "lm_evl", UsageError, r"unknown protocol 'lm_evl'; did you mean 'lm_eval'\?"),
+        (
+            "--protocol",
+            "lm_evl",
+            UsageError,
+            r"unknown protocol 'lm_evl'; did you mean 'lm_eval'\?",
+        ),
         ("--limit", "0", UsageError, "--limit must be at least 1"),
         ("--shots", "-1", UsageError, "--shots must be at least 0"),
         ("--branches", "0", UsageError, "--branches must be at least 1"),
@@ -186,13 +232,22 @@ def test_mistakes_of_the_command_line(arguments, tmp_path, option, value, error,
             b'{"id": "x", "question": "?", "options": {"A": "a", "B": "b"}}',
             r"test\.jsonl, line 10: key 'answer' must be a text, not missing",
         ),
-        (b'{"id": "x", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "C"}', "line 10: key 'answer' is 'C', which is none of"),
+        (
+            b'{"id": "x", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "C"}',
+            "line 10: key 'answer' is 'C', which is none of",
+        ),
         (
             b'{"id": "x", "question": "?", "options": {"A": "a", "B": 3}, "answer": "A"}',
             "line 10, in 'options': key 'B' must be a text, not 3",
         ),
-        (b'{"id": "x", "question": "?", "options": ["a"], "answer": "A"}', "line 10: key 'options' must be an object"),
-        (b'{"id": "q3", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A"}', "line 10: key 'id': 'q3' comes a second time"),
+        (
+            b'{"id": "x", "question": "?", "options": ["a"], "answer": "A"}',
+            "line 10: key 'options' must be an object",
+        ),
+        (
+            b'{"id": "q3", "question": "?", "options": {"A": "a", "B": "b"}, "answer": "A"}',
+            "line 10: key 'id': 'q3' comes a second time",
+        ),
         (b'{"id": "x", ', "line 10: not JSON"),
         (b"[1]", "line 10: a record must be a JSON object"),
     ],
@@ -232,6 +287,11 @@ def test_a_model_of_nan_is_refused(arguments, tiny_llama, tmp_path):
 
 
 def test_a_mistake_is_one_line_on_the_command_line(arguments):
-    done = subprocess.run(command("evaluation/run.py", *arguments, "--tasks", "mesh"), capture_output=True, text=True)
+    done = subprocess.run(
+        command("evaluation/run.py", *arguments, "--tasks", "mesh"), capture_output=True, text=True
+    )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: unknown task 'mesh'; known: biomistral_arabic, ") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("error: unknown task 'mesh'; known: biomistral_arabic, ")
+        and done.stderr.count("\n") == 1
+    )

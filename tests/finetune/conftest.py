@@ -1,4 +1,7 @@
-"""A tiny random Llama, and questions that can be learned: the answer is always the option named in the context."""
+"""A tiny random Llama, and questions that can be learned.
+
+The answer is always the option named in the context.
+"""
 
 import importlib.util
 import json
@@ -17,7 +20,10 @@ SMOLLM2 = Path.home() / ".cache" / "galen" / "SmolLM2-135M-Instruct"  # where `m
 
 @pytest.fixture(scope="session")
 def sentencepiece_folder(tmp_path_factory):
-    """A folder with a SentencePiece tokenizer like Llama's: a space before the text, bytes for what it does not know, BOS."""
+    """A folder with a SentencePiece tokenizer like Llama's.
+
+    A space before the text, bytes for what it does not know, BOS.
+    """
     import sentencepiece
 
     folder = tmp_path_factory.mktemp("sentencepiece")
@@ -30,7 +36,10 @@ def sentencepiece_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", params=["byte-level", "sentencepiece", "mistral", "smollm2"])
 def tokenizer_folder(request, tmp_path_factory):
-    """A tokenizer of each kind; the real ones of Mistral and SmolLM2 where they are on this machine."""
+    """A tokenizer of each kind.
+
+    The real ones of Mistral and SmolLM2 where they are on this machine.
+    """
     if request.param == "byte-level":
         return request.getfixturevalue("tiny_tokenizer")
     if request.param == "sentencepiece":
@@ -40,7 +49,9 @@ def tokenizer_folder(request, tmp_path_factory):
         if package is None:
             pytest.skip("mistral-common is not installed")
         folder = tmp_path_factory.mktemp("mistral")
-        shutil.copy(Path(package.origin).parent / "data" / "tokenizer.model.v1", folder / "tokenizer.model")
+        shutil.copy(
+            Path(package.origin).parent / "data" / "tokenizer.model.v1", folder / "tokenizer.model"
+        )
         return _llama_tokenizer(folder)
     if not SMOLLM2.is_dir():
         pytest.skip("SmolLM2 is not here; make demo fetches it")
@@ -49,16 +60,27 @@ def tokenizer_folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder):
-    """Each tokenizer, with the marks of chats as tokens; tests that need a chat template install it."""
+    """Each tokenizer, with the marks of chats as tokens.
+
+    Tests that need a chat template install it.
+    """
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(tokenizer_folder)
-    made.add_special_tokens({"additional_special_tokens": [mark for mark in MARKS if mark not in made.get_vocab()]})
+    made.add_special_tokens(
+        {"additional_special_tokens": [mark for mark in MARKS if mark not in made.get_vocab()]}
+    )
     return made
 
 
 def _llama_tokenizer(folder):
-    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
 
@@ -79,7 +101,10 @@ def question_file(tmp_path_factory):
             answer = "AB"[number % 2]
             record = {
                 "id": f"q{number}",
-                "context": f"{number} adults took {options[answer]}." + " They were followed for years." * (number % 3),
+                "context": (
+                    f"{number} adults took {options[answer]}."
+                    + " They were followed for years." * (number % 3)
+                ),
                 "question": "What was taken?",
                 "options": options,
                 "answer": answer,
@@ -108,5 +133,11 @@ output: {tmp_path / "run"}
 def start_forked(tmp_path_factory):
     """Start `finetune/train.py` over forked processes, which begin at once, from a recipe and overrides."""
     yield from starter(
-        tmp_path_factory, "finetune.train", "finetune.training.run", "peft", "finetune.merge", "finetune.quantize", "finetune.export"
+        tmp_path_factory,
+        "finetune.train",
+        "finetune.training.run",
+        "peft",
+        "finetune.merge",
+        "finetune.quantize",
+        "finetune.export",
     )

@@ -1,7 +1,8 @@
 """A server on this machine that speaks what an upload to the Hugging Face hub needs, and keeps what it is sent.
 
-Its endpoints are those that `huggingface_hub` calls: create a repository, check the card's front matter, ask for each
-file's way (in the commit or by Git LFS), the LFS batch and its uploads, and the commit, a line of JSON for each file.
+Its endpoints are those that `huggingface_hub` calls: create a repository, check the card's front
+matter, ask for each file's way (in the commit or by Git LFS), the LFS batch and its uploads, and
+the commit, a line of JSON for each file.
 """
 
 import base64
@@ -42,7 +43,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append(self.path)
-        if self.server.token is None or self.headers["Authorization"] != f"Bearer {self.server.token}":
+        if (
+            self.server.token is None
+            or self.headers["Authorization"] != f"Bearer {self.server.token}"
+        ):
             return self.answer(403, {"error": "refused"})
         if self.path == "/api/repos/create":
             asked = json.loads(body)
@@ -50,11 +54,19 @@ class Handler(BaseHTTPRequestHandler):
             self.server.repositories[name] = asked
             return self.answer(200, {"url": f"{self.server.url}/{name}"})
         if self.path == "/api/validate-yaml":
-            return self.answer(200, {"errors": mistakes(json.loads(body)["content"]), "warnings": []})
+            return self.answer(
+                200, {"errors": mistakes(json.loads(body)["content"]), "warnings": []}
+            )
         if re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/main", self.path):
             return self.answer(200, {"files": [way(file) for file in json.loads(body)["files"]]})
         if self.path.endswith(".git/info/lfs/objects/batch"):
-            return self.answer(200, {"transfer": "basic", "objects": [self.place(item) for item in json.loads(body)["objects"]]})
+            return self.answer(
+                200,
+                {
+                    "transfer": "basic",
+                    "objects": [self.place(item) for item in json.loads(body)["objects"]],
+                },
+            )
         if re.fullmatch(r"/api/models/[^/]+/[^/]+/commit/main", self.path):
             self.server.commits.append(self.commit(body))
             repository = self.path.removeprefix("/api/models/").removesuffix("/commit/main")
@@ -75,7 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         contents = {}
         for file in files:
             value = file["value"]
-            contents[value["path"]] = base64.b64decode(value["content"]) if file["key"] == "file" else self.server.large[value["oid"]]
+            contents[value["path"]] = (
+                base64.b64decode(value["content"])
+                if file["key"] == "file"
+                else self.server.large[value["oid"]]
+            )
         return head["value"]["summary"], contents
 
     def answer(self, code, content):
@@ -91,12 +107,24 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def mistakes(card):
-    """Return what is wrong with a model card's front matter: it has to be YAML with a licence and a base model without spaces."""
+    """Return what is wrong with a model card's front matter.
+
+    It has to be YAML with a licence and a base model without spaces.
+    """
     front = yaml.safe_load(card.split("---\n")[1])
-    wrong = [key for key in ("license", "base_model") if not re.fullmatch(r"[\w./-]+", str(front.get(key, "")))]
+    wrong = [
+        key
+        for key in ("license", "base_model")
+        if not re.fullmatch(r"[\w./-]+", str(front.get(key, "")))
+    ]
     return [{"message": f'"{key}" is not valid'} for key in wrong]
 
 
 def way(file):
     large = file["path"].endswith(".safetensors")
-    return {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": None}
+    return {
+        "path": file["path"],
+        "uploadMode": "lfs" if large else "regular",
+        "shouldIgnore": False,
+        "oid": None,
+    }

@@ -1,4 +1,7 @@
-"""Damaged run folders, checkpoints, models and adapters: one line that names the file, and nothing is lost."""
+"""Damaged run folders, checkpoints, models and adapters.
+
+One line that names the file, and nothing is lost.
+"""
 
 import json
 import shutil
@@ -14,8 +17,9 @@ def stopped(tmp_path_factory, tiny_llama, question_file):
     """A run that has two checkpoints and no result."""
     folder = tmp_path_factory.mktemp("damage")
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, max_length: 160}}\nlora: {{r: 2, alpha: 4}}\n"
-        f"training: {{learning_rate: 0.02, max_steps: 2, micro_batch_size: 8, save_interval: 1}}\noutput: {folder / 'run'}\n"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, max_length: 160}}\nlora:"
+        " {r: 2, alpha: 4}\ntraining: {learning_rate: 0.02, max_steps: 2, micro_batch_size: 8,"
+        f" save_interval: 1}}\noutput: {folder / 'run'}\n"
     )
     train.main([str(folder / "recipe.yaml")])
     (folder / "run" / "manifest.json").unlink()
@@ -35,13 +39,21 @@ LAST = "checkpoints/checkpoint-2"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("log.jsonl", b'{"kind": "train", "step": 1}\n{"kind": \n{"kind": "train", "step": 2}\n', r"log\.jsonl"),
+        (
+            "log.jsonl",
+            b'{"kind": "train", "step": 1}\n{"kind": \n{"kind": "train", "step": 2}\n',
+            r"log\.jsonl",
+        ),
         ("log.jsonl", b'[1]\n{"kind": "train", "step": 2}\n', r"log\.jsonl"),
         ("log.jsonl", b"\xff\xfe\n", r"log\.jsonl"),
         ("configuration.json", b"{", r"configuration\.json"),
         ("configuration.json", b"[]", r"configuration\.json should hold one JSON object"),
         (f"{LAST}/trainer_state.json", b"[]", "checkpoint-2 is damaged"),
-        (f"{LAST}/trainer_state.json", b'{"global_step": 7}', "checkpoint-2 is damaged .*of step 7"),
+        (
+            f"{LAST}/trainer_state.json",
+            b'{"global_step": 7}',
+            "checkpoint-2 is damaged .*of step 7",
+        ),
         (f"{LAST}/trainer_state.json", b'{"global_step": 2, "nothing": 1}', "is damaged"),
         (f"{LAST}/training_state.json", b'{"dict": [["optimizer", 3]]}', "checkpoint-2 is damaged"),
         (f"{LAST}/training_state.json", b"\xff", "checkpoint-2 is damaged"),
@@ -60,7 +72,13 @@ def test_a_damaged_run_folder_is_told(again, tmp_path, name, content, message):
 
 def test_a_checkpoint_without_weights_is_told_and_the_one_before_serves(again, tmp_path):
     (tmp_path / "run" / LAST / "adapter_model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"checkpoint-2 is damaged .*remove that folder, and the same command goes on from the one before"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"checkpoint-2 is damaged .*remove that folder, and the same command goes on from the"
+            r" one before"
+        ),
+    ):
         train.main(again)
     shutil.rmtree(tmp_path / "run" / LAST)
     assert train.main(again) == 0
@@ -74,7 +92,15 @@ def test_a_planted_pickle_is_never_read(again, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
 
-    names = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "training_args.bin", "pytorch_model.bin", "adapter_model.bin")
+    names = (
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "scaler.pt",
+        "training_args.bin",
+        "pytorch_model.bin",
+        "adapter_model.bin",
+    )
     for name in names:
         (tmp_path / "run" / LAST / name).write_bytes(pickle.dumps(Attack()))
     assert train.main(again) == 0
@@ -103,41 +129,81 @@ def test_a_damaged_model_is_told(stopped, tiny_llama, tmp_path, name, content):
     model = shutil.copytree(tiny_llama, tmp_path / "model")
     (model / name).write_bytes(content)
     with pytest.raises((DataError, UsageError)) as told:
-        train.main([str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"])
+        train.main(
+            [str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"]
+        )
     assert "\n" not in str(told.value)
     assert not (tmp_path / "run" / "adapter").exists()
 
 
 @pytest.mark.parametrize("layers", [0, 1])
-def test_a_model_of_more_layers_than_its_configuration_names_is_told(stopped, tiny_llama, tmp_path, layers):
+def test_a_model_of_more_layers_than_its_configuration_names_is_told(
+    stopped, tiny_llama, tmp_path, layers
+):
     """`transformers` leaves the others out, and a part of the model would be trained."""
     model = shutil.copytree(tiny_llama, tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers, "layer_types": None}))
-    with pytest.raises(DataError, match=rf"config\.json does not ask for, for example model\.layers\.{layers}\."):
-        train.main([str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"])
+    (model / "config.json").write_text(
+        json.dumps(config | {"num_hidden_layers": layers, "layer_types": None})
+    )
+    with pytest.raises(
+        DataError, match=rf"config\.json does not ask for, for example model\.layers\.{layers}\."
+    ):
+        train.main(
+            [str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"]
+        )
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"stage": "finetune"}', b'{"stage": "finetune", "config": {"model": 3}, "created": "x"}', b"\xff"]
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"stage": "finetune"}',
+        b'{"stage": "finetune", "config": {"model": 3}, "created": "x"}',
+        b"\xff",
+    ],
 )
 def test_a_damaged_manifest_of_a_run_is_told(stopped, tmp_path, content):
     run = shutil.copytree(stopped / "run", tmp_path / "run")
     (run / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match="manifest"):
-        export.main(["--run", str(run), "--output", str(tmp_path / "out"), "--name", "n", "--license", "MIT"])
+        export.main(
+            [
+                "--run",
+                str(run),
+                "--output",
+                str(tmp_path / "out"),
+                "--name",
+                "n",
+                "--license",
+                "MIT",
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b"{}", b'{"model": {}, "protocol": "p", "tasks": {"a": 3}}', b'{"model": 3, "protocol": "p", "tasks": []}']
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"model": {}, "protocol": "p", "tasks": {"a": 3}}',
+        b'{"model": 3, "protocol": "p", "tasks": []}',
+    ],
 )
 def test_damaged_scores_are_told(tmp_path, content):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_bytes(content)
     (tmp_path / "r.yaml").write_text(
-        json.dumps({"ensemble": {"scores": [str(tmp_path / name) for name in "ab"]}, "output": str(tmp_path / "o")})
+        json.dumps(
+            {
+                "ensemble": {"scores": [str(tmp_path / name) for name in "ab"]},
+                "output": str(tmp_path / "o"),
+            }
+        )
     )
     with pytest.raises(DataError, match=r"results\.json"):
         merge.main([str(tmp_path / "r.yaml")])

@@ -46,7 +46,9 @@ def test_model_and_data(folder, capsys):
 
 
 def test_a_run_that_goes_on(folder, capsys):
-    names = sorted(str(path.relative_to(folder)) for path in (folder / "run").rglob("*") if path.is_file())
+    names = sorted(
+        str(path.relative_to(folder)) for path in (folder / "run").rglob("*") if path.is_file()
+    )
     for what in damages(folder, names):
         shutil.copytree(folder / "run", folder / "new")
         check(folder, what, capsys)

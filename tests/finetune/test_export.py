@@ -13,14 +13,20 @@ from tests.finetune.hub import Hub
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_llama, question_file):
-    """A finished run of two steps with a merged model; half of the questions are test questions, too."""
+    """A finished run of two steps with a merged model.
+
+    Half of the questions are test questions, too.
+    """
     folder = tmp_path_factory.mktemp("export")
     lines = question_file.read_text().splitlines()
     (folder / "test.jsonl").write_text("\n".join(lines[:2]) + "\n")
-    (folder / "train.jsonl").write_text("\n".join(line for line in lines if int(json.loads(line)["pmid"]) % 3 == 0) + "\n")
+    (folder / "train.jsonl").write_text(
+        "\n".join(line for line in lines if int(json.loads(line)["pmid"]) % 3 == 0) + "\n"
+    )
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {folder / 'train.jsonl'}, test_sets: [{folder / 'test.jsonl'}]}}\n"
-        f"lora: {{r: 4, alpha: 8, merge: true}}\ntraining: {{learning_rate: 0.02, max_steps: 2}}\noutput: {folder / 'run'}\n"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {folder / 'train.jsonl'}, test_sets:"
+        f" [{folder / 'test.jsonl'}]}}\nlora: {{r: 4, alpha: 8, merge: true}}\ntraining:"
+        f" {{learning_rate: 0.02, max_steps: 2}}\noutput: {folder / 'run'}\n"
     )
     train.main([str(folder / "recipe.yaml")])
     return folder / "run"
@@ -28,13 +34,27 @@ def run(tmp_path_factory, tiny_llama, question_file):
 
 @pytest.fixture
 def arguments(run, tmp_path):
-    return ["--run", str(run), "--output", str(tmp_path / "out"), "--name", "Tiny", "--license", "Apache-2.0"]
+    return [
+        "--run",
+        str(run),
+        "--output",
+        str(tmp_path / "out"),
+        "--name",
+        "Tiny",
+        "--license",
+        "Apache-2.0",
+    ]
 
 
 def test_a_corpus_of_which_nothing_was_kept_has_its_row(arguments, run, tmp_path):
-    counts, inputs = {"kept": 0, "sources": {"pubmed": {"kept": 0}}}, [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}]
+    counts, inputs = (
+        {"kept": 0, "sources": {"pubmed": {"kept": 0}}},
+        [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}],
+    )
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts})
+        json.dumps(
+            {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
+        )
     )
     export.main([*arguments, "--corpus", str(tmp_path)])
     assert "| pubmed | 0 | 0.0% | CC0-1.0 |" in (tmp_path / "out/README.md").read_text()
@@ -45,17 +65,30 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     corpus.mkdir()
     scores.mkdir()
     sources = {"pubmed": {"kept": 900}, "guidelines": {"kept": 100}}
-    inputs = [{"path": "a", "source": "pubmed", "licence": None}, {"path": "b", "source": "guidelines", "licence": "CC-BY-4.0"}]
+    inputs = [
+        {"path": "a", "source": "pubmed", "licence": None},
+        {"path": "b", "source": "guidelines", "licence": "CC-BY-4.0"},
+    ]
     counts = {"kept": 1000, "sources": sources}
     made = {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
     (corpus / "manifest.json").write_text(json.dumps(made))
-    summary = {"items": 500, "metrics": {"accuracy": {"value": 0.77, "low": 0.731, "high": 0.805}}, "contaminated": 12}
+    summary = {
+        "items": 500,
+        "metrics": {"accuracy": {"value": 0.77, "low": 0.731, "high": 0.805}},
+        "contaminated": 12,
+    }
     summary["clean"] = {"items": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
-    results = {"model": {"name": "tuned"}, "protocol": "meditron_chat", "tasks": {"pubmedqa": summary}}
+    results = {
+        "model": {"name": "tuned"},
+        "protocol": "meditron_chat",
+        "tasks": {"pubmedqa": summary},
+    }
     (scores / "results.json").write_text(json.dumps(results))
     assert export.main([*arguments, "--corpus", str(corpus), "--scores", str(scores)]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith(f"---\nlicense: apache-2.0\nlibrary_name: transformers\nbase_model: {tiny_llama.name}\n")
+    assert card.startswith(
+        f"---\nlicense: apache-2.0\nlibrary_name: transformers\nbase_model: {tiny_llama.name}\n"
+    )
     for wanted in (
         "| pubmed | 900 | 90.0% | each document's own |",
         "| guidelines | 100 | 10.0% | CC-BY-4.0 |",
@@ -68,12 +101,18 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     ):
         assert wanted in card
     front = yaml.safe_load(card.split("---")[1])
-    assert front["language"] == ["en"] and front["datasets"] == ["train"] and front["pipeline_tag"] == "text-generation"
+    assert (
+        front["language"] == ["en"]
+        and front["datasets"] == ["train"]
+        and front["pipeline_tag"] == "text-generation"
+    )
     (entry,) = front["model-index"]
     assert entry["name"] == "Tiny"
     metric = {"type": "accuracy", "value": 0.77, "name": "accuracy (meditron_chat)"}
     dataset = {"name": "pubmedqa", "type": "pubmedqa"}
-    assert entry["results"] == [{"task": {"type": "question-answering"}, "dataset": dataset, "metrics": [metric]}]
+    assert entry["results"] == [
+        {"task": {"type": "question-answering"}, "dataset": dataset, "metrics": [metric]}
+    ]
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
 
@@ -98,22 +137,42 @@ def test_no_path_of_this_machine_leaves_it(arguments, run, tmp_path, tiny_llama,
         assert config["target_modules"] == sorted(config["target_modules"])
     else:  # the lines of the card run as they are
         snippet = card.split("```python\n")[1].split("```")[0]
-        assert command_line("-c", snippet.replace('"."', repr(str(tmp_path / "out")))).stdout.startswith("Question: Which")
+        assert command_line(
+            "-c", snippet.replace('"."', repr(str(tmp_path / "out")))
+        ).stdout.startswith("Question: Which")
 
 
 def push(arguments, hub):
-    """Export and upload as a user does, to this hub; large files go by Git LFS, as the hub's other protocol is another server's."""
-    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    return command_line("finetune/export.py", *arguments, "--push", "someone/tiny", check=False, env=environment)
+    """Export and upload as a user does, to this hub.
+
+    Large files go by Git LFS, as the hub's other protocol is another server's.
+    """
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "hf_test",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+    return command_line(
+        "finetune/export.py", *arguments, "--push", "someone/tiny", check=False, env=environment
+    )
 
 
 def test_an_upload_holds_each_file_of_the_folder_in_a_private_repository(arguments, tmp_path):
     with Hub() as hub:
         done = push(arguments, hub)
-        assert done.returncode == 0 and done.stdout.endswith("uploaded to someone/tiny\n"), done.stderr
+        assert done.returncode == 0 and done.stdout.endswith("uploaded to someone/tiny\n"), (
+            done.stderr
+        )
         wanted = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         ((message, contents),) = hub.commits
-        assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "manifest.json"} <= set(wanted)
+        assert {
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "manifest.json",
+        } <= set(wanted)
         assert contents == wanted and message == "Model, tokenizer and card" and len(hub.large) == 1
         (created,) = hub.repositories.values()
         assert created.get("private", created.get("visibility")) in (True, "private")
@@ -122,11 +181,17 @@ def test_an_upload_holds_each_file_of_the_folder_in_a_private_repository(argumen
 def test_a_hub_that_refuses_is_told_and_the_folder_stays(arguments, tmp_path):
     with Hub(token=None) as hub:
         done = push(arguments, hub)
-        assert done.returncode == 1 and "is written, but was not uploaded" in done.stderr and "Traceback" not in done.stderr
+        assert (
+            done.returncode == 1
+            and "is written, but was not uploaded" in done.stderr
+            and "Traceback" not in done.stderr
+        )
         assert hub.asked == ["/api/repos/create"] and (tmp_path / "out" / "README.md").is_file()
 
 
-def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_then(arguments, tmp_path, monkeypatch):
+def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_then(
+    arguments, tmp_path, monkeypatch
+):
     with Hub() as hub:
         pass  # its port is closed again
     assert "was not uploaded" in push(arguments, hub).stderr
@@ -135,12 +200,17 @@ def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_the
     with Hub() as hub:
         done = push(arguments, hub)
         ((_, contents),) = hub.commits
-    assert "exported already" in done.stdout and contents["README.md"].endswith(b"Written by hand.\n")
+    assert "exported already" in done.stdout and contents["README.md"].endswith(
+        b"Written by hand.\n"
+    )
 
 
 def test_the_front_of_the_card_is_yaml_whatever_the_licence(arguments, tmp_path):
     assert export.main([*arguments[:-1], "ours: ask"]) == 0
-    assert yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["license"] == "ours: ask"
+    assert (
+        yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["license"]
+        == "ours: ask"
+    )
 
 
 def test_nothing_is_sent_without_push(arguments, monkeypatch):

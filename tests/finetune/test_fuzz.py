@@ -1,4 +1,6 @@
-"""Damaged training records: whatever stands in a file, reading gives records or one message, never another exception.
+"""Damaged training records.
+
+Whatever stands in a file, reading gives records or one message, never another exception.
 
 GALEN_FUZZ is the number of damaged files (default 300); the seed is fixed.
 """
@@ -13,12 +15,35 @@ from finetune.config.recipe import Data
 from finetune.data import record, training_data
 from galen.errors import GalenError
 
-QUESTION = {"id": "q1", "context": "10 adults.", "question": "What?", "options": {"A": "Aspirin", "B": "Heparin"}, "answer": "A"}
+QUESTION = {
+    "id": "q1",
+    "context": "10 adults.",
+    "question": "What?",
+    "options": {"A": "Aspirin", "B": "Heparin"},
+    "answer": "A",
+}
 SAMPLES = {
     "question": [QUESTION, {**QUESTION, "id": "q2", "answer": "B"}],
-    "pair": [{"prompt": "p", "completion": "c"}, {"id": "7", "prompt": "ä 什", "completion": "c\n"}],
-    "chat": [{"messages": [{"role": "system", "content": "s"}, {"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]}] * 2,
-    "instruction": [{"instruction": "Name it.", "input": "Gums.", "output": "Scurvy."}, {"instruction": "i", "output": "o"}],
+    "pair": [
+        {"prompt": "p", "completion": "c"},
+        {"id": "7", "prompt": "ä 什", "completion": "c\n"},
+    ],
+    "chat": (
+        [
+            {
+                "messages": [
+                    {"role": "system", "content": "s"},
+                    {"role": "human", "content": "q"},
+                    {"role": "gpt", "content": "a"},
+                ]
+            }
+        ]
+        * 2
+    ),
+    "instruction": [
+        {"instruction": "Name it.", "input": "Gums.", "output": "Scurvy."},
+        {"instruction": "i", "output": "o"},
+    ],
     "asked": [{"question": "When?", "answer": "Now."}] * 2,
 }
 VALUES = [
@@ -41,7 +66,23 @@ VALUES = [
     {"role": 1},
     "A,B",
 ]
-BYTES = [b"\0", b"\n", b'"', b"\\", b"\\ud800", b"\xff", b"\xef\xbb\xbf", b"{", b"}", b"[" * 2000, b",", b"null", b"NaN", b"1" * 400, b"\r"]
+BYTES = [
+    b"\0",
+    b"\n",
+    b'"',
+    b"\\",
+    b"\\ud800",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"{",
+    b"}",
+    b"[" * 2000,
+    b",",
+    b"null",
+    b"NaN",
+    b"1" * 400,
+    b"\r",
+]
 
 
 def damage(lines, random):
@@ -59,10 +100,14 @@ def damage(lines, random):
             del node[place]
         else:
             node[place] = random.choice(VALUES)
-    content = b"".join(json.dumps(line, ensure_ascii=random.random() < 0.5).encode() + b"\n" for line in lines)
+    content = b"".join(
+        json.dumps(line, ensure_ascii=random.random() < 0.5).encode() + b"\n" for line in lines
+    )
     for _ in range(random.choice([0, 1, 1, 3])):
         place = random.randrange(len(content))
-        content = content[:place] + random.choice(BYTES) + content[place + random.choice([0, 1, 5]) :]
+        content = (
+            content[:place] + random.choice(BYTES) + content[place + random.choice([0, 1, 5]) :]
+        )
     return content[: random.randrange(len(content))] if random.random() < 0.2 else content
 
 
@@ -74,7 +119,9 @@ def test_damaged_files_give_records_or_one_line(tmp_path, kind):
         path.write_bytes(damage(SAMPLES[kind], draw))
         try:
             assert record.read(path)
-            assert training_data.read(Data(train=str(path), protocol="meditron_chat_cot", validation_share=0.5)).train
+            assert training_data.read(
+                Data(train=str(path), protocol="meditron_chat_cot", validation_share=0.5)
+            ).train
         except GalenError as error:
             told += 1
             assert str(error) and "\n" not in str(error)

@@ -1,4 +1,6 @@
-"""SIGKILL at a random moment, again and again: the same command comes to the bytes of one that nobody killed.
+"""SIGKILL at a random moment, again and again.
+
+The same command comes to the bytes of one that nobody killed.
 
 GALEN_KILLS is the number of kills of each command (default 2); the seed is fixed.
 """
@@ -23,11 +25,16 @@ PASSING = ("created", "seconds_since_start", "elapsed", "tokens_per_second")
 
 @pytest.fixture(scope="module")
 def model(make_llama):
-    return make_llama(num_hidden_layers=2, hidden_size=64, intermediate_size=128, max_position_embeddings=512)
+    return make_llama(
+        num_hidden_layers=2, hidden_size=64, intermediate_size=128, max_position_embeddings=512
+    )
 
 
 def killed(start, module, arguments, seed, seconds):
-    """Start a command and kill it within `seconds`, KILLS times; then let it come to its end. Return how often it was killed."""
+    """Start a command and kill it within `seconds`, KILLS times; then let it come to its end.
+
+    Return how often it was killed.
+    """
     draw, kills = random.Random(seed), 0
     for _ in range(KILLS):
         started = start(1, *arguments, module=module)
@@ -56,7 +63,9 @@ def content(folder, name):
     data = (folder / name).read_bytes()
     if not name.endswith(("manifest.json", ".jsonl")):
         return data
-    lines = [json.loads(line) for line in (data.splitlines() if name.endswith(".jsonl") else [data])]
+    lines = [
+        json.loads(line) for line in (data.splitlines() if name.endswith(".jsonl") else [data])
+    ]
     return [_lasting(line) for line in lines]
 
 
@@ -84,46 +93,96 @@ def same(first, second, skip=()):
 
 
 def test_training(start_forked, recipe_file, tmp_path):
-    """Also with a merged model; checkpoints of steps that a kill came between may differ, and are no result."""
+    """Also with a merged model.
+
+    Checkpoints of steps that a kill came between may differ, and are no result.
+    """
     common = [recipe_file, "lora.merge=true", "training.save_interval=2"]
     seconds = timed(start_forked, "finetune.train", [*common, f"output={tmp_path / 'whole'}"])
     killed(start_forked, "finetune.train", [*common, f"output={tmp_path / 'run'}"], 1, seconds)
-    same(tmp_path / "whole", tmp_path / "run", skip=("checkpoints", "recipe.yaml", "log.jsonl", "configuration.json"))
-    assert [_lasting(record) for record in log_of(tmp_path / "whole")] == [_lasting(record) for record in log_of(tmp_path / "run")]
+    same(
+        tmp_path / "whole",
+        tmp_path / "run",
+        skip=("checkpoints", "recipe.yaml", "log.jsonl", "configuration.json"),
+    )
+    assert [_lasting(record) for record in log_of(tmp_path / "whole")] == [
+        _lasting(record) for record in log_of(tmp_path / "run")
+    ]
 
 
 def test_merging(start_forked, model, tmp_path):
     pytest.importorskip("mergekit")
     shutil.copytree(model, tmp_path / "other")
-    models = [{"model": str(folder), "parameters": {"weight": 0.5}} for folder in (model, tmp_path / "other")]
+    models = [
+        {"model": str(folder), "parameters": {"weight": 0.5}}
+        for folder in (model, tmp_path / "other")
+    ]
     configuration = {"merge_method": "linear", "dtype": "float32", "models": models}
-    (tmp_path / "merge.yaml").write_text(yaml.safe_dump({"mergekit": configuration, "output": "unused"}))
-    seconds = timed(start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'whole'}"])
-    killed(start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'run'}"], 2, seconds)
+    (tmp_path / "merge.yaml").write_text(
+        yaml.safe_dump({"mergekit": configuration, "output": "unused"})
+    )
+    seconds = timed(
+        start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'whole'}"]
+    )
+    killed(
+        start_forked,
+        "finetune.merge",
+        [tmp_path / "merge.yaml", f"output={tmp_path / 'run'}"],
+        2,
+        seconds,
+    )
     same(tmp_path / "whole", tmp_path / "run")
 
 
 def test_quantizing(start_forked, model, question_file, tmp_path):
     """Speeds differ by their nature; the folders and the accuracies are the same."""
     pytest.importorskip("bitsandbytes")
-    common = ["--model", model, "--methods", "bnb8", "--questions", question_file, "--limit", "4", "--output"]
+    common = [
+        "--model",
+        model,
+        "--methods",
+        "bnb8",
+        "--questions",
+        question_file,
+        "--limit",
+        "4",
+        "--output",
+    ]
     seconds = timed(start_forked, "finetune.quantize", [*common, tmp_path / "whole"])
     killed(start_forked, "finetune.quantize", [*common, tmp_path / "run"], 3, seconds)
     same(tmp_path / "whole" / "bnb8", tmp_path / "run" / "bnb8")
-    answers = [json.loads((tmp_path / name / "bnb8.json").read_text())["measured"]["correct"] for name in ("whole", "run")]
+    answers = [
+        json.loads((tmp_path / name / "bnb8.json").read_text())["measured"]["correct"]
+        for name in ("whole", "run")
+    ]
     assert answers[0] == answers[1] and len(answers[0]) == 4
 
 
 def test_exporting(start_forked, model, tmp_path):
     run = tmp_path / "trained"
     shutil.copytree(model, run / "model")
-    training = {"micro_batch_size": 1, "gradient_accumulation": 1, "learning_rate": 1, "schedule": "cosine", "warmup_ratio": 0}
+    training = {
+        "micro_batch_size": 1,
+        "gradient_accumulation": 1,
+        "learning_rate": 1,
+        "schedule": "cosine",
+        "warmup_ratio": 0,
+    }
     data = {"train": "train.jsonl", "protocol": "lm_eval", "max_length": 9, "test_sets": []}
     config = {"model": {"path": str(model), "quantization": None}, "lora": None, "data": data}
-    counts = {"processes": 1, "trained_weights": 1, "steps": 1, "best_step": None, "tokens": 1, "samples": {"train": 1, "validation": 0}}
+    counts = {
+        "processes": 1,
+        "trained_weights": 1,
+        "steps": 1,
+        "best_step": None,
+        "tokens": 1,
+        "samples": {"train": 1, "validation": 0},
+    }
     counts["records"] = {"left_out_as_in_test_sets": 0}
     config["training"] = {**training, "weight_decay": 0, "seed": 1}
-    manifest.write(run / "manifest.json", stage="finetune", inputs=[], config=config, outputs=[], counts=counts)
+    manifest.write(
+        run / "manifest.json", stage="finetune", inputs=[], config=config, outputs=[], counts=counts
+    )
     common = ["--run", run, "--name", "n", "--license", "MIT", "--output"]
     seconds = timed(start_forked, "finetune.export", [*common, tmp_path / "whole"])
     killed(start_forked, "finetune.export", [*common, tmp_path / "run"], 4, seconds)
@@ -131,17 +190,43 @@ def test_exporting(start_forked, model, tmp_path):
 
 
 def test_adding_up_answers(start_forked, tmp_path):
-    item = {"id": "1", "answer": "A", "prediction": "A", "correct": True, "logprobs": {"A": -0.5, "B": -1.0}}
+    item = {
+        "id": "1",
+        "answer": "A",
+        "prediction": "A",
+        "correct": True,
+        "logprobs": {"A": -0.5, "B": -1.0},
+    }
     value = {"value": 1.0, "low": 0.2, "high": 1.0}
-    task = {"kind": "multiple_choice", "items": 200, "chance": 0.5, "interval": "wilson", "metrics": {"accuracy": value}}
+    task = {
+        "kind": "multiple_choice",
+        "items": 200,
+        "chance": 0.5,
+        "interval": "wilson",
+        "metrics": {"accuracy": value},
+    }
     for name in "ab":
         (tmp_path / name / "items").mkdir(parents=True)
         lines = "".join(json.dumps(item | {"id": str(number)}) + "\n" for number in range(200))
         (tmp_path / name / "items" / "t.jsonl").write_text(lines)
-        results = {"model": {"name": name, "path": name, "adapter": None}, "protocol": "lm_eval", "tasks": {"t": task}}
+        results = {
+            "model": {"name": name, "path": name, "adapter": None},
+            "protocol": "lm_eval",
+            "tasks": {"t": task},
+        }
         (tmp_path / name / "results.json").write_text(json.dumps(results))
     scores = [str(tmp_path / name) for name in "ab"]
-    (tmp_path / "merge.yaml").write_text(yaml.safe_dump({"ensemble": {"scores": scores}, "output": "unused"}))
-    seconds = timed(start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'whole'}"])
-    killed(start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'run'}"], 5, seconds)
+    (tmp_path / "merge.yaml").write_text(
+        yaml.safe_dump({"ensemble": {"scores": scores}, "output": "unused"})
+    )
+    seconds = timed(
+        start_forked, "finetune.merge", [tmp_path / "merge.yaml", f"output={tmp_path / 'whole'}"]
+    )
+    killed(
+        start_forked,
+        "finetune.merge",
+        [tmp_path / "merge.yaml", f"output={tmp_path / 'run'}"],
+        5,
+        seconds,
+    )
     same(tmp_path / "whole", tmp_path / "run")

@@ -46,8 +46,9 @@ def finished(tmp_path_factory, tiny_llama, question_file):
     """A finished LoRA run of 40 steps."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.2}}\nlora: {{r: 4, alpha: 8}}\n"
-        f"training: {{learning_rate: 0.02, max_steps: 40, micro_batch_size: 8, validation_interval: 20}}\noutput: {folder / 'run'}\n"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share:"
+        " 0.2}\nlora: {r: 4, alpha: 8}\ntraining: {learning_rate: 0.02, max_steps: 40,"
+        f" micro_batch_size: 8, validation_interval: 20}}\noutput: {folder / 'run'}\n"
     )
     assert train.main([str(folder / "recipe.yaml")]) == 0
     return folder
@@ -56,7 +57,9 @@ def finished(tmp_path_factory, tiny_llama, question_file):
 def test_lora_lowers_training_and_validation_loss(finished):
     records = log_of(finished / "run")
     losses = [record["loss"] for record in records if record["kind"] == "train"]
-    validation = {record["step"]: record["loss"] for record in records if record["kind"] == "validation"}
+    validation = {
+        record["step"]: record["loss"] for record in records if record["kind"] == "validation"
+    }
     assert len(losses) == 40 and list(validation) == [0, 20, 40]
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
     assert validation[40] < 0.5 * validation[0]
@@ -64,7 +67,17 @@ def test_lora_lowers_training_and_validation_loss(finished):
 
 def test_log_has_the_agreed_keys(finished):
     records = log_of(finished / "run")
-    keys = {"kind", "step", "loss", "lr", "grad_norm", "consumed_samples", "tokens", "tokens_per_second", "elapsed"}
+    keys = {
+        "kind",
+        "step",
+        "loss",
+        "lr",
+        "grad_norm",
+        "consumed_samples",
+        "tokens",
+        "tokens_per_second",
+        "elapsed",
+    }
     assert set(records[1]) == keys
     steps = [record for record in records if record["kind"] == "train"]
     for key in ("step", "consumed_samples", "tokens", "elapsed"):
@@ -75,7 +88,9 @@ def test_log_has_the_agreed_keys(finished):
 def test_manifest_names_inputs_and_outputs(finished):
     manifest = json.loads((finished / "run" / "manifest.json").read_text())
     assert manifest["stage"] == "finetune" and manifest["counts"]["steps"] == 40
-    assert {"adapter/adapter_model.safetensors", "log.jsonl", "recipe.yaml"} <= {record["path"] for record in manifest["outputs"]}
+    assert {"adapter/adapter_model.safetensors", "log.jsonl", "recipe.yaml"} <= {
+        record["path"] for record in manifest["outputs"]
+    }
     assert any(record["path"].endswith("model.safetensors") for record in manifest["inputs"])
 
 
@@ -84,7 +99,9 @@ def test_the_adapter_loads_in_plain_peft(finished, tiny_llama):
     tokens = torch.arange(20)[None]
     with torch.no_grad():
         before = base(tokens).logits
-        adapted = PeftModel.from_pretrained(base, finished / "run" / "adapter").eval()(tokens).logits
+        adapted = (
+            PeftModel.from_pretrained(base, finished / "run" / "adapter").eval()(tokens).logits
+        )
     assert (adapted - before).abs().max() > 0.1
 
 
@@ -109,37 +126,62 @@ def test_a_run_goes_on_with_as_many_processes_as_before(finished, start_forked):
 
 def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
     short = make_llama(num_hidden_layers=1, max_position_embeddings=32)
-    with pytest.raises(UsageError, match=r"the longest sample has \d+ tokens, .* reads 32 at most: data\.max_length=32"):
+    with pytest.raises(
+        UsageError,
+        match=r"the longest sample has \d+ tokens, .* reads 32 at most: data\.max_length=32",
+    ):
         train.main([str(recipe_file), f"model.path={short}"])
 
 
 def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path, start_forked):
     train.main([str(recipe_file), f"output={tmp_path / 'whole'}"])
     started = start_forked(1, recipe_file)
-    kill_after(started, "step 6/12 | validation")  # between the checkpoints of steps 4 and 8, amid an epoch
+    # between the checkpoints of steps 4 and 8, amid an epoch
+    kill_after(started, "step 6/12 | validation")
     run = tmp_path / "run"
     assert not (run / "adapter").exists() and (run / "checkpoints" / "checkpoint-4").is_dir()
     # what a kill within a save leaves behind
-    shutil.copytree(run / "checkpoints" / "checkpoint-4", run / "checkpoints" / "checkpoint-8", dirs_exist_ok=True)
+    shutil.copytree(
+        run / "checkpoints" / "checkpoint-4",
+        run / "checkpoints" / "checkpoint-8",
+        dirs_exist_ok=True,
+    )
     (run / "checkpoints" / "checkpoint-8" / "trainer_state.json").write_text('{"half')
     with (run / "log.jsonl").open("a") as file:
         file.write('{"kind": "tra')
     train.main([str(recipe_file)])
-    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (tmp_path / "whole", run))
+    first, second = (
+        load_file(folder / "adapter" / "adapter_model.safetensors")
+        for folder in (tmp_path / "whole", run)
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     timeless = [
-        [{key: record[key] for key in record if key not in ("elapsed", "tokens_per_second")} for record in log_of(folder)]
+        [
+            {key: record[key] for key in record if key not in ("elapsed", "tokens_per_second")}
+            for record in log_of(folder)
+        ]
         for folder in (tmp_path / "whole", run)
     ]
     assert timeless[0] == timeless[1]
 
 
-PICKLES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin", "adapter_model.bin")
+PICKLES = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state.pth",
+    "training_args.bin",
+    "pytorch_model.bin",
+    "adapter_model.bin",
+)
 
 
 def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
-    """The files that the Trainer would unpickle, with an attack in each: none of them runs, and the result is the same."""
+    """The files that the Trainer would unpickle, with an attack in each.
+
+    None of them runs, and the result is the same.
+    """
     options = ["training.max_steps=4", "training.save_interval=2", "training.validation_interval=2"]
     started = start_forked(1, recipe_file, *options)
     assert started.wait()[0] == [0]
@@ -148,9 +190,13 @@ def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
     shutil.rmtree(run / "checkpoints" / "checkpoint-4")
     shutil.rmtree(run / "adapter")
     (run / "manifest.json").unlink()
-    attack = attack_pickles.call(attack_pickles.name("os", "system"), attack_pickles.text(f"touch {mark}"))
+    attack = attack_pickles.call(
+        attack_pickles.name("os", "system"), attack_pickles.text(f"touch {mark}")
+    )
     for name in PICKLES:
-        (run / "checkpoints" / "checkpoint-2" / name).write_bytes(attack_pickles.archive(attack_pickles.whole(attack)))
+        (run / "checkpoints" / "checkpoint-2" / name).write_bytes(
+            attack_pickles.archive(attack_pickles.whole(attack))
+        )
     codes, written = start_forked(1, recipe_file, *options).wait()
     assert codes == [0], written
     assert not mark.exists()
@@ -159,9 +205,21 @@ def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
 
 def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, tmp_path):
     """With learning rate about 0 and no dropout, one batch of 6 and two of 3 must give the same loss and gradient norm."""
-    common = [str(recipe_file), "training.learning_rate=1e-12", "training.max_steps=3", "lora.dropout=0"]
+    common = [
+        str(recipe_file),
+        "training.learning_rate=1e-12",
+        "training.max_steps=3",
+        "lora.dropout=0",
+    ]
     train.main([*common, f"output={tmp_path / 'two'}"])
-    train.main([*common, "training.micro_batch_size=6", "training.gradient_accumulation=1", f"output={tmp_path / 'one'}"])
+    train.main(
+        [
+            *common,
+            "training.micro_batch_size=6",
+            "training.gradient_accumulation=1",
+            f"output={tmp_path / 'one'}",
+        ]
+    )
     for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
         if one["kind"] == "train":
@@ -170,7 +228,9 @@ def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, t
 
 def test_the_last_step_is_validated_once(recipe_file, tmp_path):
     train.main([str(recipe_file), "training.max_steps=4", "training.validation_interval=3"])
-    assert [record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "validation"] == [0, 3, 4]
+    assert [
+        record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "validation"
+    ] == [0, 3, 4]
 
 
 def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
@@ -179,7 +239,10 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
     train.main([*common, "training.bf16=true", f"output={tmp_path / 'b'}"])
     whole, half = ([record["loss"] for record in log_of(tmp_path / name)] for name in ("run", "b"))
     assert half == pytest.approx(whole, rel=0.02) and half != whole
-    assert all(value.dtype == torch.float32 for value in load_file(tmp_path / "b" / "model" / "model.safetensors").values())
+    assert all(
+        value.dtype == torch.float32
+        for value in load_file(tmp_path / "b" / "model" / "model.safetensors").values()
+    )
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     original = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert not torch.equal(model.model.embed_tokens.weight, original.model.embed_tokens.weight)
@@ -191,7 +254,13 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
     ("override", "message"),
     [
         ("model.path=missing", "there is no model folder missing$"),
-        ("model.path=someone/model", "there is no model folder someone/model; models are local folders: hf download someone/model"),
+        (
+            "model.path=someone/model",
+            (
+                "there is no model folder someone/model; models are local folders: hf download"
+                " someone/model"
+            ),
+        ),
         ("data.train=missing.jsonl", "there is no file missing.jsonl"),
         ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
         ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
@@ -206,18 +275,30 @@ def test_mistakes_are_told_in_one_message(recipe_file, override, message):
         train.main([str(recipe_file), override])
 
 
-def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(recipe_file, tmp_path, question_file):
+def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(
+    recipe_file, tmp_path, question_file
+):
     """What comes out only when the model is there leaves nothing that claims the folder, found test questions neither."""
     (tmp_path / "test.jsonl").write_text(question_file.read_text().splitlines()[0] + "\n")
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "Dose?", "completion": " 10 mg"}) + "\n")
-    common = [str(recipe_file), f"data.test_sets=[{tmp_path / 'test.jsonl'}]", "training.max_steps=1", "training.save_interval=6"]
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({"prompt": "Dose?", "completion": " 10 mg"}) + "\n"
+    )
+    common = [
+        str(recipe_file),
+        f"data.test_sets=[{tmp_path / 'test.jsonl'}]",
+        "training.max_steps=1",
+        "training.save_interval=6",
+    ]
     with pytest.raises(UsageError, match="no linear layer"):
         train.main([*common, "lora.target_modules=[q_prj]"])
     with pytest.raises(UsageError, match="accuracy needs validation questions"):
         pairs = ["data.validation_share=0", f"data.validation={tmp_path / 'pairs.jsonl'}"]
         train.main([*common, *pairs, "training.select_best=accuracy"])
     train.main(common)
-    (found,) = (json.loads(line) for line in (tmp_path / "run" / "contamination.jsonl").read_text().splitlines())
+    (found,) = (
+        json.loads(line)
+        for line in (tmp_path / "run" / "contamination.jsonl").read_text().splitlines()
+    )
     assert found["document"] == "q0"
 
 
@@ -229,67 +310,157 @@ def test_help_lists_the_keys_without_waiting_for_torch():
 
 
 def test_the_best_checkpoint_by_accuracy_is_kept_and_the_run_ends_early(recipe_file, tmp_path):
-    options = ["training.select_best=accuracy", "training.early_stopping=2", "training.validation_interval=2", "training.save_interval=2"]
-    train.main([str(recipe_file), *options, "training.max_steps=40", "lora.dropout=0", "lora.merge=true"])
-    records = [record for record in log_of(tmp_path / "run") if record["kind"] == "validation" and record["step"]]
+    options = [
+        "training.select_best=accuracy",
+        "training.early_stopping=2",
+        "training.validation_interval=2",
+        "training.save_interval=2",
+    ]
+    train.main(
+        [str(recipe_file), *options, "training.max_steps=40", "lora.dropout=0", "lora.merge=true"]
+    )
+    records = [
+        record
+        for record in log_of(tmp_path / "run")
+        if record["kind"] == "validation" and record["step"]
+    ]
     accuracies = {record["step"]: record["accuracy"] for record in records}
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     best = manifest["counts"]["best_step"]
-    assert accuracies[best] == max(accuracies.values()) and manifest["counts"]["steps"] == max(accuracies) == best + 4 < 40
+    assert (
+        accuracies[best] == max(accuracies.values())
+        and manifest["counts"]["steps"] == max(accuracies) == best + 4 < 40
+    )
     folder = tmp_path / "run" / "checkpoints" / f"checkpoint-{best}"
-    kept, saved = (load_file(place / "adapter_model.safetensors") for place in (tmp_path / "run" / "adapter", folder))
+    kept, saved = (
+        load_file(place / "adapter_model.safetensors")
+        for place in (tmp_path / "run" / "adapter", folder)
+    )
     assert all(torch.equal(kept[name], saved[name]) for name in saved)
     # the same accuracy by evaluation/'s own command, on the merged model
     source = Path(manifest["config"]["data"]["train"])
-    _, held_out = sample.split([sample.Item(found, "lm_eval") for found in question.read(source)], 0.2)
+    _, held_out = sample.split(
+        [sample.Item(found, "lm_eval") for found in question.read(source)], 0.2
+    )
     ids = {item.record.id for item in held_out}
     lines = [line for line in source.read_text().splitlines() if json.loads(line)["id"] in ids]
     (tmp_path / "held_out.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "held_out.yaml").write_text("kind: multiple_choice\nfile: held_out.jsonl\n")
     place = ["--tasks", tmp_path / "held_out.yaml", "--data", tmp_path, "--output", tmp_path / "s"]
     evaluate.main([str(argument) for argument in ("--model", tmp_path / "run" / "model", *place)])
-    scored = json.loads((tmp_path / "s" / "results.json").read_text())["tasks"]["held_out"]["metrics"]["accuracy"]["value"]
+    scored = json.loads((tmp_path / "s" / "results.json").read_text())["tasks"]["held_out"][
+        "metrics"
+    ]["accuracy"]["value"]
     assert scored == accuracies[best]
 
 
 def test_conversations_train_with_packing_and_new_tokens(recipe_file, tmp_path, question_file):
-    """Two answers to learn in each conversation; the template, the marks' rows and the end of answers are in the merged model."""
+    """Two answers to learn in each conversation.
+
+    The template, the marks' rows and the end of answers are in the merged model.
+    """
     with (tmp_path / "chats.jsonl").open("w") as file:
         for number in range(24):
-            said = [("user", f"Which drug {number}?"), ("assistant", "Aspirin."), ("user", "Dose?"), ("assistant", "10 mg")]
-            file.write(json.dumps({"messages": [{"role": role, "content": content} for role, content in said]}) + "\n")
-    options = [f"data.train={tmp_path / 'chats.jsonl'}", "data.chat_template=meditron", "data.packing=true", "lora.merge=true"]
-    train.main([str(recipe_file), *options, "model.add_tokens=['<|im_start|>','<|im_end|>']", "training.max_steps=30", "lora.dropout=0"])
+            said = [
+                ("user", f"Which drug {number}?"),
+                ("assistant", "Aspirin."),
+                ("user", "Dose?"),
+                ("assistant", "10 mg"),
+            ]
+            file.write(
+                json.dumps(
+                    {"messages": [{"role": role, "content": content} for role, content in said]}
+                )
+                + "\n"
+            )
+    options = [
+        f"data.train={tmp_path / 'chats.jsonl'}",
+        "data.chat_template=meditron",
+        "data.packing=true",
+        "lora.merge=true",
+    ]
+    train.main(
+        [
+            str(recipe_file),
+            *options,
+            "model.add_tokens=['<|im_start|>','<|im_end|>']",
+            "training.max_steps=30",
+            "lora.dropout=0",
+        ]
+    )
     losses = [record["loss"] for record in log_of(tmp_path / "run") if record["kind"] == "train"]
     assert losses[-1] < 0.2 * losses[0]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
     prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Which drug 3?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        [{"role": "user", "content": "Which drug 3?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
     )
-    written = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
+    written = model.generate(**prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[
+        0, prompt["input_ids"].shape[1] :
+    ]
     assert tokenizer.decode(written) == "Aspirin.<|im_end|>"
 
 
 @pytest.mark.parametrize("result", ["lora=null", "lora.merge=true"])
-def test_generation_stops_at_the_mark_of_the_models_own_template(recipe_file, tmp_path, tiny_llama, result):
+def test_generation_stops_at_the_mark_of_the_models_own_template(
+    recipe_file, tmp_path, tiny_llama, result
+):
     shutil.copytree(tiny_llama, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     tokenizer.chat_template = chat.read_template("chatml")
     tokenizer.save_pretrained(tmp_path / "model")
     said = [{"role": "user", "content": "Dose?"}, {"role": "assistant", "content": "10 mg"}]
     (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": said}) + "\n")
-    options = [f"data.train={tmp_path / 'chats.jsonl'}", "data.validation_share=0", "training.max_steps=1", result]
-    train.main([str(recipe_file), f"model.path={tmp_path / 'model'}", "model.add_tokens=['<|im_start|>','<|im_end|>']", *options])
+    options = [
+        f"data.train={tmp_path / 'chats.jsonl'}",
+        "data.validation_share=0",
+        "training.max_steps=1",
+        result,
+    ]
+    train.main(
+        [
+            str(recipe_file),
+            f"model.path={tmp_path / 'model'}",
+            "model.add_tokens=['<|im_start|>','<|im_end|>']",
+            *options,
+        ]
+    )
     assert GenerationConfig.from_pretrained(tmp_path / "run" / "model").eos_token_id == [0, 301]
 
 
 def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_path):
-    """A step over all samples, at learning rate about 0: the same loss and gradient norm in rows of one and of several samples."""
-    common = [str(recipe_file), "training.learning_rate=1e-12", "training.max_steps=1", "lora.dropout=0", "data.validation_share=0"]
-    train.main([*common, "training.micro_batch_size=40", "training.gradient_accumulation=1", f"output={tmp_path / 'plain'}"])
-    train.main([*common, "data.packing=true", "data.max_length=300", "training.micro_batch_size=40", f"output={tmp_path / 'packed'}"])
+    """A step over all samples, at learning rate about 0.
+
+    The same loss and gradient norm in rows of one and of several samples.
+    """
+    common = [
+        str(recipe_file),
+        "training.learning_rate=1e-12",
+        "training.max_steps=1",
+        "lora.dropout=0",
+        "data.validation_share=0",
+    ]
+    train.main(
+        [
+            *common,
+            "training.micro_batch_size=40",
+            "training.gradient_accumulation=1",
+            f"output={tmp_path / 'plain'}",
+        ]
+    )
+    train.main(
+        [
+            *common,
+            "data.packing=true",
+            "data.max_length=300",
+            "training.micro_batch_size=40",
+            f"output={tmp_path / 'packed'}",
+        ]
+    )
     (plain,), (packed,) = log_of(tmp_path / "plain"), log_of(tmp_path / "packed")
     assert packed["loss"] == pytest.approx(plain["loss"], rel=1e-5)
     assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
@@ -300,7 +471,10 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
     ("overrides", "message"),
     [
         (["training.early_stopping=1"], "early_stopping needs select_best"),
-        (["training.select_best=loss", "training.save_interval=12"], r"save_interval \(12\) must be validation_interval \(6\)"),
+        (
+            ["training.select_best=loss", "training.save_interval=12"],
+            r"save_interval \(12\) must be validation_interval \(6\)",
+        ),
         (["model.quantization=4bit", "lora=null"], "model.quantization needs lora"),
         (["training.fsdp=true"], "training.fsdp needs several processes"),
         (["data.chat_template=meditrom"], "did you mean 'meditron'"),

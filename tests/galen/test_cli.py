@@ -8,7 +8,9 @@ from galen.errors import DataError, UsageError
 from galen.recipe import STRICT
 
 
-@pytest.mark.parametrize(("error", "code"), [(UsageError("wrong key"), 2), (DataError("bad file"), 1)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(UsageError("wrong key"), 2), (DataError("bad file"), 1)]
+)
 def test_users_errors_are_one_line(capsys, error, code):
     def main():
         raise error
@@ -32,10 +34,23 @@ def test_bugs_keep_their_traceback():
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/data/out"), "error: /data/out: Permission denied"),
-        (OSError(errno.ENOSPC, "No space left on device"), "error: cannot write: [Errno 28] No space left on device"),
-        (OSError(errno.ENOSPC, "No space left on device", "/data/out"), "error: /data/out: No space left on device"),
-        (OSError(errno.EROFS, "Read-only", "model/config.json", None, "/data/out"), "error: /data/out: Read-only"),  # a copy to the second
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/data/out"),
+            "error: /data/out: Permission denied",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "error: cannot write: [Errno 28] No space left on device",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/out"),
+            "error: /data/out: No space left on device",
+        ),
+        # a copy to the second
+        (
+            OSError(errno.EROFS, "Read-only", "model/config.json", None, "/data/out"),
+            "error: /data/out: Read-only",
+        ),
         (
             ValueError("while serializing: No space left on device (os error 28)"),
             "error: cannot write: while serializing: No space left on device (os error 28)",

@@ -1,4 +1,7 @@
-"""The same mistake has the same exit code in every room: 2 for the command or the recipe, 1 for files."""
+"""The same mistake has the same exit code in every room.
+
+2 for the command or the recipe, 1 for files.
+"""
 
 import importlib
 import json
@@ -10,28 +13,86 @@ from galen import cli
 from tests.data_prep.material import many_records, write_medline
 
 MISSING_FILE = [
-    ("data_prep.preprocess", ["--input", "none.jsonl", "--output-prefix", "o", "--tokenizer-model", "none"]),
+    (
+        "data_prep.preprocess",
+        ["--input", "none.jsonl", "--output-prefix", "o", "--tokenizer-model", "none"],
+    ),
     ("data_prep.report", ["none"]),
     ("data_prep.describe", ["none"]),
     ("finetune.train", ["train.yaml", "data.train=none.jsonl", "output=o", "model.path=MODEL"]),
-    ("evaluation.run", ["--model", "MODEL", "--tasks", "mesh_topics", "--data", "none", "--output", "o"]),
+    (
+        "evaluation.run",
+        ["--model", "MODEL", "--tasks", "mesh_topics", "--data", "none", "--output", "o"],
+    ),
     ("evaluation.report", ["none", "--output", "o.html"]),
     ("evaluation.rationales", ["none", "--task", "x", "--output", "o.jsonl"]),
     ("evaluation.agreement", ["--scores", "none", "--ratings", "none"]),
-    ("evaluation.build", ["rationales", "--reader", "galen", "--questions", "none.jsonl", "--output", "o", "--local-model", "none"]),
+    (
+        "evaluation.build",
+        [
+            "rationales",
+            "--reader",
+            "galen",
+            "--questions",
+            "none.jsonl",
+            "--output",
+            "o",
+            "--local-model",
+            "none",
+        ],
+    ),
 ]
 MISSING_MODEL = [
-    ("data_prep.preprocess", ["--input", "a.jsonl", "--output-prefix", "o", "--tokenizer-model", "none"]),
+    (
+        "data_prep.preprocess",
+        ["--input", "a.jsonl", "--output-prefix", "o", "--tokenizer-model", "none"],
+    ),
     ("checkpoints_convert.hf_to_megatron", ["--hf", "none", "--output", "o"]),
     ("checkpoints_convert.megatron_to_hf", ["--megatron", "none", "--output", "o"]),
     ("checkpoints_convert.verify", ["--hf", "none", "--megatron", "none"]),
     ("finetune.train", ["train.yaml", "data.train=a.jsonl", "output=o", "model.path=none"]),
     ("finetune.quantize", ["--model", "none", "--output", "o", "--methods", "nf4"]),
-    ("evaluation.run", ["--model", "none", "--tasks", "mesh_topics", "--data", ".", "--output", "o"]),
-    ("evaluation.run", ["--model", "MODEL", "--adapter", "none", "--tasks", "mesh_topics", "--data", ".", "--output", "o"]),
-    ("evaluation.build", ["rationales", "--reader", "galen", "--questions", "q.jsonl", "--output", "o", "--local-model", "none"]),
+    (
+        "evaluation.run",
+        ["--model", "none", "--tasks", "mesh_topics", "--data", ".", "--output", "o"],
+    ),
+    (
+        "evaluation.run",
+        [
+            "--model",
+            "MODEL",
+            "--adapter",
+            "none",
+            "--tasks",
+            "mesh_topics",
+            "--data",
+            ".",
+            "--output",
+            "o",
+        ],
+    ),
+    (
+        "evaluation.build",
+        [
+            "rationales",
+            "--reader",
+            "galen",
+            "--questions",
+            "q.jsonl",
+            "--output",
+            "o",
+            "--local-model",
+            "none",
+        ],
+    ),
 ]
-WITH_RECIPE = ["data_prep.curate", "finetune.train", "finetune.merge", "megatron_ext.pretrain", "megatron_ext.plan"]
+WITH_RECIPE = [
+    "data_prep.curate",
+    "finetune.train",
+    "finetune.merge",
+    "megatron_ext.pretrain",
+    "megatron_ext.plan",
+]
 BARE = [
     "data_prep.preprocess",
     "data_prep.report",
@@ -42,20 +103,71 @@ BARE = [
 ]
 WRONG_NAME = [
     ("evaluation.run", ["--model", "MODEL", "--tasks", "medqqa", "--data", ".", "--output", "o"]),
-    ("evaluation.run", ["--model", "MODEL", "--tasks", "medqa", "--protocol", "lm_evl", "--data", ".", "--output", "o"]),
-    ("evaluation.build", ["rationales", "--reader", "medqqa", "--questions", "q.jsonl", "--output", "o", "--local-model", "none"]),
+    (
+        "evaluation.run",
+        [
+            "--model",
+            "MODEL",
+            "--tasks",
+            "medqa",
+            "--protocol",
+            "lm_evl",
+            "--data",
+            ".",
+            "--output",
+            "o",
+        ],
+    ),
+    (
+        "evaluation.build",
+        [
+            "rationales",
+            "--reader",
+            "medqqa",
+            "--questions",
+            "q.jsonl",
+            "--output",
+            "o",
+            "--local-model",
+            "none",
+        ],
+    ),
     ("data_prep.download", ["medlin", "--output", "o"]),
     ("data_prep.curate", ["curate.yaml", "sources.0.reader=medlin"]),
-    ("finetune.train", ["train.yaml", "data.train=q.jsonl", "output=o", "model.path=MODEL", "data.protocol=lm_evl"]),
-    ("finetune.train", ["train.yaml", "data.train=q.jsonl", "output=o", "model.path=MODEL", "training.lerning_rate=1"]),
+    (
+        "finetune.train",
+        [
+            "train.yaml",
+            "data.train=q.jsonl",
+            "output=o",
+            "model.path=MODEL",
+            "data.protocol=lm_evl",
+        ],
+    ),
+    (
+        "finetune.train",
+        [
+            "train.yaml",
+            "data.train=q.jsonl",
+            "output=o",
+            "model.path=MODEL",
+            "training.lerning_rate=1",
+        ],
+    ),
 ]
 
 OTHER_OUTPUT = [
     ("data_prep.curate", ["curate.yaml", "sources.0.path=a.xml", "output=there"]),
-    ("data_prep.preprocess", ["--input", "a.jsonl", "--output-prefix", "there/p", "--tokenizer-model", "MODEL"]),
+    (
+        "data_prep.preprocess",
+        ["--input", "a.jsonl", "--output-prefix", "there/p", "--tokenizer-model", "MODEL"],
+    ),
     ("checkpoints_convert.hf_to_megatron", ["--hf", "MODEL", "--output", "there"]),
     ("checkpoints_convert.megatron_to_hf", ["--megatron", "MEGATRON", "--output", "there"]),
-    ("evaluation.run", ["--model", "MODEL", "--tasks", "mesh_topics", "--data", ".", "--output", "there"]),
+    (
+        "evaluation.run",
+        ["--model", "MODEL", "--tasks", "mesh_topics", "--data", ".", "--output", "there"],
+    ),
 ]
 
 
@@ -69,8 +181,13 @@ def folder(tmp_path, monkeypatch, tied_llama):
     (tmp_path / "q.jsonl").write_text(json.dumps(record) + "\n")
     (tmp_path / "questions").mkdir()
     (tmp_path / "questions" / "test.jsonl").write_text(json.dumps(record) + "\n")
-    (tmp_path / "train.yaml").write_text("model: {path: x}\ndata: {train: x}\ntraining: {learning_rate: 1, max_steps: 1}\noutput: x\n")
-    (tmp_path / "curate.yaml").write_text("output: o\nsources: [{reader: medline, path: 'none/*.xml'}]\n")
+    (tmp_path / "train.yaml").write_text(
+        "model: {path: x}\ndata: {train: x}\ntraining: {learning_rate: 1, max_steps:"
+        " 1}\noutput: x\n"
+    )
+    (tmp_path / "curate.yaml").write_text(
+        "output: o\nsources: [{reader: medline, path: 'none/*.xml'}]\n"
+    )
     return tmp_path
 
 
@@ -79,7 +196,12 @@ def outputs(folder):
     """What other work left where the commands would write."""
     write_medline(folder / "a.xml", many_records(1, 3))
     (folder / "there" / "iter_0000000").mkdir(parents=True)
-    for name in ("p_text_document.bin", "config.json", "iter_0000000/metadata.json", "iter_0000000/.metadata"):
+    for name in (
+        "p_text_document.bin",
+        "config.json",
+        "iter_0000000/metadata.json",
+        "iter_0000000/.metadata",
+    ):
         (folder / "there" / name).write_text("{}")
     hf_to_megatron.main(["--hf", "MODEL", "--output", "MEGATRON"])
 

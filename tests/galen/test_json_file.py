@@ -23,7 +23,9 @@ from galen.errors import DataError
 def test_what_is_no_object_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content + (b"}" if content.startswith(b'{"a":9') else b""))
-    with pytest.raises(DataError, match=r"config\.json (is not JSON|should hold one JSON object)") as told:
+    with pytest.raises(
+        DataError, match=r"config\.json (is not JSON|should hold one JSON object)"
+    ) as told:
         json_file.read_object(path)
     assert "\n" not in str(told.value)
 

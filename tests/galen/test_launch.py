@@ -19,7 +19,9 @@ def test_the_code_of_a_run():
     assert launch._code([1, -15], "") == 1
     assert launch._code([-15, 2, 1], "") == 2
     assert launch._code([-11], "") == 139
-    with pytest.raises(DataError, match="killed by the system, most likely for lack of memory: take less"):
+    with pytest.raises(
+        DataError, match="killed by the system, most likely for lack of memory: take less"
+    ):
         launch._code([-9, -15], "take less")
     assert launch._code([-9, 1], "") == 1  # the other has said it
 
@@ -27,8 +29,13 @@ def test_the_code_of_a_run():
 def test_what_a_process_has_told_before_it_was_asked_to_end_is_not_told_again(tmp_path, capsys):
     def failures(printed):
         extra = {"py_callstack": "", "timestamp": "1", "exit_code": 1, "printed": printed}
-        (tmp_path / "error.json").write_text(json.dumps({"message": {"message": "rank 0 has ended", "extraInfo": extra}}))
-        return [ProcessFailure(0, 5, -9, str(tmp_path / "none")), ProcessFailure(1, 6, -15, str(tmp_path / "error.json"))]
+        (tmp_path / "error.json").write_text(
+            json.dumps({"message": {"message": "rank 0 has ended", "extraInfo": extra}})
+        )
+        return [
+            ProcessFailure(0, 5, -9, str(tmp_path / "none")),
+            ProcessFailure(1, 6, -15, str(tmp_path / "error.json")),
+        ]
 
     assert launch._ended(failures(printed=True), "take less") == 1
     assert capsys.readouterr().err == ""
@@ -75,7 +82,12 @@ def late(folder, first, program="'late'"):
     """Return how a run ends whose first process does something before it meets the mistake that the other meets."""
     (folder / "late.py").write_text(LATE.replace("{first}", first))
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
-    return subprocess.run([sys.executable, "-c", START.format(program=program)], env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", START.format(program=program)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
@@ -84,14 +96,22 @@ def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
 
 
 def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
-    told = "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
+    told = (
+        "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
+    )
     done = late(tmp_path, f"import builtins; {told}", f"Path({str(tmp_path / 'late.py')!r})")
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
 def test_the_command_to_go_on(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"])
+    monkeypatch.setattr(
+        sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"]
+    )
     assert launch.command() == "python3 -m megatron_ext.pretrain 'my recipe.yaml'"
-    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "/opt/bin/torchrun", "--nproc-per-node", "2", "-m", "m"])
+    monkeypatch.setattr(
+        sys,
+        "orig_argv",
+        ["/usr/bin/python3", "/opt/bin/torchrun", "--nproc-per-node", "2", "-m", "m"],
+    )
     assert launch.command() == "torchrun --nproc-per-node 2 -m m"

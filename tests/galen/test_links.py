@@ -18,10 +18,15 @@ def folder(tmp_path):
 def test_a_link_out_is_refused_and_nothing_copied(folder, tmp_path):
     (folder / "tokenizer.json").symlink_to(tmp_path / "secret")
     for copy in (
-        lambda: links.copy_files([folder / "config.json", folder / "tokenizer.json"], folder, tmp_path / "copy"),
+        lambda: links.copy_files(
+            [folder / "config.json", folder / "tokenizer.json"], folder, tmp_path / "copy"
+        ),
         lambda: links.copy_folder(folder, tmp_path / "copy"),
     ):
-        with pytest.raises(DataError, match=r"model/tokenizer\.json is a symbolic link to .*secret, outside its folder"):
+        with pytest.raises(
+            DataError,
+            match=r"model/tokenizer\.json is a symbolic link to .*secret, outside its folder",
+        ):
             copy()
         assert not (tmp_path / "copy").exists()
 
@@ -41,7 +46,9 @@ def test_so_is_a_linked_folder_and_a_chain_of_links(folder, tmp_path):
 def test_a_link_within_the_folder_is_followed(folder, tmp_path):
     (folder / "same.json").symlink_to("config.json")
     links.copy_folder(folder, tmp_path / "copy")
-    assert (tmp_path / "copy" / "same.json").read_text() == "{}" and not (tmp_path / "copy" / "same.json").is_symlink()
+    assert (tmp_path / "copy" / "same.json").read_text() == "{}" and not (
+        tmp_path / "copy" / "same.json"
+    ).is_symlink()
 
 
 def test_a_snapshot_of_the_hub_is_copied(tmp_path):
@@ -69,7 +76,10 @@ def test_a_link_at_the_target_is_replaced(folder, tmp_path):
 
 @pytest.mark.parametrize("target", ["missing", "tokenizer.json", "other"])
 def test_a_link_that_leads_nowhere_is_told(folder, tmp_path, target):
-    """A blob that was not fetched, a link to itself, two that name each other: left out, the copy would lack a file without a word."""
+    """A blob that was not fetched, a link to itself, two that name each other.
+
+    Left out, the copy would lack a file without a word.
+    """
     (folder / "tokenizer.json").symlink_to(target)
     if target == "other":
         (folder / "other").symlink_to("tokenizer.json")

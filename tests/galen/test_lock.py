@@ -64,18 +64,25 @@ def test_a_process_that_was_forked_does_not_hold_the_lock(tmp_path):
 
 
 def test_the_same_lock_twice_in_one_process_is_refused(tmp_path):
-    with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="being written"), lock.hold(tmp_path / "out"):
+    with (
+        lock.hold(tmp_path / "out"),
+        pytest.raises(DataError, match="being written"),
+        lock.hold(tmp_path / "out"),
+    ):
         pass
 
 
 def test_many_starts_at_once_write_one_after_the_other(tmp_path):
-    """Each that gets the lock finds it free: no two are inside at once, also while the file is removed and made anew."""
+    """Each that gets the lock finds it free.
+
+    No two are inside at once, also while the file is removed and made anew.
+    """
     script = tmp_path / "many.py"
     script.write_text(
-        "import os, sys\nfrom galen import lock\nfrom galen.errors import DataError\ninside = sys.argv[1] + '.inside'\n"
-        "for _ in range(200):\n    try:\n        with lock.hold(sys.argv[1]):\n"
-        "            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))\n            os.unlink(inside)\n"
-        "    except DataError:\n        pass\n"
+        "import os, sys\nfrom galen import lock\nfrom galen.errors import DataError\ninside ="
+        " sys.argv[1] + '.inside'\nfor _ in range(200):\n    try:\n        with"
+        " lock.hold(sys.argv[1]):\n            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))\n "
+        "           os.unlink(inside)\n    except DataError:\n        pass\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, script, tmp_path / "out"]

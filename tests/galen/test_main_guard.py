@@ -25,13 +25,17 @@ def output_of(tmp_path, guard):
         before, _, work = text.partition("try:")
         text = before + "\n".join(f"    {line}" for line in f"try:{work}".splitlines())
     script.write_text(text)
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60
+    )
     return result.stdout + result.stderr
 
 
 def test_a_script_without_the_guard_is_told_so(tmp_path):
     """Its worker processes would import it, and start all of it again."""
     said = output_of(tmp_path, "")
-    assert said.startswith(f'{tmp_path / "mine.py"} starts its work without `if __name__ == "__main__":`')
+    assert said.startswith(
+        f'{tmp_path / "mine.py"} starts its work without `if __name__ == "__main__":`'
+    )
     assert said.count("\n") == 1
     assert output_of(tmp_path, 'if __name__ == "__main__":') == "done\n"

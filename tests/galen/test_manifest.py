@@ -12,9 +12,19 @@ def test_write_and_read(tmp_path):
     source.write_text("in")
     output.write_text("out")
     path = output.parent / manifest.NAME
-    manifest.write(path, stage="s", inputs=[source], config={"k": 1}, outputs=[output], counts={"documents": 2}, note="x")
+    manifest.write(
+        path,
+        stage="s",
+        inputs=[source],
+        config={"k": 1},
+        outputs=[output],
+        counts={"documents": 2},
+        note="x",
+    )
     found = manifest.read(output.parent, stage="s")
-    assert found["inputs"] == [{"path": str(source), "bytes": 2, "sha256": hashlib.sha256(b"in").hexdigest()}]
+    assert found["inputs"] == [
+        {"path": str(source), "bytes": 2, "sha256": hashlib.sha256(b"in").hexdigest()}
+    ]
     assert found["outputs"][0]["path"] == "a.txt"
     assert found["counts"] == {"documents": 2}
     assert found["note"] == "x"

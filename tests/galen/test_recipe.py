@@ -44,13 +44,19 @@ def write(tmp_path):
     return write
 
 
-GOOD = "output: out\ntraining:\n  train_iters: 5\n  lr: 1e-3\nsources:\n  - path: a\n  - {path: b, weight: 2}\n"
+GOOD = (
+    "output: out\ntraining:\n  train_iters: 5\n  lr: 1e-3\nsources:\n  - path: a\n  - {path: b,"
+    " weight: 2}\n"
+)
 
 
 def test_values_and_overrides(write):
-    recipe = load(Recipe, write(GOOD), ["training.train_iters=7", "sources.1.path=c", "extra.lr=0.5"])
+    recipe = load(
+        Recipe, write(GOOD), ["training.train_iters=7", "sources.1.path=c", "extra.lr=0.5"]
+    )
     assert recipe.training.train_iters == 7
-    assert recipe.training.lr == pytest.approx(1e-3)  # YAML reads 1e-3 as text; the type makes it a number
+    # YAML reads 1e-3 as text; the type makes it a number
+    assert recipe.training.lr == pytest.approx(1e-3)
     assert [(s.path, s.weight) for s in recipe.sources] == [("a", 1.0), ("c", 2.0)]
     assert recipe.extra.lr == 0.5
 
@@ -65,9 +71,17 @@ def test_dump_reads_back_equal(write):
     [
         (GOOD.replace("  lr:", "  learning:"), [], ["line 4", "unknown key 'training.learning'"]),
         (GOOD.replace("train_iters", "train_itres"), [], ["line 3", "did you mean 'train_iters'?"]),
-        (GOOD, ["training.train_iter=3"], ["override 'training.train_iter=3'", "did you mean 'train_iters'?"]),
+        (
+            GOOD,
+            ["training.train_iter=3"],
+            ["override 'training.train_iter=3'", "did you mean 'train_iters'?"],
+        ),
         (GOOD, ["training.train_iters=0"], ["training: must be at least 1"]),
-        (GOOD, ["training.train_iters=many"], ["training.train_iters: Input should be a valid integer"]),
+        (
+            GOOD,
+            ["training.train_iters=many"],
+            ["training.train_iters: Input should be a valid integer"],
+        ),
         (GOOD, ["extra.lrr=1"], ["unknown key 'extra.lrr'", "did you mean 'lr'?"]),
         (GOOD, ["sources.4.path=x"], ["sources is a list of 2"]),
         (GOOD, ["output.x=1"], ["output is a value"]),
@@ -76,20 +90,54 @@ def test_dump_reads_back_equal(write):
         ("training: {}\n", [], ["key 'output' is missing"]),
         ("- 1\n", [], ["a recipe is a mapping"]),
         ("a: [1\nb: 2\n", [], ["line 2", "not valid YAML"]),
-        ("output: x\ntraining: {lr: 1}\ntraining: {train_iters: 5}\n", [], ["line 3", "'training' is given twice, first in line 2"]),
-        ("output: x\ntraining: {lr: 1}\n", ["sources=a"], ["override 'sources=a'", "sources: should be a list: [a, b]"]),
-        (GOOD, ["train_iters=3"], ["unknown key 'train_iters'", "did you mean 'training.train_iters' or 'extra.train_iters'?"]),
+        (
+            "output: x\ntraining: {lr: 1}\ntraining: {train_iters: 5}\n",
+            [],
+            ["line 3", "'training' is given twice, first in line 2"],
+        ),
+        (
+            "output: x\ntraining: {lr: 1}\n",
+            ["sources=a"],
+            ["override 'sources=a'", "sources: should be a list: [a, b]"],
+        ),
+        (
+            GOOD,
+            ["train_iters=3"],
+            [
+                "unknown key 'train_iters'",
+                "did you mean 'training.train_iters' or 'extra.train_iters'?",
+            ],
+        ),
         (GOOD, ["training.output=3"], ["unknown key 'training.output'", "did you mean 'output'?"]),
-        (GOOD, ["trainig.lr=3"], ["override 'trainig.lr=3': unknown key 'trainig'; did you mean 'training'?"]),
+        (
+            GOOD,
+            ["trainig.lr=3"],
+            ["override 'trainig.lr=3': unknown key 'trainig'; did you mean 'training'?"],
+        ),
         (GOOD, ["trainiters=3"], ["unknown key 'trainiters'", "train_iters'?"]),
         (
             GOOD,
             ["languages=[en, true]"],
-            ["override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in quotes it is a valid string"],
+            [
+                "override 'languages=[en, true]': languages.1: YAML reads True as a truth value; in"
+                " quotes it is a valid string"
+            ],
         ),
-        (GOOD + "languages: [en, fr]\n", ["languages=[en, 5]"], ["override 'languages=[en, 5]': languages.1: YAML reads 5 as a number"]),
-        (GOOD, ["sources=[{path: a}, {pat: b}]"], ["override 'sources=[{path: a}, {pat: b}]': unknown key 'sources.1.pat'"]),
-        (GOOD, ["output=2024-01-01"], ["output: YAML reads 2024-01-01 as a date; in quotes it is a valid string"]),
+        (
+            GOOD + "languages: [en, fr]\n",
+            ["languages=[en, 5]"],
+            ["override 'languages=[en, 5]': languages.1: YAML reads 5 as a number"],
+        ),
+        (
+            GOOD,
+            ["sources=[{path: a}, {pat: b}]"],
+            ["override 'sources=[{path: a}, {pat: b}]': unknown key 'sources.1.pat'"],
+        ),
+        (
+            GOOD,
+            ["output=2024-01-01"],
+            ["output: YAML reads 2024-01-01 as a date; in quotes it is a valid string"],
+        ),
         (GOOD + "1: 2\n", [], ["line 8: unknown key '1'"]),
         (GOOD, [".".join("a" * 1000) + "=1"], ["more than 64 levels"]),
         (GOOD, ["a=[["], ["override 'a=[[': not valid YAML"]),
@@ -110,15 +158,23 @@ def test_one_value_is_a_list_of_one(write):
 
 
 def test_norwegian_is_text(write):
-    recipe = load(Recipe, write(GOOD + "languages: [en, no, on]\nshares: {no: 0.5}\n"), ["files=[no, yes]"])
-    assert (recipe.languages, recipe.shares, recipe.files) == (["en", "no", "on"], {"no": 0.5}, ["no", "yes"])
+    recipe = load(
+        Recipe, write(GOOD + "languages: [en, no, on]\nshares: {no: 0.5}\n"), ["files=[no, yes]"]
+    )
+    assert (recipe.languages, recipe.shares, recipe.files) == (
+        ["en", "no", "on"],
+        {"no": 0.5},
+        ["no", "yes"],
+    )
     assert load(Recipe, write(dump(recipe))) == recipe
 
 
 def test_a_mistake_in_a_layer_is_told_of_the_layer(write, tmp_path):
     layer = tmp_path / "layer.yaml"
     layer.write_text("\n\nlanguages: [en, 5]\n")
-    with pytest.raises(UsageError, match=r"layer\.yaml, line 3: languages\.1: YAML reads 5 as a number"):
+    with pytest.raises(
+        UsageError, match=r"layer\.yaml, line 3: languages\.1: YAML reads 5 as a number"
+    ):
         load(Recipe, write(GOOD + "languages: [a, b]\n"), [str(layer)])
 
 

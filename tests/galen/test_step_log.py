@@ -2,7 +2,15 @@ import json
 
 from galen.step_log import StepLog
 
-STEP = {"loss": 2.0, "lr": 1e-4, "grad_norm": 0.5, "consumed_samples": 8, "tokens": 64, "tokens_per_second": 10.0, "elapsed": 1.0}
+STEP = {
+    "loss": 2.0,
+    "lr": 1e-4,
+    "grad_norm": 0.5,
+    "consumed_samples": 8,
+    "tokens": 64,
+    "tokens_per_second": 10.0,
+    "elapsed": 1.0,
+}
 
 
 def lines(path):
@@ -19,10 +27,17 @@ def test_what_came_after_the_checkpoint_is_removed(tmp_path, capsys):
     again = StepLog(path, 2, 4)
     assert [record["step"] for record in again.records] == [0, 1, 2]
     again.train({"step": 3, **STEP})
-    assert [(record["kind"], record["step"]) for record in lines(path)] == [("validation", 0), ("train", 1), ("train", 2), ("train", 3)]
+    assert [(record["kind"], record["step"]) for record in lines(path)] == [
+        ("validation", 0),
+        ("train", 1),
+        ("train", 2),
+        ("train", 3),
+    ]
     said = capsys.readouterr().err
     assert "step 0/4 | validation loss 3.0000 over 100 tokens" in said
-    assert "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left" in said
+    assert (
+        "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left" in said
+    )
 
 
 def test_after_a_step_back_the_log_and_the_time_left_count_from_there(tmp_path):

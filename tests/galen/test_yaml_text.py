@@ -10,10 +10,12 @@ from galen.errors import UsageError
 
 LETTERS = "abcdefghijkl"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in itertools.pairwise(LETTERS)
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in itertools.pairwise(LETTERS)
 )
 MERGED = "a: &a {x: 1}\n" + "".join(
-    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n" for before, name in itertools.pairwise(LETTERS)
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n"
+    for before, name in itertools.pairwise(LETTERS)
 )
 
 
@@ -35,7 +37,10 @@ MERGED = "a: &a {x: 1}\n" + "".join(
         ("a: 2024-13-45\n", "not valid YAML: month must be in 1..12"),
         ("a: !!timestamp x\n", "not valid YAML"),
         ("a: \0", "not valid YAML: unacceptable character"),
-        ("a: !!python/object/apply:os.system [id]\n", "not valid YAML: could not determine a constructor"),
+        (
+            "a: !!python/object/apply:os.system [id]\n",
+            "not valid YAML: could not determine a constructor",
+        ),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("a: 'x\n", "not valid YAML"),
         ("[1]", "a recipe is a mapping"),
@@ -47,7 +52,11 @@ def test_hostile_files(tmp_path, text, message):
     started = time.monotonic()
     with pytest.raises(UsageError) as error:
         yaml_text.read(path)
-    assert message in str(error.value) and str(error.value).count("\n") == 0 and len(str(error.value)) < 500
+    assert (
+        message in str(error.value)
+        and str(error.value).count("\n") == 0
+        and len(str(error.value)) < 500
+    )
     assert time.monotonic() - started < 10
 
 
@@ -65,6 +74,10 @@ def test_plain_aliases_and_merges_stay(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("a: &a {x: 1, y: [no, true]}\nb: {<<: *a, x: 2}\nc: *a\n")
     tree, lines = yaml_text.read(path)
-    assert tree == {"a": {"x": 1, "y": ["no", True]}, "b": {"x": 2, "y": ["no", True]}, "c": {"x": 1, "y": ["no", True]}}
+    assert tree == {
+        "a": {"x": 1, "y": ["no", True]},
+        "b": {"x": 2, "y": ["no", True]},
+        "c": {"x": 1, "y": ["no", True]},
+    }
     assert lines["b", "x"] == 2
     assert yaml_text.value("[truely, True, null, 1]", "x") == ["truely", True, None, 1]

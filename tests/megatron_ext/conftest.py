@@ -28,18 +28,27 @@ def checkpoint(tmp_path_factory, untied_llama) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    """Two small indexed datasets, written by Megatron's own builder: counting in steps, which a model can learn."""
+    """Two small indexed datasets, written by Megatron's own builder.
+
+    Counting in steps, which a model can learn.
+    """
     folder = tmp_path_factory.mktemp("data")
     random = numpy.random.default_rng(0)
     for name, documents in (("train", 100), ("validation", 30)):
         lengths = random.integers(5, 60, documents)
-        steps = ((random.integers(0, 300) + numpy.arange(length) * random.integers(1, 4)) % 300 for length in lengths)
+        steps = (
+            (random.integers(0, 300) + numpy.arange(length) * random.integers(1, 4)) % 300
+            for length in lengths
+        )
         write(folder / f"{name}_text_document", steps)
     return folder
 
 
 def write(prefix: Path, documents: Iterable[Sequence[int]]) -> Path:
-    """Write documents of ids below 65,536 as an indexed dataset, by Megatron's own builder; return its prefix."""
+    """Write documents of ids below 65,536 as an indexed dataset, by Megatron's own builder.
+
+    Return its prefix.
+    """
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
@@ -54,13 +63,18 @@ def group_of_one():
     """A process group of this process alone."""
     import torch
 
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
 
 class Started:
-    """A run under way: the ids of its processes; `wait` returns their exit codes and what they wrote."""
+    """A run under way: the ids of its processes.
+
+    `wait` returns their exit codes and what they wrote.
+    """
 
     def __init__(self, server: subprocess.Popen, pids: list[int], written: Path) -> None:
         self.server, self.pids, self.written = server, pids, written
@@ -73,12 +87,21 @@ class Started:
 def start_forked(tmp_path_factory):
     """Start a run over forked processes, which begin at once, from a recipe and overrides.
 
-    With `torchrun` it is torchrun that starts them. With `missing`, they wait for so many more that never come. With `hold`, a folder,
-    each process that is about to write a file of a checkpoint makes a file `writer_PID` there and waits for a file `go`. `module` is
-    another one whose `main` is run.
+    With `torchrun` it is torchrun that starts them. With `missing`, they wait for so many more that
+    never come. With `hold`, a folder, each process that is about to write a file of a checkpoint
+    makes a file `writer_PID` there and waits for a file `go`. `module` is another one whose `main`
+    is run.
     """
-    names = ("pretrain", "hardware.platforms", "observability.metrics_logger", "data.tokenized", "training.trainer")
-    yield from starter(tmp_path_factory, *(f"megatron_ext.{name}" for name in names), "torch.distributed.run")
+    names = (
+        "pretrain",
+        "hardware.platforms",
+        "observability.metrics_logger",
+        "data.tokenized",
+        "training.trainer",
+    )
+    yield from starter(
+        tmp_path_factory, *(f"megatron_ext.{name}" for name in names), "torch.distributed.run"
+    )
 
 
 def starter(tmp_path_factory, *modules: str):
@@ -94,11 +117,21 @@ def starter(tmp_path_factory, *modules: str):
     assert server.stdout.readline() == '["ready"]\n'
 
     def start(
-        processes: int, *argv: object, torchrun: bool = False, missing: int = 0, hold: Path | None = None, module: str = modules[0]
+        processes: int,
+        *argv: object,
+        torchrun: bool = False,
+        missing: int = 0,
+        hold: Path | None = None,
+        module: str = modules[0],
     ) -> Started:
         written = tmp_path_factory.mktemp("output") / "output.txt"
         written.touch()  # a test may read it before the processes begin
-        request = {"module": module, "argv": [str(argument) for argument in argv], "processes": processes, "output": str(written)}
+        request = {
+            "module": module,
+            "argv": [str(argument) for argument in argv],
+            "processes": processes,
+            "output": str(written),
+        }
         request |= {"torchrun": torchrun, "missing": missing, "hold": hold and str(hold)}
         if hold:
             hold.mkdir()
@@ -113,9 +146,18 @@ def starter(tmp_path_factory, *modules: str):
 
 @pytest.fixture(scope="session")
 def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
-    """Run pretraining over forked processes; return its run folder, or with check=False exit codes and output."""
+    """Run pretraining over forked processes.
 
-    def pretrain(processes: int, *overrides: str, output: Path | None = None, recipe: str = RECIPE, check: bool = True):
+    Return its run folder, or with check=False exit codes and output.
+    """
+
+    def pretrain(
+        processes: int,
+        *overrides: str,
+        output: Path | None = None,
+        recipe: str = RECIPE,
+        check: bool = True,
+    ):
         output = output or tmp_path_factory.mktemp("run")
         output.mkdir(parents=True, exist_ok=True)
         given = output / "given.yaml"
@@ -135,4 +177,8 @@ def alone(pretrain_forked):
 
 
 def log(output: Path, kind: str) -> list[dict]:
-    return [record for record in map(json.loads, (output / "log.jsonl").read_text().splitlines()) if record["kind"] == kind]
+    return [
+        record
+        for record in map(json.loads, (output / "log.jsonl").read_text().splitlines())
+        if record["kind"] == kind
+    ]

@@ -2,9 +2,11 @@
 
     python -m tests.megatron_ext.fork_server MODULE [MODULE …]    what to import
 
-A line of JSON on standard input, `{"module", "argv", "processes", "output", "torchrun", "missing", "hold"}`, runs a module's `main` in so
-many processes, their output in a file. The answer is the list of their ids, then a line with their exit codes. They expect `missing` more
-that never come. When one fails the others are ended, as torchrun does; with `torchrun` that one is started, and forks the others.
+A line of JSON on standard input, `{"module", "argv", "processes", "output", "torchrun", "missing",
+"hold"}`, runs a module's `main` in so many processes, their output in a file. The answer is the
+list of their ids, then a line with their exit codes. They expect `missing` more that never come.
+When one fails the others are ended, as torchrun does; with `torchrun` that one is started, and
+forks the others.
 """
 
 import importlib
@@ -32,7 +34,11 @@ def main():
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         ranks = range(request["processes"])
-        works = [partial(torchrun, request)] if request["torchrun"] else [partial(run, request, rank, port) for rank in ranks]
+        works = (
+            [partial(torchrun, request)]
+            if request["torchrun"]
+            else [partial(run, request, rank, port) for rank in ranks]
+        )
         pids = [fork(work, request["output"]) for work in works]
         answer(pids)
         answer(wait(pids))
@@ -50,7 +56,8 @@ def fork(work, output):
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout.reconfigure(line_buffering=True, write_through=False)  # whole lines: the processes of a run share the file
+    # whole lines: the processes of a run share the file
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     code = 1
     try:
@@ -65,8 +72,16 @@ def fork(work, output):
 
 
 def run(request, rank, port):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(request["processes"] + request["missing"])}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURMD_NODENAME": f"n{rank}"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(request["processes"] + request["missing"]),
+    }
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "SLURMD_NODENAME": f"n{rank}",
+    }
     if request["hold"]:
         hold_writers(Path(request["hold"]))
     entry = importlib.import_module(request["module"])
@@ -76,7 +91,12 @@ def run(request, rank, port):
 def torchrun(request):
     from torch.distributed.run import main
 
-    options = ["--standalone", f"--nproc-per-node={request['processes']}", "--start-method=fork", "--run-path"]
+    options = [
+        "--standalone",
+        f"--nproc-per-node={request['processes']}",
+        "--start-method=fork",
+        "--run-path",
+    ]
     main([*options, importlib.import_module(request["module"]).__file__, *request["argv"]])
 
 

@@ -25,7 +25,10 @@ def last_step(output):
 
 
 def being_saved(output, since):
-    """Say whether a checkpoint is being written that was begun after the moment `since`; a kill leaves older ones."""
+    """Say whether a checkpoint is being written that was begun after the moment `since`.
+
+    A kill leaves older ones.
+    """
     for folder in (output / "checkpoints").glob(".iter_*.partial"):
         with contextlib.suppress(FileNotFoundError):
             if folder.stat().st_mtime > since:
@@ -34,11 +37,18 @@ def being_saved(output, since):
 
 
 def await_moment(kind, output, seeded, told=str):
-    """Wait for a moment of a kind: while the processes start, some steps later, or while a checkpoint is written.
+    """Wait for a moment of a kind.
+
+    While the processes start, some steps later, or while a checkpoint is written.
 
     Return whether it came before the run was finished.
     """
-    now, begun, steps, pause = time.time(), last_step(output), seeded.randint(1, 5), seeded.uniform(0, 0.05)
+    now, begun, steps, pause = (
+        time.time(),
+        last_step(output),
+        seeded.randint(1, 5),
+        seeded.uniform(0, 0.05),
+    )
     deadline = time.monotonic() + 900
     if kind == "start":
         time.sleep(seeded.uniform(0, 2))
@@ -64,5 +74,8 @@ def rewind(output, step):
 def assert_same_losses(killed, undisturbed):
     """Compare every step of two finished runs, to the last bit."""
     names = ("step", "loss", "grad_norm", "consumed_samples")
-    lines = [[[record[name] for name in names] for record in log(output, "train")] for output in (undisturbed, killed)]
+    lines = [
+        [[record[name] for name in names] for record in log(output, "train")]
+        for output in (undisturbed, killed)
+    ]
     assert lines[0] and lines[0] == lines[1]

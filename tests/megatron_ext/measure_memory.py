@@ -1,7 +1,10 @@
-"""Measures what two processes allocate under several layouts, beside what the planner says; prints a line of JSON for each.
+"""Measures what two processes allocate under several layouts, beside what the planner says.
 
-Weights, gradients and optimizer state are the bytes of their tensors. Activations are the bytes that autograd holds for the
-backward pass at the fullest moment of a step, each storage once, without the weights.
+Prints a line of JSON for each.
+
+Weights, gradients and optimizer state are the bytes of their tensors. Activations are the bytes
+that autograd holds for the backward pass at the fullest moment of a step, each storage once,
+without the weights.
 """
 
 import dataclasses
@@ -41,7 +44,11 @@ LAYOUTS = {
     "PP2": {"pipeline_model_parallel_size": 2},
     "PP2 VP2": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2},
     "PP2 uneven": {"pipeline_model_parallel_size": 2, "num_layers_in_first_pipeline_stage": 3},
-    "TP2 SP bf16": {"tensor_model_parallel_size": 2, "sequence_parallel": True, "precision": "bf16"},
+    "TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
 }
 # ... and not at these.
 OTHER_SHAPE = dataclasses.replace(
@@ -57,12 +64,24 @@ OTHER_SHAPE = dataclasses.replace(
 )
 HELD_OUT = {
     "other shape": {},
-    "other shape, PP2 VP3 bf16": {"pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 3, "precision": "bf16"},
-    "other shape, TP2 SP, micro-batch 1": {"tensor_model_parallel_size": 2, "sequence_parallel": True, "micro_batch_size": 1},
+    "other shape, PP2 VP3 bf16": {
+        "pipeline_model_parallel_size": 2,
+        "virtual_pipeline_model_parallel_size": 3,
+        "precision": "bf16",
+    },
+    "other shape, TP2 SP, micro-batch 1": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "micro_batch_size": 1,
+    },
     "CP2": {"context_parallel_size": 2},
     "full recompute": {"recompute_granularity": "full"},
     "full recompute, groups of 2": {"recompute_granularity": "full", "recompute_num_layers": 2},
-    "full recompute, block of 3": {"recompute_granularity": "full", "recompute_method": "block", "recompute_num_layers": 3},
+    "full recompute, block of 3": {
+        "recompute_granularity": "full",
+        "recompute_method": "block",
+        "recompute_num_layers": 3,
+    },
     "full recompute, PP2 VP2 block of 1": {
         "recompute_granularity": "full",
         "recompute_method": "block",
@@ -76,10 +95,20 @@ HELD_OUT = {
         "sequence_parallel": True,
         "precision": "bf16",
     },
-    "selective recompute, MLP": {"recompute_granularity": "selective", "recompute_modules": ["mlp"]},
+    "selective recompute, MLP": {
+        "recompute_granularity": "selective",
+        "recompute_modules": ["mlp"],
+    },
     "selective recompute, attention": {"recompute_granularity": "selective"},
 }
-_TRAINING = ("recompute_granularity", "recompute_num_layers", "recompute_method", "recompute_modules", "precision", "micro_batch_size")
+_TRAINING = (
+    "recompute_granularity",
+    "recompute_num_layers",
+    "recompute_method",
+    "recompute_modules",
+    "precision",
+    "micro_batch_size",
+)
 
 
 def recipe(options):
@@ -89,7 +118,15 @@ def recipe(options):
         output="unused",
         model=Model(checkpoint="unused"),
         data=Data(train=["unused"], validation=["unused"], seq_length=128),
-        training=Training(**{"train_iters": 1, "micro_batch_size": 2, "global_batch_size": 16, "precision": "fp32", **training}),
+        training=Training(
+            **{
+                "train_iters": 1,
+                "micro_batch_size": 2,
+                "global_batch_size": 16,
+                "precision": "fp32",
+                **training,
+            }
+        ),
         optimizer=Optimizer(lr=1e-3),
         parallel=Parallel(**parallel),
     )
@@ -135,7 +172,12 @@ def batches(run):
         shape = (run.training.micro_batch_size, run.data.seq_length)
         tokens = torch.randint(0, SHAPE.vocab_size, shape)
         positions = torch.arange(shape[1]).expand(shape).contiguous()
-        yield {"tokens": tokens, "labels": tokens.clone(), "loss_mask": torch.ones(shape), "position_ids": positions}
+        yield {
+            "tokens": tokens,
+            "labels": tokens.clone(),
+            "loss_mask": torch.ones(shape),
+            "position_ids": positions,
+        }
 
 
 def measure(run, shape):
@@ -148,12 +190,24 @@ def measure(run, shape):
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
         GlobalBatch(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
-    state = [tensor for part in optimizer.chained_optimizers for one in part.optimizer.state.values() for tensor in one.values()]
-    copies = [weight for part in optimizer.chained_optimizers for group in part.optimizer.param_groups for weight in group["params"]]
-    copies = [] if run.training.precision == "fp32" else copies  # in fp32 they are the weights themselves
+    state = [
+        tensor
+        for part in optimizer.chained_optimizers
+        for one in part.optimizer.state.values()
+        for tensor in one.values()
+    ]
+    copies = [
+        weight
+        for part in optimizer.chained_optimizers
+        for group in part.optimizer.param_groups
+        for weight in group["params"]
+    ]
+    # in fp32 they are the weights themselves
+    copies = [] if run.training.precision == "fp32" else copies
     stage = parallel_state.get_pipeline_model_parallel_rank()
     planned = memory_model.stage_memory(shape, run, 2, stage, fused=False)
-    # of what `logits` counts, autograd holds the logits themselves, and of each token two float32, an int64 and a bool
+    # of what `logits` counts, autograd holds the logits themselves, and of each token two float32,
+    # an int64 and a bool
     tokens = memory_model.micro_batch_tokens(run)
     kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
     moments = memory_model.moments(shape, run, 2, stage, fused=False)
@@ -166,7 +220,11 @@ def measure(run, shape):
     }
     parallel_state.destroy_model_parallel()
     kept = max(activations + (kept_logits if logits else 0) for activations, logits in moments)
-    return {"stage": stage, "measured": measured, "planned": {**dataclasses.asdict(planned), "activations": kept}}
+    return {
+        "stage": stage,
+        "measured": measured,
+        "planned": {**dataclasses.asdict(planned), "activations": kept},
+    }
 
 
 def size(tensors):
@@ -177,6 +235,13 @@ def main(_):
     platforms.current().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
         found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
-        line = json.dumps({"layout": name, "held_out": name in HELD_OUT, "rank": torch.distributed.get_rank(), **found})
+        line = json.dumps(
+            {
+                "layout": name,
+                "held_out": name in HELD_OUT,
+                "rank": torch.distributed.get_rank(),
+                **found,
+            }
+        )
         print(line, flush=True)
     platforms.current().leave_distributed()

@@ -1,4 +1,7 @@
-"""Checkpoints made to attack: every command refuses them in one line, quickly, and what they would run is not run."""
+"""Checkpoints made to attack.
+
+Every command refuses them in one line, quickly, and what they would run is not run.
+"""
 
 import io
 import json
@@ -35,12 +38,33 @@ from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.training import state as training_state
 from tests.conftest import run
-from tests.megatron_ext.attack_pickles import archive, attacks, broken, call, name, spliced, text, whole
+from tests.megatron_ext.attack_pickles import (
+    archive,
+    attacks,
+    broken,
+    call,
+    name,
+    spliced,
+    text,
+    whole,
+)
 from tests.megatron_ext.kills import rewind
 
 ITERATION = "iter_0000000"
-DROPPED = {"lists in lists twice", "dicts in dicts twice", "tuples in tuples twice", "duplicates", "100,000 tuples deep"}
-DROPPED |= {"100,000 lists deep", "a list in itself", "a dict in itself", "an array without content", "a long text in lists twice"}
+DROPPED = {
+    "lists in lists twice",
+    "dicts in dicts twice",
+    "tuples in tuples twice",
+    "duplicates",
+    "100,000 tuples deep",
+}
+DROPPED |= {
+    "100,000 lists deep",
+    "a list in itself",
+    "a dict in itself",
+    "an array without content",
+    "a long text in lists twice",
+}
 """Harmless where the value is dropped: it is looked at as a whole afterwards, and is not there."""
 
 
@@ -52,7 +76,9 @@ def in_child(work, seconds=100, room=3 * 2**30):
         code = 1
         try:
             signal.alarm(seconds)
-            taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf(
+                "SC_PAGE_SIZE"
+            )
             resource.setrlimit(resource.RLIMIT_AS, (taken + room, taken + room))
             with os.fdopen(writing, "w") as file:
                 json.dump(work(), file)
@@ -68,7 +94,10 @@ def in_child(work, seconds=100, room=3 * 2**30):
 
 
 def told(work):
-    """Return how a command ended: what it said as an error, or how it failed, or `None`; and how long it took."""
+    """Return how a command ended: what it said as an error, or how it failed, or `None`.
+
+    And how long it took.
+    """
     began = time.monotonic()
     try:
         work()
@@ -85,7 +114,9 @@ def told(work):
 
 def in_dict(body, **values):
     """A pickle of a dict with the attack as a value of it."""
-    kept = b"".join(text(key) + pickle.dumps(value, 2)[2:-1] + b"s" for key, value in values.items())
+    kept = b"".join(
+        text(key) + pickle.dumps(value, 2)[2:-1] + b"s" for key, value in values.items()
+    )
     return b"\x80\x04}" + kept + text("planted") + body + b"s."
 
 
@@ -127,7 +158,11 @@ def in_object(folder, body):
 
 def in_tensor(folder, body):
     """Put the attack into the archive of the final norm's weight."""
-    key = next(key for key in safe_pickle.read_metadata(folder).state_dict_metadata if key.endswith("decoder.final_layernorm.weight"))
+    key = next(
+        key
+        for key in safe_pickle.read_metadata(folder).state_dict_metadata
+        if key.endswith("decoder.final_layernorm.weight")
+    )
     path = folder / "__8_0.distcp"
     torch.save(torch.ones(64), path)
     with zipfile.ZipFile(path) as right:
@@ -156,33 +191,75 @@ def argv_of(command, hf, folder, output):
     inside = folder / ITERATION
     return {
         "describe": (describe, [folder], inside, (in_metadata, in_common)),
-        "megatron_to_hf": (megatron_to_hf, ["--megatron", folder, "--output", output], inside, (in_metadata, in_tensor)),
-        "megatron_to_nemo": (megatron_to_nemo, ["--megatron", folder, "--output", output], inside, (in_metadata, in_tensor)),
-        "verify": (verify, ["--hf", hf, "--megatron", folder, "--weights-only"], inside, (in_metadata, in_tensor)),
+        "megatron_to_hf": (
+            megatron_to_hf,
+            ["--megatron", folder, "--output", output],
+            inside,
+            (in_metadata, in_tensor),
+        ),
+        "megatron_to_nemo": (
+            megatron_to_nemo,
+            ["--megatron", folder, "--output", output],
+            inside,
+            (in_metadata, in_tensor),
+        ),
+        "verify": (
+            verify,
+            ["--hf", hf, "--megatron", folder, "--weights-only"],
+            inside,
+            (in_metadata, in_tensor),
+        ),
         "adopt": (adopt, ["--megatron", folder, "--hf", hf], inside, (in_metadata,)),
-        "nemo_to_megatron": (nemo_to_megatron, ["--nemo", folder, "--output", output], folder / "weights", (in_metadata, in_tensor)),
+        "nemo_to_megatron": (
+            nemo_to_megatron,
+            ["--nemo", folder, "--output", output],
+            folder / "weights",
+            (in_metadata, in_tensor),
+        ),
         "describe nemo": (describe, [folder], folder / "weights", (in_metadata, in_common)),
-        "legacy_to_megatron": (legacy_to_megatron, ["--legacy", folder, "--output", output, "--vocab-size", 10], folder, (in_rank,)),
+        "legacy_to_megatron": (
+            legacy_to_megatron,
+            ["--legacy", folder, "--output", output, "--vocab-size", 10],
+            folder,
+            (in_rank,),
+        ),
         "describe legacy": (describe, [folder], folder, (in_rank,)),
     }[command]
 
 
-COMMANDS = ("describe", "megatron_to_hf", "megatron_to_nemo", "verify", "adopt", "nemo_to_megatron", "describe nemo")
+COMMANDS = (
+    "describe",
+    "megatron_to_hf",
+    "megatron_to_nemo",
+    "verify",
+    "adopt",
+    "nemo_to_megatron",
+    "describe nemo",
+)
 COMMANDS += ("legacy_to_megatron", "describe legacy")
 
 
 def a_third(mark, number):
-    """Return a third of the attacks, another one for each number; a test of the reader itself has all of them."""
+    """Return a third of the attacks, another one for each number.
+
+    A test of the reader itself has all of them.
+    """
     return list(attacks(mark).items())[number % 3 :: 3]
 
 
 def check(outcomes, mark, place):
-    """Check that each attack was refused as a user wants it: in one line that names the file, and soon."""
+    """Check that each attack was refused as a user wants it.
+
+    In one line that names the file, and soon.
+    """
     wrong = []
     for attack, path, said, seconds in outcomes:
         if said is None and attack in DROPPED and place in (in_metadata, in_tensor):
             continue
-        if not (said and said.startswith("error: ") and path in said and "\n" not in said) or seconds > 20:
+        if (
+            not (said and said.startswith("error: ") and path in said and "\n" not in said)
+            or seconds > 20
+        ):
             wrong.append(f"{attack}: {seconds:.1f} s, {said}")
     assert not wrong, "\n".join(wrong)
     assert len(outcomes) >= 40 and not mark.exists()
@@ -206,7 +283,9 @@ def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpo
             outcomes = []
             for attack, body in chosen:
                 path = place(inside, body)
-                outcomes.append([attack, str(path), *told(lambda: module.main([str(part) for part in argv]))])
+                outcomes.append(
+                    [attack, str(path), *told(lambda: module.main([str(part) for part in argv]))]
+                )
                 for made in (output, output.with_name(f".{output.name}.partial")):
                     shutil.rmtree(made, ignore_errors=True)
             return outcomes
@@ -229,7 +308,9 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
 
     def all_attacks():
         platforms.current()
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
         parallel_groups.initialize(Parallel(), seed=1)
         load()
         outcomes = []
@@ -243,7 +324,12 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
 
 def each(tmp_path, path, work):
     """Return what comes of a third of the attacks, all of them in one process."""
-    return in_child(lambda: [[attack, path, *told(lambda body=body: work(body))] for attack, body in a_third(tmp_path / "was-run", 0)])
+    return in_child(
+        lambda: [
+            [attack, path, *told(lambda body=body: work(body))]
+            for attack, body in a_third(tmp_path / "was-run", 0)
+        ]
+    )
 
 
 def test_histories_of_fp8_are_refused(tmp_path):
@@ -253,7 +339,9 @@ def test_histories_of_fp8_are_refused(tmp_path):
 
     check(each(tmp_path, str(tmp_path), give), tmp_path / "was-run", give)
     with pytest.raises(DataError, match=r"a\._extra_state in .* is damaged: it holds a BytesIO"):
-        training_state._repickle_fp8_history({"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path)
+        training_state._repickle_fp8_history(
+            {"model": {"a._extra_state": io.BytesIO(b"x")}}, tmp_path
+        )
 
 
 def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
@@ -265,7 +353,10 @@ def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
             assert time.process_time() - began < 5
 
     outcomes = in_child(
-        lambda: [[attack, "history", *told(lambda body=body: give(body))] for attack, body in attacks(tmp_path / "was-run").items()],
+        lambda: [
+            [attack, "history", *told(lambda body=body: give(body))]
+            for attack, body in attacks(tmp_path / "was-run").items()
+        ],
         room=2**30,
     )
     check(outcomes, tmp_path / "was-run", give)
@@ -278,7 +369,15 @@ def test_what_is_more_or_less_than_a_pickle_is_refused(tmp_path):
     assert not (tmp_path / "was-run").exists()
 
 
-KINDS = ("compressed", "two pickles", "the same name twice", "another folder", "cut", "shared bytes", "no storage")
+KINDS = (
+    "compressed",
+    "two pickles",
+    "the same name twice",
+    "another folder",
+    "cut",
+    "shared bytes",
+    "no storage",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -297,7 +396,8 @@ def test_archives_that_torch_does_not_write_are_refused(tmp_path, kind):
         "shared bytes": archive(right, {"data/0": b"0" * 64}),
         "no storage": archive(refers),
     }[kind]
-    if kind == "shared bytes":  # the second entry of the directory points to where the first part lies
+    # the second entry of the directory points to where the first part lies
+    if kind == "shared bytes":
         place = content.rindex(b"PK\x01\x02")
         content = content[: place + 42] + b"\0" * 4 + content[place + 46 :]
     path.write_bytes(content)
@@ -315,13 +415,29 @@ def test_a_tensor_larger_than_its_part_is_refused(tmp_path):
         safe_pickle.read_archive(tmp_path / "x")
 
 
-LIES = ("chunks", "outside", "beyond", "elsewhere", "transformed", "negative", "text", "overlap", "twice", "shared", "no offset")
+LIES = (
+    "chunks",
+    "outside",
+    "beyond",
+    "elsewhere",
+    "transformed",
+    "negative",
+    "text",
+    "overlap",
+    "twice",
+    "shared",
+    "no offset",
+)
 
 
 @pytest.mark.parametrize("kind", LIES)
 def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
     """An object that passes for a tensor was loaded by PyTorch with all that its pickle asks for."""
-    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, ChunkStorageMetadata, MetadataIndex
+    from torch.distributed.checkpoint.metadata import (
+        BytesStorageMetadata,
+        ChunkStorageMetadata,
+        MetadataIndex,
+    )
 
     content = pickle.loads((checkpoint / ITERATION / ".metadata").read_bytes())
     key = "decoder.final_layernorm.weight"
@@ -331,19 +447,30 @@ def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
         content.state_dict_metadata[key] = BytesStorageMetadata()
         content.state_dict_metadata[key].chunks = []
     elif kind == "beyond":
-        content.state_dict_metadata[key].chunks = [ChunkStorageMetadata(offsets=torch.Size([1]), sizes=torch.Size([64]))]
+        content.state_dict_metadata[key].chunks = [
+            ChunkStorageMetadata(offsets=torch.Size([1]), sizes=torch.Size([64]))
+        ]
     elif kind == "elsewhere":
         content.storage_data[MetadataIndex(key, torch.Size([7]))] = info
     elif kind in ("overlap", "twice", "shared"):  # as many numbers as the whole has, and fewer
-        sizes = {"overlap": ((0, 40), (24, 24)), "twice": ((0, 8), (0, 4)), "shared": ((0, 8),)}[kind]
-        chunks = [ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([length])) for begin, length in sizes]
+        sizes = {"overlap": ((0, 40), (24, 24)), "twice": ((0, 8), (0, 4)), "shared": ((0, 8),)}[
+            kind
+        ]
+        chunks = [
+            ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([length]))
+            for begin, length in sizes
+        ]
         content.state_dict_metadata[key].chunks = chunks * (2 if kind == "shared" else 1)
     elif kind == "no offset":
         content.storage_data[MetadataIndex(key)] = info
     elif kind == "text":
         content.state_dict_metadata[key] = "a tensor"
     else:
-        changes = {"outside": ("relative_path", "../x"), "transformed": ("transform_descriptors", ["zlib"]), "negative": ("offset", -1)}
+        changes = {
+            "outside": ("relative_path", "../x"),
+            "transformed": ("transform_descriptors", ["zlib"]),
+            "negative": ("offset", -1),
+        }
         setattr(info, *changes[kind])
     folder = tmp_path / ITERATION
     shutil.copytree(checkpoint / ITERATION, folder)
@@ -371,7 +498,9 @@ def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkp
         content.storage_data = pickle.loads((inside / ".metadata").read_bytes()).storage_data
 
     inside = rewritten(checkpoint, tmp_path / "changed", change)
-    with pytest.raises(DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"):
+    with pytest.raises(
+        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"
+    ):
         torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
 
 
@@ -384,7 +513,10 @@ def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
             torch.save(torch.ones(20), path)
             info = _StorageInfo(path.name, 0, path.stat().st_size)
             content.storage_data[MetadataIndex(key, torch.Size([begin]))] = info
-        chunks = [ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([20])) for begin in (0, 10, 20)]
+        chunks = [
+            ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([20]))
+            for begin in (0, 10, 20)
+        ]
         content.state_dict_metadata[key].chunks = chunks
 
     from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -392,7 +524,10 @@ def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
 
     key = "decoder.final_layernorm.weight"
     inside = rewritten(checkpoint, tmp_path / "changed", change)
-    with pytest.raises(DataError, match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not make it whole"):
+    with pytest.raises(
+        DataError,
+        match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not make it whole",
+    ):
         torch_dist.TorchDist(inside).rows(key, None, 0, 60)
 
 
@@ -401,8 +536,14 @@ def test_few_bytes_of_metadata_do_not_stand_for_millions_of_parts(tmp_path):
     from torch.distributed.checkpoint import metadata as dcp
 
     part = dcp.ChunkStorageMetadata(offsets=torch.Size([0]), sizes=torch.Size([4]))
-    tensor = dcp.TensorStorageMetadata(properties=dcp.TensorProperties(dtype=torch.float32), size=torch.Size([4]), chunks=[part] * 2000)
-    (tmp_path / ".metadata").write_bytes(pickle.dumps(dcp.Metadata({f"{n:x}": tensor for n in range(1000)}, storage_data={})))
+    tensor = dcp.TensorStorageMetadata(
+        properties=dcp.TensorProperties(dtype=torch.float32),
+        size=torch.Size([4]),
+        chunks=[part] * 2000,
+    )
+    (tmp_path / ".metadata").write_bytes(
+        pickle.dumps(dcp.Metadata({f"{n:x}": tensor for n in range(1000)}, storage_data={}))
+    )
     assert (tmp_path / ".metadata").stat().st_size < 20_000
     with pytest.raises(DataError, match="a part of '0' twice"):
         safe_pickle.read_metadata(tmp_path)
@@ -410,14 +551,26 @@ def test_few_bytes_of_metadata_do_not_stand_for_millions_of_parts(tmp_path):
 
 def test_the_format_before_pytorch_1_6_is_named(tmp_path):
     torch.save({"a": 1}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(DataError, match=r"x\.pt is in the format of torch\.save before PyTorch 1\.6, which is not read here; if you trust"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"x\.pt is in the format of torch\.save before PyTorch 1\.6, which is not read here; if"
+            r" you trust"
+        ),
+    ):
         safe_pickle.read_archive(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_each_protocol_of_torch_save_is_read(tmp_path, protocol):
-    saved = {"args": Namespace(lr=1e-4, names=["a"], dtype=torch.bfloat16), "step": 2**70, "rng": (b"x", bytearray(b"y"), None, True)}
-    torch.save({**saved, "t": torch.arange(6).view(2, 3).t()}, tmp_path / "x.pt", pickle_protocol=protocol)
+    saved = {
+        "args": Namespace(lr=1e-4, names=["a"], dtype=torch.bfloat16),
+        "step": 2**70,
+        "rng": (b"x", bytearray(b"y"), None, True),
+    }
+    torch.save(
+        {**saved, "t": torch.arange(6).view(2, 3).t()}, tmp_path / "x.pt", pickle_protocol=protocol
+    )
     found = pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
     assert torch.equal(found.pop("t"), torch.arange(6).view(2, 3).t()) and found == saved
 
@@ -426,7 +579,9 @@ def test_tensors_among_plain_values_have_a_bound(tmp_path):
     """A thousand views of a megabyte would be a gigabyte when they are read."""
     numbers = torch.zeros(2**20, dtype=torch.uint8)
     torch.save({"a": [numbers.view(2**20) for _ in range(600)]}, tmp_path / "x.pt")
-    with pytest.raises(DataError, match="more than 536,870,912 bytes of tensors among plain values"):
+    with pytest.raises(
+        DataError, match="more than 536,870,912 bytes of tensors among plain values"
+    ):
         pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
 
 
@@ -436,7 +591,10 @@ def test_describe_prints_no_endless_value(tmp_path, checkpoint, capsys):
     for file in ("manifest.json", "architecture.json"):
         (folder / ITERATION / file).unlink()
     names = ["x" * 64] * 100_000
-    torch.save({"args": Namespace(num_layers=[names] * 5, hidden_size="\x1b[2J64"), "iteration": names}, folder / ITERATION / "common.pt")
+    torch.save(
+        {"args": Namespace(num_layers=[names] * 5, hidden_size="\x1b[2J64"), "iteration": names},
+        folder / ITERATION / "common.pt",
+    )
     describe.main([str(folder)])
     said = capsys.readouterr().out
     assert re.search("num_layers +a list", said) and "?[2J64" in said and len(said) < 3000
@@ -452,18 +610,38 @@ def test_verify_does_not_say_the_same_model(tmp_path, untied_llama, checkpoint):
     """In what only the Megatron side reads, so that the weights are the same."""
     mark = tmp_path / "was-run"
     path = attacked(checkpoint, tmp_path / "attacked", in_common, mark)
-    done = run("checkpoints_convert/verify.py", "--hf", untied_llama, "--megatron", tmp_path / "attacked", "--max-tokens", "8", check=False)
+    done = run(
+        "checkpoints_convert/verify.py",
+        "--hf",
+        untied_llama,
+        "--megatron",
+        tmp_path / "attacked",
+        "--max-tokens",
+        "8",
+        check=False,
+    )
     assert done.returncode == 1 and "same model" not in done.stdout
-    assert done.stderr.splitlines()[-1].startswith(f"error: {path} asks to run os.system") and "Traceback" not in done.stderr
+    assert (
+        done.stderr.splitlines()[-1].startswith(f"error: {path} asks to run os.system")
+        and "Traceback" not in done.stderr
+    )
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("place", [in_common, in_object])
-def test_pretraining_from_an_attacked_checkpoint_is_refused(tmp_path, place, checkpoint, data, pretrain_forked):
+def test_pretraining_from_an_attacked_checkpoint_is_refused(
+    tmp_path, place, checkpoint, data, pretrain_forked
+):
     mark = tmp_path / "was-run"
     path = attacked(checkpoint, tmp_path / "attacked", place, mark)
-    codes, written = pretrain_forked(1, f"model.checkpoint={tmp_path / 'attacked'}", output=tmp_path / "run", check=False)
-    assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
+    codes, written = pretrain_forked(
+        1, f"model.checkpoint={tmp_path / 'attacked'}", output=tmp_path / "run", check=False
+    )
+    assert (
+        codes == [1]
+        and f"error: {path} asks to run os.system" in written
+        and "Traceback" not in written
+    )
     assert not mark.exists()
 
 
@@ -475,7 +653,11 @@ def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretra
     (folder / "manifest.json").unlink()
     path = in_common(folder, call(name("os", "system"), text(f"touch {mark}")))
     codes, written = pretrain_forked(1, f"output={output}", output=output, check=False)
-    assert codes == [1] and f"error: {path} asks to run os.system" in written and "Traceback" not in written
+    assert (
+        codes == [1]
+        and f"error: {path} asks to run os.system" in written
+        and "Traceback" not in written
+    )
     assert not mark.exists()
 
 

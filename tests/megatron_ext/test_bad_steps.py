@@ -1,4 +1,7 @@
-"""A loss that is not finite, a spike of the loss: the step is left out, the samples are named, the run goes on."""
+"""A loss that is not finite, a spike of the loss.
+
+The step is left out, the samples are named, the run goes on.
+"""
 
 import json
 import math
@@ -39,18 +42,27 @@ def write(prefix, documents):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """`good` counts up to 99 over and over; `bad` is noise, and every third document has the token 299."""
+    """`good` counts up to 99 over and over.
+
+    `bad` is noise, and every third document has the token 299.
+    """
     folder = tmp_path_factory.mktemp("mixed")
     random = numpy.random.default_rng(0)
     write(folder / "good", [list(range(100))] * 40)
-    write(folder / "bad", [[*random.integers(100, 299, 63), 299 if number % 3 == 0 else 100] for number in range(40)])
+    write(
+        folder / "bad",
+        [[*random.integers(100, 299, 63), 299 if number % 3 == 0 else 100] for number in range(40)],
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory, untied_llama):
     """A checkpoint whose embedding of the token 299 is not a number."""
-    hf, folder = tmp_path_factory.mktemp("broken"), tmp_path_factory.mktemp("broken_megatron") / "checkpoint"
+    hf, folder = (
+        tmp_path_factory.mktemp("broken"),
+        tmp_path_factory.mktemp("broken_megatron") / "checkpoint",
+    )
     shutil.copytree(untied_llama, hf, dirs_exist_ok=True)
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
@@ -60,21 +72,38 @@ def broken(tmp_path_factory, untied_llama):
 
 
 def recipe(step, iters, checkpoint, data):
-    text = RECIPE.replace("STEP", str(step)).replace("NEXT", str(step + 1)).replace("ITERS", str(iters))
+    text = (
+        RECIPE.replace("STEP", str(step))
+        .replace("NEXT", str(step + 1))
+        .replace("ITERS", str(iters))
+    )
     return text.replace("{checkpoint}", str(checkpoint)).replace("{data}", str(data))
 
 
 @pytest.mark.multiprocess
-def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(pretrain_forked, broken, mixed):
+def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
+    pretrain_forked, broken, mixed
+):
     given = recipe(2, 5, broken, mixed)
     found = []
     for processes, micro in ((1, 2), (2, 1)):
         output = pretrain_forked(processes, f"training.micro_batch_size={micro}", recipe=given)
         steps = log(output, "train")
-        assert [math.isfinite(record["loss"]) for record in steps] == [True, True, False, True, True]
+        assert [math.isfinite(record["loss"]) for record in steps] == [
+            True,
+            True,
+            False,
+            True,
+            True,
+        ]
         assert [record["skipped_steps"] for record in steps] == [0, 0, 1, 1, 1]
         (skipped,) = log(output, "skipped")
-        assert (skipped["step"], skipped["reason"], skipped["first_sample"], skipped["samples"]) == (3, "loss", 16, 8)
+        assert (
+            skipped["step"],
+            skipped["reason"],
+            skipped["first_sample"],
+            skipped["samples"],
+        ) == (3, "loss", 16, 8)
         found.append(skipped["not_finite"])
     assert found[0] == found[1]
     assert 0 < len(found[0]) < 8 and set(found[0]) < set(range(16, 24))
@@ -90,9 +119,16 @@ def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint
     output = pretrain_forked(2, *guard, recipe=given)
     steps, (event,) = log(output, "train"), log(output, "rolled_back")
     assert [record["step"] for record in steps] == list(range(1, 27))
-    assert (event["from_step"], event["to_step"], event["first_sample"], event["samples"]) == (21, 16, 128, 40)
+    assert (event["from_step"], event["to_step"], event["first_sample"], event["samples"]) == (
+        21,
+        16,
+        128,
+        40,
+    )
     assert event["loss"] > 2 * event["median"]
     assert steps[-1]["skipped_steps"] == 5 and steps[-1]["consumed_samples"] == 26 * 8
     assert max(record["loss"] for record in steps[20:]) < 2 * event["median"]
-    state = json.loads((output / "checkpoints/iter_0000026/training_state.json").read_text())["progress"]
+    state = json.loads((output / "checkpoints/iter_0000026/training_state.json").read_text())[
+        "progress"
+    ]
     assert state["left_out_samples"] == 40

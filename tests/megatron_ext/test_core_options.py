@@ -23,34 +23,86 @@ def recipe(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["training.fp8_format=e4m3", "training.fp8_recipe=blockwise"], {"fp8": "e4m3", "fp8_recipe": "blockwise", "fp8_param": False}),
-        (["training.fp8_format=hybrid", "training.fp8_recipe=mxfp8"], {"fp8": "hybrid", "fp8_recipe": "mxfp8"}),
         (
-            ["training.fp8_format=hybrid", "training.fp8_amax_history_len=16", "training.fp8_amax_compute_algo=most_recent"],
-            {"fp8_recipe": "delayed", "fp8_amax_history_len": 16, "fp8_amax_compute_algo": "most_recent"},
+            ["training.fp8_format=e4m3", "training.fp8_recipe=blockwise"],
+            {"fp8": "e4m3", "fp8_recipe": "blockwise", "fp8_param": False},
+        ),
+        (
+            ["training.fp8_format=hybrid", "training.fp8_recipe=mxfp8"],
+            {"fp8": "hybrid", "fp8_recipe": "mxfp8"},
         ),
         (
             [
-                *("training.fp8_format=hybrid", "training.fp8_recipe=tensorwise", "training.first_last_layers_bf16=true"),
-                *("training.num_layers_at_start_in_bf16=2", "training.num_layers_at_end_in_bf16=3", "training.fp8_param_gather=true"),
+                "training.fp8_format=hybrid",
+                "training.fp8_amax_history_len=16",
+                "training.fp8_amax_compute_algo=most_recent",
             ],
-            {"first_last_layers_bf16": True, "num_layers_at_start_in_bf16": 2, "num_layers_at_end_in_bf16": 3, "fp8_param": True},
+            {
+                "fp8_recipe": "delayed",
+                "fp8_amax_history_len": 16,
+                "fp8_amax_compute_algo": "most_recent",
+            },
         ),
         (
-            ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"],
+            [
+                *(
+                    "training.fp8_format=hybrid",
+                    "training.fp8_recipe=tensorwise",
+                    "training.first_last_layers_bf16=true",
+                ),
+                *(
+                    "training.num_layers_at_start_in_bf16=2",
+                    "training.num_layers_at_end_in_bf16=3",
+                    "training.fp8_param_gather=true",
+                ),
+            ],
+            {
+                "first_last_layers_bf16": True,
+                "num_layers_at_start_in_bf16": 2,
+                "num_layers_at_end_in_bf16": 3,
+                "fp8_param": True,
+            },
+        ),
+        (
+            [
+                "parallel.tensor_model_parallel_size=3",
+                "parallel.sequence_parallel=true",
+                "parallel.tp_comm_overlap=true",
+            ],
             {"tp_comm_overlap": True, "sequence_parallel": True, "tensor_model_parallel_size": 3},
         ),
         (
-            ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=3"],
-            {"virtual_pipeline_model_parallel_size": 3, "overlap_p2p_comm": True, "batch_p2p_comm": False},
+            [
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.virtual_pipeline_model_parallel_size=3",
+            ],
+            {
+                "virtual_pipeline_model_parallel_size": 3,
+                "overlap_p2p_comm": True,
+                "batch_p2p_comm": False,
+            },
         ),
-        (["training.recompute_granularity=full"], {"recompute_method": "uniform", "recompute_num_layers": 1}),
         (
-            ["training.recompute_granularity=full", "training.recompute_method=block", "training.recompute_num_layers=4"],
-            {"recompute_granularity": "full", "recompute_method": "block", "recompute_num_layers": 4},
+            ["training.recompute_granularity=full"],
+            {"recompute_method": "uniform", "recompute_num_layers": 1},
         ),
         (
-            ["training.recompute_granularity=selective", "training.recompute_modules=[layernorm,mlp]"],
+            [
+                "training.recompute_granularity=full",
+                "training.recompute_method=block",
+                "training.recompute_num_layers=4",
+            ],
+            {
+                "recompute_granularity": "full",
+                "recompute_method": "block",
+                "recompute_num_layers": 4,
+            },
+        ),
+        (
+            [
+                "training.recompute_granularity=selective",
+                "training.recompute_modules=[layernorm,mlp]",
+            ],
             {"recompute_granularity": "selective", "recompute_modules": ["layernorm", "mlp"]},
         ),
         (
@@ -66,13 +118,20 @@ def test_model_options(recipe, overrides, expected):
 
 def test_optimizer_options(recipe):
     offload = ["optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_offload_fraction=0.5"]
-    options = optimizer.optimizer_options(recipe(*offload, "optimizer.use_precision_aware_optimizer=true"))
+    options = optimizer.optimizer_options(
+        recipe(*offload, "optimizer.use_precision_aware_optimizer=true")
+    )
     assert (options["optimizer_cpu_offload"], options["optimizer_offload_fraction"]) == (True, 0.5)
     small = recipe(
-        *("optimizer.use_precision_aware_optimizer=true", "optimizer.main_grads_dtype=bf16", "optimizer.main_params_dtype=fp16"),
+        *(
+            "optimizer.use_precision_aware_optimizer=true",
+            "optimizer.main_grads_dtype=bf16",
+            "optimizer.main_params_dtype=fp16",
+        ),
         *("optimizer.exp_avg_dtype=fp8", "optimizer.exp_avg_sq_dtype=bf16"),
     )
-    options = optimizer.optimizer_options(small)  # its configuration asks for Transformer Engine where it is made
+    # its configuration asks for Transformer Engine where it is made
+    options = optimizer.optimizer_options(small)
     assert options.keys() <= {field.name for field in dataclasses.fields(OptimizerConfig)}
     expected = {
         "use_precision_aware_optimizer": True,
@@ -88,21 +147,35 @@ def test_optimizer_options(recipe):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.fp8_format=hybrid", "training.fp8_format needs Transformer Engine; this run is on cpu"),
         (
-            "parallel.tp_comm_overlap=true parallel.sequence_parallel=true parallel.tensor_model_parallel_size=3",
+            "training.fp8_format=hybrid",
+            "training.fp8_format needs Transformer Engine; this run is on cpu",
+        ),
+        (
+            (
+                "parallel.tp_comm_overlap=true parallel.sequence_parallel=true"
+                " parallel.tensor_model_parallel_size=3"
+            ),
             "parallel.tp_comm_overlap needs",
         ),
-        ("optimizer.use_precision_aware_optimizer=true", "optimizer.use_precision_aware_optimizer needs Transformer Engine"),
+        (
+            "optimizer.use_precision_aware_optimizer=true",
+            "optimizer.use_precision_aware_optimizer needs Transformer Engine",
+        ),
         (
             "optimizer.optimizer_cpu_offload=true optimizer.use_precision_aware_optimizer=true",
             "optimizer.optimizer_cpu_offload needs a GPU",
         ),
-        ("training.cross_entropy_loss_fusion=true", "training.cross_entropy_loss_fusion needs a GPU"),
+        (
+            "training.cross_entropy_loss_fusion=true",
+            "training.cross_entropy_loss_fusion needs a GPU",
+        ),
     ],
 )
 def test_the_cpu_platform_refuses_by_name(recipe, override, message):
-    platform = platforms.Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)
+    platform = platforms.Platform(
+        device=torch.device("cpu"), backend="gloo", transformer_engine=False
+    )
     platform.check(recipe())
     with pytest.raises(UsageError) as error:
         platform.check(recipe(*override.split(" ")))
@@ -113,9 +186,16 @@ SCHEDULES = {
     "linear": (["optimizer.lr_decay_style=linear"], [5e-5, 1e-4, 8.75e-5, 2.5e-5 / 2, 0]),
     "constant": (["optimizer.lr_decay_style=constant"], [5e-5, 1e-4, 1e-4, 1e-4, 1e-4]),
     "cosine": ([], [5e-5, 1e-4, 9.6194e-5, 3.806e-6, 0]),
-    "inverse-square-root": (["optimizer.lr_decay_style=inverse-square-root"], [5e-5, 1e-4, 8.1650e-5, 4.7140e-5, 4.4721e-5]),
+    "inverse-square-root": (
+        ["optimizer.lr_decay_style=inverse-square-root"],
+        [5e-5, 1e-4, 8.1650e-5, 4.7140e-5, 4.4721e-5],
+    ),
     "WSD": (
-        ["optimizer.lr_decay_style=WSD", "optimizer.lr_wsd_decay_iters=4", "optimizer.lr_wsd_decay_style=linear"],
+        [
+            "optimizer.lr_decay_style=WSD",
+            "optimizer.lr_wsd_decay_iters=4",
+            "optimizer.lr_wsd_decay_style=linear",
+        ],
         [5e-5, 1e-4, 1e-4, 2.5e-5, 0],
     ),
 }
@@ -123,13 +203,18 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(recipe, name):
-    """The rate of steps 1, 2, 3, 9 and 10 of 10, two of them warm-up; the formulas are written out here."""
+    """The rate of steps 1, 2, 3, 9 and 10 of 10, two of them warm-up.
+
+    The formulas are written out here.
+    """
     overrides, expected = SCHEDULES[name]
 
     class Weights:
         param_groups = [{"params": []}]  # noqa: RUF012
 
-    scheduler = optimizer.build_scheduler(Weights(), recipe("optimizer.lr_warmup_iters=2", *overrides))
+    scheduler = optimizer.build_scheduler(
+        Weights(), recipe("optimizer.lr_warmup_iters=2", *overrides)
+    )
     rates = []
     for _ in range(10):
         scheduler.step(8)

@@ -7,7 +7,12 @@ import pytest
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
-STEPS = ["training.train_iters=6", "training.save_interval=2", "training.keep_checkpoints=3", "training.eval_iters=0"]
+STEPS = [
+    "training.train_iters=6",
+    "training.save_interval=2",
+    "training.keep_checkpoints=3",
+    "training.eval_iters=0",
+]
 
 
 def cut(folder):
@@ -59,7 +64,10 @@ def test_what_is_kept(tmp_path):
     (tmp_path / ".iter_0000005.removed").mkdir()
     (tmp_path / "iter_saved").mkdir()  # someone else's
     checkpoint_folder.prune(tmp_path, keep=2, every=30)
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == [*(f"iter_00000{n}" for n in (30, 60, 80, 90)), "iter_saved"]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [
+        *(f"iter_00000{n}" for n in (30, 60, 80, 90)),
+        "iter_saved",
+    ]
     checkpoint_folder.prune(tmp_path, keep=1)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["iter_0000090", "iter_saved"]
 
@@ -83,16 +91,25 @@ def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
 def test_altered_companions_are_not_trained_with(tmp_path, pretrain_forked, checkpoint):
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
-    given = ["training.train_iters=2", "optimizer.lr_warmup_iters=0", "training.eval_iters=0", f"model.checkpoint={model}"]
+    given = [
+        "training.train_iters=2",
+        "optimizer.lr_warmup_iters=0",
+        "training.eval_iters=0",
+        f"model.checkpoint={model}",
+    ]
     for path in (model / "hf" / "config.json", model / "hf" / "tokenizer.json"):
         content = path.read_bytes()
         path.write_bytes(content.replace(b"\n", b" ", 1))
         codes, written = pretrain_forked(2, *given, output=tmp_path / "refused", check=False)
         assert codes == [1, 1] and "Traceback" not in written
-        assert f"{path} was altered" in written and not (tmp_path / "refused" / "checkpoints").exists()
+        assert (
+            f"{path} was altered" in written and not (tmp_path / "refused" / "checkpoints").exists()
+        )
         if path.name == "config.json":
             path.write_bytes(content)
-    codes, written = pretrain_forked(2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False)
+    codes, written = pretrain_forked(
+        2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False
+    )
     assert codes == [0, 0], written[-3000:]
     assert written.count(f"{model / 'hf'} is read without comparing it") == 1
 
@@ -105,10 +122,26 @@ def test_an_altered_model_is_not_trained_on(tmp_path, pretrain_forked, checkpoin
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    given = ["training.train_iters=2", "optimizer.lr_warmup_iters=0", "training.eval_iters=0", f"model.checkpoint={model}"]
+    given = [
+        "training.train_iters=2",
+        "optimizer.lr_warmup_iters=0",
+        "training.eval_iters=0",
+        f"model.checkpoint={model}",
+    ]
     codes, written = pretrain_forked(2, *given, output=tmp_path / "refused", check=False)
     assert codes == [1, 1] and "Traceback" not in written
-    assert f"{path} was altered" in written and not (tmp_path / "refused" / "checkpoints" / checkpoint_folder.LATEST).exists()
-    codes, written = pretrain_forked(2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False)
+    assert (
+        f"{path} was altered" in written
+        and not (tmp_path / "refused" / "checkpoints" / checkpoint_folder.LATEST).exists()
+    )
+    codes, written = pretrain_forked(
+        2, *given, "model.verify_checksums=false", output=tmp_path / "taken", check=False
+    )
     assert codes == [0, 0], written[-3000:]
-    assert written.count(f"{model / 'iter_0000000'} is read without comparing it with the SHA-256 in its manifest") == 1
+    assert (
+        written.count(
+            f"{model / 'iter_0000000'} is read without comparing it with the SHA-256 in its"
+            " manifest"
+        )
+        == 1
+    )

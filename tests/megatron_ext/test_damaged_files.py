@@ -1,4 +1,7 @@
-"""Any file that planning, watching, restarting or training reads, damaged: the command works, or says so in one line."""
+"""Any file that planning, watching, restarting or training reads, damaged.
+
+The command works, or says so in one line.
+"""
 
 import random
 import re
@@ -17,7 +20,9 @@ def run_folder(alone, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(alone, folder)
     (folder / "manifest.json").unlink()
-    (folder / "stopped.json").write_text('{"reason": "trigger file", "iteration": 4, "exit_code": 75}\n')
+    (folder / "stopped.json").write_text(
+        '{"reason": "trigger file", "iteration": 4, "exit_code": 75}\n'
+    )
     (folder / "restarts.json").write_text('{"iteration": 4, "in_vain": 0}\n')
     return folder
 
@@ -35,7 +40,9 @@ def each_damaged(folder, names):
 
 def test_plan(checkpoint, data, tmp_path, capsys):
     shutil.copytree(checkpoint, tmp_path / "model")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(output=tmp_path / "run", checkpoint=tmp_path / "model", data=data))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(output=tmp_path / "run", checkpoint=tmp_path / "model", data=data)
+    )
     names = (
         "recipe.yaml",
         "model/latest_checkpointed_iteration.txt",
@@ -43,23 +50,42 @@ def test_plan(checkpoint, data, tmp_path, capsys):
         "model/iter_0000000/manifest.json",
     )
     for what in each_damaged(tmp_path, names):
-        code, _, err = ended(plan.main, [tmp_path / "recipe.yaml", "--gpus", 1, "--best", 1], capsys)
+        code, _, err = ended(
+            plan.main, [tmp_path / "recipe.yaml", "--gpus", 1, "--best", 1], capsys
+        )
         check_one_line(code, err, what)
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "log.jsonl", "stopped.json", "checkpoints/latest_checkpointed_iteration.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["recipe.yaml", "log.jsonl", "stopped.json", "checkpoints/latest_checkpointed_iteration.txt"],
+)
 def test_monitor(run_folder, name, tmp_path, capsys):
     for what in each_damaged(run_folder, [name]):
         code, _, err = ended(monitor.main, [run_folder], capsys)
         check_one_line(code, err, what)
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "restarts.json", "stopped.json", "checkpoints/latest_checkpointed_iteration.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recipe.yaml",
+        "restarts.json",
+        "stopped.json",
+        "checkpoints/latest_checkpointed_iteration.txt",
+    ],
+)
 def test_restart(run_folder, name, capsys):
-    (run_folder / "recipe.yaml").write_text(re.sub(r"(?m)^output:.*$", f"output: {run_folder}", (run_folder / "recipe.yaml").read_text()))
+    (run_folder / "recipe.yaml").write_text(
+        re.sub(
+            r"(?m)^output:.*$", f"output: {run_folder}", (run_folder / "recipe.yaml").read_text()
+        )
+    )
     for exit_code in (1, 75):
         for what in each_damaged(run_folder, [name]):
-            code, _, err = ended(restart.main, [run_folder / "recipe.yaml", "--exit-code", exit_code], capsys)
+            code, _, err = ended(
+                restart.main, [run_folder / "recipe.yaml", "--exit-code", exit_code], capsys
+            )
             if code != restart.STOP:
                 check_one_line(code, err, what)
 
@@ -79,7 +105,10 @@ def test_restart(run_folder, name, capsys):
     ],
 )
 def test_pretrain_goes_on_or_says_why_not(run_folder, pretrain_forked, name, tmp_path):
-    """The checkpoint has no manifest, as another program may have written it: nothing is compared before it is read."""
+    """The checkpoint has no manifest, as another program may have written it.
+
+    Nothing is compared before it is read.
+    """
     (run_folder / "checkpoints" / "iter_0000004" / "manifest.json").unlink()
     for number in range(MUTATIONS):
         output = tmp_path / str(number)
@@ -102,7 +131,12 @@ def test_pretrain_begins_or_says_why_not(checkpoint, data, pretrain_forked, tmp_
         for path in model.rglob("manifest.json"):
             path.unlink()
     names = sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file())
-    given = ["training.train_iters=1", "training.eval_iters=0", "optimizer.lr_warmup_iters=0", f"model.checkpoint={model}"]
+    given = [
+        "training.train_iters=1",
+        "training.eval_iters=0",
+        "optimizer.lr_warmup_iters=0",
+        f"model.checkpoint={model}",
+    ]
     for what in damages(model, names, MUTATIONS):
         codes, written = pretrain_forked(1, *given, output=output, check=False)
         assert "Traceback" not in written, (what, written)

@@ -13,14 +13,20 @@ from tests.megatron_ext.conftest import log
 TEXT = "zqxjkvw"
 LAYOUTS = {
     "one process": (1, []),
-    "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
+    "TP2 with sequence parallelism": (
+        2,
+        ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],
+    ),
     "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
 }
 
 
 @pytest.fixture(scope="module")
 def same_document(tmp_path_factory, tiny_tokenizer):
-    """Data of one document of 8 tokens, its end included, over and over: four of them in a sequence of 32."""
+    """Data of one document of 8 tokens, its end included, over and over.
+
+    Four of them in a sequence of 32.
+    """
     folder = tmp_path_factory.mktemp("same")
     ids = Tokenizer.from_file(str(tiny_tokenizer / "tokenizer.json")).encode(TEXT).ids
     assert len(ids) == 7
@@ -40,7 +46,9 @@ def same_document(tmp_path_factory, tiny_tokenizer):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_packed_document_has_the_loss_that_it_has_alone(pretrain_forked, untied_llama, same_document, name):
+def test_a_packed_document_has_the_loss_that_it_has_alone(
+    pretrain_forked, untied_llama, same_document, name
+):
     prefix, ids = same_document
     processes, overrides = LAYOUTS[name]
     read = [
@@ -53,7 +61,9 @@ def test_a_packed_document_has_the_loss_that_it_has_alone(pretrain_forked, untie
     output = pretrain_forked(processes, *read, "data.reset_attention_mask=true", *overrides)
     tokens = torch.tensor([ids])
     with torch.no_grad():  # Hugging Face's model, on the document alone
-        alone = AutoModelForCausalLM.from_pretrained(untied_llama)(tokens, labels=tokens).loss.item()
+        alone = AutoModelForCausalLM.from_pretrained(untied_llama)(
+            tokens, labels=tokens
+        ).loss.item()
     assert log(output, "validation")[0]["loss"] == pytest.approx(alone, rel=1e-6)
     assert log(output, "train")[0]["loss"] == pytest.approx(alone, rel=1e-6)
     if name == "one process":

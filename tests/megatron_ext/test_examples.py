@@ -15,7 +15,8 @@ from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples/pretrain"
 SIZES = {
-    "meditron_7b": ("7b", 6_738_554_880),  # Llama-2-7B has 6,738,415,616 with 32,000 tokens; 17 more tokens, twice 4,096 wide
+    # Llama-2-7B has 6,738,415,616 with 32,000 tokens; 17 more tokens, twice 4,096 wide
+    "meditron_7b": ("7b", 6_738_554_880),
     "meditron_70b": ("70b", 68_976_926_720),  # Llama-2-70B has 68,976,648,192
     "mmedlm2_7b": ("7b", 7_737_708_544),
     "mmedlm2_1_8b": ("2b", 1_889_110_016),
@@ -45,7 +46,10 @@ def load_pair(model, spread):
 @pytest.mark.parametrize("model", SIZES)
 def test_the_architectures_are_the_published_models(model):
     recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
-    assert architectures.of_model(recipe.model.checkpoint, recipe.model.architecture).parameters == SIZES[model][1]
+    assert (
+        architectures.of_model(recipe.model.checkpoint, recipe.model.architecture).parameters
+        == SIZES[model][1]
+    )
 
 
 @pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
@@ -53,16 +57,27 @@ def test_every_layout_fits(model, spread, gpus):
     recipe = load_pair(model, spread)
     shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
-    assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits  # into the memory of that GPU, as planned
+    # into the memory of that GPU, as planned
+    assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits
     config = shape.transformer_config(**parallel_groups.model_options(recipe))
     assert config.tensor_model_parallel_size == recipe.parallel.tensor_model_parallel_size
-    assert config.virtual_pipeline_model_parallel_size == recipe.parallel.virtual_pipeline_model_parallel_size
+    assert (
+        config.virtual_pipeline_model_parallel_size
+        == recipe.parallel.virtual_pipeline_model_parallel_size
+    )
     assert config.params_dtype == torch.bfloat16
     if spread.endswith("fp8"):
-        assert (config.fp8, config.fp8_recipe, config.fp8_param, config.first_last_layers_bf16) == ("hybrid", "tensorwise", True, True)
+        assert (config.fp8, config.fp8_recipe, config.fp8_param, config.first_last_layers_bf16) == (
+            "hybrid",
+            "tensorwise",
+            True,
+            True,
+        )
     assert optimizer.data_parallel_config(recipe).fp8_param_gather == spread.endswith("fp8")
 
 
 def test_every_file_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIZES, "tiny"}
-    assert {path.stem for path in (EXAMPLES / "layouts").glob("*.yaml")} == {spread for _, spread, _ in PAIRS}
+    assert {path.stem for path in (EXAMPLES / "layouts").glob("*.yaml")} == {
+        spread for _, spread, _ in PAIRS
+    }

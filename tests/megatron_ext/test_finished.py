@@ -23,14 +23,22 @@ def test_started_again_or_as_another_run(pretrain_forked, alone):
 
 
 @pytest.mark.multiprocess
-def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(pretrain_forked, alone, data, tmp_path):
+def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
+    pretrain_forked, alone, data, tmp_path
+):
     output = tmp_path / "out"
-    codes, written = pretrain_forked(1, "resilience.exit_duration_in_mins=0.0001", output=output, check=False)
+    codes, written = pretrain_forked(
+        1, "resilience.exit_duration_in_mins=0.0001", output=output, check=False
+    )
     assert codes == [75], written
     moved = shutil.copytree(data, tmp_path / "moved")
     places = [f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")]
     codes, written = pretrain_forked(1, *places, output=output, check=False)
-    assert codes == [2] and f"if the same files have only moved, write their new places into {output / 'recipe.yaml'}" in written
+    assert (
+        codes == [2]
+        and f"if the same files have only moved, write their new places into {output / 'recipe.yaml'}"
+        in written
+    )
     recipe = output / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))
     pretrain_forked(1, *places, output=output)

@@ -1,4 +1,7 @@
-"""Conversations in megatron_ext and in finetune/: the same batch and weights give the same loss, on the answers alone."""
+"""Conversations in megatron_ext and in finetune/.
+
+The same batch and weights give the same loss, on the answers alone.
+"""
 
 import json
 import shutil
@@ -22,12 +25,17 @@ LENGTH = 96
 
 @pytest.fixture(scope="module")
 def model(make_llama):
-    """A tiny Llama with the marks of chats in its vocabulary; as for SmolLM2 and Qwen the mark that ends a message is its end of text."""
+    """A tiny Llama with the marks of chats in its vocabulary.
+
+    As for SmolLM2 and Qwen the mark that ends a message is its end of text.
+    """
     folder = make_llama(vocab_size=302, tie_word_embeddings=False, num_hidden_layers=2)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}'
+    )
     return folder
 
 
@@ -46,15 +54,31 @@ def talks():
             {"role": "question", "content": f"{TEXTS[number % 4][:20]} {number}?"},
             {"role": "answer", "content": TEXTS[number % 4][:9]},
         ]
-        made.append(messages + ([{"role": "question", "content": "And?"}, {"role": "answer", "content": "No."}] if number % 2 else []))
+        made.append(
+            messages
+            + (
+                [{"role": "question", "content": "And?"}, {"role": "answer", "content": "No."}]
+                if number % 2
+                else []
+            )
+        )
     return made
 
 
 @pytest.fixture(scope="module")
 def chats(model, talks, tmp_path_factory):
     folder = tmp_path_factory.mktemp("conversations")
-    (folder / "a.jsonl").write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in talks))
-    place = ["--input", folder / "a.jsonl", "--output-prefix", folder / "p", "--tokenizer-model", model]
+    (folder / "a.jsonl").write_text(
+        "".join(json.dumps({"messages": messages}) + "\n" for messages in talks)
+    )
+    place = [
+        "--input",
+        folder / "a.jsonl",
+        "--output-prefix",
+        folder / "p",
+        "--tokenizer-model",
+        model,
+    ]
     run("data_prep/preprocess.py", *place, "--instruction", "--append-eod")
     return folder / "p_text_document"
 
@@ -65,7 +89,12 @@ def samples(model, talks):
     tokenizer = AutoTokenizer.from_pretrained(model)
     chat.install(tokenizer, chat.read_template("meditron"))
     names = {"question": "user", "answer": "assistant"}
-    items = [Item(Conversation(str(n), tuple({**part, "role": names[part["role"]]} for part in talk)), "") for n, talk in enumerate(talks)]
+    items = [
+        Item(
+            Conversation(str(n), tuple({**part, "role": names[part["role"]]} for part in talk)), ""
+        )
+        for n, talk in enumerate(talks)
+    ]
     made, cut = sample.encode(items, tokenizer, LENGTH)
     assert cut == 0
     return made
@@ -77,7 +106,8 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     for place, made in enumerate(samples):
         tokens, learnt = conversations.tokens(place), conversations.learnt(place)
-        assert tokens.tolist() == [*made.tokens, 301]  # the end-of-document token is there, and not learnt
+        # the end-of-document token is there, and not learnt
+        assert tokens.tolist() == [*made.tokens, 301]
         assert learnt.tolist() == [*(label != IGNORED for label in made.labels), False]
 
 
@@ -101,8 +131,18 @@ def learn(pretrain_forked, megatron, chats):
     """Learn the conversations for two steps over some processes; return the run folder."""
 
     def learn(processes, *overrides):
-        files = [f"model.checkpoint={megatron}", f"data.train=[{chats}]", f"data.validation=[{chats}]", "data.instruction=true"]
-        steps = ["training.train_iters=2", "training.eval_interval=2", "training.eval_iters=1", "optimizer.lr_warmup_iters=0"]
+        files = [
+            f"model.checkpoint={megatron}",
+            f"data.train=[{chats}]",
+            f"data.validation=[{chats}]",
+            "data.instruction=true",
+        ]
+        steps = [
+            "training.train_iters=2",
+            "training.eval_interval=2",
+            "training.eval_iters=1",
+            "optimizer.lr_warmup_iters=0",
+        ]
         return pretrain_forked(processes, *files, *steps, f"data.seq_length={LENGTH}", *overrides)
 
     return learn
@@ -115,7 +155,10 @@ def alone(learn):
 
 
 def expected_loss(model, chats, samples, packed, count=8):
-    """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are; packed, some come twice to fill it."""
+    """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are.
+
+    Packed, some come twice to fill it.
+    """
     from megatron_ext.data.sft import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
@@ -131,13 +174,17 @@ def expected_loss(model, chats, samples, packed, count=8):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("packed", [False, True])
 def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, packed):
-    """Eight conversations in a step, in sequences of their own or packed: the mean over all answer tokens, as finetune/ has it."""
+    """Eight conversations in a step, in sequences of their own or packed.
+
+    The mean over all answer tokens, as finetune/ has it.
+    """
     expected, learnt = expected_loss(model, chats, samples, packed)
     output = learn(1, "data.reset_attention_mask=true") if packed else alone
     first = log(output, "train")[0]
     assert first["loss"] == pytest.approx(expected, rel=1e-6) and first["tokens"] == learnt
     before = log(output, "validation")[0]
-    expected, learnt = expected_loss(model, chats, samples, packed, None)  # which reads each conversation once
+    # which reads each conversation once
+    expected, learnt = expected_loss(model, chats, samples, packed, None)
     assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == learnt
 
 
@@ -152,14 +199,19 @@ LAYOUTS = {
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, layout):
-    """Answers of uneven length fall on ranks unevenly: each token has the same weight all the same, before and after a step."""
+    """Answers of uneven length fall on ranks unevenly.
+
+    Each token has the same weight all the same, before and after a step.
+    """
     output = learn(2, *LAYOUTS[layout])
     for kind, count in (("train", 2), ("validation", 2)):
         one, two = log(alone, kind), log(output, kind)
         assert len(one) == len(two) == count
         for expected, found in zip(one, two, strict=True):
             assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
-            assert found.get("grad_norm", 0) == pytest.approx(expected.get("grad_norm", 0), rel=1e-5)
+            assert found.get("grad_norm", 0) == pytest.approx(
+                expected.get("grad_norm", 0), rel=1e-5
+            )
             assert found["tokens"] == expected["tokens"]
 
 
@@ -168,7 +220,9 @@ def test_files_of_another_kind_are_refused(model, chats, tmp_path):
 
     with pytest.raises(DataError, match="does not end with _text_document"):
         Conversations(str(tmp_path / "x"), model / "tokenizer.json", LENGTH)
-    with pytest.raises(DataError, match=r"no conversation has an answer within data\.seq_length = 4 tokens"):
+    with pytest.raises(
+        DataError, match=r"no conversation has an answer within data\.seq_length = 4 tokens"
+    ):
         Conversations(str(chats), model / "tokenizer.json", 4)
     for path in chats.parent.glob("p_*"):
         shutil.copy(path, tmp_path / path.name)

@@ -1,8 +1,8 @@
 """Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
 
-Three kills hit processes that started by themselves, one of them while they start, the others those of `torchrun`; GALEN_KILLS sets
-how many there are in all (5). `tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
-imported the libraries.
+Three kills hit processes that started by themselves, one of them while they start, the others those
+of `torchrun`; GALEN_KILLS sets how many there are in all (5). `tests/slurm/test_pretrain.py` adds
+three in a batch job. The processes are forked from one that has imported the libraries.
 """
 
 import contextlib
@@ -20,15 +20,25 @@ from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new
 KILLS = int(os.environ.get("GALEN_KILLS", "5"))
 MOMENTS = ["start", *itertools.islice(itertools.cycle(("step", "save")), KILLS - 1)]
 BY_THEMSELVES = 3
-ARGUMENTS = ["training.train_iters=80", "training.micro_batch_size=8", "parallel.pipeline_model_parallel_size=2"]
-ARGUMENTS += [f"training.eval_interval={LATE}", "training.save_interval=4", f"training.keep_every={LATE}"]
+ARGUMENTS = [
+    "training.train_iters=80",
+    "training.micro_batch_size=8",
+    "parallel.pipeline_model_parallel_size=2",
+]
+ARGUMENTS += [
+    f"training.eval_interval={LATE}",
+    "training.save_interval=4",
+    f"training.keep_every={LATE}",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.multiprocess
 def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, checkpoint, data):
-    undisturbed = pretrain_forked(2, *ARGUMENTS, f"training.save_interval={LATE}", output=tmp_path / "undisturbed")
+    undisturbed = pretrain_forked(
+        2, *ARGUMENTS, f"training.save_interval={LATE}", output=tmp_path / "undisturbed"
+    )
     killed, seeded = tmp_path / "killed", new_random()
     killed.mkdir()
     recipe = killed / "given.yaml"
@@ -46,7 +56,9 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
             for process in [*first, *ranks] if done % 3 == 2 else [seeded.choice(ranks)]:
                 kill(process)
         codes, written = started.wait()
-        assert not psutil.wait_procs([*ranks, *others], timeout=300)[1], "processes outlive the one that started them"
+        assert not psutil.wait_procs([*ranks, *others], timeout=300)[1], (
+            "processes outlive the one that started them"
+        )
         if any(codes):
             assert ranks, written[-3000:]
             done += 1
@@ -57,7 +69,9 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
     assert codes == [0, 0], written[-3000:]
     assert_same_losses(killed, undisturbed)
     expected, found = tensors(undisturbed), tensors(killed)
-    assert expected.keys() == found.keys() and any(name.startswith("optimizer.") for name in expected)
+    assert expected.keys() == found.keys() and any(
+        name.startswith("optimizer.") for name in expected
+    )
     for name in expected:
         assert found[name].equal(expected[name]), name
 

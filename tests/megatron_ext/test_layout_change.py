@@ -28,8 +28,9 @@ training:
     eval_interval: 8, eval_iters: 1, save_interval: 100}}
 optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2, adam_eps: 1e-3}}
 """
-# With the usual adam_eps the first updates of a weight are its gradient's sign, so that the rounding of gradients near zero shows in
-# the losses, by up to 2e-6. With this one all layouts agree to 6e-8.
+# With the usual adam_eps the first updates of a weight are its gradient's sign, so that the
+# rounding of gradients near zero shows in the losses, by up to 2e-6. With this one all layouts
+# agree to 6e-8.
 PIPELINE = "parallel.pipeline_model_parallel_size=2"
 LAYOUTS = [
     (2, ["parallel.tensor_model_parallel_size=2", "training.micro_batch_size=4"]),
@@ -53,19 +54,30 @@ def test_the_losses_do_not_notice(tmp_path, pretrain_forked, other):
     assert [record["global_batch_size"] for record in steps] == [4, 4, 4, 8, 8, 8, 8, 8]
     assert [record["consumed_samples"] for record in steps] == [4, 8, 12, 20, 28, 36, 44, 52]
     validation = log(whole, "validation")[-1]
-    assert validation["loss"] == pytest.approx(0.75 * validation["sources"]["counting"] + 0.25 * validation["sources"]["other"])
+    assert validation["loss"] == pytest.approx(
+        0.75 * validation["sources"]["counting"] + 0.25 * validation["sources"]["other"]
+    )
 
     changing = tmp_path / "changing"
     changing.mkdir()
     for stops, (processes, layout) in enumerate(LAYOUTS):
         (changing / "stop").touch()  # each start takes one step, then finds the file
-        codes, written = pretrain_forked(processes, *layout, output=changing, recipe=RECIPE, check=False)
+        codes, written = pretrain_forked(
+            processes, *layout, output=changing, recipe=RECIPE, check=False
+        )
         assert codes == [75] * processes, written[-3000:]
-        assert json.loads((changing / "stopped.json").read_text()) == {"reason": "trigger file", "iteration": stops + 1, "exit_code": 75}
+        assert json.loads((changing / "stopped.json").read_text()) == {
+            "reason": "trigger file",
+            "iteration": stops + 1,
+            "exit_code": 75,
+        }
         assert not (changing / "stop").exists()
     pretrain_forked(1, output=changing, recipe=RECIPE)
     assert not (changing / "stopped.json").exists()
     for expected, found in zip(steps, log(changing, "train"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=2e-7)
-        assert (found["consumed_samples"], found["lr"]) == (expected["consumed_samples"], expected["lr"])
+        assert (found["consumed_samples"], found["lr"]) == (
+            expected["consumed_samples"],
+            expected["lr"],
+        )
     assert log(changing, "validation")[-1]["loss"] == pytest.approx(validation["loss"], rel=2e-7)

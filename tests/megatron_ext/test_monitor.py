@@ -21,19 +21,36 @@ from tests.megatron_ext.conftest import RECIPE
 
 
 def record(step, **changed):
-    figures = {"kind": "train", "step": step, "loss": 5 - step / 10, "lr": 1e-3, "grad_norm": 2.0, "tokens": 256 * step}
-    return figures | {"tokens_per_second": 1000.0, "mfu": None, "skipped_steps": 0, "elapsed": 0.5 * step, **changed}
+    figures = {
+        "kind": "train",
+        "step": step,
+        "loss": 5 - step / 10,
+        "lr": 1e-3,
+        "grad_norm": 2.0,
+        "tokens": 256 * step,
+    }
+    return figures | {
+        "tokens_per_second": 1000.0,
+        "mfu": None,
+        "skipped_steps": 0,
+        "elapsed": 0.5 * step,
+        **changed,
+    }
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
-        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace("train_iters: 4", "train_iters: 40")
+        RECIPE.format(output=tmp_path, checkpoint="c", data="d").replace(
+            "train_iters: 4", "train_iters: 40"
+        )
     )
     records = [record(step) for step in range(1, 30)] + [record(30, skipped_steps=2, mfu=0.45)]
     records.insert(10, {"kind": "validation", "step": 10, "loss": 4.2, "tokens": 512})
     records.append({"kind": "skipped", "step": 29, "reason": "loss"})
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records) + '{"kind": "tra')
+    (tmp_path / "log.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in records) + '{"kind": "tra'
+    )
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "iter_0000020").mkdir(parents=True)
     (checkpoints / "latest_checkpointed_iteration.txt").write_text("20\n")
@@ -42,7 +59,13 @@ def folder(tmp_path):
 
 def test_what_a_folder_tells(folder):
     state = run_state.read(folder)
-    assert (state.step, state.total, state.skipped, state.checkpoint, state.mfu) == (30, 40, 2, 20, 0.45)
+    assert (state.step, state.total, state.skipped, state.checkpoint, state.mfu) == (
+        30,
+        40,
+        2,
+        20,
+        0.45,
+    )
     assert state.loss == pytest.approx(5 - 20.5 / 10)  # the mean of steps 11 to 30
     assert state.seconds_left == pytest.approx(5.0)  # ten steps of half a second
     assert (state.status, state.over) == ("under way", False)
@@ -53,18 +76,31 @@ def test_how_it_ended(folder):
     os.utime(folder / "log.jsonl", (time.time() - 7200, time.time() - 7200))
     assert run_state.read(folder).status == "no sign of life for 120 minutes"
     (folder / "stopped.json").write_text('{"reason": "SIGUSR2", "iteration": 30, "exit_code": 75}')
-    assert (run_state.read(folder).status, run_state.read(folder).over) == ("stopped early (SIGUSR2)", True)
+    assert (run_state.read(folder).status, run_state.read(folder).over) == (
+        "stopped early (SIGUSR2)",
+        True,
+    )
     (folder / "manifest.json").write_text("{}")
     assert run_state.read(folder).status == "finished"
 
 
 def test_lines_follow_the_run_until_it_is_over(folder):
     started = subprocess.Popen(
-        command("-m", "megatron_ext.monitor", folder, "--every", "0.05"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        command("-m", "megatron_ext.monitor", folder, "--every", "0.05"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     first = started.stdout.readline()
-    assert first.startswith("step 30/40 | status under way | loss 2.9500 (last 2.0000) | grad norm 2.000")
-    assert "MFU 45.0%" in first and "time left 00:05" in first and "skipped steps 2" in first and "last checkpoint step 20" in first
+    assert first.startswith(
+        "step 30/40 | status under way | loss 2.9500 (last 2.0000) | grad norm 2.000"
+    )
+    assert (
+        "MFU 45.0%" in first
+        and "time left 00:05" in first
+        and "skipped steps 2" in first
+        and "last checkpoint step 20" in first
+    )
     text = (folder / "log.jsonl").read_text()
     (folder / "log.jsonl").write_text(text[: text.rfind("\n") + 1] + json.dumps(record(40)) + "\n")
     (folder / "manifest.json").write_text("{}")
@@ -92,15 +128,22 @@ def test_the_page(folder, tmp_path):
     run("-m", "megatron_ext.monitor", folder, "--html", page)
     text = page.read_text()
     drawing = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
-    lines = [one for one in drawing.iter("{http://www.w3.org/2000/svg}g") if one.get("id", "").startswith("line2d")]
+    lines = [
+        one
+        for one in drawing.iter("{http://www.w3.org/2000/svg}g")
+        if one.get("id", "").startswith("line2d")
+    ]
     assert len(lines) > 5  # ticks and curves
-    assert "30 of 40" in text and "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<rdf:RDF.*?</rdf:RDF>', "", text, flags=re.S)
+    assert "30 of 40" in text and "http://" not in re.sub(
+        r'xmlns(:\w+)?="[^"]*"|<rdf:RDF.*?</rdf:RDF>', "", text, flags=re.S
+    )
 
 
 def test_a_folder_that_holds_no_run(tmp_path):
     done = run("-m", "megatron_ext.monitor", tmp_path, check=False)
     assert done.returncode == 1 and "recipe.yaml is missing" in done.stderr
-    (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")  # of a fine-tuning
+    # of a fine-tuning
+    (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")
     with pytest.raises(OtherOutputError) as error:
         run_state.read(tmp_path)
     assert f"{tmp_path} is not the folder of a pretraining run (" in str(error.value)
@@ -114,7 +157,13 @@ def test_curve():
 def note(folder, rank, **changed):
     (folder / "heartbeats").mkdir(exist_ok=True)
     now = time.time()
-    written = {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "step": 30, "phase": "forward and backward"}
+    written = {
+        "rank": rank,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "step": 30,
+        "phase": "forward and backward",
+    }
     written |= {"since": now - 1, "seen": now, **changed}
     (folder / f"heartbeats/rank_{rank:05d}.json").write_text(json.dumps(written))
 
@@ -133,10 +182,15 @@ def test_a_killed_run_is_over_at_once(folder, ended):
     assert run_state.read(folder).status == "under way"
     note(folder, 1, pid=ended)
     state = run_state.read(folder)
-    assert (state.status, state.over) == ("stalled: of its processes these are gone: 1; the others wait for them", False)
+    assert (state.status, state.over) == (
+        "stalled: of its processes these are gone: 1; the others wait for them",
+        False,
+    )
     note(folder, 0, seen=time.time() - 1e6)  # its number belongs to a younger process now
     state = run_state.read(folder)
-    assert state.over and state.status.startswith("ended without finishing: none of its processes is left")
+    assert state.over and state.status.startswith(
+        "ended without finishing: none of its processes is left"
+    )
     done = run("-m", "megatron_ext.monitor", folder)  # follows it no further
     assert "status ended without finishing" in done.stdout
 
@@ -144,7 +198,9 @@ def test_a_killed_run_is_over_at_once(folder, ended):
 def test_a_run_that_was_killed_before_its_first_step(folder, ended):
     (folder / "log.jsonl").unlink()
     assert run_state.read(folder).status == "starting"
-    lock.lock_file(folder).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    lock.lock_file(folder).write_text(
+        json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+    )
     assert run_state.read(folder).status == "starting"
     lock.lock_file(folder).write_text(json.dumps({"pid": ended, "host": socket.gethostname()}))
     assert run_state.read(folder).over
@@ -153,7 +209,11 @@ def test_a_run_that_was_killed_before_its_first_step(folder, ended):
 def test_processes_on_other_machines(folder, ended):
     note(folder, 0, host="elsewhere", pid=ended)
     assert run_state.read(folder).status == "under way"
-    for path in (folder / "log.jsonl", folder / "recipe.yaml", folder / "heartbeats/rank_00000.json"):
+    for path in (
+        folder / "log.jsonl",
+        folder / "recipe.yaml",
+        folder / "heartbeats/rank_00000.json",
+    ):
         os.utime(path, (time.time() - 660, time.time() - 660))
     state = run_state.read(folder)
     assert (state.status, state.over) == ("no sign of life for 11 minutes", True)
@@ -164,4 +224,7 @@ def test_a_stalled_run_is_told(folder):
     for rank in range(2):
         note(folder, rank, since=now - 240, seen=now)
     state = run_state.read(folder)
-    assert (state.status, state.over) == ("stalled: all processes have been in 'forward and backward' for 4 minutes", False)
+    assert (state.status, state.over) == (
+        "stalled: all processes have been in 'forward and backward' for 4 minutes",
+        False,
+    )

@@ -14,7 +14,9 @@ def report(name, faults=(), links=None, **more):
 
 def test_a_node_with_a_fault_of_its_own():
     reports = [report("n1"), report("n2", ["/tmp has 1.0 GB free, 20 are wanted"]), report("n3")]
-    assert node_check.judge(["n1", "n2", "n3"], reports, 1.0) == {"n2": "/tmp has 1.0 GB free, 20 are wanted"}
+    assert node_check.judge(["n1", "n2", "n3"], reports, 1.0) == {
+        "n2": "/tmp has 1.0 GB free, 20 are wanted"
+    }
 
 
 def test_a_node_that_says_nothing_breaks_the_links_of_others():
@@ -25,7 +27,10 @@ def test_a_node_that_says_nothing_breaks_the_links_of_others():
 def test_a_slow_node_is_the_one_whose_links_are_all_slow():
     rates = {("n1", "n2"): 40.0, ("n2", "n3"): 2.0, ("n3", "n4"): 2.5, ("n4", "n1"): 41.0}
     reports = [
-        report(name, links={b if a == name else a: rate for (a, b), rate in rates.items() if name in (a, b)})
+        report(
+            name,
+            links={b if a == name else a: rate for (a, b), rate in rates.items() if name in (a, b)},
+        )
         for name in ("n1", "n2", "n3", "n4")
     ]
     assert list(node_check.judge(["n1", "n2", "n3", "n4"], reports, 10.0)) == ["n3"]
@@ -42,7 +47,9 @@ def test_all_bad_is_no_answer(monkeypatch, capsys):
 def nvidia_smi(tmp_path, monkeypatch):
     def answer(*lines, code=0):
         program = tmp_path / "nvidia-smi"
-        program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n")
+        program.write_text(
+            "#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n"
+        )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
@@ -74,10 +81,18 @@ def test_disk(tmp_path):
 
 @pytest.mark.multiprocess
 def test_two_nodes_measure_their_link(start_forked):
-    codes, written = start_forked(2, "probe", "--megabytes", 4, module="megatron_ext.node_check").wait()
+    codes, written = start_forked(
+        2, "probe", "--megabytes", 4, module="megatron_ext.node_check"
+    ).wait()
     assert codes == [0, 0], written
     reports = sorted(map(json.loads, written.splitlines()), key=lambda report: report["node"])
-    assert [(one["node"], list(one["links"])) for one in reports] == [("n0", ["n1"]), ("n1", ["n0"])]
-    assert all(one["all"] > 0 and one["links"][other] > 0 for one, other in zip(reports, ("n1", "n0"), strict=True))
+    assert [(one["node"], list(one["links"])) for one in reports] == [
+        ("n0", ["n1"]),
+        ("n1", ["n0"]),
+    ]
+    assert all(
+        one["all"] > 0 and one["links"][other] > 0
+        for one, other in zip(reports, ("n1", "n0"), strict=True)
+    )
     assert node_check.judge(["n0", "n1"], reports, 0.0) == {}
     assert set(node_check.judge(["n0", "n1"], reports, 1e9)) == {"n0", "n1"}

@@ -7,21 +7,44 @@ from tests.megatron_ext.conftest import log
 OVERLAP = ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]
 LAYOUTS = {
     "TP2": (2, ["parallel.tensor_model_parallel_size=2"]),
-    "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
+    "TP2 with sequence parallelism": (
+        2,
+        ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],
+    ),
     "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
     "DP2 with overlap": (2, OVERLAP),
     "PP2 x DP2, interleaved, with overlap": (
         4,
-        ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2", *OVERLAP],
+        [
+            "parallel.pipeline_model_parallel_size=2",
+            "parallel.virtual_pipeline_model_parallel_size=2",
+            *OVERLAP,
+        ],
     ),
     "CP2": (2, ["parallel.context_parallel_size=2"]),
-    "full recompute": (1, ["training.recompute_granularity=full", "training.recompute_num_layers=2"]),
-    "selective recompute": (1, ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,core_attn,layernorm]"]),
+    "full recompute": (
+        1,
+        ["training.recompute_granularity=full", "training.recompute_num_layers=2"],
+    ),
+    "selective recompute": (
+        1,
+        [
+            "training.recompute_granularity=selective",
+            "training.recompute_modules=[mlp,core_attn,layernorm]",
+        ],
+    ),
     "TP2 x CP2 with sequence parallelism": (
         4,
-        ["parallel.tensor_model_parallel_size=2", "parallel.context_parallel_size=2", "parallel.sequence_parallel=true"],
+        [
+            "parallel.tensor_model_parallel_size=2",
+            "parallel.context_parallel_size=2",
+            "parallel.sequence_parallel=true",
+        ],
     ),
-    "TP2 x PP2": (4, ["parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"]),
+    "TP2 x PP2": (
+        4,
+        ["parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"],
+    ),
 }
 
 
@@ -47,5 +70,9 @@ def test_training_lowers_the_loss(alone):
 
 @pytest.mark.multiprocess
 def test_bf16_stays_near_fp32(pretrain_forked, alone):
-    for expected, found in zip(log(alone, "train"), log(pretrain_forked(1, "training.precision=bf16"), "train"), strict=True):
+    for expected, found in zip(
+        log(alone, "train"),
+        log(pretrain_forked(1, "training.precision=bf16"), "train"),
+        strict=True,
+    ):
         assert found["loss"] == pytest.approx(expected["loss"], rel=0.01)

@@ -13,8 +13,15 @@ ARCHITECTURE = ROOT / "examples/pretrain/architectures/meditron_70b.json"
 def call(tmp_path, capsys):
     def call(*words, code=None):
         file = tmp_path / "recipe.yaml"
-        file.write_text(RECIPE.format(output=tmp_path / "run", checkpoint="nowhere", data="nowhere"))
-        large = ["data.seq_length=4096", "training.global_batch_size=512", "training.micro_batch_size=1", "training.precision=bf16"]
+        file.write_text(
+            RECIPE.format(output=tmp_path / "run", checkpoint="nowhere", data="nowhere")
+        )
+        large = [
+            "data.seq_length=4096",
+            "training.global_batch_size=512",
+            "training.micro_batch_size=1",
+            "training.precision=bf16",
+        ]
         ended = plan.main([str(file), f"model.architecture={ARCHITECTURE}", *large, *words])
         assert ended in ((0, plan.DOES_NOT_FIT, plan.IMPOSSIBLE) if code is None else (code,))
         return capsys.readouterr().out
@@ -26,10 +33,19 @@ def test_a_layout_that_does_not_fit_and_ones_that_do(call):
     found = json.loads(call("--gpus", "64", "--gpu", "h100-80gb", "--json", code=plan.DOES_NOT_FIT))
     assert not found["recipe"]["fits"]
     assert found["recipe"]["stages"][0]["weights"] == 2 * found["recipe"]["stages"][0]["parameters"]
-    assert found["best"] and all(one["fits"] and one["memory"] < 80 * 2**30 for one in found["best"])
+    assert found["best"] and all(
+        one["fits"] and one["memory"] < 80 * 2**30 for one in found["best"]
+    )
     times = [one["step_seconds"] for one in found["best"]]
     assert times == sorted(times)
-    sizes = [tuple(word for word in one["layout"] if "_model_parallel_size" in word and "virtual" not in word) for one in found["best"]]
+    sizes = [
+        tuple(
+            word
+            for word in one["layout"]
+            if "_model_parallel_size" in word and "virtual" not in word
+        )
+        for one in found["best"]
+    ]
     assert len(set(sizes)) == len(sizes)
     for one in found["best"]:
         assert one["step_seconds"] == pytest.approx(sum(one["step_parts"].values()))
@@ -40,8 +56,15 @@ def test_a_layout_that_does_not_fit_and_ones_that_do(call):
     [
         [],
         [  # which other layouts must take back
-            *("parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"),
-            *("parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=41"),
+            *(
+                "parallel.tensor_model_parallel_size=8",
+                "parallel.sequence_parallel=true",
+                "parallel.tp_comm_overlap=true",
+            ),
+            *(
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.num_layers_in_first_pipeline_stage=41",
+            ),
             *("training.recompute_granularity=selective", "training.recompute_modules=[mlp]"),
         ],
     ],
@@ -60,25 +83,48 @@ def test_the_table(call):
 
 
 def test_an_impossible_layout_says_why(call):
-    text = call("--gpus", "63", "parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true", code=plan.IMPOSSIBLE)
+    text = call(
+        "--gpus",
+        "63",
+        "parallel.tensor_model_parallel_size=8",
+        "parallel.sequence_parallel=true",
+        code=plan.IMPOSSIBLE,
+    )
     assert "not possible: 63 processes cannot be divided" in text
     assert "No layout divides the model and a batch of 512 over 63" in text
     assert "No layout fits on 8 x h100-80gb, the smallest needs " in call("--gpus", "8")
 
 
 def test_fp8_needs_a_gpu_that_has_it(call):
-    assert "multiplies no FP8" in call("--gpus", "64", "--gpu", "a100-80gb", "training.fp8_format=hybrid")
+    assert "multiplies no FP8" in call(
+        "--gpus", "64", "--gpu", "a100-80gb", "training.fp8_format=hybrid"
+    )
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["training.recompute_granularity=full", "training.recompute_method=block", "training.recompute_num_layers=5"],
+        [
+            "training.recompute_granularity=full",
+            "training.recompute_method=block",
+            "training.recompute_num_layers=5",
+        ],
         ["training.recompute_granularity=selective", "training.recompute_modules=[mlp,layernorm]"],
     ],
 )
 def test_recompute_saves_memory(call, words):
-    layout = ["--gpus", "64", "--best", "1", "--json", "parallel.tensor_model_parallel_size=8", "parallel.pipeline_model_parallel_size=8"]
-    without, found = json.loads(call(*layout))["recipe"], json.loads(call(*layout, *words))["recipe"]
+    layout = [
+        "--gpus",
+        "64",
+        "--best",
+        "1",
+        "--json",
+        "parallel.tensor_model_parallel_size=8",
+        "parallel.pipeline_model_parallel_size=8",
+    ]
+    without, found = (
+        json.loads(call(*layout))["recipe"],
+        json.loads(call(*layout, *words))["recipe"],
+    )
     assert found["memory"] < without["memory"]
     assert found["stages"][0]["weights"] == without["stages"][0]["weights"]

@@ -1,4 +1,7 @@
-"""Mistakes at the command line: one clear message and the right exit code, before anything heavy starts."""
+"""Mistakes at the command line.
+
+One clear message and the right exit code, before anything heavy starts.
+"""
 
 import shutil
 
@@ -31,7 +34,9 @@ def test_unknown_key(attempt):
 def test_impossible_layout(attempt):
     code, written = attempt("parallel.tensor_model_parallel_size=3")
     assert code == 2
-    assert "4 attention heads cannot be divided by parallel.tensor_model_parallel_size = 3" in written
+    assert (
+        "4 attention heads cannot be divided by parallel.tensor_model_parallel_size = 3" in written
+    )
 
 
 def test_no_checkpoint(attempt, tmp_path):
@@ -65,6 +70,11 @@ def test_a_process_with_another_recipe_is_named():
 
     same = {"output": "run", "optimizer": {"lr": 1e-3, "clip_grad": 1.0}}
     check_same_everywhere([same, same])
-    told = r"process 2 was started with another recipe than process 0 \(optimizer.lr: 0.001 there, 0.002 here\)"
+    told = (
+        r"process 2 was started with another recipe than process 0 \(optimizer.lr: 0.001 there,"
+        r" 0.002 here\)"
+    )
     with pytest.raises(UsageError, match=told):
-        check_same_everywhere([same, same, {"output": "run", "optimizer": {"lr": 2e-3, "clip_grad": 1.0}}])
+        check_same_everywhere(
+            [same, same, {"output": "run", "optimizer": {"lr": 2e-3, "clip_grad": 1.0}}]
+        )

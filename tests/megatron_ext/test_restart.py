@@ -38,13 +38,19 @@ def test_finished_or_refused(tmp_path, code):
 
 def test_asked_to_stop_by_a_person(tmp_path, reach):
     reach(5)
-    (tmp_path / "stopped.json").write_text(json.dumps({"reason": "trigger file", "iteration": 5, "exit_code": 75}))
+    (tmp_path / "stopped.json").write_text(
+        json.dumps({"reason": "trigger file", "iteration": 5, "exit_code": 75})
+    )
     assert not restart.decide(tmp_path, 75, 3).again
-    (tmp_path / "stopped.json").write_text(json.dumps({"reason": "SIGUSR2", "iteration": 5, "exit_code": 75}))
+    (tmp_path / "stopped.json").write_text(
+        json.dumps({"reason": "SIGUSR2", "iteration": 5, "exit_code": 75})
+    )
     assert restart.decide(tmp_path, 75, 3).again
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"iteration": 5, "in_vain": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"iteration": 5, "in_vain": "x"}', b"\xff"]
+)
 def test_a_damaged_note_is_told(tmp_path, reach, content):
     reach(5)
     (tmp_path / "restarts.json").write_bytes(content)

@@ -14,7 +14,11 @@ from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE, log, write
 from tests.megatron_ext.kills import assert_same_losses
 
-LONG = ["training.train_iters=100000", "training.eval_interval=100000", "training.save_interval=100000"]
+LONG = [
+    "training.train_iters=100000",
+    "training.eval_interval=100000",
+    "training.save_interval=100000",
+]
 
 
 @pytest.fixture
@@ -42,9 +46,14 @@ def start(tmp_path, start_forked, checkpoint, data):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
-    run, output = start("resilience.straggler_interval=1", "resilience.straggler_ratio=1.0000001", "data.num_workers=1")
+    run, output = start(
+        "resilience.straggler_interval=1",
+        "resilience.straggler_ratio=1.0000001",
+        "data.num_workers=1",
+    )
     asked = psutil.Process(run.pids[1])
-    for process in (*asked.children(recursive=True), asked):  # as Slurm does: those that read ahead get it too
+    # as Slurm does: those that read ahead get it too
+    for process in (*asked.children(recursive=True), asked):
         process.send_signal(number)
     codes, written = run.wait()
     assert codes == [75, 75], written[-3000:]
@@ -55,16 +64,24 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     assert f"({number.name}), checkpoint written: {kept}; to go on: " in written
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
-    assert slow and all(record["rank"] in (0, 1) and record["seconds"] >= record["median"] > 0 for record in slow)
+    assert slow and all(
+        record["rank"] in (0, 1) and record["seconds"] >= record["median"] > 0 for record in slow
+    )
 
 
 @pytest.mark.multiprocess
-def test_a_validation_is_broken_off_and_made_up_for(pretrain_forked, start_forked, tmp_path, checkpoint, data):
+def test_a_validation_is_broken_off_and_made_up_for(
+    pretrain_forked, start_forked, tmp_path, checkpoint, data
+):
     many = tmp_path / "many"
     many.mkdir()
     documents = [[n % 300 for n in range(start, start + 33)] for start in range(1200)]
     prefix = write(many / "validation_text_document", documents)
-    options = [f"data.validation=[{prefix}]", "training.eval_iters=150", "training.save_interval=100"]
+    options = [
+        f"data.validation=[{prefix}]",
+        "training.eval_iters=150",
+        "training.save_interval=100",
+    ]
     undisturbed = pretrain_forked(2, *options)
     output = tmp_path / "out"
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
@@ -86,10 +103,14 @@ def test_a_validation_is_broken_off_and_made_up_for(pretrain_forked, start_forke
 
 @pytest.mark.multiprocess
 def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, checkpoint, data):
-    prefix = write(tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)])
+    prefix = write(
+        tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)]
+    )
     output = tmp_path / "out"
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
-    run = start_forked(1, tmp_path / "r.yaml", f"data.validation=[{prefix}]", "training.eval_iters=5000")
+    run = start_forked(
+        1, tmp_path / "r.yaml", f"data.validation=[{prefix}]", "training.eval_iters=5000"
+    )
     deadline = time.monotonic() + 300
     while "each read once" not in run.written.read_text():
         assert time.monotonic() < deadline, run.written.read_text()
@@ -98,19 +119,32 @@ def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, c
     os.kill(run.pids[0], signal.SIGINT)
     codes, written = run.wait()
     assert codes == [75], written[-3000:]
-    assert "stopped before the first step (SIGINT), so that there is nothing to keep yet; to go on: " in written
+    assert (
+        "stopped before the first step (SIGINT), so that there is nothing to keep yet; to go on: "
+        in written
+    )
     assert not log(output, "train") and not list((output / "checkpoints").glob("iter_*"))
 
 
 @pytest.mark.multiprocess
 def test_a_second_start_is_told_who_is_there(start, tmp_path):
     run, output = start()
-    second = command("-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG)
-    done = subprocess.run(second, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    second = command(
+        "-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG
+    )
+    done = subprocess.run(
+        second, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 1, done.stderr
     told = done.stderr.splitlines()
-    assert told[-1].startswith(f"error: {output} is being written by ") and f"(process {run.pids[0]} on " in told[-1], done.stderr
-    assert len([line for line in told if "is being written by" in line]) == 1 and "Traceback" not in done.stderr
+    assert (
+        told[-1].startswith(f"error: {output} is being written by ")
+        and f"(process {run.pids[0]} on " in told[-1]
+    ), done.stderr
+    assert (
+        len([line for line in told if "is being written by" in line]) == 1
+        and "Traceback" not in done.stderr
+    )
     since = log(output, "train")[-1]["step"]
     deadline = time.monotonic() + 300
     while log(output, "train")[-1]["step"] == since:  # the first goes on
@@ -121,12 +155,20 @@ def test_a_second_start_is_told_who_is_there(start, tmp_path):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_waits_for_others_ends_at_a_signal(start_forked, tmp_path, checkpoint, data, number):
-    (tmp_path / "r.yaml").write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data))
-    run = start_forked(1, tmp_path / "r.yaml", "resilience.distributed_timeout_minutes=2", missing=1)
+def test_a_process_that_waits_for_others_ends_at_a_signal(
+    start_forked, tmp_path, checkpoint, data, number
+):
+    (tmp_path / "r.yaml").write_text(
+        RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data)
+    )
+    run = start_forked(
+        1, tmp_path / "r.yaml", "resilience.distributed_timeout_minutes=2", missing=1
+    )
     waiting = psutil.Process(run.pids[0])
     deadline = time.monotonic() + 300
-    while not any(connection.status == psutil.CONN_LISTEN for connection in waiting.net_connections()):
+    while not any(
+        connection.status == psutil.CONN_LISTEN for connection in waiting.net_connections()
+    ):
         assert time.monotonic() < deadline, run.written.read_text()
         time.sleep(0.01)
     waiting.send_signal(number)
@@ -136,7 +178,9 @@ def test_a_process_that_waits_for_others_ends_at_a_signal(start_forked, tmp_path
 
 @pytest.mark.multiprocess
 def test_a_time_limit(pretrain_forked, tmp_path):
-    codes, written = pretrain_forked(1, *LONG, "resilience.exit_duration_in_mins=0.0001", output=tmp_path / "out", check=False)
+    codes, written = pretrain_forked(
+        1, *LONG, "resilience.exit_duration_in_mins=0.0001", output=tmp_path / "out", check=False
+    )
     assert codes == [75], written[-3000:]
     assert "stopped after step 1 (time limit), checkpoint written" in written
 
@@ -160,7 +204,10 @@ def test_a_killed_process_is_named(start):
     os.kill(run.pids[1], signal.SIGKILL)
     codes, written = run.wait()
     assert codes == [1, -signal.SIGKILL], written[-3000:]
-    assert f"error: rank 1 (process {run.pids[1]}) of the run has ended (" in written and "most likely for lack of memory" in written
+    assert (
+        f"error: rank 1 (process {run.pids[1]}) of the run has ended (" in written
+        and "most likely for lack of memory" in written
+    )
     assert "Traceback" not in written
 
 
@@ -170,5 +217,8 @@ def test_a_killed_reader_of_data_is_told(start):
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()
     assert codes[0] == 1, written[-3000:]
-    told = r"error: a process of the run, or one that reads its data, has ended \((DataLoader worker|\[Errno \d+\] Connection reset)"
+    told = (
+        r"error: a process of the run, or one that reads its data, has ended \((DataLoader"
+        r" worker|\[Errno \d+\] Connection reset)"
+    )
     assert re.search(told, written) and "lack of memory" in written, written[-3000:]

@@ -1,6 +1,7 @@
 """A real Slurm of several nodes on this machine, in a folder of its own, with ports of its own.
 
-It leaves a Slurm that the machine may belong to alone: every command gets SLURM_CONF, no file outside the folder is written.
+It leaves a Slurm that the machine may belong to alone: every command gets SLURM_CONF, no file
+outside the folder is written.
 """
 
 import contextlib
@@ -20,7 +21,16 @@ import psutil
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "setpriv")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
-OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+OVER = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
 PATIENCE = 900  # seconds for anything that takes seconds on a quiet machine
 
 CONFIGURATION = """
@@ -53,7 +63,10 @@ AccountingStorageType=accounting_storage/none
 PropagateResourceLimits=NONE
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=512000 Gres=gpu:8\n"
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=512000"
+    " Gres=gpu:8\n"
+)
 
 
 def missing() -> list[str]:
@@ -69,15 +82,22 @@ def missing() -> list[str]:
             policy.chmod(0o755)
         try:
             for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-                subprocess.run(["apt-get", "-qq", *command], env=environment, capture_output=True, check=False)
+                subprocess.run(
+                    ["apt-get", "-qq", *command], env=environment, capture_output=True, check=False
+                )
         finally:
             if ours:
                 policy.unlink()
     return [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
 
 
-def wait_for(what: str, ready: Callable[[], object], seconds: float = PATIENCE, told: Callable[[], str] = str) -> Any:
-    """Return what `ready` returns once that is true; fail, with what `told` returns, when it takes more than `seconds`."""
+def wait_for(
+    what: str, ready: Callable[[], object], seconds: float = PATIENCE, told: Callable[[], str] = str
+) -> Any:
+    """Return what `ready` returns once that is true.
+
+    Fail, with what `told` returns, when it takes more than `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while not (found := ready()):
         if time.monotonic() > deadline:
@@ -93,7 +113,11 @@ class Cluster:
         self.folder, self.nodes = folder, [f"n{number + 1}" for number in range(nodes)]
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
-        for name in [name for name in self.environment if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"]:
+        for name in [
+            name
+            for name in self.environment
+            if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
+        ]:
             del self.environment[name]  # of a job of a real cluster, in which the tests may run
 
     def __enter__(self) -> "Cluster":
@@ -105,7 +129,11 @@ class Cluster:
             self._daemon("slurmctld", "slurmctld", "-D", "-c")
             for node in self.nodes:
                 self.start_node(node)
-            wait_for("all nodes idle", lambda: self.states() == dict.fromkeys(self.nodes, "idle"), told=self.logs)
+            wait_for(
+                "all nodes idle",
+                lambda: self.states() == dict.fromkeys(self.nodes, "idle"),
+                told=self.logs,
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -114,7 +142,9 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.command("scancel", "--user", str(os.geteuid()), check=False)
         with contextlib.suppress(AssertionError):
-            wait_for("no job", lambda: not self.command("squeue", "--noheader", check=False).strip(), 30)
+            wait_for(
+                "no job", lambda: not self.command("squeue", "--noheader", check=False).strip(), 30
+            )
         for node in self.nodes:
             self.kill_node(node)
         for daemon in self.daemons.values():
@@ -131,20 +161,30 @@ class Cluster:
         ports = _free_ports(1 + len(self.nodes))
         host, user = socket.gethostname(), psutil.Process().username()
         text = CONFIGURATION.format(host=host, user=user, folder=self.folder, ports=ports)
-        nodes = [NODE.format(name=node, host=host, port=port) for node, port in zip(self.nodes, ports[1:], strict=True)]
+        nodes = [
+            NODE.format(name=node, host=host, port=port)
+            for node, port in zip(self.nodes, ports[1:], strict=True)
+        ]
         (self.folder / "slurm.conf").write_text(text + "".join(nodes))
-        plugins = os.environ.get("GALEN_TEST_PLUGSTACK")  # a plugstack.conf, for a Slurm with Pyxis (docs/slurm.md)
+        # a plugstack.conf, for a Slurm with Pyxis (docs/slurm.md)
+        plugins = os.environ.get("GALEN_TEST_PLUGSTACK")
         if plugins:
             shutil.copy(plugins, self.folder / "plugstack.conf")
         for number in range(8):  # Slurm counts GPUs by their device files
             (self.folder / f"gpu{number}").touch()
-        (self.folder / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={self.folder}/gpu[0-7]\n")
+        (self.folder / "gres.conf").write_text(
+            f"NodeName={','.join(self.nodes)} Name=gpu File={self.folder}/gpu[0-7]\n"
+        )
 
     def _daemon(self, name: str, *command: str) -> None:
         """Start a daemon that ends with this process, however that ends."""
         with (self.folder / f"{name}.out").open("ab") as file:
             self.daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
             )
 
     def start_node(self, node: str) -> None:
@@ -162,17 +202,24 @@ class Cluster:
             self.daemons.pop(node).wait()
 
     def _belongs(self, process: psutil.Process, node: str) -> bool:
-        """Say whether a process is this node's daemon or manages a step on it: both write the node's log."""
+        """Say whether a process is this node's daemon or manages a step on it.
+
+        Both write the node's log.
+        """
         log = str(self.folder / f"slurmd_{node}.log")
         try:
-            return process.name().startswith("slurm") and log in (file.path for file in process.open_files())
+            return process.name().startswith("slurm") and log in (
+                file.path for file in process.open_files()
+            )
         except psutil.Error:
             return False
 
     def command(self, *arguments: object, check: bool = True, **environment: str) -> str:
         """Run a Slurm command in the repository and return its output."""
         done = self._run(*arguments, **environment)
-        assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return done.stdout
 
     def refusal(self, *arguments: object, **environment: str) -> str:
@@ -183,11 +230,21 @@ class Cluster:
 
     def _run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
-        return subprocess.run(words, env={**self.environment, **environment}, cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            words,
+            env={**self.environment, **environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def jobs(self) -> list[int]:
         """Return the numbers of all jobs, an array's once."""
-        return [int(line) for line in self.command("squeue", "--noheader", "--states=all", "--format=%F").split()]
+        return [
+            int(line)
+            for line in self.command("squeue", "--noheader", "--states=all", "--format=%F").split()
+        ]
 
     def sbatch(self, *arguments: object, **environment: str) -> int:
         """Submit a job and return its number."""
@@ -195,35 +252,59 @@ class Cluster:
 
     def states(self) -> dict[str, str]:
         """Return the state of each node."""
-        lines = self.command("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split("\n")
+        lines = self.command("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).split(
+            "\n"
+        )
         return dict(line.split() for line in lines if line)
 
     def job(self, number: int | str) -> dict[str, str]:
         """Return what Slurm knows of a job, or of one task of an array, N_I."""
-        return dict(re.findall(r"(\S+?)=(\S*)", self.command("scontrol", "--oneliner", "show", "job", number)))
+        return dict(
+            re.findall(
+                r"(\S+?)=(\S*)", self.command("scontrol", "--oneliner", "show", "job", number)
+            )
+        )
 
     def hasten(self, number: int | str) -> dict[str, str]:
-        """Let a job that was queued again start soon: Slurm makes it wait two minutes. Return what Slurm knows of it.
+        """Let a job that was queued again start soon: Slurm makes it wait two minutes.
 
-        Two seconds must pass, since a node refuses what was signed in the second in which it was told to end the job's last start.
+        Return what Slurm knows of it.
+
+        Two seconds must pass, since a node refuses what was signed in the second in which it was
+        told to end the job's last start.
         """
         job = self.job(number)
-        if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime" and job["StartTime"].startswith("2"):
+        if (
+            job["JobState"] == "PENDING"
+            and job["Reason"] == "BeginTime"
+            and job["StartTime"].startswith("2")
+        ):
             start = datetime.datetime.fromisoformat(job["StartTime"])
             if start - datetime.datetime.now() > datetime.timedelta(seconds=20):
-                self.command("scontrol", "update", f"JobId={number}", "StartTime=now+2", check=False)
+                self.command(
+                    "scontrol", "update", f"JobId={number}", "StartTime=now+2", check=False
+                )
         return job
 
     def until(
-        self, number: int | str, what: str, ready: Callable[[dict[str, str]], object], told: Callable[[], str] = str
+        self,
+        number: int | str,
+        what: str,
+        ready: Callable[[dict[str, str]], object],
+        told: Callable[[], str] = str,
     ) -> dict[str, str]:
-        """Wait until `ready`, given what Slurm knows of a job, is true; fail when the job ends before. Return what Slurm knows."""
+        """Wait until `ready`, given what Slurm knows of a job, is true.
+
+        Fail when the job ends before. Return what Slurm knows.
+        """
 
         def look() -> dict[str, str] | None:
             job = self.hasten(number)
             if ready(job):
                 return job
-            assert job["JobState"] not in OVER, f"job {number} ended ({job['JobState']}) before: {what}\n{told()}\n{self.logs()}"
+            assert job["JobState"] not in OVER, (
+                f"job {number} ended ({job['JobState']}) before: {what}\n{told()}\n{self.logs()}"
+            )
             return None
 
         return wait_for(what, look, told=lambda: told() + self.logs())
@@ -235,10 +316,18 @@ class Cluster:
     def logs(self) -> str:
         """Return the last lines of the daemons' logs."""
         files = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
-        return "\n".join(f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-12:]) for file in files)
+        return "\n".join(
+            f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-12:]) for file in files
+        )
 
 
-MUNGE = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+MUNGE = {
+    "key-file": "key",
+    "socket": "socket",
+    "pid-file": "pid",
+    "log-file": "log",
+    "seed-file": "seed",
+}
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -9,7 +9,8 @@ from tests.conftest import ROOT
 from tests.megatron_ext.conftest import checkpoint, data, start_forked  # noqa: F401 (fixtures)
 from tests.slurm import cluster as slurm
 
-REAL = os.environ.get("GALEN_TEST_SITE")  # a file of further settings, such as those of a real container (docs/slurm.md)
+# a file of further settings, such as those of a real container (docs/slurm.md)
+REAL = os.environ.get("GALEN_TEST_SITE")
 SITE = """
 GALEN_PYTHON={python}
 export OMP_NUM_THREADS=1 GLOO_SOCKET_IFNAME=lo
@@ -29,7 +30,10 @@ def cluster(tmp_path_factory):
     """A Slurm of four nodes with 8 GPUs each, or so it thinks."""
     lacking = slurm.missing()
     if lacking:
-        pytest.skip(f"no Slurm here: {', '.join(lacking)} missing; install {' '.join(slurm.PACKAGES)} (root would have them installed)")
+        pytest.skip(
+            f"no Slurm here: {', '.join(lacking)} missing; install {' '.join(slurm.PACKAGES)} (root"
+            " would have them installed)"
+        )
     with slurm.Cluster(tmp_path_factory.mktemp("slurm"), nodes=4) as cluster:
         yield cluster
 
@@ -46,15 +50,26 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def contained(site, tmp_path):
-    """Return a function that gives the site a container: a stand-in of this folder, or the real one of GALEN_TEST_SITE."""
+    """Return a function that gives the site a container.
+
+    A stand-in of this folder, or the real one of GALEN_TEST_SITE.
+    """
 
     def contained(kind, mounts=()):
         folder = tmp_path / "container"
         folder.mkdir()
-        settings = f"GALEN_CONTAINER={kind} GALEN_IMAGE='/images/my galen' GALEN_MOUNTS={shlex.quote(','.join(map(str, mounts)))}\n"
-        (folder / "site.sh").write_text(f"source {shlex.quote(site['GALEN_SITE'])}\n" + ("" if REAL else settings))
+        settings = (
+            f"GALEN_CONTAINER={kind} GALEN_IMAGE='/images/my galen'"
+            f" GALEN_MOUNTS={shlex.quote(','.join(map(str, mounts)))}\n"
+        )
+        (folder / "site.sh").write_text(
+            f"source {shlex.quote(site['GALEN_SITE'])}\n" + ("" if REAL else settings)
+        )
         program = {"pyxis": "srun"}.get(kind, kind)
         (folder / program).symlink_to(ROOT / "tests" / "slurm" / program)
-        return {"GALEN_SITE": str(folder / "site.sh"), "PATH": site["PATH"] if REAL else f"{folder}:{site['PATH']}"}
+        return {
+            "GALEN_SITE": str(folder / "site.sh"),
+            "PATH": site["PATH"] if REAL else f"{folder}:{site['PATH']}",
+        }
 
     return contained

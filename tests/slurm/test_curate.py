@@ -17,7 +17,10 @@ from tests.data_prep.material import many_records, write_medline
 
 
 def bytes_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.jsonl*"))
+    }
 
 
 @pytest.fixture
@@ -26,8 +29,9 @@ def recipe(tmp_path):
         write_medline(tmp_path / f"raw/{n}.xml", many_records(1 + 100 * n, 60))
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        f"output: {tmp_path / 'local'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n"
-        "steps: [abstract, duplicate, {step: near_duplicate, buckets: 3}]\nshuffle: {}\nsplit: {train: 1, validation: 0, test: 0}\n"
+        f"output: {tmp_path / 'local'}\nsources: [{{reader: medline, path:"
+        f" {tmp_path / 'raw'}}}]\nsteps: [abstract, duplicate, {{step: near_duplicate, buckets:"
+        " 3}]\nshuffle: {}\nsplit: {train: 1, validation: 0, test: 0}\n"
     )
     return path
 
@@ -42,7 +46,16 @@ def slurm(cluster, monkeypatch):
 
 def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
     curate.main([str(recipe), "--workers", "1"])
-    command = [sys.executable, "data_prep/curate.py", str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}"]
+    command = [
+        sys.executable,
+        "data_prep/curate.py",
+        str(recipe),
+        "--executor",
+        "slurm",
+        "--workers",
+        "2",
+        f"output={tmp_path / 'slurm'}",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     note = tmp_path / ".slurm.partial/log/index/job"
     while not note.exists():
@@ -51,9 +64,21 @@ def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
     process.kill()
     process.wait()
     assert not (tmp_path / "slurm").exists()
-    curate.main([str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}", "--slurm-args=--time=10"])
+    curate.main(
+        [
+            str(recipe),
+            "--executor",
+            "slurm",
+            "--workers",
+            "2",
+            f"output={tmp_path / 'slurm'}",
+            "--slurm-args=--time=10",
+        ]
+    )
     assert bytes_of(tmp_path / "slurm") == bytes_of(tmp_path / "local")
-    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("local", "slurm")]
+    manifests = [
+        json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("local", "slurm")
+    ]
     assert manifests[0]["counts"] == manifests[1]["counts"]
 
 

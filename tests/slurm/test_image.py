@@ -1,4 +1,7 @@
-"""What the Dockerfile takes along and holds. The image itself needs a registry, and is not built here."""
+"""What the Dockerfile takes along and holds.
+
+The image itself needs a registry, and is not built here.
+"""
 
 import re
 import subprocess
@@ -25,7 +28,9 @@ TORCH = "torch==2.10.0a0+b558c986e8.nv25.11"
 
 def hold(folder, numpy, torch):
     """Run the Dockerfile's first step with this list of packages."""
-    lines = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    lines = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace(
+        "\\\n", ""
+    )
     step = next(line.removeprefix("RUN ") for line in lines.splitlines() if line.startswith("RUN "))
     python = folder / "python"
     python.write_text(f"#!/bin/sh\ncat << END{LISTED.format(numpy=numpy, torch=torch)}END\n")
@@ -45,7 +50,12 @@ def hold(folder, numpy, torch):
 def test_builds_that_no_index_has_are_held(tmp_path, numpy, kept):
     done, held = hold(tmp_path, numpy, TORCH)
     assert done.returncode == 0, done
-    builds = ["pytorch-triton==3.5.0+git2c06b0d9", TORCH, "torchvision==0.25.0a0+ca221243", "transformer_engine==2.9.0+70f53666"]
+    builds = [
+        "pytorch-triton==3.5.0+git2c06b0d9",
+        TORCH,
+        "torchvision==0.25.0a0+ca221243",
+        "transformer_engine==2.9.0+70f53666",
+    ]
     assert held == ["flash_attn==2.7.4.post1", *kept, *builds]
 
 
@@ -55,5 +65,9 @@ def test_a_base_image_without_pytorch_is_refused(tmp_path):
 
 
 def test_all_packages_go_into_the_image():
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert {f"!{package.split('.')[0]}" for package in packages} <= set((ROOT / ".dockerignore").read_text().split())
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
+    assert {f"!{package.split('.')[0]}" for package in packages} <= set(
+        (ROOT / ".dockerignore").read_text().split()
+    )

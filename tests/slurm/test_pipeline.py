@@ -1,4 +1,7 @@
-"""`slurm/pipeline.sh`: the whole chain as jobs that wait for each other, with names that have spaces and quotes in them."""
+"""`slurm/pipeline.sh`.
+
+The whole chain as jobs that wait for each other, with names that have spaces and quotes in them.
+"""
 
 import json
 import random
@@ -25,7 +28,10 @@ output: to be replaced
 
 def documents(folder, count):
     folder.mkdir(parents=True)
-    lines = [json.dumps({"id": f"d{number}", "text": f"{number}. {TEXTS[number % 4]}", "metadata": {}}) for number in range(count)]
+    lines = [
+        json.dumps({"id": f"d{number}", "text": f"{number}. {TEXTS[number % 4]}", "metadata": {}})
+        for number in range(count)
+    ]
     (folder / "00000.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -33,8 +39,19 @@ def questions(file):
     numbers = random.Random(3)
     with file.open("w") as lines:
         for number in range(12):
-            options = dict(zip("ABCD", numbers.sample(["Aspirin", "Heparin", "Insulin", "Sodium"], 4), strict=True))
-            record = {"id": f"q{number}", "context": f"{options['A']} was given.", "question": "What was given?", "options": options}
+            options = dict(
+                zip(
+                    "ABCD",
+                    numbers.sample(["Aspirin", "Heparin", "Insulin", "Sodium"], 4),
+                    strict=True,
+                )
+            )
+            record = {
+                "id": f"q{number}",
+                "context": f"{options['A']} was given.",
+                "question": "What was given?",
+                "options": options,
+            }
             lines.write(json.dumps({**record, "answer": "A", "pmid": str(number)}) + "\n")
 
 
@@ -47,33 +64,53 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     (place / "pretrain.yaml").write_text(RECIPE)
     (place / "task.yaml").write_text("kind: perplexity\ndocuments: corpus/test\nmax_tokens: 24\n")
     questions(place / "questions.jsonl")
-    (place / "tune.yaml").write_text(TUNING.replace("QUESTIONS", json.dumps(str(place / "questions.jsonl"))))
+    (place / "tune.yaml").write_text(
+        TUNING.replace("QUESTIONS", json.dumps(str(place / "questions.jsonl")))
+    )
     own = tmp_path / "site.sh"
     own.write_text(
-        f"source '{site['GALEN_SITE']}'\nGALEN_SBATCH_PRETRAIN=(--nodes=2 --ntasks-per-node=1 --gpus-per-node=0)\n"
-        "GALEN_SBATCH_FINETUNE=(--nodes=2 --gpus-per-node=0)\n"
-        "GALEN_SBATCH_CPU=(--cpus-per-task=1 --mem=1G)\nGALEN_CHECK_GPUS=0\n"
+        f"source '{site['GALEN_SITE']}'\nGALEN_SBATCH_PRETRAIN=(--nodes=2 --ntasks-per-node=1"
+        " --gpus-per-node=0)\nGALEN_SBATCH_FINETUNE=(--nodes=2"
+        " --gpus-per-node=0)\nGALEN_SBATCH_CPU=(--cpus-per-task=1 --mem=1G)\nGALEN_CHECK_GPUS=0\n"
     )
 
-    settings = {"model": model, "corpus": place / "corpus", "work": work, "recipe": place / "pretrain.yaml", "shards": 2}
+    settings = {
+        "model": model,
+        "corpus": place / "corpus",
+        "work": work,
+        "recipe": place / "pretrain.yaml",
+        "shards": 2,
+    }
     settings |= {"finetune": place / "tune.yaml", "tasks": place / "task.yaml", "data": place}
     words = [f"{name}={value}" for name, value in settings.items()]
     before = set(cluster.jobs())
-    cluster.command("slurm/pipeline.sh", *words, "--", "training.train_iters=4", **{**site, "GALEN_SITE": str(own)})
+    cluster.command(
+        "slurm/pipeline.sh",
+        *words,
+        "--",
+        "training.train_iters=4",
+        **{**site, "GALEN_SITE": str(own)},
+    )
     numbers = sorted(set(cluster.jobs()) - before)
 
     def told():
-        return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted((work / "logs").glob("*")))
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text()}" for path in sorted((work / "logs").glob("*"))
+        )
 
     for number in numbers:
         assert cluster.wait(number, told)["JobState"] == "COMPLETED", told()
     assert len(numbers) >= 10
-    steps = [json.loads(line) for line in (work / "pretrain" / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line) for line in (work / "pretrain" / "log.jsonl").read_text().splitlines()
+    ]
     assert [record["step"] for record in steps if record["kind"] == "train"] == [1, 2, 3, 4]
     assert json.loads((work / "finetune" / "manifest.json").read_text())["counts"]["processes"] == 2
     losses = {}
     for name in ("base", "pretrained", "finetuned"):
-        losses[name] = json.dumps(json.loads((work / "scores" / name / "results.json").read_text())["tasks"])
+        losses[name] = json.dumps(
+            json.loads((work / "scores" / name / "results.json").read_text())["tasks"]
+        )
     assert len(set(losses.values())) == 3
 
 

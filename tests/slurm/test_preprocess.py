@@ -1,4 +1,8 @@
-"""`slurm/preprocess.sh`: a job array and its merge give the bytes of one run, here through the stand-in `apptainer` of this folder."""
+"""`slurm/preprocess.sh`.
+
+A job array and its merge give the bytes of one run, here through the stand-in `apptainer` of this
+folder.
+"""
 
 import json
 import os
@@ -14,7 +18,10 @@ def test_array_equals_one_run(cluster, contained, tmp_path, tiny_tokenizer):
     corpus, output = tmp_path / "two words", tmp_path / "the output"
     corpus.mkdir()
     for part in range(3):
-        lines = [json.dumps({"text": f"{number}. {TEXTS[number % 4]}"}) for number in range(part, 40 + part)]
+        lines = [
+            json.dumps({"text": f"{number}. {TEXTS[number % 4]}"})
+            for number in range(part, 40 + part)
+        ]
         (corpus / f"part {part}.jsonl").write_text("\n".join(lines) + "\n")
     options = ["--input", corpus, "--tokenizer-model", tiny_tokenizer, "--append-eod"]
     run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
@@ -50,22 +57,41 @@ exec {python} "$@"
 @pytest.mark.slow
 def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_path, tiny_tokenizer):
     """The array's number is also the job number of one of its tasks: of the last one that starts."""
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5))
-    options = ["--input", tmp_path / "in.jsonl", "--tokenizer-model", tiny_tokenizer, "--append-eod"]
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5)
+    )
+    options = [
+        "--input",
+        tmp_path / "in.jsonl",
+        "--tokenizer-model",
+        tiny_tokenizer,
+        "--append-eod",
+    ]
     run("data_prep/preprocess.py", *options, "--output-prefix", tmp_path / "alone", "--workers", 1)
     sleeper = tmp_path / "python"  # each task's first start lasts until its limit
     sleeper.write_text(SLEEPER.format(python=sys.executable))
     sleeper.chmod(0o755)
     settings = tmp_path / "site.sh"
-    settings.write_text(f"source '{site['GALEN_SITE']}'\nGALEN_PYTHON={sleeper}\nGALEN_SBATCH=(--output={tmp_path}/log-%A_%a)\n")
+    settings.write_text(
+        "source"
+        f" '{site['GALEN_SITE']}'\nGALEN_PYTHON={sleeper}\nGALEN_SBATCH=(--output={tmp_path}/log-%A_%a)\n"
+    )
     array = cluster.sbatch(
-        *("--array=0-2", "--cpus-per-task=1", "--mem=1G", "--time=2", f"--output={tmp_path}/log-%A_%a"),
+        *(
+            "--array=0-2",
+            "--cpus-per-task=1",
+            "--mem=1G",
+            "--time=2",
+            f"--output={tmp_path}/log-%A_%a",
+        ),
         *("slurm/preprocess.sh", *options, "--output-prefix", tmp_path / "joined"),
         **{**site, "GALEN_SITE": str(settings)},
     )
 
     def told():
-        return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(tmp_path.glob("log-*")))
+        return "\n".join(
+            f"{path.name}: {path.read_text()}" for path in sorted(tmp_path.glob("log-*"))
+        )
 
     ended = [cluster.wait(f"{array}_{task}", told) for task in range(3)]
     assert [(job["JobState"], job["Restarts"]) for job in ended] == [("COMPLETED", "1")] * 3, told()

@@ -1,6 +1,9 @@
-"""`sbatch slurm/pretrain_70b.sh` with a tiny model: a bad node, a killed process, the time limit, a node that dies, the recipe's end.
+"""`sbatch slurm/pretrain_70b.sh` with a tiny model.
 
-The steps run through the stand-in `srun` of this folder, which sets what Pyxis sets for images with PyTorch.
+A bad node, a killed process, the time limit, a node that dies, the recipe's end.
+
+The steps run through the stand-in `srun` of this folder, which sets what Pyxis sets for images with
+PyTorch.
 """
 
 import contextlib
@@ -24,7 +27,9 @@ done
 @contextlib.contextmanager
 def paused(recipe):
     """Hold the training processes of a recipe and those that write for them, so that nothing hangs on how fast this machine trains."""
-    found = [process for rank in training(recipe) for process in (rank, *rank.children(recursive=True))]
+    found = [
+        process for rank in training(recipe) for process in (rank, *rank.children(recursive=True))
+    ]
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
@@ -42,8 +47,13 @@ def training(recipe):
 def is_rank(process, recipe):
     with contextlib.suppress(psutil.Error):
         command = process.cmdline()
-        if str(recipe) in command and "megatron_ext.pretrain" in command and "python" in process.name():
-            return "python" not in process.parent().name()  # those that write a checkpoint are children of the ranks
+        if (
+            str(recipe) in command
+            and "megatron_ext.pretrain" in command
+            and "python" in process.name()
+        ):
+            # those that write a checkpoint are children of the ranks
+            return "python" not in process.parent().name()
     return False
 
 
@@ -53,7 +63,9 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     recipe = folder / "tiny recipe.yaml"
-    recipe.write_text(RECIPE.format(output=json.dumps(str(folder / "run")), checkpoint=checkpoint, data=data))
+    recipe.write_text(
+        RECIPE.format(output=json.dumps(str(folder / "run")), checkpoint=checkpoint, data=data)
+    )
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "nvidia-smi").write_text(NVIDIA_SMI)
@@ -67,18 +79,38 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     def goes_on():
         """Wait until the job is beyond the next checkpoint; return how often it was started again."""
         since = last_step(output)
-        return int(cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, told)["Restarts"])
+        return int(
+            cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, told)[
+                "Restarts"
+            ]
+        )
 
     def is_queued_again(restarts, why):
-        cluster.until(job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, told)
+        cluster.until(
+            job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, told
+        )
 
-    overrides = [f"training.train_iters={STEPS}", "training.save_interval=10", "training.eval_interval=100000", "training.eval_iters=1"]
+    overrides = [
+        f"training.train_iters={STEPS}",
+        "training.save_interval=10",
+        "training.eval_interval=100000",
+        "training.eval_iters=1",
+    ]
     job = cluster.sbatch(
-        *("--nodes=2", "--ntasks-per-node=1", f"--output={written}", "slurm/pretrain_70b.sh", recipe, *overrides),
+        *(
+            "--nodes=2",
+            "--ntasks-per-node=1",
+            f"--output={written}",
+            "slurm/pretrain_70b.sh",
+            recipe,
+            *overrides,
+        ),
         **{**site, "PATH": f"{programs}:{site['PATH']}"},
     )
 
-    cluster.until(job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told)
+    cluster.until(
+        job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told
+    )
     assert "node n1 is left out: GPU 5 has uncorrected memory errors: 3" in told()
 
     restarts = goes_on()
@@ -89,8 +121,10 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     restarts = goes_on()
     before_limit = last_step(output)
     with paused(recipe):
-        undisturbed = start_forked(2, recipe, *overrides, f"output={tmp_path / 'undisturbed'}")  # Slurm looks at limits twice a minute
-        cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # minutes: the script wants its signal ten before the end
+        # Slurm looks at limits twice a minute
+        undisturbed = start_forked(2, recipe, *overrides, f"output={tmp_path / 'undisturbed'}")
+        # minutes: the script wants its signal ten before the end
+        cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")
         cluster.until(job, "the signal", lambda _: "the time limit is near" in told(), told)
     is_queued_again(restarts, "the time limit")
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
@@ -98,7 +132,9 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     assert before_limit <= last_step(output) < STEPS
 
     restarts = goes_on()
-    first, second = cluster.command("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
+    first, second = cluster.command(
+        "scontrol", "show", "hostnames", cluster.job(job)["NodeList"]
+    ).split()
     assert "n1" not in (first, second)
     assert await_moment("save", output, seeded, told)
     with paused(recipe):
@@ -112,7 +148,8 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     codes, printed = undisturbed.wait()
     assert codes == [0, 0], printed
     assert_same_losses(output, tmp_path / "undisturbed")
-    assert "all-reduce between two nodes" in told()  # the nodes met, whatever the container told them of their places
+    # the nodes met, whatever the container told them of their places
+    assert "all-reduce between two nodes" in told()
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")

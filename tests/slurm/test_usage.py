@@ -6,18 +6,31 @@ import pytest
 
 from tests.slurm.cluster import ROOT
 
-SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name not in ("galen.sh", "site.example.sh"))
+SCRIPTS = sorted(
+    path.name
+    for path in (ROOT / "slurm").glob("*.sh")
+    if path.name not in ("galen.sh", "site.example.sh")
+)
 
 
 def start(script, *arguments, **environment):
     words = ["bash", f"slurm/{script}", *arguments]
-    return subprocess.run(words, cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_by_hand(script):
     done = start(script, "--help")
-    assert done.returncode == 0 and f"slurm/{script} " in done.stdout and "SBATCH" not in done.stdout
+    assert (
+        done.returncode == 0 and f"slurm/{script} " in done.stdout and "SBATCH" not in done.stdout
+    )
     assert done.stderr == ""
 
 
@@ -28,7 +41,12 @@ def test_a_batch_job_started_by_hand(script):
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("convert.sh", "which program?"), ("pretrain_7b.sh", "which recipe?"), ("pretrain_70b.sh", "which recipe?")]
+    ("script", "said"),
+    [
+        ("convert.sh", "which program?"),
+        ("pretrain_7b.sh", "which recipe?"),
+        ("pretrain_70b.sh", "which recipe?"),
+    ],
 )
 def test_a_job_without_arguments(script, said):
     done = start(script, SLURM_JOB_ID="1", SLURM_SUBMIT_DIR=str(ROOT))
@@ -37,9 +55,16 @@ def test_a_job_without_arguments(script, said):
 
 def in_a_job(script, **environment):
     """Run shell that uses the shared functions, as in a job."""
-    environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_SUBMIT_DIR": str(ROOT), **environment}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SLURM_JOB_ID": "1",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        **environment,
+    }
     words = ["bash", "-c", f"source slurm/galen.sh; {script}"]
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_slurm_that_queues_no_job_again():
@@ -48,7 +73,14 @@ def test_a_slurm_that_queues_no_job_again():
 
 
 def test_a_slurm_whose_jobs_may_not_submit_jobs():
-    array = {"SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MAX": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "1"}
-    done = in_a_job('sbatch() { return 1; }; galen_run() { echo "$*"; }; galen_preprocess --input a', **array)
+    array = {
+        "SLURM_ARRAY_TASK_COUNT": "8",
+        "SLURM_ARRAY_TASK_MAX": "7",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "SLURM_ARRAY_JOB_ID": "1",
+    }
+    done = in_a_job(
+        'sbatch() { return 1; }; galen_run() { echo "$*"; }; galen_preprocess --input a', **array
+    )
     assert done.returncode == 0 and "--shards 8 --shard 0 --input a" in done.stdout
     assert "GALEN_MERGE=8 sbatch --array=0 slurm/preprocess.sh" in done.stderr

@@ -1,1 +1,4 @@
-"""Finding the text of evaluation sets in documents: the items, their index of word sequences, and the step of a recipe."""
+"""Finding the text of evaluation sets in documents.
+
+The items, their index of word sequences, and the step of a recipe.
+"""

@@ -1,4 +1,7 @@
-"""Evaluation items as fields of text: from any JSONL with a question, options, a context or other named fields."""
+"""Evaluation items as fields of text.
+
+From any JSONL with a question, options, a context or other named fields.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +31,13 @@ class ItemField:
 
 
 def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemField]:
-    """Yield the fields of all items of JSONL files, folders or globs; an option or passage of a list is a field of its own.
+    """Yield the fields of all items of JSONL files, folders or globs.
+
+    An option or passage of a list is a field of its own.
 
     Raises:
-        DataError: a path holds no file, a line is no JSON object, or a file has none of the fields at all.
+        DataError: a path holds no file, a line is no JSON object, or a file has none of the fields
+            at all.
     """
     for path in item_files(paths):
         found = False
@@ -39,7 +45,10 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
             found = True
             yield item
         if not found:
-            raise DataError(f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in decontaminate.fields")
+            raise DataError(
+                f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in"
+                " decontaminate.fields"
+            )
 
 
 def item_files(paths: Sequence[str]) -> list[Path]:
@@ -51,7 +60,10 @@ def item_files(paths: Sequence[str]) -> list[Path]:
     try:
         return [file for given in paths for file in find_files(given, (".jsonl", ".json"))]
     except DataError as error:
-        raise DataError(f"step decontaminate, key against: {error}; put the evaluation items there, one JSON object a line") from None
+        raise DataError(
+            f"step decontaminate, key against: {error}; put the evaluation items there, one JSON"
+            " object a line"
+        ) from None
 
 
 def _pieces(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
@@ -62,9 +74,14 @@ def _pieces(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
             try:
                 record = orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error}); one item a line is needed") from None
+                raise DataError(
+                    f"{path}, line {number}: not JSON ({error}); one item a line is needed"
+                ) from None
             if not isinstance(record, dict):
-                raise DataError(f"{path}, line {number}: an item must be an object with fields, this is a {type(record).__name__}")
+                raise DataError(
+                    f"{path}, line {number}: an item must be an object with fields, this is a"
+                    f" {type(record).__name__}"
+                )
             item = str(record.get("id", number))
             for field in fields:
                 for name, text in _texts(field, record.get(field)):

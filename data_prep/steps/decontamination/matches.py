@@ -14,7 +14,9 @@ COMMON_PHRASES = Path(__file__).with_name("common_phrases.txt")
 
 def read_phrases(path: Path = COMMON_PHRASES) -> list[str]:
     """Return the common phrases of a file, a line each; what follows a # is a comment."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()
+    )
     return [line for line in lines if line]
 
 
@@ -55,4 +57,6 @@ def _match(index: Index, field: int, found: list[tuple[int, int, int]], size: in
         there[position : position + length] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[0], here.view(np.int8), [0]])))
     runs = [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-    return Match(field, float(there.mean()), max(runs, key=lambda run: (run[1] - run[0], -run[0])), here)
+    return Match(
+        field, float(there.mean()), max(runs, key=lambda run: (run[1] - run[0], -run[0])), here
+    )

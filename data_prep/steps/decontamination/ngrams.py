@@ -24,9 +24,9 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 class WordHasher:
     """Hashes of the words of texts, with a memory of words.
 
-    Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the word ("follow-up") or not
-    ("daugh-ter"): the word is read without it if that is one of `words`, or, without these, by the rule of
-    `data_prep.text.words.searchable`.
+    Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the
+    word ("follow-up") or not ("daugh-ter"): the word is read without it if that is one of `words`,
+    or, without these, by the rule of `data_prep.text.words.searchable`.
 
     Args:
         words: hashes of all words of the items that are looked for.
@@ -37,13 +37,21 @@ class WordHasher:
         self._words = words
 
     def __call__(self, text: str) -> tuple[Hashes, list[tuple[int, int]]]:
-        """Return the hashes of a text's words and where each stands; the text must be in Unicode's normal form C."""
+        """Return the hashes of a text's words and where each stands.
+
+        The text must be in Unicode's normal form C.
+        """
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
         known = self._known
-        words = self._words_of(text) if is_hidden(text) else [(found[0], found.span()) for found in WORD.finditer(text)]
+        words = (
+            self._words_of(text)
+            if is_hidden(text)
+            else [(found[0], found.span()) for found in WORD.finditer(text)]
+        )
         for word, span in words:
-            for value in known.get(word) or self._hash(word):  # a ligature or fraction may give several words
+            # a ligature or fraction may give several words
+            for value in known.get(word) or self._hash(word):
                 hashes.append(value)
                 spans.append(span)
         return np.array(hashes, dtype=np.uint64), spans
@@ -52,11 +60,17 @@ class WordHasher:
         """Yield the words of a text with hidden breaks as they are written, and where each stands."""
         for found in WHOLE_WORD.finditer(text):
             parts = parts_of(found[0])
-            if len(parts) == 1 or self._words is None or self._is_known("".join(part for part, _ in parts)):
+            if (
+                len(parts) == 1
+                or self._words is None
+                or self._is_known("".join(part for part, _ in parts))
+            ):
                 yield found[0], found.span()
             else:
                 start = found.start()
-                yield from ((part, (start + place, start + place + len(part))) for part, place in parts)
+                yield from (
+                    (part, (start + place, start + place + len(part))) for part, place in parts
+                )
 
     def _is_known(self, word: str) -> bool:
         assert self._words is not None
@@ -78,7 +92,10 @@ def normal_form(text: str) -> str:
 
 
 def windows(words: Hashes, length: int) -> Hashes:
-    """Return the hash of each sequence of `length` words: len(words) - length + 1 of them, so one when there are exactly `length`."""
+    """Return the hash of each sequence of `length` words.
+
+    Len(words) - length + 1 of them, so one when there are exactly `length`.
+    """
     count = len(words) - length + 1
     if count <= 0:
         return np.empty(0, dtype=np.uint64)
@@ -92,8 +109,9 @@ def windows(words: Hashes, length: int) -> Hashes:
 class Index:
     """Sequences of the items, by their length in words.
 
-    `fields` are (file, item, field, words) in order; `words` are the hashes of all their words, sorted. `grams[length]` is (hashes
-    sorted, start of each in the entries, entries), an entry being (number of the field, place of the sequence in it), both uint32.
+    `fields` are (file, item, field, words) in order; `words` are the hashes of all their words,
+    sorted. `grams[length]` is (hashes sorted, start of each in the entries, entries), an entry
+    being (number of the field, place of the sequence in it), both uint32.
     """
 
     fields: list[tuple[str, str, str, int]]
@@ -106,9 +124,16 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write it as one .npz file."""
-        arrays: dict[str, Any] = {"fields": np.array(self.fields, dtype=str).reshape(-1, 4), "words": self.words}
+        arrays: dict[str, Any] = {
+            "fields": np.array(self.fields, dtype=str).reshape(-1, 4),
+            "words": self.words,
+        }
         for length, (hashes, starts, entries) in self.grams.items():
-            arrays |= {f"hashes{length}": hashes, f"starts{length}": starts, f"entries{length}": entries}
+            arrays |= {
+                f"hashes{length}": hashes,
+                f"starts{length}": starts,
+                f"entries{length}": entries,
+            }
         np.savez(path, **arrays)
 
     @classmethod
@@ -116,18 +141,30 @@ class Index:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             fields = [(a, b, c, int(words)) for a, b, c, words in file["fields"].tolist()]
-            lengths = sorted(int(name.removeprefix("hashes")) for name in file.files if name.startswith("hashes"))
-            grams = {length: (file[f"hashes{length}"], file[f"starts{length}"], file[f"entries{length}"]) for length in lengths}
+            lengths = sorted(
+                int(name.removeprefix("hashes")) for name in file.files if name.startswith("hashes")
+            )
+            grams = {
+                length: (file[f"hashes{length}"], file[f"starts{length}"], file[f"entries{length}"])
+                for length in lengths
+            }
             words = file["words"]
         return cls(fields, grams, words)
 
 
-def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_items: int, phrases: Sequence[str]) -> Index:
+def build_index(
+    items: Iterable[ItemField],
+    ngram: int,
+    min_words: int,
+    common_items: int,
+    phrases: Sequence[str],
+) -> Index:
     """Return the index of items.
 
-    A field of `ngram` words or more is looked for by all its sequences of that many; one with fewer, down to `min_words`, as a whole. In a
-    field that is mostly in an unspaced script both numbers are 1.5 times as many characters. Sequences that stand in `common_items`
-    different items, and those of which phrases make up more than half, are left out.
+    A field of `ngram` words or more is looked for by all its sequences of that many; one with
+    fewer, down to `min_words`, as a whole. In a field that is mostly in an unspaced script both
+    numbers are 1.5 times as many characters. Sequences that stand in `common_items` different
+    items, and those of which phrases make up more than half, are left out.
     """
     hasher, fields = WordHasher(), []
     known: set[int] = set()
@@ -136,7 +173,11 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
     for item in items:
         text = normal_form(item.text)
         words, spans = hasher(text)
-        factor = UNSPACED_FACTOR if 2 * sum(UNSPACED.match(text, start) is not None for start, _ in spans) > len(spans) else 1.0
+        factor = (
+            UNSPACED_FACTOR
+            if 2 * sum(UNSPACED.match(text, start) is not None for start, _ in spans) > len(spans)
+            else 1.0
+        )
         length = min(round(ngram * factor), len(words))
         if length < round(min_words * factor):
             continue
@@ -148,10 +189,16 @@ def build_index(items: Iterable[ItemField], ngram: int, min_words: int, common_i
                 found[length][gram].append((len(fields) - 1, place))
     grams = {}
     for length, entries_of in sorted(found.items()):
-        kept = {gram: entries for gram, entries in entries_of.items() if len({fields[n][:2] for n, _ in entries}) < common_items}
+        kept = {
+            gram: entries
+            for gram, entries in entries_of.items()
+            if len({fields[n][:2] for n, _ in entries}) < common_items
+        }
         hashes = np.array(sorted(kept), dtype=np.uint64)
         counts = [len(kept[gram]) for gram in hashes.tolist()]
-        entries = np.array([entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32).reshape(-1, 2)
+        entries = np.array(
+            [entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32
+        ).reshape(-1, 2)
         grams[length] = (hashes, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), entries)
     kept_grams = {length: arrays for length, arrays in grams.items() if len(arrays[0])}
     return Index(fields, kept_grams, np.array(sorted(known), dtype=np.uint64))
@@ -161,7 +208,11 @@ def _covered(words: Hashes, phrases: Sequence[Hashes]) -> np.ndarray[Any, Any]:
     """Say of each word whether it stands in one of the phrases (their hashes)."""
     covered = np.zeros(len(words), dtype=np.int64)
     for phrase in phrases:
-        for place in np.flatnonzero(words[: max(0, len(words) - len(phrase) + 1)] == phrase[0]).tolist() if len(phrase) else ():
+        for place in (
+            np.flatnonzero(words[: max(0, len(words) - len(phrase) + 1)] == phrase[0]).tolist()
+            if len(phrase)
+            else ()
+        ):
             if np.array_equal(words[place : place + len(phrase)], phrase):
                 covered[place : place + len(phrase)] = 1
     return covered

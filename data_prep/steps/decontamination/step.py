@@ -1,4 +1,7 @@
-"""The step `decontaminate`: documents that hold text of evaluation items are dropped, cut or reported, with what was found."""
+"""The step `decontaminate`.
+
+Documents that hold text of evaluation items are dropped, cut or reported, with what was found.
+"""
 
 import json
 from collections import defaultdict
@@ -34,8 +37,18 @@ class Decontamination(PreparedFilter):
         action: Literal["drop", "cut", "report"],
     ) -> None:
         super().__init__()
-        self.against, self.fields, self.ngram, self.min_words, self.min_ratio = against, fields, ngram, min_words, min_ratio
-        self.common_items, self.phrases, self.action = common_items, Path(common_phrases or COMMON_PHRASES), action
+        self.against, self.fields, self.ngram, self.min_words, self.min_ratio = (
+            against,
+            fields,
+            ngram,
+            min_words,
+            min_ratio,
+        )
+        self.common_items, self.phrases, self.action = (
+            common_items,
+            Path(common_phrases or COMMON_PHRASES),
+            action,
+        )
         self.folder: Path | None = None
 
     def check(self) -> None:
@@ -52,35 +65,60 @@ class Decontamination(PreparedFilter):
         if path.exists():
             return
         items = read_items(self.against, self.fields)
-        index = build_index(items, self.ngram, self.min_words, self.common_items, read_phrases(self.phrases))
+        index = build_index(
+            items, self.ngram, self.min_words, self.common_items, read_phrases(self.phrases)
+        )
         if not index.grams:
-            raise DataError(f"{', '.join(self.against)}: no field has {self.min_words} words or more; lower decontaminate.min_words")
+            raise DataError(
+                f"{', '.join(self.against)}: no field has {self.min_words} words or more; lower"
+                " decontaminate.min_words"
+            )
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             index.save(file)  # type: ignore[arg-type]
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents that stay, and write what was found to `matches/<rank>.jsonl`."""
         assert self.folder is not None, "prepare() comes first"
         self._index = Index.load(self.folder / "index.npz")
         self._hasher = self._index.hasher()
-        with atomic_file(self.folder / f"matches/{rank:05d}.jsonl") as path, path.open("w", encoding="utf-8") as self._log:
+        with (
+            atomic_file(self.folder / f"matches/{rank:05d}.jsonl") as path,
+            path.open("w", encoding="utf-8") as self._log,
+        ):
             yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Look at one document."""
         text = normal_form(doc.text)
         words, spans = self._hasher(text)
-        matches = [match for match in find_matches(self._index, words) if match.ratio >= self.min_ratio]
+        matches = [
+            match for match in find_matches(self._index, words) if match.ratio >= self.min_ratio
+        ]
         if not matches:
             return True
         for match in matches:
             file, item, field, _ = self._index.fields[match.field]
             start, end = spans[match.span[0]][0], spans[match.span[1] - 1][1]
-            record = {"document": doc.id, "file": file, "item": item, "field": field, "ratio": round(match.ratio, 4)}
-            record |= {"span_words": match.span[1] - match.span[0], "span": text[start:end], "action": self.action}
+            record = {
+                "document": doc.id,
+                "file": file,
+                "item": item,
+                "field": field,
+                "ratio": round(match.ratio, 4),
+            }
+            record |= {
+                "span_words": match.span[1] - match.span[0],
+                "span": text[start:end],
+                "action": self.action,
+            }
             self._log.write(json.dumps(record, ensure_ascii=False) + "\n")
         if self.action == "drop":
-            return False, f"in {self._index.fields[max(matches, key=lambda match: match.ratio).field][0]}"
+            return (
+                False,
+                f"in {self._index.fields[max(matches, key=lambda match: match.ratio).field][0]}",
+            )
         self.stat_update("found_documents")
         if self.action == "cut":
             self.stat_update("changed_documents")
@@ -92,20 +130,34 @@ class Decontamination(PreparedFilter):
         """Publish the matches by document (`contamination.jsonl`) and by item (`contamination_items.jsonl`)."""
         items: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         documents = set()
-        with atomic_file(folder / "publish/contamination.jsonl") as path, path.open("w", encoding="utf-8") as file:
+        with (
+            atomic_file(folder / "publish/contamination.jsonl") as path,
+            path.open("w", encoding="utf-8") as file,
+        ):
             for task in range(tasks):
                 for line in _lines(folder / f"matches/{task:05d}.jsonl"):
                     file.write(line)
                     match = json.loads(line)
                     documents.add(match["document"])
                     found = items[match["file"], match["item"]]
-                    found[match["document"]] = max(match["ratio"], found.get(match["document"], 0.0))
+                    found[match["document"]] = max(
+                        match["ratio"], found.get(match["document"], 0.0)
+                    )
         kept = "dropped" if self.action == "drop" else self.action
-        with atomic_file(folder / "publish/contamination_items.jsonl") as path, path.open("w", encoding="utf-8") as file:
+        with (
+            atomic_file(folder / "publish/contamination_items.jsonl") as path,
+            path.open("w", encoding="utf-8") as file,
+        ):
             for (name, item), found in sorted(items.items()):
                 by_share = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
                 record = {"file": name, "id": item, "share": by_share[0][1], "action": kept}
-                file.write(json.dumps(record | {"documents": [{"id": key, "share": share} for key, share in by_share]}) + "\n")
+                file.write(
+                    json.dumps(
+                        record
+                        | {"documents": [{"id": key, "share": share} for key, share in by_share]}
+                    )
+                    + "\n"
+                )
         known = {(name, item) for name, item, _, _ in Index.load(folder / "index.npz").fields}
         by_file = {name: {"items": 0, "found": 0} for name, _ in sorted(known)}
         for name, item in known:
@@ -115,7 +167,10 @@ class Decontamination(PreparedFilter):
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file; a separator such as U+2028 inside a text, at which `str.splitlines` parts it, ends none."""
+    """Yield the lines of a file.
+
+    A separator such as U+2028 inside a text, at which `str.splitlines` parts it, ends none.
+    """
     with path.open(encoding="utf-8") as file:
         yield from file
 

@@ -1,7 +1,7 @@
 """Exact duplicates, by identifier and by normalised text, over all sources.
 
-datatrove's own exact deduplication handles one key per pass and settles ties between files by the order of a heap; here both keys go in
-one pass and the rule is written down in `find_duplicates`.
+datatrove's own exact deduplication handles one key per pass and settles ties between files by the
+order of a heap; here both keys go in one pass and the rule is written down in `find_duplicates`.
 """
 
 import unicodedata
@@ -11,7 +11,15 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.steps.global_step import KEEP, Context, CorpusStep, NoteWriter, VerdictFilter, load_notes, save_verdicts
+from data_prep.steps.global_step import (
+    KEEP,
+    Context,
+    CorpusStep,
+    NoteWriter,
+    VerdictFilter,
+    load_notes,
+    save_verdicts,
+)
 from data_prep.text.hashing import stable_hash
 from data_prep.text.words import searchable
 
@@ -20,7 +28,10 @@ ROW = np.dtype([("id", "<u8"), ("text", "<u8")])
 
 
 def normalised(text: str) -> str:
-    """Return the text as duplicates are compared: searchable, compatible characters unified, lower case, single spaces."""
+    """Return the text as duplicates are compared.
+
+    Searchable, compatible characters unified, lower case, single spaces.
+    """
     return " ".join(unicodedata.normalize("NFKC", searchable(text)).casefold().split())
 
 
@@ -35,8 +46,8 @@ def signature(document: Document) -> tuple[int, int]:
 def find_duplicates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a verdict (KEEP, SAME_ID, SAME_TEXT) for each row of (id hash, text hash), given in the order of the inputs.
 
-    Of documents with the same id the last stays, as a later MEDLINE file corrects an earlier one; of the others with the same
-    normalised text the first stays.
+    Of documents with the same id the last stays, as a later MEDLINE file corrects an earlier one;
+    of the others with the same normalised text the first stays.
     """
     verdicts = np.full(len(rows), KEEP, dtype=np.uint8)
     by_id = np.argsort(rows["id"], kind="stable")
@@ -50,7 +61,10 @@ def find_duplicates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Duplicates(CorpusStep):
-    """Drops exact duplicates. Memory: 16 bytes a document, 80 while it decides (benchmarks/curate_memory.py)."""
+    """Drops exact duplicates.
+
+    Memory: 16 bytes a document, 80 while it decides (benchmarks/curate_memory.py).
+    """
 
     name = "duplicate"
 

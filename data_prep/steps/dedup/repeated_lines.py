@@ -21,7 +21,10 @@ _RANGES = 64
 
 
 def pieces_of(document: Document, unit: Unit) -> list[list[str]]:
-    """Return for each line of a document its pieces, which joined are the line: the line itself, or its sentences."""
+    """Return for each line of a document its pieces, which joined are the line.
+
+    The line itself, or its sentences.
+    """
     lines = document.text.split("\n")
     if unit == "line":
         return [[line] for line in lines]
@@ -44,7 +47,9 @@ class _LineNotes(PipelineStep):
         super().__init__()
         self.folder, self.min_words, self.unit = folder, min_words, unit
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents unchanged."""
         hashes: list[int] = []
         for document in data:
@@ -66,19 +71,29 @@ class _LineCounts(PipelineStep):
         super().__init__()
         self.folder, self.tasks, self.most = folder, tasks, most
 
-    def run(self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Write the lines of this range."""
         size = 2**64 // _RANGES
         parts = []
         for task in range(self.tasks):
-            lines, documents = (np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r") for name in ("lines", "documents"))
+            lines, documents = (
+                np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r")
+                for name in ("lines", "documents")
+            )
             first = int(np.searchsorted(lines, np.uint64(rank * size)))
             last = int(np.searchsorted(lines, np.uint64((rank + 1) * size - 1), side="right"))
             part = np.empty(last - first, dtype=_FOUND)
-            part["line"], part["documents"], part["task"] = lines[first:last], documents[first:last], task
+            part["line"], part["documents"], part["task"] = (
+                lines[first:last],
+                documents[first:last],
+                task,
+            )
             parts.append(part)
         found = np.concatenate(parts)
-        found = found[np.argsort(found["line"], kind="stable")]  # of one line the tasks stay in order
+        # of one line the tasks stay in order
+        found = found[np.argsort(found["line"], kind="stable")]
         starts = np.flatnonzero(np.diff(found["line"], prepend=~found["line"][:1]))
         totals = np.add.reduceat(found["documents"], starts) if len(starts) else found["documents"]
         kept = found[starts]
@@ -90,8 +105,8 @@ class _LineCounts(PipelineStep):
 class RepeatedLines(CorpusStep):
     """Cuts lines, or sentences, of at least `min_words` words that stand in more than `max_documents` documents; the first keeps them.
 
-    Lines are counted in 64 tasks, each for a range of the hashes. Memory: 22 bytes a document of 16 such lines
-    (benchmarks/curate_memory.py). Documents left empty are dropped.
+    Lines are counted in 64 tasks, each for a range of the hashes. Memory: 22 bytes a document of 16
+    such lines (benchmarks/curate_memory.py). Documents left empty are dropped.
     """
 
     name = "repeated_lines"
@@ -105,7 +120,9 @@ class RepeatedLines(CorpusStep):
 
     def decide(self, context: Context) -> None:
         """Find the lines, and the first task that has each."""
-        context.run("count", [_LineCounts(context.folder, context.tasks, self.max_documents)], _RANGES)
+        context.run(
+            "count", [_LineCounts(context.folder, context.tasks, self.max_documents)], _RANGES
+        )
         found = np.concatenate(load_notes(context.folder / "counts", _RANGES))
         save_array(context.folder / "verdicts" / _FIRST, found)
         context.report.update(lines=len(found), occurrences=int(found["documents"].sum()))
@@ -122,7 +139,9 @@ class _LineCutter(BaseFilter):
         super().__init__()
         self.path, self.min_words, self.unit = path, min_words, unit
 
-    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(
+        self, data: Iterator[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
         """Yield the documents with something left."""
         rows = np.load(self.path)
         self._cut = set(rows["line"].tolist())
@@ -135,7 +154,11 @@ class _LineCutter(BaseFilter):
         kept = [[piece for piece in line if self._stays(piece)] for line in lines]
         if kept != lines:
             self.stat_update("changed_documents")
-            left = ("".join(new).rstrip() for new, old in zip(kept, lines, strict=True) if new or not old)
+            left = (
+                "".join(new).rstrip()
+                for new, old in zip(kept, lines, strict=True)
+                if new or not old
+            )
             doc.text = "\n".join(left).strip()
         return bool(doc.text) or (False, "nothing else")
 

@@ -7,7 +7,8 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 class AnimalOnlyFilter(BaseFilter):
     """Drops articles indexed with the MeSH heading Animals and not with Humans, and veterinary publication types.
 
-    MEDLINE's indexers put one of these check tags, or both, on nearly every article; records not indexed yet have none and stay.
+    MEDLINE's indexers put one of these check tags, or both, on nearly every article; records not
+    indexed yet have none and stay.
     """
 
     name = "animal_only"
@@ -17,4 +18,6 @@ class AnimalOnlyFilter(BaseFilter):
         headings = {heading["name"] for heading in doc.metadata.get("mesh") or ()}
         if any("Veterinary" in kind for kind in doc.metadata.get("publication_types") or ()):
             return False, "veterinary"
-        return "Animals" not in headings or "Humans" in headings or (False, "animals without humans")
+        return (
+            "Animals" not in headings or "Humans" in headings or (False, "animals without humans")
+        )

@@ -1,7 +1,9 @@
-"""Light stemming of Arabic words: light10 (Larkey, Ballesteros, Connell 2007, https://doi.org/10.1007/978-1-4020-6046-5_12).
+"""Light stemming of Arabic words.
 
-Snowball's Arabic stemmer takes the first letter of a word such as "فيروس" for a conjunction, so that a word with and without the definite
-article has two stems; here it has one.
+Light10 (Larkey, Ballesteros, Connell 2007, https://doi.org/10.1007/978-1-4020-6046-5_12).
+
+Snowball's Arabic stemmer takes the first letter of a word such as "فيروس" for a conjunction, so
+that a word with and without the definite article has two stems; here it has one.
 """
 
 import re

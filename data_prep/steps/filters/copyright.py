@@ -9,9 +9,12 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 Rule = Literal["any_claim", "explicit", "ignore"]
 
 # "No claim to original U.S. Government Works" grants nothing; a work *in the public domain* does.
-_GRANTED = re.compile(r"creative ?commons|\bCC[ -]?(BY|0)\b|public domain|not under copyright", re.IGNORECASE)
+_GRANTED = re.compile(
+    r"creative ?commons|\bCC[ -]?(BY|0)\b|public domain|not under copyright", re.IGNORECASE
+)
 _RESERVED = re.compile(
-    r"rights? reserved|protected by copyright|exclusive (licen[cs]|rights)|for permissions?|reprints and permission|all rights",
+    r"rights? reserved|protected by copyright|exclusive (licen[cs]|rights)|for"
+    r" permissions?|reprints and permission|all rights",
     re.IGNORECASE,
 )
 
@@ -19,9 +22,10 @@ _RESERVED = re.compile(
 def reserves_rights(line: str, rule: Rule) -> bool:
     """Say whether this copyright line reserves rights.
 
-    A line that names a Creative Commons licence or the public domain never does. Any other line does under `any_claim`: a bare
-    "© 2021 Publisher" grants nothing, so all rights are reserved by law. `explicit` wants it in words ("All rights reserved",
-    "protected by copyright", "under exclusive licence", "for permissions …"). `ignore` lets everything in.
+    A line that names a Creative Commons licence or the public domain never does. Any other line
+    does under `any_claim`: a bare "© 2021 Publisher" grants nothing, so all rights are reserved by
+    law. `explicit` wants it in words ("All rights reserved", "protected by copyright", "under
+    exclusive licence", "for permissions …"). `ignore` lets everything in.
     """
     if not line or rule == "ignore" or _GRANTED.search(line):
         return False
@@ -29,7 +33,10 @@ def reserves_rights(line: str, rule: Rule) -> bool:
 
 
 class CopyrightFilter(BaseFilter):
-    """Drops documents whose copyright line reserves rights; no line, as in most older records, reserves none."""
+    """Drops documents whose copyright line reserves rights.
+
+    No line, as in most older records, reserves none.
+    """
 
     name = "copyright"
 
@@ -39,4 +46,7 @@ class CopyrightFilter(BaseFilter):
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        return not reserves_rights(doc.metadata["copyright"], self.rule) or (False, "rights reserved")
+        return not reserves_rights(doc.metadata["copyright"], self.rule) or (
+            False,
+            "rights reserved",
+        )

@@ -1,18 +1,22 @@
 """Public IP addresses in medical prose, where most numbers of four parts are something else.
 
-Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers have the same form. An address is what
-can be one and
+Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers
+have the same form. An address is what can be one and
 
-- stands as one: in an address of the web, with a port or a network's length, or near a word such as host, server or IP; or
-- is no number of an enzyme or a protein's fold by its size, no name with a version ("Firefox 78.0.1.2"), and no word such as section,
-  table or version stands nearer before it. Where all of its parts are small, as in numbers of versions, only a word such as "of" or "from"
-  may stand before it, no name.
+- stands as one: in an address of the web, with a port or a network's length, or near a word such as
+  host, server or IP; or
+- is no number of an enzyme or a protein's fold by its size, no name with a version ("Firefox
+  78.0.1.2"), and no word such as section, table or version stands nearer before it. Where all of
+  its parts are small, as in numbers of versions, only a word such as "of" or "from" may stand
+  before it, no name.
 """
 
 import ipaddress
 import re
 
-_V4 = re.compile(r"(?<![\w.,/-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)|(?<=//)\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_V4 = re.compile(
+    r"(?<![\w.,/-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)|(?<=//)\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)"
+)
 _FOUR_PARTS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")
 _V6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]*[0-9a-fA-F](?![\w:])")
 _ADDRESS_WORDS = (
@@ -34,9 +38,15 @@ _NUMBER_WORDS = (
 _NAME = re.compile(r"(?:^|[\s(\[/])[\w.+-]*[A-ZА-ЯЁ][\w.+-]*[ \u00a0/]$")
 _WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
 _MOST_BETWEEN = 2
-"""Words between "host" or "server" and the address that it speaks of; "network analysis with Cytoscape 3.8.2.1" speaks of none."""
+"""Words between "host" or "server" and the address that it speaks of.
 
-_WORD = re.compile(rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])", re.IGNORECASE)
+"network analysis with Cytoscape 3.8.2.1" speaks of none.
+"""
+
+_WORD = re.compile(
+    rf"(?<![\w-])(?:(?P<address>{_ADDRESS_WORDS})|(?P<number>{_NUMBER_WORDS}))(?![\w-])",
+    re.IGNORECASE,
+)
 _FUNCTION_WORD = re.compile(
     r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|as|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
     re.IGNORECASE,
@@ -55,7 +65,10 @@ def without_ip_addresses(text: str, replacement: str) -> str:
 
 
 def _is_public_v6(number: str) -> bool:
-    """Say whether it is a public address of version 6; those have been given out from 2000::/3 alone."""
+    """Say whether it is a public address of version 6.
+
+    Those have been given out from 2000::/3 alone.
+    """
     try:
         address = ipaddress.IPv6Address(number)
     except ValueError:

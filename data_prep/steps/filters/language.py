@@ -12,7 +12,8 @@ from galen.errors import UsageError
 class LanguageFilter(BaseFilter):
     """Drops documents whose record names none of the wanted languages (codes of two or three letters).
 
-    This is the language of the article. MEDLINE's abstract of a foreign article is mostly English; it goes with its article.
+    This is the language of the article. MEDLINE's abstract of a foreign article is mostly English;
+    it goes with its article.
     """
 
     name = "language"
@@ -21,8 +22,13 @@ class LanguageFilter(BaseFilter):
         super().__init__()
         self.wanted = {medline_code(language) for language in wanted}
         if wrong := [code for code in self.wanted if len(code) != 3]:
-            raise UsageError(f"language: wanted: {', '.join(wrong)} is no code of a language such as eng or en")
+            raise UsageError(
+                f"language: wanted: {', '.join(wrong)} is no code of a language such as eng or en"
+            )
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        return any(language in self.wanted for language in doc.metadata["language"]) or (False, "not wanted")
+        return any(language in self.wanted for language in doc.metadata["language"]) or (
+            False,
+            "not wanted",
+        )

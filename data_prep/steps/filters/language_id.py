@@ -14,13 +14,16 @@ class LanguageIdFilter(BaseFilter):
 
     name = "language_id"
 
-    def __init__(self, keep: Sequence[str] | None, min_share: float, candidates: Sequence[str] | None) -> None:
+    def __init__(
+        self, keep: Sequence[str] | None, min_share: float, candidates: Sequence[str] | None
+    ) -> None:
         super().__init__()
         self.keep, self.min_share = keep, min_share
         self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(keep or ())]))
         if unknown := set(self.candidates) - known_languages():
             raise UsageError(
-                f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are {', '.join(sorted(known_languages()))}"
+                f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are"
+                f" {', '.join(sorted(known_languages()))}"
             )
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:

@@ -11,13 +11,19 @@ _VERSION = re.compile(r"[ -]v?\d+(\.\d+)*$")
 
 
 def family(licence: str) -> str:
-    """Return a licence's name without its version, in one form: "CC BY-SA 4.0", "cc-by-sa" and "CC-BY-SA-4.0" are all "CC-BY-SA"."""
+    """Return a licence's name without its version, in one form.
+
+    "CC BY-SA 4.0", "cc-by-sa" and "CC-BY-SA-4.0" are all "CC-BY-SA".
+    """
     name = re.sub(r"[\s_]+", "-", _VERSION.sub("", licence.strip())).upper()
     return "CC0" if name in ("CC0", "CC-0", "CC-ZERO") else name
 
 
 class LicenceFilter(BaseFilter):
-    """Drops documents whose licence (`licence` in the metadata) is none of the allowed; versions do not count."""
+    """Drops documents whose licence (`licence` in the metadata) is none of the allowed.
+
+    Versions do not count.
+    """
 
     name = "licence"
 
@@ -29,5 +35,8 @@ class LicenceFilter(BaseFilter):
         """Keep or drop one document."""
         licence = family(doc.metadata.get("licence") or "")
         if licence in ("", "OTHER"):
-            return self.unstated == "keep" or (False, "none stated" if not licence else "a licence of its own")
+            return self.unstated == "keep" or (
+                False,
+                "none stated" if not licence else "a licence of its own",
+            )
         return licence in self.allowed or (False, f"{licence} not allowed")

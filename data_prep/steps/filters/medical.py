@@ -1,13 +1,15 @@
 """Which documents are medical: MMedLM's rule (arXiv 2402.13963) over keyword lists of our own.
 
-A document is medical when enough *different* terms of its language occur and the occurrences fill enough of the text: the sum of count ×
-length of the term, by the characters of the text. The number of different terms is that for 300 words or more; shorter texts, such as
-abstracts, need fewer in proportion, and at least two. The lists are in data_prep/steps/filters/keywords, one term a line; they leave out
-words that are
-everyday language, on which a football report would score as high as an abstract.
+A document is medical when enough *different* terms of its language occur and the occurrences fill
+enough of the text: the sum of count × length of the term, by the characters of the text. The number
+of different terms is that for 300 words or more; shorter texts, such as abstracts, need fewer in
+proportion, and at least two. The lists are in data_prep/steps/filters/keywords, one term a line;
+they leave out words that are everyday language, on which a football report would score as high as
+an abstract.
 
-Spaced languages are matched word by word, whatever stands between the words; both sides are reduced to Snowball stems (Arabic: light10), so
-that "Cáncer," and "cánceres" meet "cáncer". Chinese and Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
+Spaced languages are matched word by word, whatever stands between the words; both sides are reduced
+to Snowball stems (Arabic: light10), so that "Cáncer," and "cánceres" meet "cáncer". Chinese and
+Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
 """
 
 import math
@@ -48,7 +50,8 @@ class Rule:
     density: float
 
 
-# MMedLM's numbers of terms; densities its own for en, zh, ja and ru, and 0.02 to 0.04 by measurement for the others (docs/curation.md)
+# MMedLM's numbers of terms; densities its own for en, zh, ja and ru, and 0.02 to 0.04 by
+# measurement for the others (docs/curation.md)
 RULES = {
     "en": Rule(5, 0.04),
     "zh": Rule(5, 0.05),
@@ -74,13 +77,20 @@ class TermMatcher:
         if not self.substrings:
             import snowballstemmer
 
-            self._stemmer: Any = ArabicStemmer() if language == "ar" else snowballstemmer.stemmer(_STEMMERS[language])
+            self._stemmer: Any = (
+                ArabicStemmer()
+                if language == "ar"
+                else snowballstemmer.stemmer(_STEMMERS[language])
+            )
         forms = {self._form(term): len(term) for term in terms}  # terms with one stem count as one
         self._lengths = list(forms.values())
         self._automaton: Any = ahocorasick_rs.AhoCorasick(list(forms))
 
     def _form(self, text: str) -> str:
-        """Return the text as it is searched: stems with a space on either side, or plain characters."""
+        """Return the text as it is searched.
+
+        Stems with a space on either side, or plain characters.
+        """
         if self.substrings:
             return plain(text)
         return f" {' '.join(map(self._stem, WORD.findall(searchable(text))))} "
@@ -94,7 +104,10 @@ class TermMatcher:
         return stem
 
     def find(self, text: str) -> tuple[int, float]:
-        """Return the number of different terms and their density; overlapping terms all count as different, each character once."""
+        """Return the number of different terms and their density.
+
+        Overlapping terms all count as different, each character once.
+        """
         form, different, end, letters = self._form(text), set(), 0, 0
         for term, start, stop in self._automaton.find_matches_as_indexes(form, overlapping=True):
             different.add(term)
@@ -110,7 +123,9 @@ def read_terms(path: Path) -> list[str]:
     Raises:
         UsageError: it is empty.
     """
-    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()
+    )
     if not (terms := [line for line in lines if line]):
         raise UsageError(f"{path} holds no terms; write one a line")
     return terms
@@ -127,7 +142,10 @@ def lists_in(folder: str | None) -> Iterator[tuple[str, Path]]:
         raise UsageError(f"{folder} holds no lists of keywords named <language>.txt")
     for path in paths:
         if path.stem not in _STEMMERS and path.stem not in _SUBSTRINGS:
-            raise UsageError(f"{path}: languages that can be matched are {', '.join(sorted((*_STEMMERS, *_SUBSTRINGS)))}")
+            raise UsageError(
+                f"{path}: languages that can be matched are"
+                f" {', '.join(sorted((*_STEMMERS, *_SUBSTRINGS)))}"
+            )
         yield path.stem, path
 
 
@@ -143,7 +161,11 @@ class MedicalFilter(BaseFilter):
     name = "medical"
 
     def __init__(
-        self, min_unique: int | None, min_density: float | None, other_languages: Literal["drop", "keep"], keywords: str | None
+        self,
+        min_unique: int | None,
+        min_density: float | None,
+        other_languages: Literal["drop", "keep"],
+        keywords: str | None,
     ) -> None:
         super().__init__()
         self.min_unique, self.min_density, self.others = min_unique, min_density, other_languages
@@ -157,9 +179,13 @@ class MedicalFilter(BaseFilter):
         unique, density = matcher(language, self.lists[language]).find(doc.text)
         doc.metadata["medical"] = {"unique": unique, "density": round(density, 4)}
         wanted = self.min_unique if self.min_unique is not None else RULES[language].unique
-        if unique < max(min(wanted, _FEWEST), math.ceil(wanted * min(1.0, count_words(doc.text) / _FULL_WORDS))):
+        if unique < max(
+            min(wanted, _FEWEST), math.ceil(wanted * min(1.0, count_words(doc.text) / _FULL_WORDS))
+        ):
             return False, "few medical terms"
-        return density >= (self.min_density if self.min_density is not None else RULES[language].density) or (
+        return density >= (
+            self.min_density if self.min_density is not None else RULES[language].density
+        ) or (
             False,
             "thin in medical terms",
         )

@@ -2,7 +2,9 @@
 
 import re
 
-_PHONE = re.compile(r"(?<![\w+.,])\+\d{1,3}(?:[ .\-/\u00a0]?(?:\(\d{1,4}\)|\d{1,4})){2,7}(?!\w|[.,]\d)")
+_PHONE = re.compile(
+    r"(?<![\w+.,])\+\d{1,3}(?:[ .\-/\u00a0]?(?:\(\d{1,4}\)|\d{1,4})){2,7}(?!\w|[.,]\d)"
+)
 _THOUSANDS = re.compile(r"\+\d{1,3}(?:[ .\u00a0]\d{3})+")
 _CALL = re.compile(
     r"(?:call\w*|phone\w*|tele\w*|tel|fax\w*|mobile\w*|cell|cellphone|contact\w*|ring|dial\w*|hotline|helpline|whatsapp|sms|text|reach\w*|ruf\w*|"
@@ -17,9 +19,14 @@ _COUNTED = re.compile(
 def without_phones(text: str) -> str:
     """Return the text with international telephone numbers (a plus sign, a country's code and a number of that country) as `[phone]`.
 
-    A number in groups of three, as thousands are written, is one only where nothing is counted: "+12 345 678 cells" stays.
+    A number in groups of three, as thousands are written, is one only where nothing is counted:
+    "+12 345 678 cells" stays.
     """
-    return _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text) if "+" in text else text
+    return (
+        _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text)
+        if "+" in text
+        else text
+    )
 
 
 def _is_phone(found: re.Match[str]) -> bool:
@@ -29,10 +36,17 @@ def _is_phone(found: re.Match[str]) -> bool:
         number = phonenumbers.parse(found[0], None)
     except phonenumbers.NumberParseException:
         return False
-    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+    if (
+        phonenumbers.is_possible_number_with_reason(number)
+        != phonenumbers.ValidationResult.IS_POSSIBLE
+    ):
         return False
     text = found.string
     is_called = _CALL.search(text[max(0, found.start() - 40) : found.start()]) is not None
-    if _THOUSANDS.fullmatch(found[0]) and not is_called and _COUNTED.match(text[found.end() : found.end() + 20]):
+    if (
+        _THOUSANDS.fullmatch(found[0])
+        and not is_called
+        and _COUNTED.match(text[found.end() : found.end() + 20])
+    ):
         return False
     return is_called or phonenumbers.is_valid_number(number)

@@ -1,7 +1,7 @@
 """E-mail addresses, public IP addresses and telephone numbers replaced.
 
-This is no de-identification: names, record numbers, dates, postal addresses, national numbers and telephone numbers without a country's
-code stay. Clinical notes need a tool made for that.
+This is no de-identification: names, record numbers, dates, postal addresses, national numbers and
+telephone numbers without a country's code stay. Clinical notes need a tool made for that.
 """
 
 import re
@@ -16,11 +16,17 @@ from data_prep.steps.filters.phone_numbers import without_phones
 EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
 
 _NETWORK = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]|\])$")
-"""How an e-mail address ends: a top-level domain begins with a letter; "hits@10.5" and "m/z 1@2.3" are none."""
+"""How an e-mail address ends: a top-level domain begins with a letter.
+
+"hits@10.5" and "m/z 1@2.3" are none.
+"""
 
 
 class PiiFormatter(BaseFilter):
-    """Replaces e-mail and IP addresses and telephone numbers; drops nothing and counts the changed documents."""
+    """Replaces e-mail and IP addresses and telephone numbers.
+
+    Drops nothing and counts the changed documents.
+    """
 
     name = "pii"
 

@@ -17,5 +17,12 @@ class PublicationTypeFilter(BaseFilter):
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        found = next((kind for kind in doc.metadata.get("publication_types") or () if kind.casefold() in self.unwanted), None)
+        found = next(
+            (
+                kind
+                for kind in doc.metadata.get("publication_types") or ()
+                if kind.casefold() in self.unwanted
+            ),
+            None,
+        )
         return found is None or (False, found)

@@ -1,7 +1,8 @@
 """MEDITRON's score of an article, by which it was up-sampled in an ablation (arXiv 2311.16079; gap-replay of epfLLM/meditron).
 
-Points by publication type, added up; for articles with points also by age and by citations a year. Its list of approved journals and
-its exclusion of animal studies, retractions and preprints are not part of the score here: steps of the recipe exclude.
+Points by publication type, added up; for articles with points also by age and by citations a year.
+Its list of approved journals and its exclusion of animal studies, retractions and preprints are not
+part of the score here: steps of the recipe exclude.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,10 @@ _NEW, _MIDDLE = 5.5 * 365, 10 * 365  # days
 
 
 def type_and_age_points(metadata: Mapping[str, Any], today: date) -> float:
-    """Return the points for publication types and, where there are any, age: +1 under 5.5 years, +0.2 under 10."""
+    """Return the points for publication types and, where there are any, age.
+
+    +1 under 5.5 years, +0.2 under 10.
+    """
     points = sum(TYPE_POINTS.get(kind, 0.0) for kind in metadata.get("publication_types") or ())
     published = _date(metadata.get("date"))
     if points > 0 and published is not None:
@@ -41,9 +45,16 @@ def type_and_age_points(metadata: Mapping[str, Any], today: date) -> float:
 
 
 def citations_a_year(metadata: Mapping[str, Any], today: date) -> float:
-    """Return citations a year since publication (`citation_count`); NaN where citations or date are not known."""
+    """Return citations a year since publication (`citation_count`).
+
+    NaN where citations or date are not known.
+    """
     count, published = metadata.get("citation_count"), _date(metadata.get("date"))
-    return float("nan") if count is None or published is None else count / max((today - published).days // 365 + 1, 1)
+    return (
+        float("nan")
+        if count is None or published is None
+        else count / max((today - published).days // 365 + 1, 1)
+    )
 
 
 def _date(text: Any) -> date | None:

@@ -29,7 +29,8 @@ def test_query_key_value_rows_are_grouped():
     unit = Unit(GroupedQKV("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v")), 0)
     query, key, value = rows(0, 1, 2, 3), rows(10, 11), rows(20, 21)
     fused = to_megatron(unit, [query, key, value], SHAPE)
-    assert fused[:, 0].tolist() == [0, 1, 10, 20, 2, 3, 11, 21]  # group 0: its two queries, key, value; then group 1
+    # group 0: its two queries, key, value; then group 1
+    assert fused[:, 0].tolist() == [0, 1, 10, 20, 2, 3, 11, 21]
     assert torch.cat(to_hf(unit, fused, SHAPE)).equal(torch.cat([query, key, value]))
 
 

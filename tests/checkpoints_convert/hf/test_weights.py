@@ -19,7 +19,9 @@ GOOD = {
 
 def write(path, header, data=22, length=None):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + bytes(data))
+    path.write_bytes(
+        (len(text) if length is None else length).to_bytes(8, "little") + text + bytes(data)
+    )
     return path
 
 

@@ -20,7 +20,11 @@ def permute(rows):
 def write_ranks(hf, folder, tensor, pipeline, key="encoder"):
     """Write what Megatron-LLM saves of the Llama in `hf` over tensor x pipeline ranks, its vocabulary padded to 512."""
     config, old = json.loads((hf / "config.json").read_text()), load_file(hf / "model.safetensors")
-    heads, groups, layers = config["num_attention_heads"], config["num_key_value_heads"], config["num_hidden_layers"]
+    heads, groups, layers = (
+        config["num_attention_heads"],
+        config["num_key_value_heads"],
+        config["num_hidden_layers"],
+    )
     size = config["hidden_size"] // heads
     arguments = {
         "num_layers": layers,
@@ -44,29 +48,58 @@ def write_ranks(hf, folder, tensor, pipeline, key="encoder"):
             block = {}
             for place in range(layers // pipeline):
                 name = f"model.layers.{stage * (layers // pipeline) + place}"
-                query, keys, value = (old[f"{name}.self_attn.{part}_proj.weight"].split(size) for part in "qkv")
+                query, keys, value = (
+                    old[f"{name}.self_attn.{part}_proj.weight"].split(size) for part in "qkv"
+                )
                 fused = []
                 for group in range(rank * groups // tensor, (rank + 1) * groups // tensor):
-                    fused += [permute(query[group * heads // groups + n]) for n in range(heads // groups)]
+                    fused += [
+                        permute(query[group * heads // groups + n]) for n in range(heads // groups)
+                    ]
                     fused += [permute(keys[group]), value[group]]
                 block[f"layers.{place}.{attention}.query_key_value.weight"] = torch.cat(fused)
-                block[f"layers.{place}.{attention}.dense.weight"] = old[f"{name}.self_attn.o_proj.weight"].chunk(tensor, 1)[rank].clone()
-                up, gate = (old[f"{name}.mlp.{part}_proj.weight"].chunk(tensor)[rank] for part in ("up", "gate"))
+                block[f"layers.{place}.{attention}.dense.weight"] = (
+                    old[f"{name}.self_attn.o_proj.weight"].chunk(tensor, 1)[rank].clone()
+                )
+                up, gate = (
+                    old[f"{name}.mlp.{part}_proj.weight"].chunk(tensor)[rank]
+                    for part in ("up", "gate")
+                )
                 block[f"layers.{place}.mlp.dense_h_to_4h.weight"] = torch.cat([up, gate])
-                block[f"layers.{place}.mlp.dense_4h_to_h.weight"] = old[f"{name}.mlp.down_proj.weight"].chunk(tensor, 1)[rank].clone()
+                block[f"layers.{place}.mlp.dense_4h_to_h.weight"] = (
+                    old[f"{name}.mlp.down_proj.weight"].chunk(tensor, 1)[rank].clone()
+                )
                 for norm in ("input_layernorm", "post_attention_layernorm"):
                     block[f"layers.{place}.{norm}.weight"] = old[f"{name}.{norm}.weight"]
             model = {key: block}
             if stage == 0:
-                embedding = torch.nn.functional.pad(old["model.embed_tokens.weight"], pad).chunk(tensor)[rank].clone()
+                embedding = (
+                    torch.nn.functional.pad(old["model.embed_tokens.weight"], pad)
+                    .chunk(tensor)[rank]
+                    .clone()
+                )
                 model["embedding"] = {"word_embeddings": {"weight": embedding}}
             if stage == pipeline - 1:
                 block["final_layernorm.weight"] = old["model.norm.weight"]
-                model["lm_head"] = torch.nn.functional.pad(old["lm_head.weight"], pad).chunk(tensor)[rank].clone()
-            path = folder / "iter_0000020" / (f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if pipeline > 1 else ""))
+                model["lm_head"] = (
+                    torch.nn.functional.pad(old["lm_head.weight"], pad).chunk(tensor)[rank].clone()
+                )
+            path = (
+                folder
+                / "iter_0000020"
+                / (f"mp_rank_{rank:02d}" + (f"_{stage:03d}" if pipeline > 1 else ""))
+            )
             path.mkdir(parents=True)
-            content = {"iteration": 20, "checkpoint_version": 3.0, "args": Namespace(**arguments), "model": {"language_model": model}}
-            torch.save(content | {"optimizer": {"step": 20}, "rng_state": [torch.get_rng_state()]}, path / "model_optim_rng.pt")
+            content = {
+                "iteration": 20,
+                "checkpoint_version": 3.0,
+                "args": Namespace(**arguments),
+                "model": {"language_model": model},
+            }
+            torch.save(
+                content | {"optimizer": {"step": 20}, "rng_state": [torch.get_rng_state()]},
+                path / "model_optim_rng.pt",
+            )
     (folder / "latest_checkpointed_iteration.txt").write_text("20")
 
 
@@ -75,12 +108,26 @@ def model(make_model):
     return make_model("llama-2", num_key_value_heads=2)
 
 
-@pytest.mark.parametrize(("tensor", "pipeline", "key"), [(1, 1, "transformer"), (2, 1, "encoder"), (2, 2, "encoder")])
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "key"), [(1, 1, "transformer"), (2, 1, "encoder"), (2, 2, "encoder")]
+)
 def test_the_model_comes_back(tmp_path, model, tensor, pipeline, key):
     write_ranks(model, tmp_path / "old", tensor, pipeline, key)
-    legacy_to_megatron.main(["--legacy", str(tmp_path / "old"), "--tokenizer", str(model), "--output", str(tmp_path / "new")])
+    legacy_to_megatron.main(
+        [
+            "--legacy",
+            str(tmp_path / "old"),
+            "--tokenizer",
+            str(model),
+            "--output",
+            str(tmp_path / "new"),
+        ]
+    )
     megatron_to_hf.main(["--megatron", str(tmp_path / "new"), "--output", str(tmp_path / "back")])
-    expected, found = load_file(model / "model.safetensors"), load_file(tmp_path / "back" / "model.safetensors")
+    expected, found = (
+        load_file(model / "model.safetensors"),
+        load_file(tmp_path / "back" / "model.safetensors"),
+    )
     assert found.keys() == expected.keys()
     for name, tensor_ in expected.items():
         assert found[name].equal(tensor_), name
@@ -109,10 +156,28 @@ def test_a_lost_rank_is_named(tmp_path, model):
     write_ranks(model, tmp_path / "old", 2, 2)
     shutil.rmtree(tmp_path / "old" / "iter_0000020" / "mp_rank_01_000")
     with pytest.raises(DataError, match="holds 3 ranks, but their names speak of 2 x 2"):
-        legacy_to_megatron.main(["--legacy", str(tmp_path / "old"), "--tokenizer", str(model), "--output", str(tmp_path / "new")])
+        legacy_to_megatron.main(
+            [
+                "--legacy",
+                str(tmp_path / "old"),
+                "--tokenizer",
+                str(model),
+                "--output",
+                str(tmp_path / "new"),
+            ]
+        )
 
 
 def test_too_large_a_tokenizer(tmp_path, model):
     write_ranks(model, tmp_path / "old", 1, 1)
     with pytest.raises(DataError, match=r"speak of 600 ids, .* has 512 padded rows"):
-        legacy_to_megatron.main(["--legacy", str(tmp_path / "old"), "--vocab-size", "600", "--output", str(tmp_path / "new")])
+        legacy_to_megatron.main(
+            [
+                "--legacy",
+                str(tmp_path / "old"),
+                "--vocab-size",
+                "600",
+                "--output",
+                str(tmp_path / "new"),
+            ]
+        )

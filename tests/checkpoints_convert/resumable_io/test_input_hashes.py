@@ -18,7 +18,9 @@ def files(tmp_path, monkeypatch):
 
 def test_hashes_are_right(files):
     with InputHashes(files) as hashes:
-        assert hashes.result() == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        assert hashes.result() == {
+            path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        }
 
 
 def test_they_wait_for_the_conversion(files, monkeypatch):

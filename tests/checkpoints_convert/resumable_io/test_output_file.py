@@ -1,4 +1,7 @@
-"""The bytes that were written, whatever their sizes, and their hash; a full disk has one clear message."""
+"""The bytes that were written, whatever their sizes, and their hash.
+
+A full disk has one clear message.
+"""
 
 import hashlib
 import os
@@ -60,8 +63,12 @@ def test_a_link_is_replaced_not_followed(tmp_path):
 def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(output_file, "_open", lambda _: os.open("/dev/full", os.O_WRONLY))
     output = OutputFile(tmp_path / "full")
-    with pytest.raises(DataError, match=r"cannot write .*full: No space left on device; .* it goes on"):
-        write_entry(output, "full", "key", (3 * BLOCK,), (0,), torch.zeros(3 * BLOCK, dtype=torch.uint8))
+    with pytest.raises(
+        DataError, match=r"cannot write .*full: No space left on device; .* it goes on"
+    ):
+        write_entry(
+            output, "full", "key", (3 * BLOCK,), (0,), torch.zeros(3 * BLOCK, dtype=torch.uint8)
+        )
     output.abandon()
     short = OutputFile(tmp_path / "full")
     short.write(b"a few bytes")

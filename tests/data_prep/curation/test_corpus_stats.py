@@ -8,9 +8,16 @@ from tests.data_prep.material import read_records
 
 def test_further_copies_count_where_they_are_written(tmp_path):
     shares = SplitShares(train=0.5, validation=0, test=0.5)
-    documents = [Document(text="x" * 4, id=str(n), metadata={"copies": 3, "date": "2020"}) for n in range(40)]
-    steps = [Statistics(["a"], str(tmp_path / "statistics"), None, shares), SplitWriter(str(tmp_path / "corpus"), shares)]
+    documents = [
+        Document(text="x" * 4, id=str(n), metadata={"copies": 3, "date": "2020"}) for n in range(40)
+    ]
+    steps = [
+        Statistics(["a"], str(tmp_path / "statistics"), None, shares),
+        SplitWriter(str(tmp_path / "corpus"), shares),
+    ]
     assert len(list(steps[1].run(steps[0].run(iter(documents))))) == 40
     written = len(read_records(tmp_path / "corpus"))
     assert 60 < written < 100
-    assert merge_statistics(tmp_path / "statistics", 1)["cells"] == [["a", "unknown", "2020", written, written]]
+    assert merge_statistics(tmp_path / "statistics", 1)["cells"] == [
+        ["a", "unknown", "2020", written, written]
+    ]

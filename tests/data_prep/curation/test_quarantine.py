@@ -29,35 +29,50 @@ def recipe_file(tmp_path):
     (raw / "jats/b.nxml").write_bytes(FIXTURE.read_bytes()[:2000])
     (raw / "hub").mkdir()
     lines = [json.dumps({"text": f"Document {n} of the hub.", "id": f"h{n}"}) for n in range(20)]
-    (raw / "hub/a.jsonl.gz").write_bytes(gzip.compress("\n".join([*lines[:10], "{broken", *lines[10:]]).encode()))
+    (raw / "hub/a.jsonl.gz").write_bytes(
+        gzip.compress("\n".join([*lines[:10], "{broken", *lines[10:]]).encode())
+    )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\n"
-        "steps: [abstract, retraction, copyright, duplicate]\nsources:\n"
-        f"- {{reader: medline, path: {raw / 'medline'}}}\n- {{reader: jats, path: {raw / 'jats'}, options: {{citations: drop}}}}\n"
-        f"- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
+        f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\nsteps:"
+        " [abstract, retraction, copyright, duplicate]\nsources:\n- {reader: medline, path:"
+        f" {raw / 'medline'}}}\n- {{reader: jats, path: {raw / 'jats'}, options: {{citations:"
+        f" drop}}}}\n- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
     )
     return recipe
 
 
 def test_separators_of_lines_in_a_bad_record(tmp_path):
     (tmp_path / "quarantine").mkdir()
-    bad = {"file": "a.jsonl", "position": "line 1", "reason": "not JSON", "detail": "broken", "sample": "one\u2028two\x85"}
-    (tmp_path / "quarantine/00000.jsonl").write_text(json.dumps(bad, ensure_ascii=False) + "\n", encoding="utf-8")
+    bad = {
+        "file": "a.jsonl",
+        "position": "line 1",
+        "reason": "not JSON",
+        "detail": "broken",
+        "sample": "one\u2028two\x85",
+    }
+    (tmp_path / "quarantine/00000.jsonl").write_text(
+        json.dumps(bad, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     counts = Counter({"total": 1, "dropped_quarantined, not JSON": 1, "input_files": 1})
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: broken"):
         check_quarantine(counts, 0, tmp_path)
 
 
 def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
-    with pytest.raises(DataError, match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_bad_share=0.001") as error:
+    with pytest.raises(
+        DataError,
+        match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_bad_share=0.001",
+    ) as error:
         curate.main([str(recipe_file), "--workers", "2"])
     assert "b.xml" in str(error.value)
     assert not (tmp_path / "corpus").exists()
     done = tmp_path / ".corpus.partial/log/read/completions/00000"
     assert done.exists()
     capsys.readouterr()
-    curate.main([str(recipe_file), "--workers", "2", "max_bad_share=0.5", f"output={tmp_path / 'corpus'}"])
+    curate.main(
+        [str(recipe_file), "--workers", "2", "max_bad_share=0.5", f"output={tmp_path / 'corpus'}"]
+    )
     assert "going on" in capsys.readouterr().err, "more may be allowed without reading anew"
     records = read_records(tmp_path / "corpus/train")
     ids = [record["id"] for record in records]
@@ -68,20 +83,32 @@ def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
     counts = json.loads((tmp_path / "corpus/manifest.json").read_text())["counts"]
     assert (counts["quarantined"], counts["broken_files"]) == (2, 1)
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
-    bad = [json.loads(line) for line in (tmp_path / "corpus/quarantine.jsonl").read_text().splitlines()]
+    bad = [
+        json.loads(line) for line in (tmp_path / "corpus/quarantine.jsonl").read_text().splitlines()
+    ]
     assert [(entry["file"].rsplit("/", 1)[-1], entry["reason"]) for entry in bad] == [
         ("b.xml", "broken file"),
         ("b.nxml", "broken XML"),
         ("a.jsonl.gz", "not JSON"),
     ]
-    assert bad[0]["position"] == f"after record {sum(100 <= int(name) < 140 for name in ids if name.isdecimal())}"
+    assert (
+        bad[0]["position"]
+        == f"after record {sum(100 <= int(name) < 140 for name in ids if name.isdecimal())}"
+    )
     assert bad[2]["position"].startswith("line 11, byte ")
 
 
 def test_tasks_do_not_depend_on_workers_and_small_files_share_one():
     small = [RawFile("jats", f"{n}.nxml", 10) for n in range(501)]
-    large = [RawFile("jats", "x.tar.gz", 2**30), RawFile("medline", "a.xml", 5), RawFile("medline", "b.xml", 5)]
-    other = [RawFile("jats", "y.nxml", 5, ReaderOptions(citations="drop")), RawFile("jats", "z.nxml", 5)]
+    large = [
+        RawFile("jats", "x.tar.gz", 2**30),
+        RawFile("medline", "a.xml", 5),
+        RawFile("medline", "b.xml", 5),
+    ]
+    other = [
+        RawFile("jats", "y.nxml", 5, ReaderOptions(citations="drop")),
+        RawFile("jats", "z.nxml", 5),
+    ]
     sizes = [len(task) for task in tasks_of([*small, *large, *other], ["jats"])]
     assert sizes == [500, 1, 1, 1, 1, 1, 1]
 

@@ -18,31 +18,64 @@ def write(tmp_path):
 
 
 def test_steps_in_order_with_settings_and_bare_names(write):
-    recipe = load(CorpusRecipe, write("steps: [retraction, {step: length, min_words: 7}]\n"), ["steps.1.max_words=9"])
+    recipe = load(
+        CorpusRecipe,
+        write("steps: [retraction, {step: length, min_words: 7}]\n"),
+        ["steps.1.max_words=9"],
+    )
     assert [step.step for step in recipe.steps] == ["retraction", "length"]
     assert (recipe.steps[1].min_words, recipe.steps[1].max_words) == (7, 9)
-    assert load(CorpusRecipe, write(dump(recipe).partition("steps:")[1] + dump(recipe).partition("steps:")[2])) == recipe
+    assert (
+        load(
+            CorpusRecipe,
+            write(dump(recipe).partition("steps:")[1] + dump(recipe).partition("steps:")[2]),
+        )
+        == recipe
+    )
 
 
 def test_a_date_with_and_without_quotes(write):
     for text in ("2023-07-15", '"2023-07-15"'):
-        recipe = load(CorpusRecipe, write(f"steps: [{{step: mixture, upsample: {{today: {text}}}}}]\n"))
+        recipe = load(
+            CorpusRecipe, write(f"steps: [{{step: mixture, upsample: {{today: {text}}}}}]\n")
+        )
         assert to_dict(recipe)["steps"][0]["upsample"]["today"] == "2023-07-15"
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("steps: [near_duplicates]\n", ["line 3", "unknown step 'near_duplicates'", "did you mean 'near_duplicate'?"]),
-        ("steps:\n- {step: length, min_word: 3}\n", ["line 4", "unknown key 'steps.0.min_word'", "did you mean 'min_words'?"]),
+        (
+            "steps: [near_duplicates]\n",
+            ["line 3", "unknown step 'near_duplicates'", "did you mean 'near_duplicate'?"],
+        ),
+        (
+            "steps:\n- {step: length, min_word: 3}\n",
+            ["line 4", "unknown key 'steps.0.min_word'", "did you mean 'min_words'?"],
+        ),
         ("steps:\n- {step: length, min_words: many}\n", ["steps.0.min_words", "valid integer"]),
-        ("steps:\n- {step: copyright, rule: none}\n", ["steps.0.rule", "'any_claim', 'explicit' or 'ignore'"]),
+        (
+            "steps:\n- {step: copyright, rule: none}\n",
+            ["steps.0.rule", "'any_claim', 'explicit' or 'ignore'"],
+        ),
         ("steps:\n- {min_words: 3}\n", ["steps.0", "the key 'step' is missing"]),
         ("steps:\n- decontaminate\n", ["'steps.0.against' is missing"]),
-        ("steps:\n- {step: mixture, weights: {pubmed: 2}}\n", ["the step mixture names pubmed", "the sources are medline"]),
-        ("steps:\n- {step: mixture, weights: {medline: -2}}\n", ["line 4", "steps.0.weights.medline", "greater than or equal to 0"]),
-        ("steps: [medical, language_id]\n", ["the step medical needs the step language_id before it"]),
-        ("steps:\n- {step: mixture, upsample: {facto: 2}}\n", ["steps.0.upsample.facto", "did you mean 'factor'?"]),
+        (
+            "steps:\n- {step: mixture, weights: {pubmed: 2}}\n",
+            ["the step mixture names pubmed", "the sources are medline"],
+        ),
+        (
+            "steps:\n- {step: mixture, weights: {medline: -2}}\n",
+            ["line 4", "steps.0.weights.medline", "greater than or equal to 0"],
+        ),
+        (
+            "steps: [medical, language_id]\n",
+            ["the step medical needs the step language_id before it"],
+        ),
+        (
+            "steps:\n- {step: mixture, upsample: {facto: 2}}\n",
+            ["steps.0.upsample.facto", "did you mean 'factor'?"],
+        ),
     ],
 )
 def test_mistakes_name_line_key_and_the_nearest_right_name(write, text, parts):

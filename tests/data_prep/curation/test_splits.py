@@ -15,12 +15,22 @@ def test_shares_are_met_and_the_split_hangs_on_the_identifier_alone():
 def test_known_values_never_change():
     shares = SplitShares(train=0.5, validation=0.25, test=0.25)
     assert [split_of(str(pmid), shares) for pmid in (1, 2, 3, 4, 5, 6, 7, 8)] == KNOWN
-    assert [split_of(str(pmid), SplitShares(train=0, validation=0, test=1)) for pmid in (1, 2)] == ["test", "test"]
+    assert [split_of(str(pmid), SplitShares(train=0, validation=0, test=1)) for pmid in (1, 2)] == [
+        "test",
+        "test",
+    ]
 
 
 def test_another_salt_another_division():
-    first, second = SplitShares(train=0.5, validation=0, test=0.5), SplitShares(train=0.5, validation=0, test=0.5, salt="other")
-    assert 400 < sum(split_of(str(pmid), first) != split_of(str(pmid), second) for pmid in range(1000)) < 600
+    first, second = (
+        SplitShares(train=0.5, validation=0, test=0.5),
+        SplitShares(train=0.5, validation=0, test=0.5, salt="other"),
+    )
+    assert (
+        400
+        < sum(split_of(str(pmid), first) != split_of(str(pmid), second) for pmid in range(1000))
+        < 600
+    )
 
 
 KNOWN = ["test", "validation", "test", "validation", "train", "train", "train", "validation"]

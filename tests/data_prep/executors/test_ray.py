@@ -27,8 +27,13 @@ def test_same_bytes_and_errors(tmp_path):
     )
     try:
         curate.main([str(recipe), "--workers", "1"])
-        curate.main([str(recipe), "--executor", "ray", "--workers", "2", f"output={tmp_path / 'ray'}"])
-        one, other = ({path.name: path.read_bytes() for path in (tmp_path / name / "train").iterdir()} for name in ("local", "ray"))
+        curate.main(
+            [str(recipe), "--executor", "ray", "--workers", "2", f"output={tmp_path / 'ray'}"]
+        )
+        one, other = (
+            {path.name: path.read_bytes() for path in (tmp_path / name / "train").iterdir()}
+            for name in ("local", "ray")
+        )
         assert one == other
         with pytest.raises(DataError, match="task 0 met a bad file"):
             RayExecutor([BrokenStep()], 1, 1, tmp_path / "log").run()

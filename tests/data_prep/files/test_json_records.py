@@ -18,18 +18,35 @@ from data_prep.readers.records import RecordsReader
 from galen.errors import DataError
 from tests.data_prep.material import read_raw
 
-MEDICAL = {"text": "Le fer est bon.", "id": "a1", "url": "http://a.org", "language": "fr", "license": "CC-BY-4.0", "source": "mC4"}
+MEDICAL = {
+    "text": "Le fer est bon.",
+    "id": "a1",
+    "url": "http://a.org",
+    "language": "fr",
+    "license": "CC-BY-4.0",
+    "source": "mC4",
+}
 
 
 read = partial(read_raw, RecordsReader)
 
 
-PACK = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.bz2": partial(bz2.compress, compresslevel=1), ".jsonl.zst": zstandard.compress}
+PACK = {
+    ".jsonl": bytes,
+    ".jsonl.gz": gzip.compress,
+    ".jsonl.bz2": partial(bz2.compress, compresslevel=1),
+    ".jsonl.zst": zstandard.compress,
+}
 
 
 @pytest.mark.parametrize("ending", PACK)
 def test_jsonl(tmp_path, ending):
-    lines = [json.dumps(MEDICAL), "", json.dumps({"text": " "}), json.dumps({"text": "Second.", "meta": {"title": "T", "source": "web"}})]
+    lines = [
+        json.dumps(MEDICAL),
+        "",
+        json.dumps({"text": " "}),
+        json.dumps({"text": "Second.", "meta": {"title": "T", "source": "web"}}),
+    ]
     path = tmp_path / f"part{ending}"
     path.write_bytes(PACK[ending]("\n".join(lines).encode()))
     (first, second), bad, stats = read(path)
@@ -37,7 +54,13 @@ def test_jsonl(tmp_path, ending):
     assert stats == {"total": 3, "dropped_no text": 1}
     assert first.text == MEDICAL["text"]
     assert first.id == "a1"
-    expected = {"language": ["fre"], "licence": "CC-BY-4.0", "origin": "mC4", "url": "http://a.org", "retracted": False}
+    expected = {
+        "language": ["fre"],
+        "licence": "CC-BY-4.0",
+        "origin": "mC4",
+        "url": "http://a.org",
+        "retracted": False,
+    }
     assert expected.items() <= first.metadata.items()
     assert first.metadata["source"] == path.name
     assert (second.metadata["title"], second.metadata["origin"]) == ("T", "web")
@@ -56,15 +79,25 @@ def test_fields_may_have_any_name(tmp_path):
 
 def test_only_named_columns_become_metadata(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(MEDICAL | {"patient": "Jane Roe", "metadata": {"mrn": 5, "doi": "10.1/x"}}))
+    path.write_text(
+        json.dumps(MEDICAL | {"patient": "Jane Roe", "metadata": {"mrn": 5, "doi": "10.1/x"}})
+    )
     [document], bad, stats = read(path)
     assert bad == []
-    assert {"url": "http://a.org", "doi": "10.1/x", "origin": "mC4"}.items() <= document.metadata.items()
+    assert {
+        "url": "http://a.org",
+        "doi": "10.1/x",
+        "origin": "mC4",
+    }.items() <= document.metadata.items()
     assert "Jane" not in str(document.metadata) and "mrn" not in document.metadata
     left_out = "noted_records with the column {}, which is left out (options.metadata_keys)"
     assert stats == {"total": 1, left_out.format("patient"): 1, left_out.format("mrn"): 1}
     [document], _, stats = read(path, metadata_keys=["mrn"])
-    assert (document.metadata["mrn"], "url" in document.metadata, "origin" in document.metadata) == (5, False, False)
+    assert (
+        document.metadata["mrn"],
+        "url" in document.metadata,
+        "origin" in document.metadata,
+    ) == (5, False, False)
 
 
 def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
@@ -87,13 +120,22 @@ def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
     documents, bad, stats = read(path, max_record_bytes=2000)
     assert len(documents) == 2
     wrong = ["wrong form"]
-    assert [entry.reason for entry in bad] == ["not JSON", "not UTF-8", *wrong * 3, "too long", *wrong * 2, "too long"]
+    assert [entry.reason for entry in bad] == [
+        "not JSON",
+        "not UTF-8",
+        *wrong * 3,
+        "too long",
+        *wrong * 2,
+        "too long",
+    ]
     assert bad[0].position == f"line 2, byte {len(good) + 1}"
     assert bad[5].position.startswith("line 7")
     assert "5,0" in bad[5].detail
     assert {entry.file for entry in bad} == {str(path)}
     assert stats["total"] == 11
-    assert sum(count for key, count in stats.items() if key.startswith("dropped_quarantined, ")) == 9
+    assert (
+        sum(count for key, count in stats.items() if key.startswith("dropped_quarantined, ")) == 9
+    )
 
 
 def test_a_huge_line_takes_no_memory(tmp_path):
@@ -119,15 +161,28 @@ def test_a_huge_line_takes_no_memory(tmp_path):
 
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
-    rows = [MEDICAL | {"meta": None}, MEDICAL | {"text": None, "id": "a2"}, MEDICAL | {"id": "a3", "meta": {"title": "T"}}]
+    rows = [
+        MEDICAL | {"meta": None},
+        MEDICAL | {"text": None, "id": "a2"},
+        MEDICAL | {"id": "a3", "meta": {"title": "T"}},
+    ]
     pyarrow.parquet.write_table(
         pyarrow.Table.from_pylist(
-            rows, schema=pyarrow.schema({**{key: pyarrow.string() for key in MEDICAL}, "meta": pyarrow.struct({"title": pyarrow.string()})})
+            rows,
+            schema=pyarrow.schema(
+                {
+                    **{key: pyarrow.string() for key in MEDICAL},
+                    "meta": pyarrow.struct({"title": pyarrow.string()}),
+                }
+            ),
         ),
         path,
     )
     documents, bad, _ = read(path)
-    assert [(document.id, document.metadata["title"]) for document in documents] == [("a1", ""), ("a3", "T")]
+    assert [(document.id, document.metadata["title"]) for document in documents] == [
+        ("a1", ""),
+        ("a3", "T"),
+    ]
     assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "wrong form")]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"a\.parquet is not whole Parquet"):
@@ -135,17 +190,31 @@ def test_parquet(tmp_path):
 
 
 def test_what_a_corpus_cannot_hold(tmp_path):
-    """Text that is not UTF-8, which Arrow lets pass, and fields without a form in JSON; their neighbours come unchanged."""
+    """Text that is not UTF-8, which Arrow lets pass, and fields without a form in JSON.
+
+    Their neighbours come unchanged.
+    """
     good, broken = [b"Good text.", b"Another."], [b"b\xffad", b"Third."]
-    text = pyarrow.Array.from_buffers(pyarrow.string(), 4, pyarrow.array([*good, *broken]).buffers())
+    text = pyarrow.Array.from_buffers(
+        pyarrow.string(), 4, pyarrow.array([*good, *broken]).buffers()
+    )
     times = pyarrow.array([1, 2, 3, 4], pyarrow.timestamp("ns"))
     number = pyarrow.array([None, None, None, decimal.Decimal("1.5")])
-    columns = {"text": text, "id": ["a", "b", "c", "d"], "language": ["fr"] * 4, "time": times, "number": number}
+    columns = {
+        "text": text,
+        "id": ["a", "b", "c", "d"],
+        "language": ["fr"] * 4,
+        "time": times,
+        "number": number,
+    }
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     documents, bad, _ = read(tmp_path / "a.parquet", metadata_keys=["*"])
     found = [(document.text, document.id, document.metadata["language"]) for document in documents]
     assert found == [("Good text.", "a", ["fre"]), ("Another.", "b", ["fre"])]
-    assert [(entry.position, entry.reason) for entry in bad] == [("row 3", "wrong form"), ("row 4", "wrong form")]
+    assert [(entry.position, entry.reason) for entry in bad] == [
+        ("row 3", "wrong form"),
+        ("row 4", "wrong form"),
+    ]
     assert "not JSON serializable: decimal.Decimal" in bad[1].detail
 
 
@@ -153,13 +222,19 @@ def test_what_a_corpus_cannot_hold(tmp_path):
 def test_truncated_and_damaged_data_give_what_came(tmp_path, ending):
     path = tmp_path / f"a.jsonl{ending}"
     noise = random.Random(1)
-    lines = "".join(json.dumps(MEDICAL | {"url": noise.randbytes(400).hex()}) + "\n" for _ in range(600)).encode()
+    lines = "".join(
+        json.dumps(MEDICAL | {"url": noise.randbytes(400).hex()}) + "\n" for _ in range(600)
+    ).encode()
     whole = PACK[f".jsonl{ending}"](lines)
     for data in (whole[:-200], whole[:-20_000] + b"x" * 20_000):
         path.write_bytes(data)
         ids = []
-        with pytest.raises(DataError, match=r"a\.jsonl\.\w+ is not whole (gzip|bzip2|Zstandard) data"):
-            ids.extend(document.id for document in RecordsReader(str(tmp_path)).read_file(path.name))
+        with pytest.raises(
+            DataError, match=r"a\.jsonl\.\w+ is not whole (gzip|bzip2|Zstandard) data"
+        ):
+            ids.extend(
+                document.id for document in RecordsReader(str(tmp_path)).read_file(path.name)
+            )
         assert len(ids) > 100
 
 
@@ -189,12 +264,28 @@ def test_memory_address(tmp_path):
 
 
 def test_guidelines(tmp_path):
-    record = {"id": 7, "source": "who", "title": "Dengue", "clean_text": "# Care\nDrink.", "raw_text": "…", "url": "u", "overview": None}
-    lines = [record, record | {"id": 8, "clean_text": "Dengue\nis fever."}, record | {"id": 9, "clean_text": None}]
+    record = {
+        "id": 7,
+        "source": "who",
+        "title": "Dengue",
+        "clean_text": "# Care\nDrink.",
+        "raw_text": "…",
+        "url": "u",
+        "overview": None,
+    }
+    lines = [
+        record,
+        record | {"id": 8, "clean_text": "Dengue\nis fever."},
+        record | {"id": 9, "clean_text": None},
+    ]
     path = tmp_path / "open_guidelines.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     (first, second), bad, _ = read_raw(GuidelinesReader, path)
     assert (first.id, first.text) == ("guideline:7", "Dengue\n\n# Care\nDrink.")
     assert second.text == "Dengue\nis fever."
-    assert {"origin": "who", "redistributable": True, "language": ["eng"]}.items() <= first.metadata.items()
+    assert {
+        "origin": "who",
+        "redistributable": True,
+        "language": ["eng"],
+    }.items() <= first.metadata.items()
     assert [entry.reason for entry in bad] == ["wrong form"]

@@ -8,14 +8,33 @@ from galen.errors import OtherOutputError
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"sources": [{"path": "a", "reader": "jats"}], "seed": 1}, r"a run with sources\.0\.path = 'b' \(now 'a'\); remove"),
-        ({"sources": [{"path": "b", "reader": "jats"}] * 2, "seed": 1}, r"a run with sources = \[\{'path': 'b'.*\}\] \(now \["),
-        ({"sources": [{"path": "b", "reader": "jats"}], "seed": 2}, r"a run with seed = 1 \(now 2\); remove"),
-        ({"sources": [{"path": "b", "reader": "jats"}], "seed": "x" * 5000}, r"a run with seed = 1 \(now 'x{199}\); remove"),
+        (
+            {"sources": [{"path": "a", "reader": "jats"}], "seed": 1},
+            r"a run with sources\.0\.path = 'b' \(now 'a'\); remove",
+        ),
+        (
+            {"sources": [{"path": "b", "reader": "jats"}] * 2, "seed": 1},
+            r"a run with sources = \[\{'path': 'b'.*\}\] \(now \[",
+        ),
+        (
+            {"sources": [{"path": "b", "reader": "jats"}], "seed": 2},
+            r"a run with seed = 1 \(now 2\); remove",
+        ),
+        (
+            {"sources": [{"path": "b", "reader": "jats"}], "seed": "x" * 5000},
+            r"a run with seed = 1 \(now 'x{199}\); remove",
+        ),
     ],
 )
 def test_another_configuration_is_told_by_its_keys(tmp_path, config, message):
     path = tmp_path / "manifest.json"
-    manifest.write(path, stage="s", inputs=[], config={"sources": [{"path": "b", "reader": "jats"}], "seed": 1}, outputs=[], counts={})
+    manifest.write(
+        path,
+        stage="s",
+        inputs=[],
+        config={"sources": [{"path": "b", "reader": "jats"}], "seed": 1},
+        outputs=[],
+        counts={},
+    )
     with pytest.raises(OtherOutputError, match=message):
         finished(path, "s", [], config)

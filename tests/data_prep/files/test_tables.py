@@ -21,12 +21,16 @@ def repeated():
 
 
 def run():
-    return pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([ROWS], pyarrow.int32()), pyarrow.array([VALUE]))
+    return pyarrow.RunEndEncodedArray.from_arrays(
+        pyarrow.array([ROWS], pyarrow.int32()), pyarrow.array([VALUE])
+    )
 
 
 def views():
     one = pyarrow.array([VALUE], pyarrow.string_view()).buffers()
-    return pyarrow.Array.from_buffers(pyarrow.string_view(), ROWS, [None, pyarrow.py_buffer(bytes(one[1])[:16] * ROWS), one[2]])
+    return pyarrow.Array.from_buffers(
+        pyarrow.string_view(), ROWS, [None, pyarrow.py_buffer(bytes(one[1])[:16] * ROWS), one[2]]
+    )
 
 
 def written(path, column, **options):
@@ -34,7 +38,10 @@ def written(path, column, **options):
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(table, path, **options)
     else:
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        with (
+            pyarrow.OSFile(str(path), "wb") as file,
+            pyarrow.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
     return path
 
@@ -62,16 +69,30 @@ def test_repeated_text_comes_in_small_pieces(name, column, options, tmp_path):
         if rows < 20:
             assert parse(block.data, ["text"]).fields == [[VALUE] * block.data.num_rows]
     assert rows == ROWS
-    assert sum(block.end - block.start for block in read_blocks([Part(path)], SIZE, ["text"], skip=ROWS - 8)) == 8
+    assert (
+        sum(
+            block.end - block.start
+            for block in read_blocks([Part(path)], SIZE, ["text"], skip=ROWS - 8)
+        )
+        == 8
+    )
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_a_row_that_is_too_long(name, tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.tokenization.input_blocks.LONGEST_LINE", 5000)
     path = written(tmp_path / name, pyarrow.array(["one", "x" * 20_000, None, "two"]))
-    found = [(block.start, block.end, block.data) for block in read_blocks([Part(path)], 1 << 12, ["text"])]
+    found = [
+        (block.start, block.end, block.data)
+        for block in read_blocks([Part(path)], 1 << 12, ["text"])
+    ]
     assert [data for _, _, data in found if isinstance(data, LongLine)] == [LongLine(20_000)]
-    texts = [text for _, _, data in found if not isinstance(data, LongLine) for text in parse(data, ["text"]).fields[0]]
+    texts = [
+        text
+        for _, _, data in found
+        if not isinstance(data, LongLine)
+        for text in parse(data, ["text"]).fields[0]
+    ]
     assert texts == ["one", "two"]
     assert [start for start, _, _ in found[:3]] == [0, 1, 2]
 
@@ -85,12 +106,26 @@ def test_repeated_text_inside_of_lists(tmp_path):
 
 def test_texts_of_all_kinds(tmp_path):
     texts = ["", "äöü", None, "x" * 300]
-    for kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())):
-        column = pyarrow.array(texts, kind) if not pyarrow.types.is_dictionary(kind) else pyarrow.array(texts).dictionary_encode()
+    for kind in (
+        pyarrow.string(),
+        pyarrow.large_string(),
+        pyarrow.string_view(),
+        pyarrow.dictionary(pyarrow.int8(), pyarrow.string()),
+    ):
+        column = (
+            pyarrow.array(texts, kind)
+            if not pyarrow.types.is_dictionary(kind)
+            else pyarrow.array(texts).dictionary_encode()
+        )
         for skip in range(3):
             path = written(tmp_path / "a.arrow", column.slice(skip))
-            found = [parse(block.data, ["text"]).fields[0] for block in read_blocks([Part(path)], 4, ["text"])]
-            assert [text for part in found for text in part] == [text for text in texts[skip:] if text is not None]
+            found = [
+                parse(block.data, ["text"]).fields[0]
+                for block in read_blocks([Part(path)], 4, ["text"])
+            ]
+            assert [text for part in found for text in part] == [
+                text for text in texts[skip:] if text is not None
+            ]
     stream = io.BytesIO()
     with pyarrow.ipc.new_stream(stream, pyarrow.schema([("text", pyarrow.string())])):
         pass

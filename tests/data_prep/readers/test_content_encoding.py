@@ -9,7 +9,12 @@ from data_prep.readers.record import Refused
 
 PAGE = b"<html><p>A page.</p></html>" * 50
 LIMIT = 10_000
-PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
+PACK = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+}
 
 
 @pytest.mark.parametrize("name", PACK)
@@ -28,7 +33,10 @@ def test_other_words():
     bare = zlib.compressobj(wbits=-15)
     assert unpacked(bare.compress(PAGE) + bare.flush(), "deflate", LIMIT) == PAGE
     assert unpacked(gzip.compress(brotli.compress(PAGE)), "br, gzip", LIMIT) == PAGE
-    assert unpacked(gzip.compress(PAGE[:99]) + gzip.compress(PAGE[99:]) + b"rest", "gzip", LIMIT) == PAGE
+    assert (
+        unpacked(gzip.compress(PAGE[:99]) + gzip.compress(PAGE[99:]) + b"rest", "gzip", LIMIT)
+        == PAGE
+    )
     assert [unpacked(b"page", words, LIMIT) for words in ("", "identity", "utf-8")] == [b"page"] * 3
     assert unpacked(b"", "gzip", LIMIT) == b""
     with pytest.raises(Refused, match="packed with zstd, which cannot be unpacked here"):

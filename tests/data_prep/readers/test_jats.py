@@ -33,10 +33,16 @@ def test_everything_in_its_place():
         "Age <5 years and weight >10 kg; P < 0.05; 10^3 cells of CO2.",
         "Opening without a section.",
         "# 1 HIV today",
-        f"First sentence {CITED},[bib_ref]Anonymous. Short.[/bib_ref] goes on {CITED}–[bib_ref]Anonymous. Short.[/bib_ref], "
-        "see [fig_ref]Figure 1A: Viral load. Bars are means of ten or more runs in mice...[/fig_ref]; "
-        "end of it ([fig_ref]Table 1: Doses.[/fig_ref]).",
-        "[fig]Figure 1: Viral load. Bars are means of ten or more runs in mice that were fed on bread.[/fig]",
+        (
+            f"First sentence {CITED},[bib_ref]Anonymous. Short.[/bib_ref] goes on"
+            f" {CITED}–[bib_ref]Anonymous. Short.[/bib_ref], see [fig_ref]Figure 1A: Viral load."
+            " Bars are means of ten or more runs in mice...[/fig_ref]; end of it ([fig_ref]Table"
+            " 1: Doses.[/fig_ref])."
+        ),
+        (
+            "[fig]Figure 1: Viral load. Bars are means of ten or more runs in mice that were fed on"
+            " bread.[/fig]"
+        ),
         "A note inside.",
         "[table]Table 1: Doses.[/table]",
         "A list:",
@@ -91,12 +97,16 @@ def test_real_articles_are_complete(jats_folder):
     licences = {}
     for path in sorted(jats_folder.glob("*.nxml")):
         [document], _, _ = read(path, citations="marker", floats="captions", table_bodies=True)
-        body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find("body")
+        body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find(
+            "body"
+        )
         runs, _ = segments(body)
         assert len(runs) > 10
         assert missing(body, document.text) == []
         half = document.text.split("\n\n")
-        assert missing(body, "\n\n".join(half[: len(half) // 2] + half[len(half) // 2 + 1 :])), "the check sees a paragraph that is gone"
+        assert missing(body, "\n\n".join(half[: len(half) // 2] + half[len(half) // 2 + 1 :])), (
+            "the check sees a paragraph that is gone"
+        )
         licences[document.id] = document.metadata["licence"]
         assert document.metadata["pmid"] and document.metadata["doi"] and document.metadata["date"]
     assert licences == {
@@ -115,7 +125,10 @@ def test_real_articles_are_complete(jats_folder):
 def test_real_articles_leave_no_scraps(jats_folder, citations):
     for path in sorted(jats_folder.glob("*.nxml")):
         [document], _, _ = read(path, citations=citations)
-        assert not any(scrap in document.text for scrap in ("[]", "()", "[,", "(,", ",]", "[–", "\ue000", "\ue001", "  "))
+        assert not any(
+            scrap in document.text
+            for scrap in ("[]", "()", "[,", "(,", ",]", "[–", "\ue000", "\ue001", "  ")
+        )
         assert ("[bib_ref]" in document.text) == (citations == "bib_ref")
         assert document.text.count("[bib_ref]") == document.text.count("[/bib_ref]")
 
@@ -141,7 +154,9 @@ def test_package_and_its_bad_members(tmp_path, name):
             "PMC3/other.xml": b"<html/>",
             "PMC4/long.xml": b"<article>" + b"x" * 25_000 + b"</article>",
             "PMC5/encoding.xml": good.replace(b"UTF-8", b"utf-8").replace("©".encode(), b"\xa9"),
-            "PMC7/deep.xml": b"<article><body><p>" + b"<b>" * 1500 + b"</b>" * 1500 + b"</p></body></article>",
+            "PMC7/deep.xml": (
+                b"<article><body><p>" + b"<b>" * 1500 + b"</b>" * 1500 + b"</p></body></article>"
+            ),
             "PMC6/b.xml": good.replace(b">12345<", b">PMC99<"),
         },
     )
@@ -159,7 +174,9 @@ def test_package_and_its_bad_members(tmp_path, name):
 
 
 def test_package_that_breaks_off(tmp_path):
-    whole = package(tmp_path / "whole.tar.gz", {f"{n}.xml": FIXTURE.read_bytes() + b" " * n for n in range(5)})
+    whole = package(
+        tmp_path / "whole.tar.gz", {f"{n}.xml": FIXTURE.read_bytes() + b" " * n for n in range(5)}
+    )
     path = tmp_path / "a.tar.gz"
     path.write_bytes(whole.read_bytes()[:-400])
     with pytest.raises(DataError, match=r"a\.tar\.gz is not (a )?whole"):
@@ -172,7 +189,9 @@ def test_package_that_breaks_off(tmp_path):
 
 def test_a_file_with_a_namespace_and_packed(tmp_path):
     path = tmp_path / "a.xml.gz"
-    text = FIXTURE.read_text().replace("<article ", '<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" ')
+    text = FIXTURE.read_text().replace(
+        "<article ", '<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" '
+    )
     path.write_bytes(gzip.compress(text.encode()))
     [document], _, _ = read(path)
     assert document.text.split("\n\n") == blocks()
@@ -182,8 +201,9 @@ def test_a_title_alone_and_entities(tmp_path):
     shutil.copy(FIXTURE, tmp_path / "secret")
     path = tmp_path / "a.nxml"
     path.write_text(
-        f'<!DOCTYPE article [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><article><front><article-meta><title-group>'
-        "<article-title>A &x; title &#945;</article-title></title-group></article-meta></front></article>"
+        "<!DOCTYPE article [<!ENTITY x SYSTEM"
+        f' "file://{tmp_path}/secret">]><article><front><article-meta><title-group><article-title>A'
+        " &x; title &#945;</article-title></title-group></article-meta></front></article>"
     )
     [document], _, _ = read(path)
     assert document.text == document.metadata["title"]
@@ -201,9 +221,9 @@ NO_NAMESPACE = 'xmlns=""'
 
 def small_article(number, attributes="", prefix=""):
     text = (
-        f'<p:article {attributes}><p:front><p:article-meta><p:article-id pub-id-type="pmcid">PMC{number}</p:article-id>'
-        "</p:article-meta></p:front>"
-        f"<p:body><p:p>Text of {number}.</p:p></p:body></p:article>"
+        f"<p:article {attributes}><p:front><p:article-meta><p:article-id"
+        f' pub-id-type="pmcid">PMC{number}</p:article-id></p:article-meta></p:front><p:body><p:p>Text'
+        f" of {number}.</p:p></p:body></p:article>"
     )
     return text.replace("p:", prefix)
 
@@ -234,38 +254,58 @@ def record_of(content):
 def test_namespaces_and_envelopes(tmp_path, data, ids):
     (tmp_path / "a.xml").write_text(data)
     documents, bad, stats = read(tmp_path / "a.xml")
-    assert [(document.id, document.text) for document in documents] == [(f"PMC{n}", f"Text of {n}.") for n in ids]
+    assert [(document.id, document.text) for document in documents] == [
+        (f"PMC{n}", f"Text of {n}.") for n in ids
+    ]
     assert (bad, stats["total"]) == ([], len(ids))
 
 
 def test_what_is_no_article_is_counted(tmp_path):
     deleted = '<record><header status="deleted"><identifier>i</identifier></header></record>'
     dublin = record_of("<dc xmlns='urn:dc'><title>T</title></dc>")
-    data = f"<OAI-PMH xmlns='{OAI}'><ListRecords>{deleted}{dublin}{record_of(small_article(1, DEFAULT))}</ListRecords></OAI-PMH>"
+    data = (
+        "<OAI-PMH"
+        f" xmlns='{OAI}'><ListRecords>{deleted}{dublin}{record_of(small_article(1, DEFAULT))}</ListRecords></OAI-PMH>"
+    )
     (tmp_path / "a.xml").write_text(data)
     [document], [bad], stats = read(tmp_path / "a.xml")
     assert document.id == "PMC1"
     assert bad.detail == "<record> in <ListRecords> is no JATS article and holds none"
-    assert stats == {"total": 3, "dropped_deleted record": 1, "dropped_quarantined, not JATS": 1, "sub-articles left out": 0}
+    assert stats == {
+        "total": 3,
+        "dropped_deleted record": 1,
+        "dropped_quarantined, not JATS": 1,
+        "sub-articles left out": 0,
+    }
     for root in ("<book><body/></book>", "<article xmlns='http://docbook.org/ns/docbook'><title>D</title><para>x</para></article>",
                  "<html><body><article><p>Page</p></article></body></html>",
                  f"<OAI-PMH xmlns='{OAI}'><error code='e'>no</error></OAI-PMH>"):  # fmt: skip
         (tmp_path / "a.xml").write_text(root)
         documents, [bad], stats = read(tmp_path / "a.xml")
         assert (documents, bad.reason, stats["total"]) == ([], "not JATS", 1)
-    (tmp_path / "a.xml").write_text(f"<set>{small_article(1)}<book><front/></book><Reply Id='2' error='none'/></set>")
+    (tmp_path / "a.xml").write_text(
+        f"<set>{small_article(1)}<book><front/></book><Reply Id='2' error='none'/></set>"
+    )
     documents, bad, stats = read(tmp_path / "a.xml")
     assert (len(documents), len(bad), stats["total"]) == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
-    "name", ["mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'", "math xmlns='http://www.w3.org/1998/Math/MathML'", "math"]
+    "name",
+    [
+        "mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'",
+        "math xmlns='http://www.w3.org/1998/Math/MathML'",
+        "math",
+    ],
 )
 def test_mathml_survives(tmp_path, name):
     tag = name.split()[0]
     prefix = tag.removesuffix("math")
     inner = f"<{prefix}msup><{prefix}mi>x</{prefix}mi><{prefix}mn>2</{prefix}mn></{prefix}msup>"
-    body = f"<article {DEFAULT}><body><p>Here <inline-formula><{name}>{inner}</{tag}></inline-formula> is.</p></body></article>"
+    body = (
+        f"<article {DEFAULT}><body><p>Here <inline-formula><{name}>{inner}</{tag}></inline-formula>"
+        " is.</p></body></article>"
+    )
     (tmp_path / "a.xml").write_text(body)
     [document], _, _ = read(tmp_path / "a.xml")
     assert document.text == "Here x^2 is."
@@ -289,19 +329,28 @@ def test_mathml_survives(tmp_path, name):
     ],
 )  # fmt: skip
 def test_tex(tmp_path, tex, formula):
-    mathml = "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    mathml = (
+        "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    )
     (tmp_path / "a.xml").write_text(
-        f"<article><body><p>It costs $5: <inline-formula><alternatives><tex-math>{tex}</tex-math>{mathml}</alternatives>"
+        "<article><body><p>It costs $5:"
+        f" <inline-formula><alternatives><tex-math>{tex}</tex-math>{mathml}</alternatives>"
         "</inline-formula>.</p>"
         f"<disp-formula><label>(1)</label><tex-math>{tex}</tex-math></disp-formula></body></article>"
     )
     [document], _, _ = read(tmp_path / "a.xml")
-    assert document.text.split("\n\n") == [f"It costs $5: {formula}.", f"[formula]{formula} (1)[/formula]"]
+    assert document.text.split("\n\n") == [
+        f"It costs $5: {formula}.",
+        f"[formula]{formula} (1)[/formula]",
+    ]
 
 
 def test_a_document_around_no_formula_is_no_text(tmp_path):
     empty = "<tex-math>\\documentclass{article}\\begin{document}\\end{document}</tex-math>"
-    (tmp_path / "a.xml").write_text(f"<article><body><p>Here <inline-formula>{empty}</inline-formula> it is.</p></body></article>")
+    (tmp_path / "a.xml").write_text(
+        f"<article><body><p>Here <inline-formula>{empty}</inline-formula> it"
+        " is.</p></body></article>"
+    )
     [document], _, _ = read(tmp_path / "a.xml")
     assert document.text == "Here it is."
 
@@ -309,7 +358,8 @@ def test_a_document_around_no_formula_is_no_text(tmp_path):
 def test_cells_of_the_exchange_model(tmp_path):
     cells = "<o:row><o:entry>Drug</o:entry><o:entry>Dose</o:entry></o:row>"
     (tmp_path / "a.xml").write_text(
-        f"<article xmlns:o='urn:oasis'><body><table-wrap><o:table><o:tgroup><o:thead>{cells}</o:thead>"
+        "<article"
+        f" xmlns:o='urn:oasis'><body><table-wrap><o:table><o:tgroup><o:thead>{cells}</o:thead>"
         f"<o:tbody>{cells.replace('Dose', '5 mg')}</o:tbody></o:tgroup></o:table></table-wrap></body></article>"
     )
     [document], _, _ = read(tmp_path / "a.xml", table_bodies=True)
@@ -317,11 +367,18 @@ def test_cells_of_the_exchange_model(tmp_path):
 
 
 def test_a_formula_without_tex_takes_what_there_is(tmp_path):
-    mathml = "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    mathml = (
+        "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
+    )
     (tmp_path / "a.xml").write_text(
         f"<article><body><disp-formula><label>(1)</label><tex-math/>{mathml}</disp-formula>"
-        "<disp-formula><label>(2)</label><graphic><alt-text>x = 1</alt-text></graphic></disp-formula>"
+        "<disp-formula><label>(2)</label><graphic><alt-text>x ="
+        " 1</alt-text></graphic></disp-formula>"
         "<disp-formula><label>(3)</label><graphic/></disp-formula></body></article>"
     )
     [document], _, _ = read(tmp_path / "a.xml")
-    assert document.text.split("\n\n") == ["[formula]q (1)[/formula]", "[formula]x = 1 (2)[/formula]", "(3)"]
+    assert document.text.split("\n\n") == [
+        "[formula]q (1)[/formula]",
+        "[formula]x = 1 (2)[/formula]",
+        "(3)",
+    ]

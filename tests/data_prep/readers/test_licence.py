@@ -12,15 +12,27 @@ from data_prep.text.language_codes import medline_code
         (["https://creativecommons.org/publicdomain/zero/1.0/"], "CC0-1.0"),
         (["https://creativecommons.org/publicdomain/mark/1.0/"], "public-domain"),
         (
-            [None, "This is distributed under the Creative Commons Attribution License (http://creativecommons.org/licenses/by/2.0)"],
+            [
+                None,
+                (
+                    "This is distributed under the Creative Commons Attribution License"
+                    " (http://creativecommons.org/licenses/by/2.0)"
+                ),
+            ],
             "CC-BY-2.0",
         ),
         (["Published under the terms of the CC BY 4.0 license."], "CC-BY-4.0"),
         (["CC-BY-NC 4.0"], "CC-BY-NC-4.0"),
         (["CCBYNCND"], "CC-BY-NC-ND"),  # Semantic Scholar's form
         (["a CC byline"], "other"),
-        (["the Creative Commons Attribution-NonCommercial-ShareAlike 3.0 Unported"], "CC-BY-NC-SA-3.0"),
-        (["under the terms of the Creative Commons Attribution License, which permits use"], "CC-BY"),
+        (
+            ["the Creative Commons Attribution-NonCommercial-ShareAlike 3.0 Unported"],
+            "CC-BY-NC-SA-3.0",
+        ),
+        (
+            ["under the terms of the Creative Commons Attribution License, which permits use"],
+            "CC-BY",
+        ),
         (["Creative Commons CC0 public domain dedication"], "CC0-1.0"),
         (["This article is in the public domain."], "public-domain"),
         (["© 2020 Elsevier. All rights reserved."], "other"),

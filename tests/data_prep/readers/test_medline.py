@@ -22,9 +22,11 @@ def by_id(fixture, pmid):
 
 
 def test_markup_entities_and_powers(fixture):
-    assert by_id(fixture, "1001").text == (
-        "Effect of Lactobacillus on CD4+ counts & CO2.\n\n"
-        "Children of age <5 years and weight >10 kg had 10^3 cells per m^2 of 18F-marked gel (p < 0.05), rate 4 s^-1 by ELISA 2 in [Na+]."
+    assert (
+        by_id(fixture, "1001").text
+        == "Effect of Lactobacillus on CD4+ counts & CO2.\n\nChildren of age <5 years and weight"
+        " >10 kg had 10^3 cells per m^2 of 18F-marked gel (p < 0.05), rate 4 s^-1 by ELISA 2 in"
+        " [Na+]."
     )
 
 
@@ -49,7 +51,11 @@ def test_metadata(fixture):
 
 def test_sections_keep_labels_and_other_languages_stay_out(fixture):
     document = by_id(fixture, "1002")
-    assert document.text == "A structured abstract.\n\nBACKGROUND: Why it was done.\nMETHODS: How it was done.\nA part without a name."
+    assert (
+        document.text
+        == "A structured abstract.\n\nBACKGROUND: Why it was done.\nMETHODS: How it was done.\nA"
+        " part without a name."
+    )
     assert document.metadata["date"] == "1978"
 
 
@@ -76,25 +82,39 @@ def test_counts_and_retraction_mark(fixture):
     assert stats["total"] == 13
     assert stats["dropped_book record"] == 1
     assert stats["deletion notices"] == 2
-    assert [identifier for (identifier, _), document in documents.items() if document.metadata["retracted"]] == ["1006"]
+    assert [
+        identifier
+        for (identifier, _), document in documents.items()
+        if document.metadata["retracted"]
+    ] == ["1006"]
 
 
 def test_gzip_gives_the_same(tmp_path, fixture):
     packed = tmp_path / "medline.xml.gz"
     packed.write_bytes(gzip.compress(FIXTURE.read_bytes()))
-    assert [document.text for document in read(packed)[0]] == [document.text for document in fixture[0].values()]
+    assert [document.text for document in read(packed)[0]] == [
+        document.text for document in fixture[0].values()
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
         ("a.xml", lambda data: data[:3000], "line .*broken XML"),
-        ("a.xml", lambda data: data.replace(b"</AbstractText>", b"</Oops>", 1), "line .*broken XML"),
+        (
+            "a.xml",
+            lambda data: data.replace(b"</AbstractText>", b"</Oops>", 1),
+            "line .*broken XML",
+        ),
         ("a.xml", lambda data: b"<article><PubmedArticle/></article>", "root element is <article>"),
         ("a.xml", lambda data: b"", "broken XML"),
         ("a.xml.gz", lambda data: data, "not whole gzip"),
         ("a.xml.gz", lambda data: gzip.compress(data)[:-200], "not whole gzip"),
-        ("a.xml.gz", lambda data: gzip.compress(data)[:900] + b"xxxxxxxx" + gzip.compress(data)[908:], "not whole gzip|broken XML"),
+        (
+            "a.xml.gz",
+            lambda data: gzip.compress(data)[:900] + b"xxxxxxxx" + gzip.compress(data)[908:],
+            "not whole gzip|broken XML",
+        ),
     ],
 )
 def test_damage_is_one_message_with_the_file(tmp_path, name, damage, message):
@@ -110,15 +130,18 @@ def test_entities_are_not_expanded(tmp_path):
     secret.write_text("hidden")
     path = tmp_path / "a.xml"
     path.write_text(
-        f'<!DOCTYPE PubmedArticleSet [<!ENTITY x SYSTEM "file://{secret}">]><PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>'
-        "<Article><ArticleTitle>A &x; title</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
+        "<!DOCTYPE PubmedArticleSet [<!ENTITY x SYSTEM"
+        f' "file://{secret}">]><PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>A'
+        " &x; title</ArticleTitle></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
     )
     assert "hidden" not in read(path)[0][0].text
 
 
 def test_a_record_without_end_is_stopped(tmp_path):
     """The memory stays bounded: reading ends at the limit, not at the end of the text node."""
-    path = write_medline(tmp_path / "a.xml", [record_xml(1), record_xml(2, abstract="word " * 20_000), record_xml(3)])
+    path = write_medline(
+        tmp_path / "a.xml", [record_xml(1), record_xml(2, abstract="word " * 20_000), record_xml(3)]
+    )
     reader = MedlineReader(str(tmp_path), ReaderOptions(max_record_bytes=50_000))
     ids = []
     with pytest.raises(DataError, match="longer than 50,000 bytes"):

@@ -1,4 +1,7 @@
-"""Pages in the encodings of the web, under right, false and no labels: read right or put aside, never garbled."""
+"""Pages in the encodings of the web, under right, false and no labels.
+
+Read right or put aside, never garbled.
+"""
 
 import codecs
 import os
@@ -8,21 +11,53 @@ import pytest
 from data_prep.readers.page_encoding import UnknownEncodingError, decode_page
 
 TEXTS = {
-    "windows-1251": "Астма — хроническое заболевание дыхательных путей, при котором становится трудно дышать. Лечение помогает больным.",
-    "koi8-r": "Астма - хроническое заболевание дыхательных путей, при котором становится трудно дышать. Лечение помогает больным.",
+    "windows-1251": (
+        "Астма — хроническое заболевание дыхательных путей, при котором становится трудно дышать."
+        " Лечение помогает больным."
+    ),
+    "koi8-r": (
+        "Астма - хроническое заболевание дыхательных путей, при котором становится трудно дышать."
+        " Лечение помогает больным."
+    ),
     "gbk": "哮喘是一种慢性呼吸道疾病，会使呼吸变得困难，大多数患者可以得到很好的治疗。",
     "gb18030": "哮喘是一种慢性呼吸道疾病，会使呼吸变得困难，大多数患者可以得到很好的治疗。",
     "big5": "氣喘是一種慢性呼吸道疾病，會使呼吸變得困難，大多數患者可以得到很好的治療。",
-    "shift_jis": "喘息は気道の慢性的な病気で、呼吸が苦しくなりますが、ほとんどの人はよく治療できます。",
-    "euc-jp": "喘息は気道の慢性的な病気で、呼吸が苦しくなりますが、ほとんどの人はよく治療できます。",
-    "euc-kr": "천식은 호흡을 어렵게 만드는 기도의 만성 질환이며 대부분의 사람들에게서 잘 치료될 수 있습니다.",
-    "windows-1250": "Astma jest przewlekłą chorobą dróg oddechowych, która utrudnia oddychanie, ale można ją skutecznie leczyć u osób.",
-    "windows-1253": "Το άσθμα είναι μια χρόνια πάθηση των αεραγωγών που δυσκολεύει την αναπνοή και μπορεί να αντιμετωπιστεί καλά.",
-    "windows-1256": "الربو مرض مزمن يصيب الشعب الهوائية ويجعل التنفس صعبا ويمكن علاجه جيدا لدى معظم الناس.",
-    "windows-1254": "Astım, nefes almayı zorlaştıran kronik bir solunum yolu hastalığıdır ve çoğu kişide iyi tedavi edilebilir.",
-    "windows-1252": "L’asthme est une maladie chronique des voies aériennes – elle peut être “bien” traitée à tout âge…",
+    "shift_jis": (
+        "喘息は気道の慢性的な病気で、呼吸が苦しくなりますが、ほとんどの人はよく治療できます。"
+    ),
+    "euc-jp": (
+        "喘息は気道の慢性的な病気で、呼吸が苦しくなりますが、ほとんどの人はよく治療できます。"
+    ),
+    "euc-kr": (
+        "천식은 호흡을 어렵게 만드는 기도의 만성 질환이며 대부분의 사람들에게서 잘 치료될 수 있습니다."
+    ),
+    "windows-1250": (
+        "Astma jest przewlekłą chorobą dróg oddechowych, która utrudnia oddychanie, ale można ją"
+        " skutecznie leczyć u osób."
+    ),
+    "windows-1253": (
+        "Το άσθμα είναι μια χρόνια πάθηση των αεραγωγών που δυσκολεύει την αναπνοή και μπορεί να"
+        " αντιμετωπιστεί καλά."
+    ),
+    "windows-1256": (
+        "الربو مرض مزمن يصيب الشعب الهوائية ويجعل التنفس صعبا ويمكن علاجه جيدا لدى معظم الناس."
+    ),
+    "windows-1254": (
+        "Astım, nefes almayı zorlaştıran kronik bir solunum yolu hastalığıdır ve çoğu kişide iyi"
+        " tedavi edilebilir."
+    ),
+    "windows-1252": (
+        "L’asthme est une maladie chronique des voies aériennes – elle peut être “bien” traitée à"
+        " tout âge…"
+    ),
 }
-LABELS = ["", '<meta charset="iso-8859-1">', "<meta charset=us-ascii>", "<meta charset='utf-8'>", "<meta charset=nonsense>"]
+LABELS = [
+    "",
+    '<meta charset="iso-8859-1">',
+    "<meta charset=us-ascii>",
+    "<meta charset='utf-8'>",
+    "<meta charset=nonsense>",
+]
 
 
 def page(text, label=""):
@@ -30,7 +65,9 @@ def page(text, label=""):
 
 
 @pytest.mark.parametrize("encoding", TEXTS)
-@pytest.mark.parametrize("label", [*LABELS, '<meta http-equiv="Content-Type" content="text/html; charset={}">'])
+@pytest.mark.parametrize(
+    "label", [*LABELS, '<meta http-equiv="Content-Type" content="text/html; charset={}">']
+)
 def test_right_under_any_label(encoding, label):
     text = page(TEXTS[encoding], label.format(encoding))
     assert decode_page(text.encode(encoding)) == text

@@ -7,7 +7,10 @@ from data_prep.readers.pdf import PdfReader
 from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
 from tests.data_prep.material import pdf_bytes, read_raw, scanned_pdf
 
-PROSE = "Asthma is a long-term condition of the airways that makes breathing hard, and it can be treated well. "
+PROSE = (
+    "Asthma is a long-term condition of the airways that makes breathing hard, and it can be"
+    " treated well. "
+)
 
 
 read = partial(read_raw, PdfReader)
@@ -19,7 +22,10 @@ def test_text(tmp_path):
     [document], bad, stats = read(path)
     assert bad == []
     assert stats == {"total": 1}
-    assert " ".join(document.text.split()) == (PROSE * 3 + "Age <5 years and weight >10 kg. " * 9).strip()
+    assert (
+        " ".join(document.text.split())
+        == (PROSE * 3 + "Age <5 years and weight >10 kg. " * 9).strip()
+    )
     assert document.metadata["pages"] == 2
     assert document.id.startswith("book.pdf:")
 
@@ -63,21 +69,27 @@ def test_damage(tmp_path):
 def test_lines_become_paragraphs():
     words = ["heart", "liver", "kidney", "spleen", "lung"]
     pages = [
-        f"Textbook of medicine {n}\r\nThe {word} infor-\r\nmation on ﬁbrosis, part {n}, goes\r\non here until the full margin of {word}\r\n"
-        f"is reached.\r\nNew paragraphs on {word} begin and then it\r\n- {word} one\r\n- {word} two\r\n{n}"
+        f"Textbook of medicine {n}\r\nThe {word} infor-\r\nmation on ﬁbrosis, part {n}, goes\r\non"
+        f" here until the full margin of {word}\r\nis reached.\r\nNew paragraphs on {word} begin"
+        f" and then it\r\n- {word} one\r\n- {word} two\r\n{n}"
         for n, word in enumerate(words)
     ]
     blocks = joined_pages(pages).split("\n\n")
     assert not any("Textbook" in block for block in blocks)
     assert blocks[4:8] == [
-        "The liver information on fibrosis, part 1, goes on here until the full margin of liver is reached.",
+        (
+            "The liver information on fibrosis, part 1, goes on here until the full margin of liver"
+            " is reached."
+        ),
         "New paragraphs on liver begin and then it",
         "- liver one",
         "- liver two",
     ]
     assert joined_pages(["co\x02\r\noperation of them"]) == "cooperation of them"
     assert joined_pages(["the state-\nof-the-art of it"]) == "the state-of-the-art of it"
-    assert joined_pages(["2.1 Methods\nAll of the patients were seen twice, as\nSmith did (Smith et al.,\n2016)."]).split("\n\n") == [
+    assert joined_pages(
+        ["2.1 Methods\nAll of the patients were seen twice, as\nSmith did (Smith et al.,\n2016)."]
+    ).split("\n\n") == [
         "2.1 Methods",
         "All of the patients were seen twice, as Smith did (Smith et al., 2016).",
     ]
@@ -125,12 +137,20 @@ def test_rules():
 )
 def test_a_hyphen_at_the_end_of_a_line(language, broken, word):
     for hyphen in ("-", "\ufffe", "\x02", "\u2010"):
-        assert joined_pages([f"with {broken.replace('-', hyphen, 1)} in it"], language) == f"with {word} in it"
+        assert (
+            joined_pages([f"with {broken.replace('-', hyphen, 1)} in it"], language)
+            == f"with {word} in it"
+        )
 
 
 def test_the_document_says_how_a_word_is_written():
-    assert joined_pages(["The zig-zag and the zig-\nzag of it"]) == "The zig-zag and the zig-zag of it"
-    assert joined_pages(["A betablocker, no beta-\nblocker at all"]) == "A betablocker, no betablocker at all"
+    assert (
+        joined_pages(["The zig-zag and the zig-\nzag of it"]) == "The zig-zag and the zig-zag of it"
+    )
+    assert (
+        joined_pages(["A betablocker, no beta-\nblocker at all"])
+        == "A betablocker, no betablocker at all"
+    )
     assert joined_pages(["A soft\u00adhyphen"]) == "A softhyphen"
 
 
@@ -141,10 +161,25 @@ def test_the_document_says_how_a_word_is_written():
      "Printed on 5 June 2020"],
 )  # fmt: skip
 def test_print_footers_of_a_single_page(footer):
-    assert joined_pages([f"Asthma is common in\nall ages.\n{footer}"]) == "Asthma is common in all ages."
-    assert joined_pages([f"{footer}\nAsthma is common in\nall ages."]) == "Asthma is common in all ages."
+    assert (
+        joined_pages([f"Asthma is common in\nall ages.\n{footer}"])
+        == "Asthma is common in all ages."
+    )
+    assert (
+        joined_pages([f"{footer}\nAsthma is common in\nall ages."])
+        == "Asthma is common in all ages."
+    )
 
 
-@pytest.mark.parametrize("line", ["Take 5 mg.", "2016).", "5 mg", "See https://a.org for more on it", "Seen on 5 June 2020 in 10 adults."])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Take 5 mg.",
+        "2016).",
+        "5 mg",
+        "See https://a.org for more on it",
+        "Seen on 5 June 2020 in 10 adults.",
+    ],
+)
 def test_other_last_lines_stay(line):
     assert line in joined_pages([f"Asthma is common.\n{line}"])

@@ -25,17 +25,29 @@ POWERS = [
     ("10<sup>-</sup><sup>8</sup>", "10^-8"),
     ("10<sup>6.5</sup> and 10<sup>6·5</sup>", "10^6.5 and 10^6·5"),
     ("10<sup>+3</sup>, 10<sup>&#8722;8</sup>", "10^+3, 10^−8"),
-    ("1.73 m<sup>2</sup>; kg m<sup>-2</sup>; kg m <sup>-2</sup>; 30 cm <sup>3</sup>", "1.73 m^2; kg m^-2; kg m^-2; 30 cm^3"),
+    (
+        "1.73 m<sup>2</sup>; kg m<sup>-2</sup>; kg m <sup>-2</sup>; 30 cm <sup>3</sup>",
+        "1.73 m^2; kg m^-2; kg m^-2; 30 cm^3",
+    ),
     ("R <sup>2</sup> = 0.8, (a + b)<sup>2</sup>", "R^2 = 0.8, (a + b)^2"),
     ("10<sup>n</sup>, 2<sup>-ΔΔCt</sup>, 2<sup>−ΔΔC<sub>T</sub></sup>", "10^n, 2^-ΔΔCt, 2^−ΔΔCT"),
     ("10<sup>-4</sup><sub>M</sub>", "10^-4M"),
-    ("10<sup>4.5±0.3</sup>, 10<sup>&gt;6</sup>, 10<sup>~6</sup>, 10<sup>(6)</sup>", "10^4.5±0.3, 10^>6, 10^~6, 10^(6)"),
+    (
+        "10<sup>4.5±0.3</sup>, 10<sup>&gt;6</sup>, 10<sup>~6</sup>, 10<sup>(6)</sup>",
+        "10^4.5±0.3, 10^>6, 10^~6, 10^(6)",
+    ),
     ("10<sup>—5</sup>, 10<sup>－5</sup>", "10^—5, 10^－5"),
     ("10<sup>-</sup>8, 10 <sup>-</sup> <sup>8</sup>", "10^-8, 10^-8"),
     ("2<sup>-∆∆Ct</sup>, e<sup>-kt</sup>, 9.8 m/s <sup>2</sup>", "2^-∆∆Ct, e^-kt, 9.8 m/s^2"),
     ("W/m<sup>2</sup>K, 5 m<sup>2</sup> and, A/m<sup>2</sup>A", "W/m^2K, 5 m^2 and, A/m^2A"),
-    ("η<sup>2</sup> = 0.1, R<sup>2</sup>-values, N<sup>2</sup>, cm<sup>2</sup>V<sup>-1</sup>", "η^2 = 0.1, R^2-values, N^2, cm^2V^-1"),
-    ("height<sup>2</sup>, partial eta<sup>2</sup>, nV/degree<sup>2</sup>", "height^2, partial eta^2, nV/degree^2"),
+    (
+        "η<sup>2</sup> = 0.1, R<sup>2</sup>-values, N<sup>2</sup>, cm<sup>2</sup>V<sup>-1</sup>",
+        "η^2 = 0.1, R^2-values, N^2, cm^2V^-1",
+    ),
+    (
+        "height<sup>2</sup>, partial eta<sup>2</sup>, nV/degree<sup>2</sup>",
+        "height^2, partial eta^2, nV/degree^2",
+    ),
 ]
 OTHERS = [
     ("202 <sup>1</sup>H-MRS scans", "202 1H-MRS scans"),
@@ -49,12 +61,24 @@ OTHERS = [
     ("in others (see)<sup>4-6</sup>", "in others (see) [4-6]"),
     ("in 2010.<sup>12</sup> Then", "in 2010. [12] Then"),
     ("in animals<sup>1</sup>. It", "in animals [1]. It"),
-    ("as Becker<sup>2</sup> wrote; Doe et al.<sup>3</sup> did", "as Becker [2] wrote; Doe et al. [3] did"),
+    (
+        "as Becker<sup>2</sup> wrote; Doe et al.<sup>3</sup> did",
+        "as Becker [2] wrote; Doe et al. [3] did",
+    ),
     ("in water,<sup>13</sup>C-labelled", "in water,13C-labelled"),
     ("delta<sup>9</sup>-THC, gallium<sup>68</sup> scans", "delta^9-THC, gallium^68 scans"),
-    ("(m<sup>6</sup>A-seq), m<sup>7</sup>G37, m<sup>6</sup>Am, ac<sup>4</sup>C", "(m6A-seq), m7G37, m6Am, ac4C"),
-    ("N<sup>6</sup>-methyladenosine, O<sup>6</sup> methylguanine, N<sup>6</sup>,2′-O", "N6-methyladenosine, O6 methylguanine, N6,2′-O"),
-    ("Δ<sup>9</sup>-THC, (η<sup>6</sup>-arene), δ<sup>15</sup>N and Δ<sup>14</sup>C", "Δ9-THC, (η6-arene), δ15N and Δ14C"),
+    (
+        "(m<sup>6</sup>A-seq), m<sup>7</sup>G37, m<sup>6</sup>Am, ac<sup>4</sup>C",
+        "(m6A-seq), m7G37, m6Am, ac4C",
+    ),
+    (
+        "N<sup>6</sup>-methyladenosine, O<sup>6</sup> methylguanine, N<sup>6</sup>,2′-O",
+        "N6-methyladenosine, O6 methylguanine, N6,2′-O",
+    ),
+    (
+        "Δ<sup>9</sup>-THC, (η<sup>6</sup>-arene), δ<sup>15</sup>N and Δ<sup>14</sup>C",
+        "Δ9-THC, (η6-arene), δ15N and Δ14C",
+    ),
     ("cells</b> <b>Route", "cells Route"),
 ]
 
@@ -70,7 +94,10 @@ def test_superscripts(markup, plain):
     [
         ("<msup><mn>10</mn><mrow><mo>−</mo><mn>8</mn></mrow></msup>", "10^−8"),
         ("<msup><mi>e</mi><mrow><mo>-</mo><mi>kt</mi></mrow></msup>", "e^-kt"),
-        ("<msup><mi>x</mi><mrow><mi>n</mi><mo>(</mo><mn>1</mn><mo>)</mo></mrow></msup>", "x^(n(1))"),
+        (
+            "<msup><mi>x</mi><mrow><mi>n</mi><mo>(</mo><mn>1</mn><mo>)</mo></mrow></msup>",
+            "x^(n(1))",
+        ),
         ("<msup><mi>Ca</mi><mrow><mn>2</mn><mo>+</mo></mrow></msup>", "Ca2+"),
         ("<msup><mi>x</mi><mo>*</mo></msup>", "x*"),
     ],
@@ -91,7 +118,12 @@ def test_exponents_of_formulas(formula, plain):
 )  # fmt: skip
 def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
     for markup, plain in POWERS[:6] + POWERS[8:12] + OTHERS[:3]:
-        written = markup.replace("<sup>", f"<{sup}>").replace("</sup>", f"</{sup.split()[0]}>").replace("<i>", "").replace("</i>", "")
+        written = (
+            markup.replace("<sup>", f"<{sup}>")
+            .replace("</sup>", f"</{sup.split()[0]}>")
+            .replace("<i>", "")
+            .replace("</i>", "")
+        )
         (tmp_path / name).write_text(frame.format(written))
         [document], _, _ = partial(read_raw, reader)(tmp_path / name)
         assert document.text.split("\n\n")[-1] == plain

@@ -57,7 +57,9 @@ class Ranges(Quiet):
 def server(request, tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(request.param, directory=folder))
+    httpd = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(request.param, directory=folder)
+    )
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield folder, f"http://127.0.0.1:{httpd.server_port}", request.param
     httpd.shutdown()
@@ -89,8 +91,8 @@ def test_a_corpus_of_an_address(server, tmp_path):
     (folder / "a.jsonl").write_bytes(lines(*RECORDS[:5]) + b"{broken\n" + lines(*RECORDS[5:10]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1, validation: 0, test: 0}}\n"
-        f"sources: [{{reader: records, path: '{address}/a.jsonl'}}]\n"
+        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1,"
+        f" validation: 0, test: 0}}\nsources: [{{reader: records, path: '{address}/a.jsonl'}}]\n"
     )
     curate.main([str(recipe), "--workers", "1"])
     assert len(read_records(tmp_path / "corpus/train")) == 10
@@ -102,12 +104,19 @@ def curated(path, output, **more):
     output.parent.mkdir(exist_ok=True)
     recipe = output.parent / f"{output.name}.yaml"
     recipe.write_text(
-        f"output: {output}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1, validation: 0, test: 0}}\n"
-        f"sources: [{{reader: records, path: '{path}'}}]\n"
+        f"output: {output}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1, validation: 0, test:"
+        f" 0}}\nsources: [{{reader: records, path: '{path}'}}]\n"
     )
     if more:
         command = [sys.executable, "data_prep/curate.py", str(recipe), "--workers", "1"]
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **more}, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
     else:
         curate.main([str(recipe), "--workers", "1"])
@@ -119,7 +128,10 @@ def curated(path, output, **more):
 def sample_files():
     """Files of each kind: plain lines with a broken one among them, packed ones, a table."""
     cut = [RECORDS[n : n + 100] for n in range(0, 600, 100)]
-    files = {f"all/{n}.jsonl{ending}": PACKERS[ending](lines(*cut[n])) for n, ending in enumerate(PACKERS)}
+    files = {
+        f"all/{n}.jsonl{ending}": PACKERS[ending](lines(*cut[n]))
+        for n, ending in enumerate(PACKERS)
+    }
     files["all/4.jsonl"] = lines(*cut[4][:50]) + b"{broken\n" + lines(*cut[4][50:])
     files["all/5.parquet"] = parquet(cut[5])
     return files
@@ -135,7 +147,11 @@ def store(monkeypatch):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    keys = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     environment = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **keys}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -154,10 +170,15 @@ def test_a_bucket(store, tmp_path):
     """All files of a folder in one corpus; a glob; a key that is not there, a bucket that is not."""
     found, [bad] = curated("s3://bucket/all", tmp_path / "corpus", **store)
     assert found == sorted(record["id"] for record in RECORDS[:600])
-    assert (bad["file"], bad["position"].partition(",")[0]) == ("s3://bucket/all/4.jsonl", "line 51")
+    assert (bad["file"], bad["position"].partition(",")[0]) == (
+        "s3://bucket/all/4.jsonl",
+        "line 51",
+    )
     inputs = json.loads((tmp_path / "corpus/manifest.json").read_text())["inputs"]
     assert all(entry["version"] for entry in inputs)
-    assert [path for path, _ in find_raw_files("s3://bucket/al*/*.jsonl", RecordsReader.endings)] == ["s3://bucket/all/4.jsonl"]
+    assert [
+        path for path, _ in find_raw_files("s3://bucket/al*/*.jsonl", RecordsReader.endings)
+    ] == ["s3://bucket/all/4.jsonl"]
     for missing in ("s3://bucket/all/none.jsonl", "s3://nobucket/x.jsonl"):
         with pytest.raises(DataError, match=re.escape(missing)):
             find_raw_files(missing, RecordsReader.endings)
@@ -168,7 +189,11 @@ def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
     import s3fs
 
     size = find_raw_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
-    source = SourceFiles([[RawFile("records", "s3://bucket/all/4.jsonl", size)]], str(tmp_path / "log"), str(tmp_path / "quarantine"))
+    source = SourceFiles(
+        [[RawFile("records", "s3://bucket/all/4.jsonl", size)]],
+        str(tmp_path / "log"),
+        str(tmp_path / "quarantine"),
+    )
     s3fs.S3FileSystem(anon=False).delete("bucket/all", recursive=True)
     with pytest.raises(OSError, match=r"all/4\.jsonl"):
         list(source.run())
@@ -176,9 +201,17 @@ def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
 
 @pytest.mark.multiprocess
 def test_a_data_set_of_the_hub(tmp_path):
-    """As a user names it, in a process of its own: the hub's address is looked at when its library is imported."""
+    """As a user names it, in a process of its own.
+
+    The hub's address is looked at when its library is imported.
+    """
     with hub.running(sample_files()) as address:
-        environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
+        environment = {
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
         found, [bad] = curated("hf://datasets/a/b/all", tmp_path / "corpus", **environment)
     assert found == sorted(record["id"] for record in RECORDS[:600])
     assert bad["file"].endswith("a/b/all/4.jsonl") or "a/b@main/all/4.jsonl" in bad["file"]
@@ -188,7 +221,11 @@ def test_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     for protocol in ("s3", "s3a"):
         monkeypatch.delitem(file_systems, protocol, raising=False)
-    with pytest.raises(DataError, match=r"^cannot read s3://b/a.jsonl: .*pip install -e '\.\[s3\]'"):
+    with pytest.raises(
+        DataError, match=r"^cannot read s3://b/a.jsonl: .*pip install -e '\.\[s3\]'"
+    ):
         find_raw_files("s3://b/a.jsonl", RecordsReader.endings)
-    with pytest.raises(DataError, match=r"^cannot read nosuch://b/a.jsonl: Protocol not known: nosuch"):
+    with pytest.raises(
+        DataError, match=r"^cannot read nosuch://b/a.jsonl: Protocol not known: nosuch"
+    ):
         find_raw_files("nosuch://b/a.jsonl", RecordsReader.endings)

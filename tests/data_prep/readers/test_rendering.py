@@ -20,12 +20,22 @@ TAG = Forms(ReaderOptions()).citation("1", [("T", "N")])
     ],
 )
 def test_citations_left_out_leave_no_scraps(text, left):
-    assert tidy(text.replace("x", DROP) if "x" in text and "text" not in text else text.replace(" x", f" {DROP}")) == left
+    assert (
+        tidy(
+            text.replace("x", DROP)
+            if "x" in text and "text" not in text
+            else text.replace(" x", f" {DROP}")
+        )
+        == left
+    )
 
 
 def test_citations_in_full_need_no_brackets():
     assert TAG == "[bib_ref]T, N[/bib_ref]"
-    assert tidy(f"a [{TAG},{TAG}] b ({TAG}) c [{TAG}, p. 5] [Na+]") == f"a {TAG},{TAG} b {TAG} c [{TAG}, p. 5] [Na+]"
+    assert (
+        tidy(f"a [{TAG},{TAG}] b ({TAG}) c [{TAG}, p. 5] [Na+]")
+        == f"a {TAG},{TAG} b {TAG} c [{TAG}, p. 5] [Na+]"
+    )
 
 
 def test_unknown_work_is_dropped_and_marker_kept():
@@ -36,4 +46,6 @@ def test_unknown_work_is_dropped_and_marker_kept():
 def test_parts():
     assert shortened("a " * 13) == "a a a a a a a a a a a a..."
     assert heading(9, "HIV") == "###### HIV"
-    assert table_rows([["a", "b"], ["", ""], ["1|2", ""]]) == "| a | b |\n| --- | --- |\n| 1\\|2 |  |"
+    assert (
+        table_rows([["a", "b"], ["", ""], ["1|2", ""]]) == "| a | b |\n| --- | --- |\n| 1\\|2 |  |"
+    )

@@ -27,7 +27,9 @@ def record(as_bytes=False, as_json=True):
     def add(name, start, end, attributes=None):
         if as_bytes:
             start, end = len(text[:start].encode()), len(text[:end].encode())
-        found.setdefault(name, []).append({"start": start, "end": str(end), **({"attributes": attributes} if attributes else {})})
+        found.setdefault(name, []).append(
+            {"start": start, "end": str(end), **({"attributes": attributes} if attributes else {})}
+        )
 
     for name, words, attributes in PARTS:
         marks = {
@@ -47,14 +49,22 @@ def record(as_bytes=False, as_json=True):
         for kind, place, shown, target in spans:
             add(kind, place, place + len(shown), target)
         if name == "figure":
-            add("figurecaption", start + len("Figure 1. "), start + len("Figure 1. Bars are means."))
+            add(
+                "figurecaption", start + len("Figure 1. "), start + len("Figure 1. Bars are means.")
+            )
         if name == "bibentry":
             add("bibtitle", start + 3, start + 12)
             add("bibauthorlastname", start + 14, start + 17)
         text += "\n"
-    annotations = {name: json.dumps(spans) if as_json else spans for name, spans in found.items()} | {"venue": None}
+    annotations = {
+        name: json.dumps(spans) if as_json else spans for name, spans in found.items()
+    } | {"venue": None}
     ids = {"PubMed": "678", "PubMedCentral": "123", "DOI": "10.1/x"}
-    return {"corpusid": 5, "externalids": ids, "content": {"text": text, "annotations": annotations}}
+    return {
+        "corpusid": 5,
+        "externalids": ids,
+        "content": {"text": text, "annotations": annotations},
+    }
 
 
 def read(tmp_path, value, **options):
@@ -75,7 +85,10 @@ def test_annotated(tmp_path, as_bytes, as_json):
         "# Abstract",
         "Age <5 years — naïve cells.",
         "# Introduction",
-        "First shown [bib_ref]One title, Roe[/bib_ref] and in [fig_ref]Fig. 1: Bars are means.[/fig_ref] of [Na+].",
+        (
+            "First shown [bib_ref]One title, Roe[/bib_ref] and in [fig_ref]Fig. 1: Bars are"
+            " means.[/fig_ref] of [Na+]."
+        ),
         "## pH of blood",
         "[fig]Bars are means.[/fig]",
         "Prose behind the figure stays. [formula]E = mc^2[/formula]",
@@ -112,10 +125,21 @@ def test_paragraphs(tmp_path):
                 "section": "pH",
                 "sec_num": "2.1",
             },
-            {"text": "More of it.", "cite_spans": [], "ref_spans": [], "section": "pH", "sec_num": "2.1"},
+            {
+                "text": "More of it.",
+                "cite_spans": [],
+                "ref_spans": [],
+                "section": "pH",
+                "sec_num": "2.1",
+            },
         ],
-        "bib_entries": {"BIBREF0": {"title": "A title", "authors": [{"first": "A", "last": "Roe"}]}},
-        "ref_entries": {"FIGREF0": {"text": "Bars.", "type": "figure"}, "TABREF0": {"text": "Rows.", "type": "table"}},
+        "bib_entries": {
+            "BIBREF0": {"title": "A title", "authors": [{"first": "A", "last": "Roe"}]}
+        },
+        "ref_entries": {
+            "FIGREF0": {"text": "Bars.", "type": "figure"},
+            "TABREF0": {"text": "Rows.", "type": "table"},
+        },
     }
     expected = [
         "Old form",
@@ -200,14 +224,29 @@ def test_offsets_in_any_unit(tmp_path, unit, header):
     text = "Alpha and 𝓷 beta, naïve. Second one.\nMethods\nWe asked 20 nurses."
 
     def offset(place):
-        return place if unit == "characters" else len(text[:place].encode(unit)) // (2 if "16" in unit else 1)
+        return (
+            place
+            if unit == "characters"
+            else len(text[:place].encode(unit)) // (2 if "16" in unit else 1)
+        )
 
     def span(part):
         place = text.index(part)
         return {"start": offset(place), "end": offset(place + len(part))}
 
     value = content(
-        text, **{header: [span("Methods")], "paragraph": [span("Alpha and 𝓷 beta, naïve. Second one."), span("We asked 20 nurses.")]}
+        text,
+        **{
+            header: [span("Methods")],
+            "paragraph": [
+                span("Alpha and 𝓷 beta, naïve. Second one."),
+                span("We asked 20 nurses."),
+            ],
+        },
     )
     [document], _ = read(tmp_path, value)
-    assert document.text.split("\n\n") == ["Alpha and 𝓷 beta, naïve. Second one.", "# Methods", "We asked 20 nurses."]
+    assert document.text.split("\n\n") == [
+        "Alpha and 𝓷 beta, naïve. Second one.",
+        "# Methods",
+        "We asked 20 nurses.",
+    ]

@@ -17,7 +17,10 @@ def test_everything_in_its_place():
         "# Abstract",
         "Age <5 years.",
         "# 1 Introduction",
-        "Seen before [bib_ref]One title, Roe[/bib_ref] in [fig_ref]Figure 1: Bars are means.[/fig_ref].",
+        (
+            "Seen before [bib_ref]One title, Roe[/bib_ref] in [fig_ref]Figure 1: Bars are"
+            " means.[/fig_ref]."
+        ),
         "## 1.2 pH of blood",
         "Prose",
         "[formula]E = mc^2 (1)[/formula]",
@@ -31,14 +34,22 @@ def test_everything_in_its_place():
         "More.",
     ]
     assert document.id == "doi:10.1/y"
-    assert {"licence": "CC-BY-4.0", "date": "2019-05-02", "language": ["eng"], "full_text": True}.items() <= document.metadata.items()
+    assert {
+        "licence": "CC-BY-4.0",
+        "date": "2019-05-02",
+        "language": ["eng"],
+        "full_text": True,
+    }.items() <= document.metadata.items()
 
 
 def test_options_and_bad_files(tmp_path):
     [document], _, _ = read(FIXTURE, citations="drop", floats="captions", table_bodies=True)
     assert "Seen before in Figure 1." in document.text
     assert "Table 1: Doses.\n| Drug | mg |\n| --- | --- |\n| A | 5 |" in document.text
-    for name, data, reason in [("a.tei.xml", FIXTURE.read_bytes()[:900], "broken XML"), ("b.tei.xml", b"<article/>", "not TEI")]:
+    for name, data, reason in [
+        ("a.tei.xml", FIXTURE.read_bytes()[:900], "broken XML"),
+        ("b.tei.xml", b"<article/>", "not TEI"),
+    ]:
         (tmp_path / name).write_bytes(data)
         documents, [bad], _ = read(tmp_path / name)
         assert (documents, bad.reason, bad.file) == ([], reason, str(tmp_path / name))
@@ -46,7 +57,9 @@ def test_options_and_bad_files(tmp_path):
 
 def written(tmp_path, inner, **options):
     path = tmp_path / "a.tei"
-    path.write_text(f'<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body>{inner}</body></text></TEI>')
+    path.write_text(
+        f'<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body>{inner}</body></text></TEI>'
+    )
     [document], _, _ = read(path, **options)
     return document.text.split("\n\n")
 
@@ -61,22 +74,36 @@ def test_touching_elements_are_not_glued(tmp_path):
         ("<p>One<note>two</note>three</p>", "One two three"),
     ]:  # fmt: skip
         assert written(tmp_path, inner, citations="drop") == [text]
-    assert written(tmp_path, "<div>Loose<p>First.</p><p>Second.</p>tail</div>") == ["Loose", "First.", "Second.", "tail"]
-    assert written(tmp_path, "<list><item>a</item><item><p>b</p><p>c</p></item></list>") == ["- a\n- b c"]
+    assert written(tmp_path, "<div>Loose<p>First.</p><p>Second.</p>tail</div>") == [
+        "Loose",
+        "First.",
+        "Second.",
+        "tail",
+    ]
+    assert written(tmp_path, "<list><item>a</item><item><p>b</p><p>c</p></item></list>") == [
+        "- a\n- b c"
+    ]
     caption = "<figDesc><div><p><s>One.</s><s>Two.</s></p><p>Three.</p></div></figDesc>"
     rows = "<table><row><cell><p>a</p><p>b</p></cell><cell>c</cell></row></table>"
     table = f"<figure type='table'><head>Table 1</head>{caption}{rows}</figure>"
-    assert written(tmp_path, table, table_bodies=True) == ["[table]Table 1 One. Two. Three.\n| a b | c |[/table]"]
+    assert written(tmp_path, table, table_bodies=True) == [
+        "[table]Table 1 One. Two. Three.\n| a b | c |[/table]"
+    ]
 
 
 def test_a_caption_that_refers_to_another_figure(tmp_path):
     caption = "As <ref type='figure' target='#f{}'>Fig</ref>."
-    inner = "".join(f"<figure xml:id='f{n}'><figDesc>{caption.format(3 - n)}</figDesc></figure>" for n in (1, 2))
+    inner = "".join(
+        f"<figure xml:id='f{n}'><figDesc>{caption.format(3 - n)}</figDesc></figure>" for n in (1, 2)
+    )
     assert len(written(tmp_path, inner)) == 2
 
 
 def test_a_prefix_is_no_hindrance(tmp_path):
     path = tmp_path / "a.tei"
-    path.write_text("<t:TEI xmlns:t='http://www.tei-c.org/ns/1.0'><t:text><t:body><t:p>Prose.</t:p></t:body></t:text></t:TEI>")
+    path.write_text(
+        "<t:TEI"
+        " xmlns:t='http://www.tei-c.org/ns/1.0'><t:text><t:body><t:p>Prose.</t:p></t:body></t:text></t:TEI>"
+    )
     [document], _, _ = read(path)
     assert document.text == "Prose."

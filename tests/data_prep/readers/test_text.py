@@ -28,7 +28,12 @@ def test_members_of_a_zip_archive(tmp_path):
         ("member French/sites/2.txt", "not UTF-8"),
         ("member French/sites/4.txt", "too long"),
     ]
-    assert stats == {"total": 4, "dropped_no text": 1, "dropped_quarantined, not UTF-8": 1, "dropped_quarantined, too long": 1}
+    assert stats == {
+        "total": 4,
+        "dropped_no text": 1,
+        "dropped_quarantined, not UTF-8": 1,
+        "dropped_quarantined, too long": 1,
+    }
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"French\.zip is not a whole ZIP archive"):
         read(path)

@@ -10,15 +10,25 @@ SENTENCES = {
     "en": "Patients with severe pneumonia were treated in hospital for two weeks.",
     "zh": "重症肺炎患者在医院接受了两周的治疗，大多数患者康复出院。",
     "ja": "重症肺炎の患者は病院で二週間の治療を受け、ほとんどが回復しました。",
-    "fr": "Les patients atteints d'une pneumonie sévère ont été traités à l'hôpital pendant deux semaines.",
+    "fr": (
+        "Les patients atteints d'une pneumonie sévère ont été traités à l'hôpital pendant deux"
+        " semaines."
+    ),
     "ru": "Пациенты с тяжёлой пневмонией лечились в больнице в течение двух недель.",
     "es": "Los pacientes con neumonía grave fueron tratados en el hospital durante dos semanas.",
-    "de": "Patienten mit schwerer Lungenentzündung wurden zwei Wochen lang im Krankenhaus behandelt.",
-    "pt": "Os pacientes com pneumonia grave foram tratados no hospital durante duas semanas, não em casa.",
+    "de": (
+        "Patienten mit schwerer Lungenentzündung wurden zwei Wochen lang im Krankenhaus behandelt."
+    ),
+    "pt": (
+        "Os pacientes com pneumonia grave foram tratados no hospital durante duas semanas, não em"
+        " casa."
+    ),
     "it": "I pazienti con polmonite grave sono stati curati in ospedale per due settimane.",
     "ar": "عولج المرضى المصابون بالتهاب رئوي حاد في المستشفى لمدة أسبوعين.",
     "ko": "중증 폐렴 환자들은 병원에서 2주 동안 치료를 받았습니다.",
-    "nl": "Patiënten met een ernstige longontsteking werden twee weken in het ziekenhuis behandeld.",
+    "nl": (
+        "Patiënten met een ernstige longontsteking werden twee weken in het ziekenhuis behandeld."
+    ),
     "pl": "Pacjenci z ciężkim zapaleniem płuc byli leczeni w szpitalu przez dwa tygodnie.",
     "sv": "Patienter med svår lunginflammation behandlades på sjukhus i två veckor.",
     "tr": "Ağır zatürre hastaları iki hafta boyunca hastanede tedavi edildi.",
@@ -32,7 +42,9 @@ def test_a_sentence_of_each_language(language):
 
 @pytest.mark.parametrize("title", ["de", "fr", "ru", "zh"])
 def test_a_foreign_title_does_not_decide(title):
-    shares = language_shares(f"{SENTENCES[title]}\n\nRESULTS: {SENTENCES['en']} {SENTENCES['en']} {SENTENCES['en']}")
+    shares = language_shares(
+        f"{SENTENCES[title]}\n\nRESULTS: {SENTENCES['en']} {SENTENCES['en']} {SENTENCES['en']}"
+    )
     assert next(iter(shares)) == "en"
     assert set(shares) == {"en", title}
     assert sum(shares.values()) == pytest.approx(1)
@@ -45,5 +57,11 @@ def test_filter():
     assert document.metadata["text_languages"]["en"] > 0.6
     assert step_of(LanguageId(keep=["fr"])).filter(document) == (False, "not wanted (en)")
     assert step_of(LanguageId(keep=["en"], candidates=["fr", "de"])).filter(document) is True
-    assert step_of(LanguageId(keep=["en"], min_share=0.95)).filter(document) == (False, "no main language")
-    assert step_of(LanguageId()).filter(Document(text="12.5 %", id="2", metadata={})) == (False, "no letters")
+    assert step_of(LanguageId(keep=["en"], min_share=0.95)).filter(document) == (
+        False,
+        "no main language",
+    )
+    assert step_of(LanguageId()).filter(Document(text="12.5 %", id="2", metadata={})) == (
+        False,
+        "no letters",
+    )

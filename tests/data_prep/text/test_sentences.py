@@ -15,7 +15,10 @@ AWKWARD = st.sampled_from([*CHARACTERS, "e.g. ", "Dr. ", "J. ", "\r\n", "3.5 "])
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(AWKWARD, max_size=40).map("".join), st.sampled_from(["en", "fr", "es", "ru", "zh", "ja", "de", "xx"]))
+@given(
+    st.lists(AWKWARD, max_size=40).map("".join),
+    st.sampled_from(["en", "fr", "es", "ru", "zh", "ja", "de", "xx"]),
+)
 def test_nothing_is_lost(text, language):
     kept = SentenceSplitter(language, keep_newlines=True).split(text)
     assert "".join(kept) == text
@@ -28,7 +31,14 @@ def test_nothing_is_lost(text, language):
 @pytest.mark.parametrize(
     ("language", "sentences"),
     [
-        ("en", ["Title of it.\n\n", "The dose was 3.5 mg/kg (e.g. in mice, Fig. 2). ", "Dr. Smith et al. saw no effect (p < 0.05)."]),
+        (
+            "en",
+            [
+                "Title of it.\n\n",
+                "The dose was 3.5 mg/kg (e.g. in mice, Fig. 2). ",
+                "Dr. Smith et al. saw no effect (p < 0.05).",
+            ],
+        ),
         ("fr", ["Le docteur a prescrit 2,5 mg par jour. ", "Le patient va bien."]),
         ("zh", ["患者接受了治疗。", "效果良好！"]),
         ("ja", ["肺炎の治療を行った。", "結果は良好であった。"]),
@@ -40,9 +50,27 @@ def test_where_sentences_end(language, sentences):
     assert SentenceSplitter(language, keep_newlines=True).split("".join(sentences)) == sentences
 
 
-TEXTS = ["The patient was treated. The drug helped.\n\nIt was told here!", "", " \n ", "One. Two.", "no end"]
-BARE = [["The patient was treated.", "The drug helped.", "It was told here!"], [], [], ["One.", "Two."], ["no end"]]
-KEPT = [["The patient was treated. ", "The drug helped.\n\n", "It was told here!"], [], [" \n "], ["One. ", "Two."], ["no end"]]
+TEXTS = [
+    "The patient was treated. The drug helped.\n\nIt was told here!",
+    "",
+    " \n ",
+    "One. Two.",
+    "no end",
+]
+BARE = [
+    ["The patient was treated.", "The drug helped.", "It was told here!"],
+    [],
+    [],
+    ["One.", "Two."],
+    ["no end"],
+]
+KEPT = [
+    ["The patient was treated. ", "The drug helped.\n\n", "It was told here!"],
+    [],
+    [" \n "],
+    ["One. ", "Two."],
+    ["no end"],
+]
 
 
 @pytest.mark.parametrize(("options", "wanted"), [([], BARE), (["--keep-newlines"], KEPT)])
@@ -59,24 +87,37 @@ def test_same_bytes_as_megatrons_writer(tmp_path, tokenizer_folder, options, wan
         ids = [reference.encode(sentence, add_special_tokens=False).ids for sentence in sentences]
         if ids:
             ids[-1].append(1)
-        builder.add_document([number for part in ids for number in part], [len(part) for part in ids])
+        builder.add_document(
+            [number for part in ids for number in part], [len(part) for part in ids]
+        )
     builder.finalize(str(tmp_path / "m.idx"))
     for ending in ("bin", "idx"):
-        assert (tmp_path / f"p_text_sentence.{ending}").read_bytes() == (tmp_path / f"m.{ending}").read_bytes()
+        assert (tmp_path / f"p_text_sentence.{ending}").read_bytes() == (
+            tmp_path / f"m.{ending}"
+        ).read_bytes()
 
 
 def test_keys_shards_restart_and_statistics(tmp_path, tokenizer_folder, monkeypatch, capsys):
-    records = [{"text": f"The patient {n}. Drug {n * n} was told. " * (n % 4), "title": f"Title {n}. End."} for n in range(300)]
+    records = [
+        {"text": f"The patient {n}. Drug {n * n} was told. " * (n % 4), "title": f"Title {n}. End."}
+        for n in range(300)
+    ]
     source = write_lines(tmp_path / "a.jsonl", records)
     options = ["--split-sentences", "--json-keys", "text", "title", "--append-eod"]
     run(tokenizer_folder, [source], tmp_path / "one", *options, "--stats", "--workers", "2")
     run(tokenizer_folder, [source], tmp_path / "s", *options, "--shards", "2")
-    merge_indexed.main(["--input", str(tmp_path / "s_*-of-00002"), "--output-prefix", str(tmp_path / "m")])
+    merge_indexed.main(
+        ["--input", str(tmp_path / "s_*-of-00002"), "--output-prefix", str(tmp_path / "m")]
+    )
     with monkeypatch.context() as patch:
         patch.setattr(worker_pool, "BLOCK_BYTES", 2000)
         patch.setattr(preprocess, "SAVE_SECONDS", 0.0)
         taken, take = [], preprocess._take
-        patch.setattr(preprocess, "_take", lambda *given: take(*given) if taken.append(1) or len(taken) < 5 else 1 / 0)
+        patch.setattr(
+            preprocess,
+            "_take",
+            lambda *given: take(*given) if taken.append(1) or len(taken) < 5 else 1 / 0,
+        )
         with pytest.raises(ZeroDivisionError):
             run(tokenizer_folder, [source], tmp_path / "r", *options)
     run(tokenizer_folder, [source], tmp_path / "r", *options)
@@ -88,7 +129,11 @@ def test_keys_shards_restart_and_statistics(tmp_path, tokenizer_folder, monkeypa
     starts = sequences(tmp_path / "one_text_sentence")[1]
     assert starts == [0, *np.cumsum([2 * (n % 4) for n in range(300)]).tolist()]
     counts = json.loads((tmp_path / "one_manifest.json").read_text())["counts"]["outputs"]
-    assert (counts["text"]["documents"], counts["text"]["sequences"], counts["title"]["sequences"]) == (300, starts[-1], 600)
+    assert (
+        counts["text"]["documents"],
+        counts["text"]["sequences"],
+        counts["title"]["sequences"],
+    ) == (300, starts[-1], 600)
     assert "one_title_sentence" in (tmp_path / "one_stats.html").read_text(encoding="utf-8")
     capsys.readouterr()
     describe.main([str(tmp_path / "m_title_sentence"), "--documents", "7"])

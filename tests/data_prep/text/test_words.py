@@ -12,8 +12,21 @@ from data_prep.steps.filters.medical import KEYWORDS, matcher
 from data_prep.steps.options import Quality
 from data_prep.text.words import Words, count_words, plain_words, searchable
 
-PASSAGE = "the farmer brings his daughter because a follow-up showed a barking cough since yesterday evening"
-HIDDEN = ["\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u200e", "\ufe0f", "\u00ad\u200b"]
+PASSAGE = (
+    "the farmer brings his daughter because a follow-up showed a barking cough since yesterday"
+    " evening"
+)
+HIDDEN = [
+    "\u00ad",
+    "\u200b",
+    "\u200c",
+    "\u200d",
+    "\u2060",
+    "\ufeff",
+    "\u200e",
+    "\ufe0f",
+    "\u00ad\u200b",
+]
 
 
 @pytest.mark.parametrize("mark", HIDDEN)
@@ -26,9 +39,13 @@ def test_invisible_characters(mark):
     assert normalised(hidden) == normalised(PASSAGE)
 
 
-@pytest.mark.parametrize("end", ["-\n", "-\r\n", "- \n  ", "\u2010\n", "\u00ad\n", "\u00ad\u200b\n"])
+@pytest.mark.parametrize(
+    "end", ["-\n", "-\r\n", "- \n  ", "\u2010\n", "\u00ad\n", "\u00ad\u200b\n"]
+)
 def test_a_hyphen_at_the_end_of_a_line(end):
-    assert plain_words(f"a barking cough since yester{end}day") == plain_words("a barking cough since yesterday")
+    assert plain_words(f"a barking cough since yester{end}day") == plain_words(
+        "a barking cough since yesterday"
+    )
 
 
 def test_what_is_no_broken_word():
@@ -59,12 +76,23 @@ def test_a_passage_is_found(change):
 def test_medical_terms_are_found():
     found = matcher("en", KEYWORDS / "en.txt").find
     text = "The patient had hypertension, diabetes and pneumonia."
-    assert found(text.replace("tension", "ten\u00adsion").replace("pneu", "pneu\u200b").replace("dia", "dia-\n"))[0] == found(text)[0] > 2
+    assert (
+        found(
+            text.replace("tension", "ten\u00adsion")
+            .replace("pneu", "pneu\u200b")
+            .replace("dia", "dia-\n")
+        )[0]
+        == found(text)[0]
+        > 2
+    )
 
 
 def test_the_kept_text_stays():
     """A zero-width non-joiner parts the pieces of a Persian word, a joiner makes one sign of several emoji."""
-    text = "می\u200cخواهم \U0001f469\u200d⚕\ufe0f and of the clinic that was seen for the pain with all the patients in the ward"
+    text = (
+        "می\u200cخواهم \U0001f469\u200d⚕\ufe0f and of the clinic that was seen for the pain with"
+        " all the patients in the ward"
+    )
     document = Document(text=text, id="1")
     step_of(Quality()).filter(document)
     assert document.text == text

@@ -26,7 +26,11 @@ def train(folder, name, **options):
     """A small SentencePiece BPE model with bytes for what it does not know."""
     import sentencepiece
 
-    (folder / "corpus.txt").write_text("\n".join(["the patient was treated with the drug", "results of the treatment are told here"] * 20))
+    (folder / "corpus.txt").write_text(
+        "\n".join(
+            ["the patient was treated with the drug", "results of the treatment are told here"] * 20
+        )
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "corpus.txt"),
         model_prefix=str(folder / name),
@@ -42,7 +46,12 @@ def train(folder, name, **options):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """As Llama's and Mistral's models: no normalisation, white space stays."""
-    return train(tmp_path_factory.mktemp("model"), "a", normalization_rule_name="identity", remove_extra_whitespaces=False)
+    return train(
+        tmp_path_factory.mktemp("model"),
+        "a",
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+    )
 
 
 @pytest.mark.parametrize("engine", ["words", "gigatoken", "reference"])
@@ -51,7 +60,16 @@ def test_sentencepiece_with_added_tokens(tmp_path, model, engine):
 
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     marks = ["--prepend-bos", "--append-eod", "--eod-token", "<EOD>"]
-    run(model, [source], tmp_path / "p", "--engine", engine, "--add-special-tokens", str(MEDITRON), *marks)
+    run(
+        model,
+        [source],
+        tmp_path / "p",
+        "--engine",
+        engine,
+        "--add-special-tokens",
+        str(MEDITRON),
+        *marks,
+    )
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     added = {token: 330 + n for n, token in enumerate(read_special_tokens(MEDITRON))}
 
@@ -71,7 +89,9 @@ def test_sentencepiece_with_added_tokens(tmp_path, model, engine):
 
 
 def test_words_are_not_remembered_where_that_changes_ids(tmp_path):
-    normalising = load_tokenizer(train(tmp_path, "b", normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True))
+    normalising = load_tokenizer(
+        train(tmp_path, "b", normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
+    )
     engine, why = choose_engine(normalising, [], "words")
     assert engine.name == "reference"
     assert "words gives other ids" in why
@@ -80,11 +100,25 @@ def test_words_are_not_remembered_where_that_changes_ids(tmp_path):
 @pytest.mark.parametrize("engine", ["gigatoken", "reference"])
 def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, engine):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
-    run(tokenizer_folder, [source], tmp_path / "p", "--engine", engine, "--add-special-tokens", str(MEDITRON), "--append-eod")
+    run(
+        tokenizer_folder,
+        [source],
+        tmp_path / "p",
+        "--engine",
+        engine,
+        "--add-special-tokens",
+        str(MEDITRON),
+        "--append-eod",
+    )
     reference = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
     reference.no_truncation()
     before = reference.get_vocab_size()
-    reference.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in read_special_tokens(MEDITRON)])
+    reference.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token in read_special_tokens(MEDITRON)
+        ]
+    )
     assert reference.token_to_id("<CLS>") == before
     expected = [[*reference.encode(text, add_special_tokens=False).ids, 1] for text in TEXTS]
     assert sequences(tmp_path / "p_text_document")[0] == expected
@@ -108,16 +142,28 @@ def test_a_conversation_with_the_tokens_around_each_message(tmp_path, model):
 
     talk = [{"role": "question", "content": "the drug"}, {"role": "answer", "content": "results"}]
     source = write_lines(tmp_path / "a.jsonl", [{"messages": talk}])
-    run(model, [source], tmp_path / "p", "--instruction", "--add-special-tokens", str(MEDITRON.with_name("meditron_chat.txt")))
+    run(
+        model,
+        [source],
+        tmp_path / "p",
+        "--instruction",
+        "--add-special-tokens",
+        str(MEDITRON.with_name("meditron_chat.txt")),
+    )
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    parts = [[347, *processor.encode(f"{one['role']}\n{one['content']}"), 348, *processor.encode("\n")] for one in talk]
+    parts = [
+        [347, *processor.encode(f"{one['role']}\n{one['content']}"), 348, *processor.encode("\n")]
+        for one in talk
+    ]
     assert sequences(tmp_path / "p_text_document")[0] == [parts[0] + parts[1]]
     assert sequences(tmp_path / "p_role_document")[0] == [[1] * len(parts[0]) + [2] * len(parts[1])]
 
 
 def test_size_of_a_vocabulary_with_gaps(tmp_path):
     model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 7}, "merges": ["a b"]}
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": model})
+    )
     assert load_tokenizer(tmp_path).vocab_size == 8
 
 
@@ -138,15 +184,29 @@ NUMERALS = [
 
 @pytest.fixture(scope="module", params=["all bytes", "bytes of its text"])
 def isolating(request, tmp_path_factory):
-    """A byte-level tokenizer that takes each digit by itself, as SmolLM2's; the true one lacks bytes too."""
+    """A byte-level tokenizer that takes each digit by itself, as SmolLM2's.
+
+    The true one lacks bytes too.
+    """
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence(steps), decoders.ByteLevel()
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.Sequence(steps),
+        decoders.ByteLevel(),
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet() if request.param == "all bytes" else []
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([*NUMERALS, "0123456789", "the  patient was treated with 5 mg/m² of the drug é 肺炎"] * 9, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        [*NUMERALS, "0123456789", "the  patient was treated with 5 mg/m² of the drug é 肺炎"] * 9,
+        trainer,
+    )
     path = tmp_path_factory.mktemp("isolating") / "tokenizer.json"
     tokenizer.save(str(path))
     return load_tokenizer(path)
@@ -161,31 +221,69 @@ def assert_same_ids(tokenizer, texts):
 
 def test_digits_by_themselves(isolating):
     draw = random.Random(5)
-    pieces = [*"ab  cdE0123456789.,'\n\t", "'s", "²", "½", "Ⅻ", "٣", "α", "é", "肺", "🙂", "\u200b", "<|end|>", "\u0378", "\U0001ccf0"]
+    pieces = [
+        *"ab  cdE0123456789.,'\n\t",
+        "'s",
+        "²",
+        "½",
+        "Ⅻ",
+        "٣",
+        "α",
+        "é",
+        "肺",
+        "🙂",
+        "\u200b",
+        "<|end|>",
+        "\u0378",
+        "\U0001ccf0",
+    ]
     mixed = ["".join(draw.choices(pieces, k=draw.randint(0, 40))) for _ in range(3000)]
     assert_same_ids(isolating, [*NUMERALS, *mixed])
 
 
 def test_digits_by_themselves_in_all_of_unicode(isolating):
     """Each character stands between letters, blanks and digits once."""
-    known = [chr(number) for number in range(0x110000) if not 0xD800 <= number < 0xE000 and number % 7 == 0]
+    known = [
+        chr(number)
+        for number in range(0x110000)
+        if not 0xD800 <= number < 0xE000 and number % 7 == 0
+    ]
     assert_same_ids(
-        isolating, ["".join(f"{char}{'a 1'[n % 3]}" for n, char in enumerate(known[at : at + 400])) for at in range(0, len(known), 400)]
+        isolating,
+        [
+            "".join(f"{char}{'a 1'[n % 3]}" for n, char in enumerate(known[at : at + 400]))
+            for at in range(0, len(known), 400)
+        ],
     )
 
 
 def test_the_demos_model_takes_the_fast_way():
-    folder = Path(os.environ.get("GALEN_CACHE", Path.home() / ".cache" / "galen")) / "SmolLM2-135M-Instruct"
+    folder = (
+        Path(os.environ.get("GALEN_CACHE", Path.home() / ".cache" / "galen"))
+        / "SmolLM2-135M-Instruct"
+    )
     if not folder.is_dir():
         pytest.skip("`python examples/demo/inputs.py --only model` brings the demo's model")
-    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parents[3] / "docs").glob("*.md")))
-    assert_same_ids(load_tokenizer(folder), [*NUMERALS, *(text[at : at + 500] for at in range(0, len(text), 500))])
+    text = "\n".join(
+        path.read_text() for path in sorted((Path(__file__).parents[3] / "docs").glob("*.md"))
+    )
+    assert_same_ids(
+        load_tokenizer(folder),
+        [*NUMERALS, *(text[at : at + 500] for at in range(0, len(text), 500))],
+    )
 
 
 @pytest.mark.parametrize(
     ("eos", "base", "said"),
     [
-        ("<|im_end|>", "<|endoftext|>", "base models of this family end a document with '<|endoftext|>': --eod-token '<|endoftext|>'"),
+        (
+            "<|im_end|>",
+            "<|endoftext|>",
+            (
+                "base models of this family end a document with '<|endoftext|>': --eod-token"
+                " '<|endoftext|>'"
+            ),
+        ),
         ("<|eot_id|>", "<|end_of_text|>", "end a document with '<|end_of_text|>'"),
         ("<end_of_turn>", "<eos>", "end a document with '<eos>'"),
         ("<|im_end|>", "", "--eod-token chooses another one"),
@@ -211,6 +309,15 @@ def test_the_end_of_a_turn_is_not_taken_silently(tmp_path, capsys, eos, base, sa
         assert f"--append-eod takes {eos!r}" in told
         assert said in told
     if base:
-        run(tmp_path, [source], tmp_path / "q", "--append-eod", "--engine", "reference", "--eod-token", base)
+        run(
+            tmp_path,
+            [source],
+            tmp_path / "q",
+            "--append-eod",
+            "--engine",
+            "reference",
+            "--eod-token",
+            base,
+        )
         assert sequences(tmp_path / "q_text_document")[0] == [[0, 3]]
         assert "warning" not in capsys.readouterr().err

@@ -3,19 +3,30 @@ import pytest
 
 from data_prep import merge_indexed
 from data_prep.tokenization import indexed_dataset
-from data_prep.tokenization.indexed_dataset import IndexedFile, id_type, write_document_ends, write_header, write_offsets
+from data_prep.tokenization.indexed_dataset import (
+    IndexedFile,
+    id_type,
+    write_document_ends,
+    write_header,
+    write_offsets,
+)
 from galen.errors import DataError
 
 
 def write_file(prefix, documents, ids):
-    """A token file whose documents are lists of sequence lengths; `ids` maps places to ids, all others are 0 (a sparse .bin)."""
+    """A token file whose documents are lists of sequence lengths.
+
+    `ids` maps places to ids, all others are 0 (a sparse .bin).
+    """
     dtype = np.dtype(np.uint16)
     lengths = np.array([length for document in documents for length in document], dtype="<i4")
     with prefix.with_suffix(".idx").open("wb") as file:
         write_header(file, dtype, len(lengths), len(documents))
         lengths.tofile(file)
         write_offsets(file, iter([lengths] if len(lengths) else []), dtype.itemsize)
-        write_document_ends(file, iter([np.array([len(document) for document in documents], dtype="<i4")]))
+        write_document_ends(
+            file, iter([np.array([len(document) for document in documents], dtype="<i4")])
+        )
     with prefix.with_suffix(".bin").open("wb") as file:
         file.truncate(int(lengths.sum()) * dtype.itemsize)
         for place, identifier in ids.items():
@@ -33,9 +44,15 @@ def test_reads_in_pieces_as_if_at_once(tmp_path, monkeypatch):
     documents = [[n % 7 + 1] * (n % 4) for n in range(2000)]
     file = IndexedFile(write_file(tmp_path / "a", documents, {}))
     monkeypatch.setattr(indexed_dataset, "CHUNK", 48)
-    assert np.concatenate(list(file.read_lengths())).tolist() == [length for document in documents for length in document]
-    assert np.concatenate(list(file.read_counts())).tolist() == [len(document) for document in documents]
-    assert np.concatenate(list(file.document_lengths())).tolist() == [sum(document) for document in documents]
+    assert np.concatenate(list(file.read_lengths())).tolist() == [
+        length for document in documents for length in document
+    ]
+    assert np.concatenate(list(file.read_counts())).tolist() == [
+        len(document) for document in documents
+    ]
+    assert np.concatenate(list(file.document_lengths())).tolist() == [
+        sum(document) for document in documents
+    ]
     file.check()
 
 
@@ -43,7 +60,11 @@ def test_reads_in_pieces_as_if_at_once(tmp_path, monkeypatch):
     ("place", "number", "message"),
     [
         (lambda file: 34, 0, "sequence 0 has a length below 1"),
-        (lambda file: 34 + 4 * file.sequences + 8 * 2, 3, "sequence 2 does not begin where the one before ends"),
+        (
+            lambda file: 34 + 4 * file.sequences + 8 * 2,
+            3,
+            "sequence 2 does not begin where the one before ends",
+        ),
         (lambda file: 34 + 12 * file.sequences + 8 * 3, 1, "document 2 ends before it begins"),
         (lambda file: 34 + 12 * file.sequences, 1, "do not cover"),
         (lambda file: 34 + 12 * file.sequences + 8 * file.documents, 99, "do not cover"),
@@ -61,7 +82,13 @@ def test_damage_is_found(tmp_path, place, number, message):
 
 def test_a_prefix_without_its_key_is_helped(tmp_path):
     write_file(tmp_path / "train_text_document", [[2]], {})
-    with pytest.raises(DataError, match=r"cannot read \S+train\.idx: No such file or directory; did you mean \S+train_text_document\?"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"cannot read \S+train\.idx: No such file or directory; did you mean"
+            r" \S+train_text_document\?"
+        ),
+    ):
         IndexedFile(tmp_path / "train")
 
 

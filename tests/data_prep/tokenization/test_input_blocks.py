@@ -20,7 +20,8 @@ def files(folder, **sizes):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "shards", "expected"), [((10, 10, 1000), 3, [1, 1, 1]), ((1000, 10), 2, [1, 1]), ((10,) * 9, 3, [3, 3, 3])]
+    ("sizes", "shards", "expected"),
+    [((10, 10, 1000), 3, [1, 1, 1]), ((1000, 10), 2, [1, 1]), ((10,) * 9, 3, [3, 3, 3])],
 )
 def test_packed_files_fill_all_shards(tmp_path, sizes, shards, expected):
     paths = files(tmp_path, **{f"{n}_gz": size for n, size in enumerate(sizes)})
@@ -40,11 +41,18 @@ def test_plain_and_packed_files_keep_their_order(tmp_path):
 
 
 def test_more_shards_than_packed_files(tmp_path):
-    with pytest.raises(UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"):
+    with pytest.raises(
+        UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"
+    ):
         share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
 
 
-PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+PACK = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
 MEMBERS = {
     "short": [b"a\n", b"b\n"] * 300,
     "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
@@ -60,15 +68,21 @@ MEMBERS = {
 def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
     pack = PACK[ending]
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(b"".join(map(pack, members)) + bytes(padding if ending in input_blocks.PADDED else 0))
+    path.write_bytes(
+        b"".join(map(pack, members)) + bytes(padding if ending in input_blocks.PADDED else 0)
+    )
     content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
     assert content == b"".join(members)
 
 
 def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
     path = tmp_path / "a.jsonl.xz"
-    path.write_bytes(lzma.compress(b"{}\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]))
-    with pytest.raises(DataError, match=r"a\.jsonl\.xz is not whole xz data: Memory usage limit exceeded"):
+    path.write_bytes(
+        lzma.compress(b"{}\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}])
+    )
+    with pytest.raises(
+        DataError, match=r"a\.jsonl\.xz is not whole xz data: Memory usage limit exceeded"
+    ):
         list(read_blocks([Part(path)], 1 << 20, ["text"]))
 
 
@@ -76,7 +90,12 @@ def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
 def test_a_packed_stream_that_breaks_off_is_told(tmp_path, ending):
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(PACK[ending](b"word\n" * 1000)[:-3])
-    with pytest.raises(DataError, match=rf"a\.jsonl\{ending} is not whole {input_blocks.PACKED[ending]} data: it ends too early"):
+    with pytest.raises(
+        DataError,
+        match=(
+            rf"a\.jsonl\{ending} is not whole {input_blocks.PACKED[ending]} data: it ends too early"
+        ),
+    ):
         list(read_blocks([Part(path)], 1 << 20, ["text"]))
 
 
@@ -88,5 +107,7 @@ def test_of_a_line_beyond_the_limit_only_the_length_is_kept(tmp_path, monkeypatc
     path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
     found = list(read_blocks([Part(path)], 100, ["text"]))
     assert [block.data.length for block in found if isinstance(block.data, LongLine)] == [5001]
-    short = [content[block.start : block.end] for block in found if not isinstance(block.data, LongLine)]
+    short = [
+        content[block.start : block.end] for block in found if not isinstance(block.data, LongLine)
+    ]
     assert b"".join(short) == b"one\ntwo\n"

@@ -13,7 +13,12 @@ def test_more_records_than_a_pipe_holds(tmp_path):
         part.path.write_text(str(number))
     ranges = [Part(parts[0].path, 0, 1), Part(parts[499].path, 1, 3)]
     hashes = PartHashes([Part(STDIN), *parts, *ranges])
-    for content, part in ((b"0", ranges[0]), (b"99", ranges[1]), (b"0", parts[0]), (b"499", parts[499])):
+    for content, part in (
+        (b"0", ranges[0]),
+        (b"99", ranges[1]),
+        (b"0", parts[0]),
+        (b"499", parts[499]),
+    ):
         found = hashes.record(part)
         assert (found["path"], found["bytes"]) == (str(part.path), len(content))
         assert found["sha256"] == hashlib.sha256(content).hexdigest()

@@ -4,7 +4,11 @@ from tokenizers import Tokenizer
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import run, sequences, write_lines
 
-TEXTS = ["the patient was treated with the drug and the results are told here", "x", "a drug & the results ≥ 3 肺炎 of it"]
+TEXTS = [
+    "the patient was treated with the drug and the results are told here",
+    "x",
+    "a drug & the results ≥ 3 肺炎 of it",
+]
 
 
 @pytest.fixture
@@ -18,7 +22,18 @@ def encode(tokenizer_folder):
 def test_windows_with_both_marks(tmp_path, tokenizer_folder, encode):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     marks = ["--prepend-bos", "--bos-token", "<bos>", "--append-eod"]
-    run(tokenizer_folder, [source], tmp_path / "p", *marks, "--window", "8", "--overlap", "3", "--workers", "2")
+    run(
+        tokenizer_folder,
+        [source],
+        tmp_path / "p",
+        *marks,
+        "--window",
+        "8",
+        "--overlap",
+        "3",
+        "--workers",
+        "2",
+    )
     windows, starts = [], [0]
     for text in TEXTS:
         ids, at = [0, *encode(text), 1], 0
@@ -48,11 +63,26 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
             {"role": "user", "content": "the drug?"},
             {"role": "assistant", "content": "{role} a drug"},
         ],
-        [{"role": "prompter", "content": "treated"}, {"role": "gpt", "content": "the results"}, {"role": "human", "content": "x"}],
+        [
+            {"role": "prompter", "content": "treated"},
+            {"role": "gpt", "content": "the results"},
+            {"role": "human", "content": "x"},
+        ],
     ]
     source = write_lines(tmp_path / "a.jsonl", [{"messages": talk} for talk in talks])
-    run(tokenizer_folder, [source], tmp_path / "p", "--instruction", "--message", "[{role}] {content}\n", "--append-eod")
-    parts = [[encode(f"[{message['role']}] {message['content']}\n") for message in talk] for talk in talks]
+    run(
+        tokenizer_folder,
+        [source],
+        tmp_path / "p",
+        "--instruction",
+        "--message",
+        "[{role}] {content}\n",
+        "--append-eod",
+    )
+    parts = [
+        [encode(f"[{message['role']}] {message['content']}\n") for message in talk]
+        for talk in talks
+    ]
     text = [[*(number for part in talk for number in part), 1] for talk in parts]
     numbers = [(0, 1, 2), (1, 2, 1)]
     roles = [
@@ -62,12 +92,19 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
     assert sequences(tmp_path / "p_text_document") == (text, [0, 1, 2])
     assert sequences(tmp_path / "p_role_document") == (roles, [0, 1, 2])
 
-    nothing = write_lines(tmp_path / "c.jsonl", [{"messages": [{"role": "user", "content": text}]} for text in ("", "x")])
+    nothing = write_lines(
+        tmp_path / "c.jsonl",
+        [{"messages": [{"role": "user", "content": text}]} for text in ("", "x")],
+    )
     run(tokenizer_folder, [nothing], tmp_path / "n", "--instruction", "--message", "{content}")
     for output in ("text", "role"):
-        assert list(map(len, sequences(tmp_path / f"n_{output}_document")[0])) == [1], "as in plain text, no sequence without ids"
+        assert list(map(len, sequences(tmp_path / f"n_{output}_document")[0])) == [1], (
+            "as in plain text, no sequence without ids"
+        )
 
-    strange = write_lines(tmp_path / "b.jsonl", [{"messages": [{"role": "doctor", "content": "x"}]}])
+    strange = write_lines(
+        tmp_path / "b.jsonl", [{"messages": [{"role": "doctor", "content": "x"}]}]
+    )
     with pytest.raises(DataError, match=r"b\.jsonl, line 1: the role 'doctor'"):
         run(tokenizer_folder, [strange], tmp_path / "q", "--instruction")
 
@@ -89,4 +126,9 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
 )
 def test_options_that_do_not_fit(tmp_path, tokenizer_folder, options, message):
     with pytest.raises(UsageError, match=message):
-        run(tokenizer_folder, [write_lines(tmp_path / "a.jsonl", [{"text": "a"}])], tmp_path / "p", *options)
+        run(
+            tokenizer_folder,
+            [write_lines(tmp_path / "a.jsonl", [{"text": "a"}])],
+            tmp_path / "p",
+            *options,
+        )

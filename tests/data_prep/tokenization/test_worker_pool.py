@@ -42,21 +42,45 @@ for place in sys.argv.pop(1).split(", "):
     except DataError as error:
         print(f"{place}: {error}", flush=True)
 """
-PLACES = ("before it reads", "while it reads", "when it has read", "before it works", "when it has worked")
+PLACES = (
+    "before it reads",
+    "while it reads",
+    "when it has read",
+    "before it works",
+    "when it has worked",
+)
 PLACES += ("before it sends", "while it sends", "when it has sent")
 
 
-def test_a_worker_that_dies_at_any_moment_ends_the_command_which_then_goes_on(tmp_path, tokenizer_folder):
+def test_a_worker_that_dies_at_any_moment_ends_the_command_which_then_goes_on(
+    tmp_path, tokenizer_folder
+):
     source = write_lines(tmp_path / "a.jsonl.gz", [{"text": f"patient {n}"} for n in range(20000)])
     (tmp_path / "dying.py").write_text(DYING)
-    command = [sys.executable, str(tmp_path / "dying.py"), ", ".join(PLACES), "--input", source, "--output-prefix", str(tmp_path / "p")]
+    command = [
+        sys.executable,
+        str(tmp_path / "dying.py"),
+        ", ".join(PLACES),
+        "--input",
+        source,
+        "--output-prefix",
+        str(tmp_path / "p"),
+    ]
     command += ["--tokenizer-model", str(tokenizer_folder), "--workers", "2"]
     ended = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=300
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     said = [line.split(", perhaps")[0] for line in ended.stdout.splitlines()]
     assert said == [f"{place}: a worker was ended by SIGKILL" for place in PLACES]
     assert ended.stderr == ""
     run(tokenizer_folder, [source], tmp_path / "p")
     run(tokenizer_folder, [source], tmp_path / "undisturbed")
-    assert (tmp_path / "p_text_document.bin").read_bytes() == (tmp_path / "undisturbed_text_document.bin").read_bytes()
+    assert (tmp_path / "p_text_document.bin").read_bytes() == (
+        tmp_path / "undisturbed_text_document.bin"
+    ).read_bytes()

@@ -4,7 +4,16 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from evaluation.backends.encoding import Request, beginning, cut, encode_document, encode_letters, encode_pair, encode_text, tokens_by_text
+from evaluation.backends.encoding import (
+    Request,
+    beginning,
+    cut,
+    encode_document,
+    encode_letters,
+    encode_pair,
+    encode_text,
+    tokens_by_text,
+)
 from evaluation.prompts.template import Prompt
 from galen.errors import DataError
 
@@ -24,13 +33,21 @@ def make(processor="none", merges=()):
     """A byte-level BPE tokenizer in which ` A`, ` B`, ` C` are tokens, and `merges` besides."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("Ġ", letter) for letter in "ABC"] + list(merges)
-    vocabulary = dict.fromkeys([BOS, EOS, MASK, *alphabet, *(first + second for first, second in merges)])
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(vocabulary)}, merges=merges))
+    vocabulary = dict.fromkeys(
+        [BOS, EOS, MASK, *alphabet, *(first + second for first, second in merges)]
+    )
+    tokenizer = Tokenizer(
+        models.BPE(vocab={token: number for number, token in enumerate(vocabulary)}, merges=merges)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     if PROCESSORS[processor]:
-        special = [(token, vocabulary_id) for token, vocabulary_id in ((BOS, 0), (EOS, 1), (MASK, 2))]
-        tokenizer.post_processor = processors.TemplateProcessing(single=PROCESSORS[processor], special_tokens=special)
+        special = [
+            (token, vocabulary_id) for token, vocabulary_id in ((BOS, 0), (EOS, 1), (MASK, 2))
+        ]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=PROCESSORS[processor], special_tokens=special
+        )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
 
 
@@ -46,7 +63,11 @@ def test_only_what_the_tokenizer_puts_before_a_text_is_added(processor):
         assert tokenizer.convert_ids_to_tokens(added) == [f"Ġ{letter}"]
     assert encode_pair(tokenizer, "Answer: ", "A") == encode_pair(tokenizer, "Answer:", " A")
     request, letters = encode_letters(tokenizer, PROMPT, tokens_by_text(tokenizer, "ABC"))
-    assert request.prompt == encode_text(tokenizer, PROMPT.text) and sorted(set(letters)) == ["A", "B", "C"]
+    assert request.prompt == encode_text(tokenizer, PROMPT.text) and sorted(set(letters)) == [
+        "A",
+        "B",
+        "C",
+    ]
 
 
 def test_a_text_that_begins_with_bos_gets_no_second_one():
@@ -60,8 +81,14 @@ def test_a_token_across_the_seam(processor):
     tokenizer = make(processor, merges=[(":", "ĠB")])
     assert len(tokenizer.encode(": B", add_special_tokens=False)) == 1
     answers = {letter: encode_pair(tokenizer, "Answer:", f" {letter}") for letter in "ABC"}
-    assert {tuple(prompt) for prompt, _ in answers.values()} == {tuple(encode_text(tokenizer, "Answer:"))}
-    assert [tokenizer.convert_ids_to_tokens(added) for _, added in answers.values()] == [["ĠA"], ["ĠB"], ["ĠC"]]
+    assert {tuple(prompt) for prompt, _ in answers.values()} == {
+        tuple(encode_text(tokenizer, "Answer:"))
+    }
+    assert [tokenizer.convert_ids_to_tokens(added) for _, added in answers.values()] == [
+        ["ĠA"],
+        ["ĠB"],
+        ["ĠC"],
+    ]
 
 
 def test_a_line_break_that_swallows_the_space_too():
@@ -71,13 +98,30 @@ def test_a_line_break_that_swallows_the_space_too():
 
 @pytest.mark.parametrize("processor", ["none", "bos"])
 def test_lm_evaluation_harness_gives_the_same_ids(processor):
-    """Where nothing is appended and no token spans the seam; with a BOS the harness is told to let the tokenizer add it."""
-    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="lm-eval is in the extra `test`")
+    """Where nothing is appended and no token spans the seam.
+
+    With a BOS the harness is told to let the tokenizer add it.
+    """
+    huggingface = pytest.importorskip(
+        "lm_eval.models.huggingface", reason="lm-eval is in the extra `test`"
+    )
     tokenizer = make(processor)
     harness = object.__new__(huggingface.HFLM)
-    harness.tokenizer, harness.backend, harness.add_bos_token, harness.custom_prefix_token_id = tokenizer, "causal", None, None
-    for prompt, continuation in (("Question: 7?\nAnswer:", " A"), ("Is it so? ", "yes, of course"), ("血圧:\n", "高い"), ("a  ", " b")):
-        assert encode_pair(tokenizer, prompt, continuation) == harness._encode_pair(prompt, continuation)
+    harness.tokenizer, harness.backend, harness.add_bos_token, harness.custom_prefix_token_id = (
+        tokenizer,
+        "causal",
+        None,
+        None,
+    )
+    for prompt, continuation in (
+        ("Question: 7?\nAnswer:", " A"),
+        ("Is it so? ", "yes, of course"),
+        ("血圧:\n", "高い"),
+        ("a  ", " b"),
+    ):
+        assert encode_pair(tokenizer, prompt, continuation) == harness._encode_pair(
+            prompt, continuation
+        )
 
 
 def test_nothing_to_score_is_an_error():

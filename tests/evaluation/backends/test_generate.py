@@ -11,7 +11,16 @@ from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.prompts.registry import Prompt
 
 SHARED = "The patients received aspirin for twelve weeks, and the dose was halved. "
-PROMPTS = [SHARED + end for end in ("Heart", "Liver failure in adults", "A", "血圧 was lowered by 5 %", "Kidney and sodium")]
+PROMPTS = [
+    SHARED + end
+    for end in (
+        "Heart",
+        "Liver failure in adults",
+        "A",
+        "血圧 was lowered by 5 %",
+        "Kidney and sodium",
+    )
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +35,42 @@ def reference(tiny_llama):
 
 def requests(backend, temperature=0.0, branches=1, stop=(), length=24):
     return [
-        GenerationRequest(backend.tokenizer.encode(text), length, stop, temperature, tuple(f"{text}\n{n}" for n in range(branches)))
+        GenerationRequest(
+            backend.tokenizer.encode(text),
+            length,
+            stop,
+            temperature,
+            tuple(f"{text}\n{n}" for n in range(branches)),
+        )
         for text in PROMPTS
     ]
 
 
 def answers(backend, found, max_batch_tokens=10_000):
-    return [texts for _, texts in sorted(pair for batch in backend.generate(found, max_batch_tokens) for pair in batch)]
+    return [
+        texts
+        for _, texts in sorted(
+            pair for batch in backend.generate(found, max_batch_tokens) for pair in batch
+        )
+    ]
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
 def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, max_batch_tokens):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    assert common_length([request.prompt for request in requests(backend)]) > 16  # the shared beginning is computed apart
-    for text, [found] in zip(PROMPTS, answers(backend, requests(backend), max_batch_tokens), strict=True):
+    # the shared beginning is computed apart
+    assert common_length([request.prompt for request in requests(backend)]) > 16
+    for text, [found] in zip(
+        PROMPTS, answers(backend, requests(backend), max_batch_tokens), strict=True
+    ):
         ids = torch.tensor([tokenizer.encode(text)])
-        whole = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=0)
+        whole = reference.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=0,
+        )
         new = whole[0, ids.shape[1] :].tolist()
         assert found == tokenizer.decode(new[:-1] if new[-1] == 0 else new)
 
@@ -76,16 +105,29 @@ def test_next_tokens_with_a_shared_beginning(backend, reference):
     for batch in backend.next_tokens(found, 200):
         for place, values, top in batch:
             with torch.no_grad():
-                logits = reference(torch.tensor([[*found[place].prompt, 130]])).logits[0].log_softmax(-1)
+                logits = (
+                    reference(torch.tensor([[*found[place].prompt, 130]])).logits[0].log_softmax(-1)
+                )
             last = len(found[place].prompt) - 1
-            expected = [logits[last, 5].item(), logits[last, 77].item(), (logits[last, 130] + logits[last + 1, 9]).item()]
+            expected = [
+                logits[last, 5].item(),
+                logits[last, 77].item(),
+                (logits[last, 130] + logits[last + 1, 9]).item(),
+            ]
             assert values == pytest.approx(expected, abs=1e-5)
             assert top == int(logits[last].argmax())
 
 
 def test_several_processes_share_the_batches(backend):
     found = [Request([2 + n] * (3 + n), [[5]]) for n in range(12)]
-    parts = [[place for batch in backend.log_likelihoods(found, 30, part=(rank, 3)) for place, _ in batch] for rank in range(3)]
+    parts = [
+        [
+            place
+            for batch in backend.log_likelihoods(found, 30, part=(rank, 3))
+            for place, _ in batch
+        ]
+        for rank in range(3)
+    ]
     assert sorted(place for part in parts for place in part) == list(range(12))
     assert all(parts)
 
@@ -101,6 +143,8 @@ def test_letters_have_all_tokens_of_their_text(backend):
     assert encoding.tokens_by_text(Vocabulary(), {"A", "yes"}) == {"A": [0, 1], "yes": [3, 4, 6]}
     tokens = encoding.tokens_by_text(backend.tokenizer, {"A", "yes"})
     assert {backend.tokenizer.decode([token]).strip() for token in tokens["A"]} == {"A"}
-    request, letters = encoding.encode_letters(backend.tokenizer, Prompt("Answer:(", {"A": "A", "B": " B"}), {"A": [7, 9], "B": [8]})
+    request, letters = encoding.encode_letters(
+        backend.tokenizer, Prompt("Answer:(", {"A": "A", "B": " B"}), {"A": [7, 9], "B": [8]}
+    )
     assert (request.continuations, letters) == ([[7], [9], [8]], ["A", "A", "B"])
     assert request.prompt == backend.tokenizer.encode("Answer:(")

@@ -18,7 +18,11 @@ def copy(tied_llama, tmp_path):
 def test_weights_that_are_missing_or_of_another_shape_are_not_made_up(copy, change):
     weights, name = load_file(copy / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
     del weights[name]
-    save_file(weights | ({} if change is None else {name: change}), copy / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        weights | ({} if change is None else {name: change}),
+        copy / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     with pytest.raises(DataError, match=rf"lack 1 of the weights .* for example {name}"):
         model_loading.load(copy)
 
@@ -32,8 +36,12 @@ def test_a_file_that_was_cut_off_is_told(copy):
 
 def test_an_adapter_of_a_shallower_model_is_told(make_llama, tied_llama, tmp_path):
     shallow, _ = model_loading.load(make_llama(num_hidden_layers=2))
-    get_peft_model(shallow, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(DataError, match=r"adapter cannot be loaded on .*missing adapter keys.*layers\.2"):
+    get_peft_model(shallow, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "adapter"
+    )
+    with pytest.raises(
+        DataError, match=r"adapter cannot be loaded on .*missing adapter keys.*layers\.2"
+    ):
         model_loading.with_adapter(*model_loading.load(tied_llama), tmp_path / "adapter")
 
 

@@ -8,7 +8,11 @@ def test_each_subject_with_its_demonstrations_is_a_group():
     prompts = [general + subject + [10 + n, 7] for n in range(8) for subject in subjects]
     found = {tuple(places): length for length, places in groups(prompts)}
     # the third subject's own five tokens do not pay for a group; it shares what all share
-    assert found == {tuple(range(0, 24, 3)): 120, tuple(range(1, 24, 3)): 120, tuple(range(2, 24, 3)): 25}
+    assert found == {
+        tuple(range(0, 24, 3)): 120,
+        tuple(range(1, 24, 3)): 120,
+        tuple(range(2, 24, 3)): 25,
+    }
 
 
 def test_prompts_that_share_little_are_one_group_without_a_beginning():

@@ -1,4 +1,7 @@
-"""Log-likelihoods against a naive reference: one unpadded forward pass for each continuation, all logits, log-softmax."""
+"""Log-likelihoods against a naive reference.
+
+One unpadded forward pass for each continuation, all logits, log-softmax.
+"""
 
 import pytest
 import torch
@@ -36,13 +39,19 @@ def naive(tiny_llama):
 
 
 def score(backend, requests, max_batch_tokens, done=()):
-    return dict(pair for batch in backend.log_likelihoods(requests, max_batch_tokens, done) for pair in batch)
+    return dict(
+        pair
+        for batch in backend.log_likelihoods(requests, max_batch_tokens, done)
+        for pair in batch
+    )
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 300, 100_000])
 @pytest.mark.parametrize("protocol", sorted(prompts.PROTOCOLS))
 def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tokens, protocol):
-    forms = [prompts.form(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")]
+    forms = [
+        prompts.form(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")
+    ]
     requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
     found = score(backend, requests, max_batch_tokens)
     for place, form in enumerate(forms):
@@ -51,27 +60,47 @@ def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tok
         assert max(expected) - min(expected) > 0.01  # the reference can tell the options apart
 
 
-@pytest.mark.parametrize(("max_batch_tokens", "attention"), [(1, "sdpa"), (200, "sdpa"), (100_000, "sdpa"), (200, "eager")])
-def test_options_of_several_tokens_equal_the_naive_reference(backend, naive, max_batch_tokens, attention, monkeypatch):
+@pytest.mark.parametrize(
+    ("max_batch_tokens", "attention"),
+    [(1, "sdpa"), (200, "sdpa"), (100_000, "sdpa"), (200, "eager")],
+)
+def test_options_of_several_tokens_equal_the_naive_reference(
+    backend, naive, max_batch_tokens, attention, monkeypatch
+):
     monkeypatch.setattr(backend.runner.model.config, "_attn_implementation", attention)
     forms = [
-        Prompt("The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}),
-        Prompt("Question: which heading? The organ was the", {"A": " B", "B": " Liver", "C": " Liver failure"}),
+        Prompt(
+            "The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}
+        ),
+        Prompt(
+            "Question: which heading? The organ was the",
+            {"A": " B", "B": " Liver", "C": " Liver failure"},
+        ),
         Prompt("Ends with a space: ", {"A": "Heart", "B": "Rats and mice"}),
     ]
     requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
-    assert max(len(continuation) for request in requests for continuation in request.continuations) > 2
+    assert (
+        max(len(continuation) for request in requests for continuation in request.continuations) > 2
+    )
     found = score(backend, requests, max_batch_tokens)
     for place, form in enumerate(forms):
         prompt, space = form.text.rstrip(), form.text[len(form.text.rstrip()) :]
-        expected = [naive(prompt, space + continuation) for continuation in form.continuations.values()]
+        expected = [
+            naive(prompt, space + continuation) for continuation in form.continuations.values()
+        ]
         assert found[place] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
 def test_documents_are_scored_from_the_prefix_token_on(backend, naive, max_batch_tokens):
-    texts = ["The heart of 12 rats was studied in all groups.", "Aspirin.", "血圧 was lowered by 5 % in " + "adults and " * 9]
-    requests, sizes = zip(*(encoding.encode_document(backend.tokenizer, text, 256) for text in texts), strict=True)
+    texts = [
+        "The heart of 12 rats was studied in all groups.",
+        "Aspirin.",
+        "血圧 was lowered by 5 % in " + "adults and " * 9,
+    ]
+    requests, sizes = zip(
+        *(encoding.encode_document(backend.tokenizer, text, 256) for text in texts), strict=True
+    )
     assert sizes == tuple(len(text.encode()) for text in texts)
     found = score(backend, requests, max_batch_tokens)
     for place, text in enumerate(texts):
@@ -96,7 +125,10 @@ def test_batches_without_what_is_done_give_the_same_bits(backend):
 def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_llama),
+        LoraConfig(r=2, target_modules=["q_proj", "v_proj"]),
+    )
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -106,7 +138,11 @@ def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
     adapted = TransformersBackend(tiny_llama, tmp_path / "adapter", device="cpu")
     with torch.no_grad():
         logits = model(torch.tensor([[5, 6, 7, 8, 11]])).logits[0].log_softmax(-1)
-        expected = [logits[3, 9].item(), logits[3, 10].item(), (logits[3, 11] + logits[4, 12]).item()]
+        expected = [
+            logits[3, 9].item(),
+            logits[3, 10].item(),
+            (logits[3, 11] + logits[4, 12]).item(),
+        ]
     assert score(adapted, [request], 100)[0] == pytest.approx(expected, abs=1e-5)
     assert score(backend, [request], 100)[0] != pytest.approx(expected, abs=1e-2)
 
@@ -115,7 +151,10 @@ def test_batches_keep_the_bound_and_lose_nothing():
     lengths = dict(enumerate([9, 7, 7, 3, 3, 3, 1]))
     found = list(batches(range(7), lengths, 14))
     assert [place for batch in found for place in batch] == list(range(7))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14 for batch in found)
+    assert all(
+        len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14
+        for batch in found
+    )
     assert found[:2] == [[0], [1, 2]]
 
 
@@ -124,7 +163,8 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     assert (default_device(0), default_device(4)) == ("cpu", "cuda:0")
     monkeypatch.setenv("SLURM_LOCALID", "1")
-    assert (default_device(4), default_device(1)) == ("cuda:1", "cuda:0")  # a job step may show each task its own GPU alone
+    # a job step may show each task its own GPU alone
+    assert (default_device(4), default_device(1)) == ("cuda:1", "cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert default_device(4) == "cuda:3"
 
@@ -133,8 +173,14 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
     ("file", "message"),
     [
         ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
-        ("latest_checkpointed_iteration.txt", r"is a Megatron checkpoint: .*megatron_to_hf\.py exports it"),
-        ("checkpoints/latest_checkpointed_iteration.txt", r"is a pretraining run: .*megatron_to_hf\.py exports .*/checkpoints\)"),
+        (
+            "latest_checkpointed_iteration.txt",
+            r"is a Megatron checkpoint: .*megatron_to_hf\.py exports it",
+        ),
+        (
+            "checkpoints/latest_checkpointed_iteration.txt",
+            r"is a pretraining run: .*megatron_to_hf\.py exports .*/checkpoints\)",
+        ),
         ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
         ("model/config.json", "is a fine-tuning run: what it made is .*/model"),
     ],
@@ -174,12 +220,24 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
 
     sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     torch.manual_seed(0)
-    config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2)
+    config = MistralConfig(
+        **sizes,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        initializer_range=0.2,
+    )
     model = MistralForCausalLM(config).eval()
-    backend = TransformersBackend.of_network(model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu"))
-    requests = [Request(list(range(5, 30 + n)), [[7], [6], [8, 9, 10], [8, 9], [8, 2]]) for n in range(5)]
+    backend = TransformersBackend.of_network(
+        model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu")
+    )
+    requests = [
+        Request(list(range(5, 30 + n)), [[7], [6], [8, 9, 10], [8, 9], [8, 2]]) for n in range(5)
+    ]
     sizes = []
-    of_backend = model.register_forward_pre_hook(lambda _, given, options: sizes.append(options["input_ids"].numel()), with_kwargs=True)
+    of_backend = model.register_forward_pre_hook(
+        lambda _, given, options: sizes.append(options["input_ids"].numel()), with_kwargs=True
+    )
     batches = list(backend.next_tokens(requests, 200))
     of_backend.remove()
     for batch in batches:
@@ -192,4 +250,5 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
                 expected = sum(logits[n - 1, ids[n]].item() for n in range(start, len(ids)))
                 assert value == pytest.approx(expected, abs=1e-5)
                 assert top == int(logits[start - 1].argmax())
-    assert max(sizes) <= 200 and sum(sizes) < 3 * 5 * 32  # three rows a request: what continuations have alike is there once
+    # three rows a request: what continuations have alike is there once
+    assert max(sizes) <= 200 and sum(sizes) < 3 * 5 * 32

@@ -1,4 +1,7 @@
-"""What vLLM is asked, and how its replies are read; where vLLM is installed (no test dependency), against transformers."""
+"""What vLLM is asked, and how its replies are read.
+
+Where vLLM is installed (no test dependency), against transformers.
+"""
 
 import importlib.util
 from types import SimpleNamespace
@@ -10,7 +13,9 @@ from evaluation.backends import vllm_backend
 from evaluation.backends.encoding import GenerationRequest, Request
 from galen.errors import UsageError
 
-needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"
+)
 
 
 def logprob(value):
@@ -19,19 +24,37 @@ def logprob(value):
 
 def test_a_single_token_is_asked_for_after_the_prompt_and_more_as_part_of_it():
     ids, parameters = vllm_backend.scored([1, 2, 3], [7])
-    assert ids == [1, 2, 3] and parameters["allowed_token_ids"] == [7] and parameters["max_tokens"] == 1
+    assert (
+        ids == [1, 2, 3]
+        and parameters["allowed_token_ids"] == [7]
+        and parameters["max_tokens"] == 1
+    )
     reply = SimpleNamespace(outputs=[SimpleNamespace(logprobs=[{7: logprob(-0.5)}])])
     assert vllm_backend.likelihood(reply, 3, [7]) == -0.5
     ids, parameters = vllm_backend.scored([1, 2, 3], [7, 8])
     assert ids == [1, 2, 3, 7, 8] and parameters["prompt_logprobs"] == 0
-    reply = SimpleNamespace(prompt_logprobs=[None, {2: logprob(-9)}, {3: logprob(-9)}, {7: logprob(-0.5), 4: logprob(0)}, {8: logprob(-2)}])
+    reply = SimpleNamespace(
+        prompt_logprobs=[
+            None,
+            {2: logprob(-9)},
+            {3: logprob(-9)},
+            {7: logprob(-0.5), 4: logprob(0)},
+            {8: logprob(-2)},
+        ]
+    )
     assert vllm_backend.likelihood(reply, 3, [7, 8]) == -2.5
 
 
 def test_each_branch_has_a_seed_of_its_own_that_stays():
     request = GenerationRequest([1, 2], 9, ("###",), 0.8, ("a", "b"))
     first, second = vllm_backend.written(request, {5, 0})
-    assert first[1] | {"seed": None} == {"max_tokens": 9, "temperature": 0.8, "stop": ["###"], "stop_token_ids": [0, 5], "seed": None}
+    assert first[1] | {"seed": None} == {
+        "max_tokens": 9,
+        "temperature": 0.8,
+        "stop": ["###"],
+        "stop_token_ids": [0, 5],
+        "seed": None,
+    }
     assert first[1]["seed"] != second[1]["seed"]
     assert vllm_backend.written(request, {5, 0}) == [first, second]
 
@@ -46,14 +69,26 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
         pytest.param(
             ["--backend", "vllm"],
             r"pip install 'galen\[vllm\]'",
-            marks=pytest.mark.skipif(bool(importlib.util.find_spec("vllm")), reason="vLLM is installed"),
+            marks=pytest.mark.skipif(
+                bool(importlib.util.find_spec("vllm")), reason="vLLM is installed"
+            ),
         ),
     ],
 )
 def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         run.main(
-            ["--model", str(tiny_llama), "--tasks", "mesh_topics", "--data", str(data), "--output", str(tmp_path / "scores"), *options]
+            [
+                "--model",
+                str(tiny_llama),
+                "--tasks",
+                "mesh_topics",
+                "--data",
+                str(data),
+                "--output",
+                str(tmp_path / "scores"),
+                *options,
+            ]
         )
 
 
@@ -61,13 +96,23 @@ def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, opti
 def test_the_same_answers_as_with_transformers(make_llama):
     from evaluation.backends.transformers_backend import TransformersBackend
 
-    model = make_llama(num_hidden_layers=2, hidden_size=128, max_position_embeddings=256, initializer_range=0.1)
+    model = make_llama(
+        num_hidden_layers=2, hidden_size=128, max_position_embeddings=256, initializer_range=0.1
+    )
     ours = TransformersBackend(model, device="cpu")
     theirs = vllm_backend.VllmBackend(model, "float32", enforce_eager=True)
-    requests = [Request([9 + n] * 3 + list(range(20, 40 + n)), [[5], [77, 9], [77, 130, 4]]) for n in range(4)]
-    expected, found = ({place: rest for batch in side.next_tokens(requests, 10**6) for place, *rest in batch} for side in (ours, theirs))
+    requests = [
+        Request([9 + n] * 3 + list(range(20, 40 + n)), [[5], [77, 9], [77, 130, 4]])
+        for n in range(4)
+    ]
+    expected, found = (
+        {place: rest for batch in side.next_tokens(requests, 10**6) for place, *rest in batch}
+        for side in (ours, theirs)
+    )
     for place, (values, top) in expected.items():
         assert found[place][0] == pytest.approx(values, abs=1e-3)
         assert found[place][1] == top
     prompts = [GenerationRequest(request.prompt, 12, (), 0.0, ("a",)) for request in requests]
-    assert sorted(next(iter(theirs.generate(prompts, 10**6)))) == sorted(next(iter(ours.generate(prompts, 10**6))))
+    assert sorted(next(iter(theirs.generate(prompts, 10**6)))) == sorted(
+        next(iter(ours.generate(prompts, 10**6)))
+    )

@@ -1,4 +1,7 @@
-"""Chat templates that mean no harm give what transformers gives; those that would hang or eat the memory are ended."""
+"""Chat templates that mean no harm give what transformers gives.
+
+Those that would hang or eat the memory are ended.
+"""
 
 import os
 import time
@@ -10,7 +13,11 @@ from evaluation.chat_models import chat_template
 from galen.errors import DataError
 from tests.conftest import ROOT
 
-MESSAGES = [{"role": "user", "content": "A<b>é\U0001f600"}, {"role": "assistant", "content": "B"}, {"role": "user", "content": "C"}]
+MESSAGES = [
+    {"role": "user", "content": "A<b>é\U0001f600"},
+    {"role": "assistant", "content": "B"},
+    {"role": "user", "content": "C"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +27,18 @@ def tokenizer(tiny_tokenizer):
 
 BUILT_IN = sorted((ROOT / "finetune" / "data" / "chat_templates").glob("*.jinja"))
 PLAIN = [
-    "{% for m in messages %}{{ bos_token }}{{ m['role'] | upper }}: {{ m.content | tojson }}{{ eos_token }}{% endfor %}",
-    "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% generation %}"
-    "{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endgeneration %}{% endfor %}",
-    "{{ strftime_now('%Y') | length }}{% if add_generation_prompt %}go{% endif %}"
-    "{% for i in range(3) %}{% if i == 1 %}{% break %}{% endif %}x{% endfor %}",
+    (
+        "{% for m in messages %}{{ bos_token }}{{ m['role'] | upper }}: {{ m.content | tojson }}{{"
+        " eos_token }}{% endfor %}"
+    ),
+    (
+        "{%- set ns = namespace(n=0) -%}{% for m in messages %}{% generation %}"
+        "{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endgeneration %}{% endfor %}"
+    ),
+    (
+        "{{ strftime_now('%Y') | length }}{% if add_generation_prompt %}go{% endif %}"
+        "{% for i in range(3) %}{% if i == 1 %}{% break %}{% endif %}x{% endfor %}"
+    ),
 ]
 
 
@@ -32,7 +46,9 @@ PLAIN = [
 @pytest.mark.parametrize("open_answer", [False, True])
 def test_the_text_is_that_of_transformers(tokenizer, template, open_answer):
     tokenizer.chat_template = template
-    expected = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=open_answer)
+    expected = tokenizer.apply_chat_template(
+        MESSAGES, tokenize=False, add_generation_prompt=open_answer
+    )
     assert chat_template.render(tokenizer, MESSAGES, open_answer) == expected
 
 
@@ -45,11 +61,15 @@ ATTACKS = {
     "{{ '%010000000000d' % 1 }}": "needs more than|refuses",
     "{{ 10 ** (10 ** 10) }}": "needs more than",
     "{{ 'a' * 10 ** 8 }}": "16,777,216 characters",
-    "{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}": "1 GiB of memory",
+    "{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}": (
+        "1 GiB of memory"
+    ),
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "refuses",
     "{{ ''.__class__.__mro__ }}": "refuses",
     "{% for %}": "refuses",
-    "{{ raise_exception('turns must\nalternate') }}": "refuses a conversation with the roles .*: turns must alternate",
+    "{{ raise_exception('turns must\nalternate') }}": (
+        "refuses a conversation with the roles .*: turns must alternate"
+    ),
     "{{ 'x' | nofilter }}": "refuses",
     "{{ messages.append(1) }}": "refuses",
 }
@@ -67,7 +87,10 @@ def test_attacks_are_ended(tokenizer, template):
 
 def test_a_template_that_waits_for_a_certain_message(tokenizer):
     """It is bounded each time, not only when it is first seen."""
-    tokenizer.chat_template = "{% for m in messages %}{% if m.content == 'C' %}{{ 'a' * 10 ** 10 }}{% endif %}x{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.content == 'C' %}{{ 'a' * 10 ** 10 }}{% endif %}x{%"
+        " endfor %}"
+    )
     assert chat_template.render(tokenizer, MESSAGES[:2]) == "xx"
     with pytest.raises(DataError, match="1 GiB of memory"):
         chat_template.render(tokenizer, MESSAGES)
@@ -83,4 +106,7 @@ def test_a_forked_process_asks_its_own(tokenizer):
         chat_template.render(tokenizer, MESSAGES)
         os._exit(int(chat_template._renderer._process is process))
     assert os.waitpid(child, 0)[1] == 0
-    assert chat_template.render(tokenizer, MESSAGES) == "x" and chat_template._renderer._process is process
+    assert (
+        chat_template.render(tokenizer, MESSAGES) == "x"
+        and chat_template._renderer._process is process
+    )

@@ -41,9 +41,19 @@ def servers(monkeypatch):
 
     made = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
     for server in made:
-        server.asked, server.reason, server.url = [], [], f"http://127.0.0.1:{server.server_port}/v1"
-        server.reply = (200, {}, json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode())
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        server.asked, server.reason, server.url = (
+            [],
+            [],
+            f"http://127.0.0.1:{server.server_port}/v1",
+        )
+        server.reply = (
+            200,
+            {},
+            json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode(),
+        )
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
     yield made
     for server in made:
         server.shutdown()
@@ -59,7 +69,10 @@ def test_the_endpoint_gets_the_key(servers):
 def test_a_redirect_is_not_followed(servers, status):
     endpoint, stranger = servers
     endpoint.reply = (status, {"Location": f"{stranger.url}/chat/completions?key={SENTINEL}"}, b"")
-    with pytest.raises(DataError, match=r"leads to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there") as caught:
+    with pytest.raises(
+        DataError,
+        match=r"leads to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there",
+    ) as caught:
         ChatEndpoint(endpoint.url, "m").ask("?")
     assert stranger.asked == []
     assert SENTINEL not in str(caught.value)
@@ -69,13 +82,19 @@ def test_a_redirect_is_not_followed(servers, status):
 def test_what_the_server_repeats_of_the_key_is_not_shown(servers, status):
     endpoint, _ = servers
     endpoint.reason = [f"No {SENTINEL}"]
-    endpoint.reply = (status, {}, f'{{"error": "{" " * 180}Incorrect API key provided: {SENTINEL}"}}'.encode())
+    endpoint.reply = (
+        status,
+        {},
+        f'{{"error": "{" " * 180}Incorrect API key provided: {SENTINEL}"}}'.encode(),
+    )
     with pytest.raises(DataError) as caught:
         ChatEndpoint(endpoint.url, "m").ask("?")
     assert SENTINEL[:8] not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://me:secret@localhost/v1", "https://a.org/v1?api-key=secret"])
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@localhost/v1", "https://a.org/v1?api-key=secret"]
+)
 def test_keys_in_the_address_are_refused(url):
     with pytest.raises(UsageError, match="a key goes into OPENAI_API_KEY") as caught:
         ChatEndpoint(url, "m").ask("?")
@@ -105,16 +124,38 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
     endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": said}}]}).encode())
     scores = tmp_path / "scores"
     for name, record in (
-        ("items", {"id": "1", "language": "fr", "outputs": ["###Rationale: Parce que."], "rationale": "Parce que oui."}),
+        (
+            "items",
+            {
+                "id": "1",
+                "language": "fr",
+                "outputs": ["###Rationale: Parce que."],
+                "rationale": "Parce que oui.",
+            },
+        ),
         ("prompts", {"id": "1", "prompt": "Question ?"}),
     ):
         (scores / name).mkdir(parents=True)
         (scores / name / "fr.jsonl").write_text(json.dumps(record) + "\n")
-    given = [scores, "--task", "fr", "--output", tmp_path / "out.jsonl", "--endpoint", endpoint.url, "--endpoint-model", "m"]
+    given = [
+        scores,
+        "--task",
+        "fr",
+        "--output",
+        tmp_path / "out.jsonl",
+        "--endpoint",
+        endpoint.url,
+        "--endpoint-model",
+        "m",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command("evaluation/rationales.py", *given), cwd=ROOT, env=dict(os.environ), **pipes)
+    process = subprocess.Popen(
+        command("evaluation/rationales.py", *given), cwd=ROOT, env=dict(os.environ), **pipes
+    )
     shown = Path(f"/proc/{process.pid}/cmdline").read_text()
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == (0 if "Rating" in said else 1)
     assert endpoint.asked[0]["Authorization"] == f"Bearer {SENTINEL}"
-    assert SENTINEL not in "".join([shown, printed, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())])
+    assert SENTINEL not in "".join(
+        [shown, printed, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())]
+    )

@@ -10,11 +10,15 @@ def test_wilson_interval_against_a_published_example():
     """Newcombe 1998, Stat. Med. 17:857, table I: 81 of 263 gives 0.2553 to 0.3662."""
     estimate = intervals.accuracy([True] * 81 + [False] * 182)
     assert estimate.value == pytest.approx(81 / 263)
-    assert (estimate.low, estimate.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+    assert (estimate.low, estimate.high) == (
+        pytest.approx(0.2553, abs=5e-5),
+        pytest.approx(0.3662, abs=5e-5),
+    )
 
 
 def test_wilson_interval_at_the_ends_is_exact():
-    none, all_ = intervals.accuracy([0] * 7), intervals.accuracy([1] * 13)  # numbers for which the formula misses 0 and 1 by a rounding
+    # numbers for which the formula misses 0 and 1 by a rounding
+    none, all_ = intervals.accuracy([0] * 7), intervals.accuracy([1] * 13)
     assert none.low == 0.0 and 0.3 < none.high < 0.4
     assert all_.high == 1.0 and 0.7 < all_.low < 0.8
 
@@ -22,7 +26,9 @@ def test_wilson_interval_at_the_ends_is_exact():
 def test_perplexity_is_token_weighted_and_its_interval_holds_it():
     estimate = intervals.perplexity([10.0, 90.0], [10, 30])
     assert estimate.value == pytest.approx(math.exp(100 / 40))
-    assert estimate.low == pytest.approx(math.exp(1)) and estimate.high == pytest.approx(math.exp(3))
+    assert estimate.low == pytest.approx(math.exp(1)) and estimate.high == pytest.approx(
+        math.exp(3)
+    )
 
 
 def test_bits_per_byte():
@@ -50,7 +56,9 @@ def test_pairing_sees_what_single_intervals_hide():
 
 
 def test_the_same_call_gives_the_same_interval():
-    assert intervals.perplexity([1.0, 2, 3], [1, 1, 2]) == intervals.perplexity([1.0, 2, 3], [1, 1, 2])
+    assert intervals.perplexity([1.0, 2, 3], [1, 1, 2]) == intervals.perplexity(
+        [1.0, 2, 3], [1, 1, 2]
+    )
 
 
 def test_no_items_is_an_error():

@@ -25,15 +25,22 @@ def test_permutation_test_of_means_over_runs():
 
 
 def test_holm_by_hand():
-    """Holm's steps for 0.01, 0.04, 0.03 of three tests: 0.03, then 2 × 0.03, then not below the one before."""
-    assert significance.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    """Holm's steps for 0.01, 0.04, 0.03 of three tests.
+
+    0.03, then 2 × 0.03, then not below the one before.
+    """
+    assert significance.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06}
+    )
     assert significance.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
 def test_kendall_tau_is_scipys():
     source = np.random.default_rng(1)
     first, second = source.integers(0, 6, 50), source.integers(0, 6, 50)
-    assert significance.kendall_tau(first, second) == pytest.approx(stats.kendalltau(first, second).statistic)
+    assert significance.kendall_tau(first, second) == pytest.approx(
+        stats.kendalltau(first, second).statistic
+    )
     assert significance.kendall_tau([1, 2, 3], [3, 2, 1]) == -1
     assert math.isnan(significance.kendall_tau([1, 1, 1], [1, 2, 3]))
 
@@ -48,21 +55,40 @@ def test_the_metric_that_follows_the_judges_is_found(tmp_path, capsys):
         rows.append(f'{n},"a, b",{rating},{"" if n % 2 else rating}')
     (tmp_path / "scores.jsonl").write_text("\n".join(lines))
     (tmp_path / "sheet.csv").write_text("\n".join(rows))
-    arguments = ["--scores", str(tmp_path / "scores.jsonl"), "--ratings", str(tmp_path / "sheet.csv")]
+    arguments = [
+        "--scores",
+        str(tmp_path / "scores.jsonl"),
+        "--ratings",
+        str(tmp_path / "sheet.csv"),
+    ]
     agreement.main(arguments)
     output = capsys.readouterr().out.splitlines()
-    assert output[0] == "60 items, 2 judges" and output[2].startswith("good") and output[2].endswith("100.0%")
+    assert (
+        output[0] == "60 items, 2 judges"
+        and output[2].startswith("good")
+        and output[2].endswith("100.0%")
+    )
     assert output[4] == "judge1 with judge2: tau 1.000 on 30 items"
     (tmp_path / "sheet.csv").write_text("id,judge1\n0,good\n")
-    with pytest.raises(DataError, match=r"sheet\.csv, line 2: column 'judge1' must be a number, not 'good'"):
+    with pytest.raises(
+        DataError, match=r"sheet\.csv, line 2: column 'judge1' must be a number, not 'good'"
+    ):
         agreement.main(arguments)
 
 
 def test_calibration_by_hand():
     def item(p, answer):
-        return {"answer": answer, "logprobs": {"A": math.log(p) - 3, "B": math.log(1 - p) - 3}}  # a constant changes nothing
+        # a constant changes nothing
+        return {"answer": answer, "logprobs": {"A": math.log(p) - 3, "B": math.log(1 - p) - 3}}
 
-    found = calibration.calibration([item(0.9, "A"), item(0.9, "B"), item(0.4, "B"), {"answer": "A,B", "logprobs": {"A": 0, "B": 0}}])
+    found = calibration.calibration(
+        [
+            item(0.9, "A"),
+            item(0.9, "B"),
+            item(0.4, "B"),
+            {"answer": "A,B", "logprobs": {"A": 0, "B": 0}},
+        ]
+    )
     # bins: 0.6 (one item, right), 0.9 (two items, one right)
     assert found["ece"] == pytest.approx((1 * 0.4 + 2 * 0.4) / 3)
     assert found["brier"] == pytest.approx((2 * 0.1**2 + 2 * 0.9**2 + 2 * 0.4**2) / 3)

@@ -25,7 +25,9 @@ def test_what_was_entered_stays(tmp_path):
     assert agreement.read_ratings(path) == {"judge1": {"a": 4, "b": 2.5}, "judge2": {"b": 3}}
     found = sheet.read(path)
     assert found.columns == ["id", "question", "judge1", "judge2", "remark", "judge3"]
-    assert [row["id"] for row in found.rows] == ["a", "b", "c", "d"] and found.rows[0]["remark"] == "good"
+    assert [row["id"] for row in found.rows] == ["a", "b", "c", "d"] and found.rows[0][
+        "remark"
+    ] == "good"
 
 
 def test_formulas_stay_text(tmp_path):
@@ -43,16 +45,24 @@ def test_ratings_of_another_text_are_refused(tmp_path):
     path.write_text("id,question,judge1\na,One?,4\nb,Two?,\n")
     before = path.read_bytes()
     for rows in ([["a", "Another?"], ["b", "Two?"]], [["b", "Two?"]]):
-        with pytest.raises(UsageError, match=r"sheet\.csv, line 2: what is entered for 'a' is about another text"):
+        with pytest.raises(
+            UsageError, match=r"sheet\.csv, line 2: what is entered for 'a' is about another text"
+        ):
             sheet.write(path, GIVEN, rows, JUDGES)
         assert path.read_bytes() == before
-    assert sheet.write(path, GIVEN, [["a", "One?"], ["b", "Three?"]], ["judge1"])  # nothing was entered for b
+    # nothing was entered for b
+    assert sheet.write(path, GIVEN, [["a", "One?"], ["b", "Three?"]], ["judge1"])
     assert path.read_text() == "id,question,judge1\na,One?,4\nb,Three?,\n"
 
 
 def test_another_file_is_refused(tmp_path):
     path = tmp_path / "thesis.csv"
-    for content, error in ((b"mine", DataError), (b"id,name\n1,x\n", UsageError), (b"", DataError), (b"\xff", DataError)):
+    for content, error in (
+        (b"mine", DataError),
+        (b"id,name\n1,x\n", UsageError),
+        (b"", DataError),
+        (b"\xff", DataError),
+    ):
         path.write_bytes(content)
         with pytest.raises(error, match=r"thesis\.csv"):
             sheet.write(path, GIVEN, ROWS, JUDGES)
@@ -71,7 +81,10 @@ def test_another_file_is_refused(tmp_path):
         (b"id,judge1\n" + b'"a' * 100_000, "line 2: "),
         (b"name,judge1\n", "line 1: a column 'id' is wanted"),
         (b"id,id\n", "each column once"),
-        (b"id,judge" + b"1" * 1000 + b"\na,x\n", "line 1: the name of a column has 1005 characters, at most 100 are read$"),
+        (
+            b"id,judge" + b"1" * 1000 + b"\na,x\n",
+            "line 1: the name of a column has 1005 characters, at most 100 are read$",
+        ),
         (b"id,rating\na,1\n", "a column 'judge…' for each judge"),
     ],
 )

@@ -35,8 +35,14 @@ def table():
     lines = (Path(__file__).parent / "answers.tsv").read_text(encoding="utf-8").splitlines()[1:]
     for line in lines:
         language, kind, expected, answer = line.split("\t")
-        options = dict(zip("ABCDE", (LETTERS if kind == "letters" else WORDS)[language], strict=False))
-        letters = None if expected == "-" else tuple(letter for letter in options if letter in expected.split(","))
+        options = dict(
+            zip("ABCDE", (LETTERS if kind == "letters" else WORDS)[language], strict=False)
+        )
+        letters = (
+            None
+            if expected == "-"
+            else tuple(letter for letter in options if letter in expected.split(","))
+        )
         if kind == "words" and expected != "-":
             letters = tuple(letter for letter, text in options.items() if text == expected)
             assert letters
@@ -57,7 +63,12 @@ def test_every_answer_of_the_table_is_read():
 
 @pytest.mark.parametrize(
     ("text", "letters"),
-    [("A, " * 700, ("A",)), ("option A, " * 300, ("A",)), ("The answer is:" + "\n" * 200 + "x", None), ("Answer: " + "**" * 1000, None)],
+    [
+        ("A, " * 700, ("A",)),
+        ("option A, " * 300, ("A",)),
+        ("The answer is:" + "\n" * 200 + "x", None),
+        ("Answer: " + "**" * 1000, None),
+    ],
 )
 def test_answers_that_repeat_themselves_come_to_an_end(text, letters):
     """A search that tries all ways to share signs between its parts would go on for ever."""

@@ -13,7 +13,10 @@ def test_built_in_tasks_load():
 def test_a_task_by_its_path(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("kind: perplexity\ndocuments: papers\nmax_tokens: 99\n")
-    assert task.load(str(path)) == ("mine", task.PerplexityTask(kind="perplexity", documents="papers", max_tokens=99))
+    assert task.load(str(path)) == (
+        "mine",
+        task.PerplexityTask(kind="perplexity", documents="papers", max_tokens=99),
+    )
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,10 @@ def test_a_task_by_its_path(tmp_path):
             r"mine\.yaml, line 3: unknown key 'max_token'; did you mean 'max_tokens'\?",
         ),
         ("kind: perplexity\n", "key 'documents' is missing"),
-        ("kind: cloze\nfile: a\n", r"key 'kind' must be one of multiple_choice, perplexity, not 'cloze'"),
+        (
+            "kind: cloze\nfile: a\n",
+            r"key 'kind' must be one of multiple_choice, perplexity, not 'cloze'",
+        ),
         ("file: a.jsonl\n", "key 'kind' must be one of"),
         ("kind: multiple_choice\nfile: [a\n", "not valid YAML"),
     ],

@@ -15,7 +15,13 @@ PUBLISHED = {
         "weight_decay": 0.1,
         "batch": 64,
     },
-    "mmedbench_full": {"epochs": 5, "learning_rate": 1e-6, "warmup_ratio": 0.03, "weight_decay": 0.0, "batch": 128},
+    "mmedbench_full": {
+        "epochs": 5,
+        "learning_rate": 1e-6,
+        "warmup_ratio": 0.03,
+        "weight_decay": 0.0,
+        "batch": 128,
+    },
     "mmedbench_lora": {"epochs": 3, "learning_rate": 2e-5, "batch": 128},
     "biomistral_qlora": {"epochs": 6, "learning_rate": 2e-5, "batch": 8 * 8},
 }  # on eight processes
@@ -38,7 +44,10 @@ def test_the_settings_are_the_published_ones(name):
             "data.train=[{set: medqa, file: a.jsonl}]",
             r"^.*'data\.train\.0\.source' is missing\n.*'data\.train\.0\.file'.*$",
         ),
-        ("data.train=5", r"^.*: data\.train: .*valid string\n.*: data\.train: should be a list: \[a, b\]$"),
+        (
+            "data.train=5",
+            r"^.*: data\.train: .*valid string\n.*: data\.train: should be a list: \[a, b\]$",
+        ),
     ],
 )
 def test_mistakes_are_told(override, message):

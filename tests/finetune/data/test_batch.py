@@ -5,12 +5,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from finetune.data.batch import collate, collate_packed, loss_sum, pack
 from finetune.data.sample import BLANK, IGNORED, Sample
 
-SAMPLES = [Sample.of([5, 6, 7, 8, 9], [10, 11]), Sample.of([12, 13], [14]), Sample.of([15, 16, 17], [18, 19, 20])]
+SAMPLES = [
+    Sample.of([5, 6, 7, 8, 9], [10, 11]),
+    Sample.of([12, 13], [14]),
+    Sample.of([15, 16, 17], [18, 19, 20]),
+]
 
 
 def test_rows_end_together_and_only_answers_are_labelled():
     batch = collate(SAMPLES)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 11], [0, 0, 0, 0, 12, 13, 14], [0, 15, 16, 17, 18, 19, 20]]
+    assert batch["input_ids"].tolist() == [
+        [5, 6, 7, 8, 9, 10, 11],
+        [0, 0, 0, 0, 12, 13, 14],
+        [0, 15, 16, 17, 18, 19, 20],
+    ]
     assert batch["attention_mask"].sum(1).tolist() == [7, 3, 6]
     assert batch["position_ids"][1].tolist() == [0, 0, 0, 0, 0, 1, 2]
     assert batch["logits_to_keep"] == 4
@@ -26,7 +34,11 @@ def test_the_loss_equals_that_of_single_unpadded_samples(tiny_llama):
     with torch.no_grad():
         for sample in SAMPLES:
             logits = model(torch.tensor([sample.tokens])).logits[0].log_softmax(-1)
-            expected -= sum(logits[n - 1, label].item() for n, label in enumerate(sample.labels) if label != IGNORED)
+            expected -= sum(
+                logits[n - 1, label].item()
+                for n, label in enumerate(sample.labels)
+                if label != IGNORED
+            )
         found = loss_sum(model(**batch).logits, labels).item()
     assert found == pytest.approx(expected, abs=1e-4)
 

@@ -13,12 +13,16 @@ MESSAGES = (
     {"role": "assistant", "content": " Nothing 什么"},
 )
 RENDERED = {
-    "meditron": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>question\nWhat is  it?\n<|im_end|>\n"
-    "<|im_start|>answer\nα-blockers, 5 mg\nNot ß.<|im_end|>\n"
-    "<|im_start|>question\nAnd?<|im_end|>\n<|im_start|>answer\n Nothing 什么<|im_end|>\n",
-    "chatml": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is  it?\n<|im_end|>\n"
-    "<|im_start|>assistant\nα-blockers, 5 mg\nNot ß.<|im_end|>\n"
-    "<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n Nothing 什么<|im_end|>\n",
+    "meditron": (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>question\nWhat is  it?\n<|im_end|>\n"
+        "<|im_start|>answer\nα-blockers, 5 mg\nNot ß.<|im_end|>\n"
+        "<|im_start|>question\nAnd?<|im_end|>\n<|im_start|>answer\n Nothing 什么<|im_end|>\n"
+    ),
+    "chatml": (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is  it?\n<|im_end|>\n"
+        "<|im_start|>assistant\nα-blockers, 5 mg\nNot ß.<|im_end|>\n"
+        "<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n Nothing 什么<|im_end|>\n"
+    ),
 }
 
 
@@ -35,24 +39,31 @@ def runs(made, tokenizer):
 
 
 @pytest.mark.parametrize("template", sorted(RENDERED))
-def test_a_conversation_is_rendered_and_its_answers_are_in_the_loss_token_by_token(tokenizer, template):
+def test_a_conversation_is_rendered_and_its_answers_are_in_the_loss_token_by_token(
+    tokenizer, template
+):
     chat.install(tokenizer, chat.read_template(template))
     (made,), cut = sample.encode([Item(Conversation("1", MESSAGES), "lm_eval")], tokenizer, 1000)
     assert chat.render(tokenizer, MESSAGES) == RENDERED[template]
-    assert made.tokens == tokenizer.encode(RENDERED[template], add_special_tokens=False) and cut == 0
+    assert (
+        made.tokens == tokenizer.encode(RENDERED[template], add_special_tokens=False) and cut == 0
+    )
     assert [label for label in made.labels if label != IGNORED] == [
         token for token, label in zip(made.tokens, made.labels, strict=True) if label != IGNORED
     ]
     first, second = runs(made, tokenizer)
     assert first == "α-blockers, 5 mg\nNot ß.<|im_end|>"
     assert second.strip() == "Nothing 什么<|im_end|>"
-    assert not tokenizer.decode([made.tokens[made.first_label - 1]]).strip()  # the line break behind "answer" is given, not learnt
+    # the line break behind "answer" is given, not learnt
+    assert not tokenizer.decode([made.tokens[made.first_label - 1]]).strip()
 
 
 def test_old_messages_go_first_and_the_system_message_stays(tokenizer):
     chat.install(tokenizer, chat.read_template("meditron"))
     (whole,), _ = sample.encode([Item(Conversation("1", MESSAGES), "lm_eval")], tokenizer, 1000)
-    (made,), cut = sample.encode([Item(Conversation("1", MESSAGES), "lm_eval")], tokenizer, len(whole) - 1)
+    (made,), cut = sample.encode(
+        [Item(Conversation("1", MESSAGES), "lm_eval")], tokenizer, len(whole) - 1
+    )
     assert cut == 1
     assert tokenizer.decode(made.tokens) == chat.render(tokenizer, [MESSAGES[0], *MESSAGES[3:]])
 
@@ -63,7 +74,10 @@ def test_an_answer_that_is_too_long_is_cut_but_never_to_nothing(tokenizer):
     (whole,), _ = sample.encode([item], tokenizer, 1000)
     for length in range(whole.first_label + 1, len(whole) + 1):
         (made,), _ = sample.encode([item], tokenizer, length)
-        assert len(made) == length and made.labels[made.first_label :] == whole.labels[whole.first_label : length]
+        assert (
+            len(made) == length
+            and made.labels[made.first_label :] == whole.labels[whole.first_label : length]
+        )
     with pytest.raises(DataError, match=r"1 of 1 .*raise data\.max_length"):
         sample.encode([item], tokenizer, whole.first_label)
 
@@ -77,7 +91,9 @@ def test_marks_that_are_no_tokens_are_told(tiny_tokenizer):
     from transformers import AutoTokenizer
 
     bare = AutoTokenizer.from_pretrained(tiny_tokenizer)
-    with pytest.raises(UsageError, match=r"add them: model.add_tokens=\['<\|im_end\|>', '<\|im_start\|>'\]"):
+    with pytest.raises(
+        UsageError, match=r"add them: model.add_tokens=\['<\|im_end\|>', '<\|im_start\|>'\]"
+    ):
         chat.install(bare, chat.read_template("meditron"))
     with pytest.raises(UsageError, match="no chat template"):
         chat.install(AutoTokenizer.from_pretrained(tiny_tokenizer), None)
@@ -101,7 +117,8 @@ END = "{% endfor %}"
 OPEN = "{% if add_generation_prompt %}### assistant: {% endif %}"
 ASKED = "{% if add_generation_prompt %}assistant: {% endif %}"
 TEMPLATES = {
-    # what the template is: (template, what is learnt of the first answer, of the last, the token that ends generation)
+    # what the template is: (template, what is learnt of the first answer, of the last, the token
+    # that ends generation)
     "no mark": (LOOP + "### {{ m.role }}: {{ m.content }}\n" + END + OPEN, "One.", "Two.<eos>", "<eos>"),
     "a line break ends": (LOOP + "{{ m.role }}: {{ m.content }}\n\n" + END + ASKED,
                           "One.", "Two.<eos>", "<eos>"),
@@ -143,7 +160,17 @@ def marked(tiny_tokenizer):
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(tiny_tokenizer)
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|sep|>", "<|user|>", "<|assistant|>"]})
+    made.add_special_tokens(
+        {
+            "additional_special_tokens": [
+                "<|im_start|>",
+                "<|im_end|>",
+                "<|sep|>",
+                "<|user|>",
+                "<|assistant|>",
+            ]
+        }
+    )
     return made
 
 
@@ -152,7 +179,10 @@ def test_what_ends_an_answer_is_learnt_and_ends_generation(marked, name):
     template, first, last, end = TEMPLATES[name]
     chat.install(marked, template)
     said = ("Which?", "One.", "And?", "Two.")
-    messages = tuple({"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, said, strict=True))
+    messages = tuple(
+        {"role": role, "content": text}
+        for role, text in zip(["user", "assistant"] * 2, said, strict=True)
+    )
     if name.startswith("system"):
         messages = ({"role": "system", "content": "Be brief."}, *messages)
     (made,), _ = sample.encode([Item(Conversation("1", messages), "lm_eval")], marked, 1000)
@@ -180,7 +210,10 @@ def test_a_template_that_ends_no_answer_is_refused_where_there_is_no_end_of_sequ
         (LOOP + "{{ m.content.nothing.at_all }}" + END, "refuses a conversation"),
         (LOOP + "{{ m.content + 1 }}" + END, "refuses a conversation"),
         ("{% for", "refuses a conversation"),
-        (LOOP + "{{ m.content }}{{ '\\ud800' }}" + END, "refuses a conversation .*surrogates not allowed"),
+        (
+            LOOP + "{{ m.content }}{{ '\\ud800' }}" + END,
+            "refuses a conversation .*surrogates not allowed",
+        ),
     ],
 )
 def test_templates_that_fail_are_told_in_one_message(marked, template, message):

@@ -17,7 +17,9 @@ def test_each_row_comes_once_an_epoch_and_blank_ones_fill_the_last_step():
 
 
 def test_consumed_samples_and_tokens_are_counted_in_packed_rows_too_and_blank_ones_are_not():
-    order = EpochOrder([[SAMPLES[0], SAMPLES[1]], [SAMPLES[2]], [SAMPLES[3], SAMPLES[4], SAMPLES[5]]], 2, seed=0)
+    order = EpochOrder(
+        [[SAMPLES[0], SAMPLES[1]], [SAMPLES[2]], [SAMPLES[3], SAMPLES[4], SAMPLES[5]]], 2, seed=0
+    )
     counts, tokens = zip(*map(order.consumed, range(5)), strict=True)
     assert tokens == tuple(2 * count for count in counts)
     assert counts[0] == 0 and counts[2] == 6 and counts[4] == 12

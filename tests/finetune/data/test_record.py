@@ -14,11 +14,20 @@ def write(path, *records):
 
 
 def test_the_keys_tell_the_kind(tmp_path, question_file):
-    pairs = record.read(write(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c"}))
-    assert [type(item) for item in pairs] == [Pair, Pair] and pairs[0].id == pairs[1].id  # copies are never parted by a split
+    pairs = record.read(
+        write(
+            tmp_path / "a.jsonl",
+            {"prompt": "p", "completion": "c"},
+            {"prompt": "p", "completion": "c"},
+        )
+    )
+    # copies are never parted by a split
+    assert [type(item) for item in pairs] == [Pair, Pair] and pairs[0].id == pairs[1].id
     messages = [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]
     (conversation,) = record.read(write(tmp_path / "b.jsonl", {"messages": messages, "id": "7"}))
-    assert conversation == Conversation("7", ({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
+    assert conversation == Conversation(
+        "7", ({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"})
+    )
     assert isinstance(record.read(question_file)[0], Question)
 
 
@@ -26,13 +35,22 @@ def test_the_keys_tell_the_kind(tmp_path, question_file):
     ("given", "asked", "said"),
     [
         ({"instruction": "Name it.", "input": "", "output": "Scurvy."}, "Name it.", "Scurvy."),
-        ({"instruction": "Name it.", "input": "Gums bleed.", "output": "Scurvy."}, "Name it.\n\nGums bleed.", "Scurvy."),
+        (
+            {"instruction": "Name it.", "input": "Gums bleed.", "output": "Scurvy."},
+            "Name it.\n\nGums bleed.",
+            "Scurvy.",
+        ),
         ({"question": "When to refer?", "answer": "At once."}, "When to refer?", "At once."),
     ],
 )
-def test_questions_and_instructions_with_free_answers_are_conversations(tmp_path, given, asked, said):
+def test_questions_and_instructions_with_free_answers_are_conversations(
+    tmp_path, given, asked, said
+):
     (found,) = record.read(write(tmp_path / "a.jsonl", given))
-    assert found.messages == ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+    assert found.messages == (
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": said},
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +69,10 @@ def test_wrong_pairs_are_told(tmp_path, wrong, message):
     ("messages", "message"),
     [
         ([], "must be a list of messages"),
-        ([{"role": "doctor", "content": "a"}], "message 1: key 'role' is 'doctor'; known: system, user, assistant"),
+        (
+            [{"role": "doctor", "content": "a"}],
+            "message 1: key 'role' is 'doctor'; known: system, user, assistant",
+        ),
         ([{"role": "user", "content": "a"}], "the last message must be the assistant's"),
         ([{"role": "gpt", "content": "a"}], "the first message must be the user's or the system's"),
         (["a"], "message 1: a message must be an object"),
@@ -62,9 +83,17 @@ def test_wrong_conversations_are_told(tmp_path, messages, message):
         record.read(write(tmp_path / "a.jsonl", {"messages": messages}))
 
 
-@pytest.mark.parametrize("given", [{"text": "t"}, {"prompt": "p", "response": "r"}, {"conversations": []}])
+@pytest.mark.parametrize(
+    "given", [{"text": "t"}, {"prompt": "p", "response": "r"}, {"conversations": []}]
+)
 def test_an_unknown_layout_is_told_with_the_known_ones(tmp_path, given):
-    with pytest.raises(DataError, match=rf"line 1: no record of a known layout, its keys are {', '.join(given)}; known: .*messages"):
+    with pytest.raises(
+        DataError,
+        match=(
+            rf"line 1: no record of a known layout, its keys are {', '.join(given)}; known:"
+            r" .*messages"
+        ),
+    ):
         record.read(write(tmp_path / "a.jsonl", given))
 
 

@@ -19,7 +19,11 @@ def tiny(tiny_llama):
 
 
 QUESTION = Question(
-    id="1", context="30 adults took Heparin every day.", question="What?", options={"A": "Aspirin", "B": "Heparin"}, answer="B"
+    id="1",
+    context="30 adults took Heparin every day.",
+    question="What?",
+    options={"A": "Aspirin", "B": "Heparin"},
+    answer="B",
 )
 
 
@@ -70,7 +74,11 @@ def test_the_context_goes_altogether_where_none_fits(tiny):
 
 def test_questions_that_never_fit_are_counted_and_named(tiny):
     with pytest.raises(
-        DataError, match=r"1 of 1 records are longer than data\.max_length = 10 .*'1'; raise data\.max_length to \d+ "
+        DataError,
+        match=(
+            r"1 of 1 records are longer than data\.max_length = 10 .*'1'; raise data\.max_length to"
+            r" \d+ "
+        ),
     ) as told:
         sample.encode([Item(QUESTION, "lm_eval")], tiny, 10)
     needed = int(str(told.value).split(" to ")[1].split()[0])
@@ -87,7 +95,9 @@ def test_no_prompt_ends_in_the_end_of_sequence_that_a_tokenizer_appends(tiny_tok
     made.add_special_tokens({"bos_token": "<s>"})
     (plain,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
     tokens = [("<s>", made.bos_token_id), ("<|endoftext|>", made.eos_token_id)]
-    made.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A <|endoftext|>", special_tokens=tokens)
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A <|endoftext|>", special_tokens=tokens
+    )
     assert made.encode("x")[-1] == made.eos_token_id
     (found,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
     assert found.tokens == [made.bos_token_id, *plain.tokens]
@@ -109,19 +119,34 @@ WORDY = replace(QUESTION, rationale="Heparin  was taken, as is said.")
 
 @pytest.mark.parametrize("form", sorted(prompts.FORMS))
 def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, form):
-    """Built here from the form's two texts: the tokens of the prompt as an evaluator encodes it, then the target and what ends it."""
+    """Built here from the form's two texts.
+
+    The tokens of the prompt as an evaluator encodes it, then the target and what ends it.
+    """
     (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
     prompt = prompts.form(form)(WORDY)
     learnt = tokenizer.decode([label for label in made.labels if label != IGNORED])
-    end = "" if form in prompts.PROTOCOLS else "<|im_end|>" if form.startswith("meditron_chat") else tokenizer.eos_token
+    end = (
+        ""
+        if form in prompts.PROTOCOLS
+        else "<|im_end|>"
+        if form.startswith("meditron_chat")
+        else tokenizer.eos_token
+    )
     assert learnt.lstrip() == prompt.target.lstrip() + end
-    assert all(label in (IGNORED, token) for label, token in zip(made.labels, made.tokens, strict=True))
-    assert made.labels[made.first_label :].count(IGNORED) == 0  # nothing behind the answer's first token is left out
-    assert made.tokens[: made.first_label] == tokenizer.encode(prompt.text.rstrip() if form in prompts.PROTOCOLS else prompt.text)
+    assert all(
+        label in (IGNORED, token) for label, token in zip(made.labels, made.tokens, strict=True)
+    )
+    # nothing behind the answer's first token is left out
+    assert made.labels[made.first_label :].count(IGNORED) == 0
+    assert made.tokens[: made.first_label] == tokenizer.encode(
+        prompt.text.rstrip() if form in prompts.PROTOCOLS else prompt.text
+    )
 
 
 @pytest.mark.parametrize(
-    ("prompt", "completion"), [("Yes or no?", " yes"), ("Yes or no? ", "yes"), ("Write:", ":::"), ("Eins\n", "\nzwei")]
+    ("prompt", "completion"),
+    [("Yes or no?", " yes"), ("Yes or no? ", "yes"), ("Write:", ":::"), ("Eins\n", "\nzwei")],
 )
 def test_a_completion_is_learnt_whole_with_its_end(tokenizer, prompt, completion):
     (made,), _ = sample.encode([Item(Pair("1", prompt, completion), "lm_eval")], tokenizer, 1000)
@@ -138,7 +163,10 @@ def test_a_long_prompt_loses_its_beginning_but_for_bos(tokenizer):
     for length in range(4, len(whole)):
         (made,), cut = sample.encode([Item(pair, "lm_eval")], tokenizer, length)
         assert len(made) <= length and cut == 1 and made.first_label < len(made)
-        if whole.tokens[0] == tokenizer.bos_token_id and tokenizer.encode("x")[0] == tokenizer.bos_token_id:
+        if (
+            whole.tokens[0] == tokenizer.bos_token_id
+            and tokenizer.encode("x")[0] == tokenizer.bos_token_id
+        ):
             assert made.tokens[0] == tokenizer.bos_token_id
         spared = answer(whole)[: len(answer(made))]
         assert answer(made) == spared  # only ever cut at its end

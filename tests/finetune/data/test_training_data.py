@@ -26,28 +26,49 @@ def mmedbench(tmp_path):
 
 
 def test_each_question_comes_in_each_form(mmedbench):
-    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    source = Source(
+        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+    )
     data = training_data.read(Data(train=[source]))
     assert [item.form for item in data.train].count("mmedbench") == 4
-    assert [item.form for item in data.train].count("mmedbench_rationale") == 3 and data.without_rationale == 1
+    assert [item.form for item in data.train].count(
+        "mmedbench_rationale"
+    ) == 3 and data.without_rationale == 1
     assert data.files == [mmedbench]
 
 
 def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
-    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    source = Source(
+        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+    )
     data = training_data.read(Data(train=[source], validation_share=0.5))
-    assert not {item.record.id for item in data.train} & {item.record.id for item in data.validation}
+    assert not {item.record.id for item in data.train} & {
+        item.record.id for item in data.validation
+    }
 
 
 def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
     test = tmp_path / "test.jsonl"
     options = {"A": "e", "B": "a", "C": "b", "D": "c", "E": "d"}
-    test.write_text(json.dumps({"id": "x", "question": "what is it in case 2", "options": options, "answer": "A"}) + "\n")
-    source = Source(set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"])
+    test.write_text(
+        json.dumps(
+            {"id": "x", "question": "what is it in case 2", "options": options, "answer": "A"}
+        )
+        + "\n"
+    )
+    source = Source(
+        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+    )
     data = training_data.read(Data(train=[source], test_sets=[str(test)]))
-    assert len(data.train) == 5 and {item.record.id for item in data.train} == {f"mmedbench/English:{n}" for n in (1, 2, 4)}
+    assert len(data.train) == 5 and {item.record.id for item in data.train} == {
+        f"mmedbench/English:{n}" for n in (1, 2, 4)
+    }
     (found,) = data.in_test_sets
-    assert (found["document"], found["file"], found["item"]) == ("mmedbench/English:3", "test.jsonl", "x")
+    assert (found["document"], found["file"], found["item"]) == (
+        "mmedbench/English:3",
+        "test.jsonl",
+        "x",
+    )
     assert test in data.files
 
 
@@ -64,7 +85,9 @@ def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
             for number in numbers
         ]  # fmt: skip
         (tmp_path / f"overall_{split}+prompt.json").write_text(json.dumps(records))
-    train = Source(set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"])
+    train = Source(
+        set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"]
+    )
     test = Source(set="biomistral", source=str(tmp_path / "overall_test+prompt.json"))
     data = training_data.read(Data(train=[train], test_sets=[test], protocol="biomistral"))
     assert [item.record.id for item in data.train] == ["biomistral/train-2"]
@@ -73,7 +96,9 @@ def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
 
 def test_ids_can_be_left_out(question_file, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps({"q1": "", "q3": ""}))
-    data = training_data.read(Data(train=[Source(source=str(question_file), not_ids=str(tmp_path / "ids.json"))]))
+    data = training_data.read(
+        Data(train=[Source(source=str(question_file), not_ids=str(tmp_path / "ids.json"))])
+    )
     assert len(data.train) == 38 and {"q1", "q3"}.isdisjoint(item.record.id for item in data.train)
 
 
@@ -99,4 +124,6 @@ def test_training_and_validation_share_nothing(question_file):
 
 def test_when_all_records_are_test_questions_that_is_told(question_file):
     with pytest.raises(DataError, match="no record is left to train on: 40 are in test sets"):
-        training_data.read(Data(train=str(question_file), validation_share=0.2, test_sets=[str(question_file)]))
+        training_data.read(
+            Data(train=str(question_file), validation_share=0.2, test_sets=[str(question_file)])
+        )

@@ -29,14 +29,20 @@ def test_new_tokens_get_rows_and_known_ones_keep_theirs(folder):
 
 
 def test_a_padded_vocabulary_does_not_grow(make_llama):
-    model, tokenizer = model_loading.load(Model(path=str(make_llama(num_hidden_layers=1, vocab_size=320))))
+    model, tokenizer = model_loading.load(
+        Model(path=str(make_llama(num_hidden_layers=1, vocab_size=320)))
+    )
     assert model_loading.add_tokens(model, tokenizer, MARKS) == [300, 301]
     assert model.get_input_embeddings().weight.shape[0] == 320
-    torch.testing.assert_close(model.get_input_embeddings().weight[300], model.get_input_embeddings().weight[:300].mean(0))
+    torch.testing.assert_close(
+        model.get_input_embeddings().weight[300], model.get_input_embeddings().weight[:300].mean(0)
+    )
 
 
 def train_a_little(model, tokens, steps=3):
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+    )
     for _ in range(steps):
         model(input_ids=tokens, labels=tokens).loss.backward()
         optimizer.step()
@@ -53,7 +59,8 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     with torch.no_grad():
         wanted = adapted.eval()(tokens).logits
     model_loading.save(adapted, tokenizer, tmp_path / "adapter")
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 64 * 302 * 4  # not the whole embedding
+    # not the whole embedding
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size < 64 * 302 * 4
     plain = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(tokens).logits, wanted)
@@ -61,7 +68,9 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
     assert backend.tokenizer.convert_tokens_to_ids(MARKS) == new
     with torch.no_grad():
         torch.testing.assert_close(backend.runner.model(tokens).logits, wanted)
-    model_loading.merge(Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config)
+    model_loading.merge(
+        Model(path=str(folder)), tmp_path / "adapter", tmp_path / "merged", model.generation_config
+    )
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, wanted, atol=1e-4, rtol=0)
@@ -73,11 +82,18 @@ def test_rows_of_new_tokens_are_trained_and_no_others_and_all_of_it_loads_plainl
 
 def test_without_new_tokens_no_row_is_trained(folder, tmp_path):
     model, tokenizer = model_loading.load(Model(path=str(folder)))
-    adapted = model_loading.add_lora(model, Lora(r=2), model_loading.add_tokens(model, tokenizer, ["<|endoftext|>"]))
+    adapted = model_loading.add_lora(
+        model, Lora(r=2), model_loading.add_tokens(model, tokenizer, ["<|endoftext|>"])
+    )
     names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert names and all("lora_" in name for name in names)
     model_loading.save(adapted, tokenizer, tmp_path / "adapter")
-    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["trainable_token_indices"] is None
+    assert (
+        json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())[
+            "trainable_token_indices"
+        ]
+        is None
+    )
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
@@ -99,7 +115,9 @@ def test_quantised_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_pat
     assert torch.equal(layer.weight, stored)
     model_loading.save(adapted, tokenizer, tmp_path / "adapter")
     model_loading.merge(options, tmp_path / "adapter", tmp_path / "merged", model.generation_config)
-    base = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter").eval()
+    base = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter"
+    ).eval()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, base(tokens).logits, atol=1e-4, rtol=0)

@@ -30,7 +30,10 @@ def one_thread():
 
 
 def signal_after(started, said, number=signal.SIGTERM, to=slice(None)):
-    """Send a signal as soon as a forked run has said something; return exit codes and what was written."""
+    """Send a signal as soon as a forked run has said something.
+
+    Return exit codes and what was written.
+    """
     deadline = time.monotonic() + 300
     while said not in started.written.read_text():
         assert time.monotonic() < deadline, started.written.read_text()
@@ -48,29 +51,43 @@ def same_result(first, second):
     """Check that two runs have the same files in their results, byte by byte, and the same log but for times."""
     assert timeless(first) == timeless(second)
     names = [path.name for path in (first / "adapter").iterdir()]
-    assert filecmp.cmpfiles(first / "adapter", second / "adapter", names, shallow=False) == (names, [], [])
-    counts = [json.loads((folder / "manifest.json").read_text())["counts"] for folder in (first, second)]
+    assert filecmp.cmpfiles(first / "adapter", second / "adapter", names, shallow=False) == (
+        names,
+        [],
+        [],
+    )
+    counts = [
+        json.loads((folder / "manifest.json").read_text())["counts"] for folder in (first, second)
+    ]
     assert counts[0] | {"seconds_since_start": 0} == counts[1] | {"seconds_since_start": 0}
 
 
 @pytest.fixture(scope="module")
 def long_recipe(tmp_path_factory, tiny_llama, question_file):
-    """A recipe that keeps the best by accuracy and would stop early; 40 validation questions in batches of one."""
+    """A recipe that keeps the best by accuracy and would stop early.
+
+    40 validation questions in batches of one.
+    """
     folder = tmp_path_factory.mktemp("stopping")
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.5, max_length: 160}}\n"
-        "lora: {r: 4, alpha: 8, dropout: 0.1}\n"
-        "training: {learning_rate: 0.01, max_steps: 16, micro_batch_size: 2, validation_interval: 4, save_interval: 4,\n"
-        "           select_best: accuracy, early_stopping: 3, seed: 5}\n"
-        f"output: {folder / 'whole'}\n"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.5,"
+        " max_length: 160}\nlora: {r: 4, alpha: 8, dropout: 0.1}\ntraining: {learning_rate:"
+        " 0.01, max_steps: 16, micro_batch_size: 2, validation_interval: 4, save_interval: 4,\n   "
+        f"        select_best: accuracy, early_stopping: 3, seed: 5}}\noutput: {folder / 'whole'}\n"
     )
     assert train.main([str(folder / "recipe.yaml")]) == 0
     return folder
 
 
-@pytest.mark.parametrize(("said", "number"), [("step 6/16 | loss", signal.SIGTERM), ("step 3/16 | loss", signal.SIGUSR2)])
-def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(long_recipe, tmp_path, start_forked, said, number):
-    codes, written = signal_after(start_forked(1, long_recipe / "recipe.yaml", f"output={tmp_path / 'run'}"), said, number)
+@pytest.mark.parametrize(
+    ("said", "number"), [("step 6/16 | loss", signal.SIGTERM), ("step 3/16 | loss", signal.SIGUSR2)]
+)
+def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
+    long_recipe, tmp_path, start_forked, said, number
+):
+    codes, written = signal_after(
+        start_forked(1, long_recipe / "recipe.yaml", f"output={tmp_path / 'run'}"), said, number
+    )
     assert codes == [75], written[-3000:]
     assert f"stopped by {number.name} after step" in written
     kept = written.split("kept: ")[1].splitlines()[0]
@@ -80,7 +97,9 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(long_
     same_result(long_recipe / "whole", tmp_path / "run")
 
 
-def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(long_recipe, tmp_path, monkeypatch, capsys):
+def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
+    long_recipe, tmp_path, monkeypatch, capsys
+):
     """The count of validations without a better one, and the best one, are those of the whole run."""
     arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"]
     score, seen = validation_accuracy.correct, []
@@ -93,11 +112,17 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(l
         return score(*given)
 
     monkeypatch.setattr(validation_accuracy, "correct", interrupted)
-    validations = [record["step"] for record in log_of(long_recipe / "whole") if record["kind"] == "validation"]
+    validations = [
+        record["step"] for record in log_of(long_recipe / "whole") if record["kind"] == "validation"
+    ]
     for step in validations:
         assert train.main(arguments) == 75
         said = capsys.readouterr().err
-        assert f"stopped by SIGINT after step {step} of 16; kept: " in said if step else "nothing is kept" in said
+        assert (
+            f"stopped by SIGINT after step {step} of 16; kept: " in said
+            if step
+            else "nothing is kept" in said
+        )
     assert train.main(arguments) == 0
     same_result(long_recipe / "whole", tmp_path / "run")
 
@@ -105,10 +130,17 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(l
 @pytest.mark.multiprocess
 def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path):
     words = ["finetune/train.py", "--nproc-per-node", 2, recipe_file]
-    words += ["training.max_steps=40", "training.gradient_accumulation=1", "data.validation_share=0", "training.save_interval=20"]
+    words += [
+        "training.max_steps=40",
+        "training.gradient_accumulation=1",
+        "data.validation_share=0",
+        "training.save_interval=20",
+    ]
     with (tmp_path / "said").open("w") as said:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        started = subprocess.Popen(command(*words), cwd=ROOT, stdout=said, stderr=said, env=environment)
+        started = subprocess.Popen(
+            command(*words), cwd=ROOT, stdout=said, stderr=said, env=environment
+        )
         while "step 2/40" not in (tmp_path / "said").read_text():
             time.sleep(0.01)
             assert started.poll() is None
@@ -119,13 +151,20 @@ def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path)
     assert line.startswith("to go on: python ")
     again = line.removeprefix("to go on: ").replace("python", sys.executable, 1)
     subprocess.run(again, shell=True, check=True, timeout=400, capture_output=True, cwd=ROOT)
-    assert [record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "train"] == list(range(1, 41))
+    assert [
+        record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "train"
+    ] == list(range(1, 41))
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
 @pytest.mark.multiprocess
 def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start_forked):
-    options = [recipe_file, "training.gradient_accumulation=1", "training.select_best=accuracy", "training.save_interval=6"]
+    options = [
+        recipe_file,
+        "training.gradient_accumulation=1",
+        "training.select_best=accuracy",
+        "training.save_interval=6",
+    ]
     assert start_forked(2, *options, f"output={tmp_path / 'whole'}").wait()[0] == [0, 0]
     started = start_forked(2, *options, f"output={tmp_path / 'run'}")
     codes, written = signal_after(started, "step 6/12 | loss", to=slice(1, 2))
@@ -138,7 +177,12 @@ def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start
 
 def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_recipe, tmp_path):
     """The last step is amid an epoch, where the Trainer by itself would train to the epoch's end."""
-    arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}", "training.early_stopping=null", "training.max_steps=8"]
+    arguments = [
+        str(long_recipe / "recipe.yaml"),
+        f"output={tmp_path / 'run'}",
+        "training.early_stopping=null",
+        "training.max_steps=8",
+    ]
     train.main(arguments)
     before = timeless(tmp_path / "run")
     (tmp_path / "run" / "manifest.json").unlink()
@@ -159,7 +203,10 @@ def test_a_second_interrupt_ends_at_once_and_handlers_come_back():
 
 
 def test_a_second_start_is_told_who_writes_the_run(recipe_file, tmp_path):
-    with lock.hold(tmp_path / "run"), pytest.raises(DataError, match=rf"is being written by .* \(process {os.getpid()} on "):
+    with (
+        lock.hold(tmp_path / "run"),
+        pytest.raises(DataError, match=rf"is being written by .* \(process {os.getpid()} on "),
+    ):
         train.main([str(recipe_file)])
     assert not (tmp_path / "run").exists()
 

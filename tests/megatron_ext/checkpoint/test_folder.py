@@ -11,7 +11,11 @@ from megatron_ext.checkpoint import folder as checkpoint_folder
     ("folder", "file", "message"),
     [
         ("none", "", "there is no such folder"),
-        ("hf", "config.json", r"it is a Hugging Face model, which checkpoints_convert/hf_to_megatron\.py imports"),
+        (
+            "hf",
+            "config.json",
+            r"it is a Hugging Face model, which checkpoints_convert/hf_to_megatron\.py imports",
+        ),
         ("iter_0000010", ".metadata", "give the folder above it"),
         ("run", "checkpoints/latest_checkpointed_iteration.txt", "give .*/run/checkpoints"),
         ("other", "notes.txt", r"no latest_checkpointed_iteration\.txt in it"),
@@ -37,13 +41,28 @@ COMPLETE = ("metadata.json", ".metadata", "__0_0.distcp")
 
 
 @pytest.mark.parametrize(
-    "tracker", [None, b"", b"\n", b"\xff\xfe\x00", "²".encode(), b"9" * 5000, b"-4", b"4.0", b"99", b"release", "folder"]
+    "tracker",
+    [
+        None,
+        b"",
+        b"\n",
+        b"\xff\xfe\x00",
+        "²".encode(),
+        b"9" * 5000,
+        b"-4",
+        b"4.0",
+        b"99",
+        b"release",
+        "folder",
+    ],
 )
 def test_without_a_good_pointer_the_newest_complete_iteration_is_taken(tmp_path, tracker, capsys):
     iteration(tmp_path, 2, *COMPLETE)
     iteration(tmp_path, 4, *COMPLETE)
-    iteration(tmp_path, 6, "__0_0.distcp", ".metadata")  # another trainer was killed while it wrote this one
-    iteration(tmp_path, 8, *COMPLETE, "architecture.json")  # one of ours, of which the manifest is missing
+    # another trainer was killed while it wrote this one
+    iteration(tmp_path, 6, "__0_0.distcp", ".metadata")
+    # one of ours, of which the manifest is missing
+    iteration(tmp_path, 8, *COMPLETE, "architecture.json")
     (tmp_path / "iter_x").mkdir()
     (tmp_path / "iter_²").mkdir()
     if tracker == "folder":
@@ -54,13 +73,22 @@ def test_without_a_good_pointer_the_newest_complete_iteration_is_taken(tmp_path,
     assert checkpoint_folder.newest(tmp_path).name == "iter_0000004"
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert checkpoint_folder.LATEST in told and told.endswith("taking the newest complete iteration, 4\n")
+    assert checkpoint_folder.LATEST in told and told.endswith(
+        "taking the newest complete iteration, 4\n"
+    )
 
 
 def test_one_of_ours_is_complete_when_its_files_have_their_recorded_sizes(tmp_path):
     for number in (2, 4):
         made = iteration(tmp_path, number, *COMPLETE, "architecture.json")
-        manifest.write(made / manifest.NAME, stage="checkpoint", inputs=[], config={}, outputs=sorted(made.iterdir()), counts={})
+        manifest.write(
+            made / manifest.NAME,
+            stage="checkpoint",
+            inputs=[],
+            config={},
+            outputs=sorted(made.iterdir()),
+            counts={},
+        )
     assert checkpoint_folder.latest_iteration(tmp_path) == 4
     (made / "__0_0.distcp").write_text("")
     assert checkpoint_folder.latest_iteration(tmp_path) == 2
@@ -78,7 +106,10 @@ def test_no_iteration_is_complete(tmp_path):
     assert checkpoint_folder.latest_iteration(tmp_path) is None
     assert checkpoint_folder.latest_iteration(tmp_path / "none") is None
     iteration(tmp_path, 2, ".metadata")
-    with pytest.raises(DataError, match=r"latest_checkpointed_iteration\.txt: .*and no iter_… folder in .* is complete"):
+    with pytest.raises(
+        DataError,
+        match=r"latest_checkpointed_iteration\.txt: .*and no iter_… folder in .* is complete",
+    ):
         checkpoint_folder.latest_iteration(tmp_path)
 
 
@@ -89,7 +120,14 @@ def test_an_iteration_with_other_weights_is_set_aside(tmp_path, capsys):
         (folder / "__0_0.distcp").write_text(content)
         (folder / "time").write_text(content * 2)
         outputs = [folder / "__0_0.distcp"]
-        manifest.write(folder / manifest.NAME, stage="checkpoint", inputs=[], config={}, outputs=outputs, counts={})
+        manifest.write(
+            folder / manifest.NAME,
+            stage="checkpoint",
+            inputs=[],
+            config={},
+            outputs=outputs,
+            counts={},
+        )
 
     for content in ("one", "one", "two", "three"):
         partial(content)

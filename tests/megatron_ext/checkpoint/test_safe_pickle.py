@@ -92,14 +92,31 @@ def test_a_planted_pickle_is_refused_by_name(tmp_path, checkpoint, plant):
 
 def test_a_planted_old_checkpoint_is_refused(tmp_path):
     (tmp_path / "old" / "mp_rank_00").mkdir(parents=True)
-    torch.save({"args": Namespace(), "model": Planted(tmp_path / "was-run")}, tmp_path / "old" / "mp_rank_00" / "model_optim_rng.pt")
+    torch.save(
+        {"args": Namespace(), "model": Planted(tmp_path / "was-run")},
+        tmp_path / "old" / "mp_rank_00" / "model_optim_rng.pt",
+    )
     with pytest.raises(DataError, match=r"asks to run posix\.system"):
-        legacy_to_megatron.main(["--legacy", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--vocab-size", "10"])
+        legacy_to_megatron.main(
+            [
+                "--legacy",
+                str(tmp_path / "old"),
+                "--output",
+                str(tmp_path / "new"),
+                "--vocab-size",
+                "10",
+            ]
+        )
     assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize(
-    "text", [b"cbuiltins\neval\n(S'1'\ntR.", b"cbuiltins\ngetattr\n(cbuiltins\ndict\nS'get'\ntR.", b"csubprocess\nPopen\n(S'ls'\ntR."]
+    "text",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cbuiltins\ngetattr\n(cbuiltins\ndict\nS'get'\ntR.",
+        b"csubprocess\nPopen\n(S'ls'\ntR.",
+    ],
 )
 def test_builtins_that_run_code_are_refused(tmp_path, text):
     (tmp_path / "x").write_bytes(text)
@@ -146,17 +163,30 @@ def test_a_cut_file_is_named(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    "text", [b"cmegatron.core.utils\nrun\n(S'ls'\ntR.", b"cbuiltins\ngetattr\n(cmegatron.core.utils\nos\nS'system'\ntR."]
+    "text",
+    [
+        b"cmegatron.core.utils\nrun\n(S'ls'\ntR.",
+        b"cbuiltins\ngetattr\n(cmegatron.core.utils\nos\nS'system'\ntR.",
+    ],
 )
 def test_functions_and_modules_of_a_training_program_are_not_run(tmp_path, text):
     (tmp_path / "x").write_bytes(text)
-    with pytest.raises(DataError, match=r"asks to run megatron\.core\.utils\.(run|os), which no checkpoint does; nothing was run"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"asks to run megatron\.core\.utils\.(run|os), which no checkpoint does; nothing"
+            r" was run"
+        ),
+    ):
         safe_pickle.read_pickle(tmp_path / "x")
 
 
 def test_tensors_pickled_with_their_bytes_are_checked(tmp_path):
     """Transformer Engine stores the scales of FP8 so."""
-    history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3, dtype=torch.bfloat16)}
+    history = {
+        "scale_fwd": torch.ones(3),
+        "amax_history_fwd": torch.zeros(4, 3, dtype=torch.bfloat16),
+    }
     safe_pickle.read_bytes(pickle.dumps(history), "history")
     inner = io.BytesIO()
     torch.save(Planted(tmp_path / "was-run"), inner, _use_new_zipfile_serialization=False)
@@ -184,10 +214,19 @@ def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_what_training_programs_write_is_read(tmp_path, protocol):
-    drawn = {"python": random.getstate(), "numpy": numpy.random.get_state(), "torch": torch.get_rng_state()}
+    drawn = {
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
     turned = numpy.arange(6).reshape(2, 3).T
     arguments = Namespace(
-        backend=AttnBackend.flash, where=Path("/x/y"), signal=signal.SIGTERM, dtype=torch.bfloat16, timeout=timedelta(minutes=3), lr=1e-3
+        backend=AttnBackend.flash,
+        where=Path("/x/y"),
+        signal=signal.SIGTERM,
+        dtype=torch.bfloat16,
+        timeout=timedelta(minutes=3),
+        lr=1e-3,
     )
     stored = {
         "args": arguments,
@@ -196,14 +235,38 @@ def test_what_training_programs_write_is_read(tmp_path, protocol):
         "number": numpy.float64(2.5),
         "state": OrderedDict(torch.nn.Linear(2, 3).state_dict()),
         "default": defaultdict(list, {1: [2]}),
-        "plain": [{1, 2}, frozenset({"a"}), b"\xff\0" * 200, bytearray(b"x"), 2**70, -1.5, 1j, None, True, ()],
+        "plain": [
+            {1, 2},
+            frozenset({"a"}),
+            b"\xff\0" * 200,
+            bytearray(b"x"),
+            2**70,
+            -1.5,
+            1j,
+            None,
+            True,
+            (),
+        ],
     }
     torch.save(stored, tmp_path / "common.pt", pickle_protocol=protocol)
-    found = pickle_values.real(safe_pickle.read_archive(tmp_path / "common.pt"), "common.pt", inert=True)
-    assert found["plain"] == stored["plain"] and found["default"] == stored["default"] and found["number"] == 2.5
+    found = pickle_values.real(
+        safe_pickle.read_archive(tmp_path / "common.pt"), "common.pt", inert=True
+    )
+    assert (
+        found["plain"] == stored["plain"]
+        and found["default"] == stored["default"]
+        and found["number"] == 2.5
+    )
     assert all(found["state"][name].equal(weight) for name, weight in stored["state"].items())
     assert found["turned"].tolist() == turned.tolist() and found["rng"]["python"] == drawn["python"]
-    assert found["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and found["rng"]["torch"].equal(drawn["torch"])
+    assert found["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and found["rng"][
+        "torch"
+    ].equal(drawn["torch"])
     read = vars(found["args"])
-    assert (read["where"], read["dtype"], read["timeout"], read["lr"]) == (Path("/x/y"), torch.bfloat16, timedelta(minutes=3), 1e-3)
+    assert (read["where"], read["dtype"], read["timeout"], read["lr"]) == (
+        Path("/x/y"),
+        torch.bfloat16,
+        timedelta(minutes=3),
+        1e-3,
+    )
     assert repr(read["backend"]) == "AttnBackend(1,)" and read["signal"].arguments == (15,)

@@ -21,7 +21,9 @@ def test_the_ramp_is_megatrons(ramp):
     ours, consumed, total = schedule(ramp), 0, 0
     if not hasattr(num_microbatches_calculator, "RampupBatchsizeNumMicroBatchesCalculator"):
         pytest.skip("this megatron-core has none")
-    core = num_microbatches_calculator.RampupBatchsizeNumMicroBatchesCalculator(32, 1, 1, 0, False, *ramp)
+    core = num_microbatches_calculator.RampupBatchsizeNumMicroBatchesCalculator(
+        32, 1, 1, 0, False, *ramp
+    )
     for steps in range(120):
         assert ours.samples_after(steps) == total
         core.update(consumed, consistency_check=False)

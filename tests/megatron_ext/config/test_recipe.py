@@ -40,12 +40,41 @@ def recipe(tmp_path):
     [
         (1, [], 1),
         (4, [], 4),
-        (6, ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true", "data.seq_length=513"], 2),
+        (
+            6,
+            [
+                "parallel.tensor_model_parallel_size=3",
+                "parallel.sequence_parallel=true",
+                "data.seq_length=513",
+            ],
+            2,
+        ),
         (4, ["parallel.pipeline_model_parallel_size=2"], 2),
-        (2, ["parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=19"], 1),
-        (4, ["parallel.pipeline_model_parallel_size=4", "parallel.num_layers_in_last_pipeline_stage=6"], 1),
+        (
+            2,
+            [
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.num_layers_in_first_pipeline_stage=19",
+            ],
+            1,
+        ),
+        (
+            4,
+            [
+                "parallel.pipeline_model_parallel_size=4",
+                "parallel.num_layers_in_last_pipeline_stage=6",
+            ],
+            1,
+        ),
         (8, ["parallel.context_parallel_size=4"], 2),
-        (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=3"], 1),
+        (
+            2,
+            [
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.virtual_pipeline_model_parallel_size=3",
+            ],
+            1,
+        ),
         (2, ["training.rampup_batch_size=[4,4,100]"], 2),
     ],
 )
@@ -59,28 +88,72 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         (
             2,
             ["parallel.tensor_model_parallel_size=2"],
-            "9 attention heads cannot be divided by parallel.tensor_model_parallel_size = 2; possible: 1, 3, 9",
+            (
+                "9 attention heads cannot be divided by parallel.tensor_model_parallel_size = 2;"
+                " possible: 1, 3, 9"
+            ),
         ),
         (9, ["parallel.tensor_model_parallel_size=9"], "3 key/value heads cannot be divided"),
-        (4, ["parallel.pipeline_model_parallel_size=4"], "30 layers cannot be divided by parallel.pipeline_model_parallel_size = 4"),
-        (2, ["parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=30"], "0 are left for 1 other stages"),
-        (1, ["parallel.num_layers_in_first_pipeline_stage=3"], "needs pipeline_model_parallel_size"),
-        (3, ["parallel.pipeline_model_parallel_size=2"], "start a multiple of 2"),
-        (8, [], "no multiple of micro_batch_size x data-parallel size = 2 x 8"),
-        (1, ["data.seq_length=9000"], "longer than the 8192 positions"),
-        (3, ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true"], "512 tokens in a sequence"),
-        (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2"], "a pipeline stage's 15 layers"),
+        (
+            4,
+            ["parallel.pipeline_model_parallel_size=4"],
+            "30 layers cannot be divided by parallel.pipeline_model_parallel_size = 4",
+        ),
         (
             2,
             [
-                *("parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=3"),
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.num_layers_in_first_pipeline_stage=30",
+            ],
+            "0 are left for 1 other stages",
+        ),
+        (
+            1,
+            ["parallel.num_layers_in_first_pipeline_stage=3"],
+            "needs pipeline_model_parallel_size",
+        ),
+        (3, ["parallel.pipeline_model_parallel_size=2"], "start a multiple of 2"),
+        (8, [], "no multiple of micro_batch_size x data-parallel size = 2 x 8"),
+        (1, ["data.seq_length=9000"], "longer than the 8192 positions"),
+        (
+            3,
+            ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true"],
+            "512 tokens in a sequence",
+        ),
+        (
+            2,
+            [
+                "parallel.pipeline_model_parallel_size=2",
+                "parallel.virtual_pipeline_model_parallel_size=2",
+            ],
+            "a pipeline stage's 15 layers",
+        ),
+        (
+            2,
+            [
+                *(
+                    "parallel.pipeline_model_parallel_size=2",
+                    "parallel.virtual_pipeline_model_parallel_size=3",
+                ),
                 "training.global_batch_size=6",
             ],
             "micro-batches in multiples of its 2 stages; a batch of 6 gives 3",
         ),
-        (3, ["parallel.context_parallel_size=3"], "cannot be divided by 2 x parallel.context_parallel_size = 6"),
-        (2, ["parallel.context_parallel_size=2", "data.reset_attention_mask=true"], "does not go with parallel.context_parallel_size"),
-        (4, ["training.rampup_batch_size=[4,4,100]"], "training.rampup_batch_size: the batch size = 4 is no multiple"),
+        (
+            3,
+            ["parallel.context_parallel_size=3"],
+            "cannot be divided by 2 x parallel.context_parallel_size = 6",
+        ),
+        (
+            2,
+            ["parallel.context_parallel_size=2", "data.reset_attention_mask=true"],
+            "does not go with parallel.context_parallel_size",
+        ),
+        (
+            4,
+            ["training.rampup_batch_size=[4,4,100]"],
+            "training.rampup_batch_size: the batch size = 4 is no multiple",
+        ),
         (2, ["parallel.context_parallel_size=4"], "models of 1 x 1 x 4"),
         (
             2,
@@ -92,14 +165,24 @@ def test_possible_layouts(recipe, processes, overrides, expected):
             ],
             "training.recompute_num_layers = 16 is more than the 15 layers",
         ),
-        (1, ["training.recompute_granularity=full", "training.recompute_num_layers=4"], "groups of 4 do not divide the 30 layers"),
+        (
+            1,
+            ["training.recompute_granularity=full", "training.recompute_num_layers=4"],
+            "groups of 4 do not divide the 30 layers",
+        ),
         (
             2,
             [
-                *("parallel.pipeline_model_parallel_size=2", "parallel.num_layers_in_first_pipeline_stage=18"),
+                *(
+                    "parallel.pipeline_model_parallel_size=2",
+                    "parallel.num_layers_in_first_pipeline_stage=18",
+                ),
                 *("training.recompute_granularity=full", "training.recompute_num_layers=9"),
             ],
-            "groups of 9 do not divide the 12 layers of a pipeline stage; possible: 1, 2, 3, 4, 6, 12",
+            (
+                "groups of 9 do not divide the 12 layers of a pipeline stage; possible: 1, 2, 3, 4,"
+                " 6, 12"
+            ),
         ),
     ],
 )
@@ -110,7 +193,8 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
 
 
 LEAN_FP8 = (
-    "optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid training.fp8_recipe=tensorwise training.fp8_param_gather=true"
+    "optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid"
+    " training.fp8_recipe=tensorwise training.fp8_param_gather=true"
 )
 
 
@@ -119,20 +203,32 @@ LEAN_FP8 = (
     [
         ("optimizer.lr_warmup_iters=10", "must be less than training.train_iters"),
         ("optimizer.min_lr=1", "must not exceed optimizer.lr"),
-        ("parallel.sequence_parallel=true", "needs parallel.tensor_model_parallel_size of at least 2"),
+        (
+            "parallel.sequence_parallel=true",
+            "needs parallel.tensor_model_parallel_size of at least 2",
+        ),
         ("parallel.overlap_param_gather=true", "needs parallel.overlap_grad_reduce"),
         ("training.precision=fp8", "'bf16' or 'fp32'"),
         ("training.train_iters=0", "greater than or equal to 1"),
         ("parallel.tensor_parallel=2", "did you mean"),
-        ("parallel.virtual_pipeline_model_parallel_size=2", "needs parallel.pipeline_model_parallel_size of at least 2"),
+        (
+            "parallel.virtual_pipeline_model_parallel_size=2",
+            "needs parallel.pipeline_model_parallel_size of at least 2",
+        ),
         ("parallel.tp_comm_overlap=true", "needs parallel.sequence_parallel"),
         (
-            "parallel.tp_comm_overlap=true parallel.sequence_parallel=true parallel.tensor_model_parallel_size=3 training.precision=fp32",
+            (
+                "parallel.tp_comm_overlap=true parallel.sequence_parallel=true"
+                " parallel.tensor_model_parallel_size=3 training.precision=fp32"
+            ),
             "parallel.tp_comm_overlap needs training.precision: bf16",
         ),
         ("training.fp8_param_gather=true", "training.fp8_param_gather needs training.fp8_format"),
         ("training.fp8_format=hybrid training.precision=fp32", "needs training.precision: bf16"),
-        ("training.fp8_format=hybrid training.first_last_layers_bf16=true", "does not go with fp8_recipe: delayed"),
+        (
+            "training.fp8_format=hybrid training.first_last_layers_bf16=true",
+            "does not go with fp8_recipe: delayed",
+        ),
         (
             "training.fp8_format=hybrid training.fp8_recipe=mxfp8 training.fp8_param_gather=true",
             "training.fp8_param_gather with fp8_recipe: mxfp8 is not supported",
@@ -141,21 +237,54 @@ LEAN_FP8 = (
         ("training.recompute_modules=[mlp]", "needs training.recompute_granularity: selective"),
         ("training.recompute_modules=[moe]", "'core_attn', 'layernorm' or 'mlp'"),
         ("optimizer.exp_avg_dtype=bf16", "needs optimizer.use_precision_aware_optimizer"),
-        ("optimizer.use_precision_aware_optimizer=true training.precision=fp32", "needs training.precision: bf16"),
-        ("optimizer.optimizer_cpu_offload=true", "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer"),
-        (f"{LEAN_FP8} training.fp8_recipe=delayed", "do not go with training.fp8_recipe: delayed: the optimizer would start"),
-        (f"{LEAN_FP8} optimizer.main_params_dtype=fp16", "do not go with optimizer.main_params_dtype: fp16: the optimizer would start"),
-        (f"{LEAN_FP8} optimizer.optimizer_cpu_offload=true", "do not go with optimizer.optimizer_cpu_offload: the optimizer would start"),
-        ("training.keep_every=1500", "training.keep_every (1500) must be a multiple of training.save_interval (1000)"),
+        (
+            "optimizer.use_precision_aware_optimizer=true training.precision=fp32",
+            "needs training.precision: bf16",
+        ),
+        (
+            "optimizer.optimizer_cpu_offload=true",
+            "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer",
+        ),
+        (
+            f"{LEAN_FP8} training.fp8_recipe=delayed",
+            "do not go with training.fp8_recipe: delayed: the optimizer would start",
+        ),
+        (
+            f"{LEAN_FP8} optimizer.main_params_dtype=fp16",
+            "do not go with optimizer.main_params_dtype: fp16: the optimizer would start",
+        ),
+        (
+            f"{LEAN_FP8} optimizer.optimizer_cpu_offload=true",
+            "do not go with optimizer.optimizer_cpu_offload: the optimizer would start",
+        ),
+        (
+            "training.keep_every=1500",
+            "training.keep_every (1500) must be a multiple of training.save_interval (1000)",
+        ),
         ("optimizer.overlap_cpu_optimizer_d2h_h2d=true", "needs optimizer.optimizer_cpu_offload"),
         ("training.rampup_batch_size=[8,2,100]", "start less than training.global_batch_size (8)"),
-        ("training.rampup_batch_size=[4,3,100]", "the difference must be a multiple of the increment"),
+        (
+            "training.rampup_batch_size=[4,3,100]",
+            "the difference must be a multiple of the increment",
+        ),
         ("optimizer.lr_decay_style=WSD", "lr_wsd_decay_iters need each other"),
-        ("optimizer.lr_decay_style=WSD optimizer.lr_wsd_decay_iters=8 optimizer.lr_warmup_iters=3", "are more than the 10 steps"),
-        ("optimizer.lr_decay_iters=3 optimizer.lr_warmup_iters=3", "must be less than optimizer.lr_decay_iters (3)"),
+        (
+            (
+                "optimizer.lr_decay_style=WSD optimizer.lr_wsd_decay_iters=8"
+                " optimizer.lr_warmup_iters=3"
+            ),
+            "are more than the 10 steps",
+        ),
+        (
+            "optimizer.lr_decay_iters=3 optimizer.lr_warmup_iters=3",
+            "must be less than optimizer.lr_decay_iters (3)",
+        ),
         ("data.validation=[]", "set training.eval_iters to 0"),
         ("data.sources.a.train=[x] data.sources.a.weight=1", "and not both"),
-        ("data.phases=[{start_step: 3, weights: {a: 1}}]", "names 'a', which is not in data.sources (none)"),
+        (
+            "data.phases=[{start_step: 3, weights: {a: 1}}]",
+            "names 'a', which is not in data.sources (none)",
+        ),
     ],
 )
 def test_wrong_values_are_named(recipe, override, message):
@@ -164,19 +293,32 @@ def test_wrong_values_are_named(recipe, override, message):
     assert message in str(error.value)
 
 
-SOURCES = ["data.train=[]", "data.validation=[]", "data.sources={a: {train: [x], validation: [y], weight: 2}, b: {train: [z], weight: 1}}"]
+SOURCES = [
+    "data.train=[]",
+    "data.validation=[]",
+    "data.sources={a: {train: [x], validation: [y], weight: 2}, b: {train: [z], weight: 1}}",
+]
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.phases=[{start_step: 5, weights: {a: 1}}, {start_step: 5, weights: {b: 1}}]"], "must be more than the one before it (5)"),
-        (["data.phases=[{start_step: 10, weights: {a: 1}}]"], "must be less than training.train_iters (10)"),
+        (
+            ["data.phases=[{start_step: 5, weights: {a: 1}}, {start_step: 5, weights: {b: 1}}]"],
+            "must be more than the one before it (5)",
+        ),
+        (
+            ["data.phases=[{start_step: 10, weights: {a: 1}}]"],
+            "must be less than training.train_iters (10)",
+        ),
         (["data.phases=[{start_step: 5, weights: {}}]"], "data.phases.0.weights must be above 0"),
         (["data.sources.a.wieght=1"], "did you mean 'weight'?"),
         (["data.sources.b.weight=-1"], "greater than or equal to 0"),
         (["data.sources.a.weight=0"], "all sources with validation files have the weight 0"),
-        (["data.sources.a.weight=0", "data.sources.b.weight=0"], "all sources with train files have the weight 0"),
+        (
+            ["data.sources.a.weight=0", "data.sources.b.weight=0"],
+            "all sources with train files have the weight 0",
+        ),
     ],
 )
 def test_wrong_blends_are_named(recipe, overrides, message):

@@ -1,4 +1,7 @@
-"""Files that were tokenised again at the same path are other data: no old index is read for them, and no run goes on with them."""
+"""Files that were tokenised again at the same path are other data.
+
+No old index is read for them, and no run goes on with them.
+"""
 
 import shutil
 
@@ -18,7 +21,10 @@ def test_a_fingerprint_sees_lengths_and_tokens(tmp_path):
     first = fingerprint(str(write(tmp_path / "first", documents(20, 30))))
     assert fingerprint(str(write(tmp_path / "moved", documents(20, 30)))) == first
     others = [documents(30, 20), documents(20, 30, first=1), documents(21, 30)]
-    found = {fingerprint(str(write(tmp_path / f"other_{number}", other))) for number, other in enumerate(others)}
+    found = {
+        fingerprint(str(write(tmp_path / f"other_{number}", other)))
+        for number, other in enumerate(others)
+    }
     assert len(found | {first}) == 4
 
 
@@ -34,7 +40,9 @@ def test_a_new_run_does_not_read_the_index_of_earlier_files(tmp_path, pretrain_f
     pretrain_forked(1, *reads, output=output)
     fresh = pretrain_forked(1, *reads)
     for kind in ("train", "validation"):
-        assert [record["loss"] for record in log(output, kind)] == [record["loss"] for record in log(fresh, kind)]
+        assert [record["loss"] for record in log(output, kind)] == [
+            record["loss"] for record in log(fresh, kind)
+        ]
 
 
 @pytest.mark.multiprocess
@@ -48,7 +56,12 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, pretrain_forked):
     write(prefix, documents(40, 50, first=7))
     codes, written = pretrain_forked(2, *options, output=output, check=False)
     assert codes == [1, 1]
-    assert written.count(f"error: {prefix}: the files are not those that the run in {output} began with") == 1
+    assert (
+        written.count(
+            f"error: {prefix}: the files are not those that the run in {output} began with"
+        )
+        == 1
+    )
     assert "Traceback" not in written
     write(prefix, documents(40, 50))
     pretrain_forked(2, *options, output=output)

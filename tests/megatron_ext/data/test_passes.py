@@ -17,11 +17,25 @@ EOD = 0
 LAYOUTS = {
     "one process": (1, []),
     "DP2, one of them with padding alone": (2, []),
-    "TP2 with sequence parallelism": (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
-    "interleaved PP2": (2, ["parallel.pipeline_model_parallel_size=2", "parallel.virtual_pipeline_model_parallel_size=2"]),
+    "TP2 with sequence parallelism": (
+        2,
+        ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],
+    ),
+    "interleaved PP2": (
+        2,
+        [
+            "parallel.pipeline_model_parallel_size=2",
+            "parallel.virtual_pipeline_model_parallel_size=2",
+        ],
+    ),
     "CP2": (2, ["parallel.context_parallel_size=2"]),
 }
-ONE_STEP = ["training.train_iters=1", "optimizer.lr_warmup_iters=0", "training.eval_iters=2", "data.seq_length=64"]
+ONE_STEP = [
+    "training.train_iters=1",
+    "optimizer.lr_warmup_iters=0",
+    "training.eval_iters=2",
+    "data.seq_length=64",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,10 @@ def expected(untied_llama, three):
     """Hugging Face's loss of the three in one context, in each order that they can stand in."""
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
-        streams = [torch.tensor([list(itertools.chain(*order))]) for order in itertools.permutations(three[1])]
+        streams = [
+            torch.tensor([list(itertools.chain(*order))])
+            for order in itertools.permutations(three[1])
+        ]
         return [model(stream, labels=stream).loss.item() for stream in streams]
 
 
@@ -55,9 +72,17 @@ def test_a_small_validation_set_is_read_once(pretrain_forked, three, expected, n
 def test_documents_apart(pretrain_forked, untied_llama, three):
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
-        alone = [model(torch.tensor([document]), labels=torch.tensor([document])).loss.item() for document in three[1]]
-    mean = sum(loss * (len(document) - 1) for loss, document in zip(alone, three[1], strict=True)) / 34
-    sources = [f"s{n}: {{train: [{three[0]}], validation: [{three[0].parent}/one{n}], weight: 1}}" for n in range(3)]
+        alone = [
+            model(torch.tensor([document]), labels=torch.tensor([document])).loss.item()
+            for document in three[1]
+        ]
+    mean = (
+        sum(loss * (len(document) - 1) for loss, document in zip(alone, three[1], strict=True)) / 34
+    )
+    sources = [
+        f"s{n}: {{train: [{three[0]}], validation: [{three[0].parent}/one{n}], weight: 1}}"
+        for n in range(3)
+    ]
     for n, document in enumerate(three[1]):
         write(three[0].parent / f"one{n}", [document])
     blend = ["data.train=[]", "data.validation=[]", "data.sources={" + ", ".join(sources) + "}"]
@@ -75,8 +100,12 @@ def built(tmp_path, group_of_one, checkpoint):
     def build(documents, *overrides):
         prefix = write(tmp_path / "d_text_document", documents)
         file = tmp_path / "r.yaml"
-        file.write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path))
-        run = recipes.load(Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides])
+        file.write_text(
+            RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path)
+        )
+        run = recipes.load(
+            Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides]
+        )
         vocabulary = tokenized.Vocabulary(vocab_size=300, eod=-2)
         fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
         return tokenized.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
@@ -98,7 +127,8 @@ def test_no_sequence_holds_a_repetition(built, lengths):
         samples = [read(data.train[n]) for n in range(first, first + size)]
         assert all(len(set(sample)) == len(sample) for sample in samples)
         predicted = sorted(token for sample in samples for token in sample[1:])
-        assert len(predicted) == starts[-1] - 1 == len(set(predicted))  # all but the first of the pass
+        # all but the first of the pass
+        assert len(predicted) == starts[-1] - 1 == len(set(predicted))
 
 
 def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
@@ -113,7 +143,10 @@ def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
 def test_later_passes_have_another_order(built):
     data = built([[n] * 33 for n in range(20)], "training.train_iters=40")
     size = len(data.train.once)
-    orders = [[tuple(data.train[n + first]["labels"].tolist()) for n in range(size)] for first in (0, size, 2 * size)]
+    orders = [
+        [tuple(data.train[n + first]["labels"].tolist()) for n in range(size)]
+        for first in (0, size, 2 * size)
+    ]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert data.train[size]["labels"].tolist() == list(orders[1][0])
@@ -122,20 +155,33 @@ def test_later_passes_have_another_order(built):
 def test_how_often_is_told(built):
     notes = built([[1] * 100]).notes
     assert notes[0].startswith(
-        "warning: the training data: 32 sequences of 32 tokens are read, where 4 hold all 100 tokens: 8.00 epochs, more than data.warn"
+        "warning: the training data: 32 sequences of 32 tokens are read, where 4 hold all 100"
+        " tokens: 8.00 epochs, more than data.warn"
     )
     assert notes[1] == "validation: 4 of 4 sequences, each read once"
     assert built([[1] * 100], "data.warn_above_epochs=8").notes[0].endswith("8.00 epochs")
 
 
 def test_padding_counts_to_no_epoch(built):
-    smallest = ["training.train_iters=1", "optimizer.lr_warmup_iters=0", "training.global_batch_size=1", "training.micro_batch_size=1"]
+    smallest = [
+        "training.train_iters=1",
+        "optimizer.lr_warmup_iters=0",
+        "training.global_batch_size=1",
+        "training.micro_batch_size=1",
+    ]
     said = built([[1] * 20], *smallest).notes[0]
-    assert said == "the training data: 1 sequences of 32 tokens are read, where 1 hold all 20 tokens: 1.00 epochs"
+    assert (
+        said
+        == "the training data: 1 sequences of 32 tokens are read, where 1 hold all 20 tokens: 1.00"
+        " epochs"
+    )
 
 
 def test_samples_of_several_files_and_empty_ones_behind():
-    files = [[{"tokens": torch.tensor([n]), "loss_mask": torch.ones(1)} for n in range(low, high)] for low, high in ((0, 3), (3, 10))]
+    files = [
+        [{"tokens": torch.tensor([n]), "loss_mask": torch.ones(1)} for n in range(low, high)]
+        for low, high in ((0, 3), (3, 10))
+    ]
     few = ReadOnce(files, 4, seed=1)
     assert len(few) == 4 and few.available == 10
     chosen = {int(few[n]["tokens"]) for n in range(4)}

@@ -23,7 +23,15 @@ def shape(checkpoint):
 def written(tmp_path_factory, tiny_tokenizer):
     folder = tmp_path_factory.mktemp("written")
     (folder / "in.jsonl").write_text('{"text": "one two three"}\n{"text": "four"}\n')
-    words = ["--input", folder / "in.jsonl", "--output-prefix", folder / "d", "--tokenizer-model", tiny_tokenizer, "--append-eod"]
+    words = [
+        "--input",
+        folder / "in.jsonl",
+        "--output-prefix",
+        folder / "d",
+        "--tokenizer-model",
+        tiny_tokenizer,
+        "--append-eod",
+    ]
     run("data_prep/preprocess.py", *words)
     return folder
 
@@ -39,14 +47,24 @@ def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
     assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
 
 
-def test_documents_without_an_end_have_no_end_of_document_token(tmp_path, tokenised, shape, tiny_tokenizer):
-    """Though their tokenizer has one: a model asked to keep documents apart by it would see them as one."""
+def test_documents_without_an_end_have_no_end_of_document_token(
+    tmp_path, tokenised, shape, tiny_tokenizer
+):
+    """Though their tokenizer has one.
+
+    A model asked to keep documents apart by it would see them as one.
+    """
     made = manifest.read(tmp_path / "d_manifest.json")
     made["config"]["append_eod"] = False
     (tmp_path / "x_manifest.json").write_text(json.dumps(made))
     for ending in ("bin", "idx"):
         shutil.copy(f"{tokenised}.{ending}", tmp_path / f"x_text_document.{ending}")
-    assert check([tokenised, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json").eod < 0
+    assert (
+        check(
+            [tokenised, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json"
+        ).eod
+        < 0
+    )
 
 
 def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
@@ -94,7 +112,10 @@ def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
         (lambda index, binary: index.unlink(), "is missing"),
         (lambda index, binary: index.write_bytes(b"not an index"), "not a Megatron index"),
         (lambda index, binary: index.write_bytes(index.read_bytes()[:-1]), "cut off or altered"),
-        (lambda index, binary: index.write_bytes(index.read_bytes()[:-12] + bytes(12)), "do not follow each other"),
+        (
+            lambda index, binary: index.write_bytes(index.read_bytes()[:-12] + bytes(12)),
+            "do not follow each other",
+        ),
         (lambda index, binary: binary.write_bytes(binary.read_bytes()[:-2]), "tokenise again"),
     ],
 )
@@ -124,10 +145,20 @@ def test_empty_data_are_refused(shape, tmp_path):
 
 def samples(ranks, micro, consumed=0):
     """All ranks' samples, in the order in which global batches of 8 consume them."""
-    parts = [list(BatchSampler(total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    parts = [
+        list(
+            BatchSampler(
+                total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks
+            )
+        )
+        for rank in range(ranks)
+    ]
     batches = 8 // (micro * ranks)
     steps = range(0, len(parts[0]), batches)
-    return [sorted(n for part in parts for batch in part[step : step + batches] for n in batch) for step in steps]
+    return [
+        sorted(n for part in parts for batch in part[step : step + batches] for n in batch)
+        for step in steps
+    ]
 
 
 def test_each_step_takes_the_same_samples_under_any_layout():

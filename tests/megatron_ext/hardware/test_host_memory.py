@@ -20,8 +20,15 @@ GIB = 2**30
 @pytest.fixture
 def readme():
     """The recipe of README's line: SmolLM2-135M at 4,096 tokens."""
-    words = ["parallel.num_layers_in_first_pipeline_stage=null", "parallel.pipeline_model_parallel_size=1"]
-    return recipes.load(Recipe, ROOT / "examples/demo/pretrain.yaml", [*words, "data.seq_length=4096", "training.precision=bf16"])
+    words = [
+        "parallel.num_layers_in_first_pipeline_stage=null",
+        "parallel.pipeline_model_parallel_size=1",
+    ]
+    return recipes.load(
+        Recipe,
+        ROOT / "examples/demo/pretrain.yaml",
+        [*words, "data.seq_length=4096", "training.precision=bf16"],
+    )
 
 
 @pytest.fixture
@@ -35,7 +42,13 @@ def smollm(checkpoint):
         "num_query_groups": 3,
         "kv_channels": 64,
     }
-    return dataclasses.replace(tiny, vocab_size=49152, max_position_embeddings=8192, share_embeddings_and_output_weights=True, **shape)
+    return dataclasses.replace(
+        tiny,
+        vocab_size=49152,
+        max_position_embeddings=8192,
+        share_embeddings_and_output_weights=True,
+        **shape,
+    )
 
 
 def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
@@ -45,7 +58,10 @@ def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
     with pytest.raises(UsageError) as refused:
         host_memory.check(smollm, readme)
     text = str(refused.value)
-    assert "the run needs about 58." in text and "where 22.0 GiB are free: 8 processes, one of them 7.3 GiB (weights 0.3" in text
+    assert (
+        "the run needs about 58." in text
+        and "where 22.0 GiB are free: 8 processes, one of them 7.3 GiB (weights 0.3" in text
+    )
     words = text.split("It fits with ")[1].split(";")[0].split()
     number = int(words[1]) if words[0] == "--nproc-per-node" else 8
     smaller = recipes.load(
@@ -60,7 +76,9 @@ def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
         ],
     )
     assert host_memory.machine_bytes(smollm, smaller, number, number) <= 22 * GIB
-    forced = dataclasses.replace(readme, resilience=dataclasses.replace(readme.resilience, check_memory=False))
+    forced = dataclasses.replace(
+        readme, resilience=dataclasses.replace(readme.resilience, check_memory=False)
+    )
     host_memory.check(smollm, forced)
 
 
@@ -87,11 +105,18 @@ def test_limits_of_control_groups(tmp_path):
 
 @pytest.mark.multiprocess
 def test_a_run_that_cannot_fit_is_refused(checkpoint, data, tmp_path):
-    (tmp_path / "r.yaml").write_text(RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data))
+    (tmp_path / "r.yaml").write_text(
+        RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data)
+    )
     huge = ["training.micro_batch_size=100000000", "training.global_batch_size=100000000"]
-    words = command("-m", "megatron_ext.pretrain", "--nproc-per-node", 1, tmp_path / "r.yaml", *huge)
+    words = command(
+        "-m", "megatron_ext.pretrain", "--nproc-per-node", 1, tmp_path / "r.yaml", *huge
+    )
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: the run needs about ") and "It fits with training.micro_batch_size=1;" in last
+    assert (
+        last.startswith("error: the run needs about ")
+        and "It fits with training.micro_batch_size=1;" in last
+    )
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -1,4 +1,8 @@
-"""How processes meet; what the platforms ask of Transformer Engine, for which, not installed where this runs, stand-ins take its place."""
+"""How processes meet.
+
+What the platforms ask of Transformer Engine, for which, not installed where this runs, stand-ins
+take its place.
+"""
 
 import enum
 import socket
@@ -15,7 +19,11 @@ from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import platforms
 from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
-OVERLAP = ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true", "parallel.tp_comm_overlap=true"]
+OVERLAP = [
+    "parallel.tensor_model_parallel_size=3",
+    "parallel.sequence_parallel=true",
+    "parallel.tp_comm_overlap=true",
+]
 FP8 = ["training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"]
 
 
@@ -31,7 +39,12 @@ def test_without_a_gpu_megatron_does_not_see_gpu_packages(monkeypatch, gpu):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "modes"), [([], ["NONE"]), (FP8, ["FP8"]), ([*FP8, "training.first_last_layers_bf16=true"], ["FP8", "NONE"])]
+    ("overrides", "modes"),
+    [
+        ([], ["NONE"]),
+        (FP8, ["FP8"]),
+        ([*FP8, "training.first_last_layers_bf16=true"], ["FP8", "NONE"]),
+    ],
 )
 def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
     base, given = ModuleType("base"), {}
@@ -40,21 +53,31 @@ def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
     monkeypatch.setitem(sys.modules, "transformer_engine.pytorch.module.base", base)
     (tmp_path / "r.yaml").write_text(TEXT)
     run = load(Recipe, tmp_path / "r.yaml", [*OVERLAP, *overrides])
-    platform = platforms.Platform(device=torch.device("cuda", 0), backend="nccl", transformer_engine=True)
+    platform = platforms.Platform(
+        device=torch.device("cuda", 0), backend="nccl", transformer_engine=True
+    )
     platform.start_tp_overlap(run, SHAPE.hidden_size)
     assert [mode.name for mode in given.pop("quantization_modes")] == modes
     tokens = run.data.seq_length * run.training.micro_batch_size
-    assert given == {"shape": [tokens, SHAPE.hidden_size], "tp_size": 3, "bootstrap_backend": "nccl"}
+    assert given == {
+        "shape": [tokens, SHAPE.hidden_size],
+        "tp_size": 3,
+        "bootstrap_backend": "nccl",
+    }
 
 
 def test_an_installation_that_does_not_load_is_refused(tmp_path, monkeypatch):
     package = tmp_path / "transformer_engine"
     (package / "pytorch").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "pytorch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    (package / "pytorch" / "__init__.py").write_text(
+        "raise OSError('libcudart.so.13: cannot open shared object file')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "transformer_engine", raising=False)
-    with pytest.raises(UsageError, match=r"does not load: OSError: libcudart\.so\.13.*requirements-gpu\.txt"):
+    with pytest.raises(
+        UsageError, match=r"does not load: OSError: libcudart\.so\.13.*requirements-gpu\.txt"
+    ):
         platforms._check_transformer_engine()
     monkeypatch.setitem(sys.modules, "transformer_engine", None)
 
@@ -64,9 +87,20 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        for name, value in {
+            "RANK": 0,
+            "WORLD_SIZE": 1,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }.items():
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(DataError, match=rf"cannot meet the other processes at 127\.0\.0\.1, port {port} .*address already in use"):
+        with pytest.raises(
+            DataError,
+            match=(
+                rf"cannot meet the other processes at 127\.0\.0\.1, port {port} .*address already"
+                r" in use"
+            ),
+        ):
             platforms.plain().init_distributed()
 
 
@@ -75,5 +109,8 @@ def test_half_a_description_of_the_processes_is_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(UsageError, match="RANK is set, MASTER_ADDR and MASTER_PORT not: start the run with torchrun"):
+    with pytest.raises(
+        UsageError,
+        match="RANK is set, MASTER_ADDR and MASTER_PORT not: start the run with torchrun",
+    ):
         platforms.plain().init_distributed()

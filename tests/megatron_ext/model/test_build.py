@@ -32,13 +32,20 @@ def computed(tmp_path_factory, make_llama, start_forked):
     tokens = torch.randint(300, (2, 100), generator=torch.Generator().manual_seed(1))
     torch.save(tokens, folder / "tokens.pt")
     models = {name: make_llama(**options) for name, options in CONFIGS.items()}
-    pairs = [(folder / f"megatron{place}", folder / f"found{place}.pt") for place in range(len(models))]
+    pairs = [
+        (folder / f"megatron{place}", folder / f"found{place}.pt") for place in range(len(models))
+    ]
     for hf, (checkpoint, _) in zip(models.values(), pairs, strict=True):
         import_model(hf, checkpoint)
     words = (word for pair in pairs for word in pair)
-    codes, written = start_forked(1, folder / "tokens.pt", *words, module="tests.megatron_ext.print_logits").wait()
+    codes, written = start_forked(
+        1, folder / "tokens.pt", *words, module="tests.megatron_ext.print_logits"
+    ).wait()
     assert codes == [0], written[-3000:]
-    return tokens, {name: (hf, torch.load(found)) for (name, hf), (_, found) in zip(models.items(), pairs, strict=True)}
+    return tokens, {
+        name: (hf, torch.load(found))
+        for (name, hf), (_, found) in zip(models.items(), pairs, strict=True)
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -48,5 +55,8 @@ def test_logits_and_losses_equal_hugging_faces(computed, name):
         expected = AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
     assert expected.std() > 0.5  # a model whose logits are all alike would prove nothing
     torch.testing.assert_close(found["logits"][..., :300], expected, rtol=1e-5, atol=1e-5)
-    losses = torch.nn.functional.cross_entropy(expected.transpose(1, 2), tokens.roll(-1, 1), reduction="none")
-    torch.testing.assert_close(found["losses"], losses, rtol=1e-5, atol=1e-5)  # the 84 padded ids take no probability
+    losses = torch.nn.functional.cross_entropy(
+        expected.transpose(1, 2), tokens.roll(-1, 1), reduction="none"
+    )
+    # the 84 padded ids take no probability
+    torch.testing.assert_close(found["losses"], losses, rtol=1e-5, atol=1e-5)

@@ -33,7 +33,9 @@ def test_loss_and_gradient_are_pytorchs(monkeypatch, dtype, tolerance, true_rows
     (found * weights).sum().backward()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(leaf.grad.float()[:, :true_rows], expected_input.grad, rtol=tolerance, atol=tolerance / 10)
+    torch.testing.assert_close(
+        leaf.grad.float()[:, :true_rows], expected_input.grad, rtol=tolerance, atol=tolerance / 10
+    )
     assert not leaf.grad[:, true_rows:].any()
 
 

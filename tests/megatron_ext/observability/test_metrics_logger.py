@@ -13,7 +13,15 @@ from megatron_ext.observability import wandb_logger
 from megatron_ext.observability.metrics_logger import RunLog
 from tests.megatron_ext.config.test_recipe import TEXT
 
-RECORD = {"loss": 2.5, "lr": 1e-3, "grad_norm": 1.5, "tokens": 256, "tokens_per_second": 10.0, "mfu": None, "elapsed": 1.0}
+RECORD = {
+    "loss": 2.5,
+    "lr": 1e-3,
+    "grad_norm": 1.5,
+    "tokens": 256,
+    "tokens_per_second": 10.0,
+    "mfu": None,
+    "elapsed": 1.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +38,12 @@ def history(file):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
-            found.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
+            found.append(
+                {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                    for item in record.history.item
+                }
+            )
         if record.WhichOneof("record_type") == "run":
             runs.add(record.run.run_id)
         ended |= record.WhichOneof("record_type") == "exit"
@@ -63,29 +76,44 @@ def log_records(data):
 
 
 def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
-    """Two starts of a run: both tell the same run at Weights & Biases, steps and validations with their names; nothing holds the key."""
+    """Two starts of a run.
+
+    Both tell the same run at Weights & Biases, steps and validations with their names; nothing
+    holds the key.
+    """
     pytest.importorskip("wandb")
     key, commands = "5e0717e1" * 5, []
     monkeypatch.setenv("WANDB_API_KEY", key)
     (tmp_path / "recipe.yaml").write_text("output: x\n")
     for done in (0, 1):
-        run = wandb_logger.start(Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path)
+        run = wandb_logger.start(
+            Wandb(project="galen-tests", name="two starts", tags=["ci"], mode="offline"), tmp_path
+        )
         assert (run.project, run.name, run.tags) == ("galen-tests", "two starts", ("ci",))
         log = RunLog(tmp_path, done, 3, run)
         log.train({"step": done + 1, **RECORD, "loss": 2.5 - done})
         log.validation(done + 1, 2.25, 64)
-        commands += [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+        commands += [
+            " ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)
+        ]
         log.close()
-    told = [wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))]
+    told = [
+        wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    ]
     lines = [line for lines, _ in told for line in lines]
-    assert sorted((line["step"], line["train/loss"]) for line in lines if "train/loss" in line) == [(1, 2.5), (2, 1.5)]
+    assert sorted((line["step"], line["train/loss"]) for line in lines if "train/loss" in line) == [
+        (1, 2.5),
+        (2, 1.5),
+    ]
     assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]
     runs = set().union(*(runs for _, runs in told))
     assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
     printed = capfd.readouterr()
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert any("wandb" in command for command in commands) and len(files) > 4
-    assert key not in printed.out + printed.err + "".join(commands) and key.encode() not in b"".join(files)
+    assert key not in printed.out + printed.err + "".join(
+        commands
+    ) and key.encode() not in b"".join(files)
 
 
 def test_wanted_without_a_key(tmp_path, monkeypatch):

@@ -20,7 +20,11 @@ def test_weights_gradients_and_optimizer_are_exact(measurements):
         for name in ("parameters", "weights", "gradients", "optimizer"):
             # Megatron cuts the state among replicas at multiples of 64 weights, of 8 bytes each
             slack = 512 if name == "optimizer" else 0
-            assert abs(one["measured"][name] - one["planned"][name]) <= slack, (one["layout"], one["rank"], name)
+            assert abs(one["measured"][name] - one["planned"][name]) <= slack, (
+                one["layout"],
+                one["rank"],
+                name,
+            )
 
 
 @pytest.mark.multiprocess
@@ -28,4 +32,7 @@ def test_activations(measurements):
     """What autograd holds at the fullest moment, for the layouts that the model was made with and for others."""
     for one in measurements:
         ratio = one["measured"]["activations"] / one["planned"]["activations"]
-        assert ratio == pytest.approx(1, abs=0.02 if one["held_out"] else 0.002), (one["layout"], one["rank"])
+        assert ratio == pytest.approx(1, abs=0.02 if one["held_out"] else 0.002), (
+            one["layout"],
+            one["rank"],
+        )

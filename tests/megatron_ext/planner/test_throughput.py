@@ -1,4 +1,7 @@
-"""The planner's speed beside published figures: with the constants it has, and with constants fitted to the other figures."""
+"""The planner's speed beside published figures.
+
+With the constants it has, and with constants fitted to the other figures.
+"""
 
 import pytest
 

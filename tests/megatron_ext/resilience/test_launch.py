@@ -19,9 +19,18 @@ def launched(folder, *words, **places):
     recipe = folder / "r.yaml"
     recipe.write_text(RECIPE.format(output=folder / "out", **places))
     written = folder / f"written_{time.monotonic_ns()}"
-    arguments = command("-m", "megatron_ext.pretrain", *words, recipe, "training.train_iters=100000", "data.warn_above_epochs=1e6")
+    arguments = command(
+        "-m",
+        "megatron_ext.pretrain",
+        *words,
+        recipe,
+        "training.train_iters=100000",
+        "data.warn_above_epochs=1e6",
+    )
     with written.open("w") as file:
-        started = subprocess.Popen(arguments, cwd=ROOT, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        started = subprocess.Popen(
+            arguments, cwd=ROOT, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     return started, written
 
 
@@ -39,7 +48,9 @@ def test_the_only_process_is_killed(checkpoint, data, tmp_path):
     psutil.Process(started.pid).children()[0].kill()
     assert started.wait(300) == 1
     said = written.read_text()
-    assert said.splitlines()[-1].startswith("error: a process of the run was killed by the system, most likely for lack of memory")
+    assert said.splitlines()[-1].startswith(
+        "error: a process of the run was killed by the system, most likely for lack of memory"
+    )
     assert "Traceback" not in said
 
 
@@ -61,5 +72,11 @@ def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_pat
     assert stopped["reason"] == "SIGTERM"
     said = "".join(written.read_text() for _, written in both)
     assert "Traceback" not in said
-    command_line = f"-m megatron_ext.pretrain --nproc-per-node 1 --nnodes 2 --rdzv-endpoint {meeting} {tmp_path / 'r.yaml'}"
-    assert f"iter_{stopped['iteration']:07d}; to go on: " in said.splitlines()[-1] and command_line in said.splitlines()[-1], said
+    command_line = (
+        f"-m megatron_ext.pretrain --nproc-per-node 1 --nnodes 2 --rdzv-endpoint {meeting}"
+        f" {tmp_path / 'r.yaml'}"
+    )
+    assert (
+        f"iter_{stopped['iteration']:07d}; to go on: " in said.splitlines()[-1]
+        and command_line in said.splitlines()[-1]
+    ), said

@@ -14,7 +14,12 @@ from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
-STEPS = ["training.train_iters=2", "training.save_interval=1", "training.eval_iters=0", "optimizer.lr_warmup_iters=0"]
+STEPS = [
+    "training.train_iters=2",
+    "training.save_interval=1",
+    "training.eval_iters=0",
+    "optimizer.lr_warmup_iters=0",
+]
 
 
 @pytest.mark.multiprocess
@@ -26,7 +31,10 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
         names = [name for name in saved.tensors if not name.startswith("optimizer.")]
         assert len(names) == 9
         for name in names:
-            weight, copy = (saved.rows(key, None, 0, saved.shape(key, None)[0]) for key in (name, f"optimizer.state.param.{name}"))
+            weight, copy = (
+                saved.rows(key, None, 0, saved.shape(key, None)[0])
+                for key in (name, f"optimizer.state.param.{name}")
+            )
             assert torch.equal(weight, copy), (iteration, name)
 
 
@@ -35,7 +43,10 @@ def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked)
     options = ["training.save_interval=2", "training.eval_iters=0"]
     at_once = pretrain_forked(2, *options, output=tmp_path / "at_once")
     aside = pretrain_forked(2, *options, "training.async_save=true", output=tmp_path / "aside")
-    names = [sorted(path.name for path in (run / "checkpoints").glob("iter_*")) for run in (at_once, aside)]
+    names = [
+        sorted(path.name for path in (run / "checkpoints").glob("iter_*"))
+        for run in (at_once, aside)
+    ]
     assert names[0] == names[1] == ["iter_0000002", "iter_0000004"]
     rewind(aside, 2)
     pretrain_forked(2, *options, "training.async_save=true", output=aside)
@@ -47,8 +58,14 @@ def test_a_full_disk_is_told_in_one_line():
 
     from megatron_ext.checkpoint.sharded import writing
 
-    failures = {rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device")) for rank in (0, 3)}
-    told = r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device; mend"
+    failures = {
+        rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device"))
+        for rank in (0, 3)
+    }
+    told = (
+        r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device;"
+        r" mend"
+    )
     with pytest.raises(DataError, match=told), writing("run"):
         raise CheckpointException("write", failures)
 
@@ -73,10 +90,17 @@ def held_writer(folder, run):
 
 
 @pytest.mark.multiprocess
-def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, checkpoint, data, holds):
+def test_it_does_not_reach_the_files_of_the_next_start(
+    tmp_path, start_forked, checkpoint, data, holds
+):
     output, recipe = tmp_path / "out", tmp_path / "r.yaml"
     recipe.write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
-    arguments = [recipe, "training.async_save=true", "training.save_interval=2", "training.eval_iters=0"]
+    arguments = [
+        recipe,
+        "training.async_save=true",
+        "training.save_interval=2",
+        "training.eval_iters=0",
+    ]
     first = start_forked(1, *arguments, hold=holds[0])
     orphan = held_writer(holds[0], first)
     os.kill(first.pids[0], signal.SIGKILL)
@@ -87,7 +111,9 @@ def test_it_does_not_reach_the_files_of_the_next_start(tmp_path, start_forked, c
     held_writer(holds[1], second)  # both starts are in the checkpoint of step 2
     (holds[0] / "go").touch()
     assert not psutil.wait_procs([orphan], timeout=300)[1]
-    assert not list(output.glob("checkpoints/.iter_*/*.distcp")), "the orphan wrote into the folder of the second start"
+    assert not list(output.glob("checkpoints/.iter_*/*.distcp")), (
+        "the orphan wrote into the folder of the second start"
+    )
     (holds[1] / "go").touch()
     codes, written = second.wait()
     assert codes == [0], written[-3000:]

@@ -1,4 +1,7 @@
-"""What checkpoints and Transformer Engine ask of each other; stand-ins take its place, which is not installed where this runs."""
+"""What checkpoints and Transformer Engine ask of each other.
+
+Stand-ins take its place, which is not installed where this runs.
+"""
 
 import os
 import pickle
@@ -26,7 +29,11 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
     """Transformer Engine keeps the value that such a weight began with, for Megatron to make the optimizer's copy of."""
     piece, loaded, began = Piece(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
     piece.weight.get_high_precision_init_val = lambda: began
-    monkeypatch.setattr(training_state, "load_sharded", lambda state, _: {name: {"weight": loaded} for name in state})
+    monkeypatch.setattr(
+        training_state,
+        "load_sharded",
+        lambda state, _: {name: {"weight": loaded} for name in state},
+    )
     training_state.load_weights_from(piece, "checkpoint")
     assert piece.weight.equal(loaded) and began.equal(loaded)
 
@@ -34,7 +41,8 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
 @pytest.mark.parametrize(
     ("fp8", "recipe", "loading", "expected"),
     [
-        (None, "delayed", True, {"weight"}),  # so that a run with PyTorch's layers can go on with Transformer Engine's
+        # so that a run with PyTorch's layers can go on with Transformer Engine's
+        (None, "delayed", True, {"weight"}),
         ("hybrid", "tensorwise", True, {"weight"}),
         ("hybrid", "delayed", True, {"weight", "_extra_state"}),
         (None, "delayed", False, {"weight", "_extra_state"}),
@@ -59,12 +67,24 @@ def test_transformer_engine_unpickles_what_was_pickled_here(monkeypatch):
 
     def state(**history):
         stored = torch.frombuffer(bytearray(pickle.dumps(history)), dtype=torch.uint8)
-        return {"model": {"a._extra_state": torch.empty(0, dtype=torch.uint8), "b._extra_state": stored}, "optimizer": {}}
+        return {
+            "model": {
+                "a._extra_state": torch.empty(0, dtype=torch.uint8),
+                "b._extra_state": stored,
+            },
+            "optimizer": {},
+        }
 
-    with pytest.raises(DataError, match=r"b\._extra_state in iter_0000002 asks to run posix\.system"):
+    with pytest.raises(
+        DataError, match=r"b\._extra_state in iter_0000002 asks to run posix\.system"
+    ):
         training_state._repickle_fp8_history(state(scale_fwd=Planted()), Path("iter_0000002"))
     assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE" not in os.environ
-    history = {"scale_fwd": torch.ones(3), "amax_history_fwd": torch.zeros(4, 3), "extra_fp8_variables": {"fp8_checkpoint": True}}
+    history = {
+        "scale_fwd": torch.ones(3),
+        "amax_history_fwd": torch.zeros(4, 3),
+        "extra_fp8_variables": {"fp8_checkpoint": True},
+    }
     kept = state(**history)
     before = bytes(kept["model"]["b._extra_state"].numpy())
     training_state._repickle_fp8_history(kept, Path("iter_0000002"))
@@ -81,7 +101,10 @@ def test_a_place_among_random_numbers_that_is_none_is_refused(place):
     """NumPy would read memory that is not its own."""
     states = random_states.get()
     name, keys, _, *rest = states["numpy"]
-    with pytest.raises(DataError, match=r"the random states in iter_2 are damaged"), random_states.restoring("iter_2"):
+    with (
+        pytest.raises(DataError, match=r"the random states in iter_2 are damaged"),
+        random_states.restoring("iter_2"),
+    ):
         random_states.put({**states, "numpy": (name, keys, place, *rest)})
 
 
@@ -91,7 +114,8 @@ def test_random_states_come_back_in_either_form():
     random_states.put(states)
     assert numpy.random.random(3).tolist() == drawn.tolist()
     name, keys, *rest = states["numpy"]
-    random_states.put({**states, "numpy": (name, keys.numpy().astype(numpy.uint32), *rest)})  # as earlier versions stored it
+    # as earlier versions stored it
+    random_states.put({**states, "numpy": (name, keys.numpy().astype(numpy.uint32), *rest)})
     assert numpy.random.random(3).tolist() == drawn.tolist()
 
 
@@ -99,15 +123,23 @@ def test_groups_of_another_adam_are_completed():
     inner = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     del inner.param_groups[0]["amsgrad"]
     inner.param_groups[0]["lr"] = 0.25
-    optimization.complete_groups(SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)]))
+    optimization.complete_groups(
+        SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)])
+    )
     assert inner.param_groups[0]["amsgrad"] is False and inner.param_groups[0]["lr"] == 0.25
 
 
 def test_remainders_of_weights_are_restored_as_integers():
     weight, taken = torch.zeros(2, dtype=torch.bfloat16), {}
-    inner = SimpleNamespace(store_param_remainders=True, set_scaled_state=lambda _, name, state: taken.update({name: state}))
+    inner = SimpleNamespace(
+        store_param_remainders=True,
+        set_scaled_state=lambda _, name, state: taken.update({name: state}),
+    )
     optimization._load_remainders(SimpleNamespace(optimizer=inner))
     inner.set_scaled_state(weight, "master_param", torch.tensor([-32768.0, 32767.0]))
     inner.set_scaled_state(weight, "exp_avg", torch.tensor([0.5, 0.25]))
-    assert taken["master_param"].tolist() == [-32768, 32767] and taken["master_param"].dtype == torch.int16
+    assert (
+        taken["master_param"].tolist() == [-32768, 32767]
+        and taken["master_param"].dtype == torch.int16
+    )
     assert taken["exp_avg"].dtype == torch.float32

@@ -4,7 +4,9 @@ PLACES = [("a", 0), ("a", 0), ("b", 0), ("b", 0), ("c", 1), ("c", 1)]
 
 
 def test_a_slow_process_is_named_with_its_host():
-    assert find_slow([1.0, 1.1, 1.0, 2.0, 3.0, 3.1], PLACES, 1.3) == [{"rank": 3, "host": "b", "seconds": 2.0, "median": 1.0}]
+    assert find_slow([1.0, 1.1, 1.0, 2.0, 3.0, 3.1], PLACES, 1.3) == [
+        {"rank": 3, "host": "b", "seconds": 2.0, "median": 1.0}
+    ]
 
 
 def test_a_stage_with_more_work_is_not_slow():

@@ -6,8 +6,15 @@ from tests.data_prep.documents import distinct, through
 
 
 def texts_left(folder, texts, **settings):
-    documents = [Document(text=text, id=str(number), metadata={}) for number, text in enumerate(texts)]
-    left, _ = through(step_of(RepeatedLines(max_documents=3, **settings)), folder, ("a", documents[:2]), ("a", documents[2:]))
+    documents = [
+        Document(text=text, id=str(number), metadata={}) for number, text in enumerate(texts)
+    ]
+    left, _ = through(
+        step_of(RepeatedLines(max_documents=3, **settings)),
+        folder,
+        ("a", documents[:2]),
+        ("a", documents[2:]),
+    )
     return [document.text for part in left for document in part]
 
 
@@ -20,4 +27,7 @@ def test_lines_are_cut_after_the_first(tmp_path):
 def test_sentences_are_cut_out_of_their_lines(tmp_path):
     notice = "This text does not replace your doctor."
     texts = [f"# Head\n\n{distinct(n)} ends. {notice} Case {n} is told." for n in range(6)]
-    assert texts_left(tmp_path, texts, unit="sentence") == [texts[0], *(text.replace(f"{notice} ", "") for text in texts[1:])]
+    assert texts_left(tmp_path, texts, unit="sentence") == [
+        texts[0],
+        *(text.replace(f"{notice} ", "") for text in texts[1:]),
+    ]

@@ -15,7 +15,10 @@ def test_every_language_has_its_list(language):
 
 def test_punctuation_and_inflection_do_not_hide_a_term():
     assert TermMatcher("es", ["cáncer"]).find("Cáncer, cánceres; CANCER: cancerígeno.")[0] == 1
-    assert TermMatcher("ru", ["пациент"]).find("«Пациентов» и пациентам.") == (1, pytest.approx(2 * 7 / 24))
+    assert TermMatcher("ru", ["пациент"]).find("«Пациентов» и пациентам.") == (
+        1,
+        pytest.approx(2 * 7 / 24),
+    )
     assert TermMatcher("de", ["Katheter"]).find("(Kathetern)")[0] == 1
     assert TermMatcher("en", ["heart failure", "failure"]).find("Heart-failure.")[0] == 2
 
@@ -35,28 +38,38 @@ def test_whole_words_only_but_substrings_without_spaces():
 
 
 def test_characters_count_once_where_terms_overlap():
-    unique, density = TermMatcher("en", ["blood pressure", "pressure", "pressure monitoring"]).find("blood pressure monitoring")
+    unique, density = TermMatcher("en", ["blood pressure", "pressure", "pressure monitoring"]).find(
+        "blood pressure monitoring"
+    )
     assert unique == 3
     assert density <= 1
 
 
 MEDICAL = (
-    "Hypertension and atrial fibrillation raise the incidence of ischemic disease. Anticoagulant therapeutic regimens reduce mortality "
-    "after myocardial infarction, but hemorrhage and renal toxicity are adverse events that physicians weigh at each outpatient visit."
+    "Hypertension and atrial fibrillation raise the incidence of ischemic disease. Anticoagulant"
+    " therapeutic regimens reduce mortality after myocardial infarction, but hemorrhage and renal"
+    " toxicity are adverse events that physicians weigh at each outpatient visit."
 )
 EVERYDAY = (
-    "The striker recovered the ball in the middle of the field and passed it to the left, where the winger was already running. "
-    "Two minutes later the crowd was on its feet: the first goal of the season, and the doctor was dancing with the reserve goalkeeper."
+    "The striker recovered the ball in the middle of the field and passed it to the left, where the"
+    " winger was already running. Two minutes later the crowd was on its feet: the first goal of"
+    " the season, and the doctor was dancing with the reserve goalkeeper."
 )
 
 
 def test_filter():
     medical = step_of(Medical())
     assert medical.filter(Document(text=MEDICAL, id="1", metadata={"text_language": "en"})) is True
-    assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (False, "few medical terms")
+    assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (
+        False,
+        "few medical terms",
+    )
     long = Document(text=MEDICAL + EVERYDAY * 30, id="3", metadata={"text_language": "en"})
     assert medical.filter(long) == (False, "thin in medical terms")
-    assert medical.filter(Document(text="Jest.", id="4", metadata={"text_language": "pl"})) == (False, "no list of terms (pl)")
+    assert medical.filter(Document(text="Jest.", id="4", metadata={"text_language": "pl"})) == (
+        False,
+        "no list of terms (pl)",
+    )
 
 
 def test_lists_of_ones_own(tmp_path):

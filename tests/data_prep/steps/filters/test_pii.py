@@ -10,14 +10,26 @@ from data_prep.steps.options import Pii
 @pytest.mark.parametrize(
     "text",
     [
-        "Trypsin (EC 3.4.21.4), EC 1.14.13.39, E.C. 1.1.1.1 and EC, 1.13.11.12; EC 1.1.1.1, 1.1.1.2 and 2.3.1.5.",
+        (
+            "Trypsin (EC 3.4.21.4), EC 1.14.13.39, E.C. 1.1.1.1 and EC, 1.13.11.12; EC 1.1.1.1,"
+            " 1.1.1.2 and 2.3.1.5."
+        ),
         "glycogen synthetase (2.4.1.11), phosphorylase (KF 2.4.1.1), (3.4.21.92)",
         "the lineages B.1.351, B.1.1.28.1 and B.1.1.529.2; lineage 20.1.1.5",
-        "See section 8.1.2.1, table 8.8.4.4, sections 8.8.8.8 to 9.9.9.9 and chapters 12.4.1.2 and 13.5.2.2.",
-        "software version 9.4.1.3, SPSS 25.0.0.1, SAS 9.4.1.3, v12.0.1.4, MATLAB (9.14.0.22), Firefox/89.0.1.2, Kapitel 12.4.1.2",
+        (
+            "See section 8.1.2.1, table 8.8.4.4, sections 8.8.8.8 to 9.9.9.9 and chapters 12.4.1.2"
+            " and 13.5.2.2."
+        ),
+        (
+            "software version 9.4.1.3, SPSS 25.0.0.1, SAS 9.4.1.3, v12.0.1.4, MATLAB (9.14.0.22),"
+            " Firefox/89.0.1.2, Kapitel 12.4.1.2"
+        ),
         "2.16.840.1.113883.6.96 is SNOMED CT; 1.2.840.10008.5.1.4.1.1.2; oid 1.3.6.1.4.1",
         "local 192.168.1.10, 127.0.0.1 and host 10.0.0.1; 256.1.1.1 and 12.5.2021.1",
-        "ImageJ 1.53.0.2, Firefox 78.0.1.2; network analysis with Cytoscape 3.8.2.1; a network of kinases 2.7.11.1",
+        (
+            "ImageJ 1.53.0.2, Firefox 78.0.1.2; network analysis with Cytoscape 3.8.2.1; a network"
+            " of kinases 2.7.11.1"
+        ),
         "the immunoglobulin fold (2.60.40.10), host cell protease trypsin 3.4.21.4",
         "at 12:30:45, std::cout, dplyr::add, fe80::1",
     ],
@@ -34,7 +46,10 @@ def test_numbers_of_four_parts_stay(text):
         ("the server 1.1.1.1.", "the server [ip]."),
         ("The database is at 140.109.42.8.", "The database is at [ip]."),
         ("a case of misuse from 140.109.42.8", "a case of misuse from [ip]"),
-        ("see http://93.184.216.34/x or 93.184.216.34:8080, 203.12.55.7/24", "see http://[ip]/x or [ip]:8080, [ip]/24"),
+        (
+            "see http://93.184.216.34/x or 93.184.216.34:8080, 203.12.55.7/24",
+            "see http://[ip]/x or [ip]:8080, [ip]/24",
+        ),
         ("visited from 193.5.216.100 on Monday", "visited from [ip] on Monday"),
         ("The IPs were 5.6.7.8, 8.8.4.4", "The IPs were [ip], [ip]"),
         ("at 2001:4860:4860::8888, 2a00:1450:4001:81b:0:0:0:200e.", "at [ip], [ip]."),
@@ -59,15 +74,26 @@ def test_counts_are_no_telephone_numbers(text):
      "+41(0)445550123", "+886 912 345 678"],
 )  # fmt: skip
 def test_telephone_numbers_go(number):
-    assert without_phones(f"Call {number}, or ({number}) at night.") == "Call [phone], or ([phone]) at night."
+    assert (
+        without_phones(f"Call {number}, or ({number}) at night.")
+        == "Call [phone], or ([phone]) at night."
+    )
 
 
 def test_step():
     document = Document(
-        text="Mail nurse.station@hospital.example.org, host 8.8.8.8; gene@locus, m/z 1@2.3, hits@10.5, sensitivity@95 %.", id="1"
+        text=(
+            "Mail nurse.station@hospital.example.org, host 8.8.8.8; gene@locus, m/z 1@2.3,"
+            " hits@10.5, sensitivity@95 %."
+        ),
+        id="1",
     )
     assert step_of(Pii(phones=True)).filter(document) is True
-    assert document.text == "Mail email@example.com, host 22.214.171.124; gene@locus, m/z 1@2.3, hits@10.5, sensitivity@95 %."
+    assert (
+        document.text
+        == "Mail email@example.com, host 22.214.171.124; gene@locus, m/z 1@2.3, hits@10.5,"
+        " sensitivity@95 %."
+    )
     document = Document(text="host 8.8.8.8, a@b.org", id="1")
     assert step_of(Pii(emails=False, ips=False)).filter(document) is True
     assert document.text == "host 8.8.8.8, a@b.org"

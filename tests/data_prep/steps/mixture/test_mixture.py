@@ -24,11 +24,15 @@ TODAY = date(2023, 7, 15)
     ],
 )
 def test_points(types, published, points):
-    assert type_and_age_points({"publication_types": types, "date": published}, TODAY) == pytest.approx(points)
+    assert type_and_age_points(
+        {"publication_types": types, "date": published}, TODAY
+    ) == pytest.approx(points)
 
 
 def test_citations_a_year():
-    assert citations_a_year({"citation_count": 30, "date": "2020-07-15"}, TODAY) == pytest.approx(30 / 4)
+    assert citations_a_year({"citation_count": 30, "date": "2020-07-15"}, TODAY) == pytest.approx(
+        30 / 4
+    )
     assert np.isnan(citations_a_year({"date": "2020"}, TODAY))
 
 
@@ -36,12 +40,15 @@ def taken(mixture, folder, **sources):
     """Copies of each document, by source; `sources` gives their documents."""
     left, context = through(mixture, folder, *sources.items())
     return {
-        name: {document.id: document.metadata.pop("copies", 1) for document in part} for name, part in zip(sources, left, strict=True)
+        name: {document.id: document.metadata.pop("copies", 1) for document in part}
+        for name, part in zip(sources, left, strict=True)
     }, context.report
 
 
 def documents(prefix, count, size=400, **metadata):
-    return [Document(text="x" * size, id=f"{prefix}{n}", metadata=dict(metadata)) for n in range(count)]
+    return [
+        Document(text="x" * size, id=f"{prefix}{n}", metadata=dict(metadata)) for n in range(count)
+    ]
 
 
 def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
@@ -67,13 +74,18 @@ def test_cap_and_replay_by_tokens(tmp_path):
     )
     assert len(found["capped"]) == 50  # 100 tokens each
     assert len(found["main"]) == 900
-    assert len(found["replay"]) == 105  # 10 % of all: 105 of (900 + 50 + 105), as far as whole documents go
+    # 10 % of all: 105 of (900 + 50 + 105), as far as whole documents go
+    assert len(found["replay"]) == 105
     assert report["tokens"] == {"main": 90_000, "capped": 5_000, "replay": 10_500}
 
 
 def test_upsampling_takes_types_and_the_quarters_of_citations(tmp_path):
     typed = [
-        Document(text="x" * 40, id=str(n), metadata={"publication_types": ["Guideline"], "date": "2001", "citation_count": n})
+        Document(
+            text="x" * 40,
+            id=str(n),
+            metadata={"publication_types": ["Guideline"], "date": "2001", "citation_count": n},
+        )
         for n in range(100)
     ]
     plain = documents("p", 50)
