@@ -3,9 +3,11 @@
     python data_prep/download.py medline-baseline --output raw/medline/baseline
     python data_prep/download.py medline-updates  --output raw/medline/updatefiles
     python data_prep/download.py pmc --licence comm --output raw/pmc
-    S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc            # also s2-papers, s2-abstracts
+    # also s2-papers, s2-abstracts
+    S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc
     python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
-    python data_prep/download.py pubmedqa --output DATA/pubmedqa                   # a benchmark; docs/evaluation.md says where others are
+    # a benchmark; docs/evaluation.md says where others are
+    python data_prep/download.py pubmedqa --output DATA/pubmedqa
 
 Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was,
 inside a file too; a file that is there as it is published is not fetched again. Each file is

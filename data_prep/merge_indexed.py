@@ -177,7 +177,9 @@ def merge_files(prefixes: Sequence[str], output: str) -> None:
 
 
 def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
-    """Write the sequences of all `PREFIX.bin/.idx`, in order, to `output`, which the caller has claimed; return the documents and tokens.
+    """Write the sequences of all `PREFIX.bin/.idx`, in order, to `output`.
+
+    The caller has claimed `output`. Returns the numbers of documents and tokens.
 
     Raises:
         DataError: an input is damaged or of another type, or there is no room.

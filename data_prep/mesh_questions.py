@@ -2,7 +2,8 @@
 
 Which of four MeSH headings is a major topic of an abstract.
 
-    python data_prep/mesh_questions.py --corpus corpus --split test --output questions/test.jsonl --count 500
+    python data_prep/mesh_questions.py --corpus corpus --split test \
+        --output questions/test.jsonl --count 500
 
 One question a record at most. The wrong options are headings that keep the same company as the
 right one and are not assigned to the record. Which heading, which options, in which order hangs on
@@ -35,12 +36,14 @@ LETTERS = "ABCD"
 # NLM's check tags (indexing policy, "Check Tags"): routinely ticked for species, sex, age and
 # period, they say little of the topic.
 CHECK_TAGS = frozenset(
-    """Adolescent|Adult|Aged|Aged, 80 and over|Animals|Bees|Cats|Cattle|Chick Embryo|Child|Child, Preschool|Chlorocebus aethiops|Cricetinae|
-    Dogs|Female|Guinea Pigs|Horses|Humans|Infant|Infant, Newborn|Male|Mesocricetus|Mice|Middle Aged|Pregnancy|Rabbits|Rats|Sheep|Swine|
-    United States|Young Adult""".replace("\n", "")
-    .replace("    ", "")
-    .split("|")
-)
+    [
+        "Adolescent", "Adult", "Aged", "Aged, 80 and over", "Animals", "Bees", "Cats", "Cattle",
+        "Chick Embryo", "Child", "Child, Preschool", "Chlorocebus aethiops", "Cricetinae", "Dogs",
+        "Female", "Guinea Pigs", "Horses", "Humans", "Infant", "Infant, Newborn", "Male",
+        "Mesocricetus", "Mice", "Middle Aged", "Pregnancy", "Rabbits", "Rats", "Sheep", "Swine",
+        "United States", "Young Adult",
+    ]
+)  # fmt: skip
 
 # Measured on the two files of pubmed_sample.yaml: "the most common option" is right in 27 % with
 # 0.6, in 39 % with 0, in 16 % with 1.
@@ -48,7 +51,7 @@ COMMONNESS = 0.6
 
 
 class Companions:
-    """For each heading that is a major topic often enough, the others that occur together with the same headings.
+    """For each frequent major topic, the other headings that occur together with the same headings.
 
     Records carry no MeSH tree numbers, so the branch is approximated: headings are compared by the
     cosine of their rows in the matrix of positive pointwise mutual information (Church and Hanks,
@@ -85,7 +88,10 @@ class Companions:
         return name in self._index
 
     def nearest(self, name: str, count: int, without: Iterable[str]) -> list[str]:
-        """Return the `count` headings most like `name`, best first, `name` and those of `without` left out."""
+        """Return the `count` headings most like `name`, best first.
+
+        `name` and those of `without` are excluded.
+        """
         excluded = {name, *without}
         order = np.argsort(-self._similarity[self._index[name]], kind="stable")
         found = (self.names[i] for i in order)
@@ -193,7 +199,9 @@ def _write_questions(
 def make_question(
     record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int
 ) -> dict[str, Any] | None:
-    """Return the question of a record, with `literal` saying whether the right heading's words stand in the context; None if it has none.
+    """Return the question of a record, or None if it has none.
+
+    `literal` says whether the right heading's words stand in the context.
 
     A heading whose words do not stand in the context is preferred; then no wrong option's words
     stand there either, so that the presence of the words never gives the answer away. Among its
@@ -240,7 +248,10 @@ def make_question(
 
 
 def choose(questions: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
-    """Return at most `count` of the questions, those first whose answer does not stand in the context, in the order given."""
+    """Return at most `count` of the questions, in the order given.
+
+    Those whose answer does not stand in the context come first.
+    """
     ordered = sorted(questions, key=lambda question: question["literal"])  # stable
     return ordered[:count]
 
@@ -323,14 +334,20 @@ def _parser() -> argparse.ArgumentParser:
         help="wrong options come from the K nearest companions; fewer: harder [50]",
     )
     parser.add_argument(
-        "--literal", choices=["fill", "never"], default="fill",
-        help="questions whose answer stands word for word in the context: only to fill up to N, after all others, or never [fill]",
-    )  # fmt: skip
+        "--literal",
+        choices=["fill", "never"],
+        default="fill",
+        help="questions whose answer stands word for word in the context: only to fill up to N,"
+        " after all others, or never [fill]",
+    )
     return parser
 
 
 def is_topic(name: str) -> bool:
-    """Say whether this heading is a topic, not a check tag or a period ("History, 19th Century")."""
+    """Say whether this heading is a topic.
+
+    Check tags and periods ("History, 19th Century") are not.
+    """
     return name not in CHECK_TAGS and not name.startswith("History, ")
 
 
@@ -345,7 +362,7 @@ def _is_heading(value: Any) -> bool:
 
 
 def topics(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the record's topic headings, and those of them that are major topics, without repetition."""
+    """Return the record's topic headings and the major topics among them, without duplicates."""
     # as the reader of MEDLINE writes it; other sources have none, or another kind
     assigned = record["metadata"].get("mesh")
     headings = (
@@ -378,7 +395,10 @@ def _positive_information(together: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
 
 
 def _cosines(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the cosine of each pair of rows, rounded so that order does not depend on the last bit of a library's sums."""
+    """Return the cosine of each pair of rows.
+
+    It is rounded so that the order does not depend on the last bit of a library's sums.
+    """
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return np.round(rows @ rows.T, 4)
 

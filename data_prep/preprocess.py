@@ -1,6 +1,7 @@
 """Documents to Megatron's indexed token files, with the model's own tokenizer.
 
-    python data_prep/preprocess.py --input corpus/train --output-prefix data/train --tokenizer-model model/ --append-eod --workers 2
+    python data_prep/preprocess.py --input corpus/train --output-prefix data/train \
+        --tokenizer-model model/ --append-eod --workers 2
 
 writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's
 preprocess_data.py, and data/train_manifest.json. Input: JSONL (plain or packed), Parquet, Arrow,
@@ -252,7 +253,7 @@ def _take(job: TokenJob, task: Task, block: Block, result: Result, on_bad: str) 
 
 
 def _cut(result: Result, left: float) -> float:
-    """Leave out the documents after the first `left`, and the bad lines after these.
+    """Drop the documents after the first `left`, and the bad lines after these.
 
     Return how many are still wanted.
     """
@@ -270,7 +271,7 @@ def _cut(result: Result, left: float) -> float:
 
 
 def _told(part: Part, block: Block, bad: Bad) -> str:
-    """Return where a bad line stands and what is wrong with it.
+    """Return the position of a bad line and its error.
 
     Lines of plain files are counted only now.
     """
@@ -298,9 +299,9 @@ def _engine(task: Task, wanted: str, workers: int) -> Engine:
 
 
 def _sample(task: Task) -> list[str]:
-    """Return some texts from eight places of the input.
+    """Return some texts from eight positions of the input.
 
-    Of packed files and tables only from their beginning.
+    Compressed files and tables are sampled only from their beginning.
     """
     ends = list(accumulate(part.size for part in task.parts))
     places = set()

@@ -102,7 +102,10 @@ def render(corpus: Path, samples: bool = True) -> str:
 
 
 def table_of(cells: list[list[Any]], place: int) -> list[tuple[str, int, int]]:
-    """Return documents and tokens by the key at `place` of the cells (0 source, 1 language, 2 year), the largest first."""
+    """Return documents and tokens by one key of the cells, the largest first.
+
+    `place` is 0 for the source, 1 for the language, 2 for the year.
+    """
     documents: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     for cell in cells:
@@ -112,7 +115,7 @@ def table_of(cells: list[list[Any]], place: int) -> list[tuple[str, int, int]]:
 
 
 def funnel(counts: dict[str, Any], steps: list[str]) -> list[tuple[str, int, int]]:
-    """Return for the reader and each step how many documents it dropped and how many were left behind it."""
+    """Return, for the reader and each step, the documents it dropped and those left after it."""
     dropped: Counter[str] = Counter()
     for reason, count in counts["dropped"].items():
         dropped[reason.partition(":")[0]] += count

@@ -1,10 +1,6 @@
-"""What a crawl may connect to.
+"""Addresses that a crawl may connect to.
 
 The site's own hosts, and of these no private address that the site file does not name.
-
-A name may point to a private address, also only at the second look (DNS rebinding). So what is
-checked is what is connected to: the answer of the one look-up that Scrapy makes for a connection
-(here), and the far end of the connection for robots.txt (robots.py).
 """
 
 import ipaddress
@@ -17,9 +13,9 @@ from data_prep.crawling.website import Site
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IP address is one of the public network.
+    """Say whether an IP address is in the public network.
 
-    Not private, loopback, link-local, shared or multicast.
+    That is, not private, loopback, link-local, shared or multicast.
     """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
@@ -30,7 +26,7 @@ def is_public(address: str) -> bool:
 def may_be_private(site: Site, host: str) -> bool:
     """Say whether this host may have a private address.
 
-    The site file allows it or writes one as such, or it is the user's proxy.
+    It may if the site file allows it or writes one as such, or if it is the user's proxy.
     """
     if site.allow_private_addresses or host.lower() == "localhost" or _is_address(host):
         return True
@@ -51,7 +47,7 @@ class Addresses:
     def allows(self, host: str, address: str) -> bool:
         """Say whether to connect to this address of a host.
 
-        Of one that is refused the user is told once.
+        A refused address is reported once.
         """
         if is_public(address) or may_be_private(self._site, host):
             return True
@@ -78,7 +74,7 @@ def _is_address(host: str) -> bool:
 
 
 def checked_resolver(addresses: Addresses) -> Any:
-    """Return a class for Scrapy's setting DNS_RESOLVER that refuses what `addresses` does not allow."""
+    """Return a class for Scrapy's DNS_RESOLVER that refuses addresses that are not allowed."""
     from scrapy.resolver import CachingThreadedResolver
     from twisted.internet.error import DNSLookupError
 

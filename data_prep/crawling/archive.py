@@ -1,6 +1,7 @@
 """The WARC files of a crawl.
 
-Appended record by record, cut back to the last whole record after a kill, read again to go on.
+Records are appended one by one; after a kill the file is truncated to the last complete record and
+read again to resume.
 """
 
 import io
@@ -96,7 +97,7 @@ class Archive:
 
 
 def cut_to_whole_records(path: Path) -> None:
-    """Take off a record that a killed run left half-written.
+    """Remove a record that a killed run left half-written.
 
     Each record is a gzip member of its own.
     """

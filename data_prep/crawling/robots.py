@@ -1,6 +1,6 @@
 """A site's robots.txt before the crawl.
 
-Whether it can be had, and the Crawl-delay that it asks for.
+Says whether it can be fetched, and which Crawl-delay it asks for.
 """
 
 import socket
@@ -22,7 +22,7 @@ _MOST_REDIRECTS = 5
 
 
 def crawl_delay(site: Site, agent: str) -> float:
-    """Return the longest Crawl-delay that robots.txt of the start hosts asks of this agent, in seconds.
+    """Return the longest Crawl-delay (seconds) that the start hosts' robots.txt asks of this agent.
 
     Raises:
         DataError: a robots.txt cannot be had (that it does not exist is no error), or leads out of

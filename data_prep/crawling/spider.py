@@ -21,7 +21,7 @@ class NotOfSiteError(scrapy.exceptions.IgnoreRequest):
 
 
 class SiteOnly:
-    """A downloader middleware.
+    """A downloader middleware that keeps requests on the site.
 
     Each request, also one that a redirect makes, goes to the site's hosts and paths or nowhere.
     """

@@ -24,7 +24,7 @@ class Site:
     """Addresses to begin with, or sitemaps (addresses that end in .xml)."""
 
     allow: list[str] = Field(min_length=1)
-    """Regular expressions.
+    """Regular expressions for the addresses to fetch.
 
     An address is fetched if one of them is found in it and its host is that of a start address or
     in `hosts`.
@@ -48,7 +48,7 @@ class Site:
     licence: str = "other"
     """Licence of the content, for example CC-BY-NC-SA-3.0.
 
-    Other: none that permits re-use, so ask the owner.
+    "other": none that permits re-use, so ask the owner.
     """
 
     terms: str = ""
@@ -64,7 +64,7 @@ class Site:
     """Larger answers are broken off and left out."""
 
     allow_private_addresses: bool = False
-    """Fetch also where the name of a host stands for an address of a private network, of this machine or link-local."""
+    """Also fetch hosts whose name resolves to a private, loopback or link-local address."""
 
     @model_validator(mode="after")
     def _check(self) -> "Site":
@@ -87,7 +87,7 @@ class Site:
     def may_request(self, address: str, *, sitemap: bool) -> bool:
         """Say whether to make this request.
 
-        A sitemap need not fit `allow`, since what it lists has to, and is not kept.
+        A sitemap need not fit `allow` and is not kept; the addresses that it lists must fit.
         """
         if not self.has_host(address) or any(re.search(pattern, address) for pattern in self.deny):
             return False

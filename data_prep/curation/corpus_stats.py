@@ -17,7 +17,10 @@ from galen import json_file
 
 
 def language_of(document: Document) -> str:
-    """Return the identified language of the text (two letters), else the one that the record names, else "unknown"."""
+    """Return the identified language of the text (two letters).
+
+    Else the one that the record names, else "unknown".
+    """
     named = document.metadata.get("language") or ["unknown"]
     return str(
         document.metadata.get("text_language") or (named if isinstance(named, str) else named[0])

@@ -1,6 +1,6 @@
 """Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…).
 
-Which, how large, their identity.
+Finds them, with their sizes and identities.
 """
 
 import hashlib
@@ -52,10 +52,7 @@ def name_of(path: str) -> str:
 def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
     """Return path and size of the files that a path or address names.
 
-    One, those below a folder with one of `endings`, a glob's.
-
-    Raises:
-        DataError: nothing is there, or the address cannot be read.
+    One file, those below a folder with one of `endings`, or a glob's matches.
     """
     if not is_remote(path):
         return [(str(file), file.stat().st_size) for file in find_files(path, endings)]
@@ -92,7 +89,7 @@ def _extra_of(path: str) -> str:
 def describe(path: str) -> dict[str, Any]:
     """Return the record of an input for the manifest.
 
-    Path, size, SHA-256 or, behind an address, the store's version mark if it has one.
+    Path, size, and SHA-256 or, behind an address, the store's version tag if it has one.
     """
     if not is_remote(path):
         return manifest.describe_file(path)
@@ -116,10 +113,8 @@ def describe(path: str) -> dict[str, Any]:
 def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
     """Return the files as tasks, in order.
 
-    One each, but neighbours with a reader in `many_per_task` together, up to 64 MiB or 500 files.
-
-    A task has files of one source with one set of options. The division depends on the files alone,
-    so what a task does never depends on the number of workers.
+    One task each, but neighbours with a reader in `many_per_task` share one, up to 64 MiB or 500
+    files.
     """
     tasks: list[list[RawFile]] = []
     size = 0

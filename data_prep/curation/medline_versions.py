@@ -1,17 +1,6 @@
-"""Which MEDLINE records count.
+"""The MEDLINE records that count.
 
 The last version of each PMID over baseline and update files, less those that NLM deleted.
-
-Two steps before the reading. `VersionWriter` (one task a file) notes the PMID, version and order of
-each record and each deletion; `VersionFinder` (one task) writes a verdict for each record, which
-`MedlineReader` obeys. So whatever filters do later, an old version never comes in by the back door
-because the new one was dropped.
-
-Rules: files count in the order of the recipe, then of their names. Of records with the same PMID
-and `Version` attribute the last counts; a `DeleteCitation` behind it removes it, a record behind
-the deletion brings it back. Of several `Version`s left, the highest stays. Memory of the finder:
-0.44 GiB for 4 million records, 0.47 GiB for 40 million (measured); it is 1 byte a record in all,
-and the sorting of a bucket of about 4 million.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +27,7 @@ _BUCKET_ROWS = 4_000_000
 def event_key(pmid: str, version: str | None) -> int:
     """Return PMID and version as one sortable number.
 
-    0, which stands for no PMID, for what is no number or none of this size.
+    Returns 0, which stands for no PMID, if either is not a number or is out of range.
     """
     if not pmid.isdecimal() or len(pmid) > _MOST_DIGITS:
         return 0
@@ -49,7 +38,7 @@ def event_key(pmid: str, version: str | None) -> int:
 class PmidReader(MedlineReader):
     """Yields the PMIDs of each record, with their keys.
 
-    What is wrong with a file, the reader proper meets again and reports.
+    Errors in a file are left to the actual reader, which meets and reports them again.
     """
 
     name = "versions"
@@ -78,9 +67,7 @@ class PmidReader(MedlineReader):
 class VersionWriter(PipelineStep):
     """Writes `<task>.npy` of the `task`-th MEDLINE file.
 
-    A row of `EVENT` for each record with a PMID and each deleted PMID, in order.
-
-    A file that breaks off gives the rows before the break, as the reader does.
+    It has a row of `EVENT` for each record with a PMID and each deleted PMID, in order.
     """
 
     type = "INDEX"
@@ -112,7 +99,7 @@ class VersionWriter(PipelineStep):
 class VersionFinder(PipelineStep):
     """One task: reads the rows of all files and writes `<task>.npy` into `verdicts`.
 
-    A number for each record, deletions left out.
+    It has a number for each record, without the deletions.
     """
 
     type = "INDEX"

@@ -51,8 +51,9 @@ def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
 
 
 def step_of(settings: Any) -> Any:
-    """Return the step with these settings, an instance of one of the classes of data_prep/steps/options.py; for documents of all
-    sources.
+    """Return the step with these settings, for documents of all sources.
+
+    The settings are an instance of one of the classes of data_prep/steps/options.py.
     """
     values = {
         field.name: getattr(settings, field.name)
@@ -75,9 +76,9 @@ def check(recipe: CorpusRecipe) -> None:
 
 
 def files_of_steps(recipe: CorpusRecipe) -> list[Path]:
-    """Return the files of the user's that steps read besides the sources.
+    """Return the user's files that steps read besides the sources.
 
-    Evaluation items, lists of phrases and of keywords.
+    These are evaluation items, lists of phrases and of keywords.
     """
     files: list[Path] = []
     for step in recipe.steps:
@@ -148,9 +149,9 @@ def build(
 
 
 def _publish_findings(folder: Path, corpus: Path) -> None:
-    """Put what steps want kept (JSONL of clusters, of matches) into the corpus.
+    """Add the files that steps publish (JSONL of clusters, of matches) to the corpus.
 
-    Those of two steps of one name one after the other.
+    Files of two steps of the same name are concatenated.
     """
     found = sorted(
         folder.glob("[0-9]*-*/publish/*"),
@@ -171,7 +172,7 @@ def _join(parts: Iterable[Path], output: Path) -> None:
 def find_versions(files: Sequence[RawFile], folder: Path, stages: Stages) -> str | None:
     """Find out which records of the MEDLINE files count.
 
-    Return the folder of the verdicts, None without such files.
+    Returns the folder of the verdicts, or None without such files.
     """
     medline = [(file.path, file.options) for file in files if file.reader == "medline"]
     if not medline:

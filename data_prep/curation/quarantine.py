@@ -15,7 +15,9 @@ def quarantined(counts: Counter[str]) -> int:
 
 
 def check_quarantine(counts: Counter[str], limit: float, folder: Path) -> None:
-    """Check the readers' counts (`total`, `input_files`, `broken files`, `dropped_quarantined, …`) against the recipe's limit.
+    """Check the readers' counts against the recipe's limit.
+
+    The counts are `total`, `input_files`, `broken files`, `dropped_quarantined, …`.
 
     Args:
         counts: sums over all tasks.

@@ -27,9 +27,9 @@ class Source:
     reader: Literal[
         "medline", "jats", "s2orc", "tei", "guidelines", "records", "text", "html", "warc", "pdf"
     ]
-    """How to read them: docs/sources.md lists formats and endings. records.
+    """How to read them: docs/sources.md lists formats and endings.
 
-    JSONL or Parquet as on the Hugging Face hub.
+    `records` is JSONL or Parquet as on the Hugging Face hub.
     """
 
     path: str
@@ -87,7 +87,7 @@ class Shuffle:
     bucket_megabytes: int = Field(default=256, ge=1)
     """Text that a worker holds in memory at a time.
 
-    The corpus is written in as many files a split as that needs.
+    It sets the number of files of each split.
     """
 
 
@@ -96,10 +96,10 @@ class Report:
     """What statistics.json and the report of the corpus hold besides numbers."""
 
     samples: bool = True
-    """Texts of a few documents, kept and dropped ones, and of what decontamination found. false.
+    """Samples of kept and dropped documents, and of the matches that decontamination found.
 
-    None, as for clinical notes; with
-    `dropped: true` and in contamination.jsonl they are still on disk.
+    false: none, as for clinical notes; with `dropped: true` and in contamination.jsonl they are
+    still on disk.
     """
 
 
@@ -124,7 +124,10 @@ class CorpusRecipe:
     """
 
     max_bad_share: float = Field(default=0.001, ge=0, le=1)
-    """The command fails when more than this share of the records, or of the files, is in quarantine because it cannot be read."""
+    """Largest share of the records, or of the files, that may be quarantined as unreadable.
+
+    The command fails above it.
+    """
 
     split: SplitShares = Field(default_factory=SplitShares)
     """Shares of documents, by a hash of the identifier."""
@@ -141,7 +144,7 @@ class CorpusRecipe:
     tokenizer: str | None = None
     """Tokenizer (as of preprocess.py) to count tokens with.
 
-    Null estimates them from the bytes of the text.
+    null estimates them from the bytes of the text.
     """
 
     @model_validator(mode="after")

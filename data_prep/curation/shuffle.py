@@ -22,9 +22,10 @@ from data_prep.text.hashing import stable_hash
 
 
 class Scatter(PipelineStep):
-    """Deals the lines of `<split>/<rank>.jsonl.gz` to `<bucket>/<split>/<rank>.jsonl.gz`, each after its hash of 16 digits.
+    """Deals the lines of `<split>/<rank>.jsonl.gz` to `<bucket>/<split>/<rank>.jsonl.gz`.
 
-    Buckets divide the hashes evenly and in order. One file is open for each bucket and split.
+    Each line is written after its hash of 16 digits. Buckets divide the hashes evenly and in order.
+    One file is open for each bucket and split.
     """
 
     type = "SHUFFLE"
@@ -68,7 +69,7 @@ class Scatter(PipelineStep):
 
 
 class Gather(PipelineStep):
-    """Sorts the lines of a bucket, which it holds in memory, and writes them to `<split>/<bucket>.jsonl.gz`."""
+    """Sorts the lines of a bucket in memory and writes them to `<split>/<bucket>.jsonl.gz`."""
 
     type = "SHUFFLE"
     name = "gather"

@@ -7,13 +7,9 @@ from datatrove.pipeline.base import PipelineStep
 
 
 class SomeSources(PipelineStep):
-    """Passes the documents of a task by the step within, unless the task's source is named.
+    """Bypasses the inner step in tasks whose source is not named.
 
     A task has documents of one source.
-
-    Args:
-        step: the step within; name and statistics are its own.
-        sources: names of the sources that go through it.
     """
 
     type = "FILTER"

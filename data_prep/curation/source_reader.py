@@ -22,7 +22,9 @@ from data_prep.readers.record import BadRecord, printable
 
 
 class SourceFiles(PipelineStep):
-    """Reads the files of the `rank`-th task, so that what a task does never depends on the number of workers.
+    """Reads the files of the `rank`-th task.
+
+    The content of a task never depends on the number of workers.
 
     Bad records, and the rest of a file that breaks off, go to `<rank>.jsonl` in the folder
     `quarantine`, with file and position; reading goes on. About twice a second it notes in
@@ -106,7 +108,7 @@ class SourceFiles(PipelineStep):
     def _verdicts_of(self, file: RawFile) -> list[int]:
         """Return the verdicts on a MEDLINE file's records.
 
-        MEDLINE files are numbered through all tasks and stand alone in theirs.
+        MEDLINE files are numbered over all tasks, and each has a task of its own.
         """
         assert self.verdict_folder is not None
         number = sum(task[0].reader == "medline" for task in self.tasks[: self._rank])

@@ -1,6 +1,6 @@
-"""Which part of the corpus a document belongs to.
+"""The split of the corpus that a document belongs to.
 
-A hash of its identifier, so it never depends on the order or on other documents.
+It is chosen by a hash of the identifier, so it never depends on the order or on other documents.
 """
 
 from datatrove.data import Document
@@ -20,7 +20,7 @@ def split_of(identifier: str, shares: SplitShares) -> str:
 
 
 def copies_in(split: str, document: Document) -> int:
-    """Return how often a document stands in its split.
+    """Return how often a document occurs in its split.
 
     In the training split as often as a mixture takes it (`copies`), else once.
     """

@@ -140,7 +140,7 @@ class Stages:
         return Context(self.folder / f"{number}-{step.name}", self.sources, run)
 
     def _watch(self, steps: Sequence[PipelineStep], number: int) -> None:
-        """Give each filter a writer for what it drops, and one of some sources those of the tasks."""
+        """Give filters writers for dropped documents, and per-source steps the tasks' sources."""
         for place, step in enumerate(steps):
             if isinstance(step, SomeSources):
                 step.of_task = self.sources
@@ -151,7 +151,7 @@ class Stages:
                 )
 
     def run_tasks(self, label: str, steps: list[PipelineStep], tasks: int) -> TaskExecutor:
-        """Run one set of tasks to its end, or what an earlier run left of it, and show its progress."""
+        """Run the rest of one set of tasks to its end and show its progress."""
         executor = self.executors(steps, tasks, self.folder / "log" / label)
         total, unit = (self.size, "B") if label == "read" else (tasks, "tasks")
         with Progress(label, total=total, unit=unit, scale=unit == "B") as progress:

@@ -30,7 +30,10 @@ def open_gzip(path: Path, level: int) -> gzip.GzipFile:
 
 
 class _GzipFiles(OutputFileManager):
-    """datatrove's set of open output files, with `_Gzip` in place of fsspec's gzip, which writes the time into the header."""
+    """datatrove's set of open output files, with `_Gzip` in place of fsspec's gzip.
+
+    fsspec's writes the time into the header.
+    """
 
     def __init__(self, fs: Any, level: int) -> None:
         super().__init__(fs, mode="wb", compression=None)
@@ -58,7 +61,9 @@ class RecordWriter(JsonlWriter):
 
 
 class SplitWriter(RecordWriter):
-    """Writes `<split>/<rank>.jsonl.gz` and counts documents (by split name) and bytes of text (`text_bytes`).
+    """Writes `<split>/<rank>.jsonl.gz` and counts documents and bytes of text.
+
+    Documents are counted by split name, bytes as `text_bytes`.
 
     Documents that a mixture takes several times stand several times in the training split (see
     `copies_in`).

@@ -1,10 +1,6 @@
 """Runs a datatrove pipeline in tasks, quietly, and survives being killed.
 
-Here on this machine, in processes of its own.
-
-datatrove's own local executor leaves its manager process behind when it is killed, waits for ever
-when the system kills a worker for memory, and logs to the terminal; the tasks, their completion
-marks and statistics here are datatrove's.
+The tasks run on this machine, in their own processes.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Runs a datatrove pipeline on a Ray cluster, or on one that it starts on this machine.
 
-The same tasks, marks and statistics.
+Tasks, completion marks and statistics are the same as on one machine.
 """
 
 import importlib.util

@@ -1,9 +1,6 @@
 """Runs a datatrove pipeline as a Slurm job array and waits for it.
 
-The same tasks, marks and statistics as on one machine.
-
-datatrove's own Slurm executor submits and returns; a recipe has stages that need what the one
-before wrote, and its user wants to see progress and the error of a task.
+Tasks, completion marks and statistics are the same as on one machine.
 """
 
 import json

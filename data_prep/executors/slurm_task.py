@@ -1,6 +1,6 @@
 """One job of the array that data_prep/executors/slurm.py submits.
 
-Python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB.
+Usage: `python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Benchmarks that their authors publish as plain files under a licence that lets anybody take them."""
+"""Benchmarks that their authors publish as plain files under an open licence."""
 
 from collections.abc import Iterator
 

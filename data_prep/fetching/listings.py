@@ -19,7 +19,10 @@ HUB = "https://huggingface.co"
 def medline(
     transfer: Transfer, part: str, wanted: Callable[[str], bool], base: str = NCBI
 ) -> Iterator[Item]:
-    """Yield the MEDLINE files of `baseline` or `updatefiles` whose name is wanted, with the MD5 that NLM puts beside each."""
+    """Yield the MEDLINE files of `baseline` or `updatefiles` whose name is wanted.
+
+    Each comes with the MD5 that NLM publishes beside it.
+    """
     folder = f"{base}/pubmed/{part}"
     page = transfer.get(f"{folder}/").decode("utf-8", "replace")
     names = sorted(set(re.findall(r'href="(pubmed\d\dn\d{4,}\.xml\.gz)"', page)))
@@ -66,9 +69,10 @@ def semantic_scholar(
 
 
 def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") -> Iterator[Item]:
-    """Yield the files of a dataset on the Hugging Face hub, all of one commit, with their SHA-256 or Git hash.
+    """Yield the files of a dataset on the Hugging Face hub, all of one commit.
 
-    `HF_TOKEN` is sent where it is set, for datasets behind an agreement.
+    Each comes with its SHA-256 or Git hash. `HF_TOKEN` is sent where it is set, for datasets behind
+    an agreement.
     """
     token = keys.read("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -84,14 +88,13 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
         raise DataError(f"{public(base)} lists no file of the dataset {name}")
     for file in sorted(filter(_names_file, files), key=lambda file: str(file["rfilename"])):
         path, large = file["rfilename"], file.get("lfs") or {}
-        digest = (
-            ("sha256", str(large["sha256"]))
-            if large.get("sha256")
-            else ("git", str(file["blobId"]))
-            if file.get("blobId")
-            else None
-        )
-        url = f"{base}/datasets/{quote(name)}/resolve/{quote(str(commit))}/{quote(path.encode('utf-8', 'replace'))}"
+        digest: tuple[str, str] | None = None
+        if large.get("sha256"):
+            digest = ("sha256", str(large["sha256"]))
+        elif file.get("blobId"):
+            digest = ("git", str(file["blobId"]))
+        quoted = quote(path.encode("utf-8", "replace"))
+        url = f"{base}/datasets/{quote(name)}/resolve/{quote(str(commit))}/{quoted}"
         size = large.get("size") or file.get("size")
         yield Item(
             path,
@@ -103,9 +106,9 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
 
 
 def _names_file(file: Any) -> bool:
-    """Say whether an entry of the hub's list is one of a file.
+    """Say whether an entry of the hub's list names a file.
 
-    Its name is judged where it is fetched.
+    The name is judged where the file is fetched.
     """
     return (
         isinstance(file, dict)

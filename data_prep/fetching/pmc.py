@@ -1,4 +1,6 @@
-"""PubMed Central's open-access articles from its cloud bucket, packed into tar files as the reader `jats` takes them.
+"""PubMed Central's open-access articles from its cloud bucket.
+
+They are packed into tar files as the reader `jats` takes them.
 
 Since August 2026 PMC ships no packages any more: each version of an article is an object of its
 own, with a JSON of its metadata, and a daily inventory lists those
@@ -40,7 +42,7 @@ _SPAN = 1000
 def licence_group(code: str | None, open_access: bool = True) -> str:
     """Return PMC's licence group of a licence code.
 
-    Comm (CC0, BY, BY-SA, BY-ND), noncomm (the NC ones), other (TDM, none).
+    `comm` (CC0, BY, BY-SA, BY-ND), `noncomm` (the NC ones) or `other` (TDM, none).
     """
     parts = set(re.split(r"[^A-Z0-9]+", (code or "").upper()))
     if not open_access or not parts & {"CC0", "BY"}:
@@ -208,7 +210,10 @@ def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
 
 @contextlib.contextmanager
 def _archive(final: Path) -> Iterator[tarfile.TarFile]:
-    """Yield a tar file to fill, which gets its name when it is whole and whose bytes depend on the articles alone."""
+    """Yield a tar file to fill, whose bytes depend on the articles alone.
+
+    It gets its name when it is complete.
+    """
     with (
         atomic_file(final) as path,
         path.open("wb") as raw,

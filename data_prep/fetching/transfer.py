@@ -1,4 +1,4 @@
-"""Files over HTTP: resumed where they broke off, slowed down when asked to, checked before they get their name."""
+"""Files over HTTP: resumable, rate-limited, and verified before they get their name."""
 
 import contextlib
 import email.utils
@@ -75,7 +75,7 @@ class WrongContent(Exception):
 
 
 def public(url: str) -> str:
-    """Return an address without its query, which may hold a signature, and without a user's name and password."""
+    """Return an address without its query, which may hold a signature, and without credentials."""
     scheme, separator, rest = keys.hide(url).split("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
@@ -121,7 +121,10 @@ class Transfer:
         raise DataError(f"{public_url} cannot be had: {problem}, {ATTEMPTS} times")
 
     def _read(self, response: requests.Response, name: str, most: int) -> bytes:
-        """Return an answer's content, which is packed only if the server packs what it was asked to send plainly."""
+        """Return an answer's content.
+
+        It is compressed only if the server compresses what it was asked to send plainly.
+        """
         content = bytearray()
         for block in response.raw.stream(_BLOCK, decode_content=False):
             content += block
@@ -144,16 +147,7 @@ class Transfer:
         return plain
 
     def file(self, item: Item, folder: Path) -> dict[str, Any]:
-        """Fetch a file into `folder` and return what is known of it.
-
-        Bytes, checksum, how it was checked.
-
-        What an earlier run brought of it (`.NAME.partial`) is not fetched again, if the server's
-        file is still the same.
-
-        Raises:
-            DataError: it cannot be had, or is twice not what is published.
-        """
+        """Fetch a file into `folder` and return its record: bytes, checksum, how it was checked."""
         if (problem := trouble_with(item.name)) is not None:
             raise DataError(f"{item.name[:100]!r}: {problem}")
         target = folder / item.name
@@ -257,11 +251,7 @@ class Transfer:
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """Yield the answer to a request, when the rate allows it.
 
-        Redirects are followed; `headers` hold keys and go to `url`'s own
-        origin alone.
-
-        Raises:
-            DataError: the transfer was stopped, or a redirect leads nowhere.
+        Redirects are followed; `headers` hold keys and go to `url`'s own origin alone.
         """
         for _ in range(_MOST_REDIRECTS + 1):
             with self._request(url, headers) as response:
@@ -343,10 +333,7 @@ def _joined(url: str, further: str) -> str:
 
 
 def trouble_with(name: str) -> str | None:
-    """Say why a name that a server gives cannot be that of a file below the output folder.
-
-    None if it can.
-    """
+    """Say why a server's name for a file is unusable below the output folder; None if it is not."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts:
         return "it names a file outside its folder"
@@ -394,12 +381,9 @@ def _asked_wait(response: requests.Response) -> float | None:
 
 
 def check(path: Path, item: Item) -> dict[str, Any]:
-    """Compare a file with what is published of it.
+    """Check a file against its published size and checksum.
 
-    Without a checksum, a gzip file is unpacked to see that it is whole.
-
-    Raises:
-        WrongContent: it is another one.
+    Without a checksum, a gzip file is decompressed to see that it is complete.
     """
     size = path.stat().st_size
     if item.size is not None and size != item.size:

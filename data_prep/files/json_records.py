@@ -51,7 +51,7 @@ class Records:
 class Unusable(Exception):
     """A line or row is no usable record.
 
-    The kind of the mistake, for counting, and the mistake in words.
+    Holds the kind of the error, for counting, and a message.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,9 +61,7 @@ class Unusable(Exception):
 def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
     """Return the records of a block's data: lines of JSON as bytes, or an Arrow record batch.
 
-    Empty lines are passed over.
-
-    With `chat` a field is a list of messages `{"role": str, "content": str}`, otherwise text.
+    Empty lines are skipped.
     """
     if isinstance(data, bytes) and not chat and len(keys) == 1:
         return _parse_lines(data, keys[0])
@@ -126,7 +124,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 def rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of an Arrow record batch with their numbers.
 
-    Of text that is not UTF-8 the bytes.
+    Text that is not UTF-8 comes as bytes.
     """
     columns = [_values(batch.column(key)) for key in keys]
     return (
@@ -154,12 +152,7 @@ def _text_or_bytes(value: bytes | None) -> str | bytes | None:
 def load_line(line: bytes) -> Any:
     """Return a line's JSON value.
 
-    What Python's own parser takes beyond the standard (NaN, huge integers) is taken too.
-
-    The byte order mark that Windows programs put at the beginning of a file is passed over.
-
-    Raises:
-        Unusable: it is no JSON or no UTF-8.
+    Extensions of Python's own parser (NaN, huge integers) are accepted too.
     """
     line = line.removeprefix(codecs.BOM_UTF8)
     try:

@@ -1,4 +1,7 @@
-"""Whether a stage's output is there already, from the same inputs and the same configuration, or left by a killed run of it."""
+"""Whether a stage's output exists already, from the same inputs and configuration.
+
+It may also have been left by a killed run of the same stage.
+"""
 
 import contextlib
 import json
@@ -20,13 +23,6 @@ def finished(
     """Return the manifest of a finished run of this stage with these inputs and this configuration.
 
     None if there is none.
-
-    `inputs` are records of `galen.manifest.describe_file`; they are compared by name and content,
-    in order.
-
-    Raises:
-        OtherOutputError: the output is from other inputs, another configuration or another stage;
-            the message names the difference.
     """
     manifest_path = Path(manifest_path)
     if not manifest_path.exists():
@@ -54,9 +50,9 @@ def finished(
 def _changes(
     then: Mapping[str, Any], now: Mapping[str, Any], place: str
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs of two configurations, before and now.
+    """Yield the differences of two configurations, before and now.
 
-    Of lists of sources or steps the key in the item.
+    For lists of sources or steps, the differing key within the item.
     """
     for key in sorted(then.keys() | now.keys()):
         before, value = then.get(key), now.get(key)
@@ -70,9 +66,9 @@ def _changes(
 
 
 def _item_pairs(before: Any, now: Any) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the items of two lists of mappings that are as long, side by side.
+    """Return the items of two lists of mappings of the same length, side by side.
 
-    None where they are something else.
+    None if they are anything else.
     """
     if not (isinstance(before, list) and isinstance(now, list) and len(before) == len(now)):
         return []
@@ -82,15 +78,9 @@ def _item_pairs(before: Any, now: Any) -> list[tuple[Mapping[str, Any], Mapping[
 
 @contextlib.contextmanager
 def claimed(output: str | Path, files: Sequence[Path], plan: object) -> Iterator[None]:
-    """While the block runs, note what writes `files`.
+    """Note which work writes `files` while the block runs.
 
     After a kill the same work may replace them, and nothing else does.
-
-    The caller holds the lock of `output`.
-
-    Raises:
-        OtherOutputError: one of the files is there, and not from an interrupted run of the same
-            plan.
     """
     note, wanted = _claim_of(output), json.dumps(plan, indent=1)
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files in pieces of bounded size, also where a small file stands for much text."""
+"""Parquet and Arrow files in pieces of bounded size, even if a small file expands to much text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ _ROWS = 1000
 def read_table(
     path: Path, size: int, longest: int, keys: Sequence[str]
 ) -> Iterator[tuple[int, Any, float]]:
-    """Yield the rows of a Parquet or Arrow file, the columns `keys` alone, about `size` bytes of text at a time.
+    """Yield the rows of a Parquet or Arrow file, about `size` bytes of text at a time.
 
-    Each piece comes as the number of its rows, a record batch, and the share of the file that is
-    then read (0 where that is not known). In the place of a row of more than `longest` bytes stands
-    their number.
+    Only the columns `keys` are read. Each piece comes as the number of its rows, a record batch,
+    and the share of the file that is then read (0 where that is not known). In the place of a row
+    of more than `longest` bytes stands their number.
 
     Raises:
         DataError: the file is damaged or has no such column.
@@ -150,7 +150,7 @@ def _decoded(batch: Any) -> Any:
 
 
 def _open_parquet(path: Path, size: int, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
-    """Open a Parquet file; texts that it holds once for many rows stay so until they are divided."""
+    """Open a Parquet file; dictionary-encoded texts stay so until they are divided."""
     from pyarrow import parquet, types
 
     file = parquet.ParquetFile(path, pre_buffer=False)
@@ -193,7 +193,7 @@ def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
 
 
 def _whole(batch: Any) -> Any:
-    """Return a record batch in which no text lies outside of its memory, which Arrow itself does not look at.
+    """Return a record batch in which every text lies within its memory, which Arrow does not check.
 
     Raises:
         pyarrow.ArrowInvalid: it is damaged.

@@ -1,6 +1,6 @@
-"""What all readers of raw sources share.
+"""Common base of all readers of raw sources.
 
-Opening and unpacking, limits, and the quarantine of bad records.
+Opening and decompressing, limits, and the quarantine of bad records.
 """
 
 import bz2
@@ -68,9 +68,9 @@ class SourceReader(BaseDiskReader):
     many_per_task: ClassVar[bool] = False
     """Whether a file is typically one document, so that a task should read many."""
     libraries: ClassVar[tuple[str, ...]] = ()
-    """What it imports only when it reads.
+    """Libraries that the reader imports only when it reads.
 
-    Imported before a process is forked for it, lest each task's process does it again.
+    They are imported before a process is forked for it, lest each task's process does it again.
     """
 
     def __init__(self, folder: DataFolderLike, options: ReaderOptions | None = None) -> None:
@@ -205,7 +205,7 @@ class SourceReader(BaseDiskReader):
             raise Refused("wrong form", str(error)) from None
 
     def _refused(self, record: Record, filepath: str, place: Place, error: Exception) -> Outcome:
-        """Return the outcome of a record that cannot be read: what was counted before is forgotten."""
+        """Return the outcome of an unreadable record; its earlier counts are discarded."""
         self._outcome = Outcome(place)
         self.quarantine(filepath, record.position, *self._why(error), record.sample)
         return self._outcome
@@ -330,13 +330,14 @@ class SourceReader(BaseDiskReader):
         Its file's name and a hash of its content, the same on every machine.
         """
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-        return f"{printable(PurePath(filepath).name)}:{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+        return f"{printable(PurePath(filepath).name)}:{digest}"
 
 
 def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
-    """Return the stream that a file's ending says: gzip, bzip2, xz, Zstandard, or as it is.
+    """Return the stream by a file's ending: gzip, bzip2, xz, Zstandard, or as it is.
 
-    Reading never needs to go back.
+    Reading never needs to seek back.
     """
     ending = PurePath(filepath).suffix
     if ending in (".gz", ".tgz"):
@@ -358,14 +359,14 @@ def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
 
 
 def _time(value: Any) -> str | None:
-    """Return pandas' times, which are nanoseconds in Parquet, as the writer of the corpus takes them."""
+    """Return pandas' times, nanoseconds in Parquet, as the corpus writer takes them."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT is not equal to itself
     raise TypeError(f"a corpus cannot hold {type(value).__name__}")
 
 
 class BoundedStream:
-    """A stream for `lxml.etree.iterparse` that stops when more than `limit` bytes pass without `mark` being called.
+    """A stream for `lxml.etree.iterparse` that stops after `limit` bytes without a call of `mark`.
 
     A record that never ends would otherwise be built in memory whole.
     """
@@ -412,7 +413,7 @@ class Line:
 def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
     """Yield the lines of a stream, from number 1.
 
-    Of one longer than `limit` bytes only the length, in constant memory.
+    For a line longer than `limit` bytes only its length, in constant memory.
     """
     number = offset = 0
     while data := stream.readline(limit + 1):

@@ -50,14 +50,16 @@ def unpacked(data: bytes, header: str, limit: int) -> bytes:
 
 
 def _zlib(data: bytes, packing: str, limit: int) -> bytes:
-    """Return data unpacked from gzip or, as "deflate" is meant in both ways, from zlib or bare deflate: up to a byte above the limit."""
-    wbits = (
-        31
-        if "gzip" in packing
-        else 15
-        if data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0
-        else -15
-    )
+    """Return data decompressed from gzip, zlib or bare deflate, up to a byte above the limit.
+
+    "deflate" is used for both zlib and bare deflate.
+    """
+    if "gzip" in packing:
+        wbits = 31
+    elif data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0:
+        wbits = 15
+    else:
+        wbits = -15
     whole = b""
     while data and len(whole) <= limit:
         unit = zlib.decompressobj(wbits)

@@ -1,4 +1,7 @@
-"""Clinical guidelines as published with MEDITRON (`epfl-llm/guidelines`), as JSONL with title, clean_text, source, url, overview."""
+"""Clinical guidelines as published with MEDITRON (`epfl-llm/guidelines`).
+
+JSONL with title, clean_text, source, url, overview.
+"""
 
 from typing import Any
 

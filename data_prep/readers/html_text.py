@@ -20,11 +20,15 @@ from data_prep.readers.rendering import heading, table_rows
 from data_prep.readers.word_lists import clean_word, is_word_export
 from data_prep.readers.xml_tree import MATHML, Element, tag_of
 
-_LEFT_OUT = {"script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video", "audio", "canvas", "select",
-             "textarea", "input", "object", "head", "dialog", "picture"}  # fmt: skip
-_BLOCKS = {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "li", "table", "pre",
-           "form", "blockquote", "figure", "figcaption", "address", "details", "summary", "fieldset", "hr", "body", "caption",
-           *(f"h{n}" for n in range(1, 7))}  # fmt: skip
+_LEFT_OUT = {
+    "script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video",
+    "audio", "canvas", "select", "textarea", "input", "object", "head", "dialog", "picture",
+}  # fmt: skip
+_BLOCKS = {
+    "p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt",
+    "dd", "li", "table", "pre", "form", "blockquote", "figure", "figcaption", "address", "details",
+    "summary", "fieldset", "hr", "body", "caption", *(f"h{n}" for n in range(1, 7)),
+}  # fmt: skip
 _BESIDE_CONTENT = _LEFT_OUT | {"a", "header", "footer", "aside", "form"}
 # trafilatura's own names -> HTML
 _NAMES = {
@@ -231,7 +235,7 @@ class HtmlText:
 
 
 def letters_of(root: Element) -> int:
-    """Return how many letters and digits of a page stand outside of links, menus and what frames the content."""
+    """Return how many letters and digits of a page are outside links, menus and page furniture."""
     count = 0
     waiting = [root]
     while waiting:

@@ -40,7 +40,9 @@ _TYPES = {
 
 
 class JatsReader(SourceReader):
-    """Yields one document per `article`, of single files or of the members of tar archives, which are read as streams.
+    """Yields one document per `article`, of single files or of the members of tar archives.
+
+    Tar archives are read as streams.
 
     The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what
     all readers give: pmcid, pmid, doi, article_type, journal, full_text (whether there is a body).
@@ -243,10 +245,10 @@ def _date(meta: Element) -> str | None:
 
 
 def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
-    """Return the articles in a document, through sets and envelopes (OAI-PMH) of any depth, and what stands beside them and is none.
+    """Return the articles in a document, and the other elements beside them.
 
-    What tells about an envelope (the dates and headers of OAI-PMH, an issue's metadata) counts as
-    neither.
+    Sets and envelopes (OAI-PMH) are searched at any depth. What tells about an envelope (the dates
+    and headers of OAI-PMH, an issue's metadata) counts as neither.
     """
     articles: list[Element] = []
     others: list[Element] = []

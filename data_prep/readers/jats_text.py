@@ -20,12 +20,19 @@ from data_prep.readers.rendering import Forms, heading, table_rows, tidy
 from data_prep.readers.tex import tex_formula
 from data_prep.readers.xml_tree import HREF, MATHML, Element, inline_text, tag_of
 
-_FLOATS = {"fig", "fig-group", "table-wrap", "table-wrap-group", "boxed-text", "fn", "fn-group", "supplementary-material",
-           "chem-struct-wrap"}  # fmt: skip
-_BLOCKS = {"p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-formula-group", "preformat", "code", "verse-group", "speech",
-           "statement", "array", "table", "app", "glossary", "notes", "question", "answer", "question-wrap"}  # fmt: skip
-_LEFT_OUT = {"graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions", "private-char", "ref-list",
-             "sec-meta", "kwd-group", "processing-meta", "index-term"}  # fmt: skip
+_FLOATS = {
+    "fig", "fig-group", "table-wrap", "table-wrap-group", "boxed-text", "fn", "fn-group",
+    "supplementary-material", "chem-struct-wrap",
+}  # fmt: skip
+_BLOCKS = {
+    "p", "sec", "list", "def-list", "disp-quote", "disp-formula", "disp-formula-group", "preformat",
+    "code", "verse-group", "speech", "statement", "array", "table", "app", "glossary", "notes",
+    "question", "answer", "question-wrap",
+}  # fmt: skip
+_LEFT_OUT = {
+    "graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions",
+    "private-char", "ref-list", "sec-meta", "kwd-group", "processing-meta", "index-term",
+}  # fmt: skip
 _CELLS = {"td", "th", "entry"}
 """Those of XHTML and of the OASIS exchange model, whose rows are `row`."""
 
@@ -233,7 +240,10 @@ class JatsText:
     # paragraphs
 
     def _paragraph(self, element: Element, depth: int) -> None:
-        """Write a paragraph with the blocks inside it, then the floats that stood in it or that it is the first to refer to."""
+        """Write a paragraph with the blocks inside it, then its floats.
+
+        Its floats stand in it, or it is the first to refer to them.
+        """
         outer = self._flow, self._behind
         self._flow, self._behind = [], []
         text, flow, behind = inline_text(element, self._one), self._flow, self._behind
@@ -344,7 +354,10 @@ class JatsText:
         self._add(text if is_number else self.forms.formula(text))
 
     def _mathml(self, element: Element) -> str:
-        """Return the first MathML formula of an element as plain characters, with the text around it; "" without one."""
+        """Return an element's first MathML formula as plain characters, with the text around it.
+
+        "" without one.
+        """
         formula = (
             element
             if str(element.tag).startswith(MATHML)

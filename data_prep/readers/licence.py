@@ -1,4 +1,4 @@
-"""One name per licence, in SPDX's form ("CC-BY-4.0"), from the addresses and sentences that articles state.
+"""One name per licence, in SPDX's form ("CC-BY-4.0"), from the addresses and texts in articles.
 
 Creative Commons addresses: https://creativecommons.org/licenses/. A bare "CC BY" without a version
 is "CC-BY". What states no known licence is "other" (a licence of its own) or "" (nothing stated):

@@ -1,4 +1,7 @@
-"""Limits of time and memory for each record, kept by the process that reads, and what that process is about, seen by its parent."""
+"""Limits of time and memory for each record, kept by the process that reads.
+
+Its parent sees which record it is at.
+"""
 
 import mmap
 import resource
@@ -12,13 +15,13 @@ from galen.errors import DataError
 MOST_ENDED = 20
 """Records of one file that may end a reader's process.
 
-After so many the rest of the file is given up.
+After these the rest of the file is skipped.
 """
 
 NEARLY = 0.8
-"""Share of the allowed memory from which on what went wrong is put down to it.
+"""Fraction of the allowed memory from which on an error is attributed to it.
 
-A library that is refused more may only give up.
+A library that is refused more memory may only give up.
 """
 
 _STATE = struct.Struct("<3q")
@@ -26,7 +29,7 @@ _LOOKS, _SPLITS, _PARSES = range(3)
 
 
 class Limits(Watch):
-    """Notes in memory shared with the parent what the reader is about, and begins the time for it anew."""
+    """Notes the reader's current record in memory shared with the parent, and restarts its time."""
 
     def __init__(self, options: ReaderOptions) -> None:
         self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
@@ -94,12 +97,9 @@ class Limits(Watch):
         )
 
     def blame(self, why: Why, start: Place) -> str | None:
-        """In the parent: note that what the reader was about must not be tried again.
+        """In the parent: note that the reader's current record must not be tried again.
 
         Return why the file cannot be read further, if so.
-
-        What came of records from `start` on was not sent: these are read again even so, to their
-        last.
         """
         kind, record, part = _STATE.unpack_from(self._state)
         place = Place(record, part)
@@ -128,7 +128,7 @@ def _peak() -> int:
 
 
 def _data_bytes() -> int:
-    """Return how much private memory this process may write to, which is what the system's limit counts."""
+    """Return how much private memory this process may write to, which the system's limit counts."""
     with open("/proc/self/status", "rb") as file:  # noqa: PTH123
         for line in file:
             if line.startswith(b"VmData:"):

@@ -84,7 +84,7 @@ def math(element: etree._Element) -> str:
 def _script(raised: str, base: str) -> str:
     """Return an exponent of a formula: "^2", "^-kt", "^(n + 1)".
 
-    Charges, primes and stars as they are.
+    Charges, primes and stars stay as they are.
     """
     power = superscript(raised, base).removeprefix(JOINED)
     if power != raised or _CHARGE.fullmatch(raised.strip()):

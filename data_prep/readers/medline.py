@@ -32,16 +32,7 @@ _VERDICTS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
 class MedlineReader(SourceReader):
     """Yields one document per `PubmedArticle`, also those without an abstract.
 
-    Filters say what stays.
-
-    A document's id is its PMID. Its text is only the title when there is no abstract (then `text ==
-    metadata["title"]`). Book records, records without a PMID and those that `verdicts` rules out
-    are counted as dropped. Names in the statistics: `total`, `dropped_book record`, `dropped_no
-    PMID`, `dropped_a later version came`, `dropped_deleted by NLM`, `deletion notices` (PMIDs in
-    `DeleteCitation`).
-
-    Raises:
-        DataError: broken gzip, broken XML, a record without end, or XML of another kind.
+    Filters decide which stay.
     """
 
     name = "medline"

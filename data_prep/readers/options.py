@@ -22,8 +22,9 @@ Selector = Annotated[str, AfterValidator(_check_selector)]
 
 
 METADATA_KEYS = (
-    "title", "language", "publication_types", "date", "copyright", "licence", "license", "retracted", "source", "url", "pmid", "pmcid",
-    "doi", "corpus_id", "corpusid", "mesh", "article_type", "journal", "citation_count", "full_text", "member",
+    "title", "language", "publication_types", "date", "copyright", "licence", "license",
+    "retracted", "source", "url", "pmid", "pmcid", "doi", "corpus_id", "corpusid", "mesh",
+    "article_type", "journal", "citation_count", "full_text", "member",
 )  # fmt: skip
 """What steps, the mixture and the report read, and where a document comes from."""
 
@@ -33,18 +34,18 @@ class ReaderOptions:
     """Options of readers; a reader ignores those that do not concern its format."""
 
     citations: Literal["bib_ref", "marker", "drop"] = "bib_ref"
-    """Citations in jats, s2orc, tei. bib_ref.
+    """How citations are written (jats, s2orc, tei).
 
-    `[bib_ref]first 12 words of the title..., Name[/bib_ref]`; marker: as printed ("[12]");
+    bib_ref: `[bib_ref]first 12 words of the title..., Name[/bib_ref]`; marker: as printed ("[12]");
     drop: left out with the brackets around them.
     """
 
     floats: Literal["tokens", "captions", "drop"] = "tokens"
-    """Figures, tables and display formulas. tokens.
+    """How figures, tables and display formulas are written.
 
-    Captions in `[fig]`, `[table]` and formulas in `[formula]`, as in MEDITRON, and references to
-    them in `[fig_ref]`; captions: the same as plain paragraphs; drop: left out (formulas stay, as
-    plain text).
+    tokens: captions in `[fig]`, `[table]` and formulas in `[formula]`, as in MEDITRON, and
+    references to them in `[fig_ref]`; captions: the same as plain paragraphs; drop: left out
+    (formulas stay, as plain text).
     """
 
     table_bodies: bool = False
@@ -56,13 +57,14 @@ class ReaderOptions:
     id_key: str | None = "id"
     """Key of the identifier in them, which must be unique in the whole corpus.
 
-    Null, or a record without one: the file's name with a
-    hash of the text.
+    null, or a record without one: the file's name with a hash of the text.
     """
 
     metadata_keys: list[str] = Field(default_factory=lambda: list(METADATA_KEYS))
-    """Keys of JSONL and Parquet records (reader records), also inside their `metadata` or `meta`, that go into the metadata; the others
-    are left out and named at the end. ["*"] takes all: think of what a column may say of a person.
+    """Keys of JSONL and Parquet records (reader records) that go into the metadata.
+
+    Keys inside their `metadata` or `meta` count too; the others are left out and named at the end.
+    ["*"] takes all: think of what a column may say of a person.
     """
 
     language: str | None = None
@@ -78,7 +80,10 @@ class ReaderOptions:
     """
 
     drop_outer_matter: bool = False
-    """Leave out the first and last pages (title, contents, index) of PDF files of 100 pages and more, by MMedLM's rule."""
+    """Leave out the front and back matter (title, contents, index) of long PDF files.
+
+    The first and last pages of files of 100 pages and more, by MMedLM's rule.
+    """
 
     ocr: bool = True
     """Recognise scanned PDF pages if the extra `ocr` is installed.

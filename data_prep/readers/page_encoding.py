@@ -1,5 +1,7 @@
-"""In which encoding a web page is written, by the rules of https://encoding.spec.whatwg.org/ and of HTML, and by detection where these
-leave garbage.
+"""Detection of the encoding of a web page.
+
+It follows the rules of https://encoding.spec.whatwg.org/ and of HTML, and falls back on chardet
+where these leave garbage.
 
 In order: a byte order mark; UTF-8, where the bytes are such, whatever a label says; the label of
 the HTTP header; that of a `meta` element; that of an XML declaration; detection by chardet.
@@ -20,8 +22,10 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 # Python's codecs that hold all characters of the standard's
-_CODECS = {"gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc-kr": "cp949", "iso-8859-8-i": "iso-8859-8",
-           "x-user-defined": "cp1252", "windows-874": "cp874"}  # fmt: skip
+_CODECS = {
+    "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc-kr": "cp949",
+    "iso-8859-8-i": "iso-8859-8", "x-user-defined": "cp1252", "windows-874": "cp874",
+}  # fmt: skip
 _ALIKE = {"windows-1250": "iso-8859-2", "iso-8859-2": "windows-1250"}
 _PRESCANNED = 4096
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
@@ -36,7 +40,7 @@ _FEW = 8
 """Bytes beyond ASCII that are too few to detect anything but windows-1252."""
 
 _MOSTLY = 0.9
-"""Share of the bytes beyond ASCII that must be UTF-8 for a page of mixed encodings to be taken for that."""
+"""Share of the bytes beyond ASCII that must be UTF-8 for a page to count as of mixed encodings."""
 
 _LATIN = (
     "cp1252",
@@ -71,7 +75,10 @@ _CONTROLS = re.compile("[\x80-\x9f\ufffd\ufffe\uffff]")
 # What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those
 # behind
 _FIRST_OF_TWO, _FIRST_OF_THREE = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]", "\u00e2"
-_FURTHER = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+_FURTHER = (
+    "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013-\u203a\u20ac\u2122]"
+)
 _TWICE = re.compile(f"{_FIRST_OF_TWO}{_FURTHER}|{_FIRST_OF_THREE}{_FURTHER}{_FURTHER}")
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 
@@ -123,7 +130,7 @@ def _decoded(data: bytes, charset: str | None) -> str:
 def _stated(data: bytes) -> list[str]:
     """Return the labels in the page.
 
-    That of the first `meta` element that has one, then that of the XML declaration.
+    First that of the first `meta` element that has one, then that of the XML declaration.
     """
     beginning = _COMMENT.sub(b"", data[:_PRESCANNED])
     found = [label for meta in _META.finditer(beginning) for label in _CHARSET.findall(meta[0])][:1]
@@ -133,7 +140,10 @@ def _stated(data: bytes) -> list[str]:
 
 
 def _utf16(data: bytes, labels: list[str]) -> str | None:
-    """Return the text of UTF-16 without a mark, which Western text shows by a zero in every other byte."""
+    """Return the text of UTF-16 without a BOM.
+
+    Western text shows it by a zero in every other byte.
+    """
     zeros = data[: 4 * _PRESCANNED].count(0)
     size = len(data[: 4 * _PRESCANNED])
     stated = next((label.lower() for label in labels if label.lower().startswith("utf-16")), "")
@@ -185,7 +195,7 @@ def _detected(data: bytes, labels: list[str]) -> str:
 def _guessed(data: bytes) -> str | None:
     """Return the text in the encoding that chardet detects.
 
-    None where it detects none, or a Western one: `_western` judges better.
+    None if it detects none, or a Western one: `_western` judges better.
     """
     import chardet
 
@@ -229,7 +239,7 @@ def _is_western(text: str) -> bool:
 def _is_garbled(text: str, codec: str) -> bool:
     """Say whether a text was read in a wrong encoding.
 
-    Controls, signs or letters of other scripts inside words.
+    Signs of it are controls, symbols or letters of other scripts inside words.
     """
     if _CONTROLS.search(text):
         return True
@@ -262,7 +272,7 @@ def _is_mostly_utf8(data: bytes) -> bool:
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
     """Read bytes that are not UTF-8 as windows-1252, in which older parts of a page may be.
 
-    One that ends in a character loses that.
+    A page that ends within a character loses that character.
     """
     assert isinstance(error, UnicodeDecodeError)
     wrong = error.object[error.start : error.end]
@@ -283,7 +293,10 @@ def _mixed_utf8(data: bytes) -> str:
 
 
 def _decoded_once(text: str) -> str:
-    """Return a text that was UTF-8, read as windows-1252 and written as UTF-8 again ("CafÃ©") as it was meant; others as they are."""
+    """Undo double encoding: UTF-8 that was read as windows-1252 and written again ("CafÃ©").
+
+    Other texts are returned as they are.
+    """
     if text.isascii():
         return text
     if len(_TWICE.findall(text)) < 2:

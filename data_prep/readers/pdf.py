@@ -92,7 +92,7 @@ class PdfReader(SourceReader):
         )
 
     def _pages(self, file: Any, numbers: list[int]) -> tuple[list[str], list[int], int]:
-        """Return the text of each page, the numbers of pages that stay scanned, and how many were recognised."""
+        """Return the text of each page, the pages that stay scanned, and the number recognised."""
         pages: list[str] = []
         scanned: list[int] = []
         recognised = 0

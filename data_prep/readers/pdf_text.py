@@ -1,4 +1,4 @@
-"""Lines of PDF pages to running text: running heads out, words joined again, lines to paragraphs."""
+"""Lines of PDF pages to running text: no running heads, words rejoined, lines to paragraphs."""
 
 import re
 from collections import Counter
@@ -40,9 +40,7 @@ _NEW = re.compile(r"(?:[-–•*●▪\uf0a7\uf0b7\uf06c]|\(?\d{1,3}[.)]|[a-z]\)
 def looks_scanned(text: str) -> bool:
     """Say whether a page's text is that of a scan.
 
-    Fewer than 200 letters and digits, or fewer than half of its characters are such.
-
-    MMedLM's rule, for a page in place of a file.
+    It has fewer than 200 letters and digits, or they are fewer than half of its characters.
     """
     solid = [character for character in text if not character.isspace()]
     letters = sum(character.isalnum() for character in solid)
@@ -62,11 +60,7 @@ def outer_matter(pages: int) -> set[int]:
 def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
     """Return the text of all pages as paragraphs.
 
-    A sentence that goes on over a page's end stays whole.
-
-    Args:
-        pages: their text, in order.
-        language: of the text, in two letters; None finds out where it matters.
+    A sentence that continues on the next page stays in one piece.
     """
     cleaned = [_cleaned(page) for page in pages]
     breaks = WordBreaks("\n".join(cleaned), language)
@@ -115,7 +109,7 @@ def _joined(page: str, breaks: WordBreaks) -> str:
 
 
 def _without_printed(lines: list[str]) -> list[str]:
-    """Return the lines of a page without those that a program printed above and below the text, two on each side at most."""
+    """Return the lines of a page without printed headers and footers, two on each side at most."""
     start, end = 0, len(lines)
     while start < min(2, end) and _is_printed(lines[start]):
         start += 1
@@ -135,12 +129,12 @@ def _edge(number: int, lines: int) -> bool:
 
 
 def _shape(line: str) -> str:
-    """Return a line with numbers made alike, so that page numbers do not tell running heads apart."""
+    """Return a line with all numbers alike, so that running heads differ by no page number."""
     return re.sub(r"\d+", "0", line.lower())
 
 
 def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
-    """Return the shapes of lines that stand at the top or bottom of at least three pages and of a tenth of all."""
+    """Return the shapes of lines at the edges of at least three pages and a tenth of all pages."""
     shapes: Counter[str] = Counter()
     for page in pages:
         shapes.update(
@@ -153,9 +147,7 @@ def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
 def _begins(line: str, last: str, width: int, alone: bool) -> bool:
     """Say whether a line begins a paragraph.
 
-    An item of a list, or what follows the short end of a sentence or a header.
-
-    A header is a short line that is a paragraph by itself (`alone`) and does not go on.
+    Such a line is a list item, or follows the short end of a sentence or a header.
     """
     if _NEW.match(line):
         return True

@@ -1,4 +1,4 @@
-"""A process that reads files, so that a record which takes too long or too much memory can be ended alone.
+"""A process that reads files, so that only it is killed when a record takes too long or too much.
 
 Libraries in C (pdfium, lxml, regular expressions) cannot be interrupted from within their process.
 So the files of a task are read in a process of their own, forked from the task's: the kernel ends
@@ -259,7 +259,7 @@ def _read(
 class _UsedUp(Exception):
     """A record took all memory, which libraries may not give back.
 
-    What follows is for a new process.
+    The rest is for a new process.
     """
 
 

@@ -22,7 +22,7 @@ from data_prep.readers.xml_tree import Element, inline_text, text_after
 JOINED = "\ue003"
 """Stands before a caret that takes away the white space before it.
 
-Private use, `markup.clean` resolves it.
+A private-use character; `markup.clean` resolves it.
 """
 
 _MINUS = "-\u00ad‐‑‒–—―−─－"  # whatever is used as one, also a soft hyphen and a line for boxes
@@ -56,9 +56,9 @@ _ELEMENTS = (
     " Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm D"
 )
 _NUCLEOSIDE = re.compile(r"(?:^|[^\w/])(?:m|M|hm|ac|f|s|i|t|g|ca)$")
-"""What is bound to a nucleoside, whose letter follows.
+"""Groups bound to a nucleoside, whose letter follows.
 
-"m<sup>6</sup>A", "ac<sup>4</sup>C", but "W/m<sup>2</sup>".
+"m<sup>6</sup>A", "ac<sup>4</sup>C", but not "W/m<sup>2</sup>".
 """
 _NUCLEOSIDE_BEHIND = re.compile(r"[ACGUTIΨ]m?(?![a-z])")
 _ATOM = re.compile(r"(?:^|[^\w/])(?:[NOCS]|[Δ∆δη])$")
@@ -128,7 +128,7 @@ def _is_in_a_name(base: str, behind: str) -> bool:
 def _is_citation(inner: str, base: str, element: Element | None) -> bool:
     """Say whether a number directly behind a text cites works.
 
-    A list behind a word or bracket, any number behind prose.
+    It does as a list behind a word or bracket, and as any number behind prose.
     """
     behind = "" if element is None else text_after(element)
     if _DECIMAL.search(base) or (_SENTENCE_ENDS.search(base) and not _ISOTOPE.match(behind)):
@@ -164,13 +164,7 @@ def raised_text(
 ) -> str:
     """Return a superscript element as plain text.
 
-    Those that touch it are read as one with it ("10", "-", "8").
-
-    Args:
-        element: the superscript.
-        one: says what is written for a child of it.
-        is_raised: says whether a neighbour is one, too.
-        before: the text before it.
+    Adjacent superscripts are read as one with it ("10", "-", "8").
     """
     previous = element.getprevious()
     if previous is not None and is_raised(previous) and _goes_on(previous):
@@ -187,7 +181,7 @@ def raised_text(
 def _goes_on(element: Element) -> bool:
     """Say whether the next superscript is one with this.
 
-    It touches it, or this is a minus sign alone.
+    It is if it touches this one, or if this one is a minus sign alone.
     """
     return not element.tail or (
         not element.tail.strip() and _NEGATIVE.fullmatch((element.text or "").strip()) is not None

@@ -1,6 +1,6 @@
 """One record on its way through a reader.
 
-As it is found in a file, what came of it, and why it could not be read.
+How it is found in a file, its outcome, and why it could not be read.
 """
 
 import errno
@@ -35,7 +35,7 @@ TOO_MUCH_MEMORY = "too much memory"
 class Refused(Exception):
     """A record goes into quarantine.
 
-    The kind of the mistake, for counting, and the mistake in words.
+    Holds the kind of the error, for counting, and a message.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -94,9 +94,9 @@ def documents_of(rows: list[list[Any]]) -> Iterator[Document]:
 
 
 class Watch:
-    """Is told what a reader does next.
+    """Is notified of a reader's next action.
 
-    Here it does nothing, and a reader's process keeps limits with it.
+    Does nothing here; in a reader's process it enforces limits.
     """
 
     unsplit: Mapping[Place, Why] = {}
@@ -126,16 +126,14 @@ class Watch:
 
 
 def printable(text: str) -> str:
-    """Return text in which a lone surrogate (of a file name that is not UTF-8) is written out, so that it can be stored."""
+    """Return text with lone surrogates (of file names that are not UTF-8) escaped for storage."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is none of what a file holds.
+    """Say whether an error is the system's, not the file's.
 
-    The file is gone, a disk or a network fails.
-
-    Seeking to a wrong place is no such.
+    The file is gone, or a disk or a network fails.
     """
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
         return True

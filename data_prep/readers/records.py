@@ -27,7 +27,7 @@ _LONGEST_NAME = 60
 
 
 class JsonReader(SourceReader):
-    """Base of readers of JSON lines: a subclass turns one record into a document or names why not."""
+    """Base of readers of JSON lines: a subclass makes a document of a record or says why not."""
 
     endings = (*_JSON, ".gz")
 
@@ -82,10 +82,7 @@ class JsonReader(SourceReader):
 class RecordsReader(JsonReader):
     """Yields a document per record: `text_key`, `id_key` (else a hash of the text).
 
-    Of the other fields those of `metadata_keys`.
-
-    A field that is left out is counted as `noted_records with the column <name>, which is left
-    out`.
+    Of the other fields, those of `metadata_keys` are kept.
     """
 
     name = "records"
@@ -174,7 +171,7 @@ class RecordsReader(JsonReader):
 def _rows_of(batch: Any) -> Iterable[Any]:
     """Yield the rows of an Arrow record batch.
 
-    Where one cannot be made a Python value, each as a batch of its own.
+    If one has no Python value, each row comes as a batch of its own.
     """
     try:
         return [row for _, row in rows(batch, batch.schema.names)]

@@ -15,7 +15,9 @@ _BUFFER = 2**20
 
 @contextlib.contextmanager
 def open_raw(folder: DataFolder, path: str, seekable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file of a folder as a stream like that of a local file, read once from the beginning unless it must be `seekable`.
+    """Yield a file of a folder as a stream like that of a local file.
+
+    It is read once from the beginning unless it must be `seekable`.
 
     Over HTTP a stream needs no server that knows ranges; what fsspec gives has no `readline` with a
     size.

@@ -1,4 +1,4 @@
-"""The written forms of citations, figures, tables and formulas, the same for every structured source.
+"""Rendering of citations, figures, tables and formulas, the same for every structured source.
 
 With special tokens they are MEDITRON's: `[bib_ref]Title, Name[/bib_ref]`, `[fig_ref]Figure 2:
 caption[/fig_ref]`, `[fig]caption[/fig]`, `[table]caption[/table]`, `[formula]…[/formula]`; titles
@@ -40,7 +40,7 @@ class Forms:
     def citation(self, marker: str, cited: Sequence[tuple[str, str]]) -> str:
         """Return a citation.
 
-        Its marker as printed, and (title, first author's last name) of each work that is known.
+        Takes its marker as printed, and (title, first author's last name) of each known work.
         """
         if self.options.citations == "marker":
             return marker
@@ -72,7 +72,10 @@ class Forms:
 
 
 def tidy(text: str) -> str:
-    """Return a paragraph without the brackets, separators and spaces that belong to citations left out or written in full."""
+    """Return a paragraph without the brackets, separators and spaces of removed citations.
+
+    Also of citations written in full.
+    """
     if _DROPPED in text:
         text = _OPENING.sub(r"\1", _BRACKETED.sub("", text))
         text = _BARE.sub("", _CLOSING.sub("", text))
@@ -87,7 +90,7 @@ def heading(depth: int, text: str) -> str:
 
 
 def table_rows(rows: Sequence[Sequence[str]], header_rows: int = 1) -> str:
-    """Return cells as Markdown rows; those of the header come first, with a line of dashes below."""
+    """Return cells as Markdown rows, the header's first, with a line of dashes below them."""
     lines = [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in rows

@@ -208,7 +208,10 @@ def _placed(spans: dict[str, list[Span]], places: Sequence[int]) -> dict[str, li
 
 
 def _characters(text: str, encoding: str, size: int) -> list[int]:
-    """Return for each offset in units of `size` bytes of an encoding, and for the end, which character it is in or before."""
+    """Return the index of the character at each offset in units of `size` bytes of an encoding.
+
+    One more index is for the end; an offset inside a character gives that character.
+    """
     places: list[int] = []
     for number, character in enumerate(text):
         places += [number] * (len(character.encode(encoding, "surrogatepass")) // size)

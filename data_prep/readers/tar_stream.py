@@ -1,6 +1,6 @@
 """Tar archives read as streams, to their very end.
 
-What tarfile passes over in silence is an error here.
+Damage that tarfile ignores is an error here.
 """
 
 import tarfile
@@ -11,7 +11,7 @@ _NO_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.
 
 
 def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
-    """Yield the regular files of an archive, each with a stream of its content that is good until the next one.
+    """Yield the regular files of an archive, each with its stream, valid until the next file.
 
     Raises:
         TarError: the archive is damaged, breaks off, or is followed by something.
@@ -28,7 +28,7 @@ def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
 
 
 class _Pieces:
-    """A stream of which a read gives what comes at once, so that an error takes nothing with it that stands before it."""
+    """A stream whose reads return the available bytes, so that an error loses none before it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream: Any = stream
@@ -41,8 +41,7 @@ class _Pieces:
 class _Header(tarfile.TarInfo):
     """A member's header.
 
-    Tarfile itself takes a damaged one, or the end of a file that breaks off, for the end of the
-    archive.
+    tarfile itself takes a damaged one, or a truncated file, for the end of the archive.
     """
 
     @classmethod

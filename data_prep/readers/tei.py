@@ -1,4 +1,7 @@
-"""TEI as GROBID makes it from PDF (https://grobid.readthedocs.io/en/latest/TEI-encoding-of-results/) to Markdown: title, abstract, body."""
+"""TEI as GROBID makes it from PDF, to Markdown: title, abstract, body.
+
+https://grobid.readthedocs.io/en/latest/TEI-encoding-of-results/
+"""
 
 import re
 from collections.abc import Iterator
@@ -148,14 +151,17 @@ class TeiText:
             self.blocks.append(text)
 
     def _head(self, element: Element, depth: int) -> str:
-        """Return a header; GROBID's divisions stand side by side, so the printed number says how deep it is."""
+        """Return a header, whose printed number gives its depth.
+
+        GROBID's divisions are not nested.
+        """
         number, name = (element.get("n") or "").strip().rstrip("."), self.line(element)
         if number and number[0].isdigit():
             depth = max(depth, number.count(".") + 1)
         return heading(depth, f"{number} {name}".strip())
 
     def _paragraph(self, element: Element, depth: int) -> None:
-        """Add a paragraph; formulas, lists and figures inside it stand on lines of their own, in order."""
+        """Add a paragraph; formulas, lists and figures in it go on their own lines, in order."""
         text = element.text or ""
         for child in element:
             if tag_of(child) in ("formula", "list", "figure"):
@@ -225,7 +231,7 @@ def _is_raised(element: Element) -> bool:
 
 
 def _apart(inner: str, before: str, behind: str) -> str:
-    """Return a text with a space on each side on which it would touch a word of a script that has spaces."""
+    """Return a text with a space on each side where it touches a word of a script with spaces."""
     first, last = inner[:1], inner[-1:]
     if (
         before[-1:].strip()

@@ -41,7 +41,7 @@ def tex_formula(element: Element) -> str:
 def _source(element: Element) -> str:
     """Return the TeX as text.
 
-    Where there is none, that in a processing instruction (`<?CDATA …?>`) or a comment.
+    If there is none, that in a processing instruction (`<?CDATA …?>`) or a comment.
     """
     text = "".join(_texts(element))
     if text.strip():
@@ -51,7 +51,10 @@ def _source(element: Element) -> str:
 
 
 def _texts(element: Element) -> Iterator[str]:
-    """Yield the text nodes of an element, and the text of `<?CDATA …?>`, which stands for a section of text."""
+    """Yield the text nodes of an element.
+
+    Also the text of `<?CDATA …?>`, which stands for a CDATA section.
+    """
     yield element.text or ""
     for child in element:
         if child.tag is etree.Entity:

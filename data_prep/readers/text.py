@@ -1,6 +1,6 @@
 """Plain text files, a document each.
 
-Single, packed, or as members of a ZIP archive, as MMedC is published on the Hugging Face hub.
+Single, compressed, or as members of a ZIP archive, as MMedC is published on the Hugging Face hub.
 """
 
 import zipfile
@@ -84,9 +84,10 @@ class TextReader(SourceReader):
 
 
 def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Why]:
-    """Return which members do not begin where the archive says, or begin before the data of one before them ends, and why they are refused.
+    """Return which members have wrong or overlapping offsets, and why they are refused.
 
-    An archive of some kilobytes could otherwise hold the same gigabytes hundreds of times.
+    Such a member does not begin where the archive says, or begins before the data of an earlier one
+    ends. An archive of some kilobytes could otherwise hold the same gigabytes hundreds of times.
     """
     wrong: dict[int, Why] = {}
     end = 0

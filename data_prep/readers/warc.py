@@ -36,7 +36,10 @@ class WarcReader(SourceReader):
     libraries = ("trafilatura", "warcio.archiveiterator", "warcio.recordloader", "pypdfium2")
 
     def records(self, filepath: str) -> Iterator[Record]:
-        """Yield the responses of one archive, still packed, each with the last `warcinfo`, and those of these that are wrong."""
+        """Yield the responses of one archive, still compressed, each with the last `warcinfo`.
+
+        Also those that are wrong.
+        """
         from warcio.archiveiterator import WARCIterator
         from warcio.exceptions import ArchiveLoadFailed
 
@@ -124,7 +127,7 @@ class WarcReader(SourceReader):
 
 
 class _Info:
-    """What a `warcinfo` record says that counts here.
+    """The fields of a `warcinfo` record that count here.
 
     Licence, content (a CSS selector), documents (a regular expression).
     """

@@ -110,6 +110,6 @@ def page_document(
 
 
 def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
-    """Count a page that is read, but not as it should be, and name it among what could not be read."""
+    """Count a page that is read with defects, and report it among the unreadable ones."""
     reader.stat_update(f"{NOTED}{reason}")
     reader.report(filepath, position, reason, detail)

@@ -1,11 +1,6 @@
 """Words broken by a hyphen at a line's end.
 
-Whether the hyphen belongs to the word ("follow-up") or only to the line ("infor-mation").
-
-Decided, in order, by what the document itself writes elsewhere, by the word lists of pyspellchecker
-(ten of its languages), and by the halves: two words that make none together are a compound. In
-German and its neighbours, which write compounds as one word, and where a half is no word, the
-halves are joined.
+The hyphen belongs to the word ("follow-up") or only to the line ("infor-mation").
 """
 
 import functools
@@ -53,10 +48,11 @@ _SUSPENDED = frozenset(
 
 _CLOSED_PREFIXES = frozenset(
     [
-        "angio", "bio", "broncho", "cardio", "chemo", "cyto", "electro", "endo", "epi", "extra", "gastro", "haemo",
-        "hemo", "hepato", "hyper", "hypo", "immuno", "inter", "intra", "micro", "mono", "multi", "myo", "nephro",
-        "neuro", "osteo", "para", "patho", "peri", "pharmaco", "photo", "physio", "poly", "psycho", "radio", "sub",
-        "super", "thermo", "trans", "ultra", "vaso",
+        "angio", "bio", "broncho", "cardio", "chemo", "cyto", "electro", "endo", "epi", "extra",
+        "gastro", "haemo", "hemo", "hepato", "hyper", "hypo", "immuno", "inter", "intra", "micro",
+        "mono", "multi", "myo", "nephro", "neuro", "osteo", "para", "patho", "peri", "pharmaco",
+        "photo", "physio", "poly", "psycho", "radio", "sub", "super", "thermo", "trans", "ultra",
+        "vaso",
     ]
 )  # fmt: skip
 _PARTICIPLE = re.compile(r"\w{3,}(?:ed|ing)")
@@ -78,9 +74,9 @@ class WordBreaks:
         self._written: Counter[str] | None = None
 
     def separator(self, left: str, right: str) -> str:
-        """Return what stands within a line between the pieces of a word that a line's end parts.
+        """Return the separator within a line between the parts of a word broken at a line's end.
 
-        "", "-" or "- ".
+        It is "", "-" or "- ".
         """
         if not left or not left[-1].isalpha() or not right[:1].isalpha():
             return "-"
@@ -95,9 +91,9 @@ class WordBreaks:
         return "" if is_one_word else "-"
 
     def _is_known(self, left: str, right: str) -> bool:
-        """Say whether a word that goes on with a hyphen is known.
+        """Say whether a word that continues with a hyphen is known.
 
-        "infor-mation-based", not "state-of-the-art".
+        True of "infor-mation-based", not of "state-of-the-art".
         """
         whole = (left + right).lower()
         return self._words()[whole] > 0 or whole in word_list(self._language or "")

@@ -1,6 +1,6 @@
 """Lists of HTML that Microsoft Word exports.
 
-Paragraphs that only look like items, to `ul` and `ol`.
+Turns paragraphs that only look like items into `ul` and `ol`.
 """
 
 import re
@@ -18,7 +18,7 @@ _DEEPEST = 9
 
 
 def clean_word(root: Element) -> None:
-    """Take Office's own elements (`o:p`) off their content, and make lists of paragraphs that Word marks as items."""
+    """Unwrap Office's own elements (`o:p`) and turn Word's item paragraphs into lists."""
     own: list[Any] = [
         element
         for element in root.iter()
@@ -40,7 +40,9 @@ def is_word_export(root: Element) -> bool:
 
 
 def _make_lists(root: Element) -> None:
-    """Make a list of each row of paragraphs that Word marks as items (`MsoListParagraph`, `mso-list: l0 level1 lfo1`).
+    """Make a list of each run of paragraphs that Word marks as items.
+
+    The marks are `MsoListParagraph` and `mso-list: l0 level1 lfo1`.
 
     Their own bullets and numbers go; an item of a deeper level stands in a list in the item before
     it.

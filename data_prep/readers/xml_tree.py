@@ -1,4 +1,4 @@
-"""XML from outside as a tree, and what the readers of structured text have in common when they walk through it."""
+"""Untrusted XML as a tree, and the tree walking that the readers of structured text share."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from lxml import etree
 Element = etree._Element
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 TOO_DEEP = ("too deep", "elements are nested hundreds of levels deep")
-"""Reason and detail of the quarantine for a document on which walking through the tree ends with a `RecursionError`."""
+"""Quarantine reason and detail for a document whose tree is too deep for Python's recursion."""
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 HREF = "{http://www.w3.org/1999/xlink}href"
 
@@ -30,7 +30,7 @@ def parse_xml(data: bytes) -> Element:
 
 
 def strip_namespaces(root: Element) -> None:
-    """Take the namespaces off the names of all elements, declared as a default or by a prefix, but keep MathML's.
+    """Strip the namespaces, default or prefixed, from the names of all elements, but keep MathML's.
 
     A formula is recognised by its namespace: a `math` without one, or with an outdated one, gets
     MathML's.
@@ -61,7 +61,9 @@ def tag_of(element: Element) -> str:
 
 
 def inline_text(element: Element, one: Callable[[Element, str], str], before: str = "") -> str:
-    """Return the text of an element on which `one` decides for each child, given the child and the text before it.
+    """Return the text of an element, in which `one` decides for each child.
+
+    It is given the child and the text before it.
 
     Args:
         element: the element.
@@ -76,7 +78,7 @@ def inline_text(element: Element, one: Callable[[Element, str], str], before: st
 
 
 def text_after(element: Element) -> str:
-    """Return how the text that follows an element begins, also where it stands in another element.
+    """Return the beginning of the text after an element, also if it is in another element.
 
     "" at the end.
     """

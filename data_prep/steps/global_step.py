@@ -1,4 +1,4 @@
-"""Steps that decide over all documents at once, such as deduplication, and how they reach the documents.
+"""Steps that decide over all documents at once, such as deduplication, and their stages.
 
 Each cuts the recipe's steps into two stages. The tasks of the stage before it write notes on each
 document (`notes`), `decide` turns the notes of all tasks into verdicts, and the tasks of the stage
@@ -60,11 +60,14 @@ class CorpusStep(ABC):
 
     @abstractmethod
     def apply(self, context: Context) -> PipelineStep:
-        """Return the step that applies the verdicts of its task to the documents, which come in the order of the notes."""
+        """Return the step that applies the verdicts of its task to the documents.
+
+        The documents come in the order of the notes.
+        """
 
 
 class PreparedFilter(BaseFilter):
-    """A filter that needs something made once before its tasks run, and that has something to publish after them."""
+    """A filter that is prepared once before its tasks and publishes files after them."""
 
     def check(self) -> None:
         """Check what it is made of, before any work.

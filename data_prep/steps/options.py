@@ -39,7 +39,7 @@ class Abstract:
 
 @dataclass(kw_only=True, config=STRICT)
 class ArticleLanguage:
-    """Keep articles by the language that their record names (not that of the text: see language_id)."""
+    """Keep articles by the language in their record (for that of the text see language_id)."""
 
     step: Literal["language"] = "language"
     wanted: list[str] = Field(default_factory=lambda: ["eng"])
@@ -59,10 +59,10 @@ class Copyright(OfSources):
 
     step: Literal["copyright"] = "copyright"
     rule: Literal["any_claim", "explicit", "ignore"] = "any_claim"
-    """any_claim: each line that names no Creative Commons licence or public domain drops.
+    """Which copyright lines drop an abstract.
 
-    Explicit: only one that reserves rights in
-    words; ignore: none.
+    any_claim: each that names no Creative Commons licence or public domain; explicit: only one that
+    reserves rights in words; ignore: none.
     """
 
 
@@ -74,7 +74,7 @@ class Licence(OfSources):
     allowed: list[str] = Field(
         default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"]
     )
-    """Licences that let in.
+    """Allowed licences.
 
     The default is the set of Creative Commons licences that allow commercial use, as BioMistral's
     corpus has.
@@ -88,7 +88,7 @@ class Licence(OfSources):
 class LanguageId(OfSources):
     """Identify the language of the text, paragraph by paragraph.
 
-    Drop what is in another or not clear.
+    Drop documents in other languages or without a clear one.
     """
 
     step: Literal["language_id"] = "language_id"
@@ -101,19 +101,22 @@ class LanguageId(OfSources):
     candidates: list[str] | None = None
     """Languages to tell apart, besides those of `keep`.
 
-    Null takes the twenty of filters/language_id.py.
+    null takes the twenty of filters/language_id.py.
     """
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Medical(OfSources):
-    """Keep documents with enough different medical terms that fill enough of the text (MMedLM's rule). Needs language_id before."""
+    """Keep documents with enough different medical terms that fill enough of the text.
+
+    This is MMedLM's rule. Needs language_id before.
+    """
 
     step: Literal["medical"] = "medical"
     min_unique: int | None = Field(default=None, ge=1)
     """Different terms needed in 300 words or more, fewer in shorter texts.
 
-    Null takes the language's own (filters/medical.py).
+    null takes the language's own (filters/medical.py).
     """
 
     min_density: Share | None = None
@@ -148,7 +151,7 @@ class AnimalOnly:
 
 @dataclass(kw_only=True, config=STRICT)
 class Length(OfSources):
-    """Drop documents by the number of their words (for Chinese and Japanese: half the characters)."""
+    """Drop documents by their number of words (Chinese, Japanese: half the characters)."""
 
     step: Literal["length"] = "length"
     min_words: int = Field(default=20, ge=0)
@@ -162,7 +165,7 @@ class Length(OfSources):
 class Quality(OfSources):
     """Gopher's quality rules by datatrove, set so that clinical prose stays.
 
-    Null switches a rule off.
+    null switches a rule off.
     """
 
     step: Literal["quality"] = "quality"
@@ -205,7 +208,7 @@ class Repetition(OfSources):
     top_ngram_factor: float = Field(default=2.0, gt=0)
     """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram.
 
-    With 1 short abstracts on one substance go.
+    With 1, short abstracts on one substance are dropped.
     """
 
 
@@ -227,13 +230,13 @@ class Pii:
     phones: bool = False
     """Replace international telephone numbers.
 
-    A plus sign, a country's code and a number of that country.
+    Such a number is a plus sign, a country's code and a number of that country.
     """
 
 
 @dataclass(kw_only=True, config=STRICT)
 class RepeatedLines:
-    """Cut lines, or sentences, that stand in many documents.
+    """Cut lines, or sentences, that occur in many documents.
 
     Boilerplate such as "All rights reserved" or "Read more".
     """
@@ -246,10 +249,10 @@ class RepeatedLines:
     """Shorter lines, such as headings, stay."""
 
     unit: Literal["line", "sentence"] = "line"
-    """What is compared.
+    """Unit of comparison.
 
-    Whole lines, or the sentences in them (by sentencex, in the language that language_id noted,
-    else English).
+    Lines, or the sentences in them (by sentencex, in the language that language_id noted, else
+    English).
     """
 
 
@@ -295,7 +298,7 @@ class NearDuplicate:
     """
 
     keep: Literal["longest", "first"] = "longest"
-    """Which stays: the longest text (of equal ones the first), or the first in the order of the recipe."""
+    """Which stays: the longest text (of equals the first), or the first in the recipe's order."""
 
     seed: int = 1
     """Of the hash functions."""
@@ -317,7 +320,7 @@ class Decontaminate:
     ngram: int = Field(default=13, ge=3)
     """Words of a matching sequence.
 
-    In Chinese and Japanese characters count, and 1.5 times as many are needed.
+    In Chinese and Japanese, characters count, and 1.5 times as many are needed.
     """
 
     min_words: int = Field(default=8, ge=3)
@@ -333,7 +336,7 @@ class Decontaminate:
     common_phrases: str | None = None
     """File of phrases, one a line, that do not count either.
 
-    Null takes data_prep/steps/decontamination/common_phrases.txt.
+    null takes data_prep/steps/decontamination/common_phrases.txt.
     """
 
     action: Literal["drop", "cut", "report"] = "drop"
@@ -358,7 +361,7 @@ class Upsample:
 class Mixture:
     """How often each document is taken.
 
-    Weights, caps and replay, by a hash of the seed and the identifier.
+    By weights, caps and replay, with a hash of the seed and the identifier.
     """
 
     step: Literal["mixture"] = "mixture"
@@ -377,7 +380,7 @@ class Mixture:
     replay: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Share of all tokens that a source shall make up, by source name.
 
-    Whole documents, sampled evenly.
+    Reached with complete documents, sampled evenly.
     """
 
     upsample: Upsample | None = None

@@ -1,13 +1,18 @@
-"""Language codes: filters compare MEDLINE's three letters (ISO 639-2/B), other sources use two (ISO 639-1)."""
+"""Language codes: ISO 639-2/B for filters, as in MEDLINE, and ISO 639-1 for other sources.
+
+ISO 639-2/B has three letters, ISO 639-1 two.
+"""
 
 # ISO 639-1 -> ISO 639-2/B, https://www.loc.gov/standards/iso639-2/php/code_list.php
 _CODES = {
-    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "bs": "bos", "ca": "cat", "cs": "cze", "da": "dan", "de": "ger",
-    "el": "gre", "en": "eng", "es": "spa", "et": "est", "eu": "baq", "fa": "per", "fi": "fin", "fr": "fre", "gl": "glg",
-    "he": "heb", "hi": "hin", "hr": "hrv", "hu": "hun", "id": "ind", "is": "ice", "it": "ita", "ja": "jpn", "ka": "geo",
-    "ko": "kor", "lt": "lit", "lv": "lav", "mk": "mac", "ms": "may", "nb": "nor", "nl": "dut", "no": "nor", "pl": "pol",
-    "pt": "por", "ro": "rum", "ru": "rus", "sk": "slo", "sl": "slv", "sq": "alb", "sr": "srp", "sv": "swe", "sw": "swa",
-    "ta": "tam", "th": "tha", "tr": "tur", "uk": "ukr", "ur": "urd", "vi": "vie", "zh": "chi",
+    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "bs": "bos", "ca": "cat", "cs": "cze",
+    "da": "dan", "de": "ger", "el": "gre", "en": "eng", "es": "spa", "et": "est", "eu": "baq",
+    "fa": "per", "fi": "fin", "fr": "fre", "gl": "glg", "he": "heb", "hi": "hin", "hr": "hrv",
+    "hu": "hun", "id": "ind", "is": "ice", "it": "ita", "ja": "jpn", "ka": "geo", "ko": "kor",
+    "lt": "lit", "lv": "lav", "mk": "mac", "ms": "may", "nb": "nor", "nl": "dut", "no": "nor",
+    "pl": "pol", "pt": "por", "ro": "rum", "ru": "rus", "sk": "slo", "sl": "slv", "sq": "alb",
+    "sr": "srp", "sv": "swe", "sw": "swa", "ta": "tam", "th": "tha", "tr": "tur", "uk": "ukr",
+    "ur": "urd", "vi": "vie", "zh": "chi",
 }  # fmt: skip
 # ISO 639-2/T where it differs from /B
 _TERMINOLOGY = {

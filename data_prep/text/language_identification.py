@@ -1,4 +1,6 @@
-"""In which language a text is written, by py3langid, whose model (97 languages, n-grams of bytes) is in its package.
+"""Language identification by py3langid, whose model is in its package.
+
+The model has 97 languages and n-grams of bytes.
 
 A record's title and abstract may be in two languages, and headings or citations in a third: each
 paragraph is identified by itself and the language with the most letters is the document's.

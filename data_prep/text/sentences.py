@@ -1,4 +1,7 @@
-"""Texts to sentences, by rules and lists of abbreviations for many languages (the sentencex library), without any download."""
+"""Sentence splitting by rules and lists of abbreviations for many languages, without downloads.
+
+By the sentencex library.
+"""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from galen.errors import DataError
 WIDE_SPACE = re.compile(r"[^\S\t\n\v\f\r ]")
 """White space of more than one byte.
 
-Sentencex 1.0.32 breaks off at some of it after a capital letter, so it is shown a plain space.
+sentencex 1.0.32 breaks off at some of it after a capital letter, so it gets a plain space instead.
 """
 
 
@@ -25,7 +28,7 @@ class SentenceSplitter:
     keep_newlines: bool = False
     """Keep the white space between sentences, at the end of the one before.
 
-    Joined, they are the text. Else it is left out.
+    Joined, they are then the text. Otherwise it is left out.
     """
 
     def split(self, text: str) -> list[str]:

@@ -14,7 +14,10 @@ import unicodedata
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 # Han with its extensions, Hiragana, Katakana, Thai: scripts that are written without spaces
-UNSPACED_RANGES = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED_RANGES = (
+    "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
 UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 WORD = re.compile(f"[{UNSPACED_RANGES}]|[^\\W_{UNSPACED_RANGES}]+")
 _TOKEN = re.compile(f"[{UNSPACED_RANGES}]|[^\\W{UNSPACED_RANGES}]+|[^\\w\\s]")
@@ -39,7 +42,7 @@ WHOLE_WORD = re.compile(
 
 
 def searchable(text: str) -> str:
-    """Return a text as it is searched and compared.
+    """Return a text in the form that is searched and compared.
 
     No invisible characters, words broken at a line's end joined.
     """
@@ -51,9 +54,9 @@ def searchable(text: str) -> str:
 
 
 def _soft_break(found: re.Match[str]) -> str:
-    """Return what stays of invisible characters.
+    """Return the replacement of invisible characters.
 
-    A soft hyphen before the end of a line, for the rule on broken words.
+    A soft hyphen before the end of a line stays, for the rule on broken words.
     """
     return (
         "\u00ad"
@@ -64,16 +67,16 @@ def _soft_break(found: re.Match[str]) -> str:
 
 
 def _joined(found: re.Match[str]) -> str:
-    """Return "" where a word goes on in the next line.
+    """Return "" where a word continues in the next line.
 
-    A capital behind small letters begins a word of its own ("Non-\\nHodgkin").
+    A capital behind small letters begins a word of its own ("Non-\nHodgkin").
     """
     left, right = found.string[found.start() - 1], found.string[found.end()]
     return found[0] if right.isupper() and not left.isupper() else ""
 
 
 def parts_of(word: str) -> list[tuple[str, int]]:
-    """Return the parts of a word (see WHOLE_WORD) that is broken at lines' ends, and where each begins."""
+    """Return the parts, with their offsets, of a word (see WHOLE_WORD) broken at lines' ends."""
     parts, start = [], 0
     for found in _LINE_END.finditer(word):
         parts.append((word[start : found.start()], start))
@@ -97,7 +100,7 @@ def plain_words(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return a text as it is searched, with compatible characters unified, without case and accents."""
+    """Return a text in the form that is searched, NFKD-normalised, without case and accents."""
     text = searchable(text)
     if text.isascii():
         return text.lower()

@@ -1,11 +1,6 @@
-"""Byte-level tokenizers that take each digit by itself, as SmolLM2 and StarCoder do.
+"""Byte-level tokenizers that make each digit a token, as SmolLM2 and StarCoder do.
 
-In the form that `gigatoken` reads.
-
-Such a tokenizer cuts the text at every numeral before anything else. gigatoken does not know that
-step, but cuts at added tokens: the ten ASCII digits, one token each, become such. Other numerals
-(², ½, Ⅻ) are of several tokens; at them the text is cut before it is given to gigatoken. The result
-is the same by construction, and compared with the reference besides, as that of every engine.
+They are rewritten to the form that `gigatoken` reads.
 """
 
 import re
@@ -16,7 +11,10 @@ import orjson
 
 
 def without_digit_step(form: str) -> str | None:
-    """Return a tokenizer.json with its digits as added tokens in place of the step that isolates them; None if it has no such step."""
+    """Return a tokenizer.json with digits as added tokens in place of the step that isolates them.
+
+    None if it has no such step.
+    """
     whole = orjson.loads(form)
     steps = (whole.get("pre_tokenizer") or {}).get("pretokenizers") or []
     vocab = whole["model"].get("vocab")

@@ -150,16 +150,16 @@ class GigatokenEngine:
         return map(self._encode if self._splitter is None else self._encode_split, texts)
 
     def _isolate_digits(self) -> None:
-        """For a tokenizer that takes each numeral by itself.
+        """Prepare for a tokenizer that makes each digit a token.
 
-        Give that step to gigatoken in another form, and do the rest here.
+        gigatoken gets that step in another form, and the rest is done here.
         """
         form = digits.without_digit_step(self._form)
         if form is not None:
             self._form, self._numerals = form, {}
 
     def _encode_numerals(self, text: str) -> Ids | None:
-        """Return the ids of a text that is cut at numerals, None if the reference is to say where."""
+        """Return the ids of a text cut at numerals, None if the reference is to encode it."""
         assert self._numerals is not None
         pieces = digits.cut_at_numerals(text)
         if pieces is None or len(pieces) == 1:
@@ -259,7 +259,9 @@ _WORD = re.compile("▁+[^▁]*")
 def choose_engine(
     tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1
 ) -> tuple[Engine, str | None]:
-    """Return the fastest engine that gives the reference's ids on difficult strings and on `sample`, and why it is no faster one.
+    """Return the fastest engine that gives the reference's ids, and why it is no faster one.
+
+    The ids are compared on difficult strings and on `sample`.
 
     `wanted` is "auto", or the only engine to try; `processes` is how many will use a copy of it and
     share the memory for words. The second value is None when the first choice stood.
@@ -337,10 +339,10 @@ def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> tuple[str, list[st
 
 
 def _complete_bytes(form: str, vocab_size: int) -> str:
-    """Give a byte-level vocabulary the bytes that it lacks, with ids from `vocab_size` on, since gigatoken wants all.
+    """Add the missing bytes to a byte-level vocabulary, with ids from `vocab_size` on.
 
-    A text that gets such an id goes to the reference, which leaves these bytes out or calls them
-    unknown.
+    gigatoken wants all. A text that gets such an id goes to the reference, which leaves these bytes
+    out or calls them unknown.
     """
     from tokenizers import pre_tokenizers
 
@@ -352,7 +354,7 @@ def _complete_bytes(form: str, vocab_size: int) -> str:
 
 
 def _resident() -> int:
-    """Return how many bytes of memory this process holds, what it shares with others or maps of files left out."""
+    """Return this process's resident memory in bytes, without shared memory and mapped files."""
     try:
         resident, shared = map(
             int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3]

@@ -32,7 +32,10 @@ def id_type(vocab_size: int) -> np.dtype[Any]:
 
 
 class IndexedFileWriter:
-    """Appends documents to `bin_path`, the lengths of their sequences to `lengths_path`, and how many each has to `counts_path` (int32).
+    """Appends documents to `bin_path`, `lengths_path` and `counts_path`.
+
+    `lengths_path` gets the lengths of their sequences, `counts_path` the number of sequences of
+    each document (int32).
 
     Args:
         bin_path: file of ids.
@@ -70,7 +73,8 @@ class IndexedFileWriter:
     def add(self, ids: Array, lengths: Array, counts: Array) -> None:
         """Append documents.
 
-        Ids of `dtype`, length of each sequence, number of sequences of each document.
+        Takes ids of `dtype`, the length of each sequence, and the number of sequences of each
+        document.
         """
         self._bin.write(np.ascontiguousarray(ids).data)
         self._lengths.write(lengths.astype("<i4").tobytes())

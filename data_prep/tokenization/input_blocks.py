@@ -27,9 +27,9 @@ TABLES = (".parquet", ".arrow")
 PADDED = (".gz", ".xz")
 """Between and behind their streams there may be zeros."""
 LONGEST_LINE = 64 << 20
-"""Bytes of a line, its end included, that is still a record.
+"""Maximum length of a record's line in bytes, its end included.
 
-Of a longer one only its length is taken note of.
+Of a longer line only its length is kept.
 """
 PIECE = 1 << 20
 ENDINGS = (
@@ -75,10 +75,9 @@ class Block:
     """Bytes of the part, as it lies on the disk, read up to its end."""
 
     data: Any = None
-    """Its lines as bytes, its rows as an Arrow record batch, or None.
+    """The block's lines as bytes, its rows as an Arrow record batch, or None.
 
-    Bytes start to end of a plain file. `LongLine` for one that is too
-    long.
+    None stands for the bytes start to end of a plain file, `LongLine` for a line that is too long.
     """
 
 
@@ -202,7 +201,7 @@ def read_range(path: Path, start: int, end: int) -> bytes:
 
 
 def line_number(part: Part, offset: int) -> int:
-    """Return the number, from 1, of the line that begins at byte `offset` of the unpacked file of a part."""
+    """Return the number, from 1, of the line at byte `offset` of a part's decompressed file."""
     count, left = 1, offset
     with part.path.open("rb") as raw:
         for data in _unpacked(raw, part.path.suffix):
@@ -214,7 +213,7 @@ def line_number(part: Part, offset: int) -> int:
 
 
 def line_start(path: Path, offset: int, size: int) -> int:
-    """Return where the first line of a plain file of `size` bytes begins that does not begin before byte `offset`."""
+    """Return the start of the first line at or after `offset` in a plain file of `size` bytes."""
     if offset <= 0 or offset >= size:
         return max(min(offset, size), 0)
     with path.open("rb") as file:
@@ -251,7 +250,7 @@ def _pass_line(file: BinaryIO) -> int:
 
 
 def _around_long_line(file: BinaryIO, block: Block, size: int) -> Iterator[Block]:
-    """Yield a block of a plain file, the last line of which goes far over its size, as whole lines and that one."""
+    """Yield a block of a plain file whose last line is far longer, as whole lines and that one."""
     file.seek(block.start)
     head = file.read(size)
     line = block.start + head.rfind(b"\n") + 1
@@ -315,10 +314,7 @@ def _position(raw: BinaryIO, path: Path) -> int:
 def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
     """Yield the content of a file piece by piece.
 
-    Several packed streams one after the other are one.
-
-    Raises:
-        EOFError: the last packed stream is cut off.
+    Several concatenated compressed streams are read as one.
     """
     if suffix not in PACKED:
         while data := raw.read(PIECE):
@@ -338,9 +334,9 @@ def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
 
 
 class _Unpacker:
-    """Unpacks one packed stream.
+    """Decompresses one stream.
 
-    However much comes of a little input, only a piece of it is held at a time.
+    However large the output of a small input, only a piece of it is held at a time.
     """
 
     eof = False
@@ -393,9 +389,9 @@ class _Xz(_Bzip2):
 
 
 class _Zstd(_Unpacker):
-    """zstandard bounds no output, but a block of 4 bytes gives at most 128 KiB.
+    """zstandard limits no output, but a block of 4 bytes gives at most 128 KiB.
 
-    So little input is taken at a time.
+    So the input is fed in small pieces.
     """
 
     _INPUT = 1 << 10

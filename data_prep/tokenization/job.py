@@ -98,14 +98,9 @@ class TokenJob:
     def working(
         self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
     ) -> Iterator[None]:
-        """Take up the state of an interrupted run of the same job, if any.
+        """Resume the state of an interrupted run of the same job, if any.
 
         Remove the working files at the end.
-
-        The caller holds the lock of the prefix.
-
-        Raises:
-            OtherOutputError: the output exists and is not this job's.
         """
         self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
         self._take_up()

@@ -39,7 +39,7 @@ MEGATRON_LM = {
     ),
     **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "leave it out"),
 }
-"""Options of Megatron-LM's preprocess_data.py that this command does not have, and what to write instead."""
+"""Options of Megatron-LM's preprocess_data.py missing in this command, and their replacements."""
 
 
 def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
@@ -331,7 +331,9 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
 def marks(
     arguments: argparse.Namespace, tokenizer: TextTokenizer
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the beginning-of-document token if it is wanted, and the end-of-document token if one is named or wanted, with their ids.
+    """Return the beginning-of-document and the end-of-document token, with their ids.
+
+    The first if it is wanted, the second if one is named or wanted.
 
     Raises:
         DataError: a wanted one is not named, or a token is not in the vocabulary.
@@ -368,14 +370,17 @@ _ENDS_A_TURN = (
 )
 """Tokens that end a turn of a conversation, and that chat models name as `eos_token`."""
 _ENDS_A_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "<|endofdocument|>", "<eos>", "</s>")
-"""Tokens that end a document for the base models of the same families: Qwen, SmolLM2, Phi; Llama 3.
+"""Tokens that end a document, for the base models of the same families.
 
-Gemma; Llama 2, Mistral.
+In order: Qwen, SmolLM2, Phi; Llama 3; Gemma; Llama 2, Mistral.
 """
 
 
 def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
-    """Return what is to be said of an end-of-document token that nobody chose and that ends a turn of a conversation; else None."""
+    """Return the notice on a default end-of-document token that ends a turn of a conversation.
+
+    None if it ends no turn.
+    """
     if token not in _ENDS_A_TURN:
         return None
     others = [other for other in _ENDS_A_DOCUMENT if tokenizer.token_id(other) is not None]

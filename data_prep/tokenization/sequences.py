@@ -90,9 +90,7 @@ def build(
 def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> Documents:
     """Make each text a document of one sequence.
 
-    The ids go straight into one array, since this is what most time goes into.
-
-    That array is `buffer`, or a new one of its type if they do not fit.
+    The ids go straight into one array, since most time goes into this.
     """
     before, after = (0 if mark is None else 1 for mark in (shape.bos, shape.eod))
     end, sizes, room = 0, [], len(buffer)

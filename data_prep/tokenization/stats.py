@@ -43,7 +43,7 @@ class Tally:
 
 
 def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return what the manifest says of a file's ids.
+    """Return the manifest's statistics of a file's ids.
 
     How many are unknown, how many of the vocabulary are never used, and which are.
     """
@@ -59,7 +59,7 @@ def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
 
 
 def pack_used(used: np.ndarray[Any, Any]) -> str:
-    """Return which ids are used (a boolean for each of the vocabulary) as text.
+    """Return the used ids (a boolean for each of the vocabulary) as text.
 
     Bits, the lowest id first, by zlib, in base64.
     """
@@ -79,34 +79,39 @@ def write_page(
 ) -> None:
     """Write a small HTML page.
 
-    Lengths of documents, how often ids occur, the most used tokens, ids never used.
+    It shows lengths of documents, frequencies of ids, the most used tokens and unused ids.
     """
     sections = []
     for name, base in files.items():
         counts = tallies[name].counts
-        rows = "".join(
-            f"<tr><td>{n}</td><td><code>{html.escape(repr(tokenizer.decode([int(n)]))[1:-1])}</code></td><td>{counts[n]:,}</td></tr>"
-            for n in np.argsort(-counts, kind="stable")[:25]
-            if counts[n]
-        )
+        rows = []
+        for n in np.argsort(-counts, kind="stable")[:25]:
+            if counts[n]:
+                text = html.escape(repr(tokenizer.decode([int(n)]))[1:-1])
+                rows.append(
+                    f"<tr><td>{n}</td><td><code>{text}</code></td><td>{counts[n]:,}</td></tr>"
+                )
         never = np.flatnonzero(counts == 0)
         shown = ", ".join(
             f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100]
         )
+        lengths = _lengths_picture(IndexedFile(base, with_data=False))
+        more = " …" if len(never) > 100 else ""
         sections.append(
-            f"<h2>{html.escape(base.name)}</h2>{_lengths_picture(IndexedFile(base, with_data=False))}{_ranks_picture(counts)}<h3>Most"
-            f" used</h3><table><tr><th>id</th><th>text</th><th>times</th></tr>{rows}</table><h3>Never"
-            f" used: {len(never):,} of {len(counts):,}"
-            f" ids</h3><p>{shown}{' …' if len(never) > 100 else ''}</p>"
+            f"<h2>{html.escape(base.name)}</h2>{lengths}{_ranks_picture(counts)}"
+            "<h3>Most used</h3>"
+            f"<table><tr><th>id</th><th>text</th><th>times</th></tr>{''.join(rows)}</table>"
+            f"<h3>Never used: {len(never):,} of {len(counts):,} ids</h3><p>{shown}{more}</p>"
         )
     style = (
         "body{font:15px sans-serif;max-width:60em;margin:2em auto}td,th{padding:0"
         " 1em;text-align:left}svg{max-width:100%;height:auto}"
     )
+    title = html.escape(path.stem)
     write_text(
         path,
-        "<!doctype html><meta"
-        f" charset=utf-8><title>{html.escape(path.stem)}</title><style>{style}</style>{''.join(sections)}\n",
+        f"<!doctype html><meta charset=utf-8><title>{title}</title>"
+        f"<style>{style}</style>{''.join(sections)}\n",
     )
 
 

@@ -12,7 +12,7 @@ A SentencePiece model of 32,000 pieces makes about one token of 4 bytes of Engli
 
 @cache
 def token_counter(tokenizer: str | None) -> Callable[[str], int]:
-    """Return a function that counts the tokens of a text, with the tokenizer of this path or by estimate."""
+    """Return a function that counts tokens with the tokenizer of this path, or by estimate."""
     if tokenizer is None:
         return lambda text: round(len(text.encode()) / BYTES_PER_TOKEN)
     from data_prep.tokenization.tokenizer import load_tokenizer

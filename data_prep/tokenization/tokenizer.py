@@ -1,6 +1,7 @@
-"""The model's tokenizer, from a Hugging Face folder, a `tokenizer.json` or a SentencePiece `.model`. Ids of the text alone: no special
-tokens are added by a post-processor, nothing is cut or padded. This is the reference that every
-faster way must agree with.
+"""The model's tokenizer: a Hugging Face folder, a `tokenizer.json` or a SentencePiece `.model`.
+
+Ids of the text alone: no special tokens are added by a post-processor, nothing is truncated or
+padded. This is the reference that every faster way must agree with.
 """
 
 import hashlib
@@ -52,7 +53,7 @@ class TextTokenizer(Protocol):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
 
-        With added tokens, of that file's hash and these.
+        With added tokens, that of its hash and of these.
         """
 
 
@@ -159,7 +160,7 @@ class HuggingFaceTokenizer:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
 
-        With added tokens, of that file's hash and these.
+        With added tokens, that of its hash and of these.
         """
         return _fingerprint(
             [
@@ -174,7 +175,7 @@ class HuggingFaceTokenizer:
         return self._tokenizer.to_str()
 
     def added_tokens(self) -> list[str]:
-        """Return the tokens that stand beside the vocabulary of the model, in the order of their ids."""
+        """Return the tokens outside the model's own vocabulary, in the order of their ids."""
         return [
             token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())
         ]
@@ -275,7 +276,7 @@ class SentencePieceTokenizer:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
 
-        With added tokens, of that file's hash and these.
+        With added tokens, that of its hash and of these.
         """
         return _fingerprint([self.path], self.special)
 
@@ -286,7 +287,7 @@ class SentencePieceTokenizer:
 def _ids_in_use(tokenizer: Any) -> int:
     """Return one more than the highest id.
 
-    The whole vocabulary, which is slow to fetch, is asked for only if it has gaps.
+    The complete vocabulary, which is slow to fetch, is read only if it has gaps.
     """
     size: int = tokenizer.get_vocab_size(with_added_tokens=True)
     if None not in map(tokenizer.id_to_token, range(size)):
@@ -304,7 +305,7 @@ def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
 def _old_style(folder: Path) -> Any:
     """Return the tokenizer of a folder with vocab.json and merges.txt, as GPT-2's.
 
-    Transformers knows how it cuts words.
+    transformers knows how it splits words.
     """
     from transformers import AutoTokenizer
 
@@ -314,9 +315,9 @@ def _old_style(folder: Path) -> Any:
 
 
 def _named_token(config: Path, name: str) -> str | None:
-    """Return for example `eos_token` of a tokenizer_config.json.
+    """Return a token of a tokenizer_config.json, for example `eos_token`.
 
-    A string, or an object with its content.
+    It is a string there, or an object with its content.
     """
     if not config.is_file():
         return None

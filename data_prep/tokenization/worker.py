@@ -26,7 +26,7 @@ class Result:
 
     outputs: list[Documents] = field(default_factory=list)
     shared: list[int | None] = field(default_factory=list)
-    """For each output, how many of its ids lie in the block's shared buffer.
+    """For each output, how many of its ids are in the block's shared buffer.
 
     None: they are in the output itself.
     """
@@ -55,12 +55,9 @@ class Task:
 
 
 def work(task: Task, block: Block, room: Ids) -> Result:
-    """Encode the records of a block; empty lines are passed over, bad ones told.
+    """Encode the records of a block; empty lines are skipped, bad ones reported.
 
     The ids go into `room`, if they fit.
-
-    Raises:
-        DataError: the block's file cannot be read.
     """
     records = _records(task, block)
     result = Result(numbers=records.numbers, bad=records.bad)

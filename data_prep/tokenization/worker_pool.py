@@ -26,16 +26,16 @@ from galen.worker import follow_parent
 
 BLOCK_BYTES = 2 << 20
 BLOCK_BYTES_OF_ALL = 16 << 20
-"""Of all workers' blocks.
+"""Total size of all workers' blocks.
 
-With more than 8 workers the blocks are smaller, so that the memory for them does not grow.
+With more than 8 workers the blocks are smaller, so that their memory does not grow.
 """
 PIPES = 2
 """Of a worker: while it is at a block from one, its next block waits in the other."""
 
 
 class TokenPool:
-    """Worker processes, forked from this one before it starts threads, so that they share the loaded tokenizer."""
+    """Worker processes, forked before this one starts threads, that share the loaded tokenizer."""
 
     def __init__(self, task: Task, workers: int) -> None:
         self._ahead = 2 * workers + 2
@@ -76,7 +76,7 @@ class TokenPool:
         gc.unfreeze()
 
     def run(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Result]]:
-        """Yield each block and what came of it, in order, while the processes work a few blocks ahead.
+        """Yield each block and its result, in order, while the processes work a few blocks ahead.
 
         A result's ids lie in a shared buffer: they are good until the next one is asked for.
 
@@ -135,7 +135,7 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 
 def _serve(task: Task, buffers: SharedIds, pipes: tuple[Connection, ...]) -> None:
-    """In a worker: answer each block with its result, or with an error, until the process is killed."""
+    """In a worker: answer each block with its result or an error, until the process is killed."""
     follow_parent()
     while True:
         for pipe in wait(pipes):

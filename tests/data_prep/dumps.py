@@ -1,6 +1,6 @@
 """Small raw dumps in the layouts in which the sources of the published corpora are published.
 
-Download.py and crawl.py leave them so.
+They are as download.py and crawl.py leave them.
 """
 
 import io
@@ -88,13 +88,13 @@ def write_parquet(path, rows):
 def jats(number, text, licence, pmid=""):
     rights = f'<permissions><license xlink:href="{licence}"/></permissions>' if licence else ""
     return (
-        '<article xmlns:xlink="http://www.w3.org/1999/xlink"'
-        ' article-type="research-article"><front><article-meta>'
-        f'<article-id pub-id-type="pmcid">PMC{number}</article-id><article-id'
-        f' pub-id-type="pmid">{pmid}</article-id><title-group>'
-        "<article-title>Article"
-        f" {number}</article-title></title-group><pub-date><year>2020</year></pub-date>{rights}</article-meta>"
-        f"</front><body><sec><title>Results</title><p>{text}</p></sec></body></article>"
+        '<article xmlns:xlink="http://www.w3.org/1999/xlink" article-type="research-article">'
+        "<front><article-meta>"
+        f'<article-id pub-id-type="pmcid">PMC{number}</article-id>'
+        f'<article-id pub-id-type="pmid">{pmid}</article-id>'
+        f"<title-group><article-title>Article {number}</article-title></title-group>"
+        f"<pub-date><year>2020</year></pub-date>{rights}</article-meta></front>"
+        f"<body><sec><title>Results</title><p>{text}</p></sec></body></article>"
     )
 
 

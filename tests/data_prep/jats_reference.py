@@ -1,13 +1,16 @@
-"""What a JATS body says, found independently of the reader.
+"""The text of a JATS body, found independently of the reader.
 
-Runs of letters and digits between block boundaries.
+It is runs of letters and digits between block boundaries.
 """
 
 from lxml import etree
 
 FLOATS = {"fig", "table-wrap", "boxed-text", "fn", "supplementary-material"}
-INLINE = {"bold", "italic", "sub", "sup", "sc", "underline", "monospace", "overline", "named-content", "styled-content", "ext-link",
-          "email", "uri", "xref", "abbrev", "inline-formula", "roman", "sans-serif", "funding-source"}  # fmt: skip
+INLINE = {
+    "bold", "italic", "sub", "sup", "sc", "underline", "monospace", "overline", "named-content",
+    "styled-content", "ext-link", "email", "uri", "xref", "abbrev", "inline-formula", "roman",
+    "sans-serif", "funding-source",
+}  # fmt: skip
 DROPPED = {
     "graphic",
     "inline-graphic",
@@ -31,7 +34,7 @@ def plain(text):
 
 
 def segments(element):
-    """Return (runs of prose, [runs of each float]); a run is text without a block boundary in it."""
+    """Return (runs of prose, [runs of each float]); a run is text without block boundaries."""
     floats = []
     prose = _walk(element, floats)
     return _runs(prose), [_runs(text) for text in floats]
@@ -67,7 +70,10 @@ def _child(child, floats):
 
 
 def missing(element, output):
-    """Return the runs of `element` that are not in `output` in order (floats: in order within each)."""
+    """Return the runs of `element` that are missing from `output`.
+
+    Runs must be in order, those of floats in order within each float.
+    """
     prose, floats = segments(element)
     written = plain(output)
     absent = []

@@ -31,10 +31,12 @@ PROSE = (
 
 def page(name, *links):
     anchors = "".join(f'<a href="{link}">x</a>' for link in links)
-    return (
-        "<html"
-        f" lang='en'><title>{name}</title><body><nav>{anchors}</nav><main><h1>{name}</h1><p>{PROSE}</p></main></body></html>".encode()
+    content = f"<h1>{name}</h1><p>{PROSE}</p>"
+    html = (
+        f"<html lang='en'><title>{name}</title>"
+        f"<body><nav>{anchors}</nav><main>{content}</main></body></html>"
     )
+    return html.encode()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""What a crawl must not reach: other hosts, denied paths, files, private networks.
+"""Things that a crawl must not reach: other hosts, denied paths, files, private networks.
 
-Two real servers, of which one is not to be asked.
+Two real servers, one of which must not be asked.
 """
 
 import pytest
@@ -15,7 +15,8 @@ pytest.importorskip("scrapy")
 
 
 def sitemap(*addresses):
-    return f"<urlset>{''.join(f'<url><loc>{address}</loc></url>' for address in addresses)}</urlset>".encode()
+    entries = "".join(f"<url><loc>{address}</loc></url>" for address in addresses)
+    return f"<urlset>{entries}</urlset>".encode()
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_robots_of_another_host_is_not_asked(tmp_path, other):
 def test_a_name_of_a_private_address_is_refused(tmp_path):
     """127.1 is such a name.
 
-    To the system's look-up it is 127.0.0.1, and no way to write an address to others.
+    The system's look-up resolves it to 127.0.0.1, though others do not take it for an address.
     """
     site = Site()
     site.files = {"/robots.txt": b"", "/": page("Home", "/topic/a"), "/topic/a": page("A")}

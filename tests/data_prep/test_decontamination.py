@@ -35,7 +35,10 @@ def matches(index, text):
 
 @pytest.mark.parametrize("words", [8, 9, 12, 13, 14, 40])
 def test_no_loss_at_any_length(words):
-    """Items of any length from the least on are found, also where item and document have exactly as many words as a sequence."""
+    """Items of any length from the minimum on are found.
+
+    Also where item and document have exactly as many words as a sequence.
+    """
     text = " ".join(WORDS[:words])
     found = matches(index_of(text), text)
     assert [(match.field, match.ratio, match.span) for match in found] == [(0, 1.0, (0, words))]

@@ -32,7 +32,7 @@ def test_normalised_text():
 
 
 def near_texts():
-    """200 texts of 80 words; every fourth one is one of the others with up to five words changed."""
+    """200 texts of 80 words; every fourth is a copy of another with up to five words changed."""
     chance = random.Random(3)
     texts = []
     for number in range(200):

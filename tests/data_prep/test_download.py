@@ -220,7 +220,10 @@ def test_messages(site, tmp_path, monkeypatch, capsys):
 
 
 def test_a_stop_ends_waits_and_requests(site):
-    """Else Ctrl-C would wait for the hour that a server may ask for, and for the rest of a package of PMC."""
+    """A stop ends a wait that a server asked for, and the rest of a package of PMC.
+
+    Otherwise Ctrl-C would wait for an hour.
+    """
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.refuse[path] = [(429, {"Retry-After": "3600"})]
     stopped = transfer.Transfer(1000)

@@ -45,7 +45,10 @@ def run(base, folder, source, *options):
 
 
 def hub(site, *names, **files):
-    """Fill in a dataset whose files have these names, the content "text" and no other checksum than their size."""
+    """Fill in a dataset of files with these names.
+
+    Their content is "text", and their size is the only checksum.
+    """
     siblings = [{"rfilename": name, "size": 4} for name in names]
     site.files["/api/datasets/some/name/revision/main?blobs=true"] = json.dumps(
         {"sha": "c0ffee", "siblings": siblings}
@@ -168,7 +171,7 @@ def test_names_of_files(name):
 def endless(headers, most=2**31):
     """A server that sends zeros until the other end leaves.
 
-    Yields its address and how much it could send, one number a request.
+    Yields its address and a list of how much it could send at each request.
     """
     sent = []
 
@@ -262,7 +265,10 @@ def test_shown_addresses_hold_no_key(monkeypatch):
     ("source", "variable"), [("hf:some/name", "HF_TOKEN"), ("s2orc", "S2_API_KEY")]
 )
 def test_a_key_is_written_nowhere(tmp_path, source, variable):
-    """Not in what the command prints or leaves, not in its command line, although the server repeats it in all that it says."""
+    """A key is not in the command's output, files or command line.
+
+    Although the server repeats it in all its answers.
+    """
     site = Site()
     hub(site, "a.json", "b.json")
     site.refuse["/datasets/some/name/resolve/c0ffee/b.json"] = [(403, {"X-Echo": SENTINEL})] * 9

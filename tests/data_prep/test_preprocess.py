@@ -298,7 +298,13 @@ def kill(owner, name):
 if place == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
 else:
-    owners = {"_take": preprocess, "save": TokenJob, "write_index": IndexedFileWriter, "replace": Path, "write": preprocess.manifest}
+    owners = {
+        "_take": preprocess,
+        "save": TokenJob,
+        "write_index": IndexedFileWriter,
+        "replace": Path,
+        "write": preprocess.manifest,
+    }
     kill(owners[place], place)
 if __name__ == "__main__":
     cli.run(preprocess.main)

@@ -1,4 +1,7 @@
-"""The recipes of the three published corpora, each run end to end on small dumps in the published layouts."""
+"""The recipes of the three published corpora, run end to end on small dumps.
+
+The dumps have the published layouts.
+"""
 
 import json
 from collections import Counter
@@ -19,7 +22,7 @@ QUESTION = (
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    """The folder `raw` of the recipes, below the working directory; no path of a recipe is changed."""
+    """The folder `raw` of the recipes, in the working directory; recipes keep their paths."""
     monkeypatch.chdir(tmp_path)
     write_lines(
         tmp_path / "raw/evaluation/medqa/test.jsonl",

@@ -145,39 +145,86 @@ RECORD_KINDS = {
     "no text": b'{"id": 1}\n',
     "binary": b"\xff\xfe\x00\n",
 }
+
+
+def between_good_lines(data):
+    return {"a.jsonl": lines(GOOD_LINE) + data + lines(GOOD_LINE)}
+
+
+def abstract(text):
+    return {"a.xml": medline(record_xml(9, abstract=text))}
+
+
+def numbered_text(number):
+    return b"Text %d" % number
+
+
+def numbered_pdf(number):
+    return pdf_bytes([f"{PROSE} {number}"])
+
+
+def package_with_a_bad_name():
+    members = [("a.nxml", article(1)), ("b\xff\xfe.nxml", b"<broken"), ("c.nxml", article(2))]
+    return {"a.tar.gz": packed(*members)}
+
+
+def one_of_a_set():
+    bad = article(3, f"<p>{HUGE_REFERENCE}</p>")
+    return {"a.xml": b"<set>" + article(1) + bad + article(2) + b"</set>"}
+
+
+def wrong_offset():
+    return {
+        "a.zip": zipped(a="One.", b="Two."),
+        "b.zip": zipped(other_offset, a="Three.", b="Four."),
+    }
+
+
+def one_damaged_member():
+    return {"a.zip": zipped(damaged_member, a="One." * 99, b="Two." * 99, c="Three." * 99)}
+
+
+HUGE_REFERENCE = f"&amp;#{'9' * 5000};"
+DEEP_TEI = b"<TEI xmlns='http://www.tei-c.org/ns/1.0'><text><body>" + b"<div>" * 3000
+DEEP_ITALICS = "<i>" * 1500 + "x" + "</i>" * 1500
+BROKEN_BROTLI = ("text/html", [("Content-Encoding", "br")], b"\x8b\xff\x01x")
+BROKEN_PDF = ("application/pdf", [], b"%PDF-1.4 x")
 KINDS = {
     **{
-        f"records: {name}": ("records", lambda _, data=data: {"a.jsonl": lines(GOOD_LINE) + data + lines(GOOD_LINE)})
+        f"records: {name}": ("records", lambda _, data=data: between_good_lines(data))
         for name, data in RECORD_KINDS.items()
     },
-    "jats: huge character reference": ("jats", lambda _: around(article(3, f"<p>&amp;#{'9' * 5000};</p>"))),
+    "jats: huge character reference": (
+        "jats",
+        lambda _: around(article(3, f"<p>{HUGE_REFERENCE}</p>")),
+    ),
     "jats: deep": ("jats", lambda _: around(article(3, "<sec>" * 3000 + "</sec>" * 3000))),
     "jats: broken": ("jats", lambda _: around(b"<article><front>")),
     "jats: another root": ("jats", lambda _: around(b"<html/>")),
-    "jats: name in a package": (
-        "jats",
-        lambda _: {"a.tar.gz": packed(("a.nxml", article(1)), ("b\xff\xfe.nxml", b"<broken"), ("c.nxml", article(2)))},
-    ),
-    "jats: one of a set": (
-        "jats",
-        lambda _: {"a.xml": b"<set>" + article(1) + article(3, f"<p>&amp;#{'9' * 5000};</p>") + article(2) + b"</set>"},
-    ),
-    "tei: deep": ("tei", lambda _: around(b"<TEI xmlns='http://www.tei-c.org/ns/1.0'><text><body>" + b"<div>" * 3000, tei, ".xml")),
-    "medline: deep": ("medline", lambda _: {"a.xml": medline(record_xml(9, abstract="<i>" * 1500 + "x" + "</i>" * 1500))}),
-    "medline: huge character reference": ("medline", lambda _: {"a.xml": medline(record_xml(9, abstract=f"&amp;#{'9' * 5000};"))}),
-    "text: no UTF-8": ("text", lambda _: around(b"\xff\xfe\xff", lambda number: b"Text %d" % number, ".txt")),
-    "text: offset": ("text", lambda _: {"a.zip": zipped(a="One.", b="Two."), "b.zip": zipped(other_offset, a="Three.", b="Four.")}),
-    "text: damaged member": ("text", lambda _: {"a.zip": zipped(damaged_member, a="One." * 99, b="Two." * 99, c="Three." * 99)}),
+    "jats: name in a package": ("jats", lambda _: package_with_a_bad_name()),
+    "jats: one of a set": ("jats", lambda _: one_of_a_set()),
+    "tei: deep": ("tei", lambda _: around(DEEP_TEI, tei, ".xml")),
+    "medline: deep": ("medline", lambda _: abstract(DEEP_ITALICS)),
+    "medline: huge character reference": ("medline", lambda _: abstract(HUGE_REFERENCE)),
+    "text: no UTF-8": ("text", lambda _: around(b"\xff\xfe\xff", numbered_text, ".txt")),
+    "text: offset": ("text", lambda _: wrong_offset()),
+    "text: damaged member": ("text", lambda _: one_damaged_member()),
     "text: overlap": ("text", lambda _: {"a.txt": b"Text.", "b.zip": overlapping()}),
     "warc: no address": ("warc", lambda path: {"a.warc": without_address(path)}),
-    "warc: broken brotli": ("warc", lambda path: {"a.warc": pages(path, ("text/html", [("Content-Encoding", "br")], b"\x8b\xff\x01x"))}),
-    "warc: broken pattern": ("warc", lambda path: {"a.warc": pages(path, fields={"documents": "("})}),
-    "warc: broken selector": ("warc", lambda path: {"a.warc": pages(path, fields={"content": "a["})}),
-    "warc: broken PDF": ("warc", lambda path: {"a.warc": pages(path, ("application/pdf", [], b"%PDF-1.4 x"))}),
-    "pdf: broken": ("pdf", lambda _: around(b"%PDF-1.4\nrubbish", lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
-    "pdf: surrogate": ("pdf", lambda _: around(titled_pdf(b"<FEFFD800>"), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
-    "pdf: loop": ("pdf", lambda _: around(looping_pdf(), lambda number: pdf_bytes([f"{PROSE} {number}"]), ".pdf")),
-}  # fmt: skip
+    "warc: broken brotli": ("warc", lambda path: {"a.warc": pages(path, BROKEN_BROTLI)}),
+    "warc: broken pattern": (
+        "warc",
+        lambda path: {"a.warc": pages(path, fields={"documents": "("})},
+    ),
+    "warc: broken selector": (
+        "warc",
+        lambda path: {"a.warc": pages(path, fields={"content": "a["})},
+    ),
+    "warc: broken PDF": ("warc", lambda path: {"a.warc": pages(path, BROKEN_PDF)}),
+    "pdf: broken": ("pdf", lambda _: around(b"%PDF-1.4\nrubbish", numbered_pdf, ".pdf")),
+    "pdf: surrogate": ("pdf", lambda _: around(titled_pdf(b"<FEFFD800>"), numbered_pdf, ".pdf")),
+    "pdf: loop": ("pdf", lambda _: around(looping_pdf(), numbered_pdf, ".pdf")),
+}
 
 
 def tei(number):
@@ -319,7 +366,7 @@ def test_what_steps_read_has_its_form(tmp_path):
 
 @pytest.mark.multiprocess
 def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
-    """A run that ends behind a record that was put aside goes on to the same corpus as a run in one piece."""
+    """A run that ends behind a quarantined record resumes to the same corpus as a single run."""
     from data_prep.curation import pipeline
 
     raw = tmp_path / "raw"

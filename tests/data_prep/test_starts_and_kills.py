@@ -39,9 +39,9 @@ def start(arguments):
 
 
 def digests(folder):
-    """Name -> SHA-256 of all that is there.
+    """Name -> SHA-256 of each file.
 
-    Of manifests and lists without what bears a time or a path.
+    For manifests and lists, without times and paths.
     """
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -103,9 +103,9 @@ def material(tmp_path_factory):
     site.files["/robots.txt"] = b""
     links = "".join(f'<a href="/topic/{n}">x</a>' for n in range(12))
     for path in ["/topic/", *(f"/topic/{n}" for n in range(12))]:
-        site.files[path] = (
-            f"<html><title>{path}</title><body>{links}<p>{'Asthma is treated. ' * 30}</p></body></html>".encode()
-        )
+        text = "Asthma is treated. " * 30
+        html = f"<html><title>{path}</title><body>{links}<p>{text}</p></body></html>"
+        site.files[path] = html.encode()
         site.types[path] = "text/html"
     with site.running() as base:
         (folder / "site.yaml").write_text(
@@ -218,7 +218,7 @@ def test_killed_at_random_moments(name, material, tmp_path):
 
 
 def test_killed_between_manifest_and_name(tmp_path, capsys):
-    """A restart lists neither its own manifest nor a half-written one, and lists what was quarantined."""
+    """A restart lists no manifest, whole or half-written, but lists the quarantined records."""
     write_medline(tmp_path / "raw/a.xml", many_records(1, 100))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")

@@ -100,7 +100,7 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
 def test_a_report_without_texts(corpus, tmp_path):
     """As for clinical notes.
 
-    What was left out of the metadata is told, and that no step makes notes anonymous.
+    The metadata keys left out are reported, and that no step makes notes anonymous.
     """
     notes = [
         {

@@ -20,10 +20,14 @@ PAGE = f"""<!DOCTYPE html><html lang="en"><head><title>Asthma - Site</title>
 <link rel="license" href="https://creativecommons.org/licenses/by/4.0/"></head>
 <body><nav><a href="/">Home</a> <a href="/x">Other pages of the site</a></nav>
 <main><h1>Asthma</h1><p>{PROSE * 3}</p>
-<p>Children of age &lt;5 years and weight &gt;10 kg: CO<sub>2</sub>, 10<sup>3</sup>, [Na<sup>+</sup>].</p>
-<h2>What to do</h2><ul><li>Stay calm<ul><li>sit up</li></ul></li><li>Take the <b>blue</b> inhaler</li></ul>
-<blockquote><p>{PROSE}</p></blockquote><table><tr><th>Drug</th><th>mg</th></tr><tr><td>A</td><td>5</td></tr></table>
-<div>Loose text <div>inside</div> of it</div><script>alert(1)</script></main><footer>Contact us</footer></body></html>"""
+<p>Children of age &lt;5 years and weight &gt;10 kg: CO<sub>2</sub>, 10<sup>3</sup>, \
+[Na<sup>+</sup>].</p>
+<h2>What to do</h2><ul><li>Stay calm<ul><li>sit up</li></ul></li>\
+<li>Take the <b>blue</b> inhaler</li></ul>
+<blockquote><p>{PROSE}</p></blockquote>\
+<table><tr><th>Drug</th><th>mg</th></tr><tr><td>A</td><td>5</td></tr></table>
+<div>Loose text <div>inside</div> of it</div><script>alert(1)</script></main>\
+<footer>Contact us</footer></body></html>"""
 BLOCKS = [
     "Asthma",
     (PROSE * 3).strip(),
@@ -232,14 +236,19 @@ MARK = (
     "<![if !supportLists]><span"
     " style='mso-list:Ignore'>{}<span>&nbsp;&nbsp;</span></span><![endif]>"
 )
-WORD = f"""<html><head><meta name=Generator content="Microsoft Word 15"><title>Discharge</title></head><body><div class=WordSection1>
+WORD = f"""<html><head><meta name=Generator content="Microsoft Word 15"><title>Discharge</title>\
+</head><body><div class=WordSection1>
 <p class=MsoNormal>{PROSE}</p>
-<p class=MsoListParagraphCxSpFirst style='mso-list:l0 level1 lfo1'>{MARK.format("·")}Aspirin 100 mg<o:p></o:p></p>
-<p class=MsoListParagraphCxSpMiddle style='mso-list:l0 level2 lfo1'>{MARK.format("o")}with food</p>
-<p class=MsoListParagraphCxSpLast style='mso-list:l0 level1 lfo1'>{MARK.format("·")}Metformin 500 mg</p>
+<p class=MsoListParagraphCxSpFirst style='mso-list:l0 level1 lfo1'>\
+{MARK.format("·")}Aspirin 100 mg<o:p></o:p></p>
+<p class=MsoListParagraphCxSpMiddle style='mso-list:l0 level2 lfo1'>\
+{MARK.format("o")}with food</p>
+<p class=MsoListParagraphCxSpLast style='mso-list:l0 level1 lfo1'>\
+{MARK.format("·")}Metformin 500 mg</p>
 <p class=MsoNormal>{PROSE}</p>
 <p class=MsoListParagraph style='mso-list:l1 level1 lfo2'>{MARK.format("1.")}Rest</p>
-<p class=MsoListParagraph style='mso-list:l1 level1 lfo2'>{MARK.format("2.")}Drink<!-- x --> water</p></div></body></html>"""
+<p class=MsoListParagraph style='mso-list:l1 level1 lfo2'>\
+{MARK.format("2.")}Drink<!-- x --> water</p></div></body></html>"""
 
 
 @pytest.mark.parametrize("selector", ["", "body"])
@@ -259,7 +268,11 @@ def test_text_behind_a_comment_and_comparisons_stay():
     )
     for selector in ("", "main"):
         assert page_text(parse(page.encode()), selector)[1].split("\n\n") == [
-            "A", PROSE.strip(), f"If 5 < 7 and x < 5 then stop. {PROSE.strip()}", "- Check.\n- Go."]  # fmt: skip
+            "A",
+            PROSE.strip(),
+            f"If 5 < 7 and x < 5 then stop. {PROSE.strip()}",
+            "- Check.\n- Go.",
+        ]
 
 
 def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The text that a document shares with the items of an index, and the common phrases that do not count."""
+"""Text that a document shares with the items of an index, less the common phrases."""
 
 from collections import defaultdict
 from dataclasses import dataclass

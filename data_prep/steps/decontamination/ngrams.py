@@ -37,7 +37,7 @@ class WordHasher:
         self._words = words
 
     def __call__(self, text: str) -> tuple[Hashes, list[tuple[int, int]]]:
-        """Return the hashes of a text's words and where each stands.
+        """Return the hashes of a text's words and their spans.
 
         The text must be in Unicode's normal form C.
         """
@@ -57,7 +57,7 @@ class WordHasher:
         return np.array(hashes, dtype=np.uint64), spans
 
     def _words_of(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Yield the words of a text with hidden breaks as they are written, and where each stands."""
+        """Yield the words of a text with hidden breaks as they are written, with their spans."""
         for found in WHOLE_WORD.finditer(text):
             parts = parts_of(found[0])
             if (
@@ -87,14 +87,14 @@ class WordHasher:
 
 
 def normal_form(text: str) -> str:
-    """Return the text in Unicode's normal form C, in which letters with accents are one character."""
+    """Return the text in Unicode's normal form C, where an accented letter is one character."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def windows(words: Hashes, length: int) -> Hashes:
     """Return the hash of each sequence of `length` words.
 
-    Len(words) - length + 1 of them, so one when there are exactly `length`.
+    There are len(words) - length + 1 of them, so one when there are exactly `length` words.
     """
     count = len(words) - length + 1
     if count <= 0:

@@ -1,6 +1,6 @@
 """The step `decontaminate`.
 
-Documents that hold text of evaluation items are dropped, cut or reported, with what was found.
+Documents that hold text of evaluation items are dropped, cut or reported, with the matches.
 """
 
 import json
@@ -127,7 +127,10 @@ class Decontamination(PreparedFilter):
         return True
 
     def finish(self, folder: Path, tasks: int) -> dict[str, Any]:
-        """Publish the matches by document (`contamination.jsonl`) and by item (`contamination_items.jsonl`)."""
+        """Publish the matches by document and by item.
+
+        The files are `contamination.jsonl` and `contamination_items.jsonl`.
+        """
         items: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         documents = set()
         with (
@@ -169,7 +172,7 @@ class Decontamination(PreparedFilter):
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file.
 
-    A separator such as U+2028 inside a text, at which `str.splitlines` parts it, ends none.
+    Unlike `str.splitlines`, it does not split at a separator such as U+2028 inside a text.
     """
     with path.open(encoding="utf-8") as file:
         yield from file

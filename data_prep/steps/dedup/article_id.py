@@ -42,7 +42,7 @@ def identifier_hash(key: str, value: Any) -> int:
 
 
 class _IdentifierNotes(PipelineStep):
-    """Passes documents on and writes what they are called (document number, hash) and how long they are."""
+    """Passes documents on; writes their identifiers (document number, hash) and lengths."""
 
     type = "NOTES"
     name = "identifiers"
@@ -73,7 +73,9 @@ class _IdentifierNotes(PipelineStep):
 
 
 class Identifier(CorpusStep):
-    """Keeps of the documents that share an identifier the one of the best source, of one source the longest, of equal ones the first.
+    """Keeps the best of the documents that share an identifier.
+
+    That is the one of the best source, within a source the longest, of equal ones the first.
 
     Documents are joined through any key: one with PMID and DOI joins a second with that PMID and a
     third with that DOI. Memory: about 60 bytes a document, while it decides

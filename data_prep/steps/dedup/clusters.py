@@ -7,7 +7,10 @@ import numpy as np
 
 
 def clusters_of(pairs: np.ndarray[Any, Any]) -> Iterator[list[int]]:
-    """Yield the connected components of pairs (shape (n, 2), numbers of documents), each sorted, by their first members."""
+    """Yield the connected components of pairs, each sorted, in the order of their first members.
+
+    `pairs` has shape (n, 2) and holds the numbers of documents.
+    """
     parents: dict[int, int] = {}
 
     def root(member: int) -> int:

@@ -28,7 +28,7 @@ ROW = np.dtype([("id", "<u8"), ("text", "<u8")])
 
 
 def normalised(text: str) -> str:
-    """Return the text as duplicates are compared.
+    """Return the normalised text by which duplicates are compared.
 
     Searchable, compatible characters unified, lower case, single spaces.
     """
@@ -44,7 +44,9 @@ def signature(document: Document) -> tuple[int, int]:
 
 
 def find_duplicates(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a verdict (KEEP, SAME_ID, SAME_TEXT) for each row of (id hash, text hash), given in the order of the inputs.
+    """Return a verdict (KEEP, SAME_ID, SAME_TEXT) for each row of (id hash, text hash).
+
+    The rows are given in the order of the inputs.
 
     Of documents with the same id the last stays, as a later MEDLINE file corrects an earlier one;
     of the others with the same normalised text the first stays.

@@ -1,11 +1,6 @@
 """Near-duplicates by MinHash.
 
-Datatrove's signatures, pairs by sorting, and a choice among the documents of a cluster.
-
-datatrove's own second step opens a file for each task at once, thousands for a large corpus, and
-its third keeps the document that its union of sets happens to end at. Here each band of the
-signatures is sorted by itself; pairs are joined to clusters, and of each the longest text stays, or
-the first; this depends on the documents and their order alone, not on workers.
+datatrove's signatures, pairs by sorting, and a choice among the documents of a cluster.
 """
 
 import json
@@ -92,9 +87,9 @@ class _Notes:
 
 
 class _Pairs(PipelineStep):
-    """Task `rank` sorts that band of all documents and writes neighbours that are equal to `pairs/<rank>.npy`, shape (pairs, 2).
+    """Task `rank` sorts that band of all documents and writes pairs of equal neighbours.
 
-    Memory: about 40 bytes a document.
+    They go to `pairs/<rank>.npy`, an array of shape (pairs, 2). Memory: about 40 bytes a document.
     """
 
     type = "DEDUP"
@@ -128,7 +123,9 @@ class _Pairs(PipelineStep):
 
 
 class NearDuplicates(CorpusStep):
-    """Keeps one document of each cluster of near-duplicates and lists the clusters in `duplicates.jsonl` of the corpus.
+    """Keeps one document of each cluster of near-duplicates.
+
+    The clusters are listed in `duplicates.jsonl` of the corpus.
 
     Memory: 47 bytes a document with 2 % of them in clusters, of which each takes some hundred
     (benchmarks/curate_memory.py).
@@ -156,7 +153,7 @@ class NearDuplicates(CorpusStep):
         return [_Signatures(context.folder, self.config)]
 
     def decide(self, context: Context) -> None:
-        """Find pairs, one task for each band; then clusters, and the document of each that stays."""
+        """Find pairs, one task for each band; then clusters and the document that each keeps."""
         context.run("pairs", [_Pairs(context.folder, context.tasks)], self.config.num_buckets)
         notes = _Notes(context.folder / "notes", context.tasks)
         verdicts, sizes = np.zeros(notes.starts[-1], dtype=np.uint8), []

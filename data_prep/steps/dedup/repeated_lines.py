@@ -1,4 +1,4 @@
-"""Boilerplate: lines, or sentences, that stand in many documents are cut out of all but the first."""
+"""Boilerplate: lines, or sentences, of many documents are cut out of all but the first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +21,9 @@ _RANGES = 64
 
 
 def pieces_of(document: Document, unit: Unit) -> list[list[str]]:
-    """Return for each line of a document its pieces, which joined are the line.
+    """Return the pieces of each line of a document, which joined are the line.
 
-    The line itself, or its sentences.
+    A piece is the line itself, or a sentence of it.
     """
     lines = document.text.split("\n")
     if unit == "line":
@@ -38,7 +38,10 @@ def line_hash(line: str) -> int:
 
 
 class _LineNotes(PipelineStep):
-    """Passes documents on and writes the sorted hashes of their long lines (`lines/`) and in how many documents each is (`documents/`)."""
+    """Passes documents on and writes the sorted hashes of their long lines, with counts.
+
+    The hashes go to `lines/`, the number of documents of each to `documents/`.
+    """
 
     type = "NOTES"
     name = "lines"
@@ -62,7 +65,10 @@ class _LineNotes(PipelineStep):
 
 
 class _LineCounts(PipelineStep):
-    """Task `rank` counts the lines of one range of the hashes and writes those of more than `most` documents to `counts/<rank>.npy`."""
+    """Task `rank` counts the lines of one range of the hashes.
+
+    Those of more than `most` documents are written to `counts/<rank>.npy`.
+    """
 
     type = "DEDUP"
     name = "count"
@@ -103,7 +109,9 @@ class _LineCounts(PipelineStep):
 
 
 class RepeatedLines(CorpusStep):
-    """Cuts lines, or sentences, of at least `min_words` words that stand in more than `max_documents` documents; the first keeps them.
+    """Cuts lines, or sentences, that occur in more than `max_documents` documents.
+
+    Only those of at least `min_words` words count; the first document keeps them.
 
     Lines are counted in 64 tasks, each for a range of the hashes. Memory: 22 bytes a document of 16
     such lines (benchmarks/curate_memory.py). Documents left empty are dropped.

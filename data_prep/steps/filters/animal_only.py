@@ -5,7 +5,9 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 
 class AnimalOnlyFilter(BaseFilter):
-    """Drops articles indexed with the MeSH heading Animals and not with Humans, and veterinary publication types.
+    """Drops articles with the MeSH heading Animals and without Humans, and veterinary articles.
+
+    Veterinary articles are found by their publication type.
 
     MEDLINE's indexers put one of these check tags, or both, on nearly every article; records not
     indexed yet have none and stay.

@@ -16,7 +16,7 @@ _MARKS = re.compile("[\u064b-\u0652\u0670]")
 
 
 class ArabicStemmer:
-    """Takes the conjunction "wa", the definite article with what is written together with it, and endings off a word."""
+    """Strips the conjunction "wa", the definite article with its prefixes, and endings."""
 
     def stemWord(self, word: str) -> str:
         """Return the stem of a word."""

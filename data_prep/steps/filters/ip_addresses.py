@@ -40,7 +40,7 @@ _WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
 _MOST_BETWEEN = 2
 """Words between "host" or "server" and the address that it speaks of.
 
-"network analysis with Cytoscape 3.8.2.1" speaks of none.
+In "network analysis with Cytoscape 3.8.2.1" there is no address.
 """
 
 _WORD = re.compile(

@@ -10,7 +10,7 @@ from galen.errors import UsageError
 
 
 class LanguageFilter(BaseFilter):
-    """Drops documents whose record names none of the wanted languages (codes of two or three letters).
+    """Drops documents whose record names none of the wanted languages (2- or 3-letter codes).
 
     This is the language of the article. MEDLINE's abstract of a foreign article is mostly English;
     it goes with its article.

@@ -10,7 +10,10 @@ from galen.errors import UsageError
 
 
 class LanguageIdFilter(BaseFilter):
-    """Notes the language (`text_language`, and `text_languages` with shares where there are several) and drops unwanted ones."""
+    """Notes the language of documents and drops unwanted ones.
+
+    It goes to `text_language`, and to `text_languages` with shares if there are several.
+    """
 
     name = "language_id"
 

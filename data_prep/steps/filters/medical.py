@@ -87,7 +87,7 @@ class TermMatcher:
         self._automaton: Any = ahocorasick_rs.AhoCorasick(list(forms))
 
     def _form(self, text: str) -> str:
-        """Return the text as it is searched.
+        """Return the text in the form that is searched.
 
         Stems with a space on either side, or plain characters.
         """
@@ -156,7 +156,7 @@ def matcher(language: str, path: Path) -> TermMatcher:
 
 
 class MedicalFilter(BaseFilter):
-    """Drops documents that are not medical by the rule of their language, and notes what was found in `medical`."""
+    """Drops documents not medical by their language's rule; notes findings in `medical`."""
 
     name = "medical"
 

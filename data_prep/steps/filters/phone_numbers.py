@@ -1,4 +1,7 @@
-"""International telephone numbers, found by their form and checked by the numbering plans of their countries (phonenumbers)."""
+"""International telephone numbers, found by pattern and checked by national numbering plans.
+
+The plans are those of the library phonenumbers.
+"""
 
 import re
 
@@ -17,7 +20,9 @@ _COUNTED = re.compile(
 
 
 def without_phones(text: str) -> str:
-    """Return the text with international telephone numbers (a plus sign, a country's code and a number of that country) as `[phone]`.
+    """Return the text with international telephone numbers as `[phone]`.
+
+    Such a number is a plus sign, a country's code and a number of that country.
 
     A number in groups of three, as thousands are written, is one only where nothing is counted:
     "+12 345 678 cells" stays.

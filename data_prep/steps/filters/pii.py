@@ -18,7 +18,7 @@ EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
 _NETWORK = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]|\])$")
 """How an e-mail address ends: a top-level domain begins with a letter.
 
-"hits@10.5" and "m/z 1@2.3" are none.
+So "hits@10.5" and "m/z 1@2.3" are not addresses.
 """
 
 

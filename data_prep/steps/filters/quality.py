@@ -1,4 +1,6 @@
-"""Gopher's rules for quality and repetition (https://arxiv.org/abs/2112.11446, table A1), by datatrove, for clinical prose.
+"""Gopher's rules for quality and repetition, by datatrove, for clinical prose.
+
+See https://arxiv.org/abs/2112.11446, table A1.
 
 Differences to the defaults there, and why: words are split without spaCy, in any language; words in
 unspaced scripts are single characters, so the rules on their length do not apply; abstracts hold
@@ -31,7 +33,7 @@ _DUPLICATED = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)
 
 
 class QualityFilter(GopherQualityFilter):
-    """datatrove's quality filter with stop words and word lengths that fit the document's language."""
+    """datatrove's quality filter with stop words and word lengths of the document's language."""
 
     name = "quality"
 

@@ -5,7 +5,10 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 
 class RetractionFilter(BaseFilter):
-    """Drops retracted articles, by publication type or by the link to their retraction, and the retraction notices."""
+    """Drops retracted articles and retraction notices.
+
+    Retracted articles are found by publication type or by the link to their retraction.
+    """
 
     name = "retraction"
 

@@ -1,4 +1,6 @@
-"""MEDITRON's score of an article, by which it was up-sampled in an ablation (arXiv 2311.16079; gap-replay of epfLLM/meditron).
+"""MEDITRON's score of an article, by which it was up-sampled in an ablation.
+
+See arXiv 2311.16079 and gap-replay of epfLLM/meditron.
 
 Points by publication type, added up; for articles with points also by age and by citations a year.
 Its list of approved journals and its exclusion of animal studies, retractions and preprints are not

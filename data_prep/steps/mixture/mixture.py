@@ -27,7 +27,7 @@ ROW = np.dtype(
 
 
 class Mixture(CorpusStep):
-    """Gives each document its number of copies by weights, up-sampling, caps and replay, in this order.
+    """Sets each document's copies by weights, up-sampling, caps and replay, in this order.
 
     A copy more or less is decided by a hash of the seed and the identifier, so documents come and
     go without changing the others, except through caps and replay. Memory: about 70 bytes a
@@ -134,7 +134,10 @@ def round_by_chance(wanted: Array, place: Array) -> Array:
 
 
 def cap(copies: Array, those: Array, rows: Array, most: int) -> None:
-    """Set copies to 0 for the documents of a source, in the order of their places, from the first that would go over `most` tokens."""
+    """Set copies to 0 for a source's documents that would go over `most` tokens.
+
+    These are, in the order of their places, all from the first one that would.
+    """
     members = np.flatnonzero(those & (copies > 0))
     members = members[np.argsort(rows["place"][members], kind="stable")]
     total = np.cumsum(copies[members].astype(np.int64) * rows["tokens"][members])

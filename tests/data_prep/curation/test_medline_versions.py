@@ -101,7 +101,7 @@ def test_files_of_the_root_folder():
 
 
 def test_updates_in_a_corpus(tmp_path):
-    """A later version wins though a filter drops it: the old one does not come in by the back door."""
+    """A later version counts even if a filter drops it: the old one does not reappear."""
     retracted = record_xml(2, abstract="Withdrawn.").replace(
         "<Language>",
         "<PublicationTypeList><PublicationType>Retracted"

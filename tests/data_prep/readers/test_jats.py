@@ -221,36 +221,63 @@ NO_NAMESPACE = 'xmlns=""'
 
 def small_article(number, attributes="", prefix=""):
     text = (
-        f"<p:article {attributes}><p:front><p:article-meta><p:article-id"
-        f' pub-id-type="pmcid">PMC{number}</p:article-id></p:article-meta></p:front><p:body><p:p>Text'
-        f" of {number}.</p:p></p:body></p:article>"
+        f"<p:article {attributes}><p:front><p:article-meta>"
+        f'<p:article-id pub-id-type="pmcid">PMC{number}</p:article-id>'
+        f"</p:article-meta></p:front><p:body><p:p>Text of {number}.</p:p></p:body></p:article>"
     )
     return text.replace("p:", prefix)
 
 
 def record_of(content):
-    return f"<record><header><identifier>i</identifier></header><metadata>{content}</metadata></record>"
+    header = "<header><identifier>i</identifier></header>"
+    return f"<record>{header}<metadata>{content}</metadata></record>"
+
+
+BARE = small_article(1)
+WITH_DEFAULT = small_article(1, DEFAULT)
+SECOND = small_article(2)
+SECOND_WITH_DEFAULT = small_article(2, DEFAULT)
 
 
 @pytest.mark.parametrize(
     ("data", "ids"),
     [
-        (f"<pmc-articleset>{small_article(1, DEFAULT)}{small_article(2)}</pmc-articleset>", [1, 2]),
-        (f"<pmc-articleset {DEFAULT}>{small_article(1)}{small_article(2, NO_NAMESPACE)}</pmc-articleset>", [1, 2]),
+        (f"<pmc-articleset>{WITH_DEFAULT}{SECOND}</pmc-articleset>", [1, 2]),
+        (
+            f"<pmc-articleset {DEFAULT}>{BARE}{small_article(2, NO_NAMESPACE)}</pmc-articleset>",
+            [1, 2],
+        ),
         (small_article(1, f'xmlns:j="{JATS}"', "j:"), [1]),
-        (f"<j:articles xmlns:j='{JATS}'>{small_article(1, '', 'j:')}{small_article(2, DEFAULT)}</j:articles>", [1, 2]),
-        (f"<OAI-PMH xmlns='{OAI}'><responseDate>x</responseDate><GetRecord>{record_of(small_article(1, DEFAULT))}"
-         "</GetRecord></OAI-PMH>", [1]),
-        (f"<o:OAI-PMH xmlns:o='{OAI}'><o:ListRecords>{record_of(small_article(1, DEFAULT))}{record_of(small_article(2))}"
-         "<o:resumptionToken>t</o:resumptionToken></o:ListRecords></o:OAI-PMH>", [1, 2]),
-        (f"<s:Envelope xmlns:s='urn:s'><s:Body><set>{small_article(1, DEFAULT)}</set></s:Body></s:Envelope>", [1]),
-        (small_article(1).replace("<body>", f"<body {DEFAULT}>"), [1]),
-        (small_article(1).replace("<p>", "<p xmlns='urn:other'>"), [1]),
-        (small_article(1).replace("<body>", "<j:body xmlns:j='urn:x'>").replace("</body>", "</j:body>"), [1]),
-        (f"<p:message xmlns:p='urn:p'><p:article>{small_article(1, DEFAULT)}</p:article></p:message>", [1]),
-        (f"<issue><section>{small_article(1)}</section><section>{small_article(2, DEFAULT)}</section></issue>", [1, 2]),
+        (
+            f"<j:articles xmlns:j='{JATS}'>{small_article(1, '', 'j:')}{SECOND_WITH_DEFAULT}"
+            "</j:articles>",
+            [1, 2],
+        ),
+        (
+            f"<OAI-PMH xmlns='{OAI}'><responseDate>x</responseDate>"
+            f"<GetRecord>{record_of(WITH_DEFAULT)}</GetRecord></OAI-PMH>",
+            [1],
+        ),
+        (
+            f"<o:OAI-PMH xmlns:o='{OAI}'><o:ListRecords>{record_of(WITH_DEFAULT)}"
+            f"{record_of(SECOND)}<o:resumptionToken>t</o:resumptionToken></o:ListRecords>"
+            "</o:OAI-PMH>",
+            [1, 2],
+        ),
+        (
+            f"<s:Envelope xmlns:s='urn:s'><s:Body><set>{WITH_DEFAULT}</set></s:Body></s:Envelope>",
+            [1],
+        ),
+        (BARE.replace("<body>", f"<body {DEFAULT}>"), [1]),
+        (BARE.replace("<p>", "<p xmlns='urn:other'>"), [1]),
+        (BARE.replace("<body>", "<j:body xmlns:j='urn:x'>").replace("</body>", "</j:body>"), [1]),
+        (f"<p:message xmlns:p='urn:p'><p:article>{WITH_DEFAULT}</p:article></p:message>", [1]),
+        (
+            f"<issue><section>{BARE}</section><section>{SECOND_WITH_DEFAULT}</section></issue>",
+            [1, 2],
+        ),
     ],
-)  # fmt: skip
+)
 def test_namespaces_and_envelopes(tmp_path, data, ids):
     (tmp_path / "a.xml").write_text(data)
     documents, bad, stats = read(tmp_path / "a.xml")
@@ -263,10 +290,8 @@ def test_namespaces_and_envelopes(tmp_path, data, ids):
 def test_what_is_no_article_is_counted(tmp_path):
     deleted = '<record><header status="deleted"><identifier>i</identifier></header></record>'
     dublin = record_of("<dc xmlns='urn:dc'><title>T</title></dc>")
-    data = (
-        "<OAI-PMH"
-        f" xmlns='{OAI}'><ListRecords>{deleted}{dublin}{record_of(small_article(1, DEFAULT))}</ListRecords></OAI-PMH>"
-    )
+    records = deleted + dublin + record_of(WITH_DEFAULT)
+    data = f"<OAI-PMH xmlns='{OAI}'><ListRecords>{records}</ListRecords></OAI-PMH>"
     (tmp_path / "a.xml").write_text(data)
     [document], [bad], stats = read(tmp_path / "a.xml")
     assert document.id == "PMC1"
@@ -321,7 +346,8 @@ def test_mathml_survives(tmp_path, name):
         ("x<?page 3?>+y", "$x+y$"),
         ("\\documentclass[12pt]{minimal}\n\\usepackage{amsmath}\n\\setlength{\\oddsidemargin}{-69pt}\\begin{document}$$n=4$$"
          "\\end{document}", "$n=4$"),
-        ("\\documentclass{article}\\begin{document}\\begin{equation*}n=4\\end{equation*}\\end{document}", "$n=4$"),
+        ("\\documentclass{article}\\begin{document}\\begin{equation*}n=4\\end{equation*}"
+         "\\end{document}", "$n=4$"),
         ("\\usepackage{amsmath}\\pagestyle{empty} $n=4$", "$n=4$"),
         ("\\documentclass{a}\\begin {document}\\[n=4\\]", "$n=4$"),
         ("\\(n=4\\)", "$n=4$"),
@@ -357,10 +383,11 @@ def test_a_document_around_no_formula_is_no_text(tmp_path):
 
 def test_cells_of_the_exchange_model(tmp_path):
     cells = "<o:row><o:entry>Drug</o:entry><o:entry>Dose</o:entry></o:row>"
+    body = cells.replace("Dose", "5 mg")
     (tmp_path / "a.xml").write_text(
-        "<article"
-        f" xmlns:o='urn:oasis'><body><table-wrap><o:table><o:tgroup><o:thead>{cells}</o:thead>"
-        f"<o:tbody>{cells.replace('Dose', '5 mg')}</o:tbody></o:tgroup></o:table></table-wrap></body></article>"
+        "<article xmlns:o='urn:oasis'><body><table-wrap><o:table><o:tgroup>"
+        f"<o:thead>{cells}</o:thead><o:tbody>{body}</o:tbody>"
+        "</o:tgroup></o:table></table-wrap></body></article>"
     )
     [document], _, _ = read(tmp_path / "a.xml", table_bodies=True)
     assert "| Drug | Dose |\n| --- | --- |\n| Drug | 5 mg |" in document.text

@@ -1,6 +1,6 @@
-"""Pages in the encodings of the web, under right, false and no labels.
+"""Pages in the encodings of the web, under correct, wrong and no labels.
 
-Read right or put aside, never garbled.
+They are decoded correctly or put aside, never garbled.
 """
 
 import codecs
@@ -29,7 +29,8 @@ TEXTS = {
         "喘息は気道の慢性的な病気で、呼吸が苦しくなりますが、ほとんどの人はよく治療できます。"
     ),
     "euc-kr": (
-        "천식은 호흡을 어렵게 만드는 기도의 만성 질환이며 대부분의 사람들에게서 잘 치료될 수 있습니다."
+        "천식은 호흡을 어렵게 만드는 기도의 만성 질환이며"
+        " 대부분의 사람들에게서 잘 치료될 수 있습니다."
     ),
     "windows-1250": (
         "Astma jest przewlekłą chorobą dróg oddechowych, która utrudnia oddychanie, ale można ją"
@@ -83,14 +84,17 @@ def test_right_under_any_label(encoding, label):
         (b"<p>\x93Caf\xe9\x94 \x96 5 \x80</p>", "iso-8859-1", "<p>“Café” – 5 €</p>"),
         (b"<p>Caf\xe9, 10 m\xb3 \xb1 2 \xb5g</p>", "us-ascii", "<p>Café, 10 m³ ± 2 µg</p>"),
         ("<p>Привет мир</p>".encode("koi8-r"), "koi8-r", "<p>Привет мир</p>"),
-        (b"<!-- <meta charset=koi8-r> --><meta charset=windows-1251>" + "<p>Привет мир".encode("cp1251"), None,
+        (b"<!-- <meta charset=koi8-r> --><meta charset=windows-1251>"
+         + "<p>Привет мир".encode("cp1251"), None,
          "<!-- <meta charset=koi8-r> --><meta charset=windows-1251><p>Привет мир"),
         (b"<?xml version='1.0' encoding='windows-1251'?><p>" + "Привет мир".encode("cp1251"), None,
          "<?xml version='1.0' encoding='windows-1251'?><p>Привет мир"),
-        (b"<meta charset=koi8-r>" + "<p>Привет мир".encode("cp1251"), "windows-1251", "<meta charset=koi8-r><p>Привет мир"),
+        (b"<meta charset=koi8-r>" + "<p>Привет мир".encode("cp1251"), "windows-1251",
+         "<meta charset=koi8-r><p>Привет мир"),
         ("<p>喘息は気道</p>".encode("iso2022_jp"), None, "<p>喘息は気道</p>"),
         ("é".encode() * 50 + b" caf\xe9 \x93old\x94", "utf-8", "é" * 50 + " café “old”"),
-        (page("Café – d’été à Genève").encode().decode("cp1252").encode(), None, page("Café – d’été à Genève")),
+        (page("Café – d’été à Genève").encode().decode("cp1252").encode(), None,
+         page("Café – d’été à Genève")),
         (b"<p>a\0b</p>", None, "<p>ab</p>"),
     ],
 )  # fmt: skip

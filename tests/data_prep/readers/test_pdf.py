@@ -156,10 +156,20 @@ def test_the_document_says_how_a_word_is_written():
 
 @pytest.mark.parametrize(
     "footer",
-    ["https://www.site.org/asthma 1/1", "file:///C:/Users/x/a.html", "Page 1 of 1", "Seite 1 von 1", "1/1", "- 1 -", "1",
-     "11/29/26, 10:14 AM Asthma - Site", "29.11.2026, 10:14 Asthma", "Downloaded from http://bmj.com/ on 5 June 2020",
-     "Printed on 5 June 2020"],
-)  # fmt: skip
+    [
+        "https://www.site.org/asthma 1/1",
+        "file:///C:/Users/x/a.html",
+        "Page 1 of 1",
+        "Seite 1 von 1",
+        "1/1",
+        "- 1 -",
+        "1",
+        "11/29/26, 10:14 AM Asthma - Site",
+        "29.11.2026, 10:14 Asthma",
+        "Downloaded from http://bmj.com/ on 5 June 2020",
+        "Printed on 5 June 2020",
+    ],
+)
 def test_print_footers_of_a_single_page(footer):
     assert (
         joined_pages([f"Asthma is common in\nall ages.\n{footer}"])

@@ -109,13 +109,24 @@ def test_exponents_of_formulas(formula, plain):
 @pytest.mark.parametrize(
     ("reader", "name", "frame", "sup"),
     [
-        (MedlineReader, "a.xml", "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>T</ArticleTitle>"
-         "<Abstract>"
-         '<AbstractText Label="">{}</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>', "sup"),
+        (
+            MedlineReader,
+            "a.xml",
+            "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>"
+            "<Article><ArticleTitle>T</ArticleTitle><Abstract>"
+            '<AbstractText Label="">{}</AbstractText></Abstract></Article>'
+            "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
+            "sup",
+        ),
         (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
-        (TeiReader, "a.tei", '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>', 'hi rend="superscript"'),
+        (
+            TeiReader,
+            "a.tei",
+            '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>',
+            'hi rend="superscript"',
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
     for markup, plain in POWERS[:6] + POWERS[8:12] + OTHERS[:3]:
         written = (

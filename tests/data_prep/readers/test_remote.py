@@ -167,7 +167,7 @@ def store(monkeypatch):
 
 @pytest.mark.multiprocess
 def test_a_bucket(store, tmp_path):
-    """All files of a folder in one corpus; a glob; a key that is not there, a bucket that is not."""
+    """All files of a folder in one corpus; a glob; a missing key, a missing bucket."""
     found, [bad] = curated("s3://bucket/all", tmp_path / "corpus", **store)
     assert found == sorted(record["id"] for record in RECORDS[:600])
     assert (bad["file"], bad["position"].partition(",")[0]) == (

@@ -196,21 +196,62 @@ def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
     "value",
     [
         content(),
-        content() | {"externalids": None, "title": None, "openaccessinfo": None, "bibliography": None},
-        content(paragraph=None, title=None, bibref="", figure=[{"start": None, "end": 4}, None], formula=[{"start": 3, "end": 1}]),
+        content()
+        | {"externalids": None, "title": None, "openaccessinfo": None, "bibliography": None},
+        content(
+            paragraph=None,
+            title=None,
+            bibref="",
+            figure=[{"start": None, "end": 4}, None],
+            formula=[{"start": 3, "end": 1}],
+        ),
         content(abstract=[{"start": "0", "end": "11", "attributes": None}]),
-        {"corpusid": 9, "content": None, "body": {"text": "Body of it.", "annotations": None},
-         "bibliography": {"text": None, "annotations": None}},
-        {"corpusid": 9, "content": {"source": {"oainfo": {"license": None}}, "text": "Body of it."}},
+        {
+            "corpusid": 9,
+            "content": None,
+            "body": {"text": "Body of it.", "annotations": None},
+            "bibliography": {"text": None, "annotations": None},
+        },
+        {
+            "corpusid": 9,
+            "content": {"source": {"oainfo": {"license": None}}, "text": "Body of it."},
+        },
         {"corpusid": 9, "content": {"source": None, "text": None}, "body": {"text": "Body of it."}},
-        {"paper_id": "9", "pdf_parse": {"body_text": None}, "latex_parse": {"body_text": [{"text": "Body of it."}]}},
-        {"paper_id": "9", "metadata": None, "abstract": None, "body_text": [{"text": "Body of it.", "cite_spans": None, "ref_spans": None,
-         "section": None, "sec_num": None}], "bib_entries": None, "ref_entries": None},
-        {"paper_id": "9", "body_text": [{"text": "Body of it.", "cite_spans": [{"start": None, "end": None, "ref_id": None}],
-         "ref_spans": [{"start": 0, "end": 4, "ref_id": "F"}]}], "bib_entries": {"b": None, "c": {"title": None, "authors": None}},
-         "ref_entries": {"F": None}},
+        {
+            "paper_id": "9",
+            "pdf_parse": {"body_text": None},
+            "latex_parse": {"body_text": [{"text": "Body of it."}]},
+        },
+        {
+            "paper_id": "9",
+            "metadata": None,
+            "abstract": None,
+            "body_text": [
+                {
+                    "text": "Body of it.",
+                    "cite_spans": None,
+                    "ref_spans": None,
+                    "section": None,
+                    "sec_num": None,
+                }
+            ],
+            "bib_entries": None,
+            "ref_entries": None,
+        },
+        {
+            "paper_id": "9",
+            "body_text": [
+                {
+                    "text": "Body of it.",
+                    "cite_spans": [{"start": None, "end": None, "ref_id": None}],
+                    "ref_spans": [{"start": 0, "end": 4, "ref_id": "F"}],
+                }
+            ],
+            "bib_entries": {"b": None, "c": {"title": None, "authors": None}},
+            "ref_entries": {"F": None},
+        },
     ],
-)  # fmt: skip
+)
 def test_nulls_are_what_is_not_known(tmp_path, value):
     [document], bad = read(tmp_path, value)
     assert bad == []

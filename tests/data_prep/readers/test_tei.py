@@ -66,7 +66,8 @@ def written(tmp_path, inner, **options):
 
 def test_touching_elements_are_not_glued(tmp_path):
     for inner, text in [
-        ("<p><s>They close again.</s><s>We followed 12.5%</s><s>Its cause <ref type='bibr'>[1]</ref>.</s>After it (all).</p>",
+        ("<p><s>They close again.</s><s>We followed 12.5%</s><s>Its cause "
+         "<ref type='bibr'>[1]</ref>.</s>After it (all).</p>",
          "They close again. We followed 12.5% Its cause. After it (all)."),
         ("<p><s>One<hi>two</hi>three</s>.</p>", "Onetwothree."),
         ("<p><s>第一句。</s><s>第二句。</s></p>", "第一句。第二句。"),

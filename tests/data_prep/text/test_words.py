@@ -88,7 +88,7 @@ def test_medical_terms_are_found():
 
 
 def test_the_kept_text_stays():
-    """A zero-width non-joiner parts the pieces of a Persian word, a joiner makes one sign of several emoji."""
+    """A zero-width non-joiner separates the parts of a Persian word, a joiner combines emoji."""
     text = (
         "می\u200cخواهم \U0001f469\u200d⚕\ufe0f and of the clinic that was seen for the pain with"
         " all the patients in the ward"

@@ -184,9 +184,9 @@ NUMERALS = [
 
 @pytest.fixture(scope="module", params=["all bytes", "bytes of its text"])
 def isolating(request, tmp_path_factory):
-    """A byte-level tokenizer that takes each digit by itself, as SmolLM2's.
+    """A byte-level tokenizer that makes each digit a token, as SmolLM2's.
 
-    The true one lacks bytes too.
+    The real one lacks bytes too.
     """
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

@@ -61,18 +61,33 @@ def test_addresses_go(text, changed):
 
 @pytest.mark.parametrize(
     "text",
-    ["Change was +12 345 678 cells; NCT+ 01234567; ISRCTN 12345678; rs+1 234 567 890.", "an increase of +48 123 456 789 cells",
-     "Δ +10 000 000 reads", "gained +123 456 789 dollars", "+0.123 456 789", "+5 % to +10 %", "Na+ 140 135 142"],
-)  # fmt: skip
+    [
+        "Change was +12 345 678 cells; NCT+ 01234567; ISRCTN 12345678; rs+1 234 567 890.",
+        "an increase of +48 123 456 789 cells",
+        "Δ +10 000 000 reads",
+        "gained +123 456 789 dollars",
+        "+0.123 456 789",
+        "+5 % to +10 %",
+        "Na+ 140 135 142",
+    ],
+)
 def test_counts_are_no_telephone_numbers(text):
     assert without_phones(text) == text
 
 
 @pytest.mark.parametrize(
     "number",
-    ["+41 44 555 01 23", "+1 (617) 555-8364", "+44 20 7946 0018", "+49 30 1234567", "+34 612 345 678", "+33.1.42.68.53.00",
-     "+41(0)445550123", "+886 912 345 678"],
-)  # fmt: skip
+    [
+        "+41 44 555 01 23",
+        "+1 (617) 555-8364",
+        "+44 20 7946 0018",
+        "+49 30 1234567",
+        "+34 612 345 678",
+        "+33.1.42.68.53.00",
+        "+41(0)445550123",
+        "+886 912 345 678",
+    ],
+)
 def test_telephone_numbers_go(number):
     assert (
         without_phones(f"Call {number}, or ({number}) at night.")
