@@ -1,4 +1,4 @@
-"""Peak memory and speed of the converters on synthetic Llama checkpoints, beside a plain `cp` of the same bytes.
+"""Peak memory and speed of the converters on synthetic Llama checkpoints, compared with `cp`.
 
     python benchmarks/convert.py --folder /scratch/convert --layers 8 32
 
@@ -84,14 +84,14 @@ def measure(folder: Path, layers: int, workers: int) -> dict[str, float]:
     size = sum(path.stat().st_size for path in (folder / "hf").glob("*.safetensors"))
     row: dict[str, float] = {"layers": layers, "bytes": size, "cp before": copy(folder)}
     row["hashed"] = copy(folder, "openssl dgst -sha256 copy/*.safetensors hf/*.safetensors")
-    for step, script, options in (
-        ("import", "hf_to_megatron", ("--hf", folder / "hf", "--output", folder / "megatron")),
-        (
-            "export",
+    steps: dict[str, tuple[str, tuple[object, ...]]] = {
+        "import": ("hf_to_megatron", ("--hf", folder / "hf", "--output", folder / "megatron")),
+        "export": (
             "megatron_to_hf",
             ("--megatron", folder / "megatron", "--output", folder / "back"),
         ),
-    ):
+    }
+    for step, (script, options) in steps.items():
         forget(folder)
         row[step], row[f"{step}_peak"] = run(
             ROOT / "checkpoints_convert" / f"{script}.py", *options, "--workers", workers
@@ -186,7 +186,7 @@ def forget(folder: Path) -> None:
 
 
 def run(*command: object) -> tuple[float, int]:
-    """Run a script; return its seconds and the largest resident memory of it and its children in bytes."""
+    """Run a script; return its seconds and its peak resident memory with children, in bytes."""
     import psutil
 
     start = time.monotonic()

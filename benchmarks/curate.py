@@ -1,6 +1,9 @@
-"""Documents a second of the steps of curation, beside plain datatrove on the same abstracts in the same run, and an estimate.
+"""Documents per second of the curation steps, compared with plain datatrove, and an estimate.
 
-    python benchmarks/curate.py --corpus corpus --items questions.jsonl --medline F.xml.gz [--jats articles] [--documents 3000]
+    python benchmarks/curate.py --corpus corpus --items questions.jsonl --medline F.xml.gz \\
+        [--jats articles] [--documents 3000]
+
+Both read the same abstracts in the same run.
 
 One process, one core; each step alone over the same documents in memory, the best of `--repeats`,
 the peers in turn with ours. Memory: benchmarks/curate_memory.py.
@@ -51,7 +54,7 @@ def load(corpus: Path, most: int) -> list[Document]:
 
 
 def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, float]:
-    """Return the best rate of a step over fresh copies of the documents, and the share that it drops."""
+    """Return a step's best rate over fresh copies of the documents, and the share that it drops."""
     best, left = 0.0, 0
     for _ in range(repeats):
         copies = [
@@ -65,7 +68,7 @@ def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, floa
 
 
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
-    """Return for each step how to run it, and its peer where datatrove has one with the same work."""
+    """Return for each step how to run it, and datatrove's peer where one does the same work."""
     words: WordTokenizer = Words()
     contaminated = step_of(steps.Decontaminate(against=[items], action="report"))
     contaminated.prepare(folder / "decontaminate")
@@ -150,11 +153,7 @@ def main() -> None:
 
 
 def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
-    """Read a folder of JATS files.
-
-    Return the number of articles, the size of their texts in bytes and the least seconds of some
-    times.
-    """
+    """Read a folder of JATS files; return articles, bytes of text, and the best time (seconds)."""
     from data_prep.readers.jats import JatsReader
 
     best = float("inf")

@@ -1,7 +1,10 @@
-"""Peak memory of the steps over all documents, at two sizes, and what follows for the 21 million documents of GAP-Replay.
+"""Peak memory of the steps over all documents, at two sizes, extrapolated to GAP-Replay.
 
     python benchmarks/curate_memory.py notes [--sizes 500000 2000000]
-    python benchmarks/curate_memory.py command --corpus corpus/train [--sizes 25000 100000] [--workers 2]
+    python benchmarks/curate_memory.py command --corpus corpus/train [--sizes 25000 100000] \\
+        [--workers 2]
+
+GAP-Replay has 21 million documents.
 
 `notes` lets each step decide over notes made by chance, each step and size in a process of its own.
 `command` runs data_prep/curate.py with one step at a time over edits of real abstracts (every fifth
@@ -50,7 +53,7 @@ _TASKS = 20
 def notes_of(
     step: str, count: int, chance: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield path and content of the notes of one task; two in a hundred documents are there twice."""
+    """Yield path and content of the notes of one task; two percent of documents are duplicates."""
 
     def hashes(*shape: int) -> np.ndarray[Any, Any]:
         made = chance.integers(0, 2**64 - 1, shape, dtype=np.uint64)
@@ -96,10 +99,7 @@ def decide(step: str, count: int) -> None:
 
 
 def decide_here(step: str, folder: str) -> None:
-    """In a process of its own.
-
-    Decide, the tasks of the step one after the other, and print the peak memory in MB.
-    """
+    """Decide, task by task, in a process of its own; print the peak memory in MB."""
 
     def run(label: str, steps: list[Any], tasks: int) -> None:
         for rank in range(tasks):
@@ -145,10 +145,9 @@ def write_records(corpus: Path, count: int, folder: Path) -> None:
 
 
 def command(step: str, records: Path, folder: Path, workers: int) -> tuple[float, float, float]:
-    """Run curate.py with one step.
+    """Run curate.py with one step; return peak memory of command and largest worker, and seconds.
 
-    Return the peak resident memory in MB of the command itself and of its largest worker, and
-    seconds.
+    Memory is resident, in MB.
     """
     settings = {"step": step} | ({"keys": ["pmid"]} if step == "identifier" else {})
     recipe = folder / "recipe.yaml"

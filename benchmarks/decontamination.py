@@ -1,6 +1,7 @@
 """Precision and recall of the decontamination on a labelled set made of real records.
 
-    python benchmarks/decontamination.py --items questions.jsonl --documents corpus/train --field context
+    python benchmarks/decontamination.py --items questions.jsonl --documents corpus/train \\
+        --field context
 
 Positives: each item's field put into a real document, verbatim and changed in the ways text is
 changed on its way through the web. Negatives: for each item the document of the corpus that shares

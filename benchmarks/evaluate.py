@@ -1,8 +1,12 @@
-"""Questions a second of Galen and of lm-evaluation-harness on the same questions, model, precision and batch, in one process.
+"""Questions per second of Galen and of lm-evaluation-harness, in one process.
 
-    python benchmarks/evaluate.py --model MODEL --questions pubmedqa/ori_pqal.json --ids pubmedqa/test_ground_truth.json \\
-        --reader pubmedqa --limit 500 --part 25 --items pubmedqa.jsonl
-    python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu --protocol lm_eval --shots 5
+On the same questions, with the same model, precision and batch.
+
+    python benchmarks/evaluate.py --model MODEL --questions pubmedqa/ori_pqal.json \\
+        --ids pubmedqa/test_ground_truth.json --reader pubmedqa --limit 500 --part 25 \\
+        --items pubmedqa.jsonl
+    python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu \\
+        --protocol lm_eval --shots 5
 
 Both get the same prompts and continuations and give the log-likelihood of each; the predictions are
 compared too. The harness runs with its own `batch_size`; Galen's batches hold at most as many

@@ -1,8 +1,8 @@
-"""Say with what `make gpu-check` runs, or what is missing for it (exit code 2).
+"""Print the environment of `make gpu-check`, or what it lacks (exit code 2).
 
 No other package is needed to start this.
 
-python benchmarks/gpu_environment.py
+    python benchmarks/gpu_environment.py
 """
 
 import sys
@@ -10,10 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-INSTALL = """
-On a machine of your own: python3.12 -m venv .venv; .venv/bin/pip install -r requirements.txt; then as requirements-gpu.txt says
-In NVIDIA's PyTorch container (PyTorch, Transformer Engine and apex are there): install Galen as the RUN lines of Dockerfile do
-Another Python than .venv's or python3: make gpu-check GPU_PYTHON=/path/to/python"""
+INSTALL = (
+    "\nOn a machine of your own: python3.12 -m venv .venv;"
+    " .venv/bin/pip install -r requirements.txt; then as requirements-gpu.txt says"
+    "\nIn NVIDIA's PyTorch container (PyTorch, Transformer Engine and apex are there):"
+    " install Galen as the RUN lines of Dockerfile do"
+    "\nAnother Python than .venv's or python3: make gpu-check GPU_PYTHON=/path/to/python"
+)
 
 
 class Missing(Exception):

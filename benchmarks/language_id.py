@@ -1,4 +1,4 @@
-"""How well languages are told on real MEDLINE records.
+"""Accuracy of language identification on real MEDLINE records.
 
 Vernacular titles, English abstracts below them, abstracts in other languages.
 
@@ -56,11 +56,12 @@ def main() -> None:
                     if other.get("Type") == "Publisher" and other.get("Language") in OTHERS:
                         others.append((OTHERS[other.get("Language")], _text(other)))
                 record.clear()
-    for name, cases in (
-        ("titles", titles),
-        ("English abstracts below a foreign title", mixed),
-        ("abstracts in other languages", others),
-    ):
+    groups = {
+        "titles": titles,
+        "English abstracts below a foreign title": mixed,
+        "abstracts in other languages": others,
+    }
+    for name, cases in groups.items():
         right, total = Counter[str](), Counter[str]()
         start = time.perf_counter()
         for language, text in cases:

@@ -1,4 +1,4 @@
-"""Loss curves of bf16 and FP8 against fp32 on this machine, from the same weights over the same tokens.
+"""Loss curves of bf16 and FP8 against fp32 on this machine, with the same weights and tokens.
 
     python benchmarks/loss_curves.py --steps 50
 
@@ -71,10 +71,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float] | None:
-    """Return the losses of a variant, from a process of its own.
-
-    None when the platform has no kernels for it.
-    """
+    """Return a variant's losses, from a new process; None if the platform has no kernels for it."""
     command = [
         sys.executable,
         __file__,

@@ -1,7 +1,9 @@
 """Precision and recall of the medical filter: real abstracts against real everyday text.
 
-    pip download --no-deps gensim                       # its wheel holds 300 news reports of the Australian Broadcasting Corporation
-    python benchmarks/medical_filter.py --medical corpus/train --everyday gensim-*.whl:gensim/test/test_data/lee_background.cor
+    # the wheel holds 300 news reports of the Australian Broadcasting Corporation
+    pip download --no-deps gensim
+    python benchmarks/medical_filter.py --medical corpus/train \\
+        --everyday gensim-*.whl:gensim/test/test_data/lee_background.cor
 
 A text file has one document a line; `wheel:member` reads it out of a package. --language says in
 which language they are.
@@ -61,7 +63,10 @@ def kept(step: MedicalFilter, text: str, language: str) -> bool:
 
 
 def read(where: str) -> list[str]:
-    """Return the documents of a corpus folder, a text file, or a text file in a wheel (`wheel:member`)."""
+    """Return the documents of a corpus folder, a text file, or a text file in a wheel.
+
+    The last is given as `wheel:member`.
+    """
     if Path(where).is_dir():
         texts = []
         for path in sorted(Path(where).rglob("*.jsonl.gz")):

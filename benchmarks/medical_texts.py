@@ -1,12 +1,17 @@
-"""Texts in many languages for benchmarks/medical_filter.py, out of Git repositories that hold them.
+"""Texts in many languages for benchmarks/medical_filter.py, from Git repositories.
 
 One document a line.
 
-    git clone --bare https://github.com/hltfbk/E3C-Corpus clones/E3C-Corpus           # clinical cases: en, es, fr, it
-    git clone --bare https://github.com/tico-19/tico-19.github.io clones/tico-19      # texts on COVID-19: ar, es, fr, pt, ru, zh
-    git clone --bare https://github.com/jungokasai/IgakuQA clones/IgakuQA             # Japanese medical licensing examinations
-    git clone --bare https://github.com/pavel-blinov/RuMedBench clones/RuMedBench     # Russian medical prose
-    git clone --bare https://github.com/UniversalDependencies/UD_Arabic-PUD clones/UD_Arabic-PUD     # news, Wikipedia; and so on
+    # clinical cases: en, es, fr, it
+    git clone --bare https://github.com/hltfbk/E3C-Corpus clones/E3C-Corpus
+    # texts on COVID-19: ar, es, fr, pt, ru, zh
+    git clone --bare https://github.com/tico-19/tico-19.github.io clones/tico-19
+    # Japanese medical licensing examinations
+    git clone --bare https://github.com/jungokasai/IgakuQA clones/IgakuQA
+    # Russian medical prose
+    git clone --bare https://github.com/pavel-blinov/RuMedBench clones/RuMedBench
+    # news, Wikipedia; and so on
+    git clone --bare https://github.com/UniversalDependencies/UD_Arabic-PUD clones/UD_Arabic-PUD
     python benchmarks/medical_texts.py --clones clones --output texts
 
 writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories'
@@ -44,7 +49,10 @@ _TOGETHER = 10
 
 
 def files(clone: Path, pattern: str) -> Iterator[bytes]:
-    """Yield the content of the files of a clone's newest commit whose path fits a regular expression; those that it lacks are left out."""
+    """Yield the contents of files with a matching path in a clone's newest commit.
+
+    Files that the clone lacks are left out.
+    """
     git = ["git", "--git-dir", str(clone)]
     names = subprocess.run(
         [*git, "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""How well the planner's speed model predicts a published figure that its constants were not fitted to.
+"""Accuracy of the planner's speed model on a published figure not used to fit its constants.
 
     python benchmarks/planner_fit.py
 

@@ -1,13 +1,16 @@
-"""Tokenisation side by side, on the same text with the same number of cores, in one run.
+"""Tokenization throughput compared, on the same text with the same number of cores, in one run.
 
-    python benchmarks/preprocess.py --corpus corpus/train --tokenizer mistral=tokenizer.model deepseek=deepseek/
+    python benchmarks/preprocess.py --corpus corpus/train \\
+        --tokenizer mistral=tokenizer.model deepseek=deepseek/
 
 `--corpus` is a folder of curated records (data_prep/curate.py). They are repeated up to
 --megabytes; in each repetition one word in six and every number is another one, so that remembered
 words do not cheat. Timed, each as a process of its own from start to end:
 
-    preprocess_data.py       Megatron-LM's, with --megatron CHECKOUT; SentencePiece models by its SentencePiece tokenizer
-    preprocess_data_fast.py  Megatron-LM's, with --megatron CHECKOUT; gigatoken on all cores, everything in memory
+    preprocess_data.py       Megatron-LM's, with --megatron CHECKOUT; SentencePiece models by its
+                             SentencePiece tokenizer
+    preprocess_data_fast.py  Megatron-LM's, with --megatron CHECKOUT; gigatoken on all cores,
+                             everything in memory
     datatrove                its Megatron step, on as many processes
     encode_batch             Hugging Face tokenizers alone: texts in memory, ids thrown away
     bare encoder             the engine that Galen chose, alone: texts in memory, ids thrown away
@@ -200,9 +203,9 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def megatron_commands(
     tokenizer: Path, huggingface: Path, arguments: argparse.Namespace, out: str
 ) -> dict[str, Any]:
-    """Return how Megatron-LM's two scripts are called.
+    """Return the command lines of Megatron-LM's scripts.
 
-    Only Hugging Face folders go with its fast one.
+    The fast one supports Hugging Face folders only.
     """
     python = (
         arguments.megatron_python
@@ -236,7 +239,7 @@ def megatron_commands(
 
 
 def keep_output(what: str, name: str, size: str, work: Path) -> None:
-    """Compare the bytes that Galen and Megatron-LM wrote for as much of the text as both had, and say so."""
+    """Compare Galen's and Megatron-LM's output over the text that both had; print the result."""
     path, theirs = work / "out_text_document.bin", work / f"theirs_{name}_{{}}.bin"
     if what.startswith("preprocess_data") and path.exists():
         path.replace(str(theirs).format(size))
@@ -244,13 +247,8 @@ def keep_output(what: str, name: str, size: str, work: Path) -> None:
         for other in ("slow", "whole"):
             file = Path(str(theirs).format(other))
             if file.exists():
-                same = (
-                    subprocess.run(
-                        ["cmp", "-s", "-n", str(file.stat().st_size), str(file), str(path)],
-                        check=False,
-                    ).returncode
-                    == 0
-                )
+                compare = ["cmp", "-s", "-n", str(file.stat().st_size), str(file), str(path)]
+                same = subprocess.run(compare, check=False).returncode == 0
                 print(
                     f"{name:10} the ids of Megatron-LM ({other}) and of Galen are"
                     f" {'the same' if same else 'NOT the same'}",
@@ -316,10 +314,7 @@ def _run(command: list[str], corpus: Path, work: Path) -> dict[str, Any]:
 
 
 class _Memory:
-    """Watches the memory of a process and its children.
-
-    What is private to each, and what they share once (PSS).
-    """
+    """Samples the memory of a process and its children: private of each, and shared once (PSS)."""
 
     def __init__(self, pid: int) -> None:
         import threading

@@ -1,4 +1,4 @@
-"""A training run on random weights and made-up text, from the parts of `megatron_ext`, without files: for measuring."""
+"""A file-free training run for measurements: random weights, made-up text, `megatron_ext`."""
 
 import dataclasses
 import itertools

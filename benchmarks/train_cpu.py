@@ -1,8 +1,9 @@
-"""Training one Llama on one process, Galen beside Hugging Face's Trainer.
+"""Training speed of one Llama on one process: Galen and Hugging Face's Trainer.
 
 Same weights, batch, precision, threads, in one run.
 
-    python benchmarks/train_cpu.py --size 20m --sequence 512 --micro-batch 2 --accumulation 2 --precision fp32 --steps 8
+    python benchmarks/train_cpu.py --size 20m --sequence 512 --micro-batch 2 --accumulation 2 \\
+        --precision fp32 --steps 8
 
 A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random
 tokens. The two take turns, --rounds times, so that another load on the machine meets both. A run's

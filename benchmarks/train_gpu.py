@@ -1,7 +1,9 @@
 """Speed of training on this machine's GPUs: tokens/s, model TFLOP/s, MFU, and what takes the time.
 
-    python benchmarks/train_gpu.py --model llama_3_8b --precision fp8 --output benchmarks/results/llama_3_8b_fp8.json
-    torchrun --nproc-per-node 8 benchmarks/train_gpu.py --model llama_3_8b --precision bf16 training.global_batch_size=128
+    python benchmarks/train_gpu.py --model llama_3_8b --precision fp8 \\
+        --output benchmarks/results/llama_3_8b_fp8.json
+    torchrun --nproc-per-node 8 benchmarks/train_gpu.py --model llama_3_8b --precision bf16 \\
+        training.global_batch_size=128
 
 Random weights, made-up text, sequence 8,192 and micro-batch 1 unless keys say otherwise. The median
 step after the warm-up counts. MFU is against the dense bf16 peak of the GPUs, also in FP8. On one

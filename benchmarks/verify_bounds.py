@@ -1,9 +1,10 @@
-"""How far the logits of equal weights differ between Hugging Face and Megatron, in fp32 and bf16.
+"""Logit differences between Hugging Face and Megatron with equal weights, in fp32 and bf16.
 
-Where verify.py's bounds come from.
+The source of verify.py's bounds.
 
     python benchmarks/verify_bounds.py --tokenizer models/SmolLM2-135M --folder /scratch/bounds
-    python benchmarks/verify_bounds.py --tokenizer models/SmolLM2-135M --folder /scratch/bounds --model models/SmolLM2-135M
+    python benchmarks/verify_bounds.py --tokenizer models/SmolLM2-135M --folder /scratch/bounds \\
+        --model models/SmolLM2-135M
 
 Makes a random model of each family in fp32, imports it, and runs verify.py on it as a user would.
 --model adds models that are there. The last column says how far the original's own code is from
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def make_model(folder: Path, name: str, tokenizer: Path, hidden: int, layers: int) -> None:
-    """Write a random model with the width, depth and standard deviation (0.02) of a small real one."""
+    """Write a random model with width, depth and standard deviation (0.02) of a small real one."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -101,7 +102,10 @@ def make_model(folder: Path, name: str, tokenizer: Path, hidden: int, layers: in
 
 
 def differences(model: Path, folder: Path) -> list[str]:
-    """Return the largest relative difference of a logit in fp32 and bf16, and the original's own between the two."""
+    """Return the largest relative logit differences in fp32 and bf16, and the original's own.
+
+    The original's own is between fp32 and bf16.
+    """
     from checkpoints_convert import verify
 
     checkpoint = folder / "megatron"

@@ -1,4 +1,4 @@
-"""Which automatic metric agrees best with human judges.
+"""Rank automatic metrics by their agreement with human judges.
 
 Kendall's τ of each metric with the mean human rating, with intervals.
 
@@ -76,12 +76,13 @@ def main(argv: list[str] | None = None) -> None:
 def compare(
     metrics: Mapping[str, Sequence[float]], human: Sequence[float]
 ) -> dict[str, tuple[Estimate, float]]:
-    """Return, for each metric, τ-b with the human ratings and the share of resamples in which it is the highest of all metrics."""
+    """Return each metric's τ-b with the human ratings, and how often it is the best metric.
+
+    The second figure is the fraction of resamples in which the metric has the highest τ-b.
+    """
     source = np.random.default_rng(SEED)
-    values, ratings = (
-        {name: np.asarray(scores, float) for name, scores in metrics.items()},
-        np.asarray(human, float),
-    )
+    values = {name: np.asarray(scores, float) for name, scores in metrics.items()}
+    ratings = np.asarray(human, float)
     taus: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(RESAMPLES):
         drawn = source.integers(0, ratings.size, ratings.size)

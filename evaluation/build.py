@@ -1,11 +1,10 @@
-"""Build benchmarks with a language model.
+"""Build benchmarks with a language model: rationales for answers, and translated questions.
 
-Rationales for questions with known answers, and translations of questions.
-
-    python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json --output headqa_rationales.jsonl \\
-        --endpoint http://localhost:8000/v1 --endpoint-model NAME --check checks.csv
-    python evaluation/build.py translate --to French --reader medqa --questions data/medqa/test.jsonl --output medqa_fr.jsonl \\
-        --local-model DIR
+    python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json \\
+        --output headqa_rationales.jsonl --check checks.csv \\
+        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+    python evaluation/build.py translate --to French --reader medqa \\
+        --questions data/medqa/test.jsonl --output medqa_fr.jsonl --local-model DIR
 
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,
 instruction, tries. A rationale is kept when another request, which sees question and rationale but
@@ -93,7 +92,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None, str]:
-    """Return the question with a rationale from which its answer can be found again, or the reason why not."""
+    """Return the question with a rationale from which its answer can be recovered.
+
+    Otherwise None and the reason.
+    """
     names = {code: name for name, code in LANGUAGES.items()}
     shown = _shown(item)
     message = EXPLAIN.format(
@@ -119,7 +121,10 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
 def translated(
     language: str, chat: Chat, item: Question, number: int
 ) -> tuple[Question | None, str]:
-    """Return the question in another language with the same options, numbers and placeholders, or the reason why not."""
+    """Return the question in another language, with the same options, numbers and placeholders.
+
+    Otherwise None and the reason.
+    """
     record = {"context": item.context, "question": item.question, "options": item.options}
     message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
     reply = chat.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=4096)
@@ -162,11 +167,9 @@ def translated(
 def write_check_sheet(
     path: Path, questions: list[Question], kept: dict[str, dict[str, Any]]
 ) -> None:
-    """Write a sheet for the human check.
+    """Write a sheet for the human check, keeping entries of an existing one.
 
-    What was made beside what it was made from, and columns for verdict and remark.
-
-    What has been entered in a sheet that is there stays.
+    Results beside their sources, and columns for verdict and remark.
     """
     rows = []
     for item in questions:
@@ -229,10 +232,7 @@ def _shown(item: Question) -> str:
 
 
 def _numbers(text: str) -> Counter[str]:
-    """Return the numbers of a text.
-
-    Decimal commas count as points, and separators of thousands are left out.
-    """
+    """Return a text's numbers, decimal commas as points, without thousands separators."""
     return Counter(
         re.sub(r"[ \u202f](?=\d{3})", "", found).replace(",", ".")
         for found in re.findall(r"\d+(?:[.,]\d+)*", text)

@@ -2,8 +2,10 @@
 
 BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
 
-    python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --encoder ENCODER
-    python evaluation/rationales.py scores/base --task mmedbench_french --output rationales.jsonl --sheet sheet.csv --judges 3 \\
+    python evaluation/rationales.py scores/base --task mmedbench_french \\
+        --output rationales.jsonl --encoder ENCODER
+    python evaluation/rationales.py scores/base --task mmedbench_french \\
+        --output rationales.jsonl --sheet sheet.csv --judges 3 \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
 
 RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only items
@@ -75,10 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         write_sheet(options.sheet, items, options.judges)
         print(f"sheet: {options.sheet}")
     for language, group in _by_language(items, records).items():
-        hypotheses, references = (
-            [item["candidate"] for item, _ in group],
-            [item["rationale"] for item, _ in group],
-        )
+        hypotheses = [item["candidate"] for item, _ in group]
+        references = [item["rationale"] for item, _ in group]
         print(
             f"{language}: {len(group)} rationales, BLEU-1"
             f" {text_metrics.bleu1(hypotheses, references, language):.2f}",
@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_items(run: Path, task: str) -> list[dict[str, Any]]:
-    """Return the items of a run that have a checked reference, with the question as it was put and the rationale that was written.
+    """Return a run's items that have a checked reference.
+
+    With each, the question as it was put and the rationale that was written.
 
     Raises:
         DataError: there are none.
@@ -171,10 +173,7 @@ def score(
 
 
 def write_sheet(path: Path, items: list[dict[str, Any]], judges: int) -> None:
-    """Write a sheet with a column for each judge, to be filled with ratings from 1 to 5.
-
-    Ratings that are there stay.
-    """
+    """Write a sheet for ratings from 1 to 5, a column a judge, keeping existing ones."""
     rows = [[item["id"], item["prompt"], item["rationale"], item["candidate"]] for item in items]
     sheet.write(
         path,

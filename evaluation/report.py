@@ -1,9 +1,7 @@
-"""Write one self-contained HTML page about a run.
+"""Write one self-contained HTML page about a run: its data, its training, scores before and after.
 
-What went in, how it trained, what the models score before and after.
-
-    python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus --pretraining runs/pretrain \\
-        --finetuning runs/finetune --output report.html
+    python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus \\
+        --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
 The first results folder is the model that the others are compared with, on the same items. Only the
 results are needed: what is not given is left out of the page. Folders come from evaluation/run.py,
@@ -54,6 +52,7 @@ def _report(options: argparse.Namespace) -> None:
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
+    folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     page = render(
         title=options.title,
         verdicts=[verdict(item) for item in comparisons],
@@ -65,14 +64,7 @@ def _report(options: argparse.Namespace) -> None:
         letters=letters(models),
         wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
-        runs={
-            title: report_inputs.read_run(folder)
-            for title, folder in (
-                ("Further pretraining", options.pretraining),
-                ("Fine-tuning", options.finetuning),
-            )
-            if folder
-        },
+        runs={title: report_inputs.read_run(folder) for title, folder in folders.items() if folder},
         times=report_inputs.read_times(options.times) if options.times else [],
     )
     write_text(options.output, page)
@@ -90,9 +82,9 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def verdict(compared: Comparison) -> str:
-    """Return a task's outcome in one sentence.
+    """Return a task's outcome in one sentence: the first model against the second.
 
-    The first model against the second and, where there are more, the last.
+    Where there are more, against the last, too.
     """
     first = compared.rows[0]
     metric = compared.metric
@@ -150,7 +142,7 @@ def render(
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return task and kind of group ("subject", "language") to each model's accuracies by group.
+    """Return each model's accuracies by group, under (task, kind of group: "subject", "language").
 
     Tasks without groups are left out.
     """
@@ -226,10 +218,7 @@ def share(part: int, whole: int) -> str:
 
 
 def number(value: float, metric: str) -> str:
-    """Return a metric's value as the page shows it.
-
-    Accuracy in percent, perplexity with two decimals below 100.
-    """
+    """Return a formatted metric: accuracy in percent, perplexity below 100 with two decimals."""
     if metric not in _COUNTED:
         return f"{100 * value:.1f} %"
     if metric == "bits_per_byte":

@@ -1,8 +1,11 @@
 """Score models on tasks: perplexity on documents, questions under the published protocols.
 
-    python evaluation/run.py --model MODEL --tasks medqa,pubmedqa --protocol meditron --data DATA --output scores/base
-    python evaluation/run.py --model MODEL --adapter RUN/adapter --tasks medqa --protocol meditron_chat --data DATA --output scores/tuned
-    python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench --data DATA --output scores --processes 8
+    python evaluation/run.py --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
+        --data DATA --output scores/base
+    python evaluation/run.py --model MODEL --adapter RUN/adapter --tasks medqa \\
+        --protocol meditron_chat --data DATA --output scores/tuned
+    python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench \\
+        --data DATA --output scores --processes 8
 
 Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the
 command goes on where it stopped. Results with 95 % intervals are in OUTPUT/results.json, the
@@ -31,7 +34,7 @@ from galen import checksums, cli, lock, manifest, recipe, worker
 from galen.errors import DataError, NotThereError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
-"""Environment variable by which `--processes` tells a child its number and how many there are: `1/4`."""
+"""Environment variable with a child's rank and the number of `--processes`: `1/4`."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -86,7 +89,10 @@ def _score(
     part: tuple[int, int],
     processes: int,
 ) -> None:
-    """Score each plan, as one of `part` and with further `processes` of this machine, and print the results."""
+    """Score each plan with this machine's processes, and print the results.
+
+    This is process `part[0]` of `part[1]`; it starts the others of `processes`.
+    """
     rank, of = part
     children: list[subprocess.Popen[bytes]] = []
     if _PART not in os.environ:  # else the process that started this one has done it
@@ -109,19 +115,11 @@ def _score(
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
-    """Return protocol and tasks that the command line names.
-
-    Numbers, backend and adapter are checked too.
-    """
-    for name in (
-        "limit",
-        "branches",
-        "max_new_tokens",
-        "max_batch_tokens",
-        "processes",
-        "tensor_parallel",
-    ):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+    """Return the protocol and tasks of the command line; check numbers, backend, adapter."""
+    counts = ("limit", "branches", "max_new_tokens", "max_batch_tokens")
+    for name in (*counts, "processes", "tensor_parallel"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     settings = protocol.protocol(
         arguments.protocol,
@@ -410,10 +408,7 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]
 def _exported(
     arguments: argparse.Namespace, models: list[tuple[str, Path, int | None]], rank: int
 ) -> list[tuple[str, Path]]:
-    """Return name and Hugging Face folder of each model.
-
-    Megatron checkpoints are exported to OUTPUT.models.
-    """
+    """Return name and folder of each model; exports Megatron checkpoints to OUTPUT.models."""
     exports = arguments.output.with_name(f"{arguments.output.name}.models")
     folders = [
         (
@@ -488,10 +483,7 @@ def _part(processes: int) -> tuple[int, int]:
 
 
 def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[bytes]]:
-    """Start the other processes of this machine with the same command.
-
-    Each takes the GPU of its number.
-    """
+    """Start this machine's other processes with the same command, each on the GPU of its number."""
     command = [sys.executable, str(Path(__file__).resolve()), *argv]
     environments = [
         {**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)}

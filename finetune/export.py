@@ -1,9 +1,9 @@
-"""Put a fine-tuned model into a folder of its own, with a model card.
+"""Export a fine-tuned model into a folder of its own, with a model card; upload it on request.
 
-On request upload that folder.
-
-    python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --scores scores/tuned --corpus corpus
-    python finetune/export.py --run RUN --output DIR --name my-medical-model --license apache-2.0 --push OWNER/NAME
+    python finetune/export.py --run RUN --output DIR --name my-medical-model \\
+        --license apache-2.0 --scores scores/tuned --corpus corpus
+    python finetune/export.py --run RUN --output DIR --name my-medical-model \\
+        --license apache-2.0 --push OWNER/NAME
 
 DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer,
 README.md (the card) and manifest.json. Nothing leaves this machine without --push, which needs a
@@ -66,10 +66,7 @@ def _write(
     base: str,
     config: Mapping[str, Any],
 ) -> None:
-    """Write the folder: weights and tokenizer of `source`, card and manifest.
-
-    No path of this machine is in any of them.
-    """
+    """Write weights and tokenizer of `source`, card and manifest, without paths of this machine."""
     given = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
     try:
         card = model_card.card(run, *given, base, arguments.language, source.name == "adapter")

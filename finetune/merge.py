@@ -1,9 +1,8 @@
-"""Merge models into one: SLERP, TIES, DARE-TIES, linear, and whatever else mergekit knows.
-
-Or add up the answers of several.
+"""Merge models by SLERP, TIES, DARE-TIES, linear or another method of mergekit; or ensemble them.
 
     python finetune/merge.py examples/merge/biomistral_slerp.yaml output=MERGED
-    python finetune/merge.py examples/merge/ensemble.yaml ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
+    python finetune/merge.py examples/merge/ensemble.yaml \\
+        ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
 
 The first kind of recipe holds mergekit's own configuration and writes a model folder. The second
 adds the letters' probabilities of models that evaluation/run.py has scored on the same questions,

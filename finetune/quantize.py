@@ -1,7 +1,9 @@
 """Store a model in fewer bits, and measure at once what that costs and saves.
 
-    python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl --output QUANTISED
-    python finetune/quantize.py --model MODEL --methods awq,gptq,int8 --calibration train.jsonl --questions test.jsonl --output QUANTISED
+    python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
+        --output QUANTISED
+    python finetune/quantize.py --model MODEL --methods awq,gptq,int8 \\
+        --calibration train.jsonl --questions test.jsonl --output QUANTISED
 
 awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8
 bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
@@ -215,10 +217,7 @@ def _measured(
     arguments: argparse.Namespace,
     config: dict[str, Any],
 ) -> Any:
-    """Return a folder's figures.
-
-    Those that stand in `path` already, if they were taken on the same, or new ones.
-    """
+    """Return a folder's figures: those in `path` if measured on the same inputs, else new ones."""
     from finetune.quantization.measurement import Measurement, measure
 
     asked = manifest.sha256(arguments.questions) if questions else None
@@ -244,10 +243,7 @@ def _measured(
 
 
 def _texts(path: Path) -> list[str]:
-    """Return the texts of a JSONL file.
-
-    Its key `text`, or what its training records ask and answer.
-    """
+    """Return the texts of a JSONL file: its key `text`, or training records as input and answer."""
     first = next(iter(jsonl.records(path)), None)
     if first is not None and "text" in first[1]:
         return [jsonl.text(line, "text", where) for where, line in jsonl.records(path)]

@@ -1,10 +1,12 @@
-"""Fine-tune a Hugging Face model on questions, prompts and completions, or conversations.
+"""Fine-tune a Hugging Face model, in full, by LoRA or by QLoRA.
 
-In full, by LoRA or by QLoRA.
+On questions, prompts and completions, or conversations.
 
-    python finetune/train.py examples/finetune/mesh_topics_lora.yaml model.path=MODEL data.train=questions.jsonl output=RUN
+    python finetune/train.py examples/finetune/mesh_topics_lora.yaml model.path=MODEL \\
+        data.train=questions.jsonl output=RUN
     python finetune/train.py --nproc-per-node 8 RECIPE.yaml
-    python finetune/train.py --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
+    # on each of four machines
+    python finetune/train.py --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml
 
 Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl
 holds the losses, RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill,

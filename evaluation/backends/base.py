@@ -1,4 +1,4 @@
-"""What all backends share: how they are asked, and how requests are cut into batches.
+"""Interface of all backends, and how requests are cut into batches.
 
 Needs no torch.
 """
@@ -14,7 +14,10 @@ WHOLE: Part = (0, 1)
 
 
 class Backend(Protocol):
-    """What scores: a tokenizer, and replies to requests batch by batch, each with its request's place (see `TransformersBackend`)."""
+    """Tokenizer and scorer: answers requests batch by batch, with their positions in the input.
+
+    See `TransformersBackend`.
+    """
 
     tokenizer: Any
     context_length: int | None
@@ -65,10 +68,9 @@ def own_batches(
     done: Collection[int],
     part: Part,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield the batches that this process computes, with their group's number.
+    """Yield this process' batches, each with the number of its group.
 
-    Every n-th of n parts, those of `done` places left out.
-
+    Of n parts, each takes every n-th batch; batches that hold only `done` places are left out.
     Groups follow one another; in each the longest requests come first.
     """
     rank, parts = part
@@ -86,7 +88,10 @@ def own_batches(
 def batches(
     order: Sequence[int], lengths: Mapping[int, int], max_tokens: int
 ) -> Iterator[list[int]]:
-    """Cut `order` into runs in which count × longest length stays within `max_tokens`, each of at least one."""
+    """Cut `order` into batches in which count × longest length stays within `max_tokens`.
+
+    Each batch has at least one request.
+    """
     batch: list[int] = []
     longest = 0
     for place in order:

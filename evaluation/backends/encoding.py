@@ -1,6 +1,6 @@
-"""Token ids of what is scored: a prompt with its continuations, or a document.
+"""Token ids of prompts with their continuations, and of documents.
 
-Tokenisation as in lm-evaluation-harness.
+Tokenization as in lm-evaluation-harness.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,10 +23,7 @@ class Request:
 
     @property
     def input_length(self) -> int:
-        """How many tokens the longest input has.
-
-        The prompt and all but the last token of the longest continuation.
-        """
+        """Length of the longest input: the prompt and a continuation without its last token."""
         return len(self.prompt) + max(map(len, self.continuations)) - 1
 
 
@@ -54,7 +51,7 @@ class GenerationRequest:
 def beginning(tokenizer: Any) -> list[int]:
     """Return the ids that a tokenizer puts before a text.
 
-    BOS, what its model has in place of it, or nothing.
+    BOS, what its model has in its place, or nothing.
     """
     bare = tokenizer.encode("x", add_special_tokens=False)
     ids = tokenizer.encode("x")
@@ -63,9 +60,9 @@ def beginning(tokenizer: Any) -> list[int]:
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a text to be gone on with.
+    """Return the ids of a text to be continued: with the tokenizer's beginning, without EOS.
 
-    The tokenizer's beginning, which the text may hold already, and no end of sequence.
+    The text may hold the beginning already.
     """
     return _begun(tokenizer, tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
@@ -126,7 +123,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> Request:
 def encode_letters(
     tokenizer: Any, prompt: Prompt, tokens: Mapping[str, list[int]]
 ) -> tuple[Request, list[str]]:
-    """Return the request for the token after a prompt, and the option's letter that each of its continuations stands for.
+    """Return the request for the token after a prompt, and the option letter of each continuation.
 
     Args:
         tokenizer: the model's.
@@ -153,7 +150,7 @@ def encode_letters(
 
 
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
-    """Return, for each text, the ids of all tokens that are this text, with or without a space before or after.
+    """Return for each text the ids of all tokens with this text, surrounding spaces aside.
 
     A single letter must have its case; a word may have any: `Yes` is the answer `yes`.
     """
@@ -170,7 +167,7 @@ def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int
 
 
 def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request, int]:
-    """Return the request for a document's first `max_tokens` tokens, and how many bytes of UTF-8 these tokens cover.
+    """Return the request for a document's first `max_tokens` tokens, and their UTF-8 size in bytes.
 
     The first token is predicted from the tokenizer's BOS token, or EOS where it has none
     (lm-evaluation-harness' `prefix_token_id`); no special token is scored.
@@ -198,7 +195,7 @@ def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request
 
 
 def cut(request: Request, length: int) -> Request:
-    """Return the request with the beginning of its prompt left away, so that no input is longer than `length` tokens.
+    """Return the request with its prompt truncated on the left: no input exceeds `length` tokens.
 
     At least one token of the prompt stays, whatever the length.
     """

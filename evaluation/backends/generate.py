@@ -1,4 +1,4 @@
-"""Writing answers token by token with a `ModelRunner`, a batch at a time, each row until it ends by itself."""
+"""Batched generation with a `ModelRunner`: token by token, each row until it ends."""
 
 import hashlib
 from collections.abc import Iterable
@@ -81,7 +81,7 @@ def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) 
 def end_tokens(tokenizer: Any, configured: int | Iterable[int] | None) -> frozenset[int]:
     """Return the ids that end an answer.
 
-    The model's own end tokens and the tokenizer's, and those of the usual chat forms.
+    End tokens of the model, of the tokenizer, and of the usual chat templates.
     """
     found = set(configured) if isinstance(configured, Iterable) else {configured}
     vocabulary = tokenizer.get_vocab()
@@ -98,7 +98,7 @@ def _choose(
 ) -> list[int]:
     """Return a token for each row.
 
-    The likeliest at temperature 0, else drawn by one uniform number from the whole distribution.
+    At temperature 0 the likeliest; else drawn from the full distribution by one uniform number.
     """
     if not any(temperatures):
         return logits_rv.argmax(-1).tolist()

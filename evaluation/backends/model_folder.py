@@ -1,7 +1,4 @@
-"""A Hugging Face model folder or adapter folder, looked at without torch.
-
-Is it one, and which exactly.
-"""
+"""Hugging Face model and adapter folders: checks and hashes, without torch."""
 
 import logging
 from pathlib import Path
@@ -92,7 +89,7 @@ def check_adapter(folder: str | Path) -> Path:
 
 
 def context_length(folder: Path) -> int | None:
-    """Return how many tokens the model can read at once, or None where its configuration does not say."""
+    """Return the model's maximum context length in tokens, or None where the config has none."""
     config = json_file.read_object(folder / "config.json")
     length = config.get("max_position_embeddings") or config.get("n_positions")
     if length is not None and not isinstance(length, int):
@@ -103,9 +100,7 @@ def context_length(folder: Path) -> int | None:
 
 
 def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
-    """Return the SHA-256 of each file that decides what the model answers.
-
-    Weights, configurations, tokenizer.
+    """Return the SHA-256 of each file that decides the answers: weights, configurations, tokenizer.
 
     Args:
         folder: of a model or an adapter.

@@ -50,14 +50,17 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
 
 
 def _surplus_layers(network: Any, unexpected: Iterable[str]) -> list[str]:
-    """Return the weights, which `transformers` leaves out, of layers behind the network's last one."""
+    """Return the unexpected weights of layers beyond the network's last one.
+
+    `transformers` leaves these out.
+    """
     layers = network.config.get_text_config().num_hidden_layers
     places = {name: re.search(r"\.(?:layers|h)\.(\d+)\.", name) for name in unexpected}
     return sorted(name for name, place in places.items() if place and int(place[1]) >= layers)
 
 
 def _leave_unpacked(network: Any) -> None:
-    """Let bitsandbytes compute 4-bit layers as they are where it would pack them for this CPU and fails with their widths."""
+    """Keep bitsandbytes from packing 4-bit layers for this CPU where it fails with their widths."""
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu") and (
             module.in_features % 64 or module.out_features % 32

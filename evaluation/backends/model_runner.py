@@ -1,6 +1,6 @@
-"""A model on its device, run on prompts and on tokens behind them.
+"""A model on its device, run on prompts and on the tokens behind them.
 
-What scoring and generation have in common.
+Shared by scoring and generation.
 """
 
 import copy
@@ -23,7 +23,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class ModelRunner:
-    """A model in evaluation mode, the tokenizer that belongs to it, and the device that it is on."""
+    """A model in evaluation mode, with its tokenizer and its device."""
 
     model: Any
     tokenizer: Any
@@ -42,7 +42,10 @@ class ModelRunner:
         return Prefix(len(tokens), output.past_key_values)
 
     def prefill(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
-        """Return the output at the last position of each prompt, with its cache, and the mask (prompts, positions) of what it read."""
+        """Return the output at each prompt's last position, with its cache, and the attention mask.
+
+        The mask is (prompts, positions).
+        """
         tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
         options: dict[str, Any] = {}
         if prefix.cache is not None:
@@ -61,7 +64,10 @@ class ModelRunner:
     def forward(
         self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any
     ) -> Any:
-        """Return the model's output for tokens, mask over all that is read, and positions, each (rows, positions)."""
+        """Return the model's output for tokens, a mask over all that is read, and positions.
+
+        Each is (rows, positions).
+        """
         return self.model(
             input_ids=tokens_rs.to(self.device),
             attention_mask=mask_rs.to(self.device),

@@ -1,4 +1,4 @@
-"""Which prompts share their beginning (instruction, demonstrations), so that it is computed once for all of them."""
+"""Prompts that share a prefix (instruction, demonstrations), which is then computed only once."""
 
 from collections.abc import Sequence
 

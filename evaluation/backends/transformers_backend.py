@@ -63,16 +63,11 @@ class TransformersBackend:
     def of_network(
         cls, network: Any, tokenizer: Any, device: torch.device
     ) -> "TransformersBackend":
-        """Return a backend around a network that is loaded already, as in training.
-
-        It is left in evaluation mode.
-        """
+        """Return a backend around a loaded network, as in training; sets its evaluation mode."""
         backend = cls.__new__(cls)
-        backend.runner, backend.tokenizer, backend.device = (
-            ModelRunner(network.eval(), tokenizer, device),
-            tokenizer,
-            device,
-        )
+        backend.runner = ModelRunner(network.eval(), tokenizer, device)
+        backend.tokenizer = tokenizer
+        backend.device = device
         backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
         return backend
 
@@ -88,7 +83,7 @@ class TransformersBackend:
         done: Collection[int] = (),
         part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Yield, batch by batch, a request's place in `requests` and the log-likelihoods (nats) of its continuations.
+        """Yield, batch by batch, a request's index and its continuations' log-likelihoods (nats).
 
         Among those with a common beginning the longest come first: memory peaks early, and time
         left is over- rather than underestimated. `max_batch_tokens` bounds the tokens of a batch; a
@@ -106,7 +101,7 @@ class TransformersBackend:
         done: Collection[int] = (),
         part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float], int]]]:
-        """Yield as `log_likelihoods`, and with it the token that the model holds likeliest after the prompt, of its whole vocabulary."""
+        """Yield as `log_likelihoods`, with the likeliest token of all after the prompt."""
         for batch, scores in self._scores(requests, max_batch_tokens, done, part):
             yield [(place, values, top) for place, (values, top) in zip(batch, scores, strict=True)]
 
@@ -180,7 +175,7 @@ class TransformersBackend:
     def _score(
         self, requests: list[Request], trees: list[TokenTree], prefix: Prefix
     ) -> list[tuple[list[float], int]]:
-        """Return the log-likelihoods of all continuations of the requests of one batch, and each one's top token."""
+        """Return log-likelihoods of all continuations and the top token, by request of a batch."""
         rows = tree_attention.pack(trees, prefix.length)
         mask = rows.sees_r1st
         # adds its mask; the other kernels take truth values
@@ -198,10 +193,7 @@ class TransformersBackend:
 
     @torch.inference_mode()
     def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:
-        """Return the same with a row for each of `endings`.
-
-        For models whose attention is more than a mask.
-        """
+        """Return the same with a row for each of `endings`, for more than masked attention."""
         rows = [
             (number, ending)
             for number, request in enumerate(requests)
@@ -297,9 +289,9 @@ class TransformersBackend:
             )
 
     def _can_branch(self, longest: int) -> bool:
-        """Return whether a mask decides all that tokens of inputs up to `longest` see.
+        """Return whether a mask alone decides what tokens of inputs up to `longest` attend to.
 
-        Not so with recurrent layers or a shorter window.
+        Not so with recurrent layers or a shorter sliding window.
         """
         config = self.runner.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
@@ -321,10 +313,7 @@ class TransformersBackend:
     def _prefixes(
         self, requests: Sequence[Any], groups: Sequence[tuple[int, list[int]]]
     ) -> Callable[[int], Prefix]:
-        """Return a function that gives the shared beginning of a group.
-
-        The last one asked for is kept.
-        """
+        """Return a function that computes a group's shared prefix and caches the latest one."""
 
         @functools.lru_cache(maxsize=1)
         def prefix(group: int) -> Prefix:
@@ -335,9 +324,9 @@ class TransformersBackend:
 
 
 def endings(request: Request) -> list[tuple[int, ...]]:
-    """Return what continuations have before their last tokens, which are only predicted.
+    """Return the continuations without their last tokens, which are only predicted.
 
-    What several have alike, once.
+    Equal ones once.
     """
     return list(dict.fromkeys(tuple(item[:-1]) for item in request.continuations))
 
@@ -350,7 +339,7 @@ def size_apart(request: Request) -> int:
 def default_device(gpus: int) -> str:
     """Return the device of this process among `gpus`.
 
-    Several on a machine, as started by `--processes`, torchrun or Slurm, share them.
+    Several processes of a machine, started by `--processes`, torchrun or Slurm, share them.
     """
     local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     return f"cuda:{local % gpus}" if gpus else "cpu"
@@ -371,10 +360,7 @@ def usable_device(name: str) -> torch.device:
 
 
 def default_dtype(device: str) -> str:
-    """Return the precision to score in.
-
-    Float32 on a CPU, where exactness costs little, bfloat16 elsewhere.
-    """
+    """Return the precision to score in: float32 on a CPU, where it costs little, else bfloat16."""
     return "float32" if device == "cpu" else "bfloat16"
 
 

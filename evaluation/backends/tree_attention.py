@@ -22,7 +22,7 @@ Keys of a shared beginning are copied once a row, attention grows with the width
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """The tokens of one prompt and of its continuations but their last ones, which are only predicted."""
+    """Tokens of a prompt and its continuations, but the last ones, which are only predicted."""
 
     tokens: list[int]
     depths: list[int]

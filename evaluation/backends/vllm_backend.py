@@ -1,4 +1,6 @@
-"""Log-likelihoods, next tokens and generated answers with vLLM (`pip install 'galen[vllm]'`), which batches by itself.
+"""Log-likelihoods, next tokens and generated answers with vLLM, which does its own batching.
+
+Install with `pip install 'galen[vllm]'`.
 
 A continuation of one token is scored as the only token that the model may write after the prompt,
 with the probability that it had among all; vLLM keeps the prompt's keys and values for the other
@@ -22,9 +24,7 @@ Input = tuple[list[int], dict[str, Any]]
 
 
 class VllmBackend:
-    """A model in vLLM, on as many GPUs as `tensor_parallel`.
-
-    Its methods are those of `TransformersBackend`.
+    """A model in vLLM on `tensor_parallel` GPUs, with the methods of `TransformersBackend`.
 
     Args:
         model: a Hugging Face folder.
@@ -170,7 +170,7 @@ def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> floa
 
 
 def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
-    """Return what vLLM is asked for the answers to a prompt, one for each branch with a seed of its own."""
+    """Return vLLM's inputs for the answers to a prompt, one for each branch, with its own seed."""
     parameters = {
         "max_tokens": request.max_new_tokens,
         "temperature": request.temperature,

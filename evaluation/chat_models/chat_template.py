@@ -26,7 +26,9 @@ def render(
     open_answer: bool = False,
     template: str | None = None,
 ) -> str:
-    """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
+    """Return a conversation as text.
+
+    With `open_answer` up to where the assistant's next message begins.
 
     The template is the tokenizer's own where none is given.
 
@@ -55,7 +57,7 @@ def render(
 
 
 class _Renderer:
-    """The process that renders, started when it is first needed and again when a template has ended it."""
+    """The rendering process, started on first use and again when a template has ended it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The process that renders chat templates, which come with models.
+"""The process that renders chat templates, which come with models, within tight limits.
 
 It may use little time and memory, and nothing else.
 

@@ -1,6 +1,6 @@
 """A local model asked one message at a time, in place of an endpoint.
 
-Slower than a server, but nothing has to be started.
+Slower than a server, but there is nothing to start.
 """
 
 import argparse
@@ -31,9 +31,7 @@ class Chat(Protocol):
 
 
 class LocalChat:
-    """A Hugging Face folder.
-
-    Messages are put in the tokenizer's chat template, or as they are where it has none.
+    """A Hugging Face model that answers messages, with its tokenizer's chat template if any.
 
     Args:
         folder: the model.
@@ -56,7 +54,7 @@ class LocalChat:
     ) -> str:
         """Return the model's answer.
 
-        A message that leaves no room for it within the model's context is cut at its beginning.
+        A message too long to leave room for the answer is truncated on the left.
         """
         tokenizer, length = self._backend.tokenizer, self._backend.context_length
         if tokenizer.chat_template:

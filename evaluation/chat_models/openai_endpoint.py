@@ -1,7 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint, asked one message at a time.
-
-A local server does as well as a remote one.
-"""
+"""A language model behind an OpenAI-compatible endpoint, local or remote, one message at a time."""
 
 import http.client
 import json

@@ -35,9 +35,9 @@ def summarise(
     chance: float | None,
     contaminated: Collection[str] | None,
 ) -> Item:
-    """Return a task's entry of `results.json`.
+    """Return a task's entry of `results.json`: kind, number of items, metrics with 95 % intervals.
 
-    Kind, number of items, metrics with 95 % intervals, and what the kind has besides.
+    Some kinds have further keys.
 
     Args:
         task: its specification.
@@ -126,7 +126,9 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
 
 
 def predictions(items: Sequence[Item]) -> Item:
-    """Return how often each answer was given, the most frequent first, and a sentence where it is nearly always the same one.
+    """Return the count of each answer, the most frequent first; warn where one dominates.
+
+    The warning is a sentence under `one_sided`.
 
     A model that cannot tell letters apart answers one of them nearly always: its accuracy is how
     often that letter is right.

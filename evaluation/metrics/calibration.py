@@ -1,7 +1,4 @@
-"""Does a model know what it knows.
-
-Expected calibration error, Brier score, and the bins of a reliability diagram.
-"""
+"""Calibration: expected calibration error, Brier score, and bins of a reliability diagram."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +18,7 @@ def probabilities(logprobs: Mapping[str, float]) -> dict[str, float]:
 def calibration(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the calibration of items with `logprobs` and a single right `answer`.
 
-    Questions with several are left out.
+    Other items are left out.
 
     Expected calibration error: over `BINS` equal-width bins of the likeliest option's probability,
     the mean of |accuracy - mean confidence| weighted by items (Naeini et al. 2015, AAAI). Brier

@@ -13,7 +13,7 @@ Contaminated = Mapping[str, frozenset[str]]
 def read(path: Path, share: float) -> Contaminated:
     """Read `{"id", "share", "task", "action"}` records.
 
-    The share, from 0 to 1, of an item's n-grams that the corpus holds.
+    `share`: the share, from 0 to 1, of an item's n-grams that the corpus holds.
 
     `task` and `action` may be left out; an item whose documents were dropped or cut is not in the
     corpus any more and does not count.

@@ -1,7 +1,4 @@
-"""Scores with 95 % intervals.
-
-Accuracy, perplexity, and paired differences between two models on the same items.
-"""
+"""Metrics with 95 % intervals: accuracy, perplexity, paired differences between two models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +27,9 @@ class Estimate:
 
 
 def accuracy(correct: ArrayLike) -> Estimate:
-    """Return the share of right items with Wilson's score interval (Wilson 1927, J. Am.
+    """Return the accuracy with Wilson's score interval.
+
+    Wilson 1927, J. Am. Stat. Assoc. 22:209.
 
     Stat. Assoc. 22:209).
     """
@@ -50,7 +49,10 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
-    """Return the mean of the groups' means, each group with the same weight, with a bootstrap interval over the items of each group."""
+    """Return the mean of the groups' means, equally weighted, with a bootstrap interval.
+
+    Items are resampled within each group.
+    """
     array = _floats(values)
     parts = [array[list(places)] for places in groups]
     means = [
@@ -61,7 +63,9 @@ def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
 
 
 def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
-    """Return exp(sum nll / sum tokens) over documents, with a percentile bootstrap interval over documents.
+    """Return exp(sum nll / sum tokens) over documents, with a percentile bootstrap interval.
+
+    The resampled units are documents.
 
     Args:
         nll: each document's negative log-likelihood in nats.
@@ -71,22 +75,25 @@ def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
 
 
 def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
-    """Return the bits that the model needs for a byte of text.
-
-    Unlike perplexity comparable between tokenizers.
-    """
+    """Return bits per byte, which unlike perplexity compare between tokenizers."""
     return _ratio(nll, n_bytes, lambda nats: nats / np.log(2))
 
 
 def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
-    """Return the second model's accuracy minus the first's on the same items in the same order, paired bootstrap over items."""
+    """Return the second model's accuracy minus the first's, with a paired bootstrap interval.
+
+    Both have the same items in the same order.
+    """
     return mean(_floats(second) - _floats(first))
 
 
 def perplexity_difference(
     first_nll: ArrayLike, second_nll: ArrayLike, tokens: ArrayLike
 ) -> Estimate:
-    """Return the second model's perplexity minus the first's on the same documents in the same order, paired bootstrap."""
+    """Return the second model's perplexity minus the first's, with a paired bootstrap interval.
+
+    Both have the same documents in the same order.
+    """
     first, second, count = _floats(first_nll), _floats(second_nll), _floats(tokens)
 
     def difference(drawn: NDArray[np.int64]) -> Floats:
@@ -111,7 +118,9 @@ def _ratio(
 def _resampled(
     items: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED
 ) -> Floats:
-    """Return a statistic over `RESAMPLES` draws with replacement of item places, the same draws for any model with as many items.
+    """Return a statistic over `RESAMPLES` bootstrap draws of items.
+
+    Models with the same number of items get the same draws.
 
     `statistic` gets places (draws, items) and returns one value a draw. Draws come in blocks, so
     that memory stays small.

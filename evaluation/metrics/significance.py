@@ -1,7 +1,4 @@
-"""Are two models different.
-
-Paired tests on the same items, and the correction for testing many pairs.
-"""
+"""Significance: paired tests on the same items, and correction for multiple tests."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +30,9 @@ def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number (Holm 1979, Scand.
+    """Return p-values with Holm's correction for multiple tests (1979, Scand. J. Stat. 6:65).
+
+    Below 0.05, the chance of any error is at most 5 %.
 
     J. Stat. 6:65): below 0.05, 5 % bounds the chance of any error.
     """
@@ -47,14 +46,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
-    """Return Kendall's τ-b, from -1 to 1.
+    """Return Kendall's τ-b, from -1 to 1; NaN where one side is constant.
 
-    Nan where one side is constant (Kendall 1945, Biometrika 33:239).
+    Kendall 1945, Biometrika 33:239.
     """
-    a, b = (
-        np.sign(np.subtract.outer(values, values))
-        for values in (np.asarray(first, float), np.asarray(second, float))
-    )
+    a = np.sign(np.subtract.outer(np.asarray(first, float), np.asarray(first, float)))
+    b = np.sign(np.subtract.outer(np.asarray(second, float), np.asarray(second, float)))
     above = np.triu_indices(len(np.asarray(first)), 1)
     a, b = a[above], b[above]
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))

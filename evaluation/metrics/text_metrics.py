@@ -1,6 +1,6 @@
-"""How near a written text is to a reference.
+"""Similarity of a text to a reference: BLEU-1, ROUGE-1, BERTScore.
 
-BLEU-1 and ROUGE-1 by sacrebleu and rouge-score, BERTScore with a local encoder.
+By sacrebleu and rouge-score, and with a local encoder.
 
 Words are those of the language: of Chinese by rjieba (jieba's words), of Japanese by SudachiPy's
 shortest units, of the others letters and digits together and signs apart, in lower case. An empty
@@ -32,9 +32,9 @@ def words(text: str, language: str) -> list[str]:
 
 
 def bleu1(hypotheses: Sequence[str], references: Sequence[str], language: str) -> float:
-    """Return the corpus' BLEU-1, 0 to 100.
+    """Return corpus BLEU-1, 0 to 100: clipped unigram precision times the brevity penalty.
 
-    Clipped precision of single words times the brevity penalty (Papineni et al. 2002).
+    Papineni et al. 2002.
     """
     sacrebleu = _imported("sacrebleu")
     cut = [
@@ -55,7 +55,9 @@ def rouge1(hypothesis: str, reference: str, language: str) -> float:
 
 
 class BertScore:
-    """BERTScore F1 (Zhang et al.
+    """BERTScore F1 with an encoder from a local folder, without idf weights or rescaling.
+
+    Zhang et al. 2020, ICLR.
 
     2020, ICLR) with an encoder from a local folder, without idf weights or rescaling.
 
@@ -86,10 +88,7 @@ class BertScore:
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:
-        """Return the score of one text, usually 0 to 100.
-
-        Each token with its most similar one on the other side, by cosine.
-        """
+        """Return a text's score, usually 0 to 100: each token with its nearest match by cosine."""
         ours, theirs = self._vectors(hypothesis), self._vectors(reference)
         if not len(ours) or not len(theirs):
             return 0.0

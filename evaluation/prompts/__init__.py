@@ -1,4 +1,1 @@
-"""Prompt forms of the published protocols, one file each.
-
-`evaluation.prompts.registry` is their registry.
-"""
+"""Prompt forms of the published protocols, one file each; `registry` has them by name."""

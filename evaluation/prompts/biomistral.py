@@ -1,4 +1,7 @@
-"""BioMistral's form (arXiv 2402.10373), as `Data/Evaluation/BioInstructQA.py` of BioMistral/BioMistral builds it."""
+"""BioMistral's form (arXiv 2402.10373).
+
+As `Data/Evaluation/BioInstructQA.py` of BioMistral/BioMistral builds it.
+"""
 
 from collections.abc import Sequence
 
@@ -11,10 +14,7 @@ _INSTRUCTION = (
 
 
 def biomistral(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form whose answer is the letter after an open bracket.
-
-    Demonstrations end in their letter.
-    """
+    """Return the form whose answer is the letter after an open bracket, in demonstrations too."""
     before = "".join(f"{_element(item)}{item.answer} \n " for item in demonstrations)
     return Prompt(
         _INSTRUCTION + before + _element(question),

@@ -10,9 +10,9 @@ from evaluation.question_sets.question import Question
 
 
 def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the harness' form of the question's set.
+    """Return the harness' form of the question's set; MedQA's for sets that it does not have.
 
-    `medqa_4options`, `medmcqa`, `pubmedqa` or `mmlu_*`; of others that of MedQA.
+    Sets: `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`.
 
     A question of another set may have a context, which stands before it with a blank line between.
     Demonstrations stand before it with their answers, a blank line after each; MMLU's subject
@@ -31,9 +31,9 @@ def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prom
 
 
 def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of its `mmlu_continuation` and `headqa`.
+    """Return the form of `mmlu_continuation` and `headqa`.
 
-    The options are not listed, their texts are the continuations.
+    The options are not listed; their texts are the continuations.
     """
     before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in demonstrations)
     continuations = _texts(question)

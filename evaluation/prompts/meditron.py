@@ -48,10 +48,7 @@ _USER = "The answer is:"
 
 
 def meditron(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form without chain of thought.
-
-    With demonstrations, these stand between system string and question.
-    """
+    """Return the form without chain of thought; demonstrations follow the system string."""
     text = f"{_system(question)}\n{_shots(demonstrations)}{block(question)}\n{_USER}"
     return Prompt(
         text if demonstrations else text + "\n",
@@ -71,10 +68,7 @@ def meditron_cot(question: Question, demonstrations: Sequence[Question] = ()) ->
 
 
 def meditron_chat(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of MEDITRON's fine-tuned models.
-
-    The prompt as the role `question`, the answer as the role `answer`.
-    """
+    """Return the form of MEDITRON's fine-tuned models, with the roles `question` and `answer`."""
     prompt = meditron(question, demonstrations)
     return Prompt(_chat(prompt.text), _answers(question, ""), prompt.target)
 
@@ -88,7 +82,7 @@ def meditron_chat_cot(question: Question, demonstrations: Sequence[Question] = (
 def block(question: Question) -> str:
     """Return the question block.
 
-    For PubMedQA contexts and question, else `Question: …`, a blank line, `Options:`, `A. …`.
+    For PubMedQA contexts and question; else `Question: …`, a blank line, `Options:`, `A. …`.
     """
     if question.question_set == "pubmedqa":
         return f"{question.context}\n{question.question}"

@@ -1,6 +1,6 @@
 """MMedLM's forms for MMedBench (arXiv 2402.13963).
 
-The Alpaca frame, an instruction in English, the options in one line.
+The Alpaca frame with an instruction in English and the options in one line.
 
 Frame, instructions and input are those of `finetune/train.py` and `inference/inference.py` of
 MAGIC-AI4Med/MMedLM, with the sentence about the best treatment in every question and the space

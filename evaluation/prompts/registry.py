@@ -1,6 +1,8 @@
 """Prompt forms by name: pure functions, used by `finetune/` too, so that training and test agree.
 
-    prompt = prompts.form("meditron_chat")(question)     # prompt.text is read, prompt.target is taught
+    prompt = prompts.form("meditron_chat")(question)
+    prompt.text  # the model's input
+    prompt.target  # the training target
     prompt = prompts.form("biomistral")(question, demonstrations)
 
 Forms:

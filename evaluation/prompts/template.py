@@ -1,7 +1,4 @@
-"""What a prompt form gives.
-
-The text a model reads, the texts that would answer, and the text that training teaches.
-"""
+"""Output of a prompt form: the model's input, the possible answers, and the training target."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +24,7 @@ Form = Callable[..., Prompt]
 
 
 def right(question: Question, continuations: dict[str, str]) -> str:
-    """Return the continuations of all right options one after the other, with commas.
-
-    Of a single right option its own.
-    """
+    """Return the continuations of all right options, joined by commas."""
     first, *others = [
         continuations[letter] for letter in question.options if letter in question.answers
     ]

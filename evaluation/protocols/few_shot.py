@@ -1,4 +1,7 @@
-"""Demonstrations: worked questions that stand before each question of a run, the same for all of them or for all of a subject."""
+"""Demonstrations: worked questions before each question of a run.
+
+The same for all questions, or for all of a subject.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -108,7 +111,7 @@ def _draw(run: int, item: Question) -> bytes:
 
 
 def _triples(name: str, source: str | Path, run: int, shots: int) -> Shots:
-    """Return the first `shots` of a frozen triple of BioMistral's files, for each of its benchmarks."""
+    """Return for each benchmark the first `shots` of a frozen triple of BioMistral's files."""
     if shots > 3 or run not in (1, 2, 3):
         raise UsageError(
             f"task {name}: BioMistral's files have three sets of three demonstrations: --shots is"

@@ -1,4 +1,4 @@
-"""Protocols: a prompt form, how the answer is taken from the model, and how often, as the published systems do it."""
+"""Published protocols: prompt form, answer extraction, and number of runs."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Published question sets.
-
-One short function for each layout, all giving `evaluation.question_sets.question.Question`.
+"""Published question sets: a short reader for each layout, all giving `question.Question`.
 
     questions = question_sets.read("medqa", "data/medqa/test.jsonl")
     questions = question_sets.read("medqa", "hub:GBaker/MedQA-USMLE-4-options:test")
@@ -51,7 +49,9 @@ def reader(name: str) -> Reader:
 
 
 def read(name: str, source: str | Path) -> list[Question]:
-    """Read the questions of a published set from a file, a folder of files, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`.
+    """Read the questions of a published set.
+
+    From a file, a folder of files, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`.
 
     An id that a published file has twice gets `#2` the second time.
 
@@ -71,7 +71,8 @@ def read(name: str, source: str | Path) -> list[Question]:
             found = convert(row)
         except GalenError:
             raise
-        except Exception as error:  # a list where a text should be, a number for a letter: a reader trusts the layout
+        # readers trust the layout: a list where a text should be, a number for a letter
+        except Exception as error:
             raise row.wrong(f"no record in the layout {name!r}: {one_line(error)}") from None
         if found is None:
             continue
@@ -92,7 +93,9 @@ def read(name: str, source: str | Path) -> list[Question]:
 def select(
     questions: list[Question], ids: Path | None = None, subjects: list[str] | None = None
 ) -> list[Question]:
-    """Return the questions whose id is a key of a JSON object or an item of a JSON list, and whose subject is wanted.
+    """Return the questions with a wanted id and a wanted subject.
+
+    Wanted ids are the keys of a JSON object or the items of a JSON list.
 
     PubMedQA publishes its test set as such a file of ids (`test_ground_truth.json`).
 

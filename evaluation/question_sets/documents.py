@@ -43,12 +43,9 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def read(folder: str | Path, limit: int | None = None) -> list[Document]:
-    """Read the documents of a folder.
+    """Read the documents of a folder, or a sample of `limit` of them, by the SHA-256 of their ids.
 
-    Of more than `limit` those whose ids have the smallest SHA-256.
-
-    So the sample is spread over all files, and is the same whatever the order of documents and
-    files.
+    So the sample is spread over all files, and is the same in any order of documents and files.
 
     Raises:
         DataError: a file is damaged, a record has no id or text, an id comes twice, or there are no

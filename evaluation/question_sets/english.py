@@ -1,4 +1,4 @@
-"""Records of English question sets to questions, each in the layout that its authors published it in."""
+"""Readers of English question sets, each for the layout that its authors published."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
 
 
 def options(row: Row, key: str = "options") -> dict[str, str]:
-    """Return the options under a key, which is an object, a list of texts, or a list of `{"key", "value"}`.
+    """Return the options under a key: an object, a list of texts, or of `{"key", "value"}`.
 
     Options without a text, which Parquet files have where questions differ in their number of
     options, are left out.
@@ -91,7 +91,7 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
 def medqa(row: Row) -> Question:
     """MedQA (USMLE), five or four options.
 
-    `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`.
+    Keys: `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`.
     """
     given = options(row)
     letters = (
@@ -134,10 +134,7 @@ def medmcqa(row: Row) -> Question | None:
 
 
 def pubmedqa(row: Row) -> Question | None:
-    """PubMedQA: its own `ori_pqal.json` or `ori_pqaa.json`, and the hub's rows.
-
-    Unlabelled rows are left out.
-    """
+    """PubMedQA: `ori_pqal.json`, `ori_pqaa.json` or the hub's rows, without unlabelled rows."""
     record = {key.lower(): value for key, value in row.record.items()}
     context = record.get("context", record.get("contexts"))
     if isinstance(context, dict):
@@ -165,7 +162,10 @@ def pubmedqa(row: Row) -> Question | None:
 
 
 def mmlu(row: Row) -> Question:
-    """MMLU: its CSV files without a header (`SUBJECT_test.csv`), and the hub's rows (`question`, `choices`, `answer`, `subject`)."""
+    """MMLU: its CSV files without a header (`SUBJECT_test.csv`), and the hub's rows.
+
+    Keys of the rows: `question`, `choices`, `answer`, `subject`.
+    """
     given = lettered(row.record.get("choices") or [], row)
     right = row.record.get("answer")
     letter = (
@@ -186,9 +186,7 @@ def mmlu(row: Row) -> Question:
 
 
 def truthfulqa(row: Row) -> Question:
-    """TruthfulQA, single-true.
-
-    The hub's `mc1_targets`, the options in an order that a hash of the question decides.
+    """TruthfulQA, single-true: the hub's `mc1_targets`, shuffled by a hash of the question.
 
     As published the right option is always the first; a fixed shuffle keeps the letters from giving
     it away.
@@ -217,7 +215,7 @@ def truthfulqa(row: Row) -> Question:
 def medxpertqa(row: Row) -> Question:
     """MedXpertQA Text: `options` A to J, `label`.
 
-    Its `question` repeats the options after `Answer Choices:`, which is cut.
+    Its `question` repeats the options after `Answer Choices:`; these are cut.
     """
     given = options(row)
     text = row.text("question").split("\nAnswer Choices:")[0].strip()

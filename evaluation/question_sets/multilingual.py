@@ -21,7 +21,7 @@ LANGUAGES = {
 def mmedbench(row: Row) -> Question:
     """MMedBench: `English.jsonl`, `Chinese.jsonl` ….
 
-    `answer_idx` is `A`, `A,C` or a list, `rationale` with a human's check.
+    `answer_idx` is `A`, `A,C` or a list; `rationale` comes with a human's check.
     """
     language = LANGUAGES.get(row.file)
     if language is None:
@@ -70,10 +70,7 @@ def frenchmedmcqa(row: Row) -> Question:
 
 
 def igakuqa(row: Row) -> Question | None:
-    """IgakuQA: `problem_text`, `choices`, `answer` a list of letters.
-
-    Questions with images are left out.
-    """
+    """IgakuQA: `problem_text`, `choices`, `answer` a list of letters; no questions with images."""
     if row.record.get("text_only") is False or not row.record.get("choices"):
         return None
     given = lettered(row.record["choices"], row)
@@ -94,7 +91,7 @@ def igakuqa(row: Row) -> Question | None:
 def rumeddanet(row: Row) -> Question | None:
     """RuMedDaNet: `context`, `question`, `answer` да or нет.
 
-    The private test rows have none and are left out.
+    Rows of the private test set have no answer and are left out.
     """
     if not row.record.get("answer"):
         return None
@@ -146,10 +143,9 @@ def headqa(row: Row) -> Question | None:
 
 
 def biomistral(row: Row) -> Question:
-    """BioMistral's benchmark.
+    """BioMistral's benchmark: `overall_test+prompt.json`, and `French-full.json` … by language.
 
-    `overall_test+prompt.json` and `French-full.json` … with `*_translated` keys; subject is the
-    corpus.
+    The latter have `*_translated` keys. The subject is the corpus.
 
     Only PubMedQA has a context. Its frozen demonstrations (`few_shot_samples[1]` to `[3]`) are read
     by `biomistral_demonstrations`.
@@ -171,7 +167,7 @@ def biomistral(row: Row) -> Question:
 
 
 def biomistral_demonstrations(row: Row, triple: int) -> list[Question]:
-    """Return one of the three frozen triples (1, 2 or 3) of demonstrations that stand beside each record, in English."""
+    """Return a frozen triple (1, 2 or 3) of a record's demonstrations, in English."""
     samples = row.record.get(f"few_shot_samples[{triple}]")
     if not isinstance(samples, list) or not samples:
         raise row.wrong(f"key 'few_shot_samples[{triple}]' must be a list of demonstrations")

@@ -1,7 +1,4 @@
-"""Multiple-choice questions.
-
-The record that every reader gives and every prompt form takes, and Galen's own JSONL layout.
-"""
+"""Multiple-choice questions: the record of all readers and prompt forms, and its JSONL layout."""
 
 import hashlib
 import heapq
@@ -26,7 +23,7 @@ class Question:
     options: dict[str, str]
     """Letter to text, in the order shown."""
     answer: str
-    """The letter of the right option, or the letters of all right ones in the options' order with commas: `A,C`."""
+    """Letter of the right option; several in the options' order with commas: `A,C`."""
     question_set: str = ""
     """Name in `evaluation.question_sets`; prompt forms that differ between benchmarks go by it."""
     language: str = "en"
@@ -71,10 +68,7 @@ def read(path: str | Path) -> list[Question]:
 
 
 def sample(questions: list[Question], limit: int | None) -> list[Question]:
-    """Return at most `limit` questions in their order.
-
-    Those whose ids have the smallest SHA-256, whatever the order of the file.
-    """
+    """Return at most `limit` questions, chosen by the SHA-256 of their ids, in their order."""
     if limit is None or limit >= len(questions):
         return questions
     chosen = heapq.nsmallest(
@@ -163,7 +157,7 @@ def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
 def _ambiguous(named: list[str], options: dict[str, str]) -> str | None:
     """Return an answer that is one option's letter and another one's text, as of blood groups.
 
-    None where all are clear.
+    None where all are unambiguous.
     """
     for part in named:
         texts = [letter for letter, text in options.items() if text.strip() == part]
@@ -173,9 +167,9 @@ def _ambiguous(named: list[str], options: dict[str, str]) -> str | None:
 
 
 def with_text(answer: str, options: dict[str, str]) -> list[str]:
-    """Return the letters of the options that an answer means.
+    """Return the letters of the options that an answer means: itself a letter, else their text.
 
-    A letter itself, else those with this text, blanks at its ends aside.
+    White space around the text is ignored.
     """
     if answer in options:
         return [answer]

@@ -1,7 +1,4 @@
-"""Rows of published question sets as they come.
-
-JSON Lines, JSON, CSV, Parquet, or a data set of the Hugging Face hub.
-"""
+"""Raw rows of published question sets: JSON Lines, JSON, CSV, Parquet, Hugging Face hub."""
 
 import codecs
 import csv
@@ -55,7 +52,7 @@ class Row:
         return value.strip() if isinstance(value, str) else ""
 
     def identifier(self, key: str) -> str:
-        """Return the id under a key, a text or a whole number, or an empty string when there is none."""
+        """Return the id under a key, a text or an integer; empty when there is none."""
         value = self.record.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
@@ -90,10 +87,11 @@ def read(source: str | Path) -> Iterator[Row]:
                 yield Row(record, where, path.name.split(".")[0], number, key)
         except GalenError:
             raise
-        except Exception as error:  # of csv and pyarrow, which have kinds of their own; another encoding, a tree of another form
-            reason = (
-                error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-            )
+        # csv and pyarrow raise their own; other encodings and structures raise any
+        except Exception as error:
+            reason = one_line(error)
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
             raise DataError(
                 f"{path} cannot be read as a {path.suffix} file of questions: {reason}"
             ) from None
@@ -141,9 +139,9 @@ def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the records of a CSV file without a header as MMLU's are.
+    """Yield the records of a CSV file without a header, as MMLU's.
 
-    Question, four options, the right letter.
+    Columns: question, four options, the right letter.
     """
     end = "\0end"  # a line of our own behind the last: where it is no record, a quote is still open
     with path.open("rb") as file:
@@ -194,7 +192,7 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
 def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the records of a JSON array, of an object of records, or of HEAD-QA's object of exams.
 
-    A file of JSON Lines also does.
+    JSON Lines are read too.
     """
     try:
         tree = jsonl.tree(path)

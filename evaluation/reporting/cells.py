@@ -3,7 +3,8 @@
 import re
 
 _FORMULA = re.compile(
-    r"\s*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]"
+    r"\s*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
+    r"\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]"
 )
 _LATEX = {ord(sign): f"\\{sign}" for sign in "&%$#_{}"} | {
     ord("\\"): r"\textbackslash{}",
@@ -16,10 +17,7 @@ _LATEX = {ord(sign): f"\\{sign}" for sign in "&%$#_{}"} | {
 
 
 def for_csv(text: str) -> str:
-    """Return a cell that a spreadsheet takes for text, not for a formula.
-
-    One that may be one begins with an apostrophe.
-    """
+    """Return a cell that spreadsheets read as text: an apostrophe before a possible formula."""
     return f"'{text}" if _may_be_formula(text.lstrip("'")) else text
 
 
@@ -31,7 +29,7 @@ def from_csv(cell: str) -> str:
 def for_latex(text: str) -> str:
     """Return a cell of a LaTeX table.
 
-    Behind the end of a row, `[` and `*` would be taken for its arguments.
+    Escapes `[` and `*`, which after the end of a row would be read as its arguments.
     """
     cell = " ".join(text.translate(_LATEX).split())
     return f"{{{cell[0]}}}{cell[1:]}" if cell.startswith(("[", "*")) else cell

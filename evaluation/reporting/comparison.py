@@ -25,7 +25,7 @@ class Row:
 
     @property
     def judgement(self) -> str:
-        """Return `better`, `worse`, or `unclear` when the interval of the difference holds zero.
+        """Return `better`, `worse`, or `unclear` when the interval of the difference contains zero.
 
         Empty for the first model.
         """
@@ -62,7 +62,7 @@ class Comparison:
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:
     """Return a comparison for each task and protocol.
 
-    Models that were not scored so are left out, the first of the others is its base.
+    Models not scored on it are left out; the first of the others is the base.
 
     Raises:
         DataError: two models were scored on different items of one task or with different
@@ -118,7 +118,10 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
-    """Return the second model's primary metric minus the first's, with the paired bootstrap interval over the same items."""
+    """Return the second model's primary metric minus the first's, with a paired bootstrap interval.
+
+    Both have the same items.
+    """
     pairs = [(item, second.items[id_]) for id_, item in first.items.items()]
     if first.kind == "perplexity":
         tokens = [before["tokens"] for before, _ in pairs]
@@ -131,7 +134,10 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
 
 
 def p_value(first: TaskScores, second: TaskScores) -> float:
-    """Return the p-value that two models score alike, from their items one by one (accuracy, or nats of each document)."""
+    """Return the p-value for equal scores of two models, from paired items.
+
+    Items compare by being right, or by nats of each document.
+    """
     key = "nll" if first.kind == "perplexity" else "correct"
     pairs = [(float(item[key]), float(second.items[id_][key])) for id_, item in first.items.items()]
     return significance.paired_p_value(

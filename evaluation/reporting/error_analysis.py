@@ -29,10 +29,7 @@ class WrongAnswer:
 def worst(
     folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]
 ) -> list[WrongAnswer]:
-    """Return the `WORST` wrong items of a task that the model was surest of.
-
-    Without likelihoods, the first ones by id.
-    """
+    """Return the `WORST` most confident errors of a task; without likelihoods, the first by id."""
     run = next(iter(summary.get("runs") or {}), "")
     path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Figures of the report as inline SVG that takes its colours from the page, so that it fits light, dark and print."""
+"""Figures of the report as inline SVG with the page's colours: light, dark and print."""
 
 import io
 import re
@@ -96,7 +96,7 @@ def lengths(words: Sequence[int]) -> Markup:
 
 
 def intervals(comparison: Comparison) -> Markup:
-    """Return each model's value with its 95 % interval as a horizontal line, the first model on top."""
+    """Return each model's value with its 95 % interval as a horizontal line, the first on top."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         rows = comparison.rows
         figure, axes = plt.subplots(figsize=(_WIDTH, 0.75 + 0.42 * len(rows)))
@@ -136,18 +136,13 @@ def intervals(comparison: Comparison) -> Markup:
 
 
 def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
-    """Return accuracy against confidence in percent, a line a model.
-
-    A calibrated model follows the diagonal.
-    """
+    """Return accuracy against confidence in percent, a line a model; calibrated is the diagonal."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(_WIDTH, 3.2))
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         for place, (model, bins) in enumerate(bins_by_model.items()):
-            xs, ys = (
-                [100 * entry["confidence"] for entry in bins],
-                [100 * entry["accuracy"] for entry in bins],
-            )
+            xs = [100 * entry["confidence"] for entry in bins]
+            ys = [100 * entry["accuracy"] for entry in bins]
             colour, marker = _SECOND if place == 0 else _FIRST, _MARKERS[place % len(_MARKERS)]
             axes.plot(xs, ys, color=colour, marker=marker, linewidth=1.2, label=_short(model))
         axes.set(
@@ -161,7 +156,7 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
 
 
 def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Markup:
-    """Return the accuracy in percent of each model in each group (subject or language) with its 95 % interval."""
+    """Return each model's accuracy in percent by subject or language, with 95 % intervals."""
     with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
         # of a group, in inches: markers of all models below each other
@@ -198,10 +193,7 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
 
 
 def _short(name: str) -> str:
-    """Return a name short enough to stand beside a figure.
-
-    Its beginning and its end, where steps and sizes stand, are kept.
-    """
+    """Return a name shortened for a figure, keeping its beginning and end (steps and sizes)."""
     short = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
     # matplotlib's legend leaves out names that begin so
     return f"\N{ZERO WIDTH SPACE}{short}" if short.startswith("_") else short
@@ -213,7 +205,7 @@ def _thousands(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, name: str) -> Markup:
-    """Return the figure as an `<svg>` element whose ids are its own on the page and whose colours are the page's."""
+    """Return the figure as an `<svg>` element with the page's colours and ids unique on it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)

@@ -1,7 +1,4 @@
-"""What the report is made from, read and checked.
-
-Scores of models, a corpus, training runs, times of stages.
-"""
+"""The report's inputs, read and checked: scores, a corpus, training runs, times of stages."""
 
 import json
 import re
@@ -125,9 +122,9 @@ def read_scores(folder: Path) -> ModelScores:
 
 
 def named(models: Sequence[ModelScores]) -> list[ModelScores]:
-    """Return the models with names that tell them apart.
+    """Return the models with unique names.
 
-    Of a model that is there several times, with its protocol and settings.
+    A model that occurs several times gets its protocol and settings in its name.
 
     Raises:
         UsageError: two bear the same name under the same protocol and settings.
@@ -152,7 +149,7 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
 
 
 def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
-    """Return a model's protocol, and the settings in which others under the same protocol differ."""
+    """Return a model's protocol, and the settings in which models of the same protocol differ."""
     alike = [other for other in others if other.protocol == model.protocol]
     keys = [
         key
@@ -165,7 +162,7 @@ def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """Read the manifest and all documents of a curated corpus (`{train,validation,test}/*.jsonl.gz`).
+    """Read manifest and documents of a curated corpus (`{train,validation,test}/*.jsonl.gz`).
 
     Raises:
         DataError: the manifest is missing, a document file is damaged, or there are no documents.
@@ -243,7 +240,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_times(path: Path) -> list[tuple[str, float]]:
-    """Read the titles and seconds of stages from `{"<stage>": {"title", "seconds"}, …}`, in their order.
+    """Read titles and seconds of stages, `{"<stage>": {"title", "seconds"}, …}`, in their order.
 
     Raises:
         DataError: the file is missing or holds something else.

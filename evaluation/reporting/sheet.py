@@ -1,7 +1,4 @@
-"""Sheets that people fill in, as CSV.
-
-Written once, read back, and never written over what somebody has entered.
-"""
+"""CSV sheets that people fill in: written once, read back, entries never overwritten."""
 
 import csv
 import io
@@ -29,7 +26,9 @@ class Sheet:
 
 
 def read(path: Path) -> Sheet:
-    """Read a sheet; its first column is `id`, cells that are missing at a row's end are empty, rows without any cell are left out.
+    """Read a sheet; its first column is `id`.
+
+    Cells missing at a row's end are empty; rows without any cell are left out.
 
     Raises:
         DataError: it cannot be read, has no column `id`, or a row is damaged; names file and line.
@@ -85,9 +84,7 @@ def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
 def write(
     path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], entered: Sequence[str]
 ) -> bool:
-    """Write a sheet; where it is there, keep what people have entered.
-
-    Return whether the file has changed.
+    """Write a sheet, keeping entries of an existing one; return whether the file has changed.
 
     Args:
         path: the sheet.

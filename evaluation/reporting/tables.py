@@ -26,10 +26,7 @@ class Table:
 
 
 def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
-    """Return the tables of the papers that the models have at least one column of.
-
-    Our rows first, then the published ones.
-    """
+    """Return the papers' tables with at least one column of the models, our rows first."""
     found = []
     for source in published_results.TABLES:
         found_cells = {
@@ -60,7 +57,7 @@ def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return all metrics of all models on all tasks, with intervals, differences to the first model and their p-values."""
+    """Return all metrics of all models and tasks: intervals, differences to the first, p-values."""
     columns = [
         "task",
         "model",
@@ -109,10 +106,7 @@ def as_csv(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Return a table as a LaTeX `table` with booktabs rules.
-
-    A rule parts our rows from the published ones.
-    """
+    """Return a LaTeX `table` with booktabs rules, one between our rows and the published."""
     lines = [" & ".join(map(cells.for_latex, row)) + r" \\" for row in [table.columns, *table.rows]]
     body = [lines[0], r"\midrule", *lines[1 : table.own + 1]]
     if table.own < len(table.rows):

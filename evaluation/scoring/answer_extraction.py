@@ -1,12 +1,12 @@
-"""Which options a written answer names.
+"""Extraction of the options that a written answer names.
 
 A robust reader for nine languages, and the strict readers of the published code.
 
-The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C", "Réponse
-: A et C", "OPTION A,C IS CORRECT"), the last one where several are declared; a letter at the very
-beginning ("C.", "(C) because …", "A, C"); an answer in words ("yes, because …", "нет"); the text of
-exactly one option; a letter that stands alone in brackets or bold. What fits none of these is
-unreadable, and is never counted as an option.
+The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C",
+"Réponse : A et C", "OPTION A,C IS CORRECT"), the last one where several are declared; a letter at
+the very beginning ("C.", "(C) because …", "A, C"); an answer in words ("yes, because …", "нет");
+the text of exactly one option; a letter that stands alone in brackets or bold. What fits none of
+these is unreadable, and is never counted as an option.
 """
 
 import re
@@ -77,7 +77,7 @@ _CYRILLIC = str.maketrans("АВСЕ", "ABCE")
 
 
 def read(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return the letters of the options that an answer names, in the options' order, or None when it cannot be read.
+    """Return the options that an answer names, in the options' order; None when it is unreadable.
 
     Args:
         text: what the model wrote.
@@ -102,16 +102,15 @@ def _named(text: str, options: Options) -> tuple[str, ...] | None:
 
 
 def majority(readings: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    """Return the most frequent reading.
-
-    Unreadable ones do not vote, and of equally frequent ones the earliest wins.
-    """
+    """Return the majority answer of the readable ones; ties go to the earliest."""
     votes = [reading for reading in readings if reading is not None]
     return max(votes, key=votes.count) if votes else None
 
 
 def read_meditron(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return what the reading code of epfLLM/meditron (`evaluation/evaluate.py`, `eval`) takes from a chain-of-thought answer.
+    """Extract an answer as MEDITRON's code does from a chain of thought.
+
+    The code: epfLLM/meditron, `evaluation/evaluate.py`, `eval`.
 
     Everything but ASCII letters and digits becomes a space; of what follows the last "answer is"
     the first word counts; of a question with letters only its first character. "maybe" is not known
@@ -134,9 +133,9 @@ def read_meditron(text: str, options: Options) -> tuple[str, ...] | None:
 
 
 def read_mmedbench(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return what MMedLM's `metrics/accuracy.py` reads.
+    """Extract an answer as MMedLM's `metrics/accuracy.py` does.
 
-    The literal `###Answer: OPTION A,C IS CORRECT.` and nothing else.
+    It reads only the literal `###Answer: OPTION A,C IS CORRECT.`.
     """
     rest = (
         text.replace("###Answer: OPTION ", "")
@@ -157,7 +156,10 @@ LEGACY = {"meditron": read_meditron, "mmedbench": read_mmedbench}
 
 
 def _normal(text: str) -> str:
-    """Return the text with full-width signs as ASCII, end-of-text tokens cut, and white space and stars in order."""
+    """Return the text normalized: NFKC, no end-of-text tokens, single spaces.
+
+    `\\boxed{…}` becomes "the answer is …".
+    """
     text = unicodedata.normalize("NFKC", text)
     text = re.split(r"</s>|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<eos>", text)[0]
     text = re.sub(r"\\boxed\s*\{\s*(?:\\text\s*\{)?([^{}]*)\}+", r"the answer is \1.", text)
@@ -194,7 +196,7 @@ def _letters_of(text: str, options: Options) -> tuple[str, ...] | None:
 
 
 def _is_a_word(letters: str, rest: str) -> bool:
-    """Return whether what looks like a letter at the beginning is the first word of a sentence.
+    """Return whether the letter at the beginning is a word of a sentence.
 
     "A patient …", "e depois …".
     """
@@ -206,7 +208,7 @@ def _is_a_word(letters: str, rest: str) -> bool:
 
 
 def _refused(text: str, match: re.Match[str]) -> bool:
-    """Return whether the declaration is denied or left open.
+    """Return whether the declaration is negated or left open.
 
     "the answer is not A", "option A is incorrect", "A or B".
     """
@@ -256,7 +258,7 @@ def _word_of(text: str) -> str:
 
 
 def _words(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return the option that an answer in words names, of those whose text is yes, no or maybe in some language."""
+    """Return the option that a yes, no or maybe names, in any of the languages."""
     letters = {_word_of(option): letter for letter, option in options.items() if _word_of(option)}
     if not letters:
         return None
@@ -290,7 +292,7 @@ def _bounded(form: str) -> str:
 
 
 def _by_text(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return the only option whose whole text the answer holds, a longer text going before a shorter one that is part of it."""
+    """Return the only option whose full text is in the answer, of overlapping ones the longer."""
     lowered = text.lower()
     held = {
         letter: option.lower()

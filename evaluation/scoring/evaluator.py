@@ -1,6 +1,6 @@
-"""One model scored on all tasks.
+"""Evaluation of one model on all tasks, by one process or by several that share the work.
 
-Items, then results and manifest, by one process or by several that share the work.
+Items first, then results and manifest.
 """
 
 import json
@@ -66,9 +66,7 @@ def evaluate(
     of: int,
     check: Callable[[], None],
 ) -> dict[str, Any] | None:
-    """Score what is missing and return the results.
-
-    Processes but the first return None when their part is done.
+    """Score the missing items and return the results; None in all processes but the first.
 
     Args:
         plan: what is scored.

@@ -1,4 +1,4 @@
-"""Megatron checkpoints as models to score, at any step of a training.
+"""Megatron checkpoints as models to score, at any step of a training run.
 
 Each is exported once, beside the scores.
 """
@@ -17,15 +17,16 @@ _EXPORTER = Path(__file__).parents[2] / "checkpoints_convert" / "megatron_to_hf.
 def is_checkpoint(folder: Path) -> bool:
     """Return whether a folder holds Megatron checkpoints.
 
-    The pointer to the newest, or `iter_…` folders without it.
+    These have a pointer to the newest one, or are `iter_…` folders without it.
     """
     return (folder / iterations.LATEST).is_file() or bool(iterations.iterations(folder))
 
 
 def wanted_iterations(folder: Path, wanted: str | None) -> list[int]:
-    """Return the iterations to score: the newest, as the checkpoint's pointer has it.
+    """Return the iterations to score: the newest, all, or the named ones.
 
-    `all` up to that; or those named with commas.
+    The newest is the one that the checkpoint's pointer names; `all` are those up to it; names
+    are separated by commas.
 
     Raises:
         UsageError: `wanted` is neither.

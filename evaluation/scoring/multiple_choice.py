@@ -1,4 +1,4 @@
-"""Multiple choice: from questions and a protocol to what is asked of a model, and from what it gives to scored items."""
+"""Multiple choice: from questions and a protocol to requests, and from replies to scored items."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -69,10 +69,7 @@ def job(
 def likelihood_item(
     item: Question, prompt: Prompt, protocol: Protocol, values: list[float]
 ) -> Item:
-    """Return the item of a question whose options' continuations have these log-likelihoods (nats).
-
-    The first of equals is predicted.
-    """
+    """Return a question's item from its options' log-likelihoods (nats); ties go to the first."""
     logprobs = dict(zip(item.options, finite(values, f"question {item.id}"), strict=True))
     sizes = {
         letter: len(text.removeprefix(" ").encode()) or 1
@@ -95,9 +92,9 @@ def letter_item(
     tokens: list[int],
     shown: str,
 ) -> Item:
-    """Return the item of a question by its next token.
+    """Return a question's item from its next token.
 
-    The published rule is that the top token of the vocabulary be the answer.
+    By the published rule the answer is the top token of the vocabulary.
 
     Args:
         item: the question.
@@ -125,10 +122,7 @@ def letter_item(
 
 
 def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> Item:
-    """Return the item of a question by what the model wrote, one text a branch.
-
-    The majority of the readable ones counts.
-    """
+    """Return a question's item from generated texts, one a branch: the readable majority."""
     readings = [answer_extraction.read(_answer_part(text), item.options) for text in outputs]
     prediction = answer_extraction.majority(readings)
     found = _item(item, ",".join(prediction) if prediction else None)
@@ -149,7 +143,9 @@ def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> I
 
 
 def _answer_part(text: str) -> str:
-    """Return what follows the first `###Answer:`, where an answer in MMedBench's form gives its rationale first; else the whole text.
+    """Return the text after the first `###Answer:`, or all of it without one.
+
+    In MMedBench's form the rationale comes before it.
 
     Further ones belong to questions that the model goes on with.
     """

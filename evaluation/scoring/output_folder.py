@@ -1,4 +1,4 @@
-"""An output folder that remembers what it is for, so that a restart goes on and nothing else mixes in."""
+"""Output folders bound to a configuration, so that restarts resume and nothing else mixes in."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -13,7 +13,7 @@ NAME = "configuration.json"
 
 
 def claim(folder: str | Path, configuration: Mapping[str, Any], free: Collection[str] = ()) -> bool:
-    """Bind a new folder to a configuration (plain JSON types), or check that it is bound to the same one.
+    """Bind a new folder to a configuration (plain JSON types), or check an existing binding.
 
     A folder without work (all its files but the configuration are empty) is bound anew, so that
     after a mistake that shows before the first result the corrected command simply runs.

@@ -1,7 +1,4 @@
-"""The forms of what the report reads, checked before anything is made from it.
-
-Files may be damaged or written by hand.
-"""
+"""Schemas of the report's input files, checked first: they may be damaged or written by hand."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -47,7 +47,7 @@ def read_items(task: Task, data: Path, limit: int | None) -> list[Any]:
 def limited(task: Task, items: list[Any], limit: int | None) -> list[Any]:
     """Return at most `limit` of a task's items, chosen by a hash of their ids.
 
-    Of documents only these were read.
+    Documents were limited when they were read.
     """
     return items if isinstance(task, PerplexityTask) else question.sample(items, limit)
 
@@ -85,7 +85,7 @@ def score(
     max_batch_tokens: int,
     part: Part,
 ) -> None:
-    """Score all items that `log` lacks and that are this process' part, appending each batch as it comes."""
+    """Score this process' part of the items that `log` lacks, appending each batch at once."""
     wanted = {item.id for item in items}
     strangers = [id_ for id_ in log.items if id_ not in wanted]
     if strangers:
@@ -108,7 +108,7 @@ def score(
 
 
 def _record_prompts(path: Path, items: Sequence[Any], work: Job, part: Part) -> None:
-    """Write what the model reads for each item beside the items, once: OUTPUT/prompts/TASK.jsonl."""
+    """Write each item's prompt beside the items, once: OUTPUT/prompts/TASK.jsonl."""
     target = path.parent.parent / "prompts" / path.name
     if part[0] == 0 and not target.exists():
         lines = [
@@ -136,7 +136,7 @@ def _perplexity_job(
 def perplexity_item(
     item: documents.Document, request: encoding.Request, size: int, values: list[float]
 ) -> Item:
-    """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the source where the document names one."""
+    """Return `{"id", "nll" (nats), "tokens", "bytes"}`, and the document's source if it has one."""
     [value] = multiple_choice.finite(values, f"document {item.id}")
     found = {"id": item.id, "nll": -value, "tokens": len(request.continuations[0]), "bytes": size}
     return found | ({"subject": item.source} if item.source else {})

@@ -1,7 +1,4 @@
-"""Scored items on disk, one JSON line each, written as they come.
-
-What a killed run has scored is not scored again.
-"""
+"""Scored items on disk, one JSON line each, written at once, so that a restart resumes."""
 
 import glob
 from collections.abc import Iterable, Mapping
@@ -15,18 +12,12 @@ from galen.errors import DataError
 
 
 def file_name(task: str, run: int | str = "") -> str:
-    """Return the name of the file with a task's items, and of the one with its prompts.
-
-    `run` where there are several.
-    """
+    """Return the file names of a task's items and prompts, with `run` if there are several."""
     return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files of a task's items.
-
-    Of the first process, and of others where there were several.
-    """
+    """Return the files of a task's items: the first process', and other processes' if any."""
     return [
         file
         for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))]
@@ -72,7 +63,7 @@ class ItemLog:
                     ) from None
 
     def append(self, items: Iterable[Mapping[str, Any]]) -> int:
-        """Write the items that are not there yet, hand them to the operating system, and return how many they were."""
+        """Write and flush the items that are not there yet; return how many these were."""
         new = [dict(item) for item in items if item["id"] not in self.items]
         self._file.write(b"".join(orjson.dumps(item) + b"\n" for item in new))
         self._file.flush()

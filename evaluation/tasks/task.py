@@ -1,4 +1,4 @@
-"""A task: one short YAML file that says what is scored.
+"""Tasks: short YAML files that say what is scored.
 
 Built-in ones are in `evaluation/tasks/`, others are named by their path.
 """
@@ -101,7 +101,7 @@ def load(name: str) -> tuple[str, Task]:
 def _kind(path: Path) -> str:
     """Return the `kind` of a task file.
 
-    Whatever else is wrong with the file is left to `recipe.load`, which knows the lines.
+    Other errors of the file are left to `recipe.load`, which knows the lines.
     """
     try:
         tree, _ = yaml_text.read(path)

@@ -1,6 +1,4 @@
-"""The whole pipeline on real input, as plain commands that one can copy.
-
-Examples/demo/stages.yaml lists them.
+"""The full pipeline on real input, as plain commands to copy (examples/demo/stages.yaml).
 
     python examples/demo/demo.py                                     # what `make demo` runs
     python examples/demo/demo.py --medline my/xml --model my/llama   # own input
@@ -58,10 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _multiplies_bf16() -> bool:
-    """Say whether this CPU has instructions for products of bf16 numbers.
-
-    Without them they are emulated, very slowly.
-    """
+    """Say whether this CPU multiplies bf16 natively; emulation is very slow."""
     description = Path("/proc/cpuinfo")
     if not description.is_file():  # not Linux
         return False

@@ -1,4 +1,4 @@
-"""A GGUF file of the Llama architecture written as an ordinary Hugging Face folder (safetensors, config, tokenizer)."""
+"""Conversion of a Llama GGUF file to a Hugging Face folder (safetensors, config, tokenizer)."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _FOREIGN = (
 
 
 def gguf_to_hf(gguf: Path, output: Path) -> None:
-    """De-quantise `gguf` to float32 and save model and tokenizer to the new folder `output`, with a manifest."""
+    """De-quantize `gguf` to float32; save model, tokenizer and manifest to the new `output`."""
     transformers.utils.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         gguf.parent, gguf_file=gguf.name, trust_remote_code=False
@@ -56,7 +56,7 @@ def gguf_to_hf(gguf: Path, output: Path) -> None:
 def _restore_digits(tokenizer: transformers.PreTrainedTokenizerBase, gguf: Path) -> None:
     """Split digits one by one before the byte-level pattern, as SmolLM does.
 
-    GGUF holds only the name of that rule, and it gets lost.
+    GGUF stores only the name of that rule, and the conversion loses it.
     """
     import gguf as gguf_format
 

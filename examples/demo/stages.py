@@ -1,7 +1,4 @@
-"""Stages of a pipeline run as plain commands, one after the other.
-
-What is done and unchanged is not run again.
-"""
+"""Pipeline stages run as plain commands in sequence, skipping finished, unchanged ones."""
 
 import fcntl
 import hashlib
@@ -56,7 +53,7 @@ class StageList:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One command with the files that it reads and the files or folders that it leaves when it is finished."""
+    """One command with its input files, and its output files or folders."""
 
     name: str
     title: str
@@ -92,7 +89,7 @@ class History:
             ) from None
 
     def is_done(self, stage: Stage, folder: Path) -> bool:
-        """Tell whether the stage ran to its end and neither its command nor any of its files changed since."""
+        """Return whether the stage finished and its command and files are unchanged since."""
         return self.stages.get(stage.name, {}).get("state") == _state(stage, folder)
 
     def seconds(self, stage: Stage) -> float:
@@ -188,7 +185,10 @@ def _run_one(stage: Stage, folder: Path, history: History) -> None:
 
 
 def _call(command: Sequence[str], folder: Path) -> int:
-    """Run a command on our terminal with this interpreter's programs first on the path, and return its exit code."""
+    """Run a command on our terminal, with this interpreter's programs first on the path.
+
+    Return its exit code.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     # Threads that wait for each other by spinning lose a multiple of their time as soon as anything
     # else runs on the machine.
@@ -231,7 +231,7 @@ def _lock(work: Path) -> Iterator[None]:
 
 
 def _state(stage: Stage, folder: Path) -> dict[str, Any]:
-    """Return what decides whether a stage must run again.
+    """Return the state that decides whether a stage is run again.
 
     Its command, and size and time of every file in and out.
     """
@@ -240,10 +240,7 @@ def _state(stage: Stage, folder: Path) -> dict[str, Any]:
 
 
 def _fingerprint(path: Path) -> str | None:
-    """Return a hash over name, size and time of a file or of all files in a folder.
-
-    None when there is nothing.
-    """
+    """Return a hash over name, size and time of a file or a folder's files; None without any."""
     if not path.exists():
         return None
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]

@@ -21,14 +21,20 @@ class Model:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights that are loaded; LoRA's own weights are always float32."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """QLoRA: the linear layers stay frozen in 4 bit (NF4, double quantization) or 8 bit (LLM.int8) of bitsandbytes."""
+    """QLoRA: frozen linear layers in 4 bit (NF4, double quantization) or 8 bit (LLM.int8).
+
+    Stored by bitsandbytes.
+    """
     add_tokens: list[str] = dataclasses.field(default_factory=list)
     """Tokens to add to the vocabulary where it lacks them.
 
     Their embedding rows are trained too, in full and with LoRA.
     """
     verify_checksums: bool = True
-    """Compare the folder with the SHA-256 in its manifest.json, where a command of Galen wrote one, before anything is trained."""
+    """Compare the folder with the SHA-256 in its manifest.json before training.
+
+    Applies where a command of Galen wrote one.
+    """
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -57,9 +63,10 @@ class Data:
     """What it is trained on."""
 
     train: Sources
-    """JSONL file or files of questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]}, {"instruction", "input",
-    "output"}, or {"question", "answer"}; or published sets as {set, source, forms, ids, not_ids,
-    subjects}; see docs/finetune.md.
+    """JSONL files, or published sets as {set, source, forms, ids, not_ids, subjects}.
+
+    Records of JSONL: questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]},
+    {"instruction", "input", "output"}, or {"question", "answer"}; see docs/finetune.md.
     """
     validation: Sources | None = None
     """The same for validation."""
@@ -108,7 +115,7 @@ class Lora:
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Names of the linear layers that get an adapter, or "all-linear": all but the output layer."""
     merge: bool = False
-    """Also write RUN/model, the model with the adapter added into its weights (into those before quantization)."""
+    """Also write RUN/model, the unquantized model with the adapter merged into its weights."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -142,7 +149,7 @@ class Training:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Spread weights, gradients and optimizer over the processes (FSDP2) instead of keeping copies (DDP)."""
+    """Shard weights, gradients and optimizer over the processes (FSDP2), not copy them (DDP)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

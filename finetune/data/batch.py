@@ -1,5 +1,7 @@
-"""Batches: samples padded on the left, so that the answers end all rows and logits are needed at the last positions only; or
-several samples packed into a row, each seeing itself alone.
+"""Batches: samples padded on the left, or several packed into a row.
+
+Padded so, the answers end all rows, and logits are needed at the last positions only. Packed
+samples attend to themselves alone.
 """
 
 import heapq
@@ -41,9 +43,9 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
-    """Return the samples in rows of at most `max_length` tokens.
+    """Return the samples packed into rows of at most `max_length` tokens.
 
-    The longest first, each into the row with most room (or a new one).
+    The longest come first, each goes into the row with the most room, or a new one.
 
     Deterministic; close to the fewest rows as long as samples are much shorter than a row.
     """
@@ -90,7 +92,7 @@ def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
 
 
 def loss_sum(logits_bkv: Tensor, labels_bk: Tensor) -> Tensor:
-    """Return the summed cross-entropy (nats) of the labelled tokens, each predicted from the position before it."""
+    """Return the summed cross-entropy (nats) of the labels, each predicted one position before."""
     return torch.nn.functional.cross_entropy(
         logits_bkv[:, :-1].float().flatten(0, 1),
         labels_bk[:, 1:].flatten(),

@@ -1,4 +1,4 @@
-"""Chat templates: choosing one, writing it into the tokenizer, and finding what the assistant says in a rendered conversation."""
+"""Chat templates: choosing and installing one, and locating the assistant's messages."""
 
 import datetime
 import re
@@ -67,7 +67,9 @@ def install(tokenizer: Any, template: str | None) -> None:
 
 
 def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: bool = False) -> str:
-    """Return a conversation as text, with `open_answer` up to where the assistant's next message begins.
+    """Return a conversation as text.
+
+    With `open_answer` up to where the assistant's next message begins.
 
     Raises:
         DataError: the template refuses these messages (many want user and assistant in turn), or
@@ -82,7 +84,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
 def answers(
     tokenizer: Any, messages: Sequence[Mapping[str, str]]
 ) -> tuple[str, list[tuple[int, int]], bool]:
-    """Return the rendered conversation, where in it each of the assistant's messages stands, and whether a mark ends the last.
+    """Return the rendered conversation, its assistant spans, and whether a mark ends the last.
 
     A place is (first, behind the last) character. A message begins behind the text that the
     template writes before every answer, and ends with the mark that ends it, a token of its own:
@@ -122,7 +124,7 @@ def answers(
 
 
 def _behind(text: str, place: int, part: str) -> int | None:
-    """Return the place behind a part that stands, after white space, at a place of a text, or None when something else does."""
+    """Return the end of a part that follows at a place after white space, or None without it."""
     while place < len(text) and text[place].isspace():
         place += 1
     return place + len(part) if text.startswith(part, place) else None
@@ -135,9 +137,7 @@ def _special_tokens(tokenizer: Any) -> list[str]:
 
 
 def _end_marks(tokenizer: Any) -> list[str]:
-    """Return the tokens that can end an answer, the longest first.
-
-    Not the one that opens a user's message.
+    """Return the tokens that can end an answer, the longest first, but no user's opening token.
 
     A template may write that behind each answer, for the next turn; end of sequence counts, even
     where it also begins a text.
@@ -153,7 +153,7 @@ def _end_marks(tokenizer: Any) -> list[str]:
 
 
 def end_of_answer(tokenizer: Any) -> int:
-    """Return the id of the token that ends an answer, at which generation has to stop.
+    """Return the id of the token that ends an answer and generation.
 
     The template's mark, or end of sequence.
 

@@ -1,4 +1,6 @@
-"""Training records that hold test questions, found by the decontamination of `data_prep/` with its defaults.
+"""Training records that hold test questions, by the decontamination of `data_prep/`.
+
+With its defaults.
 
 What a test record asks, a question with its context and options, is looked for in what a training
 record asks: by all its sequences of 13 words, or as a whole where it has fewer, down to 8.
@@ -33,7 +35,7 @@ Document, file, item, field, ratio, span_words, span, action.
 
 
 def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> list[Finding]:
-    """Return the best match of each training record that holds text of a test record, in the order of training.
+    """Return the best match of each training record with text of a test record, in order.
 
     Args:
         training: records to look through.

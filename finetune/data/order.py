@@ -12,10 +12,7 @@ Row = Sample | list[Sample]
 
 
 class Rows(Dataset[Row]):
-    """Rows as PyTorch's data loader wants them.
-
-    Behind the last stand blank ones, which fill up an epoch's last step.
-    """
+    """Rows for PyTorch's data loader, followed by blank ones that fill an epoch's last step."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -60,10 +57,7 @@ class EpochOrder(Sampler[int]):
         yield from range(len(self.rows), len(self))
 
     def consumed(self, step: int) -> tuple[int, int]:
-        """Return how many samples and tokens have been trained on after `step` steps.
-
-        Padding and blank rows do not count.
-        """
+        """Return the samples and tokens seen after `step` steps, without padding and blank rows."""
         epochs, steps = divmod(step, self.steps)
         begun = self._sizes[self._shuffled(epochs)[: steps * self.global_batch]].sum(0)
         samples, tokens = (epochs * self._sizes.sum(0) + begun).tolist()

@@ -1,6 +1,6 @@
 """Supervised records other than questions: prompt and completion, or a conversation.
 
-And reading any of them from JSONL.
+Also reads any kind of record from JSONL.
 """
 
 import hashlib
@@ -49,7 +49,10 @@ Record = Question | Pair | Conversation
 
 
 def read(path: str | Path) -> list[Record]:
-    """Read a JSONL file of `{"messages": [{"role", "content"}]}`, of `{"prompt", "completion"}`, or of questions.
+    """Read a JSONL file of conversations, of prompts and completions, or of questions.
+
+    Conversations are `{"messages": [{"role", "content"}]}`, the others `{"prompt",
+    "completion"}`.
 
     Two more published layouts are read as a user's message and the assistant's: `{"question",
     "answer"}` without options, and `{"instruction", "input", "output"}`, the input after a blank
@@ -84,9 +87,9 @@ def read(path: str | Path) -> list[Record]:
 
 
 def text_of(record: Record) -> str:
-    """Return what a record asks.
+    """Return a record's input: the prompt, all but assistant messages, or the question.
 
-    The question with context and options, the prompt, or all that is not the assistant's.
+    A question comes with its context and options.
     """
     match record:
         case Pair():

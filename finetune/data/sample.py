@@ -1,4 +1,4 @@
-"""Training samples: token ids of a record as the model reads it, with the loss on the answer alone."""
+"""Training samples: a record's token ids, with the loss on the answer alone."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record and the form (one of evaluation/prompts/registry.py) that it is put in where it is a question."""
+    """A record and, for a question, its prompt form (of evaluation/prompts/registry.py)."""
 
     record: Record
     form: str
@@ -56,9 +56,7 @@ BLANK = Sample([0], [IGNORED])
 
 
 def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list[Sample], int]:
-    """Return a sample for each item, and how many were cut to fit.
-
-    Each has at least one token in the loss.
+    """Return a sample for each item, with a token in the loss, and how many were truncated.
 
     A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses
     its oldest messages but for a system message. Where that is not enough, a pair's or a
@@ -95,7 +93,10 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
 
 
 def _least_length(item: Item, tokenizer: Any) -> int:
-    """Return the `max_length` with which a record that is too long has room for a token of its answer (a question: for all of it)."""
+    """Return the least `max_length` that leaves a too long record room for a token of its answer.
+
+    Of a question, for all of its answer.
+    """
     match record := item.record:
         case Pair():
             return len(encoding.beginning(tokenizer)) + 2
@@ -114,10 +115,7 @@ def _least_length(item: Item, tokenizer: Any) -> int:
 
 
 def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return training and validation items.
-
-    A hash of the id alone decides, so that the split outlasts any reordering.
-    """
+    """Return training and validation items, split by a hash of the id, in any order the same."""
     train: list[Item] = []
     validation: list[Item] = []
     for item in items:
@@ -158,9 +156,9 @@ def _question(
 
 
 def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
-    """Return the sample of a question, its answer closed by what ends it when a model writes it.
+    """Return the sample of a question, its answer ended by a chat's mark or the end of sequence.
 
-    A chat's mark, or the end of sequence.
+    So it ends when a model writes it.
 
     Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
     does it for that.
@@ -174,7 +172,7 @@ def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
 
 
 def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
-    """Return the sample, its completion closed by the end-of-sequence token, and whether it was cut."""
+    """Return the sample, with EOS after the completion, and whether it was truncated."""
     sample = _ended(_joined(tokenizer, pair.prompt, pair.completion), tokenizer)
     excess = len(sample) - max_length
     if excess <= 0:
@@ -182,16 +180,15 @@ def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | 
     first = len(encoding.beginning(tokenizer))
     # at least one token of the prompt stays, to predict from
     spare = min(excess, max(sample.first_label - first - 1, 0))
-    tokens, labels = (
-        part[:first] + part[first + spare :] for part in (sample.tokens, sample.labels)
-    )
+    tokens = sample.tokens[:first] + sample.tokens[first + spare :]
+    labels = sample.labels[:first] + sample.labels[first + spare :]
     return _shortened(Sample(tokens, labels), max_length)
 
 
 def _conversation(
     conversation: Conversation, tokenizer: Any, max_length: int
 ) -> tuple[Sample, bool] | None:
-    """Return the sample of as many of the last messages as fit, beginning with a user's, and whether any was cut."""
+    """Return the sample of the last messages that fit, from a user's on, and whether it was cut."""
     messages = conversation.messages
     first = 1 if messages[0]["role"] == "system" else 0
     later = (
@@ -205,10 +202,7 @@ def _conversation(
 
 
 def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Sample:
-    """Return the sample of messages.
-
-    Without a mark that ends the last answer, the end-of-sequence token ends it.
-    """
+    """Return the sample of messages; EOS ends a last answer without an end mark."""
     text, spans, marked = chat.answers(tokenizer, messages)
     if marked:
         return _labelled(tokenizer, text, spans)
@@ -223,9 +217,9 @@ def _shortened(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:
 
 
 def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
-    """Return the sample of a prompt and the answer behind it.
+    """Return the sample of a prompt, tokenized as if alone, and its answer.
 
-    The prompt has the tokens that it has alone, as when a model answers it.
+    So a model that answers it sees the same tokens.
 
     Spaces at its end go to the answer: most vocabularies have tokens that begin with one.
     """
@@ -235,13 +229,13 @@ def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
 
 
 def _ended(sample: Sample, tokenizer: Any) -> Sample:
-    """Return the sample with the end-of-sequence token as the last to be learnt, where the tokenizer has one."""
+    """Return the sample with EOS as its last label, where the tokenizer has one."""
     end = tokenizer.eos_token_id
     return sample if end is None else Sample([*sample.tokens, end], [*sample.labels, end])
 
 
 def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample:
-    """Return the sample of a text in which the tokens that hold a character of `spans` are in the loss.
+    """Return the sample of a text, with the tokens that overlap `spans` in the loss.
 
     Raises:
         DataError: no span has a token.

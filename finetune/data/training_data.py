@@ -1,4 +1,4 @@
-"""From a recipe's `data` section to the records of training and validation, each with the form it is put in."""
+"""From a recipe's `data` section to training and validation records with their prompt forms."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ def _in_test_sets(
 ) -> list[Finding]:
     """Return a finding for each training record that holds a test question.
 
-    A record in several forms is looked at once.
+    A record in several forms is checked once.
     """
     if not sources:
         return []
@@ -131,9 +131,9 @@ def _lacks_rationale(item: Item) -> bool:
 
 
 def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
-    """Check that no record comes twice.
+    """Check for duplicate records.
 
-    Copies of prompts and conversations within training are the user's weighting.
+    Copies of prompts and conversations within training are allowed: the user's weighting.
     """
     both = {item.record.id for item in train} & {item.record.id for item in validation}
     if both:

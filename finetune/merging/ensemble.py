@@ -1,6 +1,6 @@
-"""An ensemble of models that were scored on the same questions.
+"""Ensembles of models scored on the same questions: the sum of their letters' probabilities.
 
-The sum of their letters' probabilities decides (BioMistral, section 4).
+BioMistral, section 4.
 """
 
 import json
@@ -18,7 +18,7 @@ from galen.errors import DataError, UsageError
 
 
 def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> str:
-    """Write the ensemble's items and results, in the form of `evaluation/run.py`, and return them as text.
+    """Write the ensemble's items and results as `evaluation/run.py` does, and return them as text.
 
     Args:
         folders: one scored model each.
@@ -81,10 +81,7 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
 
 
 def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return a task's entry in the results.
-
-    The accuracy, with several runs of each question's mean over them.
-    """
+    """Return a task's accuracy entry for the results, each question's runs averaged."""
     correct = [
         sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)
     ]
@@ -96,9 +93,7 @@ def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[s
 
 
 def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the ensemble's items of a task.
-
-    Of each letter the log of the models' mean probability, and the likeliest letter.
+    """Return a task's ensemble items: log of the mean probability by letter, and the likeliest.
 
     Raises:
         DataError: the models were scored on different questions or options.

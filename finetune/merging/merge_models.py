@@ -11,7 +11,7 @@ from galen.errors import DataError, UsageError, one_line
 
 
 def check(configuration: dict[str, Any]) -> Any:
-    """Return mergekit's configuration when mergekit takes it and all its models are here, with one vocabulary.
+    """Return mergekit's configuration, checked: valid, models present, a common vocabulary.
 
     Raises:
         UsageError: mergekit is not installed, refuses the configuration, or a model is missing.
@@ -57,7 +57,7 @@ def check(configuration: dict[str, Any]) -> Any:
 def _not_taken(
     given: Any, taken: Any, parameters: Collection[str], place: str = ""
 ) -> Iterator[str]:
-    """Yield the keys that mergekit left out of its configuration, and the parameters that are none of the method's."""
+    """Yield the keys that mergekit ignored, and parameters that its method does not have."""
     if isinstance(given, dict) and isinstance(taken, dict):
         for key, value in given.items():
             if key not in (parameters if place.endswith(".parameters") else taken):

@@ -32,9 +32,9 @@ def say(line: str) -> None:
 
 
 def first_decides(decide: Callable[[], bool]) -> bool:
-    """Return what the first process finds, in all of them.
+    """Return the first process' result in all processes.
 
-    Where it ends with an error, it alone says so, and the others end, too.
+    Where it fails, it alone reports the error, and the others end, too.
     """
     if count() == 1:
         return decide()

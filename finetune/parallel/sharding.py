@@ -1,11 +1,11 @@
-"""FSDP on CPUs: accelerate shards on accelerators alone and trains CPU processes by DDP, whatever it is asked for."""
+"""FSDP on CPUs, where accelerate would train by DDP whatever the configuration."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def use(accelerator: Any, options: Mapping[str, Any]) -> None:
-    """Set an accelerator of several CPU processes to FSDP, as its constructor does where there are GPUs.
+    """Set an accelerator of CPU processes to FSDP, as its constructor does with GPUs.
 
     Args:
         accelerator: accelerate's, just made.

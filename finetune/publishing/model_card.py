@@ -1,7 +1,4 @@
-"""The model card: what a model was made from and how, what it scored, what it is for.
-
-Every figure comes from a manifest.
-"""
+"""The model card: sources, training, scores and intended use, every figure from a manifest."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,10 +71,7 @@ def card(
 
 
 def _datasets(run: Mapping[str, Any]) -> list[str]:
-    """Return the names of the training data.
-
-    Of the hub where they come from there, else of the set or the file.
-    """
+    """Return the names of the training data: on the hub, else of the set or the file."""
     train = run["config"]["data"]["train"]
     names = []
     for source in [train] if isinstance(train, str) else train:
@@ -91,10 +85,7 @@ def _datasets(run: Mapping[str, Any]) -> list[str]:
 
 
 def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> list[dict[str, Any]]:
-    """Return the scores in the form that Hugging Face shows them in.
-
-    Those of the base model are not this model's.
-    """
+    """Return the scores in Hugging Face's format, without those of the base model."""
     found = []
     for results in map(read_results, scores):
         model = results["model"]
@@ -118,11 +109,9 @@ def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> l
 
 def _usage(base: str, adapter: bool) -> str:
     """Return lines of Python that load the folder and let the model write."""
-    package, loader = (
-        ("peft", "AutoPeftModelForCausalLM")
-        if adapter
-        else ("transformers", "AutoModelForCausalLM")
-    )
+    package, loader = "transformers", "AutoModelForCausalLM"
+    if adapter:
+        package, loader = "peft", "AutoPeftModelForCausalLM"
     needs = (
         f"The adapter needs its base model, `{base}`: put the path of its folder into"
         " `adapter_config.json` if it is not on the hub.\n\n"
@@ -247,10 +236,8 @@ def _scores(folders: Sequence[Path]) -> str:
 
 
 def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    left_out, tests = (
-        run["counts"]["records"]["left_out_as_in_test_sets"],
-        run["config"]["data"]["test_sets"],
-    )
+    left_out = run["counts"]["records"]["left_out_as_in_test_sets"]
+    tests = run["config"]["data"]["test_sets"]
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
         lines = [

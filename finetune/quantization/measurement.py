@@ -1,4 +1,4 @@
-"""What a model costs and what it knows, measured on this machine: bytes, memory, speed, accuracy."""
+"""Cost and accuracy of a model, measured on this machine: bytes, memory, speed, accuracy."""
 
 import statistics
 import time
@@ -68,9 +68,9 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
 
 @torch.inference_mode()
 def _speed(network: Any, device: torch.device) -> tuple[float, float]:
-    """Return tokens a second in reading and in writing.
+    """Return tokens per second in reading and in writing.
 
-    The median of several times, after one that prepares kernels and memory.
+    The median of several runs after a warm-up, which prepares kernels and memory.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -102,9 +102,9 @@ def _speed(network: Any, device: torch.device) -> tuple[float, float]:
 
 
 def table(measured: dict[str, Measurement]) -> str:
-    """Return a Markdown table, each model beside the first.
+    """Return a Markdown table, each model compared with the first.
 
-    Differences of accuracy in points with paired 95 % intervals.
+    Differences of accuracy are in points, with paired 95 % intervals.
     """
     names = list(measured)
     first = measured[names[0]]

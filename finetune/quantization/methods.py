@@ -1,4 +1,4 @@
-"""Ways to store a model in fewer bits. Each writes a folder that `transformers` loads as any other."""
+"""Quantization methods; each writes a folder that `transformers` loads as any other."""
 
 import importlib.util
 import logging
@@ -41,7 +41,7 @@ def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[li
 
 
 def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
-    """Write by a method of llmcompressor, in the compressed-tensors format, which vLLM reads, too."""
+    """Quantize with llmcompressor, in the compressed-tensors format, which vLLM reads, too."""
     from datasets import Dataset
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
@@ -70,7 +70,7 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
 
 
 def _memory() -> AbstractContextManager[object]:
-    """Let llmcompressor's AWQ keep activations in plain memory where there is no accelerator to pin memory for."""
+    """Let llmcompressor's AWQ use unpinned memory where no accelerator is there to pin it for."""
     if torch.accelerator.is_available():
         return nullcontext()
     from compressed_tensors.utils import patch_attr
@@ -80,9 +80,7 @@ def _memory() -> AbstractContextManager[object]:
 
 
 def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
-    """Return llmcompressor's modifiers.
-
-    4 bit in groups of weights as BioMistral's AWQ models, or 8 bit a channel.
+    """Return llmcompressor's modifiers: 4 bit in groups (BioMistral's AWQ), or 8 bit a channel.
 
     Raises:
         DataError: no size of groups divides the model's layers.
@@ -161,9 +159,7 @@ def _linear_layers(network: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 
 
 def group_size(network: torch.nn.Module) -> int:
-    """Return how many weights share a scale in 4 bit.
-
-    128, or 64 or 32 where that does not divide the inputs of all layers.
+    """Return the group size of 4-bit scales: 128, or 64 or 32 where it does not divide all inputs.
 
     Raises:
         DataError: none of the three does.
@@ -211,7 +207,7 @@ METHODS = {
 
 
 def check(methods: Sequence[str], calibrated: bool) -> None:
-    """Check that methods are known, their packages are here, and calibration texts where one needs them.
+    """Check methods, their packages, and calibration texts where a method needs them.
 
     Raises:
         UsageError: something is missing; says what to install or give.

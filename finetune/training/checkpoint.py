@@ -1,6 +1,6 @@
-"""Training state on disk.
+"""Training state on disk, without pickle, so that reading it runs no code.
 
-Tensors as safetensors, all else as JSON. There is no pickle in it, so reading one runs no code.
+Tensors as safetensors, all else as JSON.
 """
 
 import json
@@ -31,7 +31,10 @@ _WEIGHTS = (
 
 
 def write(folder: Path, name: str, state: Any) -> None:
-    """Write nested dicts, lists and tuples of tensors, numbers, texts, booleans and None as NAME.safetensors and NAME.json."""
+    """Write a tree of tensors and plain values as NAME.safetensors and NAME.json.
+
+    Dicts, lists and tuples of tensors, numbers, texts, booleans and None.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     tree = _to_json(state, tensors)
@@ -46,7 +49,7 @@ def read(folder: Path, name: str) -> Any:
 
 
 def load_weights(network: Any, folder: Path) -> None:
-    """Load the weights that `save_pretrained` wrote: of the adapter, or without one of the model.
+    """Load weights that `save_pretrained` wrote, of the adapter or else the model.
 
     Use it inside `reading`.
     """
@@ -97,10 +100,7 @@ def _from_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of all random numbers of this process.
-
-    Python's, NumPy's, PyTorch's on its CPU and its GPU.
-    """
+    """Return this process' random state: Python, NumPy, PyTorch on CPU and GPU."""
     state = random_states.get()
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

@@ -1,7 +1,4 @@
-"""The model that is trained.
-
-Loaded from its folder, its vocabulary extended, with a low-rank adapter or all weights free.
-"""
+"""Loading of the model to train, with new tokens and an adapter or all weights free."""
 
 import os
 import warnings
@@ -19,7 +16,7 @@ from galen.errors import UsageError
 
 
 def load(model: Model) -> tuple[Any, Any]:
-    """Return network and tokenizer of a Hugging Face folder, the network quantised where the recipe says so.
+    """Return network and tokenizer of a Hugging Face folder, quantized if the recipe says so.
 
     Raises:
         DataError: `transformers` cannot load it.
@@ -40,7 +37,9 @@ def load(model: Model) -> tuple[Any, Any]:
 
 
 def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
-    """Return the quantization of QLoRA (Dettmers et al., arXiv 2305.14314) for "4bit", of LLM.int8 (arXiv 2208.07339) for "8bit".
+    """Return the quantization of QLoRA for "4bit", of LLM.int8 for "8bit".
+
+    Dettmers et al., arXiv 2305.14314 and 2208.07339.
 
     Raises:
         UsageError: the package is missing.
@@ -67,9 +66,8 @@ def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
 def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     """Add the tokens that the vocabulary lacks; return their ids.
 
-    Their rows begin as the mean of all other rows.
-
-    The embedding only grows where it has no rows to spare: many models are padded.
+    New rows begin as the mean of all others. The embedding only grows where it has no rows to
+    spare: many models are padded.
     """
     known = tokenizer.get_vocab()
     new = [token for token in dict.fromkeys(tokens) if token not in known]
@@ -91,11 +89,9 @@ def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]
 def add_lora(
     network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False
 ) -> Any:
-    """Return the network with a fresh adapter.
+    """Return the network with a new adapter, which starts as no change.
 
     Only the adapter's weights, and the rows of new tokens, are trained.
-
-    The adapter starts as no change.
 
     Raises:
         UsageError: a target module is not in the network, which is told with those that are, or
@@ -150,7 +146,7 @@ def add_lora(
 
 
 def _sort_sets(adapted: Any) -> None:
-    """Give the adapter's configuration sorted lists for its sets, which peft would write in another order in each process."""
+    """Sort the sets in the adapter's configuration, which peft writes in an order by process."""
     for config in adapted.peft_config.values():
         for name, value in vars(config).items():
             if isinstance(value, set):
@@ -158,7 +154,7 @@ def _sort_sets(adapted: Any) -> None:
 
 
 def _vocabulary_layers(network: Any) -> list[str]:
-    """Return the names of the embedding and, where it has weights of its own, of the output layer."""
+    """Return the names of the embedding and of an output layer with weights of its own."""
     layers = [network.get_input_embeddings()]
     if network.get_output_embeddings().weight is not layers[0].weight:
         layers.append(network.get_output_embeddings())
@@ -173,9 +169,9 @@ def trainable(network: torch.nn.Module) -> int:
 
 
 def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
-    """Save the adapter (or without one the model) and the tokenizer to a folder.
+    """Save the adapter, or else the model, and the tokenizer to a folder.
 
-    `weights` where they were gathered already.
+    `weights`: the model's, where they were gathered already.
     """
     from peft import PeftModel
 
@@ -196,7 +192,9 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
 
 
 def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:
-    """Add an adapter into the unquantised weights of its base model and save the result, to generate as the network in training would.
+    """Merge an adapter into its unquantized base model and save it.
+
+    It generates as the network in training would.
 
     Raises:
         DataError: they do not belong together.

@@ -1,4 +1,4 @@
-"""One fine-tuning run, from the loaded model to the saved result, on one process or on each of several."""
+"""A fine-tuning run from the loaded model to the saved result, on one process or several."""
 
 import json
 import logging
@@ -31,9 +31,9 @@ from galen.stop_signals import EXIT_CODE, StopSignals
 
 
 def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any] | None:
-    """Train, put the result under its final name, and return counts for the manifest.
+    """Train, publish the result, and return counts for the manifest, or None when stopped.
 
-    None when it was stopped by a signal.
+    A run is stopped by a signal.
 
     Raises:
         UsageError, DataError: model, data and recipe do not fit.
@@ -181,7 +181,7 @@ def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:
 def _accuracy(
     options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any, stopping: Stopping
 ) -> ValidationAccuracy | None:
-    """Return what measures accuracy with each validation, where the best checkpoint is chosen by it.
+    """Return the accuracy measure of validations, where the best checkpoint is chosen by it.
 
     Raises:
         UsageError: no validation question can be scored by likelihood.

@@ -6,10 +6,7 @@ from galen.stop_signals import NAMES, StopSignals
 
 
 class ValidationStopped(Exception):
-    """A validation was broken off, since the run was asked to stop.
-
-    It is made when the run goes on.
-    """
+    """A validation was interrupted by a request to stop; it is repeated on resuming."""
 
 
 class Stopping:
@@ -29,10 +26,7 @@ class Stopping:
         return self.signals.received is not None
 
     def agreed(self, device: torch.device) -> bool:
-        """Say whether any process was asked.
-
-        All processes have to call it, and get the same answer.
-        """
+        """Return whether any process was asked to stop; collective, the same answer for all."""
         if self.reason is None:
             number = NAMES.index(self.signals.received) + 1 if self.signals.received else 0
             if torch.distributed.is_available() and torch.distributed.is_initialized():

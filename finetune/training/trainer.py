@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with a loss on answer tokens, weighted by token over the whole batch in training and validation."""
+"""Hugging Face's Trainer with a token-weighted loss on answers, in training and validation."""
 
 import math
 import shutil
@@ -38,7 +38,9 @@ Accuracy = Callable[[Any], dict[str, float]]
 
 
 class AnswerTrainer(Trainer):
-    """A Trainer whose losses are means over answer tokens, however these fall into micro-batches and processes.
+    """A Trainer whose losses are means over answer tokens.
+
+    However these fall into micro-batches and processes.
 
     Args:
         network: what is trained.
@@ -79,26 +81,23 @@ class AnswerTrainer(Trainer):
         self._validated: tuple[int, dict[str, float]] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator.
-
-        With FSDP on CPUs it is told to shard, which accelerate does by itself on GPUs alone.
-        """
+        """Make the accelerator, also with FSDP on CPUs, which accelerate shards on GPUs only."""
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and not self.is_fsdp_enabled:
             self.is_fsdp_enabled = True
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        """Return the order of training; the Trainer's own would depend on the number of processes."""
+        """Return the training order; the Trainer's own would depend on the number of processes."""
         return self.order
 
     def _asked_to_stop(self) -> bool:
         return self.stopping.agreed(self.args.device)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
-        """Log, validate and save as is due after a step.
+        """Log, validate and save after a step when due.
 
-        Asked to stop, save at once: what goes on from there validates first.
+        Asked to stop, save at once: a resumed run validates first.
         """
         try:
             if self._asked_to_stop():
@@ -114,7 +113,7 @@ class AnswerTrainer(Trainer):
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
     ) -> dict[str, float]:
-        """Validate; before the first step of a run that goes on, as the run would have done that was stopped there."""
+        """Validate; before a resumed run's first step, as the stopped run would have done."""
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)
         try:
@@ -159,18 +158,16 @@ class AnswerTrainer(Trainer):
             ) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write weights as `transformers` and `peft` do it.
-
-        Those of FSDP are in the training state.
-        """
+        """Write weights as `transformers` and `peft` do; FSDP's are in the training state."""
         if self.args.should_save and not self.is_fsdp_enabled:
             self.model.save_pretrained(output_dir)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         folder = Path(output_dir)
-        weights, optimizer = (
-            self._sharded_state() if self.is_fsdp_enabled else (None, self.optimizer.state_dict())
-        )
+        if self.is_fsdp_enabled:
+            weights, optimizer = self._sharded_state()
+        else:
+            weights, optimizer = None, self.optimizer.state_dict()
         if not self.args.should_save:
             return
         if weights is not None:
@@ -189,10 +186,7 @@ class AnswerTrainer(Trainer):
         """There is none: bfloat16 needs no scaling of the loss."""
 
     def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
-        """Read the trainer's state.
-
-        The best checkpoint is the one in this folder, wherever that lay when it was written.
-        """
+        """Read the trainer's state; the best checkpoint is the one in this folder, even moved."""
         with checkpoint.reading(self.args.output_dir):
             place = super()._init_training_state(*arguments, **options)
         self._find_best_checkpoint()
@@ -265,14 +259,12 @@ class AnswerTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the mean loss of all validation answer tokens.
 
-        Draws no random numbers, so that training goes on as without it.
+        Draws no random numbers, so that it does not change training.
         """
         if self._validated is not None and self._validated[0] == self.state.global_step:
             return self._validated[1]  # the last step is validated by its number and as the last
-        network, size = (
-            self.model_wrapped if self.is_fsdp_enabled else self.model,
-            self.args.per_device_eval_batch_size,
-        )
+        network = self.model_wrapped if self.is_fsdp_enabled else self.model
+        size = self.args.per_device_eval_batch_size
         network.eval()
         try:
             metrics = self._measure(network, size)
@@ -290,10 +282,8 @@ class AnswerTrainer(Trainer):
         Raises:
             ValidationStopped: the run was asked to stop.
         """
-        data, total = (
-            self.eval_dataset,
-            torch.zeros(2, dtype=torch.float64, device=self.args.device),
-        )
+        data = self.eval_dataset
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         stride = size * self.args.world_size
         # every process has as many batches: some at the end may be blank
         for start in range(0, len(data), stride):
@@ -314,9 +304,9 @@ class AnswerTrainer(Trainer):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Stops after so many validations without a better one.
+    """Early stopping after so many validations without a better one.
 
-    A run that goes on counts those before, too.
+    A resumed run counts the earlier ones, too.
     """
 
     def on_train_begin(
@@ -337,9 +327,9 @@ def global_batch(training: Training) -> int:
 
 
 def total_steps(training: Training, order: EpochOrder) -> int:
-    """Return the number of optimizer steps.
+    """Return the number of optimizer steps, as given or for the epochs.
 
-    As given, or for the epochs (an epoch's last step may be smaller).
+    An epoch's last step may be smaller.
     """
     if training.max_steps is not None:
         return training.max_steps
@@ -407,7 +397,7 @@ def arguments(
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint.
+    """Return the newest complete checkpoint.
 
     The first process removes those that a kill left half-written.
 
@@ -430,5 +420,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _mean_loss(
     outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int
 ) -> torch.Tensor:
-    """Return a micro-batch's part of the mean over all `num_items_in_batch` answer tokens of the accumulated batch."""
+    """Return a micro-batch's part of the mean over the `num_items_in_batch` tokens of its batch.
+
+    The answer tokens of the accumulated batch.
+    """
     return loss_sum(outputs.logits, labels) / num_items_in_batch

@@ -35,10 +35,7 @@ class ValidationAccuracy:
 
     @staticmethod
     def can_score(item: Item) -> bool:
-        """Say whether likelihoods of the options answer this item.
-
-        A question whose answer is one letter or word, without rationale.
-        """
+        """Return whether option likelihoods answer an item: one letter or word, no rationale."""
         if not isinstance(item.record, Question) or len(item.record.answers) != 1:
             return False
         prompt = prompts.form(item.form)(item.record)
@@ -72,11 +69,9 @@ def correct(
     questions: Sequence[tuple[Question, str]],
     stop: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    """Return 1 for each question, put in its form, whose likeliest option is right, else 0.
+    """Return 1 for each question whose likeliest option is right, else 0.
 
-    Scored as `evaluation/run.py` does it.
-
-    Breaks off after a batch where `stop` says so.
+    Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so.
     """
     prompted = [prompts.form(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]

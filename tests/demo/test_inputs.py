@@ -97,7 +97,7 @@ def test_requirements_pin_every_source_with_a_hash(inputs):
 
 
 def write_gguf(path: Path) -> dict:
-    """Write a tiny random Llama as GGUF, its tokenizer of the kind that SmolLM uses, and return its plain tensors."""
+    """Write a tiny random Llama as GGUF, with SmolLM's kind of tokenizer; return its tensors."""
     import gguf
     import numpy as np
     from tokenizers import pre_tokenizers

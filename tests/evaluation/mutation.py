@@ -1,7 +1,4 @@
-"""Damage to files, drawn from a seed.
-
-Bytes changed, lost, doubled or put in, and JSON values replaced by others.
-"""
+"""Seeded damage to files: bytes changed, lost, doubled or inserted, JSON values replaced."""
 
 import json
 import os

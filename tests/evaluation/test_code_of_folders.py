@@ -1,7 +1,4 @@
-"""No command runs Python of a model folder, and none asks whether to.
-
-Each here has a terminal that answers "y".
-"""
+"""No command runs Python code of a model folder, or asks whether to, though "y" is typed."""
 
 import ast
 import json
@@ -29,7 +26,8 @@ from tests.conftest import ROOT
 PAYLOAD = """
 import pathlib
 pathlib.Path({marker!r}).write_text("ran")
-from transformers import LlamaConfig as Config, LlamaForCausalLM as Model, PreTrainedTokenizerFast as Words
+from transformers import LlamaConfig as Config, LlamaForCausalLM as Model
+from transformers import PreTrainedTokenizerFast as Words
 def generate(model, *_, **__):
     pathlib.Path({marker!r}).write_text("ran")
 """
@@ -38,9 +36,9 @@ QUESTION = {"id": "1", "question": "Which?", "options": {"A": "one", "B": "two"}
 
 @pytest.fixture
 def folders(tmp_path, tied_llama):
-    """Folders with code: of a model that transformers knows, and of one that it does not.
+    """Folders with code, of a model known to transformers and of an unknown one.
 
-    And the file that must not appear.
+    And the marker file, which must not appear.
     """
     marker = tmp_path / "ran"
     made = {}
@@ -69,10 +67,7 @@ def folders(tmp_path, tied_llama):
 
 
 def at_a_terminal(main) -> tuple[int, str]:
-    """Run a command's main in a forked process at a terminal on which "y" is typed.
-
-    Return its exit code and what it said.
-    """
+    """Run a main in a fork at a terminal where "y" is typed; return exit code and output."""
     child, terminal = pty.fork()
     if not child:
         code = 99
@@ -164,7 +159,7 @@ def test_verify_does_not_run_it(tmp_path, folders):
 
 
 def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
-    """A folder whose weights transformers would read from a pickle, with another safetensors file as a decoy."""
+    """A pickle of weights that transformers would read, with another safetensors file as decoy."""
     from evaluation.backends.model_loading import load
 
     folder = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""Any file that scoring reads, damaged or removed: the model is scored, or one line says why not."""
+"""Scoring with any input file damaged or removed: a result, or one line with the reason."""
 
 import shutil
 import time

@@ -1,6 +1,6 @@
-"""Question files that are damaged, by hand and by chance.
+"""Question files damaged by hand and at random: questions, or one line that names the file.
 
-Questions, or one line that names the file; never a traceback.
+Never a traceback.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Results, items, logs and ratings that are damaged: a report, or one line that names the file.
+"""Damaged results, items, logs and ratings: a report, or one line that names the file.
 
 Never a traceback.
 """

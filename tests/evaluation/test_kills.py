@@ -1,7 +1,4 @@
-"""Scoring that is killed, started twice, and started again.
-
-Nothing is lost, nothing is scored twice, no process stays.
-"""
+"""Scoring killed, started twice, and restarted: nothing lost, nothing twice, no stray process."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """The protocol `lm_eval` against lm-evaluation-harness itself, item by item.
 
-Its own prompts, its own model class, local files.
+With its own prompts and model class, on local files.
 """
 
 import json
@@ -42,7 +42,8 @@ dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{question.strip()}}}}\\n\
-A. {{{{choices[0]}}}}\\nB. {{{{choices[1]}}}}\\nC. {{{{choices[2]}}}}\\nD. {{{{choices[3]}}}}\\nAnswer:"
+A. {{{{choices[0]}}}}\\nB. {{{{choices[1]}}}}\\n\
+C. {{{{choices[2]}}}}\\nD. {{{{choices[3]}}}}\\nAnswer:"
 doc_to_target: answer
 doc_to_choice: ["A", "B", "C", "D"]
 """
@@ -117,7 +118,7 @@ def records(kind, count):
 def harness(tiny_llama, tmp_path_factory):
     """Return a function that scores records with the harness and with Galen.
 
-    Its log-likelihoods and predictions, and our items.
+    It returns the harness' log-likelihoods and predictions, and our items.
     """
     environment = pytest.MonkeyPatch()
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):

@@ -262,7 +262,7 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
 
 
 def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
-    """The pool of PubMedQA's demonstrations is its own file without the test questions, all of them."""
+    """PubMedQA's demonstrations come from all of its own file but the test questions."""
     (data / "own.yaml").write_text(
         "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: both.jsonl\n"
     )
@@ -433,7 +433,7 @@ def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
 
 
 def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
-    """A run that went back, or was killed while it copied, has folders after the one that its pointer names."""
+    """A run rolled back, or killed while copying, has folders newer than its pointer's."""
     for iteration, files in (
         (5, ["metadata.json", ".metadata"]),
         (10, ["metadata.json", ".metadata"]),

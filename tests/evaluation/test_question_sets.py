@@ -1,7 +1,4 @@
-"""Each reader on rows in the layout that the set's authors published.
-
-The rows are written here, except where a real file is named.
-"""
+"""Each reader on rows in its set's published layout, written here unless a real file is named."""
 
 import json
 
@@ -17,7 +14,7 @@ from galen.errors import DataError, UsageError
 
 @pytest.fixture
 def read(tmp_path):
-    """Return a function that writes records to a file of a name and reads them with the reader of a set."""
+    """Return a function that writes records to a named file and reads them with a set's reader."""
 
     def read(name, file, records):
         path = tmp_path / file

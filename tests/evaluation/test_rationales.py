@@ -1,4 +1,4 @@
-"""Text metrics, the judge and the builders against a local server that speaks the OpenAI protocol."""
+"""Text metrics, judge and builders, with a local server that speaks the OpenAI protocol."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def server():
 def test_true_bleu_1_and_rouge_1():
     """ "the cat sat" against "the cat is here": precision 2/3, brevity penalty exp(1 - 4/3).
 
-    ROUGE-1 recall 2/4.
+    ROUGE-1 recall is 2/4.
     """
     assert text_metrics.bleu1(["the cat sat"], ["the cat is here"], "en") == pytest.approx(
         100 * 2 / 3 * 2.718281828 ** (1 - 4 / 3)

@@ -1,4 +1,7 @@
-"""The report's paper tables, groups, calibration, significance and errors to read, from scores in the form of evaluation/run.py."""
+"""Paper tables, groups, calibration, significance and errors to read, from scored results.
+
+The results have the form of evaluation/run.py.
+"""
 
 import csv
 import json
@@ -13,9 +16,9 @@ from galen.atomic import write_text
 
 
 def write_model(folder, name, right):
-    """A results folder with MEDITRON's five tasks and two languages of MMedBench, 40 items each.
+    """Results on MEDITRON's five tasks and two languages of MMedBench, 40 items each.
 
-    `right` of them are right.
+    `right` of these are right.
     """
     tasks = {}
     names = [

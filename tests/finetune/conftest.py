@@ -1,7 +1,4 @@
-"""A tiny random Llama, and questions that can be learned.
-
-The answer is always the option named in the context.
-"""
+"""A tiny random Llama, and learnable questions: the answer is the option named in the context."""
 
 import importlib.util
 import json
@@ -22,24 +19,28 @@ SMOLLM2 = Path.home() / ".cache" / "galen" / "SmolLM2-135M-Instruct"  # where `m
 def sentencepiece_folder(tmp_path_factory):
     """A folder with a SentencePiece tokenizer like Llama's.
 
-    A space before the text, bytes for what it does not know, BOS.
+    A space before the text, byte fallback, BOS.
     """
     import sentencepiece
 
     folder = tmp_path_factory.mktemp("sentencepiece")
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 20), model_prefix=str(folder / "tokenizer"), vocab_size=400, model_type="bpe",
-        byte_fallback=True, character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(TEXTS * 20),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
     return _llama_tokenizer(folder)
 
 
 @pytest.fixture(scope="session", params=["byte-level", "sentencepiece", "mistral", "smollm2"])
 def tokenizer_folder(request, tmp_path_factory):
-    """A tokenizer of each kind.
-
-    The real ones of Mistral and SmolLM2 where they are on this machine.
-    """
+    """A tokenizer of each kind; the real ones of Mistral and SmolLM2 if on this machine."""
     if request.param == "byte-level":
         return request.getfixturevalue("tiny_tokenizer")
     if request.param == "sentencepiece":
@@ -60,10 +61,7 @@ def tokenizer_folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder):
-    """Each tokenizer, with the marks of chats as tokens.
-
-    Tests that need a chat template install it.
-    """
+    """Each tokenizer with chat marks as tokens; tests install a chat template if they need one."""
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -123,7 +121,13 @@ model: {{path: {tiny_llama}}}
 data: {{train: {question_file}, validation_share: 0.2, max_length: 160}}
 lora: {{r: 4, alpha: 8, dropout: 0.1}}
 training:
-  {{learning_rate: 0.02, max_steps: 12, micro_batch_size: 3, gradient_accumulation: 2, save_interval: 4, validation_interval: 6, seed: 5}}
+  learning_rate: 0.02
+  max_steps: 12
+  micro_batch_size: 3
+  gradient_accumulation: 2
+  save_interval: 4
+  validation_interval: 6
+  seed: 5
 output: {tmp_path / "run"}
 """)
     return path
@@ -131,7 +135,10 @@ output: {tmp_path / "run"}
 
 @pytest.fixture(scope="session")
 def start_forked(tmp_path_factory):
-    """Start `finetune/train.py` over forked processes, which begin at once, from a recipe and overrides."""
+    """Start `finetune/train.py` over forked processes, which begin at once.
+
+    The function takes a recipe and overrides.
+    """
     yield from starter(
         tmp_path_factory,
         "finetune.train",

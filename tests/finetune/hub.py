@@ -1,4 +1,4 @@
-"""A server on this machine that speaks what an upload to the Hugging Face hub needs, and keeps what it is sent.
+"""A local stand-in for the Hugging Face hub that accepts uploads and keeps them.
 
 Its endpoints are those that `huggingface_hub` calls: create a repository, check the card's front
 matter, ask for each file's way (in the commit or by Git LFS), the LFS batch and its uploads, and
@@ -28,7 +28,10 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.token, self.url = token, f"http://127.0.0.1:{self.server_port}"
         self.asked, self.repositories, self.large, self.commits = [], {}, {}, []
-        """Paths asked for, creation requests by repository, LFS contents by SHA-256, (message, contents by path) of commits."""
+        """Requested paths, creation requests by repository, LFS contents by SHA-256, commits.
+
+        A commit is (message, contents by path).
+        """
 
     def __enter__(self):
         Thread(target=self.serve_forever, daemon=True).start()
@@ -107,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def mistakes(card):
-    """Return what is wrong with a model card's front matter.
+    """Return the errors of a model card's front matter.
 
     It has to be YAML with a licence and a base model without spaces.
     """

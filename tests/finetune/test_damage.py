@@ -1,6 +1,6 @@
-"""Damaged run folders, checkpoints, models and adapters.
+"""Damaged run folders, checkpoints, models and adapters: one line that names the file.
 
-One line that names the file, and nothing is lost.
+Nothing is lost.
 """
 
 import json

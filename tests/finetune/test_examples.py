@@ -1,4 +1,4 @@
-"""The published recipes, each run for two steps on a tiny model, from files in the sets' published layouts."""
+"""The published recipes, two steps each on a tiny model, from files in published layouts."""
 
 import json
 import shutil

@@ -145,7 +145,7 @@ def test_no_path_of_this_machine_leaves_it(arguments, run, tmp_path, tiny_llama,
 def push(arguments, hub):
     """Export and upload as a user does, to this hub.
 
-    Large files go by Git LFS, as the hub's other protocol is another server's.
+    Large files go by Git LFS: the hub's other protocol needs another server.
     """
     environment = {
         "HF_ENDPOINT": hub.url,

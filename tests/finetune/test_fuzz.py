@@ -1,6 +1,4 @@
-"""Damaged training records.
-
-Whatever stands in a file, reading gives records or one message, never another exception.
+"""Damaged training records: reading gives records or one message, never another exception.
 
 GALEN_FUZZ is the number of damaged files (default 300); the seed is fixed.
 """
@@ -86,7 +84,7 @@ BYTES = [
 
 
 def damage(lines, random):
-    """Return the bytes of a JSONL file in which something is wrong: a value, a key, or a few bytes."""
+    """Return the bytes of a JSONL file with a wrong value or key, or a few wrong bytes."""
     lines = json.loads(json.dumps(lines))
     if random.random() < 0.6:
         node = random.choice(lines)

@@ -1,6 +1,4 @@
-"""SIGKILL at a random moment, again and again.
-
-The same command comes to the bytes of one that nobody killed.
+"""SIGKILL at random moments: a rerun gives the same bytes as a run that was never killed.
 
 GALEN_KILLS is the number of kills of each command (default 2); the seed is fixed.
 """
@@ -31,7 +29,7 @@ def model(make_llama):
 
 
 def killed(start, module, arguments, seed, seconds):
-    """Start a command and kill it within `seconds`, KILLS times; then let it come to its end.
+    """Start a command and kill it within `seconds`, KILLS times, then run it to its end.
 
     Return how often it was killed.
     """

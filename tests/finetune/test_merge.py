@@ -84,10 +84,7 @@ def test_slerp_goes_along_the_arc_with_the_published_gradients(models, tmp_path)
 
 
 def test_ties_keeps_the_larger_half_of_the_difference(models, tmp_path):
-    """With one model beside the base, normalising takes its weight out again.
-
-    Base + trimmed difference.
-    """
+    """With one model beside the base, normalizing removes its weight: base + trimmed difference."""
     found, base, first, _ = merged(models, tmp_path, "biomistral_ties.yaml")
     for name in base:
         delta = first[name] - base[name]

@@ -18,9 +18,9 @@ from tests.checkpoints_convert.test_checksums import flip
 
 @pytest.fixture(scope="module")
 def model(make_llama):
-    """Sizes that 4-bit groups of 128 divide.
+    """A model whose sizes 4-bit groups of 128 divide.
 
-    Large steps between weights, so that 8 bit is near and 4 bit less near.
+    Large steps between weights bring 8 bit closer than 4 bit.
     """
     return make_llama(
         num_hidden_layers=2, hidden_size=128, intermediate_size=256, max_position_embeddings=512
@@ -28,7 +28,7 @@ def model(make_llama):
 
 
 def distance(model, folder):
-    """Return how far a folder's probabilities are from the model's: the largest difference of any."""
+    """Return the largest difference of any probability between a folder and the model."""
     tokens = torch.arange(40)[None]
     with torch.no_grad():
         first, second = (
@@ -41,7 +41,10 @@ def distance(model, folder):
 
 
 def check_methods(model, question_file, output, capsys, four, eight):
-    """Quantise by two methods, and check folders, closeness, sizes, table, and that a second run measures nothing anew."""
+    """Quantize by two methods; check folders, closeness, sizes and table.
+
+    A second run measures nothing again.
+    """
     arguments = [
         "--model",
         model,
@@ -137,7 +140,7 @@ def test_widths_that_a_method_cannot_store_are_told_before_any_work(
 
 
 def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_file, tmp_path):
-    """Stored by transformers itself, with widths that bitsandbytes' kernels for some CPUs cannot take."""
+    """Stored by transformers, with widths that bitsandbytes' kernels for some CPUs lack."""
     pytest.importorskip("bitsandbytes")
     from evaluation import run as evaluate
     from finetune.training.model_loading import bitsandbytes_config

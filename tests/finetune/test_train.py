@@ -178,10 +178,7 @@ PICKLES = (
 
 
 def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
-    """The files that the Trainer would unpickle, with an attack in each.
-
-    None of them runs, and the result is the same.
-    """
+    """Attacks in all files that the Trainer would unpickle: none runs, the result is the same."""
     options = ["training.max_steps=4", "training.save_interval=2", "training.validation_interval=2"]
     started = start_forked(1, recipe_file, *options)
     assert started.wait()[0] == [0]
@@ -204,7 +201,7 @@ def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
 
 
 def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, tmp_path):
-    """With learning rate about 0 and no dropout, one batch of 6 and two of 3 must give the same loss and gradient norm."""
+    """At lr ≈ 0, without dropout, a batch of 6 and two of 3 have equal loss and gradient norm."""
     common = [
         str(recipe_file),
         "training.learning_rate=1e-12",
@@ -278,7 +275,10 @@ def test_mistakes_are_told_in_one_message(recipe_file, override, message):
 def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(
     recipe_file, tmp_path, question_file
 ):
-    """What comes out only when the model is there leaves nothing that claims the folder, found test questions neither."""
+    """Errors found once the model is loaded leave no claim on the folder.
+
+    Found test questions are such an error, too.
+    """
     (tmp_path / "test.jsonl").write_text(question_file.read_text().splitlines()[0] + "\n")
     (tmp_path / "pairs.jsonl").write_text(
         json.dumps({"prompt": "Dose?", "completion": " 10 mg"}) + "\n"
@@ -357,7 +357,7 @@ def test_the_best_checkpoint_by_accuracy_is_kept_and_the_run_ends_early(recipe_f
 def test_conversations_train_with_packing_and_new_tokens(recipe_file, tmp_path, question_file):
     """Two answers to learn in each conversation.
 
-    The template, the marks' rows and the end of answers are in the merged model.
+    The merged model has the template, the marks' rows and the end of answers.
     """
     with (tmp_path / "chats.jsonl").open("w") as file:
         for number in range(24):
@@ -433,10 +433,7 @@ def test_generation_stops_at_the_mark_of_the_models_own_template(
 
 
 def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_path):
-    """A step over all samples, at learning rate about 0.
-
-    The same loss and gradient norm in rows of one and of several samples.
-    """
+    """A step over all samples at lr ≈ 0 gives the same loss and gradient norm, packed or not."""
     common = [
         str(recipe_file),
         "training.learning_rate=1e-12",

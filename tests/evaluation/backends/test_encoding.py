@@ -1,4 +1,4 @@
-"""Prompts and answers as token ids, with tokenizers whose post-processors and merges differ as those of published models do."""
+"""Prompts and answers as token ids, with post-processors and merges as in published models."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

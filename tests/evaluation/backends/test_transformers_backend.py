@@ -24,7 +24,7 @@ def backend(tiny_llama):
 
 @pytest.fixture(scope="module")
 def naive(tiny_llama):
-    """Return the reference: a function from prompt text and continuation text to a log-likelihood."""
+    """Return the reference: a function from prompt and continuation to a log-likelihood."""
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float64).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
 

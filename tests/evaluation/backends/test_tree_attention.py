@@ -1,4 +1,4 @@
-"""Trees of tokens: what is shared is there once, every token sees its own branch and nothing else."""
+"""Token trees: shared tokens are stored once, and each token attends to its own branch only."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What vLLM is asked, and how its replies are read.
+"""Requests to vLLM and the parsing of its replies.
 
 Where vLLM is installed (no test dependency), against transformers.
 """

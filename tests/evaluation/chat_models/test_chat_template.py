@@ -1,7 +1,4 @@
-"""Chat templates that mean no harm give what transformers gives.
-
-Those that would hang or eat the memory are ended.
-"""
+"""Harmless chat templates render as in transformers; those that hang or eat memory are ended."""
 
 import os
 import time
@@ -61,9 +58,8 @@ ATTACKS = {
     "{{ '%010000000000d' % 1 }}": "needs more than|refuses",
     "{{ 10 ** (10 ** 10) }}": "needs more than",
     "{{ 'a' * 10 ** 8 }}": "16,777,216 characters",
-    "{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}": (
-        "1 GiB of memory"
-    ),
+    "{% set ns = namespace(s='a') %}"
+    "{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}": "1 GiB of memory",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "refuses",
     "{{ ''.__class__.__mro__ }}": "refuses",
     "{% for %}": "refuses",

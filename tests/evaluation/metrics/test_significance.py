@@ -10,7 +10,7 @@ from galen.errors import DataError
 
 
 def test_exact_mcnemar_by_hand():
-    """Of 10 items on which the models differ, the second gets 9: two-sided p = 2 (1 + 10) / 2^10."""
+    """Of 10 discordant items the second model gets 9: two-sided p = 2 (1 + 10) / 2^10."""
     first, second = [0] * 9 + [1] + [1] * 50, [1] * 9 + [0] + [1] * 50
     assert significance.paired_p_value(first, second) == pytest.approx(22 / 1024)
     assert significance.paired_p_value(first, first) == 1.0
@@ -27,7 +27,7 @@ def test_permutation_test_of_means_over_runs():
 def test_holm_by_hand():
     """Holm's steps for 0.01, 0.04, 0.03 of three tests.
 
-    0.03, then 2 × 0.03, then not below the one before.
+    3 × 0.01, 2 × 0.03, then not below the one before.
     """
     assert significance.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
         {"a": 0.03, "b": 0.06, "c": 0.06}

@@ -16,7 +16,12 @@ def test_what_was_entered_stays(tmp_path):
     empty = path.read_bytes()
     assert not sheet.write(path, GIVEN, ROWS, JUDGES) and path.read_bytes() == empty
     # as a spreadsheet saves it, with a remark of the judge's own
-    filled = '\ufeffid;question;judge1;judge2;remark\r\na;One?;4;;good\r\nb;"Two,\r\n""three""?";2,5;3;\r\nc;=SUM(1);;;\r\n'
+    filled = (
+        "\ufeffid;question;judge1;judge2;remark\r\n"
+        "a;One?;4;;good\r\n"
+        'b;"Two,\r\n""three""?";2,5;3;\r\n'
+        "c;=SUM(1);;;\r\n"
+    )
     path.write_bytes(filled.replace(";", ",").replace("2,5", '"2,5"').encode())
     before = path.read_bytes()
     assert not sheet.write(path, GIVEN, ROWS, JUDGES) and path.read_bytes() == before

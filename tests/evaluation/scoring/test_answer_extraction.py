@@ -1,4 +1,4 @@
-"""The reader against a labelled table of answers in nine languages, and the strict readers on what their authors' code does."""
+"""The robust reader on labelled answers in nine languages; strict readers as in their code."""
 
 from collections import Counter
 from pathlib import Path

@@ -54,9 +54,17 @@ FAMILIES = {
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_samples_have_the_loss_they_have_alone(family, attention):
     config = AutoConfig.for_model(
-        family, vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, initializer_range=0.5, **FAMILIES[family],
-    )  # fmt: skip
+        family,
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        **FAMILIES[family],
+    )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     samples = [*SAMPLES, Sample.of([3, 4, 5, 6, 7, 8, 9, 10, 11], [12, 13])]

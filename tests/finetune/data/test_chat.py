@@ -116,43 +116,90 @@ LOOP = "{% for m in messages %}"
 END = "{% endfor %}"
 OPEN = "{% if add_generation_prompt %}### assistant: {% endif %}"
 ASKED = "{% if add_generation_prompt %}assistant: {% endif %}"
+NEW_TURN = "{% if add_generation_prompt %}<|assistant|>"
+ANSWERS = ("One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>")
 TEMPLATES = {
-    # what the template is: (template, what is learnt of the first answer, of the last, the token
-    # that ends generation)
-    "no mark": (LOOP + "### {{ m.role }}: {{ m.content }}\n" + END + OPEN, "One.", "Two.<eos>", "<eos>"),
-    "a line break ends": (LOOP + "{{ m.role }}: {{ m.content }}\n\n" + END + ASKED,
-                          "One.", "Two.<eos>", "<eos>"),
-    "a mark between turns only": (LOOP + "### {{ m.role }}: {{ m.content }}{% if not loop.last %}<|sep|>{% endif %}" + END
-                                  + "{% if add_generation_prompt %}<|sep|>### assistant: {% endif %}", "One.", "Two.<eos>", "<eos>"),
-    "words for a mark": (LOOP + "### {{ m.role }}: {{ m.content }}\n### End\n" + END + OPEN, "One.", "Two.<eos>", "<eos>"),
+    # kind: (template, label of the first answer, of the last, the token that ends generation)
+    "no mark": (
+        LOOP + "### {{ m.role }}: {{ m.content }}\n" + END + OPEN,
+        *("One.", "Two.<eos>", "<eos>"),
+    ),
+    "a line break ends": (
+        LOOP + "{{ m.role }}: {{ m.content }}\n\n" + END + ASKED,
+        *("One.", "Two.<eos>", "<eos>"),
+    ),
+    "a mark between turns only": (
+        LOOP
+        + "### {{ m.role }}: {{ m.content }}{% if not loop.last %}<|sep|>{% endif %}"
+        + END
+        + "{% if add_generation_prompt %}<|sep|>### assistant: {% endif %}",
+        *("One.", "Two.<eos>", "<eos>"),
+    ),
+    "words for a mark": (
+        LOOP + "### {{ m.role }}: {{ m.content }}\n### End\n" + END + OPEN,
+        *("One.", "Two.<eos>", "<eos>"),
+    ),
     "end of sequence behind the last turn only": (
-        LOOP + "### {{ m.role }}: {{ m.content }}\n" + END
+        LOOP
+        + "### {{ m.role }}: {{ m.content }}\n"
+        + END
         + "{% if add_generation_prompt %}### assistant: {% else %}{{ eos_token }}{% endif %}",
-        "One.", "Two.\n<eos>", "<eos>"),
-    "end of sequence behind each answer": (LOOP + "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
-                                           "{% else %} {{ m.content }} {{ eos_token }}"
-                                           "{% endif %}" + END, " One. <eos>", " Two. <eos>", "<eos>"),
+        *("One.", "Two.\n<eos>", "<eos>"),
+    ),
+    "end of sequence behind each answer": (
+        LOOP
+        + "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        + "{% else %} {{ m.content }} {{ eos_token }}{% endif %}"
+        + END,
+        *(" One. <eos>", " Two. <eos>", "<eos>"),
+    ),
     "a mark, and end of sequence behind the whole": (
-        LOOP + "<|{{ m.role }}|>{{ m.content }}<|im_end|>" + END
-        + "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}",
-        "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+        LOOP
+        + "<|{{ m.role }}|>{{ m.content }}<|im_end|>"
+        + END
+        + NEW_TURN
+        + "{% else %}{{ eos_token }}{% endif %}",
+        *ANSWERS,
+    ),
     "system merged into the first question": (
-        "{% if messages[0].role == 'system' %}{% set s = messages[0].content %}{% set messages = messages[1:] %}{% endif %}" + LOOP
-        + "{{ m.role }}: {% if loop.first and s %}{{ s }} {% endif %}{{ m.content }}<|im_end|>\n" + END
-        + ASKED, "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
-    "content stripped": (LOOP + "{{ m.role }}: {{ m.content | trim }}<|im_end|>\n" + END + ASKED,
-                         "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
-    "a generation block": (LOOP + "{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-                           "{% else %}{{ m.content }}{% endif %}\n" + END + ASKED,
-                           "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
-    "today's date": ("{{ strftime_now('%d %b %Y') }}\n" + LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END
-                     + ASKED, "One.<|im_end|>", "Two.<|im_end|>", "<|im_end|>"),
+        "{% if messages[0].role == 'system' %}{% set s = messages[0].content %}"
+        + "{% set messages = messages[1:] %}{% endif %}"
+        + LOOP
+        + "{{ m.role }}: {% if loop.first and s %}{{ s }} {% endif %}{{ m.content }}<|im_end|>\n"
+        + END
+        + ASKED,
+        *ANSWERS,
+    ),
+    "content stripped": (
+        LOOP + "{{ m.role }}: {{ m.content | trim }}<|im_end|>\n" + END + ASKED,
+        *ANSWERS,
+    ),
+    "a generation block": (
+        LOOP
+        + "{{ m.role }}: {% if m.role == 'assistant' %}"
+        + "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+        + "{% else %}{{ m.content }}{% endif %}\n"
+        + END
+        + ASKED,
+        *ANSWERS,
+    ),
+    "today's date": (
+        "{{ strftime_now('%d %b %Y') }}\n"
+        + LOOP
+        + "{{ m.role }}: {{ m.content }}<|im_end|>"
+        + END
+        + ASKED,
+        *ANSWERS,
+    ),
     "the next role's mark behind the whole": (
-        LOOP + "<|{{ m.role }}|>{{ m.content }}" + END + "{% if add_generation_prompt %}<|assistant|>{% else %}<|user|>{% endif %}",
-        "One.", "Two.<eos>", "<eos>"),
-    "no opening of an answer": (LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END, "assistant: One.<|im_end|>",
-                                "assistant: Two.<|im_end|>", "<|im_end|>"),
-}  # fmt: skip
+        LOOP + "<|{{ m.role }}|>{{ m.content }}" + END + NEW_TURN + "{% else %}<|user|>{% endif %}",
+        *("One.", "Two.<eos>", "<eos>"),
+    ),
+    "no opening of an answer": (
+        LOOP + "{{ m.role }}: {{ m.content }}<|im_end|>" + END,
+        *("assistant: One.<|im_end|>", "assistant: Two.<|im_end|>", "<|im_end|>"),
+    ),
+}
 
 
 @pytest.fixture

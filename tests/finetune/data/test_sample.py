@@ -88,7 +88,7 @@ def test_questions_that_never_fit_are_counted_and_named(tiny):
 
 
 def test_no_prompt_ends_in_the_end_of_sequence_that_a_tokenizer_appends(tiny_tokenizer):
-    """A post-processor that writes BOS before a text and EOS behind it, as some models' tokenizers have."""
+    """A post-processor that writes BOS before a text and EOS after it, as some models' do."""
     from tokenizers.processors import TemplateProcessing
 
     made = AutoTokenizer.from_pretrained(tiny_tokenizer)
@@ -119,9 +119,9 @@ WORDY = replace(QUESTION, rationale="Heparin  was taken, as is said.")
 
 @pytest.mark.parametrize("form", sorted(prompts.FORMS))
 def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, form):
-    """Built here from the form's two texts.
+    """Built here from the form's two texts: the prompt as encoded by an evaluator, then the answer.
 
-    The tokens of the prompt as an evaluator encodes it, then the target and what ends it.
+    The answer is the target and its end.
     """
     (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
     prompt = prompts.form(form)(WORDY)

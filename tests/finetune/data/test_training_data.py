@@ -78,12 +78,19 @@ def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
     for split, numbers in (("train", range(6)), ("test", range(5, 7))):
         records = [
             {
-                "identifier": f"{split}-{number}", "corpus_name": corpora[number % 3], "context": None, "task_type": "MCQA",
-                "question": f"What is found in case {number} of this series of patients seen last year?",
-                "options": {"A": "x", "B": "y"}, "correct_answer_letter": "B", "classes": ["A", "B"],
+                "identifier": f"{split}-{number}",
+                "corpus_name": corpora[number % 3],
+                "context": None,
+                "task_type": "MCQA",
+                "question": (
+                    f"What is found in case {number} of this series of patients seen last year?"
+                ),
+                "options": {"A": "x", "B": "y"},
+                "correct_answer_letter": "B",
+                "classes": ["A", "B"],
             }
             for number in numbers
-        ]  # fmt: skip
+        ]
         (tmp_path / f"overall_{split}+prompt.json").write_text(json.dumps(records))
     train = Source(
         set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"]

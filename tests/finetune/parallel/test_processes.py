@@ -1,6 +1,6 @@
-"""Runs over several processes.
+"""Runs over several processes, by DDP and by FSDP.
 
-The result of one process, by DDP and by FSDP, and the same bits after a kill.
+They give one process' result, and the same bits after a kill.
 """
 
 import pytest
@@ -33,9 +33,9 @@ def same_run(first, second, result):
 
 @pytest.mark.multiprocess
 def test_two_processes_train_as_one(recipe_file, tmp_path, start_forked):
-    """One global batch of 6, by one process and by two.
+    """One global batch of 6 gives the same losses and weights on one process and on two.
 
-    The same losses and weights, also in an epoch's last, smaller step.
+    Also in an epoch's last, smaller step.
     """
     torch.set_num_threads(1)
     common = [
@@ -80,7 +80,7 @@ def test_sharded_processes_train_as_one(recipe_file, tmp_path, start_forked, kin
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_killed_processes_go_on_to_the_same_bits(recipe_file, tmp_path, start_forked, kind):
-    """All processes killed with SIGKILL between two checkpoints, amid an epoch.
+    """All processes are killed with SIGKILL between two checkpoints, in the middle of an epoch.
 
     With DDP each process draws dropout of its own.
     """

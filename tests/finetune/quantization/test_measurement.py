@@ -4,7 +4,7 @@ from finetune.quantization import measurement
 
 
 def test_speeds_are_the_median_after_a_warm_up(tiny_llama):
-    """The first reading is slow, as where kernels are compiled, and one in the middle, as where other work ran."""
+    """The first reading is slow, as when kernels compile, and a middle one, as under load."""
     import time
 
     from transformers import AutoModelForCausalLM

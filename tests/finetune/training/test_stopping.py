@@ -1,4 +1,4 @@
-"""A run that is told to stop saves at once, ends with 75, and goes on to the bits of a run that nobody stopped."""
+"""A stopped run saves at once, exits with 75, and resumes to the bits of an unstopped run."""
 
 import filecmp
 import json
@@ -30,10 +30,7 @@ def one_thread():
 
 
 def signal_after(started, said, number=signal.SIGTERM, to=slice(None)):
-    """Send a signal as soon as a forked run has said something.
-
-    Return exit codes and what was written.
-    """
+    """Send a signal once a forked run has printed something; return exit codes and output."""
     deadline = time.monotonic() + 300
     while said not in started.written.read_text():
         assert time.monotonic() < deadline, started.written.read_text()
@@ -48,7 +45,7 @@ def timeless(folder):
 
 
 def same_result(first, second):
-    """Check that two runs have the same files in their results, byte by byte, and the same log but for times."""
+    """Check that two runs have the same result files, byte by byte, and logs but for times."""
     assert timeless(first) == timeless(second)
     names = [path.name for path in (first / "adapter").iterdir()]
     assert filecmp.cmpfiles(first / "adapter", second / "adapter", names, shallow=False) == (
@@ -66,7 +63,7 @@ def same_result(first, second):
 def long_recipe(tmp_path_factory, tiny_llama, question_file):
     """A recipe that keeps the best by accuracy and would stop early.
 
-    40 validation questions in batches of one.
+    It has 40 validation questions in batches of one.
     """
     folder = tmp_path_factory.mktemp("stopping")
     (folder / "recipe.yaml").write_text(
@@ -100,7 +97,7 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
 def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
     long_recipe, tmp_path, monkeypatch, capsys
 ):
-    """The count of validations without a better one, and the best one, are those of the whole run."""
+    """Best validation and the count of those since are the same as in an uninterrupted run."""
     arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"]
     score, seen = validation_accuracy.correct, []
 
@@ -176,7 +173,7 @@ def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start
 
 
 def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_recipe, tmp_path):
-    """The last step is amid an epoch, where the Trainer by itself would train to the epoch's end."""
+    """The last step is inside an epoch, where the Trainer would train to the epoch's end."""
     arguments = [
         str(long_recipe / "recipe.yaml"),
         f"output={tmp_path / 'run'}",
