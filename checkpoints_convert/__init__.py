@@ -1,4 +1,1 @@
-"""Checkpoints between Hugging Face and Megatron Core.
-
-One small file per model family in `families`.
-"""
+"""Converts checkpoints between Hugging Face and Megatron Core; one file per model family."""

@@ -1,11 +1,11 @@
-"""Take a `torch_dist` checkpoint that Megatron-LM or Megatron-Bridge wrote as one of ours, without copying its weights.
+"""Take a `torch_dist` checkpoint of Megatron-LM or Megatron-Bridge as one of ours, in place.
 
     python checkpoints_convert/adopt.py --megatron runs/from-megatron-lm --hf models/Llama-2-7b
 
-Checks that its tensors are those of the model that the Hugging Face folder describes, and puts
-beside them what they lack: `architecture.json`, `manifest.json` (the SHA-256 of each file) and
-`hf/` (configuration and tokenizer). After this the checkpoint can be trained, verified and
-exported.
+Its weights are not copied. Checks that its tensors are those of the model that the Hugging Face
+folder describes, and puts beside them what they lack: `architecture.json`, `manifest.json` (the
+SHA-256 of each file) and `hf/` (configuration and tokenizer). After this the checkpoint can be
+trained, verified and exported.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Say what a checkpoint is.
+"""Describe a checkpoint.
 
-Family, sizes, layout it was saved from, step, vocabulary, precision, whether it is complete.
+Prints family, sizes, the layout it was saved from, step, vocabulary, precision and completeness.
 
     python checkpoints_convert/describe.py runs/pretrain/checkpoints
     python checkpoints_convert/describe.py models/SmolLM2-135M --json

@@ -1,10 +1,11 @@
-"""Import a checkpoint of Megatron-LLM (MEDITRON's trainer; `mp_rank_XX/model_optim_rng.pt`) as a `torch_dist` checkpoint.
+r"""Import a checkpoint of Megatron-LLM (MEDITRON's trainer) as a `torch_dist` checkpoint.
 
-    python checkpoints_convert/legacy_to_megatron.py --legacy runs/meditron-7b --tokenizer models/meditron --output runs/megatron
+    python checkpoints_convert/legacy_to_megatron.py --legacy runs/meditron-7b \
+        --tokenizer models/meditron --output runs/megatron
 
-Any tensor and pipeline parallelism of the old run is put together. The files are pickles: they are
-read without running anything in them, and refused when they hold more than a checkpoint does.
-Weights only, no optimizer state.
+Its files are `mp_rank_XX/model_optim_rng.pt`; ranks of any tensor and pipeline parallelism are
+merged. They are pickles: they are read without running anything in them, and refused when they hold
+more than a checkpoint does. Weights only, no optimizer state.
 """
 
 import argparse

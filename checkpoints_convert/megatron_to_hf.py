@@ -1,11 +1,13 @@
-"""Export a Megatron checkpoint as a Hugging Face folder that plain `transformers` loads.
+r"""Export a Megatron checkpoint as a Hugging Face folder that plain `transformers` loads.
 
-    python checkpoints_convert/megatron_to_hf.py --megatron runs/pretrain/checkpoints --output runs/model
-    python checkpoints_convert/megatron_to_hf.py --megatron runs/mmedlm/checkpoints --output runs/model --as-family llama
+    python checkpoints_convert/megatron_to_hf.py --megatron runs/pretrain/checkpoints \
+        --output runs/model
+    python checkpoints_convert/megatron_to_hf.py --megatron runs/mmedlm/checkpoints \
+        --output runs/model --as-family llama
 
 Configuration and tokenizer are those that came with the model at its import (the checkpoint's `hf`
 folder). Weights are copied a piece at a time: memory does not grow with the model. Killed and
-started again, the same command goes on.
+started again, the same command resumes.
 """
 
 import argparse

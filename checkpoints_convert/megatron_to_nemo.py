@@ -1,10 +1,11 @@
-"""Export a Megatron checkpoint as a folder of NeMo 2 (`weights/`, `context/`) that nemo.collections.llm loads.
+r"""Export a Megatron checkpoint as a NeMo 2 folder that nemo.collections.llm loads.
 
-    python checkpoints_convert/megatron_to_nemo.py --megatron runs/pretrain/checkpoints --output runs/nemo
+    python checkpoints_convert/megatron_to_nemo.py --megatron runs/pretrain/checkpoints \
+        --output runs/nemo
 
-Llama, Mistral, Qwen2 and Qwen3; the tokenizer is the one that came with the model at its import.
-Weights only, no optimizer state. NeMo need not be installed. Killed and started again, the same
-command goes on.
+The folder holds `weights/` and `context/`. Supported are Llama, Mistral, Qwen2 and Qwen3; the
+tokenizer is the one that came with the model at its import. Weights only, no optimizer state. NeMo
+need not be installed. Killed and started again, the same command resumes.
 """
 
 import argparse

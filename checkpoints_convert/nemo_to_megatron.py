@@ -1,7 +1,8 @@
-"""Import a checkpoint folder of NeMo 2 (`weights/`, `context/`) as a `torch_dist` checkpoint.
+r"""Import a checkpoint folder of NeMo 2 (`weights/`, `context/`) as a `torch_dist` checkpoint.
 
     python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --output runs/megatron
-    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --hf models/Mistral-7B-v0.3 --output runs/megatron
+    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo \
+        --hf models/Mistral-7B-v0.3 --output runs/megatron
 
 Llama, Mistral, Qwen2 and Qwen3 models of nemo.collections.llm. Nothing of the folder is run: the
 configuration is read from `context/model.yaml`, the pickles of `weights/` as data. Weights only, no
@@ -57,20 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     folder = arguments.nemo / nemo_config.WEIGHTS
     stored = TorchDist(folder, nemo_config.PREFIX)
     check_tensors(stored, family, architecture)
-    source, files = (
-        StoredModel(stored, units(family, architecture), architecture),
-        [folder / ".metadata", *weight_files(folder)],
-    )
+    source = StoredModel(stored, units(family, architecture), architecture)
+    files = [folder / ".metadata", *weight_files(folder)]
     job = import_hf.ForeignImport(source, files, family, architecture, config, tokenizer, known)
     with lock.hold(arguments.output):
         import_hf.convert_foreign(job, arguments.output, arguments.workers)
 
 
 def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], Path | None]":
-    """Return the model's shape, its config.json, and the folder of the tokenizer, None when there is none.
+    """Return the model's shape, its config.json, and the tokenizer's folder or None.
 
     Raises:
-        DataError: the configuration cannot be carried over, or is not that of `hf`.
+        DataError: the configuration is not supported, or is not that of `hf`.
     """
     from checkpoints_convert import families
     from checkpoints_convert.conversion.validate import differences

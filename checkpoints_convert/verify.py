@@ -1,9 +1,10 @@
-"""Prove that a Megatron checkpoint and a Hugging Face folder are the same model.
+r"""Prove that a Megatron checkpoint and a Hugging Face folder are the same model.
 
-The same weights, the same logits.
+It compares weights and logits.
 
     python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron
-    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron --tp 2 --pp 2
+    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron \
+        --tp 2 --pp 2
 
 Weights are compared bit by bit, by name, a piece at a time. Logits are computed on real text, by
 the original's own code and by Megatron under the layout asked for (with --tp, sequence parallel),
@@ -32,11 +33,12 @@ TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
 BF16_FACTOR = 3.0
-"""In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model.
+"""Largest relative difference in bf16, as a multiple of the original's own error.
 
-This many times the difference of the original's own logits between bf16 and fp32. Equal weights
-came to 0.9 to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to
-the sum of both. Only fp32 is a proof.
+In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many
+times the difference of the original's own logits between bf16 and fp32. Equal weights came to 0.9
+to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to the sum of
+both. Only fp32 is a proof.
 """
 
 
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 def _verify(arguments: argparse.Namespace) -> None:
     """Compare both folders with their manifests.
 
-    One that was made from an altered one would be the same model.
+    A checkpoint made from an altered folder would pass as the same model.
 
     Raises:
         DataError: a file was altered since it was written.
@@ -140,10 +142,7 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 
 
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
-    """Compare all weights bit by bit and print those that differ.
-
-    A precision that differs is a difference.
-    """
+    """Compare all weights bit by bit and print those that differ, in value or precision."""
     from checkpoints_convert import families
     from checkpoints_convert.conversion.tensor_units import megatron_pieces, units
     from checkpoints_convert.conversion.validate import (
@@ -195,7 +194,10 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
 
 
 def compare_logits(arguments: argparse.Namespace) -> bool:
-    """Compare the logits of both sides on text, print the table of the worst positions, return whether they are within the bound."""
+    """Compare the logits of both sides on text and return whether they are within the bound.
+
+    Prints a table of the worst positions.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -217,16 +219,14 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[
         : arguments.worst
     ]
-    layout = f"TP{arguments.tp} x PP{arguments.pp}" + (
-        ", sequence parallel" if arguments.tp > 1 else ""
-    )
+    layout = f"TP{arguments.tp} x PP{arguments.pp}"
+    if arguments.tp > 1:
+        layout += ", sequence parallel"
     bound, why = FP32_BOUND, ""
     if arguments.dtype == "bf16":
         own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
-        bound, why = (
-            BF16_FACTOR * own,
-            f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)",
-        )
+        bound = BF16_FACTOR * own
+        why = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
@@ -242,7 +242,10 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
 
 
 def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
-    """Return the largest difference of each position's logits [sequence, vocabulary], relative to its largest expected logit."""
+    """Return each position's largest logit difference, relative to its largest expected logit.
+
+    Logits are [sequence, vocabulary].
+    """
     return ((found - expected).abs().amax(-1) / expected.abs().amax(-1).clamp(min=1e-30)).tolist()
 
 
@@ -301,11 +304,9 @@ def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:
     if arguments.iteration is not None:
         options["--iteration"] = arguments.iteration
     processes = arguments.tp * arguments.pp
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        if processes > 1
-        else []
-    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    if processes <= 1:
+        launcher = []
     command = [
         sys.executable,
         *launcher,

@@ -1,6 +1,3 @@
-"""What every room shares: recipes, manifests, atomic output, progress, errors.
-
-Light: no torch, no megatron.
-"""
+"""Recipes, manifests, atomic output, progress and errors for all rooms. No torch, no megatron."""
 
 __version__ = "0.1.0"

@@ -14,7 +14,7 @@ from galen.errors import OtherOutputError
 def atomic_file(final: str | Path) -> Iterator[Path]:
     """Yield an empty new file beside `final`.
 
-    On success it is flushed to disk and renamed, on an error removed.
+    It is flushed to disk and renamed on success, removed on an error.
 
     It is made and locked by this process alone: a link of its name is not followed, one that a
     killed command left is replaced.
@@ -42,7 +42,7 @@ def atomic_file(final: str | Path) -> Iterator[Path]:
 def atomic_folder(final: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final`.
 
-    Renamed to it on success, removed on an error.
+    It is renamed to `final` on success, removed on an error.
 
     Raises:
         OtherOutputError: `final` exists already; nothing is overwritten.

@@ -47,7 +47,9 @@ def difference(path: Path, record: Mapping[str, Any]) -> str | None:
 
 
 def verify(folder: Path, but: Collection[str] = ()) -> None:
-    """Compare all files of a folder, but those with some suffixes, with the records in its manifest, where it has one.
+    """Compare the files of a folder with the records in its manifest, where it has one.
+
+    Files with some suffixes are skipped.
 
     Raises:
         DataError: one is missing or was altered; says which.

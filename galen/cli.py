@@ -21,7 +21,7 @@ from galen.errors import GalenError
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
-    0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
+    The exit code is 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
     A `GalenError`, a file that the system refuses and a full disk are for the user to put right and
     print as one line; any other exception is a bug and keeps its traceback.
@@ -61,9 +61,9 @@ def _report(message: str, code: int) -> None:
 
 
 def tell_launcher(message: str, code: int, printed: bool = True) -> None:
-    """Leave why this process ends where torchrun looks for it.
+    """Write why this process ends where torchrun looks for it.
 
-    Its report would else speak of a traceback that is not there.
+    Otherwise its report would speak of a traceback that does not exist.
 
     Args:
         message: why.
@@ -99,9 +99,9 @@ def printable(text: str) -> str:
 
 
 def _speaks() -> bool:
-    """Say whether this process reports an error.
+    """Return whether this process reports an error.
 
-    Of those that torchrun starts on a machine, all meet a user's mistake, one tells.
+    All processes that torchrun starts on a machine meet a user's mistake; one reports it.
     """
     distributed = sys.modules.get("torch.distributed")
     under_way = (
@@ -113,7 +113,7 @@ def _speaks() -> bool:
 def _refusal(error: Exception) -> str | None:
     """Return what the system refused, or None.
 
-    Libraries that write by themselves tell a full disk in words alone.
+    Libraries that write by themselves report a full disk in the message alone.
     """
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename2 or error.filename}: {error.strerror}"
@@ -130,7 +130,10 @@ _OVERRIDES = (
 
 
 def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
-    """Return a parser for `RECIPE.yaml [key=value …]` whose help lists every key, its default and its meaning."""
+    """Return a parser for `RECIPE.yaml [key=value …]` whose help documents every key.
+
+    Each is listed with its default and its meaning.
+    """
     # pydantic takes a tenth of a second, which commands without a recipe need not wait for
     from galen.recipe import describe
 

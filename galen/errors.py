@@ -39,25 +39,25 @@ class DataError(GalenError, ValueError):
 class NotThereError(UsageError, DataError):
     """A file or folder that the command or the recipe names does not exist.
 
-    Told before any work, like wrong usage; exit code 1.
+    Reported before any work, like wrong usage; exit code 1.
     """
 
     exit_code = 1
 
 
 class OtherOutputError(UsageError, DataError):
-    """The output is there already and belongs to other work, or to nobody that the command knows.
+    """The output exists already and belongs to other work, or to nobody that the command knows.
 
-    Exit code 2, as told above.
+    Exit code 2, as above.
     """
 
     exit_code = 2
 
 
 def raise_together(error: GalenError) -> NoReturn:
-    """Raise what all processes of a run have met alike.
+    """Raise an error that all processes of a run have met.
 
-    The first says it, the others end with its exit code, without a word.
+    The first reports it; the others end silently with its exit code.
     """
     if os.environ.get("RANK", "0") == "0":
         raise error
@@ -67,7 +67,7 @@ def raise_together(error: GalenError) -> NoReturn:
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`.
 
-    The one that may have been meant, or all of them.
+    It suggests the likely name, or lists all of them.
     """
     meant = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
@@ -107,9 +107,9 @@ def told(message: Callable[[BaseException], str], faults: Faults = MALFORMED) ->
 
 
 def malformed(path: object) -> contextlib.AbstractContextManager[None]:
-    """While values of a file are read.
+    """Report errors raised while values of a file are read as faults of the file.
 
-    One that is missing, or has another type than code expects, is the file's fault.
+    A value that is missing, or has another type than the code expects, is the file's fault.
     """
 
     def message(error: BaseException) -> str:

@@ -1,6 +1,4 @@
-"""Which iterations a Megatron checkpoint folder holds, and which one is the newest.
-
-The same for every command.
+"""Finds the iterations of a Megatron checkpoint folder and the newest one, for every command.
 
 DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
 DIR/iter_0000010/                       one iteration
@@ -77,7 +75,10 @@ def _read_tracker(tracker: Path) -> tuple[int | None, str | None]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Return whether a folder of an iteration has all files that its writer leaves last, and each in its recorded size."""
+    """Return whether an iteration is complete.
+
+    It is when the files that its writer writes last exist and every file has its recorded size.
+    """
     wanted = [*LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
     if not all((folder / name).is_file() for name in wanted):
         return False

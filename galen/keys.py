@@ -1,4 +1,4 @@
-"""Keys of services: read from the environment, and kept out of everything that is written or shown."""
+"""API keys: read from the environment and kept out of everything that is written or shown."""
 
 import os
 
@@ -7,8 +7,7 @@ from galen.errors import UsageError
 NAMES = ("OPENAI_API_KEY", "S2_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
 """The environment variables that hold keys."""
 _SHORTEST = 6
-"""Characters of a key that is worth hiding: a placeholder such as "none" stands in many a message.
-"""
+"""Characters of a key worth hiding: placeholders such as "none" occur in many messages."""
 
 
 def read(name: str) -> str:

@@ -1,6 +1,6 @@
 """The processes of a command on a machine.
 
-How they are started, what is told when one ends, and the command that started them.
+Starts them, reports when one ends, and keeps the command that started them.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def is_asked(options: argparse.Namespace) -> bool:
 def start(
     options: argparse.Namespace, program: str | Path, arguments: Sequence[str], advice: str
 ) -> int:
-    """Run a module or a script in some processes of this machine, as torchrun does, and return the run's exit code.
+    """Run a module or script in several local processes, as torchrun does; return the exit code.
 
     Signals are passed on to the processes, whose exit code tells what came of it.
 
@@ -109,7 +109,7 @@ def start(
 def _ended(failures: Sequence[Any], advice: str) -> int:
     """Return the exit code of a run some of whose processes failed.
 
-    Say why, where a process that does not speak met the mistake first.
+    Says why, where a process that does not report met the mistake first.
     """
     found = {failure.local_rank: failure.error_file_data["message"] for failure in failures}
     left = {
@@ -175,7 +175,7 @@ class _PassOn(StopSignals):
 
 
 def _code(codes: Collection[int], advice: str) -> int:
-    """Return the exit code of a run from those of its processes, negative where a signal ended one."""
+    """Return a run's exit code from those of its processes (negative: ended by a signal)."""
     told = [code for code in codes if code > 0]
     if told:  # by a process that has said why
         return min(told, key=_COMMON.index) if set(told) <= set(_COMMON) else max(told)
@@ -190,9 +190,9 @@ _COMMON = [2, 1, 75]
 
 @contextlib.contextmanager
 def telling_of_the_lost(advice: str, gone: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
-    """Say in one line that another process has ended.
+    """Report in one line that another process has ended.
 
-    PyTorch raises it anywhere, also where a lock is let go.
+    PyTorch can raise the error anywhere, also where a lock is released.
 
     Args:
         advice: what helps against a lack of memory.

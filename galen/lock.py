@@ -1,6 +1,6 @@
 """The one lock of all commands.
 
-Two starts never write the same output, and the second is told who holds it.
+Two starts never write the same output; the second is told who holds the lock.
 
     with lock.hold("runs/corpus"):
         ...
@@ -42,9 +42,9 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 @contextlib.contextmanager
 def hold(output: str | Path) -> Iterator[None]:
-    """Hold the lock of an output, a file, folder or prefix, while the block runs.
+    """Hold the lock of an output (a file, folder or prefix) while the block runs.
 
-    Folders made for it go where nothing was written.
+    Folders made for it are removed if nothing was written.
 
     Raises:
         DataError: another process holds it (the message says which), or its folder cannot be
@@ -81,9 +81,9 @@ def lock_file(output: str | Path) -> Path:
 
 
 def holder(output: str | Path) -> dict[str, Any] | None:
-    """Return what the process wrote that holds the lock of an output, or that was killed with it.
+    """Return `{pid, host, …}` of the process that holds an output's lock, or died with it.
 
-    `{pid, host, …}`; None without one.
+    None without a record.
     """
     try:
         record = json.loads(lock_file(output).read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def holder(output: str | Path) -> dict[str, Any] | None:
 def create_exclusively(path: Path) -> int:
     """Create a working file, never through a link, and return its locked descriptor.
 
-    One that a killed command left goes.
+    A file that a killed command left is removed.
 
     Raises:
         DataError: another process is writing it.
@@ -114,17 +114,13 @@ def create_exclusively(path: Path) -> int:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what a killed command left, or a link that somebody laid.
-
-    Refuse a file that a process is writing.
-    """
+    """Remove a killed command's file or a planted link; refuse a file that is being written."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    except (
-        OSError
-    ):  # a link, a device, a folder, or not ours to open: nothing that a command of ours writes
+    except OSError:
+        # a link, a device, a folder, or not ours to open: nothing that a command of ours writes
         path.unlink()
         return
     try:
@@ -139,7 +135,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def _take(path: Path) -> int | None:
-    """Return the locked descriptor of a lock file that names this process, or None when another holds it."""
+    """Return the locked descriptor of a lock file that names this process, None if it is held."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if not _lock(descriptor):
@@ -157,7 +153,7 @@ def _take(path: Path) -> int | None:
 def _lock(descriptor: int) -> bool:
     """Lock an open file; return whether that was possible.
 
-    A file system without locks gives no protection, and says so.
+    A file system without locks gives no protection; a warning says so.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

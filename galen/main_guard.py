@@ -21,7 +21,9 @@ def check_main_guard() -> None:
 
 
 def unguarded_script() -> str | None:
-    """Return the path of the running script if it starts its work at import, without `if __name__ == "__main__":`.
+    """Return the running script's path if it has no `if __name__ == "__main__":` guard.
+
+    Such a script starts its work at import.
 
     Worker processes that are not forked import the script; one without the guard then starts the
     work again and is ended by Python.

@@ -1,6 +1,6 @@
 """The `manifest.json` that each stage writes beside its output.
 
-What it read, how, what it wrote, and counts.
+It records what the stage read, how, what it wrote, and counts.
 """
 
 import functools
@@ -58,7 +58,7 @@ def sha256(path: str | Path) -> str:
 def describe_file(path: str | Path, known_sha256: str | None = None) -> dict[str, Any]:
     """Return the record of one file.
 
-    Path as given, size in bytes, SHA-256 (computed where it is not known yet).
+    It holds the path as given, the size in bytes and the SHA-256 (computed if not known yet).
     """
     return {
         "path": str(path),
@@ -153,7 +153,9 @@ def _misshapen(manifest: Mapping[str, Any]) -> str | None:
 
 
 def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
-    """Return the records of the files in `folder` by their paths, from the manifest there, else from that of the folder above.
+    """Return the records of the files in `folder` by their paths.
+
+    They come from the manifest there, else from that of the parent folder.
 
     A `manifest.json` without a stage is another program's; without a manifest there are no records.
 
@@ -174,9 +176,9 @@ def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
 
 
 def _outputs(path: Path, required: bool) -> list[dict[str, Any]]:
-    """Return what a manifest of ours says that was written.
+    """Return the content of one of our manifests.
 
-    One that is damaged counts as another program's unless `required`.
+    A damaged one counts as another program's unless `required`.
     """
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Models and tokenizers of Hugging Face folders, loaded by the code of the installed libraries alone.
+"""Models and tokenizers of Hugging Face folders, loaded by installed libraries' code only.
 
 A folder may name Python files of its own (`auto_map`), kernels of a hub, or pickled weights. None
 of these is run, and nobody is asked whether to: where `transformers` knows the model's class it is
@@ -17,7 +17,7 @@ _WEIGHTS_PER_BYTE = 16
 
 
 def reading(path: str | Path) -> AbstractContextManager[None]:
-    """Tell what a library raises over a file or folder in one line.
+    """Report what a library raises over a file or folder in one line.
 
     Some raise no more than `Exception`.
     """
@@ -84,7 +84,7 @@ def _check_kernels(folder: Path, config: dict[str, Any]) -> None:
 def _check_size(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration far larger than the files.
 
-    `transformers` would fill the memory with what they lack.
+    `transformers` would fill the memory with weights that the files lack.
     """
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
     layers, hidden, inner, vocabulary = (_number(config.get(name)) for name in names)

@@ -13,7 +13,7 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts units of work towards an optional total and shows rate and time left on standard error.
+    """Counts units of work towards an optional total; shows rate and ETA on standard error.
 
     Args:
         label: what is being done, for example "tokenise".

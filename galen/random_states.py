@@ -1,4 +1,4 @@
-"""The states of Python's, NumPy's and PyTorch's random numbers, in plain values, and put back only where they are such states."""
+"""The random states of Python, NumPy and PyTorch as plain values, validated when restored."""
 
 import random
 from contextlib import AbstractContextManager
@@ -30,10 +30,12 @@ def put(states: dict[str, Any]) -> None:
 
 
 def numpy_state(state: Any) -> tuple[Any, ...]:
-    """Return a stored state of NumPy's generator as it takes it, from an array of NumPy's as older checkpoints have it, too.
+    """Return a stored state of NumPy's generator in the form that NumPy takes.
+
+    Older checkpoints have it as an array of NumPy's.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a state.
     """
     if type(state) is not tuple or len(state) != 5 or state[0] != "MT19937":
         raise ValueError("no state of NumPy's random numbers")

@@ -115,10 +115,7 @@ def dump(recipe: Any) -> str:
 
 
 def describe(recipe_class: type, indent: int = 2) -> str:
-    """Return one line per key of a recipe class: name, default, documentation.
-
-    Sections are indented.
-    """
+    """Return one line per key of a recipe class: name, default, documentation; indents sections."""
     lines = []
     for name, info in _fields(recipe_class).items():
         documentation = " ".join((info.description or "").split())
@@ -136,19 +133,14 @@ def describe(recipe_class: type, indent: int = 2) -> str:
                     if not line.lstrip().startswith(f"{_mark(section)} [")
                 )
         elif sections:
-            mark = (
-                " [required]"
-                if info.is_required() and not isinstance(info.annotation, type)
-                else ""
-            )
+            required = info.is_required() and not isinstance(info.annotation, type)
+            mark = " [required]" if required else ""
             lines.append(f"{' ' * indent}{name}{mark}:  {documentation}".rstrip())
             lines.append(describe(sections[0], indent + 2))
         else:
-            default = (
-                "required"
-                if info.is_required()
-                else json.dumps(info.get_default(call_default_factory=True), default=str)
-            )
+            default = "required"
+            if not info.is_required():
+                default = json.dumps(info.get_default(call_default_factory=True), default=str)
             lines.append(f"{' ' * indent}{name} [{default}]  {documentation}".rstrip())
     return "\n".join(lines)
 
@@ -203,10 +195,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> Location:
 
 
 def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: str) -> str:
-    """Turn one pydantic error into a sentence.
-
-    Where, which key, what is wrong, what would be right.
-    """
+    """Turn one pydantic error into a sentence: where, which key, what is wrong, what is right."""
     location, section = _resolve(recipe_class, item["loc"])
     key = ".".join(map(str, location))
     where = next(
@@ -245,7 +234,7 @@ def _message(item: Any) -> str:
 def _meant(recipe_class: type, section: type | None, name: str) -> str:
     """Return the end of a message about an unknown key.
 
-    A key of this name in another section, else a similar one, else all.
+    It names this key in another section, else a similar one, else all.
     """
     elsewhere = [key for key in _keys(recipe_class) if key.rpartition(".")[2] == name]
     if elsewhere:
@@ -259,7 +248,7 @@ def _meant(recipe_class: type, section: type | None, name: str) -> str:
 
 
 def _keys(section: type, prefix: str = "", depth: int = 4) -> Iterator[str]:
-    """Yield the dotted name of each key of a recipe class that is no part of a list, those of its sections too."""
+    """Yield the dotted name of each key of a recipe class and its sections, lists excluded."""
     for name, info in _fields(section).items():
         yield prefix + name
         for below in _plain_sections(info.annotation) if depth else ():
@@ -276,9 +265,9 @@ def _plain_sections(annotation: Any) -> Iterator[type]:
 
 
 def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
-    """Say whether an error only tells that a section, which has errors of its own, is no text.
+    """Return whether an error is only about the other branch (text) of a section's union.
 
-    The other branch of a union.
+    The section has errors of its own.
     """
     return place[-1:] == ("str",) and any(
         item["loc"][: len(place) - 1] == place[:-1] and len(item["loc"]) > len(place)
@@ -287,7 +276,10 @@ def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
 
 
 def _resolve(recipe_class: type, raw: Location) -> tuple[Location, type | None]:
-    """Return the keys of a pydantic error's location, without marks for branches of unions, and the dataclass of the last."""
+    """Return the keys of a pydantic error's location and the dataclass of the last.
+
+    Marks for branches of unions are left out.
+    """
     location: list[str | int] = []
     choices: list[type] = [recipe_class]
     for depth, part in enumerate(raw):

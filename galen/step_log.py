@@ -1,6 +1,6 @@
 """The log of a training run, the same for pretraining and fine-tuning.
 
-RUN/log.jsonl for machines, a line for people.
+It writes RUN/log.jsonl for machines and a line for people.
 """
 
 import json
@@ -30,7 +30,11 @@ class StepLog:
         self._begin(done)
 
     def train(self, record: dict[str, Any]) -> None:
-        """Record a step: step, loss, lr, grad_norm, consumed_samples, tokens, tokens_per_second, elapsed; mfu where it is known."""
+        """Record a step.
+
+        Its figures are step, loss, lr, grad_norm, consumed_samples, tokens, tokens_per_second,
+        elapsed, and mfu where it is known.
+        """
         self._write({"kind": "train", **record})
         step = record["step"]
         left = (time.monotonic() - self._start) / (step - self._done) * (self.total - step)
@@ -54,7 +58,8 @@ class StepLog:
     ) -> None:
         """Record a validation after `step` steps.
 
-        Mean loss per token in nats, over `tokens` tokens; with what else was measured.
+        Its figures are the mean loss per token in nats over `tokens` tokens, and any other
+        measures.
 
         Args:
             step: optimizer steps done.

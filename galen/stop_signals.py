@@ -1,6 +1,6 @@
 """Signals that ask a command to save and end.
 
-SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C.
+They are SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C.
 """
 
 import os
@@ -13,7 +13,7 @@ EXIT_CODE = 75
 """Not finished, saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
 NAMES = ("SIGTERM", "SIGUSR2", "SIGINT")
 _TWICE = 3.0
-"""Seconds between two Ctrl-C that are two.
+"""Seconds after which another Ctrl-C counts as a second one.
 
 A terminal sends one to each process, and a launcher passes it on.
 """

@@ -25,9 +25,9 @@ def _end_with_parent() -> None:
 
 
 def end_with_starter() -> None:
-    """As `preexec_fn` of `subprocess.Popen`.
+    """Have the system kill the process when the one that started it ends, however it ends.
 
-    The system kills the process when the one that started it ends, however it ends.
+    Used as `preexec_fn` of `subprocess.Popen`.
 
     It has to be started by a thread that lives as long as its process. On Linux only; elsewhere
     nothing happens.

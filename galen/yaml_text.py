@@ -1,6 +1,6 @@
-"""YAML from outside, as plain data.
+"""External YAML as plain data, bounded in size, depth and aliases.
 
-Bounded in size, depth and aliases, every mistake one message with file and line.
+Every mistake is one message with file and line.
 
 An alias costs what it stands for, so that a few hundred bytes that stand for billions of values are
 refused before anything is built from them. `no`, `yes`, `on`, `off` are text, as in YAML 1.2: a
@@ -97,7 +97,7 @@ def value(text: str, where: str) -> Any:
 
 
 def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Location, int]]]:
-    """Return what a document holds, and its keys with their lines.
+    """Return a document's content, and its keys with their lines.
 
     Messages name the line where there are `lines`.
     """
@@ -115,18 +115,13 @@ def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Lo
         line = f", line {mark.line + 1}" if mark and lines else ""
         problem = getattr(error, "problem", None) or one_line(error)
         raise UsageError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:  # `!!int x`, 2024-13-45 …
+    # `!!int x`, 2024-13-45 …
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"{where}: not valid YAML: {one_line(error)}") from None
 
 
 def _check_aliases(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many nodes a node stands for, its aliases followed.
+    """Return how many nodes a node expands to, its aliases followed.
 
     `sizes` has those of the nodes that are known.
 

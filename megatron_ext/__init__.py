@@ -1,7 +1,4 @@
-"""Training on Megatron Core.
-
-What the core lacks for continued pretraining, and nothing that it has.
-"""
+"""Training on Megatron Core: only what the core lacks for continued pretraining."""
 
 import logging
 import os

@@ -1,8 +1,8 @@
-"""Watch a pretraining run, or look at one that is over.
+"""Watch a pretraining run, or look at one that is finished.
 
-    python -m megatron_ext.monitor RUN_DIR                    # on a terminal a view that follows the run, elsewhere plain lines
-    python -m megatron_ext.monitor RUN_DIR --once             # how it stands now
-    python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as a page of its own
+    python -m megatron_ext.monitor RUN_DIR                    # follow (plain lines if no terminal)
+    python -m megatron_ext.monitor RUN_DIR --once             # the present state
+    python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as an HTML page
 
 It reads the run's folder only, so it can be started on any machine that sees it, as often as you
 like.
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def _lines(state: RunState, arguments: argparse.Namespace) -> None:
-    """Print a line now, and one for each later look that finds something new, until the run is over."""
+    """Print a line now, and one for each later check with news, until the run has ended."""
     said = line(state)
     print(said, flush=True)
     while not (arguments.once or state.over):

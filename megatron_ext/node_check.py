@@ -1,6 +1,7 @@
-"""Find bad nodes before a long run begins.
+r"""Find bad nodes before a long run begins.
 
-    RANK=… WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=… python -m megatron_ext.node_check probe --gpus 8 --disk /tmp=20     one per node
+    RANK=… WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=… \
+        python -m megatron_ext.node_check probe --gpus 8 --disk /tmp=20     # one per node
     python -m megatron_ext.node_check judge n1 n2 n3 < reports
 
 `probe` looks at its node (GPUs by nvidia-smi, free disk) and, when no node has found a fault,
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int | None:
 def probe(gpus: int, disks: Sequence[str], megabytes: int) -> dict[str, Any]:
     """Return this node's report.
 
-    Name, faults of its own, and what its links gave (GB/s or the error) by neighbour.
+    It holds its name, its own faults, and its links' results (GB/s or the error) by neighbour.
 
     Raises:
         UsageError: an entry of `disks` is not of the form DIR=GB.
@@ -172,9 +173,9 @@ def gpu_faults(expected: int) -> list[str]:
 
 
 def measure(report: dict[str, Any], megabytes: int) -> None:
-    """Fill in the links of `report`.
+    """Fill in the links of `report` (collective, one process per node).
 
-    All-reduce bandwidth with both neighbours and with all (collective, one process per node).
+    They are the all-reduce bandwidths with both neighbours and with all nodes.
 
     Nodes first tell each other whether they have faults; with one among them nothing is measured.
     """
@@ -208,7 +209,7 @@ def measure(report: dict[str, Any], megabytes: int) -> None:
 def bandwidth(data: Any, group: Any, ranks: int, rounds: int = 3) -> float:
     """Return the bus bandwidth of an all-reduce in GB/s.
 
-    2 (n - 1) / n x bytes / seconds, NVIDIA's nccl-tests' definition.
+    It is 2 (n - 1) / n x bytes / seconds, NVIDIA's nccl-tests' definition.
 
     The slowest of the ranks counts, since each waits for all.
     """

@@ -1,6 +1,7 @@
-"""What a pretraining run would need and reach, before anything is spent.
+r"""Estimate a pretraining run's memory and throughput before launching it.
 
-    python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
+    python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml \
+        examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
 
 Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run,
 what is sent where, and the fastest layouts that fit. No GPU and no checkpoint is needed when the
@@ -30,7 +31,7 @@ DOES_NOT_FIT, IMPOSSIBLE = 3, 4
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    """Run the command; return 0 when the recipe's layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
+    """Run the command; return 0 if the layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
     parser.add_argument(
@@ -211,6 +212,7 @@ def _recipe_lines(
         if seconds >= 0.005 * one.step.total
     }
     sent = {name: size for name, size in dataclasses.asdict(one.volumes).items() if size}
+    volumes = [f"{name} parallel {size / GIB:.1f}" for name, size in sent.items()]
     verdict = "fits" if one.fits else "DOES NOT FIT"
     checkpoint = memory_model.checkpoint_bytes(architecture, one.recipe)
     staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(
@@ -232,10 +234,7 @@ def _recipe_lines(
             f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
             " days to the last step"
         ),
-        (
-            "Sent by a rank in a step, GiB:"
-            f" {', '.join(f'{name} parallel {size / GIB:.1f}' for name, size in sent.items()) or 'nothing'}"
-        ),
+        f"Sent by a rank in a step, GiB: {', '.join(volumes) or 'nothing'}",
         (
             f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a"
             " node's memory while it is written"

@@ -1,9 +1,12 @@
-"""Train a model further on tokenised documents, on one process or thousands.
+r"""Train a model further on tokenised documents, on one process or thousands.
 
-    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml training.train_iters=20
-    python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml     # on each of four machines
+    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
+        training.train_iters=20
+    # on each of four machines:
+    python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 \
+        --rdzv-endpoint node0:29500 RECIPE.yaml
 
-Started again after a kill, the same command goes on from the last checkpoint in the run folder. It
+Started again after a kill, the same command resumes from the last checkpoint in the run folder. It
 ends with the run's own exit code and nothing behind the run's last message. torchrun and srun can
 start the processes, too (docs/pretraining.md).
 """
@@ -85,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def pretrain(run: Recipe) -> int:
     """Train as the recipe says.
 
-    Return the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
+    Returns the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
 
     Raises:
         UsageError: the layout is impossible, or the platform lacks what the recipe asks for.
@@ -180,7 +183,7 @@ def _check_same_run(output: Path, run: Recipe) -> None:
 def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     """Check that all processes were started with the same recipe, given that of each.
 
-    On many nodes one may read an old copy.
+    With many nodes, one may read an old copy.
 
     Raises:
         UsageError: names the process and the keys.
@@ -219,9 +222,7 @@ def _prepare(
     vocabulary: Any,
     held: contextlib.ExitStack,
 ) -> Any:
-    """Join the process group, build everything and restore it to where the run stands.
-
-    Return the trainer.
+    """Join the process group, build everything, restore its state and return the trainer.
 
     The run folder is locked until `held` is closed.
     """
@@ -317,7 +318,10 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
 
 
 def _verify_companions(run: Recipe) -> None:
-    """Compare the tokenizer and what else lies beside the checkpoint to start from with its manifest, at each start."""
+    """Compare the companion files of the initial checkpoint with its manifest, at each start.
+
+    These are the tokenizer and whatever else is beside the weights.
+    """
     folder = Path(run.model.checkpoint) / checkpoint_folder.HF
     if run.model.verify_checksums:
         checksums.verify(folder)
@@ -326,7 +330,7 @@ def _verify_companions(run: Recipe) -> None:
 
 
 def _verify(run: Recipe, first: bool) -> None:
-    """Compare the checkpoint to start from with its manifest, or say that this is left out (collective)."""
+    """Compare the initial checkpoint with its manifest or say that it is skipped (collective)."""
     from megatron_ext.checkpoint import integrity
 
     folder = checkpoint_folder.newest(run.model.checkpoint)
@@ -351,7 +355,7 @@ def build_pieces(platform: Any, architecture: architectures.Architecture, run: R
 
 
 def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
-    """Return the newest undamaged checkpoint of the run, or None when it has not written one yet (collective)."""
+    """Return the run's newest undamaged checkpoint, None if there is none yet (collective)."""
     from megatron_ext.checkpoint import integrity
 
     folder, damages = integrity.newest_whole(checkpoints)
@@ -368,7 +372,7 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
 
 
 def _start_folder(run: Recipe) -> None:
-    """Create the run folder: the resolved recipe, and what an export will need beside the weights."""
+    """Create the run folder: the resolved recipe, and what an export needs beside the weights."""
     output = Path(run.output)
     output.mkdir(parents=True, exist_ok=True)
     source, target = (

@@ -1,6 +1,6 @@
-"""Decide whether a pretraining run that ended early is worth starting again.
+"""Decide whether a pretraining run that ended early is worth restarting.
 
-What a batch script asks after each end.
+A batch script asks this after each end.
 
     python -m megatron_ext.restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def decide(output: Path, exit_code: int, limit: int) -> Decision:
-    """Say whether the run in the folder `output` is worth another start, and remember how far it was.
+    """Return whether the run in the folder `output` is worth a restart; record its progress.
 
     Args:
         output: run folder; it need not exist.

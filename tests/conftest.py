@@ -1,6 +1,6 @@
-"""What several rooms' tests start from.
+"""Fixtures of several rooms' tests.
 
-A tiny real tokenizer, tiny random Llama models, and a way to run a command.
+They are a tiny real tokenizer, tiny random Llama models, and a way to run a command.
 """
 
 import os
@@ -24,9 +24,9 @@ TEXTS = [
 
 
 def pytest_collection_modifyitems(config, items):
-    """Make groups for `--dist loadgroup` of pytest-xdist.
+    """Make groups for `--dist loadgroup` of pytest-xdist; slow tests run first.
 
-    The tests of a file, all tests that share the one Slurm; the slow ones begin.
+    A group is the tests of a file, or all tests that share the one Slurm.
     """
     if not hasattr(config, "workerinput"):  # not one of its processes
         return
@@ -117,7 +117,7 @@ def command(*arguments: object) -> list[str]:
 def run(*arguments: object, check: bool = True, **options) -> subprocess.CompletedProcess:
     """Run a script or module of the repository, as a user would, with one thread.
 
-    Fail with its output when it fails.
+    It fails with the command's output when the command fails.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     done = subprocess.run(

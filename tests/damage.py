@@ -1,6 +1,6 @@
 """Damage to files for the tests of commands.
 
-A file cut off, altered, of another kind, or with JSON values of the wrong types.
+A file is truncated, altered, of another kind, or has JSON values of the wrong types.
 
 GALEN_MUTATIONS, 3 where it is not set, is how many damages each command sees of each file;
 `damages` makes twice as many of all files.
@@ -82,7 +82,7 @@ def mutate(path: Path, seeded: random.Random) -> str:
 
 
 def damages(folder: Path, names: Sequence[str], count: int = 2 * MUTATIONS) -> Iterator[str]:
-    """Damage or remove one of the files and put it right again, so many times; yield what was done."""
+    """Damage or remove one of the files and restore it, so many times; yield what was done."""
     for number in range(count):
         draw = random.Random(f"{' '.join(names)} {number}")
         path = folder / draw.choice(names)

@@ -1,6 +1,6 @@
-"""Where files stand and what may import what, read from the code.
+"""Where files belong and what may import what, read from the code.
 
-Imports inside functions and for type checkers count too.
+Imports inside functions and for type checkers count, too.
 """
 
 import ast
@@ -19,7 +19,7 @@ ROOMS = ("galen", "data_prep", "megatron_ext", "checkpoints_convert", "evaluatio
 def trees():
     """Every module of the rooms by its dotted name, as a syntax tree.
 
-    A package by the name of its folder.
+    A package has the name of its folder.
     """
     found = {}
     for room in ROOMS:
@@ -33,7 +33,7 @@ def trees():
 def imports():
     """What each module imports of the rooms.
 
-    Of a package that is what its `__init__` holds, not the modules that stand in it.
+    Of a package it is the content of its `__init__`, not the modules in it.
     """
     return {
         module: {name for node in ast.walk(tree) for name in imported(node)} - {module}

@@ -57,7 +57,7 @@ def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) ->
 def _take_companions(hf: Path, target: Path) -> None:
     """Copy them, with a manifest of their own.
 
-    Killed amid this, the command leaves none that does not fit.
+    A command killed in between leaves no companions that do not match.
     """
     (target / manifest.NAME).unlink(missing_ok=True)
     copy_companions(hf, target)
@@ -72,7 +72,7 @@ def _is_new(name: str) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Say whether a command of ours wrote the iteration; one that was adopted may be adopted again."""
+    """Return whether a command of ours wrote the iteration; an adopted one may be adopted again."""
     if not (folder / manifest.NAME).is_file() or not (folder / architectures.NAME).is_file():
         return False
     return manifest.read(folder)["stage"] != STAGE

@@ -43,9 +43,9 @@ def add_no_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(folder: Path, no_verify: bool) -> dict[Path, dict[str, Any]]:
-    """Return what the manifest of a folder says of its files, for `InputHashes`.
+    """Return a folder's recorded files from its manifest, for `InputHashes`.
 
-    With `no_verify` nothing, and a warning.
+    With `no_verify`, it returns nothing and warns.
 
     Raises:
         DataError: the manifest is damaged.

@@ -48,9 +48,7 @@ def provider_arguments(architecture: Architecture) -> dict[str, Any]:
 def run_config(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Return what Megatron-Bridge reads of a run's configuration.
-
-    The model, and what the checkpoint holds.
+    """Return what Megatron-Bridge reads of a run's configuration: model and checkpoint.
 
     The tokenizer's place is left open, as the folder may move: `load_tokenizer(folder,
     tokenizer_model=…)`.

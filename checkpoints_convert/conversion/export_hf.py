@@ -76,7 +76,9 @@ class WriteShard(Step):
 
 
 def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) -> None:
-    """Write the iteration that `job` names, whose files are `inputs`, as the Hugging Face folder `output`.
+    """Write the iteration that `job` names as the Hugging Face folder `output`.
+
+    `inputs` are the iteration's files.
 
     Raises:
         DataError: the checkpoint is incomplete or does not fit its configuration, or `output` holds
@@ -112,7 +114,10 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
 
 
 def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[str, Any] | None]:
-    """Return the family to write, the model's shape, and a new configuration unless the one at hand is this family's."""
+    """Return the family to write, the model's shape and a new configuration.
+
+    The configuration is None when the one at hand is this family's.
+    """
     architecture = architectures.read(job.folder)
     path = companions / "config.json"
     at_hand = path.is_file()

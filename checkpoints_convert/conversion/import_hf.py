@@ -106,11 +106,8 @@ class WritePart(Step):
             whole = padded_shape(unit, self.architecture, self.tensor_parallel)
             offset: tuple[int, ...] = (place, *(0 for _ in whole[1:]))
             if unit.layer is not None:
-                tensor, offset, whole = (
-                    tensor[None],
-                    (unit.layer, *offset),
-                    (self.architecture.num_layers, *whole),
-                )
+                tensor, offset = tensor[None], (unit.layer, *offset)
+                whole = (self.architecture.num_layers, *whole)
             entries.append(
                 torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor)
             )
@@ -129,13 +126,15 @@ class WritePart(Step):
 def write_parts(
     label: str, folder: Path, steps: Sequence[WritePart], inputs: InputHashes, workers: int
 ) -> tuple[list[torch_dist.Entry], dict[Path, str]]:
-    """Write the files of a checkpoint; return their entries, and the SHA-256 of inputs and outputs."""
+    """Write a checkpoint's files; return their entries and the SHA-256 of inputs and outputs."""
     results, hashes = run_steps(label, folder, steps, workers, inputs)
     return [torch_dist.Entry.from_json(entry) for part in results for entry in part], hashes
 
 
 def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) -> None:
-    """Write the model that `job` names, whose files are `inputs`, as iteration 0 of the Megatron checkpoint `output`.
+    """Write the model that `job` names as iteration 0 of the Megatron checkpoint `output`.
+
+    `inputs` are the model's files.
 
     Raises:
         DataError: the model cannot be converted.

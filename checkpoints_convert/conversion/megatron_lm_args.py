@@ -1,4 +1,7 @@
-"""The arguments that Megatron-LM (--use-checkpoint-args) and Megatron-Bridge read from the `common.pt` of a checkpoint."""
+"""The arguments that other trainers read from the `common.pt` of a checkpoint.
+
+These are Megatron-LM (--use-checkpoint-args) and Megatron-Bridge.
+"""
 
 from typing import Any
 
@@ -32,7 +35,10 @@ _BRIDGE_READS: dict[str, Any] = {
 def common_state(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Return what `common.pt` holds of an imported model whose vocabulary is padded for `tensor_parallel` ranks."""
+    """Return the content of `common.pt` for an imported model.
+
+    Its vocabulary is padded for `tensor_parallel` ranks.
+    """
     return torch_dist.megatron_arguments(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,

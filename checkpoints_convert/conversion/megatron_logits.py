@@ -70,7 +70,9 @@ def compute(
     pipeline: int,
     dtype: str,
 ) -> "Tensor | None":
-    """Return the logits [batch, sequence, padded vocabulary] on the first rank of the last stage, None elsewhere (collective).
+    """Return the logits [batch, sequence, padded vocabulary] (collective).
+
+    Only the first rank of the last stage has them, the others get None.
 
     Args:
         folder: of the iteration.

@@ -1,6 +1,6 @@
-"""The tensors of a torch_dist checkpoint under a family's Hugging Face names.
+"""The tensors of another program's torch_dist checkpoint, as a source of rows.
 
-What another program saved, as a source of rows.
+They have a family's Hugging Face names.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,8 @@ class StoredModel:
     def place(self, name: str) -> tuple[str, int]:
         """Return the file that a tensor's first part lies in and its first byte there.
 
-        KeyError when there is none of that name.
+        Raises:
+            KeyError: there is none of that name.
         """
         unit, _ = self._places[name]
         return self._stored.place(unit.megatron, unit.layer)

@@ -61,10 +61,7 @@ class Unit:
 
 
 def parts(family: Family, architecture: Architecture) -> list[list[Unit]]:
-    """Return a model's tensors in the parts that files are made of.
-
-    Those before the layers, each layer's, those after.
-    """
+    """Return a model's tensors grouped into files: before the layers, each layer, after them."""
     shared = [Unit(mapping, None) for mapping in family.mappings(architecture)]
     layers = [
         [Unit(mapping, layer) for mapping in family.layer]
@@ -95,10 +92,10 @@ def megatron_pieces(
     dtype: torch.dtype,
     tensor_parallel: int | None = None,
 ) -> Iterator[tuple[int, Piece]]:
-    """Yield a unit's Megatron tensor in pieces of at most CHUNK_BYTES of this precision, each with the place of its first row.
+    """Yield a unit's Megatron tensor in pieces, each with the index of its first row.
 
-    With `tensor_parallel` the zero rows are among them with which the vocabulary is padded for so
-    many ranks.
+    A piece has at most CHUNK_BYTES of this precision. With `tensor_parallel`, the zero rows that
+    pad the vocabulary for so many ranks are included.
     """
     width = shape(unit.megatron, architecture)[1:]
     rows = unit.mapping.rows(architecture)
@@ -118,7 +115,7 @@ def megatron_pieces(
 
 
 def hf_pieces(name: str, source: Source, dtype: torch.dtype) -> Iterator[Piece]:
-    """Yield a Hugging Face tensor in pieces of at most CHUNK_BYTES of this precision, from the first row to the last."""
+    """Yield a Hugging Face tensor in order, in pieces of at most CHUNK_BYTES of this precision."""
     rows, *width = source.shape(name)
     most = _rows_at_once(width, dtype)
     for start in range(0, rows, most):
@@ -134,7 +131,7 @@ def _rows_at_once(width: Sequence[int], dtype: torch.dtype) -> int:
 
 
 def _fill(target: Tensor, names: Sequence[str], runs: Sequence[Rows], source: Source) -> None:
-    """Fill `target` with rows of the Hugging Face tensors of these names, one run below the other."""
+    """Fill `target` with rows of the Hugging Face tensors of these names, run after run."""
     place = 0
     for run in runs:
         stop = place + run.stop - run.start

@@ -1,7 +1,4 @@
-"""Checks that a model's files hold the tensors that its configuration and its family call for.
-
-None lost, none too many.
-"""
+"""Checks that a model's files hold exactly the tensors of its configuration and family."""
 
 import dataclasses
 import math
@@ -20,10 +17,10 @@ from megatron_ext.config.architecture import Architecture
 
 
 def check_complete(weights: Weights, family: Family, architecture: Architecture) -> None:
-    """Check that the tensors of a Hugging Face folder are those of the model, in number, size and precision.
+    """Check number, size and precision of a Hugging Face folder's tensors against the model.
 
     Raises:
-        DataError: they are not.
+        DataError: they do not match.
     """
     wanted = units(family, architecture)
     expected = {name for unit in wanted for name in unit.hf}
@@ -99,10 +96,8 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
             f" {_some(surplus)}"
         )
     for unit in wanted:
-        found, expected = (
-            stored.shape(unit.megatron, unit.layer),
-            padded_shape(unit, architecture, 1),
-        )
+        found = stored.shape(unit.megatron, unit.layer)
+        expected = padded_shape(unit, architecture, 1)
         hint = ""
         if unit.megatron in VOCABULARY:
             if found[0] >= architecture.vocab_size:
@@ -143,7 +138,7 @@ def _equal(weights: Weights, first: str, second: str) -> bool:
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Return whether two tensors hold the same bits: a number that is not one (NaN) equals itself."""
+    """Return whether two tensors hold the same bits; a NaN equals itself."""
     return first.dtype == second.dtype and first.reshape(-1).view(torch.uint8).equal(
         second.reshape(-1).view(torch.uint8)
     )

@@ -28,9 +28,9 @@ class Family:
     layer: Sequence[Mapping]
     """Tensors of each layer."""
     reference: str = "transformers"
-    """What computes the original's logits for verify.py.
+    """The code that computes the original's logits for verify.py.
 
-    Transformers, or a module with `logits(folder, tokens, dtype)`.
+    Either transformers, or a module with `logits(folder, tokens, dtype)`.
     """
 
     def mappings(self, architecture: Architecture) -> list[Mapping]:

@@ -1,4 +1,7 @@
-"""Reads and writes the fields of config.json that Llama-like models share, and refuses by name what they do not know."""
+"""Reads and writes the fields of config.json that Llama-like models share.
+
+Unknown fields are refused by name.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -110,9 +113,7 @@ class Fields:
         return found
 
     def only(self, **wanted: Any) -> None:
-        """Refuse fields that have another value than the one that Megatron's model stands for.
-
-        Absent is right.
+        """Refuse fields whose value differs from the one of Megatron's model; absent is fine.
 
         Raises:
             ValueError: names the field and its value.
@@ -123,10 +124,7 @@ class Fields:
                 raise ValueError(f"{name} = {found!r} cannot be carried over (only {value!r})")
 
     def finish(self) -> None:
-        """Refuse a field that is set and that the family does not know.
-
-        It might change what the model computes.
-        """
+        """Refuse a field that is set and unknown to the family: it might change the function."""
         unknown = [
             f"{name} = {value!r}"
             for name, value in self.config.items()
@@ -224,11 +222,8 @@ def config(
 
 def _rope(fields: Fields) -> tuple[float, float | None]:
     """Return the rotary base and the factor of Llama 3's scaling, if any."""
-    new, old, base = (
-        fields.take("rope_parameters", None),
-        fields.take("rope_scaling", None),
-        fields.take("rope_theta", 10000.0),
-    )
+    new, old = fields.take("rope_parameters", None), fields.take("rope_scaling", None)
+    base = fields.take("rope_theta", 10000.0)
     if not isinstance(new, dict | None) or not isinstance(old, dict | None):
         raise ValueError(f"rope_parameters = {new!r}, rope_scaling = {old!r}: an object is wanted")
     # transformers 5 writes rope_parameters, earlier ones the other two

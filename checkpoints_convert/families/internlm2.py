@@ -1,6 +1,6 @@
 """InternLM2, InternLM2.5, MMedLM 2.
 
-Llama's function under other names, query, key and value in one tensor.
+They are Llama's function under other names, with query, key and value in one tensor.
 
 `wqkv` holds, for each key/value group, its query heads, its key, its value: Megatron's own order.
 `w1` is the gate, `w3` the up projection, `w2` the down projection. transformers has no InternLM2;

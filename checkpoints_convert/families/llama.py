@@ -1,6 +1,6 @@
 """Llama 2, 3, 3.1, 3.2, SmolLM2 and others of `model_type: llama`.
 
-The names that Mistral and Qwen share.
+Mistral and Qwen share its tensor names.
 """
 
 from typing import Any

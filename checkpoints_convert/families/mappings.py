@@ -17,9 +17,9 @@ PADDING = -1
 
 
 class Rows(NamedTuple):
-    """Rows `start` until before `stop` of the Hugging Face tensor number `tensor`.
+    """Rows from `start` to before `stop` of the Hugging Face tensor number `tensor`.
 
-    Zeros where that is PADDING.
+    They are zeros where `tensor` is PADDING.
     """
 
     tensor: int
@@ -39,7 +39,7 @@ class Mapping(Protocol):
         """Names of the Hugging Face tensors."""
 
     def rows(self, architecture: Architecture) -> list[Rows]:
-        """Return what Megatron's rows are, from the first on, without padding.
+        """Return the source of Megatron's rows in order, without padding.
 
         Each Hugging Face row occurs once.
         """
@@ -76,7 +76,7 @@ class Vocabulary:
 class GroupedQKV:
     """Query, key and value rows, interleaved by key/value group.
 
-    Per group its query heads, its key, its value.
+    A group holds its query heads, its key and its value.
     """
 
     megatron: str
@@ -121,7 +121,7 @@ def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, .
 
 
 def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:
-    """Divide rows into runs of at most `largest`, each with the place of its first row in the Megatron tensor."""
+    """Divide rows into runs of at most `largest`, each with its start in the Megatron tensor."""
     divided: list[tuple[int, list[Rows]]] = []
     place = room = 0
     for run in rows:

@@ -26,7 +26,10 @@ VOCABULARY = frozenset({"embedding.word_embeddings.weight", "output_layer.weight
 
 
 def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
-    """Return the size of a Megatron tensor, of one layer where there is one in each, padded for one tensor-parallel rank."""
+    """Return the size of a Megatron tensor, padded for one tensor-parallel rank.
+
+    For a tensor that every layer has, it is the size in one layer.
+    """
     return _SHAPES[name](architecture)
 
 
@@ -37,7 +40,7 @@ def _qkv(architecture: Architecture) -> int:
 
 
 def extra_states(architecture: Architecture) -> list[str]:
-    """Return the names under which the modules of Transformer Engine keep their state of FP8, layer by layer."""
+    """Return the names of the FP8 states of Transformer Engine's modules, layer by layer."""
     modules = [
         "self_attention.linear_qkv",
         "self_attention.core_attention",

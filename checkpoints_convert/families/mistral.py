@@ -10,7 +10,7 @@ from megatron_ext.config.architecture import Architecture
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Mistral config.json.
 
-    Where it does not name a window, transformers takes 4,096.
+    The default window is 4,096, as in transformers.
     """
     fields = hf_config.Fields(config)
     window = fields.take("sliding_window", 4096)

@@ -1,4 +1,4 @@
-"""Qwen2, Qwen2.5 (a bias on query, key and value) and Qwen3 (an RMSNorm on each head's query and key)."""
+"""Qwen2, Qwen2.5 (biases on query, key, value) and Qwen3 (RMSNorm on each query and key head)."""
 
 from typing import Any
 
@@ -48,15 +48,12 @@ def qwen3_config(architecture: Architecture) -> dict[str, Any]:
 
 
 def _window(fields: hf_config.Fields) -> int | None:
-    """Return the window.
+    """Return the sliding window.
 
     Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on.
     """
-    used, window, full = (
-        fields.take("use_sliding_window", False),
-        fields.take("sliding_window", None),
-        fields.take("max_window_layers", 28),
-    )
+    used, window = fields.take("use_sliding_window", False), fields.take("sliding_window", None)
+    full = fields.take("max_window_layers", 28)
     kinds = fields.take("layer_types", None)
     if not used or window is None:
         if kinds and set(kinds) != {"full_attention"}:

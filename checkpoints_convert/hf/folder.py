@@ -1,7 +1,6 @@
-"""A Hugging Face model folder.
+"""Reads a Hugging Face model folder: its tensor files, companion files and number of token ids.
 
-Which files hold the tensors, what else comes with them, how many ids the tokenizer has. No torch
-here.
+No torch here.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", "
 def weight_files(folder: str | Path) -> list[Path]:
     """Return the files that transformers loads.
 
-    `model.safetensors`, else those of the index, else all `.safetensors` files.
+    It loads `model.safetensors`, else those of the index, else all `.safetensors` files.
 
     Others may lie beside them: Mistral's models come with the same weights as
     `consolidated.safetensors`, under other names.
@@ -55,7 +54,9 @@ def weight_files(folder: str | Path) -> list[Path]:
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
-    """Copy all but the weights (configuration, tokenizer, chat template, licence) and return what was written.
+    """Copy all but the weights and return what was written.
+
+    These are configuration, tokenizer, chat template and licence.
 
     Raises:
         DataError: one is a symbolic link that leads out of the folder, or nowhere.
@@ -77,7 +78,7 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
 
 
 def seal_companions(folder: Path) -> None:
-    """Write the manifest of the companions that a checkpoint keeps, with which who reads them compares them."""
+    """Write the manifest against which a checkpoint's companion files are checked when read."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     # a kill leaves .NAME.partial
     files = [folder / name for name in names if name != manifest.NAME and not name.startswith(".")]
@@ -94,7 +95,7 @@ def seal_companions(folder: Path) -> None:
 def verify_companions(folder: Path, no_verify: bool) -> None:
     """Compare all but the weights with the manifest of a folder, where it has one.
 
-    With `no_verify` only say that this is left out.
+    With `no_verify`, only say that this is skipped.
 
     Raises:
         DataError: one is missing or was altered; says which.
@@ -122,10 +123,7 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
 
 
 def tokenizer_ids(folder: str | Path) -> int | None:
-    """Return the largest id that the folder's tokenizer can give, plus one.
-
-    None when there is no tokenizer.
-    """
+    """Return the largest id that the folder's tokenizer can give, plus one; None without one."""
     _, largest = _largest_id(Path(folder))
     return None if largest < 0 else largest + 1
 
@@ -143,7 +141,10 @@ def read_tokenizer(path: Path) -> Any:
 
 
 def _largest_id(folder: Path) -> tuple[Path, int]:
-    """Return the file that decides which ids there are and the largest of them, -1 for a folder without tokenizer."""
+    """Return the file that determines the token ids and the largest id.
+
+    The id is -1 for a folder without tokenizer.
+    """
     if (path := folder / "tokenizer.json").is_file():
         return path, max(
             read_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1

@@ -1,6 +1,6 @@
 """Adds special tokens to a model.
 
-The same ids in the tokenizer, in config.json, and as rows of the embeddings.
+They get the same ids in the tokenizer, in config.json and as rows of the embeddings.
 """
 
 import json
@@ -49,7 +49,7 @@ class Extension:
     """Rows of the embedding afterwards."""
 
     def write(self, folder: Path) -> None:
-        """Add the tokens to the tokenizer in `folder` and the new number of rows to its config.json."""
+        """Add the tokens to the tokenizer in `folder` and set the row count in its config.json."""
         from tokenizers import AddedToken
 
         tokenizer = read_tokenizer(folder / "tokenizer.json")
@@ -162,14 +162,10 @@ class ExtendedWeights:
         )
 
     def _rows(self, name: str, kind: str, seed: int) -> Tensor:
-        width, count = (
-            self.weights.shape(name)[1],
-            min(self.extension.first, self.weights.shape(name)[0]),
-        )
-        total, squares = (
-            torch.zeros(width, dtype=torch.float64),
-            torch.zeros(width, dtype=torch.float64),
-        )
+        shape = self.weights.shape(name)
+        width, count = shape[1], min(self.extension.first, shape[0])
+        total = torch.zeros(width, dtype=torch.float64)
+        squares = torch.zeros_like(total)
         for start in range(0, count, 4096):
             rows = self.weights.rows(name, start, min(start + 4096, count)).double()
             total += rows.sum(0)

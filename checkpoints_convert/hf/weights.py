@@ -1,6 +1,6 @@
 """The tensors of a Hugging Face folder's safetensors files.
 
-Where their bytes are, and the head of a new file.
+Finds their bytes, and makes the header of a new file.
 """
 
 import json
@@ -68,7 +68,8 @@ class Weights:
     def place(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor and its first byte there.
 
-        KeyError when there is none of that name.
+        Raises:
+            KeyError: there is none of that name.
         """
         return str(self.tensors[name].path), self.tensors[name].offset
 
@@ -87,7 +88,8 @@ class Weights:
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on.
 
-        KeyError when there is no tensor of that name.
+        Raises:
+            KeyError: there is no tensor of that name.
         """
         self.tensors[name].read_into(target, start)
 
@@ -220,9 +222,9 @@ def _misshapen(entry: Any) -> str | None:
 
 
 def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
-    """Return the first bytes of a safetensors file that holds these tensors, in this order.
+    """Return the header of a safetensors file that holds these tensors, in this order.
 
-    Their own bytes follow.
+    The tensors' own bytes follow it.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

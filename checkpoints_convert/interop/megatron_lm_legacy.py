@@ -1,6 +1,6 @@
 """Reads the checkpoints of Megatron-LLM, the trainer of MEDITRON.
 
-`mp_rank_XX[_YYY]/model_optim_rng.pt`, one file a rank.
+Each rank has one file, `mp_rank_XX[_YYY]/model_optim_rng.pt`.
 
 The files are pickles; they are read by `safe_pickle`, which runs nothing of them. What differs from
 the model here:
@@ -33,7 +33,7 @@ _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
 
 
 def find_ranks(path: Path) -> list[Path]:
-    """Return the rank folders of a checkpoint: of its newest iteration, or those in `path` itself."""
+    """Return the rank folders of a checkpoint's newest iteration, or those in `path` itself."""
     if not list(path.glob(f"mp_rank_*/{_FILE}")) and not list(path.glob("iter_*/.metadata")):
         path = _newest(path)
     return sorted(
@@ -44,16 +44,13 @@ def find_ranks(path: Path) -> list[Path]:
 
 
 def _newest(path: Path) -> Path:
-    """Return the folder that the tracker names, `release` for that word.
+    """Return the folder that the tracker names (`release` for that word).
 
-    Where it is damaged or missing, the newest with ranks.
+    If the tracker is damaged or missing, it is the newest folder with ranks.
     """
     tracker = path / "latest_checkpointed_iteration.txt"
-    name = (
-        tracker.read_bytes()[:64].decode("ascii", errors="replace").strip()
-        if tracker.is_file()
-        else ""
-    )
+    content = tracker.read_bytes()[:64] if tracker.is_file() else b""
+    name = content.decode("ascii", errors="replace").strip()
     named = path / (f"iter_{int(name):07d}" if re.fullmatch(r"[0-9]{1,18}", name) else "release")
     there = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
     if name == "release" or not there or list(named.glob(f"mp_rank_*/{_FILE}")):
@@ -71,7 +68,7 @@ def is_legacy(path: Path) -> bool:
 
 
 class Ranks:
-    """A checkpoint of tensor x pipeline ranks as one model, under the names of Hugging Face's Llama.
+    """A checkpoint of tensor x pipeline ranks as one model with Hugging Face's Llama names.
 
     It is a source of rows like a folder of safetensors; one tensor at a time is put together from
     the ranks.
@@ -285,18 +282,16 @@ _WANTED: dict[str, tuple[Any, ...]] = {
 
 
 def _flat(tree: Any) -> dict[str, StoredTensor]:
-    """Return the tensors of a language model by their names inside embedding, encoder and output layer."""
+    """Return a language model's tensors by their names in embedding, encoder and output layer."""
     found: dict[str, StoredTensor] = {}
     for name, value in tree.items():
         if isinstance(value, StoredTensor):
             found[str(name).replace("self_attention.", "attention.")] = value
         elif isinstance(value, dict):
             inner = _flat(value)
-            found |= (
-                {f"{name}.{key}": stored for key, stored in inner.items()}
-                if name in ("word_embeddings", "lm_head")
-                else inner
-            )
+            if name in ("word_embeddings", "lm_head"):
+                inner = {f"{name}.{key}": stored for key, stored in inner.items()}
+            found |= inner
     return found
 
 

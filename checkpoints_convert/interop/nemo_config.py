@@ -167,7 +167,9 @@ def _rope_scaling(config: dict[str, Any]) -> float | None:
 
 
 def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
-    """Return the name of NeMo's configuration of this model and the arguments that make it, dtype and kernels left out.
+    """Return the name of NeMo's configuration class for this model and its arguments.
+
+    Dtype and kernels are left out.
 
     Raises:
         DataError: NeMo has no such family.

@@ -1,6 +1,6 @@
 """Writes the `context/` of a NeMo 2 folder.
 
-The model's configuration in the two forms that NeMo reads, and the tokenizer.
+It holds the model's configuration in the two forms that NeMo reads, and the tokenizer.
 
 `io.json` is a tree of calls in the JSON form of the library fiddle, from which NeMo builds the
 model; `model.yaml` is the same as plain YAML.
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 def fiddle_json(root: Call) -> dict[str, Any]:
     """Return a tree of calls in fiddle's JSON form (version 0.0.1).
 
-    Each call an object with the path that leads to it.
+    Each call is an object with the path that leads to it.
     """
     objects: dict[str, Any] = {}
     found = _encode(root, "<root>", objects)

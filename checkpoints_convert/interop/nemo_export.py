@@ -120,10 +120,7 @@ def convert(
 
 
 def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
-    """Return the folder of the tokenizer, after a check that the model has its ids.
-
-    None where there is no tokenizer.
-    """
+    """Return the tokenizer's folder after a check that the model has its ids, or None."""
     if tokenizer_ids(companions) is None:
         return None
     check_vocabulary(companions, architecture.vocab_size)

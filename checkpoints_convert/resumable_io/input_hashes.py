@@ -18,7 +18,7 @@ _BEHIND = 2**29  # bytes before the conversion's place that it may still want
 
 
 class InputHashes:
-    """The SHA-256 of each file, taken in the order given, which should be the order in which the conversion reads them.
+    """The SHA-256 of each file, in the order given: the one in which the conversion reads them.
 
     The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so
     far that it is gone from there. What both have read is given back to the system: it takes new

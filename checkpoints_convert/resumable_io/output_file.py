@@ -108,7 +108,10 @@ class OutputFile:
 
 
 def _open(path: Path) -> int:
-    """Open a new file: a link is not followed, and a worker of a killed command, if one is still at it, has the old one."""
+    """Open a new file, never through a link.
+
+    If a worker of a killed command is still running, it keeps the old file.
+    """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

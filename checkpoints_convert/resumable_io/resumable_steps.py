@@ -1,4 +1,4 @@
-"""Runs the steps of a conversion, each of which writes one file, and goes on where a killed run stopped."""
+"""Runs the steps of a conversion, each of which writes one file, and resumes a killed run."""
 
 import hashlib
 import json
@@ -43,11 +43,14 @@ class Step(ABC):
 
     @abstractmethod
     def run(self, output: OutputFile, reader: ReadAhead) -> Any:
-        """Write the file, what `reader` reads, and return what the end of the conversion needs to know of it, as JSON types."""
+        """Write the file from `reader`; return what the conversion needs at its end.
+
+        The result is of JSON types.
+        """
 
 
 def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
-    """Keep the unfinished output in `folder` when it was begun from these inputs with this configuration, else begin with an empty one."""
+    """Keep the unfinished output in `folder` if inputs and configuration match, else clear it."""
     files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
     plan, path = json.dumps({"inputs": files, "config": config}), folder / _PLAN
     if folder.is_symlink() or not path.is_file() or path.read_bytes() != plan.encode():
@@ -61,7 +64,7 @@ def run_steps(
 ) -> tuple[list[Any], dict[Path, str]]:
     """Run the steps that no earlier start finished.
 
-    Return their results in order and the SHA-256 of inputs and outputs.
+    Returns their results in order and the SHA-256 of inputs and outputs.
 
     When the work fails, a file that is whole has been recorded, so that the next start keeps it.
 
@@ -127,9 +130,9 @@ def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) 
 def _shared(
     folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]
 ) -> None:
-    """Let several processes do the steps.
+    """Run the steps in several processes.
 
-    They end with this one, or they would write into the files of its next start.
+    They end with this one; otherwise they would write into the files of its next start.
     """
     check_main_guard()
     with ProcessPoolExecutor(
@@ -155,7 +158,7 @@ def _write(
 ) -> Callable[[], None]:
     """Write a step's file.
 
-    Return what is left to do: after it, a new start will not write the file again.
+    Returns what is left to do; after that, a new start will not write the file again.
 
     What is noted of the file has a hash of its own: a note that is damaged counts as none.
     """
@@ -178,7 +181,10 @@ def _result_path(folder: Path, step: Step) -> Path:
 
 
 def _read_result(folder: Path, step: Step) -> Any:
-    """Return what an earlier start noted of a step's file, or None where that is missing or damaged, or the file is."""
+    """Return an earlier start's record of a step's file.
+
+    None if the record or the file is missing or damaged.
+    """
     try:
         digest, note = _result_path(folder, step).read_text(encoding="utf-8").split("\n", 1)
         result = json.loads(note) if digest == _digest(note) else None
@@ -202,7 +208,7 @@ def record(
 ) -> None:
     """Write the manifest of a finished output: `files` in `folder`, made from `inputs`.
 
-    `hashes` are the SHA-256 that are known.
+    `hashes` are the SHA-256 known so far.
     """
     manifest.write(
         folder / manifest.NAME,
@@ -223,7 +229,9 @@ def record(
 def finished(
     output: Path, folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]
 ) -> bool:
-    """Return whether `output`, whose manifest is in `folder`, was made by this stage from these inputs with this configuration; say so.
+    """Return whether this stage already made `output` from these inputs; print that it did.
+
+    The configuration has to be the same, too. The output's manifest is in `folder`.
 
     Files of the same path, size and time of change are taken as the same; others are hashed.
 

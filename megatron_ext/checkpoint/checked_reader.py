@@ -1,6 +1,6 @@
-"""Hands PyTorch and Megatron a checkpoint's content as `safe_pickle` read it.
+"""Gives PyTorch and Megatron a checkpoint's content as `safe_pickle` read it.
 
-They unpickle nothing of its files themselves.
+They unpickle none of its files themselves.
 """
 
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ class CheckedReader(FileSystemReader):
 
 @contextmanager
 def used_by_megatron(reader: CheckedReader) -> Iterator[None]:
-    """Let Megatron's loading strategy read with this reader in place of one that unpickles files."""
+    """Make Megatron's loading strategy use this reader instead of one that unpickles files."""
     before = megatron_torch._get_filesystem_reader
     megatron_torch._get_filesystem_reader = lambda *_, **__: reader
     try:

@@ -78,7 +78,7 @@ def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
 def foreign(folder: Path) -> list[str]:
     """Return the names in a folder that no checkpoint has.
 
-    What is written there would be mixed with something else.
+    A checkpoint written there would be mixed with something else.
     """
     if not folder.is_dir():
         return [folder.name] if folder.exists() else []
@@ -91,7 +91,7 @@ def foreign(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of an iteration that hold tensors, in the order of the numbers in their names."""
+    """Return an iteration's tensor files, in the order of the numbers in their names."""
     return sorted(
         folder.glob("*.distcp"),
         key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)],
@@ -101,7 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
 def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") -> Path:
     """Return the folder of an iteration that is being written.
 
-    `attempt` tells this start of a run from those before it.
+    `attempt` distinguishes this start of a run from those before it.
     """
     final = iteration_folder(checkpoint, iteration)
     return final.with_name(f".{final.name}{attempt and '.' + attempt}.partial")
@@ -122,10 +122,8 @@ def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
     One that has this name is replaced where its weights are the same (a run died before the tracker
     moved), else set aside.
     """
-    final, partial = (
-        iteration_folder(checkpoint, iteration),
-        partial_folder(checkpoint, iteration, attempt),
-    )
+    final = iteration_folder(checkpoint, iteration)
+    partial = partial_folder(checkpoint, iteration, attempt)
     if final.exists() or final.is_symlink():
         if _weights(final) == _weights(partial) != {}:
             atomic.remove(final)
@@ -136,9 +134,9 @@ def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
 
 
 def _weights(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of an iteration's files of tensors, as its manifest has them.
+    """Return the SHA-256 of an iteration's tensor files from its manifest.
 
-    None where that is missing or damaged.
+    None if the manifest is missing or damaged.
     """
     try:
         records = manifest.recorded(folder)
@@ -166,10 +164,7 @@ def _set_aside(folder: Path) -> None:
 
 @contextmanager
 def new_iteration(checkpoint: str | Path, iteration: int) -> Iterator[Path]:
-    """Yield a temporary folder for the files of an iteration.
-
-    Afterwards give it its name and move the tracker to it.
-    """
+    """Yield a temporary folder for an iteration's files; then rename it and move the tracker."""
     yield partial_folder(checkpoint, iteration)
     publish(checkpoint, iteration)
 
@@ -184,7 +179,7 @@ def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
 
 
 def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
-    """Remove all but the newest `keep` iterations and, where `every` is given, the multiples of it."""
+    """Remove all iterations but the newest `keep` and, if `every` is given, its multiples."""
     for iteration in iterations(checkpoint)[:-keep]:
         if every is None or iteration % every:
             folder = iteration_folder(checkpoint, iteration)

@@ -1,6 +1,6 @@
-"""Transformer Engine's histories of FP8 (`_extra_state`).
+"""Transformer Engine's FP8 histories (`_extra_state`).
 
-Read without its unpickler, and pickled anew for it.
+They are read without its unpickler, and pickled again for it.
 """
 
 import pickle
@@ -12,14 +12,13 @@ from megatron_ext.checkpoint.pickle_names import Inert
 
 _RECIPE = "transformer_engine.common.recipe"
 _FIELDS = ("margin", "amax_history_len", "amax_compute_algo", "reduce_amax", "fp8_dpa", "fp8_mha")
-"""Of the recipe, those that are plain; Transformer Engine's own values take the place of any other.
-"""
+"""The recipe's plain fields; any other keeps Transformer Engine's own value."""
 
 
 def repickle(data: bytes, source: str) -> bytes:
-    """Return a pickle of ours with what a stored history holds.
+    """Return a pickle of ours with the content of a stored history.
 
-    Scales, histories, plain values and the recipe of FP8.
+    It holds scales, histories, plain values and the FP8 recipe.
 
     Raises:
         DataError: it is damaged, or holds something else.
@@ -37,7 +36,7 @@ def repickle(data: bytes, source: str) -> bytes:
 
 
 def _recipe(stored: Any, source: str) -> Any:
-    """Return Transformer Engine's recipe of delayed scaling, made of the plain fields of the stored one."""
+    """Return Transformer Engine's delayed-scaling recipe, made of the stored one's plain fields."""
     if type(stored) is not Inert or stored.known.name != f"{_RECIPE}.DelayedScaling":
         raise DataError(f"{source} holds a recipe of FP8 that has no history: {stored!r}")
     from transformer_engine.common import recipe
@@ -50,7 +49,7 @@ def _recipe(stored: Any, source: str) -> Any:
 
 
 def _format(stored: Any, recipe: Any) -> Any:
-    """Return the format of FP8 by its name or by its largest values, which a pickle has in the place of it."""
+    """Return the FP8 format by its name, or by its largest values, which a pickle has instead."""
     told = stored.arguments[0] if type(stored) is Inert and stored.arguments else "HYBRID"
     largest = told.arguments if type(told) is Inert else told
     return next(

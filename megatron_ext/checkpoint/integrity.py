@@ -1,6 +1,6 @@
-"""Finds checkpoints that are cut off or altered.
+"""Finds truncated or altered checkpoints.
 
-Sizes and SHA-256 of all files stand in the iteration's manifest.json.
+An iteration's manifest.json has the sizes and SHA-256 of all files.
 
 Reading is shared among the processes, so that it takes as long as reading the checkpoint once.
 """
@@ -45,7 +45,9 @@ def seal(folder: Path, iteration: int, layout: list[int]) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with an iteration, or None (collective: each process reads its share of the files).
+    """Return why an iteration is damaged, or None (collective).
+
+    Each process reads its share of the files.
 
     An iteration without a manifest, as another tool may have written it, is only looked at by the
     reader itself.
@@ -66,7 +68,9 @@ def _damage_of_share(folder: Path, rank: int, ranks: int) -> str | None:
 
 
 def verify(folder: Path) -> None:
-    """Compare all files of an iteration with its manifest (collective: each process reads its share of them).
+    """Compare all files of an iteration with its manifest (collective).
+
+    Each process reads its share of them.
 
     Raises:
         DataError: one is missing or was altered.
@@ -98,9 +102,10 @@ def _candidates(checkpoint: Path) -> list[int] | str:
 
 
 def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest undamaged iteration of a run, if any, and what is wrong with those after it (collective).
+    """Return a run's newest undamaged iteration and what is wrong with later ones (collective).
 
-    A damaged iteration is renamed to `damaged_iter_…`, so that nothing takes it for a whole one.
+    The iteration is None if there is none. A damaged one is renamed to `damaged_iter_…`, so that
+    nothing takes it for a complete one.
     """
     first = torch.distributed.get_rank() == 0
     reports: list[str] = []

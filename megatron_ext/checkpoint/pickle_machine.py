@@ -1,6 +1,6 @@
-"""An interpreter of pickles of our own.
+"""Our own interpreter of pickles.
 
-Builds plain values and inert stand-ins, imports nothing, calls nothing of the file.
+It builds plain values and inert stand-ins, imports nothing and calls nothing of the file.
 
 Python's own unpickler cannot be bounded: it sets attributes of classes, hashes what it is given and
 allocates what a length says. This one knows the operations that it is given (`pickle_operations`
@@ -47,7 +47,7 @@ _BYTES_EACH, _BYTES_ANYWAY = 256, 2**27
 _BYTES_AN_OPERATION = 256
 """What is copied or gone through in the time of an operation."""
 _LEGACY = (0x1950A86A20F9469CFC6C, 1001)
-"""With what PyTorch's format of before 2020 begins, which it still uses for a tensor that is pickled alone."""
+"""First bytes of PyTorch's format of before 2020, still used for a tensor pickled alone."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Limits:
 
     operations: int = 4_000_000
     bytes: int = 2**30
-    """Of the values, as estimated.
+    """Estimated bytes of the values.
 
     At most `_BYTES_EACH` for each byte of the pickle, beside `_BYTES_ANYWAY`.
     """
@@ -258,7 +258,7 @@ class Machine:
         return make(*arguments)
 
     def _member(self, *arguments: Any) -> Any:
-        """Return a stand-in for a member of an enumeration, the one thing for which such files call getattr."""
+        """Return a stand-in for an enum member, the only thing such files call getattr for."""
         known, name = arguments if len(arguments) == 2 else (None, None)
         if (
             type(known) is Known
@@ -293,9 +293,8 @@ class Machine:
             pickle_names.set_array(target, state)
         elif kind is DType:
             pickle_names.check_dtype_state(state)
-        elif (
-            kind is dict
-        ):  # an OrderedDict's attributes, such as the versions of a state dictionary: nothing that is kept
+        elif kind is dict:
+            # an OrderedDict's attributes, such as a state dictionary's versions, are not kept
             _check_fields(state)
         else:
             raise self.forbidden(f"a change of {_told(target)}")
@@ -392,9 +391,9 @@ def _rebuild_parameter(_: Machine, *arguments: Any) -> StoredTensor:
 
 
 def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
-    """Return the storage in what PyTorch pickles of a tensor alone.
+    """Return the storage from PyTorch's pickle of a single tensor.
 
-    Five pickles (marks, the storage, its key), then its bytes.
+    It is five pickles (marks, the storage, its key), then the storage's bytes.
     """
     need(
         len(arguments) == 1 and type(arguments[0]) is bytes and not machine.is_inner,
@@ -409,18 +408,12 @@ def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
     for _ in range(5):  # all that torch.load unpickles
         inner = Machine(data, machine.source, place, machine.limits, start)
         inner.is_inner, inner.room, inner.deadline = True, machine.room, machine.deadline
-        inner.taken, inner.operations, inner.next_check = (
-            machine.taken,
-            machine.operations,
-            machine.next_check,
-        )
+        inner.taken, inner.operations = machine.taken, machine.operations
+        inner.next_check = machine.next_check
         found.append(inner.load(machine.table))
-        start, machine.taken, machine.operations, machine.next_check = (
-            inner.end,
-            inner.taken,
-            inner.operations,
-            inner.next_check,
-        )
+        start = inner.end
+        machine.taken, machine.operations = inner.taken, inner.operations
+        machine.next_check = inner.next_check
     magic, version, _, storage, keys = found
     need(
         (magic, version) == _LEGACY and type(storage) is Storage and len(asked) == 1,

@@ -1,7 +1,7 @@
-"""What a checkpoint's pickle may name, an exact list of modules and names, and what each of them becomes: our own inert values.
+"""The exact list of modules and names that a checkpoint's pickle may name.
 
-Nothing is imported or looked up for a name. What it makes comes from the functions of this module
-alone.
+Each becomes an inert value of our own. Nothing is imported or looked up for a name; the value comes
+from the functions of this module alone.
 """
 
 import math
@@ -18,10 +18,7 @@ import torch
 
 
 class Inert:
-    """Stands for an object of a training program.
-
-    Keeps what was stored in it, runs none of its code.
-    """
+    """A stand-in for an object of a training program: keeps its state, runs none of its code."""
 
     __slots__ = ("arguments", "known", "state")
 
@@ -44,9 +41,9 @@ class Known:
 
     name: str
     make: Callable[..., Any] | None = None
-    """What it makes of arguments; None where it may be named only.
+    """Makes the value from arguments; None for a name that may only be mentioned.
 
-    A ValueError says what is wrong with them.
+    A ValueError says what is wrong with the arguments.
     """
     by_new: bool = False
     """Whether objects of it are made without a call, which pickles do for data classes."""
@@ -60,7 +57,7 @@ class Known:
 
 
 class Array:
-    """A NumPy array or data type on the way from a pickle: a stand-in until its content is known."""
+    """A NumPy array or data type in a pickle: a stand-in until its content is known."""
 
     __slots__ = ("value",)
 
@@ -392,7 +389,7 @@ def _scalar(*arguments: Any) -> Any:
 def check_key(key: Any) -> None:
     """Check that a value may be a key.
 
-    Hashing and comparing it takes no time that a file could draw out.
+    A file must not be able to draw out its hashing and comparing.
     """
     if not _is_plain(key):
         need(
@@ -411,9 +408,9 @@ def _is_plain(key: Any) -> bool:
 
 
 def _is_part(key: Any) -> bool:
-    """Say whether a value may be a part of a key.
+    """Return whether a value may be a part of a key.
 
-    Of larger numbers, tuples can be made whose hashes are all the same.
+    Tuples of larger numbers can be made to have all the same hash.
     """
     kind = type(key)
     return (
@@ -491,9 +488,9 @@ def _all() -> dict[tuple[str, str], Any]:
 _EMPTY: dict[str, type] = {"list": list, "tuple": tuple, "bytearray": bytearray, "bytes": bytes}
 _NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
 NAMES = _all()
-"""By module and qualified name.
+"""Known names by module and qualified name.
 
-A name with a dot in it is not there, so that nothing is reached through another.
+None has a dot in it, so that nothing is reached through another name.
 """
 INDEX: Known = NAMES[f"{_DCP}.metadata", "MetadataIndex"]
 """PyTorch's key of a part of a tensor."""

@@ -1,7 +1,4 @@
-"""The operations of pickles that checkpoints are written with, for `pickle_machine`.
-
-Those that are missing are refused.
-"""
+"""The pickle operations that checkpoints use, for `pickle_machine`; all others are refused."""
 
 import struct
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Looks through what a pickle gave: exact types, no circles, no more than it has room for.
+"""Validates the values of a pickle and turns them into values to work with.
 
-And turns it into values to work with.
+They must have exact types, no cycles, and no more content than the pickle has room for.
 """
 
 import io
@@ -36,12 +36,12 @@ _LEAVES = {
 _TEXTS = {str, bytes, bytearray}
 _LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
 _MOST = 2_000_000
-"""Values, counted as often as they are reached.
+"""Most values, counted as often as they are reached.
 
-One list in a thousand lists counts a thousand times. Of a text, 64 letters are one.
+One list in a thousand lists counts a thousand times; 64 letters of a text count as one.
 """
 _LARGEST = 2**29
-"""Bytes of the tensors among plain values, such as random states.
+"""Most bytes of the tensors among plain values, such as random states.
 
 Weights are read a piece at a time.
 """
@@ -50,9 +50,9 @@ _CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam
 
 
 def shown(value: Any) -> Any:
-    """Return what of a value may be printed: a number or short text itself, else what it is.
+    """Return the printable form of a value: a number or short text itself, else its type.
 
-    A list may be endless when printed.
+    Printing a list may never end.
     """
     if type(value) is str:
         return "".join(letter if letter.isprintable() else "?" for letter in value[:100])
@@ -117,7 +117,7 @@ def check(root: Any, source: object) -> Any:
 def real(root: Any, source: object, inert: bool = False) -> Any:
     """Return checked values with their tensors read.
 
-    `inert` leaves stand-ins of a training program's objects in them.
+    With `inert`, stand-ins for a training program's objects remain in them.
 
     Raises:
         DataError: there is one and should not be, or the file ends before a tensor does.
@@ -159,9 +159,7 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
 
 
 def packed(root: Any, source: object) -> io.BytesIO:
-    """Return checked values as torch.save writes them.
-
-    A pickle of ours, for those who must have one.
+    """Return checked values as torch.save writes them: a pickle of ours, for code that needs one.
 
     Raises:
         DataError: there is something among them that is not plain.

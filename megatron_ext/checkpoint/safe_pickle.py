@@ -1,6 +1,6 @@
 """Reads the pickles of checkpoints without Python's unpickler.
 
-An interpreter of our own, with an exact list of names.
+It uses an interpreter of our own, with an exact list of names.
 
 PyTorch's `.metadata` is a bare pickle; `common.pt`, the entries of `.distcp` files and the old
 `model_optim_rng.pt` are zip archives with a pickle in them. Tensors are not read but come back as
@@ -22,9 +22,9 @@ from megatron_ext.checkpoint.stored_archive import StoredArchive
 from megatron_ext.checkpoint.stored_metadata import rebuild
 
 _METADATA = Limits(operations=100_000_000, bytes=2**33)
-"""Of `.metadata`, which speaks of every part of every tensor.
+"""Limits of `.metadata`, which lists every part of every tensor.
 
-A few million in the largest checkpoints.
+The largest checkpoints have a few million.
 """
 _LARGEST = 2**31
 
@@ -73,7 +73,7 @@ def read_bytes(data: bytes, source: str) -> Any:
 def read_archive(path: str | Path, offset: int = 0, length: int | None = None) -> Any:
     """Read what torch.save wrote into a file, or into `length` bytes of it from `offset`.
 
-    Tensors come as StoredTensor.
+    Tensors are returned as StoredTensor.
 
     Raises:
         DataError: it is damaged, or names what such files do not hold.
@@ -87,7 +87,7 @@ def read_archive(path: str | Path, offset: int = 0, length: int | None = None) -
 
 
 def _file(path: str | Path) -> Path:
-    """Return a path that is that of a file, or of nothing; a pipe would be waited for without end."""
+    """Return a path that is a file or does not exist; reading a pipe could block forever."""
     path = Path(path)
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is not a file")
@@ -103,7 +103,7 @@ def _whole(machine: Machine) -> Any:
 
 
 def check_checkpoint(folder: str | Path) -> Metadata:
-    """Read every pickle of a torch_dist checkpoint but those of its tensors, and return its metadata.
+    """Read every pickle of a torch_dist checkpoint but its tensors'; return its metadata.
 
     Raises:
         DataError: one of them is missing or damaged, or names what such files do not hold.

@@ -1,4 +1,7 @@
-"""One way to save and load sharded state with every supported megatron-core (0.16.1 and 0.19.x differ)."""
+"""Saves and loads sharded state with every supported megatron-core.
+
+Versions 0.16.1 and 0.19.x differ.
+"""
 
 import inspect
 from collections.abc import Iterator
@@ -64,7 +67,7 @@ def writing(folder: str | Path) -> Iterator[None]:
 
 
 class ShardedWriter:
-    """Writes sharded state dictionaries of one structure, every rank its part, replicas shared out.
+    """Writes sharded state dictionaries of one structure; the ranks share out replicas.
 
     All its methods are collective.
 
@@ -97,7 +100,7 @@ class ShardedWriter:
 
 
 def _collect_results() -> None:
-    """Start the process that collects what writers report in the core's place.
+    """Start the process that collects the writers' reports, in place of the core's.
 
     The core's outlives a killed trainer, ours ends with it.
     """
@@ -114,7 +117,7 @@ def _replicas() -> torch.distributed.ProcessGroup:
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective).
 
-    Keys that it does not ask for stay.
+    Keys that it does not ask for are kept.
 
     Each replica reads a part of what all of them need and gets the rest from the others. These are
     the steps of Megatron's `dist_checkpointing.load`, which would unpickle the files itself; here
@@ -153,8 +156,9 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
 
 
 def _checked(folder: Path) -> Metadata:
-    """Return the metadata of a checkpoint that this version can read and whose pickles hold nothing else (collective).
+    """Return a checkpoint's metadata after a check of all its pickles (collective).
 
+    The check is that this version can read the checkpoint and that its pickles hold nothing else.
     One process looks for all, since there are pickles of each process that wrote the checkpoint;
     the others get what it found.
     """

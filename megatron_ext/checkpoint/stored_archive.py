@@ -1,7 +1,4 @@
-"""The archives that torch.save writes, where they lie in a file.
-
-A ZIP whose parts are neither compressed nor shared.
-"""
+"""Reads torch.save archives inside a file: ZIPs whose parts are neither compressed nor shared."""
 
 import zipfile
 from pathlib import Path
@@ -71,10 +68,8 @@ class StoredArchive:
         header = self._file.read(30)
         if len(header) < 30 or header[:4] != b"PK\3\4":
             raise self._damaged(f"its part {part.filename[:80]!r} is missing")
-        name_size, extra = (
-            int.from_bytes(header[26:28], "little"),
-            int.from_bytes(header[28:30], "little"),
-        )
+        name_size = int.from_bytes(header[26:28], "little")
+        extra = int.from_bytes(header[28:30], "little")
         if self._file.read(name_size) != part.orig_filename.encode(
             "utf-8" if part.flag_bits & 0x800 else "cp437", "replace"
         ):
@@ -84,7 +79,7 @@ class StoredArchive:
     def pickle(self) -> bytes:
         """Return the pickle.
 
-        Not by ZipFile.read, which insists on a checksum that torch.save may leave out.
+        ZipFile.read is no use: it insists on a checksum that torch.save may leave out.
         """
         begin, size = self._places[f"{self._folder}data.pkl"]
         if size > _LARGEST_PICKLE:

@@ -12,15 +12,10 @@ from megatron_ext.checkpoint import tiling
 from megatron_ext.checkpoint.pickle_names import NAMES, Inert, Known, check_sizes, need
 
 _DCP = "torch.distributed.checkpoint"
-_TENSOR, _BYTES, _CHUNK, _PROPERTIES = (
-    NAMES[f"{_DCP}.metadata", name]
-    for name in (
-        "TensorStorageMetadata",
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "TensorProperties",
-    )
-)
+_TENSOR = NAMES[f"{_DCP}.metadata", "TensorStorageMetadata"]
+_BYTES = NAMES[f"{_DCP}.metadata", "BytesStorageMetadata"]
+_CHUNK = NAMES[f"{_DCP}.metadata", "ChunkStorageMetadata"]
+_PROPERTIES = NAMES[f"{_DCP}.metadata", "TensorProperties"]
 _PLACE: Known = NAMES[f"{_DCP}.filesystem", "_StorageInfo"]
 _WHOLE = (
     NAMES[f"{_DCP}.metadata", "Metadata"],

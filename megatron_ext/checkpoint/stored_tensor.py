@@ -40,7 +40,7 @@ class StoredTensor:
         return target
 
     def read_into(self, target: Tensor, start: int) -> None:
-        """Fill `target`, which lies row after row, with the rows from `start` on, in its own precision.
+        """Fill the contiguous `target` with the rows from `start` on, in its own precision.
 
         Raises:
             DataError: the file ends before them.

@@ -1,6 +1,6 @@
-"""Whether the parts of a tensor, as a checkpoint's metadata has them, make it whole.
+"""Checks that the parts of a tensor in a checkpoint's metadata tile it.
 
-Each number in one of them, none in two.
+Each number is in exactly one of them.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ _KEY = secrets.token_bytes(16)
 
 @lru_cache(2**16)
 def _weight(axis: int, place: int) -> int:
-    """Return a random number for a place on an axis, the same in this process; 0 for its beginning."""
+    """Return a random number for a position on an axis, fixed in this process; 0 for its start."""
     if not place:
         return 0
     return (
@@ -46,7 +46,7 @@ def is_tiled(tensor: TensorStorageMetadata) -> bool:
 def overlaps(tensor: TensorStorageMetadata) -> bool:
     """Return whether parts surely overlap.
 
-    Two begin at one place, or they have more than the whole, or as much and leave gaps.
+    Two begin at one offset, or their volume exceeds the tensor's, or equals it and leaves gaps.
     """
     volumes = [math.prod(chunk.sizes) for chunk in tensor.chunks]
     begins = {

@@ -1,8 +1,8 @@
-"""Reads and writes Megatron's `torch_dist` checkpoints (PyTorch's distributed format) piece by piece, in one process.
+"""Reads and writes Megatron's `torch_dist` checkpoints piece by piece, in one process.
 
-A `.distcp` file is a row of torch.save archives; `.metadata` is a pickle that says which part of
-which tensor is where. Writing here needs no process group and no whole tensor; what comes out is
-what `dist_checkpointing.save` writes.
+The format is PyTorch's distributed one. A `.distcp` file is a row of torch.save archives;
+`.metadata` is a pickle that says which part of which tensor is where. Writing here needs no process
+group and no complete tensor; what comes out is what `dist_checkpointing.save` writes.
 """
 
 import json
@@ -108,7 +108,9 @@ def write_entry(
 def finish(
     folder: Path, entries: list[Entry], common: dict[str, Any], extra_states: Sequence[str] = ()
 ) -> None:
-    """Write `.metadata`, `common.pt` and `metadata.json`, which make a folder of `.distcp` files a checkpoint.
+    """Write `.metadata`, `common.pt` and `metadata.json`.
+
+    They make a folder of `.distcp` files a checkpoint.
 
     `extra_states` names objects that are stored empty: what Transformer Engine's modules keep of
     FP8, which is nothing yet, but without which a model with such modules is not loaded.
@@ -147,7 +149,7 @@ def finish(
 class TorchDist:
     """A checkpoint folder: its tensors, and any rows of them.
 
-    No process group, no code of the checkpoint is run.
+    It needs no process group and runs no code of the checkpoint.
 
     `prefix` stands before the names in the files of programs that save the wrapped model (NeMo:
     `module.`); it is left out here.
@@ -183,7 +185,7 @@ class TorchDist:
     def key(self, name: str, layer: int | None) -> str:
         """Return the stored name of a tensor.
 
-        Layers are stacked under one name, or numbered where they are not alike.
+        Layers are stacked under one name, or numbered if they differ.
         """
         numbered = name.replace(LAYERS, f"{LAYERS}{layer}.", 1)
         return numbered if layer is not None and name not in self.tensors else name
@@ -203,10 +205,7 @@ class TorchDist:
         return self.tensors[self.key(name, layer)].properties.dtype
 
     def place(self, name: str, layer: int | None) -> tuple[str, int]:
-        """Return a file that holds rows of a tensor, of one layer, and the first byte there.
-
-        The first of them.
-        """
+        """Return the first file with rows of a tensor, of one layer, and their first byte there."""
         key = self.key(name, layer)
         parts = self._parts_of(key, layer if layer is not None and key == name else None)
         return min(((info.relative_path, info.offset) for _, info in parts), default=("", 0))
@@ -224,7 +223,7 @@ class TorchDist:
         return target
 
     def read_into(self, target: Tensor, name: str, layer: int | None, start: int) -> None:
-        """Fill `target`, which lies row after row, with the rows of a tensor, of one layer, from `start` on.
+        """Fill the contiguous `target` with rows of a tensor, of one layer, from `start` on.
 
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
@@ -313,7 +312,10 @@ class TorchDist:
             yield info.relative_path, info.offset + info.length
 
     def common(self) -> dict[str, Any]:
-        """Return what belongs to no tensor (arguments, iteration), from `common.pt` or, since 0.19, from the files."""
+        """Return the state that belongs to no tensor (arguments, iteration).
+
+        It is in `common.pt` or, since 0.19, in the `.distcp` files.
+        """
         return common_state(self.folder, self._metadata)
 
 
@@ -342,10 +344,7 @@ def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
 
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:
-    """Return the common state that Megatron-LM looks for.
-
-    Its arguments, the iteration, the version of the layout.
-    """
+    """Return the common state that Megatron-LM expects: arguments, iteration, layout version."""
     return {
         "args": Namespace(**values),
         "checkpoint_version": 3.0,

@@ -26,15 +26,14 @@ VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 _MOST = 2**31 - 1
 _MOST_LAYERS = 10_000
-"""Above any model; a damaged number beyond would have memory filled with the names of its tensors.
-"""
+"""More than any model has; a damaged number would fill the memory with tensor names."""
 
 
 @dataclass(kw_only=True, frozen=True, config=STRICT)
 class Architecture:
     """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP.
 
-    Names are Megatron's.
+    The names are Megatron's.
     """
 
     family: str
@@ -60,15 +59,12 @@ class Architecture:
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
     window_size: int | None = Field(default=None, gt=0, le=_MOST)
-    """Tokens that a token attends to, itself included (Mistral's sliding window).
-
-    None for all before it.
-    """
+    """Tokens that a token attends to, itself included (Mistral's sliding window); None for all."""
 
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
         """Return the rows of the embedding under `tensor_parallel` ranks.
 
-        A multiple of 128 x ranks, as in Megatron-LM.
+        They are a multiple of 128 x ranks, as in Megatron-LM.
         """
         multiple = VOCAB_MULTIPLE * tensor_parallel
         return -(-self.vocab_size // multiple) * multiple
@@ -145,9 +141,9 @@ class Architecture:
 
 
 def read(place: str | Path) -> Architecture:
-    """Read an architecture.
+    """Read the architecture beside the weights of a checkpoint's iteration, or a JSON file.
 
-    The file beside the weights of a checkpoint's iteration, or a JSON file by its own name.
+    The latter is given by its own name.
 
     Raises:
         DataError: the file is missing or does not describe a model.
@@ -166,9 +162,7 @@ def read(place: str | Path) -> Architecture:
 
 
 def of_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
-    """Return a recipe's architecture.
-
-    That of its checkpoint, or, before there is one, the file that describes it.
+    """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
 
     Args:
         checkpoint: `model.checkpoint` of a recipe; it need not exist where `described` is given.

@@ -1,13 +1,10 @@
-"""How many samples each step takes.
-
-A constant global batch, or one that grows at the start of a run.
-"""
+"""The number of samples in each step: a constant global batch, or one with a ramp-up."""
 
 from megatron_ext.config.sections import Training
 
 
 class BatchSchedule:
-    """The global batch size as a function of the samples that were consumed, as in Megatron-LM's `--rampup-batch-size`.
+    """The global batch size by consumed samples, as in Megatron-LM's `--rampup-batch-size`.
 
     Megatron Core has a calculator for this up to 0.18 and another in 0.19; this one is the same
     with both.

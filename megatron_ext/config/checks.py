@@ -1,7 +1,8 @@
-"""The checks that Megatron-LM makes in its argument parser and Megatron Core does not, of the recipe alone, each with what to change.
+"""The checks of a recipe alone that Megatron-LM makes and Megatron Core does not.
 
-They raise ValueError, which names the file and the line on its way. Those that also need the model
-and the number of processes are in `layout_checks`.
+Megatron-LM makes them in its argument parser. They raise ValueError, which says what to change and
+gets the file and the line on its way up. Checks that also need the model and the number of
+processes are in `layout_checks`.
 """
 
 from megatron_ext.config.sections import Data, Optimizer, Parallel, Training

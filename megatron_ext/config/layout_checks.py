@@ -1,6 +1,4 @@
-"""The checks of a recipe against its model and the number of processes.
-
-Whether what is to be divided can be.
+"""Checks that a recipe's model and batch can be divided among the processes.
 
 Megatron-LM makes them in its argument parser; Megatron Core does not.
 """
@@ -15,7 +13,7 @@ from megatron_ext.config.sections import Parallel
 def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) -> int:
     """Check that the model and the batch can be spread over `world_size` processes.
 
-    Return the data-parallel size.
+    Returns the data-parallel size.
 
     Raises:
         UsageError: they cannot; says which numbers do not divide and what would.
@@ -63,7 +61,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
 
 
 def _check_width(recipe: Recipe, architecture: Architecture) -> None:
-    """Check that heads, columns and tokens can be divided among the processes that share a layer."""
+    """Check that heads, columns and tokens are divisible among the processes that share a layer."""
     parallel, length = recipe.parallel, recipe.data.seq_length
     tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
     _check_tensor_parallel(architecture, tensor, "parallel.tensor_model_parallel_size =")
@@ -75,9 +73,10 @@ def _check_width(recipe: Recipe, architecture: Architecture) -> None:
             f" {_divisors(length)}"
         )
     if context > 1 and length % (2 * context * sequence):
+        factor = " x tensor_model_parallel_size" if sequence > 1 else ""
         raise UsageError(
             f"{length} tokens in a sequence (data.seq_length) cannot be divided by 2 x"
-            f" parallel.context_parallel_size{' x tensor_model_parallel_size' if sequence > 1 else ''}"
+            f" parallel.context_parallel_size{factor}"
             f" = {2 * context * sequence}: each process takes two equal pieces"
         )
     if context > 1 and recipe.data.reset_attention_mask:
@@ -94,7 +93,7 @@ def _check_width(recipe: Recipe, architecture: Architecture) -> None:
 
 
 def _check_recompute(recipe: Recipe, layers: int, stages: list[int]) -> None:
-    """Check what is recomputed, and what stays out of FP8, against the number of layers in each pipeline stage."""
+    """Check the recomputed layers and those kept out of FP8 against the layers of each stage."""
     training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
     number, sizes = training.recompute_num_layers or 1, [stage // pieces for stage in stages]
     block = training.recompute_method == "block"
@@ -135,12 +134,16 @@ def check_division(architecture: Architecture, tensor: int, pipeline: int) -> No
 
 
 def _check_tensor_parallel(architecture: Architecture, size: int, called: str) -> None:
-    """Check that heads and columns can be divided among the `size` processes of tensor parallelism, which the user knows as `called`."""
-    for number, what in (
+    """Check that heads and columns are divisible by the tensor-parallel `size`.
+
+    The user knows it as `called`.
+    """
+    divided = (
         (architecture.num_attention_heads, "attention heads"),
         (architecture.num_query_groups, "key/value heads"),
         (architecture.ffn_hidden_size, "columns of the MLP"),
-    ):
+    )
+    for number, what in divided:
         if number % size:
             raise UsageError(
                 f"the model's {number} {what} cannot be divided by {called} {size}; possible:"
@@ -149,19 +152,11 @@ def _check_tensor_parallel(architecture: Architecture, size: int, called: str) -
 
 
 def _check_stages(parallel: Parallel, layers: int) -> list[int]:
-    """Check that the layers can be divided among the pipeline's stages.
-
-    Return the numbers of layers that stages have.
-    """
+    """Check that the pipeline's stages can divide the layers; return their numbers of layers."""
     stages = parallel.pipeline_model_parallel_size
-    given = [
-        n
-        for n in (
-            parallel.num_layers_in_first_pipeline_stage,
-            parallel.num_layers_in_last_pipeline_stage,
-        )
-        if n is not None
-    ]
+    first = parallel.num_layers_in_first_pipeline_stage
+    last = parallel.num_layers_in_last_pipeline_stage
+    given = [n for n in (first, last) if n is not None]
     if given and stages == 1:
         raise UsageError(
             "parallel.num_layers_in_first/last_pipeline_stage needs pipeline_model_parallel_size of"

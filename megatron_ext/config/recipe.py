@@ -1,6 +1,4 @@
-"""The recipe of a pretraining run.
-
-Its sections together, and the checks of what concerns several of them.
+"""The recipe of a pretraining run: its sections, and the checks across several of them.
 
 Names are Megatron-LM's, without the dashes.
 """

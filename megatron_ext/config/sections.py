@@ -1,6 +1,4 @@
-"""The sections of a pretraining recipe.
-
-What can be chosen, each with its default and what it means.
+"""The sections of a pretraining recipe: every option with its default and meaning.
 
 Names are Megatron-LM's, without the dashes. What concerns several keys is checked in `checks`.
 """
@@ -20,16 +18,19 @@ class Model:
     """Where the model comes from."""
 
     checkpoint: str
-    """Megatron checkpoint folder to start from (its weights only), made by checkpoints_convert/hf_to_megatron.py."""
+    """Megatron checkpoint folder to start from (weights only).
+
+    Made by checkpoints_convert/hf_to_megatron.py.
+    """
     verify_checksums: bool = True
     """Compare all its files with the SHA-256 in its manifest.json before the first step.
 
-    Each process reads a part.
+    Each process reads a part of them.
     """
     architecture: str | None = None
     """JSON file that describes the model (the form of a checkpoint's architecture.json).
 
-    For planning before the checkpoint is there.
+    It is for planning before the checkpoint exists.
     """
 
 
@@ -42,16 +43,16 @@ class Parallel:
     pipeline_model_parallel_size: int = Field(default=1, ge=1)
     """Stages, each with its layers."""
     virtual_pipeline_model_parallel_size: int | None = Field(default=None, ge=2)
-    """Interleaved pipeline.
+    """Interleaved pipeline: the number of pieces into which each stage's layers are cut.
 
-    Pieces into which each stage's layers are cut, for a smaller bubble and more communication.
+    It makes a smaller bubble and more communication.
     """
     num_layers_in_first_pipeline_stage: int | None = Field(default=None, ge=1)
     """Layers of the first stage, where an even split would leave the stages unequally busy."""
     num_layers_in_last_pipeline_stage: int | None = Field(default=None, ge=1)
     """Layers of the last stage, which also computes the output layer and the loss."""
     sequence_parallel: bool = False
-    """Split activations along the sequence between the tensor-parallel processes, outside the matrix products."""
+    """Split activations along the sequence among tensor-parallel processes, outside the GEMMs."""
     context_parallel_size: int = Field(default=1, ge=1)
     """Processes that share each sequence, attention included."""
     overlap_grad_reduce: bool = False
@@ -59,7 +60,7 @@ class Parallel:
     overlap_param_gather: bool = False
     """Gather updated weights while the forward pass goes on."""
     tp_comm_overlap: bool = False
-    """Overlap the communication of tensor parallelism with its matrix products (Transformer Engine)."""
+    """Overlap tensor-parallel communication with the matrix products (Transformer Engine)."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -73,7 +74,7 @@ class Source:
     weight: float = Field(ge=0)
     """Its share of the samples, relative to the other sources' weights.
 
-    0 for none before a later phase names it.
+    With 0 it is unused until a later phase names it.
     """
 
 
@@ -94,7 +95,7 @@ class Data:
     train: list[str] = Field(default_factory=list)
     """Prefixes of .bin/.idx files (what preprocess.py wrote, without the ending).
 
-    Each counts by its number of tokens.
+    Each is weighted by its number of tokens.
     """
     validation: list[str] = Field(default_factory=list)
     """The same for validation."""
@@ -103,26 +104,24 @@ class Data:
     phases: list[Phase] = Field(default_factory=list)
     """Later blends of the sources, each {start_step, weights}.
 
-    A source goes on where it was, nothing comes twice.
+    A source continues where it was; no sample is repeated.
     """
     seq_length: int = Field(default=2048, ge=1)
     """Tokens in a sequence."""
     instruction: bool = False
     """The files are conversations (preprocess.py --instruction): learn the answers alone.
 
-    A sequence holds one of them, with
-    reset_attention_mask as many as fit.
+    A sequence holds one of them; with reset_attention_mask, as many as fit.
     """
     reset_attention_mask: bool = False
-    """Let a token attend to its own document only (and count positions from the document's start).
-    """
+    """Let a token attend to its own document only; positions count from the document's start."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
     warn_above_epochs: float = Field(default=4.0, gt=0)
     """Warn where the run reads a source more often than this.
 
-    Up to four epochs repeated text is worth nearly as much as new text
-    (Muennighoff et al. 2023).
+    For up to four epochs, repeated text is worth nearly as much as new text (Muennighoff et al.
+    2023).
     """
     num_workers: int = Field(default=2, ge=0)
     """Processes that read ahead, for each training process; 0 reads in the process itself."""
@@ -156,20 +155,19 @@ class Training:
     global_batch_size: int = Field(ge=1)
     """Sequences in one optimizer step, over all processes."""
     rampup_batch_size: tuple[int, int, int] | None = None
-    """[start, increment, samples].
+    """[start, increment, samples] of the batch size ramp-up.
 
     The global batch grows from start by increments to its size while so many samples pass.
     """
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of weights and activations; the optimizer keeps fp32 copies."""
     fp8_format: Literal["e4m3", "hybrid"] | None = None
-    """Matrix products in FP8: e4m3 throughout, or hybrid with e5m2 gradients (Transformer Engine).
-    """
+    """FP8 matrix products: e4m3, or hybrid with e5m2 gradients (Transformer Engine)."""
     fp8_recipe: Literal["delayed", "tensorwise", "blockwise", "mxfp8"] = "delayed"
-    """How FP8 is scaled.
+    """The FP8 scaling.
 
-    By the past steps' largest values, by the present tensor's, by blocks (Hopper), by 32 values
-    (Blackwell).
+    It uses the past steps' largest values, the present tensor's, blocks (Hopper), or groups of 32
+    values (Blackwell).
     """
     fp8_param_gather: bool = False
     """Keep and gather the weights in FP8."""
@@ -186,23 +184,22 @@ class Training:
     cross_entropy_loss_fusion: bool = False
     """Compute the loss in one fused pass over the logits."""
     recompute_granularity: Literal["selective", "full"] | None = None
-    """Recompute activations in the backward pass.
-
-    Of some modules (selective), of whole layers (full).
-    """
+    """Recompute activations in the backward pass: some modules (selective) or layers (full)."""
     recompute_modules: list[Literal["core_attn", "layernorm", "mlp"]] | None = None
     """Which modules selective recompute takes; core_attn when none is named."""
     recompute_method: Literal["uniform", "block"] | None = None
-    """Full recompute of all layers in groups (uniform, the default) or of the first ones of each stage (block)."""
+    """Full recompute: all layers in groups (uniform, the default) or each stage's first (block)."""
     recompute_num_layers: int | None = Field(default=None, ge=1)
-    """Layers in a group (uniform), which divides the layers of a stage, or that are recomputed in each stage (block); 1 when not given."""
+    """Layers per group (uniform) or recomputed layers per stage (block); default 1.
+
+    A group's size divides the number of layers of a stage.
+    """
     seed: int = 1234
     """Decides the order of the data and all random numbers."""
     eval_interval: int = Field(default=100, ge=1)
     """Steps between two validations; one more comes before the first step and after the last."""
     eval_iters: int = Field(default=10, ge=0)
-    """Global batches in a validation (of each source), always the same ones; 0 for no validation.
-    """
+    """Global batches in a validation (of each source), always the same ones; 0 disables it."""
     save_interval: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; one more comes after the last step."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -212,10 +209,7 @@ class Training:
     async_save: bool = False
     """Write checkpoints in a process of their own while training goes on."""
     manual_gc_interval: int = Field(default=100, ge=0)
-    """Steps between two garbage collections, at the same moment on all processes.
-
-    0 leaves them to Python.
-    """
+    """Steps between garbage collections, synchronous on all processes; 0 leaves them to Python."""
     log_interval: int = Field(default=1, ge=1)
     """Steps between two lines."""
 
@@ -249,7 +243,10 @@ class Optimizer:
     clip_grad: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     use_precision_aware_optimizer: bool = False
-    """Let gradients, weights and state of the optimizer have the types below (Transformer Engine's FusedAdam)."""
+    """Allow the types below for gradients, weights and optimizer state.
+
+    This uses Transformer Engine's FusedAdam.
+    """
     main_grads_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of the gradients that the optimizer reads."""
     main_params_dtype: Literal["fp32", "fp16"] = "fp32"
@@ -275,8 +272,7 @@ class Resilience:
     exit_trigger_file: str | None = None
     """Save and stop when this file appears; RUN/stop when not given."""
     distributed_timeout_minutes: float = Field(default=10.0, gt=0)
-    """A run in which a process shows no progress for so long is ended, naming who waits for whom.
-    """
+    """End a run after a process has made no progress for so long, naming who waits for whom."""
     check_memory: bool = True
     """Refuse a run on CPUs that needs more memory, by an estimate, than the machine has free."""
     straggler_interval: int = Field(default=100, ge=0)
@@ -284,9 +280,15 @@ class Resilience:
     straggler_ratio: float = Field(default=1.3, gt=1)
     """A process is named that needs this many times the median for the same work."""
     max_skipped_steps: int = Field(default=100, ge=0)
-    """Steps that may be left out in all, for a loss or gradient that is not finite or for a spike, before the run stops."""
+    """Steps that may be skipped in all before the run stops.
+
+    Steps are skipped for a non-finite loss or gradient, or for a loss spike.
+    """
     loss_spike_threshold: float | None = Field(default=None, gt=1)
-    """A loss above this many times the median of the last ones goes back to the last checkpoint and leaves the window's data out."""
+    """A loss above this many times the median of the window is a spike.
+
+    The run returns to the last checkpoint and skips the window's data.
+    """
     loss_spike_window: int = Field(default=100, ge=2)
     """Losses that the median is taken of; no spike is seen before there are half as many."""
 
@@ -295,7 +297,7 @@ class Resilience:
 class Wandb:
     """Weights & Biases (pip install 'galen[wandb]').
 
-    Its key comes from WANDB_API_KEY or `wandb login`, never from a recipe.
+    Its key is read from WANDB_API_KEY or `wandb login`, never from a recipe.
     """
 
     project: str = Field(min_length=1)
@@ -309,7 +311,7 @@ class Wandb:
     tags: list[str] = Field(default_factory=list)
     """Words to find the run by."""
     mode: Literal["online", "offline"] | None = None
-    """offline keeps the figures in the run folder, to be sent later with `wandb sync`.
+    """Mode of wandb; offline keeps the figures in the run folder for a later `wandb sync`.
 
-    WANDB_MODE decides when not given, else online.
+    When not given, WANDB_MODE decides, else it is online.
     """

@@ -13,7 +13,9 @@ from megatron_ext.resilience.signals import held_back
 
 
 class BatchSampler:
-    """Yields this data-parallel rank's micro-batches of sample indices, from a given number of consumed samples on.
+    """Yields this data-parallel rank's micro-batches of sample indices.
+
+    It begins at a given number of consumed samples.
 
     Sample n of the run is the same whatever the number of ranks and the micro-batch size.
     """
@@ -35,7 +37,10 @@ class BatchSampler:
 def loader(
     dataset: Any, sampler: BatchSampler, num_workers: int, pin_memory: bool
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield micro-batches `{tokens, labels, loss_mask, position_ids}`, each [micro batch, sequence], on the CPU."""
+    """Yield micro-batches `{tokens, labels, loss_mask, position_ids}` on the CPU.
+
+    Each tensor is [micro batch, sequence].
+    """
     # a SIGTERM to all processes of a job would kill the workers, and with them the run before its
     # checkpoint
     with held_back():
@@ -47,7 +52,7 @@ def loader(
 
 
 def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of each sequence, [micro batch, sequence / processes], that this context-parallel process holds."""
+    """Return this context-parallel process's part, [micro batch, sequence / processes]."""
     ranks = parallel_state.get_context_parallel_world_size()
     if ranks == 1:
         return batch
@@ -63,7 +68,7 @@ def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def pack_documents(
     batch: dict[str, Tensor], device: torch.device
 ) -> tuple[dict[str, Tensor], PackedSeqParams]:
-    """Return the batch as one row of tokens, [1, micro batch x sequence], and where its documents begin.
+    """Return the batch as one row, [1, micro batch x sequence], and its document boundaries.
 
     Args:
         batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document

@@ -1,4 +1,4 @@
-"""A blend of sources by weight, whose weights may change during the run without any sample coming twice."""
+"""A weighted blend of sources; weights may change during a run without repeating a sample."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from megatron.core.datasets import helpers
 
 
 def assign(weights: Sequence[float], count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return which source each of `count` samples comes from, and its number among that source's samples.
+    """Return the source of each of `count` samples, and its index among that source's samples.
 
     The assignment is Megatron's: at every sample the source that is furthest behind its share is
     taken.

@@ -1,6 +1,6 @@
-"""Which data a run reads.
+"""Identifies the data that a run reads.
 
-Files tokenised again at the same path are others, and their index in the cache is another.
+Files tokenised again at the same path are different data with a different index in the cache.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 65536
 def fingerprint(prefix: str) -> str:
     """Return a hash of a pair of files.
 
-    Of the whole index, of how many bytes of tokens there are, and of blocks of them.
+    It covers the entire index, the number of bytes of tokens, and blocks of them.
     """
     binary = Path(f"{prefix}.bin")
     size = binary.stat().st_size
@@ -38,7 +38,7 @@ def fingerprint(prefix: str) -> str:
 def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
     """Return the fingerprint of each pair of files, the same as when the run began (collective).
 
-    A run that begins records them.
+    A new run records them.
 
     Args:
         output: run folder.

@@ -1,7 +1,4 @@
-"""How often data are read.
-
-Passes over what a file holds, none of which shares a sequence with another.
-"""
+"""Passes over the data of a file; no two passes share a sequence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

@@ -81,7 +81,7 @@ class Conversations:
     def learnt(self, place: int) -> Ids:
         """Return for each token of a conversation whether it is in the loss.
 
-        An answer's content and the mark that ends it.
+        An answer's content and the mark that ends it are.
 
         What the template writes before an answer (`<|im_start|>answer` and a line break) and behind
         its mark is not.
@@ -165,10 +165,8 @@ class InstructionSamples(torch.utils.data.Dataset):
         end = 0
         for place in self._rows[sample]:
             start, end = end, end + int(self._conversations.sizes[place])
-            tokens[start:end], learnt[start:end] = (
-                self._conversations.tokens(place),
-                self._conversations.learnt(place),
-            )
+            tokens[start:end] = self._conversations.tokens(place)
+            learnt[start:end] = self._conversations.learnt(place)
             positions[end:] = numpy.arange(self._length - end)
         return {
             "tokens": torch.from_numpy(tokens),
@@ -193,7 +191,7 @@ def role_prefix(prefix: str) -> str:
 
 
 def _frame(prefix: str, tokenizer: Path) -> Frame:
-    """Return the ids around the answers of a text file, from how its manifest says that messages were written."""
+    """Return the ids around a text file's answers, from the message format in its manifest."""
     from tokenizers import Tokenizer
 
     config = manifest.read(

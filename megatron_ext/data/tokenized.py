@@ -1,7 +1,4 @@
-"""Indexed datasets.
-
-Checked against the model before anything is built, then read by Megatron Core's GPTDataset.
-"""
+"""Indexed datasets, checked against the model first, then read by Megatron Core's GPTDataset."""
 
 import dataclasses
 import os
@@ -43,9 +40,10 @@ class Vocabulary:
 
 
 def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> Vocabulary:
-    """Check that the files are whole, not empty, and made with the model's tokenizer as far as a manifest tells; return their vocabulary.
+    """Check that the files fit the model; return their vocabulary.
 
-    Its end-of-document token is negative where a file has none.
+    They are complete, not empty, and as far as a manifest tells made with the model's tokenizer.
+    The vocabulary's end-of-document token is negative where a file has none.
 
     Args:
         prefixes: paths of the .bin/.idx pairs without the ending.
@@ -92,7 +90,7 @@ def _header(index: Path) -> tuple[bytes, int, int, int, int]:
 
 
 def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
-    """Check one pair of files and return the id of its end-of-document token (`_NO_EOD` when nothing tells it)."""
+    """Check a pair of files; return its end-of-document token, `_NO_EOD` if it is unknown."""
     index, binary = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
     for path in (index, binary):
         if not path.is_file():
@@ -125,7 +123,9 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
 
 
 def check_ids(prefixes: list[str], architecture: Architecture) -> None:
-    """Check that files without a manifest hold no id that the model lacks (collective: each process reads its share of all tokens).
+    """Check that files without a manifest hold no id that the model lacks (collective).
+
+    Each process reads its share of all tokens.
 
     Raises:
         DataError: one does.
@@ -153,9 +153,9 @@ def _manifest_of(prefix: str) -> Path:
 
 
 def _nearest(prefix: str, missing: Path) -> str:
-    """Return what to do about a file that is missing.
+    """Return what to do about a missing file.
 
-    Most often the prefix is only not written as it should be.
+    Most often the prefix is just misspelled.
     """
     stem = Path(prefix.removesuffix(".bin").removesuffix(".idx")).name
     near = [str(path.with_suffix("")) for path in sorted(missing.parent.glob(f"{stem}*.idx"))]
@@ -174,7 +174,7 @@ def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
 
 
 def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int) -> None:
-    """Check that the sequences of an index follow each other without gaps and that its documents cover them."""
+    """Check that an index's sequences are contiguous and that its documents cover them."""
     with index.open("rb") as file:
         file.seek(_HEADER.size)
         lengths = numpy.fromfile(file, numpy.int32, sequences).astype(numpy.int64)
@@ -215,8 +215,7 @@ class Datasets:
     train: Any
     """Sample n of the run is train[n]."""
     validation: dict[str, ReadOnce]
-    """A dataset for each source that has one; the only one without sources is called "validation".
-    """
+    """A dataset for each source that has one; without sources the only one is "validation"."""
     weights: dict[str, float]
     """How much each validation counts in the loss of all."""
     notes: list[str]
@@ -286,9 +285,9 @@ def build(
 
 
 def _remove_unreadable(cache: Path) -> None:
-    """Remove from the index cache what is no array of numbers.
+    """Remove files that are no arrays of numbers from the index cache (collective).
 
-    The core would unpickle it, and makes anew what is missing (collective).
+    The core would unpickle them; it makes missing ones again.
     """
     if torch.distributed.get_rank() == 0:
         for path in sorted(cache.rglob("*.npy")):
@@ -305,7 +304,7 @@ def _remove_unreadable(cache: Path) -> None:
 
 
 def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:
-    """Say how often the run reads some files, and warn where that is more often than the recipe allows without a word."""
+    """Report how often the run reads some files; warn if it exceeds the recipe's limit."""
     data, tokens = recipe.data, sum(token_count(prefix) for prefix in prefixes)
     # not by tokens: a sequence may be filled up with padding
     epochs = len(dataset) / dataset.per_pass
@@ -325,7 +324,7 @@ def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -
 def samples_needed(recipe: Recipe) -> int:
     """Return the samples that a run may read.
 
-    Those of its steps, and those that it may leave out after a spike of the loss.
+    They are those of its steps, and those that it may skip after a loss spike.
     """
     spare = (
         recipe.resilience.max_skipped_steps
@@ -341,7 +340,7 @@ def samples_needed(recipe: Recipe) -> int:
 def _phases(recipe: Recipe, count: int) -> list[tuple[int, dict[str, float]]]:
     """Return the number of samples and the weights of each phase.
 
-    What a run leaves out counts to the phase that it is in.
+    Skipped samples count towards the phase that the run is in.
     """
     schedule = BatchSchedule(recipe.training)
     weights = [

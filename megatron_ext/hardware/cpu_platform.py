@@ -1,6 +1,6 @@
 """Stand-ins that let Megatron Core run without CUDA.
 
-The same parallelism over gloo, on PyTorch's CPU kernels.
+The parallelism is the same, over gloo, on PyTorch's CPU kernels.
 
 Megatron Core asks for CUDA in three ways: tensors made on the device "cuda", a few `torch.cuda`
 calls (current device, synchronize, streams, nvtx), and a random number tracker that saves CUDA
@@ -23,7 +23,7 @@ _CPU = torch.device("cpu")
 
 
 class CudaOnCpu(TorchFunctionMode):
-    """Sends what is meant for a CUDA device to the CPU, and lets CPU tensors pass Megatron's checks of tensor types."""
+    """Redirects CUDA devices to the CPU and lets CPU tensors pass Megatron's type checks."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -134,7 +134,9 @@ def _is_cuda(device: Any) -> bool:
 
 
 def _load_adam_step() -> None:
-    """Mend two faults of loading a distributed optimizer over PyTorch's own Adam (megatron-core 0.16.1 and 0.19.2).
+    """Fix two faults of loading a distributed optimizer over PyTorch's own Adam.
+
+    They are in megatron-core 0.16.1 and 0.19.2.
 
     Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all
     weights, so that each update of a weight advances the step of all, and then copies every key of
@@ -158,7 +160,7 @@ def _load_adam_step() -> None:
 def _recompute_without_transformer_engine() -> None:
     """Let Megatron recompute a norm.
 
-    It takes every such recompute for one in FP8, for which it calls Transformer Engine.
+    It takes every such recompute for one in FP8, which calls Transformer Engine.
     """
     if not hasattr(megatron_random, "FP8GlobalStateManager"):
         megatron_random.FP8GlobalStateManager = _NoFp8
@@ -168,7 +170,10 @@ def _recompute_without_transformer_engine() -> None:
 
 
 def _unless_alone(collective: Callable) -> Callable:
-    """Leave a collective of the data-parallel buffers out in a group of one, where gloo would copy the whole buffer twice."""
+    """Skip a collective of the data-parallel buffers in a group of one.
+
+    There gloo would copy the entire buffer twice.
+    """
 
     def run(
         output: torch.Tensor, source: torch.Tensor, *arguments: Any, group: Any, **options: Any

@@ -1,6 +1,6 @@
-"""Whether a run on CPUs fits into the memory of this machine.
+"""Checks that a run on CPUs fits into this machine's memory.
 
-Asked before it starts, since the system kills what does not.
+It is checked before the start, since the system kills a run that does not fit.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ SHORTEST = 256
 
 
 def available() -> float:
-    """Return the bytes that this process and its like can still take.
+    """Return the bytes that this process and its peers can still allocate.
 
-    What is free, or what their control group allows.
+    They are what is free, or what their control group allows.
     """
     return min(
         [
@@ -40,7 +40,7 @@ def available() -> float:
 
 
 def _left_in_groups(mounted: Path, own: Path) -> Iterator[float]:
-    """Yield what is left of each limit of the control groups that this process is in, of either version."""
+    """Yield the headroom of each memory limit of this process's cgroups (v1 and v2)."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -112,7 +112,7 @@ def process_bytes(
 def machine_bytes(architecture: Architecture, run: Recipe, processes: int, here: int) -> float:
     """Return what the `here` of a run's processes that are on this machine need together.
 
-    Which stages they are is known if all are.
+    Their stages are known only if all processes are here.
     """
     stages = run.parallel.pipeline_model_parallel_size
     each = [
@@ -174,7 +174,10 @@ def _what_fits(
 
 
 def _smaller(run: Recipe) -> Iterator[tuple[Recipe, list[str]]]:
-    """Yield a recipe and ones that need less memory for the same work, each with the words of the command line that make it."""
+    """Yield a recipe, then variants that need less memory for the same work.
+
+    Each comes with the command-line words that make it.
+    """
     words: list[str] = []
     yield run, words
     if run.training.micro_batch_size > 1:

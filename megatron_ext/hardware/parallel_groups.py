@@ -1,4 +1,4 @@
-"""Sets up Megatron's process groups and turns a recipe into the layout's part of the model configuration."""
+"""Sets up Megatron's process groups and the layout's part of the model configuration."""
 
 import dataclasses
 import random
@@ -34,7 +34,7 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
 
 
 def sizes() -> list[int]:
-    """Return tensor, pipeline and data parallel sizes, the context-parallel processes counted among the last."""
+    """Return tensor, pipeline and data parallel sizes; the last includes context parallelism."""
     return [
         parallel_state.get_tensor_model_parallel_world_size(),
         parallel_state.get_pipeline_model_parallel_world_size(),

@@ -66,7 +66,7 @@ class Platform:
     def blockwise_loss(self) -> bool:
         """Whether the loss is computed a block of rows at a time.
 
-        Less memory traffic on a CPU, many small kernels on a GPU.
+        It means less memory traffic on a CPU, but many small kernels on a GPU.
         """
         return self.device.type == "cpu"
 
@@ -102,10 +102,7 @@ class Platform:
 
     @property
     def peak_memory(self) -> int:
-        """Return the most bytes that this process has had allocated.
-
-        The device's memory, on the CPU the process's.
-        """
+        """Return the peak bytes that this process has allocated, on the device or the CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,9 +117,9 @@ class Platform:
         return HostEvent
 
     def check_memory(self, architecture: Architecture, run: Recipe) -> None:
-        """Refuse a run for which this machine has not the memory.
+        """Refuse a run that needs more memory than this machine has.
 
-        What a GPU needs `megatron_ext.plan` tells.
+        For GPUs, `megatron_ext.plan` estimates it.
 
         Raises:
             UsageError: says what fits.
@@ -178,7 +175,7 @@ class Platform:
             raise UsageError(f"{'; '.join(missing)}; this run is on {self.name}")
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
-        """Allocate Transformer Engine's communication buffers for overlap with tensor parallelism, where the recipe wants it."""
+        """Allocate Transformer Engine's buffers for tensor-parallel overlap, if the recipe asks."""
         if not run.parallel.tp_comm_overlap:
             return
         from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
@@ -206,9 +203,7 @@ class Platform:
         )
 
     def init_distributed(self, timeout_minutes: float = 10) -> None:
-        """Join the process group that torchrun describes in the environment.
-
-        Alone, make a group of one.
+        """Join torchrun's process group from the environment, or make a group of one.
 
         Raises:
             UsageError: the environment describes a part of it only.
@@ -267,14 +262,15 @@ def current() -> Platform:
 def _check_transformer_engine() -> None:
     """Refuse an installation that does not load.
 
-    Megatron would take it for none, or fail in its own way.
+    Megatron would treat it as missing, or fail in its own way.
 
     Raises:
         UsageError: says why it does not load.
     """
     try:
         importlib.import_module("transformer_engine.pytorch")
-    except Exception as error:  # a library that is missing or too old, a build for another PyTorch: each fails in another way
+    # a missing or old library and a build for another PyTorch each fail in another way
+    except Exception as error:
         raise UsageError(
             f"Transformer Engine is installed but does not load: {type(error).__name__}: {error}."
             f" Install one that fits PyTorch {torch.__version__} (requirements-gpu.txt), or none:"

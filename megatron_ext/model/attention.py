@@ -47,7 +47,9 @@ class FusedCausalAttention(MegatronModule):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """Return the context, [sequence, batch, heads x head size], or [tokens, heads x head size] when documents are packed.
+        """Return the context, [sequence, batch, heads x head size].
+
+        When documents are packed it is [tokens, heads x head size].
 
         Args:
             query: [sequence, batch, heads, head size], or [tokens, heads, head size].
@@ -104,9 +106,9 @@ class FusedCausalAttention(MegatronModule):
 
 @functools.lru_cache(maxsize=2)
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Return [sequence, sequence], true where a token may look.
+    """Return [sequence, sequence], true where a token may attend.
 
-    Itself and the `window` - 1 tokens before it.
+    It attends to itself and the `window` - 1 tokens before it.
     """
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)
@@ -114,7 +116,10 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _context_parallel_mask(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
-    """Return [length, length x ranks], true where a token of this process may look at a token of all of them, in rank order."""
+    """Return [length, length x ranks], true where a token of this process may attend.
+
+    The columns are the tokens of all processes, in rank order.
+    """
     positions = [
         context_parallel_positions(length * ranks, other, ranks, device) for other in range(ranks)
     ]

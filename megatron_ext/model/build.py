@@ -31,7 +31,10 @@ class LanguageModel(GPTModel):
         self.padded = self.true_rows < rows
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """Return the cross entropy per token, [batch, sequence], of `logits` [sequence, batch, vocabulary part]."""
+        """Return the cross entropy per token, [batch, sequence].
+
+        `logits` are [sequence, batch, vocabulary part].
+        """
         if self.blockwise_loss:
             group, flat = parallel_state.get_tensor_model_parallel_group(), labels.t().flatten()
             losses = BlockwiseCrossEntropy.apply(logits.flatten(0, 1), flat, self.true_rows, group)

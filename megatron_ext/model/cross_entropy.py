@@ -1,4 +1,4 @@
-"""Cross entropy over a vocabulary, a block of rows at a time, so that the passes over the logits stay in a CPU's cache.
+"""Cross entropy computed a block of rows at a time, to keep the logits in a CPU's cache.
 
 Megatron Core's own makes each pass (float32 copy, maximum, difference, exponential, sum, quotient)
 over all logits at once, which on a CPU is a tenth of a small model's step. Here no second tensor of
@@ -17,7 +17,7 @@ BLOCK = 2**19  # logits in a block: 2 MiB in float32
 
 
 class BlockwiseCrossEntropy(torch.autograd.Function):
-    """`logsumexp(logits) - logits[label]` over a vocabulary whose rows are split over the tensor-parallel processes."""
+    """`logsumexp(logits) - logits[label]` over a vocabulary split among tensor-parallel ranks."""
 
     @staticmethod
     def forward(
@@ -53,9 +53,9 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the logits.
+        """Return the gradient of the logits, in their own memory.
 
-        `(softmax - one at the label) x gradient of the loss`, in their own memory.
+        It is `(softmax - one at the label) x gradient of the loss`.
         """
         logits, largest, share, place, here = ctx.saved_tensors
         (gradient,) = gradients
@@ -70,14 +70,17 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
 
 
 def _exponentials(part: Tensor, largest: Tensor, true_rows: int) -> Tensor:
-    """Turn float32 logits [tokens, rows] in place into `exp(logits - largest)`, 0 for the padding."""
+    """Turn float32 logits [tokens, rows] in place into `exp(logits - largest)`, 0 for padding."""
     part.sub_(largest[:, None]).exp_()
     part[:, true_rows:] = 0
     return part
 
 
 def _places(labels: Tensor, rows: int, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """Return each label's row in this process's part of the vocabulary (0 where it is elsewhere), and whether it is here."""
+    """Return each label's row in this process's part of the vocabulary, and whether it is here.
+
+    The row is 0 for labels of another process.
+    """
     place = labels - rows * group.rank()
     here = (place >= 0) & (place < rows)
     return place.masked_fill(~here, 0), here

@@ -34,9 +34,9 @@ class RMSNorm(torch.nn.RMSNorm):
 def decoder_spec(
     platform: Platform, config: TransformerConfig, vp_stage: int | None = None
 ) -> ModuleSpec | TransformerBlockSubmodules:
-    """Return the specification of the layers of this pipeline stage, or of its piece `vp_stage`.
+    """Return the layer specification of this pipeline stage, or of its piece `vp_stage`.
 
-    Transformer Engine's or PyTorch's.
+    The layers are Transformer Engine's or PyTorch's.
     """
     if platform.transformer_engine:
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)

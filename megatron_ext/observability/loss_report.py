@@ -34,7 +34,7 @@ def write(state: RunState, path: Path) -> None:
 
 
 def curves(state: RunState) -> str:
-    """Return three curves as SVG: loss (each step, smoothed, validation), gradient norm, tokens/s."""
+    """Return three curves as SVG: loss (raw, smoothed, validation), gradient norm, tokens/s."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,4 +1,4 @@
-"""What a run tells: the step log that all training shares, TensorBoard, and Weights & Biases.
+"""Logs a run: the step log that all training shares, TensorBoard and Weights & Biases.
 
 Only rank 0 has one.
 """

@@ -1,4 +1,4 @@
-"""How a pretraining run stands, read from its folder while it goes on or afterwards. No torch here."""
+"""The state of a pretraining run, read from its folder during or after the run. No torch here."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ SILENT_SECONDS = 180
 STARTING_SECONDS = 3600
 """Until the model is built and read there are no notes."""
 STALLED_SECONDS, STALLED_STEPS = 120, 10
-"""A phase of a step that lasts longer than both, the latter times a step's time, is out of the ordinary."""
+"""A phase of a step that lasts longer than both (seconds, step times) is unusual."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
@@ -35,7 +35,10 @@ class RunState:
     total: int
     """Steps of the whole run."""
     status: str
-    """In words: finished, stopped early and why, starting, under way, stalled, ended without finishing, or silent."""
+    """In words: finished, stopped early and why, starting, running, stalled, ended or silent.
+
+    "Ended" is without finishing.
+    """
     over: bool
     """Whether nothing more is to be expected without another start."""
     train: list[dict[str, Any]]
@@ -84,7 +87,7 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the rest takes at the pace of the last steps, validations and checkpoints not counted."""
+        """Time left at the pace of the last steps, without validations and checkpoints."""
         if len(self.train) < 2:
             return None
         return _pace(self.train) * (self.total - self.step)

@@ -1,4 +1,4 @@
-"""The figures of a run at Weights & Biases, where the recipe wants them there. Only rank 0 sends."""
+"""Logs a run's figures to Weights & Biases if the recipe asks for it. Only rank 0 sends."""
 
 import importlib.util
 import uuid
@@ -27,9 +27,7 @@ def check(options: Wandb | None) -> None:
 
 
 def start(options: Wandb | None, folder: Path) -> Any:
-    """Return the run at Weights & Biases, the same one after every restart.
-
-    None where it is not wanted.
+    """Return the run at Weights & Biases, the same one after every restart; None if disabled.
 
     Args:
         options: the recipe's section.

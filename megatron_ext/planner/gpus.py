@@ -1,7 +1,4 @@
-"""The GPUs that a run can be planned for.
-
-Figures of NVIDIA's data sheets (dense, without sparsity).
-"""
+"""The GPUs that a run can be planned for, with NVIDIA's data sheet figures (dense, no sparsity)."""
 
 import dataclasses
 

@@ -82,7 +82,7 @@ def estimate(
 def search(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> list[Estimate]:
     """Return all layouts over which model and batch can be spread, the fastest first.
 
-    The batch, its tokens and the precision stay.
+    The batch, its tokens and the precision are kept.
     """
     found = []
     for candidate in candidates(architecture, recipe, kind):
@@ -94,7 +94,10 @@ def search(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind)
 
 
 def best(found: list[Estimate], count: int) -> list[Estimate]:
-    """Return the first `count` that fit, of tensor, pipeline and context parallel sizes that are alike only the first."""
+    """Return the first `count` that fit.
+
+    Of those with equal tensor, pipeline and context parallel sizes, only the first is kept.
+    """
     chosen: dict[tuple[int, int, int], Estimate] = {}
     for one in found:
         parallel = one.recipe.parallel
@@ -145,10 +148,7 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
 
 
 def overrides(recipe: Recipe, base: Recipe) -> list[str]:
-    """Return the layout as words of the command line.
-
-    What makes one, and whatever else makes `recipe` of `base`.
-    """
+    """Return command-line overrides for the layout, and others that turn `base` into `recipe`."""
     values: dict[str, Any] = {}
     for section, names in _LAYOUT.items():
         before = dataclasses.asdict(getattr(base, section))

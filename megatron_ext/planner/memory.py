@@ -33,10 +33,7 @@ class StageMemory:
     activations: float
     """At the fullest moment of a step."""
     logits: float
-    """Of one micro-batch, and what the loss makes of them, where they are there at that moment.
-
-    Last stage only.
-    """
+    """Those of one micro-batch and the loss's copies, if held at that moment (last stage only)."""
 
     @property
     def total(self) -> float:
@@ -181,7 +178,9 @@ def layer_activations(
 
 
 def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
-    """Return how many layers' activations a stage holds at its fullest moment, a layer counted once for each micro-batch.
+    """Return how many layers' activations a stage holds at its peak.
+
+    A layer counts once for each micro-batch.
 
     1F1B: stage p of P holds P - p micro-batches. Interleaved in V pieces: 2 (P - p - 1) + (V - 1) P
     + 1 pieces (Narayanan et al. 2021, arXiv 2104.04473, section 2.2; Megatron Core's warm-up).
@@ -197,7 +196,7 @@ def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int
 def logits_bytes(architecture: Architecture, recipe: Recipe) -> dict[str, float]:
     """Return the bytes of one micro-batch's logits on one rank.
 
-    As computed, the loss's float32 softmax, and their gradient.
+    They are the computed logits, the loss's float32 softmax, and their gradient.
     """
     tensor = recipe.parallel.tensor_model_parallel_size
     entries = micro_batch_tokens(recipe) * architecture.padded_vocab_size(tensor) / tensor
@@ -234,7 +233,7 @@ def stage_memory(
 def moments(
     architecture: Architecture, recipe: Recipe, gpus: int, stage: int, fused: bool = True
 ) -> list[tuple[float, float]]:
-    """Return the moments of a step that can be the fullest on a stage, each with its bytes of activations and of logits.
+    """Return a stage's possible memory peaks in a step: bytes of activations and of logits.
 
     One is the loss (on other stages than the last, the end of the forward passes in flight); with
     recompute the other is the backward pass of what is computed again, when the logits are gone.
@@ -258,7 +257,9 @@ def moments(
 def _kept_activations(
     architecture: Architecture, recipe: Recipe, fused: bool, layers: int, in_flight: float
 ) -> tuple[float, float]:
-    """Return the bytes that a stage of `layers` layers keeps, and what there is more when the backward pass computes some again.
+    """Return the bytes that a stage of `layers` layers keeps, and those that recompute adds.
+
+    Recompute adds them in the backward pass.
 
     Args:
         architecture: the model.
@@ -291,7 +292,7 @@ def _kept_activations(
 def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
     """Return the size of a checkpoint.
 
-    Weights, and in float32 the optimizer's copy of them and its two averages.
+    It holds the weights, and in float32 the optimizer's copy of them and its two averages.
     """
     return (BYTES[recipe.training.precision] + OPTIMIZER_STATE) * architecture.parameters
 

@@ -113,7 +113,7 @@ def _stage(
 ) -> tuple[float, float, float, float]:
     """Return a stage's seconds for one micro-batch.
 
-    Products, attention, memory traffic, communication that is not hidden.
+    They are those of matrix products, attention, memory traffic and exposed communication.
     """
     shape, parallel, training = architecture, recipe.parallel, recipe.training
     layers = memory_model.stage_layers(recipe, shape.num_layers)[stage]
@@ -158,7 +158,7 @@ def _exposed(size: float, link: float, overlapped: bool, shares: Shares) -> floa
 def _layer_bytes(architecture: Architecture, recipe: Recipe) -> tuple[float, float]:
     """Return what one rank sends for one layer and micro-batch, forward and backward.
 
-    Tensor-parallel, context-parallel.
+    It is for tensor parallelism and for context parallelism.
 
     Tensor parallelism with sequence parallelism gathers and scatters the hidden states twice in
     each pass, and gathers twice more for the weights' gradients; without it, it all-reduces them
@@ -203,5 +203,5 @@ def volumes(architecture: Architecture, recipe: Recipe, gpus: int) -> Volumes:
 
 
 def _data_link(recipe: Recipe, gpus: int, kind: GpuKind) -> float:
-    """Return the bandwidth between a rank and its replicas: NVLink when all GPUs are in one node."""
+    """Return the bandwidth between a rank and its replicas: NVLink if all GPUs are in one node."""
     return kind.nvlink if gpus <= kind.per_node else kind.network

@@ -13,6 +13,6 @@ ADVICE = (
 
 
 def gone(run: Path) -> list[str]:
-    """Return the processes of a run on this machine that have ended, as they are told to the user."""
+    """Return the description of a run's ended processes on this machine, for the user."""
     notes = [note for note in watchdog.notes(run) if watchdog.is_gone(note)]
     return [f"rank {note['rank']} (process {note['pid']})" for note in notes]

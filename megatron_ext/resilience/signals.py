@@ -31,7 +31,7 @@ class StopRequests:
         self._signals = StopSignals().listen()
 
     def flags(self, look_at_file: bool) -> list[float]:
-        """Return 1.0 for each of `reasons` that holds here; one process looks at the file for all."""
+        """Return 1.0 for each of `reasons` that holds here; one process checks the file for all."""
         return [
             *(float(name == self._signals.received) for name in NAMES),
             float(self.limit is not None and time.monotonic() > self.limit),
@@ -47,9 +47,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the process at once inside the block, which waits outside Python.
+    """Let Ctrl-C end the process at once inside a block that waits outside Python.
 
-    Python would hear of it only afterwards.
+    Otherwise Python would handle it only afterwards.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
@@ -62,7 +62,9 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Keep the signals of stop requests waiting inside the block, and for ever from processes that are started in it.
+    """Block the signals of stop requests inside the block.
+
+    Processes that are started in it block them for good.
 
     Slurm sends a signal to all processes of a task. One that the core starts to write checkpoints
     would die of it, and the checkpoint that the signal asks for could not be written.

@@ -23,9 +23,9 @@ from galen.atomic import write_text
 
 FOLDER = "heartbeats"
 _ROUNDED = 60.0
-"""Seconds by which the system may tell a process's start too late.
+"""Seconds by which the system may report a process's start too late.
 
-It counts from its own start, which clocks that are set move.
+It counts from its own start, which moves when clocks are set.
 """
 _PHASES = ("start", "forward and backward", "optimizer step", "validation", "checkpoint", "end")
 
@@ -165,7 +165,10 @@ def notes(run: Path) -> list[dict[str, Any]]:
 
 
 def is_gone(process: dict[str, Any]) -> bool:
-    """Say whether a process that noted `{host, pid}`, and perhaps when it was last `seen`, has ended; False where that cannot be known."""
+    """Return whether a process that noted `{host, pid}` has ended.
+
+    It may have noted when it was last `seen`, too. False where the answer cannot be known.
+    """
     if process["host"] != socket.gethostname():
         return False
     try:

@@ -1,7 +1,4 @@
-"""Writes a run's checkpoints, whole or not at all.
-
-If wanted in a process of its own while training goes on.
-"""
+"""Writes a run's checkpoints atomically, if wanted in a process of its own during training."""
 
 import dataclasses
 import json
@@ -42,7 +39,7 @@ class CheckpointWriter:
     def save(self, progress: Progress, run: Run) -> None:
         """Write a checkpoint under its iteration's name.
 
-        With `async_save`, begin to, after the one before is finished.
+        With `async_save`, only start writing, once the previous one is finished.
         """
         self.finish(wait=True)
         iteration = progress.iteration
@@ -69,9 +66,9 @@ class CheckpointWriter:
             self._publish()
 
     def finish(self, wait: bool) -> None:
-        """Give a checkpoint that is being written its name once it is whole.
+        """Rename a checkpoint that is being written once it is complete.
 
-        `wait` for that, or look whether it is.
+        With `wait`, wait for that; else only check whether it is.
         """
         if self._pending is None:
             return

@@ -1,4 +1,4 @@
-"""Wraps the model for data parallelism and builds Megatron's distributed AdamW and its learning-rate schedule."""
+"""Wraps the model for data parallelism; builds Megatron's distributed AdamW and LR schedule."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -66,7 +66,7 @@ def optimizer_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[DistributedDataParallel]:
-    """Return the pieces of the model in Megatron's data-parallel wrapper, gradients sharded over the replicas."""
+    """Return the model's pieces in Megatron's data-parallel wrapper, with sharded gradients."""
     config = data_parallel_config(recipe)
     return [
         # with an interleaved pipeline the other pieces' gradients come early enough to go in one
@@ -79,7 +79,7 @@ def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[Distribut
 
 
 def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
-    """Return the distributed optimizer, its state allocated, and hook it into the pipeline schedule.
+    """Return the distributed optimizer, its state allocated, hooked into the pipeline schedule.
 
     The model's gradients are summed over the tokens of the whole global batch and divided by their
     number once.
@@ -104,11 +104,11 @@ def _parts(optimizer: MegatronOptimizer) -> Sequence[Any]:
 
 
 def _load_remainders(optimizer: MegatronOptimizer) -> None:
-    """Let the precision-aware optimizer be restored (megatron-core 0.19.2, Transformer Engine 2.20).
+    """Make the precision-aware optimizer restorable (megatron-core 0.19.2, TE 2.20).
 
-    Of each bf16 weight's fp32 copy Transformer Engine keeps the lower 16 bits, as an integer.
-    Megatron stores these integers in float32, which holds them exactly, and gives them back so;
-    Transformer Engine takes only integers.
+    For the fp32 copy of each bf16 weight, Transformer Engine (TE) keeps the lower 16 bits as an
+    integer. Megatron stores these integers in float32, which holds them exactly, and returns them
+    so; Transformer Engine takes only integers.
     """
     for part in _parts(optimizer):
         if getattr(part.optimizer, "store_param_remainders", False):
@@ -121,10 +121,10 @@ def _set_state(original: Callable, weight: torch.Tensor, name: str, state: torch
 
 
 def _allocate_state(optimizer: MegatronOptimizer) -> None:
-    """Give PyTorch's AdamW its state before the first step, since a checkpoint's layout is derived from it, and its fused kernel.
+    """Give PyTorch's AdamW its state before the first step, and its fused kernel.
 
-    Transformer Engine's optimizer has a method for the state which Megatron calls itself; PyTorch's
-    allocates in its first step only.
+    A checkpoint's layout is derived from the state. Transformer Engine's optimizer has a method for
+    it which Megatron calls itself; PyTorch's allocates in its first step only.
     """
     for part in _parts(optimizer):
         inner = part.optimizer
@@ -141,7 +141,10 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
 
 
 def complete_groups(optimizer: MegatronOptimizer) -> None:
-    """Fill in what a checkpoint of another Adam lacks (PyTorch's has no `bias_correction`, Transformer Engine's no `fused`)."""
+    """Fill in what a checkpoint of another Adam lacks.
+
+    PyTorch's has no `bias_correction`, Transformer Engine's no `fused`.
+    """
     for part in _parts(optimizer):
         for group in part.optimizer.param_groups:
             group |= part.optimizer.defaults | group
@@ -150,7 +153,7 @@ def complete_groups(optimizer: MegatronOptimizer) -> None:
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:
     """Return the schedule.
 
-    Its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its place.
+    Its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its position.
     """
     options, training = recipe.optimizer, recipe.training
     samples = BatchSchedule(training).samples_after

@@ -1,6 +1,6 @@
-"""What a run needs to go on, saved by `checkpoint_writer` and restored here.
+"""The state that a run needs to resume, saved by `checkpoint_writer` and restored here.
 
-Weights, optimizer, schedule, progress, random states.
+It consists of weights, optimizer, schedule, progress and random states.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class Run:
 
 
 def load_weights(model: LanguageModel | list[LanguageModel], checkpoint: str | Path) -> None:
-    """Fill the model's weights, and nothing else, from the newest iteration of a checkpoint (collective)."""
+    """Fill only the model's weights from the newest iteration of a checkpoint (collective)."""
     load_weights_from(model, checkpoint_folder.newest(checkpoint))
 
 
@@ -193,7 +193,7 @@ def _sharded_names(pieces: Sequence[Any]) -> list[str]:
 def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
     """Return the sharded weights of each piece.
 
-    In the files their names are those of the whole model, whatever the pieces.
+    In the files they have the names of the entire model, whatever the pieces.
     """
     return {
         name: piece.sharded_state_dict(metadata=dict(_METADATA))
@@ -204,15 +204,16 @@ def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
 def _keeps_fp8_history(config: TransformerConfig) -> bool:
     """Whether a step depends on the scales of the steps before it.
 
-    Otherwise what Transformer Engine stores of FP8 is empty.
+    Otherwise the FP8 state that Transformer Engine stores is empty.
     """
     return config.fp8 is not None and config.fp8_recipe == "delayed"
 
 
 def _repickle_fp8_history(state: dict[str, Any], folder: Path) -> None:
-    """Put a pickle of ours in place of the one that a file has of Transformer Engine's scales, which it insists on unpickling.
+    """Replace a file's pickle of Transformer Engine's scales, which it unpickles, by one of ours.
 
-    By itself it refuses; it is allowed to for what was read and pickled here.
+    Transformer Engine refuses to unpickle unless it is allowed to; it is allowed for what was read
+    and pickled here.
     """
     for weights in (part for name, part in state.items() if name.startswith("model")):
         for name in (name for name in weights if name.endswith("_extra_state")):

@@ -38,9 +38,9 @@ class WorkTimer:
             self._spans.append((self._begun, ended))
 
     def take(self) -> float:
-        """Return the seconds since the last call, and begin anew.
+        """Return the seconds since the last call, and restart the clock.
 
-        The device must have done all that it was given.
+        The device must have completed all its work.
         """
         seconds = sum(begun.elapsed_time(ended) for begun, ended in self._spans) / 1000
         self._spans = []
@@ -62,7 +62,10 @@ class StragglerReport:
         torch.distributed.all_gather_object(self.places, place)
 
     def slow(self, seconds: float, device: torch.device) -> list[dict[str, Any]]:
-        """Return `{rank, host, seconds, median}` of each slow process, given the seconds that this one worked."""
+        """Return `{rank, host, seconds, median}` of each slow process.
+
+        `seconds` is the time that this process worked.
+        """
         own = torch.tensor([seconds], dtype=torch.float64, device=device)
         gathered = torch.empty(len(self.places), dtype=torch.float64, device=device)
         torch.distributed.all_gather_into_tensor(gathered, own)

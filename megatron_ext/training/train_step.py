@@ -1,7 +1,4 @@
-"""One global batch through the pipeline.
-
-Forward, backward, and what is summed up over all processes.
-"""
+"""One global batch through the pipeline: forward, backward, and sums over all processes."""
 
 import dataclasses
 import itertools
@@ -36,8 +33,7 @@ class Outcome:
     flags: list[float]
     """Sums of the flags that the processes gave."""
     rows: list[Tensor]
-    """On the last stage, per micro-batch the summed loss of each of its sequences, [micro batch].
-    """
+    """On the last stage, per micro-batch the summed loss of each of its sequences [micro batch]."""
 
 
 class GlobalBatch:
@@ -66,7 +62,7 @@ class GlobalBatch:
     def run(
         self, batches: Batches, micro_batches: int, flags: list[float], forward_only: bool = False
     ) -> Outcome:
-        """Run `micro_batches` of this process's micro-batches, and all its replicas' at the same time.
+        """Run `micro_batches` of this process's micro-batches, in step with all its replicas.
 
         Args:
             batches: where they come from.
@@ -110,9 +106,9 @@ class GlobalBatch:
     def _forward_step(
         self, batches: Batches, model: DistributedDataParallel
     ) -> tuple[Tensor, Callable]:
-        """Run one micro-batch through this stage.
+        """Run one micro-batch through this stage; return its output and loss function.
 
-        Return its output and the function that makes a loss of the last one's.
+        The function makes the loss from the last stage's output.
         """
         batch, packed = next(batches), None
         if self.packed:
@@ -134,7 +130,9 @@ class GlobalBatch:
 def _loss(
     loss_mask: Tensor, sequences: int, losses: Tensor
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the summed loss, the number of tokens in it, and both for the report (Megatron's per-token convention).
+    """Return the summed loss, its number of tokens, and both for the report.
+
+    This is Megatron's per-token convention.
 
     Args:
         loss_mask: [batch, sequence], 1 where a label counts.
@@ -148,9 +146,10 @@ def _loss(
 
 
 def samples_not_finite(outcome: Outcome, first: int, micro_batch_size: int) -> list[int]:
-    """Return the samples whose own loss is not finite, of the global batch that begins at sample `first` (collective).
+    """Return the samples of a global batch whose own loss is not finite (collective).
 
-    Empty when the losses are finite and only a gradient is not: it belongs to all samples.
+    The batch begins at sample `first`. Empty when the losses are finite and only a gradient is not:
+    it belongs to all samples.
     """
     rank, ranks = (
         parallel_state.get_data_parallel_rank(),

@@ -1,7 +1,4 @@
-"""The training loop.
-
-One optimizer step after the other, validation, checkpoint, and what to do when a step goes wrong.
-"""
+"""The training loop: optimizer steps, validation, checkpoints, and handling of failed steps."""
 
 import dataclasses
 import gc
@@ -135,9 +132,9 @@ class Trainer:
         self.writer.save(self.progress, self.state)
 
     def _step(self) -> list[float]:
-        """Take one step, or find that it must not be taken.
+        """Take one step, or find that it must be skipped.
 
-        Return the sums of the processes' requests to stop.
+        Returns the sums of the processes' requests to stop.
         """
         progress, start = self.progress, time.monotonic()
         self.watchdog.enter(progress.iteration, "forward and backward")
@@ -176,13 +173,11 @@ class Trainer:
         """Count a step whose update would have done harm, and say which samples caused it."""
         first = self.progress.position
         culprits = samples_not_finite(outcome, first, self.recipe.training.micro_batch_size)
-        what = (
-            "loss"
-            if not math.isfinite(outcome.loss)
-            else "gradient"
-            if not math.isfinite(norm)
-            else "spike of the loss"
-        )
+        what = "spike of the loss"
+        if not math.isfinite(outcome.loss):
+            what = "loss"
+        elif not math.isfinite(norm):
+            what = "gradient"
         record = {"reason": what, "first_sample": first, "samples": size, "not_finite": culprits}
         self._count_skipped(
             1,
@@ -193,9 +188,9 @@ class Trainer:
             self.log.event("skipped", self.progress.iteration + 1, record)
 
     def _go_back(self, outcome: Outcome, size: int, median: float) -> bool:
-        """Return to the last checkpoint and leave out the data from there to here.
+        """Return to the last checkpoint and skip the data from there to here.
 
-        False when there is no checkpoint yet.
+        Returns False when there is no checkpoint yet.
         """
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         before, end = self.progress, self.progress.position + size
@@ -262,14 +257,17 @@ class Trainer:
         )
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        """Return the share of the devices' peak bf16 rate that the model's own FLOPs take, where the peak is known."""
+        """Return the model FLOPs utilization, by the devices' peak bf16 rate where it is known."""
         if self.platform.peak_flops is None:
             return None
         needed = tokens_per_second * self.architecture.flops_per_token(self.recipe.data.seq_length)
         return needed / (self.platform.peak_flops * torch.distributed.get_world_size())
 
     def _look_around(self, step: int) -> None:
-        """Collect garbage, compare the processes' speed, each at its interval, and see whether a checkpoint has been written."""
+        """Collect garbage and compare the processes' speed at their intervals.
+
+        Also check whether a checkpoint has been written.
+        """
         self.writer.finish(wait=False)
         options, every = self.recipe.training, self.recipe.resilience.straggler_interval
         if options.manual_gc_interval and step % options.manual_gc_interval == 0:
@@ -281,9 +279,9 @@ class Trainer:
                 self.log.event("slow_ranks", step, {"ranks": slow})
 
     def _validation_is_missing(self) -> bool:
-        """Say whether the validation of this step has yet to be made.
+        """Return whether the validation of this step is due and not yet made.
 
-        Before the first, or when a request to stop came in it.
+        So it is before the first step, or if a request to stop interrupted it.
         """
         step, options = self.progress.iteration, self.recipe.training
         due = bool(self.data.validation) and (
@@ -323,16 +321,16 @@ class Trainer:
             )
 
     def _breaks_off(self) -> bool:
-        """Say whether there is a reason to break off a validation.
+        """Return whether to break off a validation.
 
-        Before the first step, with nothing to keep yet, a signal alone.
+        Before the first step, when there is nothing to keep yet, only a signal does.
         """
         return self.reason is not None and (self.progress.iteration > 0 or self.reason in NAMES)
 
     def _loss_over(self, dataset: ReadOnce) -> tuple[float, int] | None:
         """Return the mean loss over a validation dataset and its number of tokens.
 
-        None when there is a reason to stop before its end.
+        None if it was stopped before its end.
         """
         together = self._samples_together()
         pieces, stages = (

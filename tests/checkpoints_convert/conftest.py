@@ -1,4 +1,4 @@
-"""Tiny random models of every family, with the tiny tokenizer, and processes that have Megatron imported."""
+"""Tiny random models of every family, the tiny tokenizer, and processes with Megatron imported."""
 
 import json
 import shutil
@@ -107,7 +107,7 @@ def megatron_side(start_side):
 
 @pytest.fixture
 def forked_logits(megatron_side, monkeypatch):
-    """Let verify.py's other side run in forked processes, which begin at once, instead of new ones."""
+    """Run verify.py's other side in forked processes, which begin at once, not in new ones."""
 
     def run(command, **_):
         processes = (
@@ -128,7 +128,7 @@ def forked_logits(megatron_side, monkeypatch):
 def as_internlm2(folder: Path) -> None:
     """Rewrite a Llama folder under InternLM2's names, fusing heads one by one.
 
-    Slow, and unlike the converter.
+    It is slow, and unlike the converter.
     """
     config = json.loads((folder / "config.json").read_text())
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]

@@ -1,6 +1,6 @@
-"""Runs a converter and kills it with SIGKILL as it touches its files for the Nth time, for many N.
+"""Kills a converter as it touches its files for the Nth time, for many N; restarts, compares.
 
-Starts it again; compares.
+It is killed with SIGKILL.
 
 Each line of standard input is a JSON list, script, folder, number of kills and the options without
 the output; the answer is a JSON object. FOLDER/given, where it is there, is what a conversion in
@@ -33,7 +33,7 @@ LOADED_BEFORE = ("conversion.export_hf", "conversion.import_hf", "interop")
 
 
 class Touches:
-    """Counts what a process does to files, pieces that it writes included, and kills it at a number."""
+    """Counts a process's operations on files, writes included, and kills it at a number."""
 
     def __init__(self, folders: list[str], kill_at: int | None) -> None:
         self.folders = tuple(folders)
@@ -67,7 +67,7 @@ def convert(
 ) -> int:
     """Convert in a forked process, killed as it touches a file for the `kill_at`-th time.
 
-    Return how it ended (-9 for killed).
+    Returns how it ended (-9 for killed).
     """
     child = os.fork()
     if child:
@@ -95,7 +95,7 @@ def convert(
 def content(folder: Path) -> dict[str, str]:
     """Return the hash of every file below `folder`.
 
-    Of a manifest without the time at which it was written.
+    A manifest is hashed without the time at which it was written.
     """
     hashes = {}
     for path in sorted(folder.rglob("*")):
@@ -114,10 +114,7 @@ def begin(folder: Path, output: Path) -> None:
 
 
 def points(touched: int, count: int, seed: str) -> list[int]:
-    """Return a random number in each of `count` equal parts of 1 … `touched`.
-
-    The first and the last are among them.
-    """
+    """Return a random number in each of `count` equal parts of 1 … `touched`, and both ends."""
     seeded = random.Random(seed)
     edges = [touched * part // count for part in range(count + 1)]
     chosen = [
@@ -127,7 +124,7 @@ def points(touched: int, count: int, seed: str) -> list[int]:
 
 
 def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[str, object]:
-    """Convert undisturbed, then killed at `count` points and started again; return what was seen."""
+    """Convert undisturbed, then killed at `count` points and restarted; return what was seen."""
     begin(folder, folder / "never-killed")
     log = folder / f"{script}.log"
     assert convert(script, options, folder / "never-killed", None, folder / "touched") == 0, (

@@ -1,4 +1,6 @@
-"""What tests do with Megatron's own model, in processes that have imported it already (tests/megatron_ext/fork_server.py).
+"""Megatron's own model for tests, in processes that have imported it already.
+
+They are forked by tests/megatron_ext/fork_server.py.
 
 verify …                     what `python -m checkpoints_convert.conversion.megatron_logits …` does
 logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints

@@ -1,11 +1,13 @@
-"""NeMo's own converters on a machine without CUDA. Started by test_nemo.py with the Python of NeMo's environment, not with Galen's.
+"""NeMo's own converters on a machine without CUDA.
+
+Started by test_nemo.py with the Python of NeMo's environment, not with Galen's.
 
 Usage: import CLASS HF NEMO | export CLASS NEMO HF. An export also computes the logits of NeMo's
 model: HF/logits.safetensors.
 
 Without Transformer Engine, NeMo chooses Megatron Core's own layers: its converters then look for
 norms under names that these layers do not have, and the layers refuse settings that only choose a
-kernel. Both are mended here; reading, writing and computing stay NeMo's.
+kernel. Both are fixed here; reading, writing and computing stay NeMo's.
 """
 
 import sys
@@ -68,7 +70,10 @@ def prepare():
 
 
 def write_logits(exporter, source, target):
-    """Write 64 fixed token ids below 300 and the logits that NeMo's own model, as NeMo loads it, gives for them."""
+    """Write 64 fixed token ids below 300 and the logits of NeMo's own model for them.
+
+    The model is loaded by NeMo.
+    """
     model, _ = exporter.nemo_load(source)
     model_parallel_cuda_manual_seed(0)  # the attention asks for a state, though dropout is off
     tokens = (torch.arange(64) * 37 % 300)[None]

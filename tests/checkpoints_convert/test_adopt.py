@@ -1,4 +1,7 @@
-"""A checkpoint in Megatron-LM's own form (no architecture.json, no hf/) holds what ours holds, and becomes one of ours."""
+"""A checkpoint in Megatron-LM's own form holds the same as ours, and becomes one of ours.
+
+It has no architecture.json and no hf/.
+"""
 
 import json
 import shutil
@@ -24,7 +27,7 @@ def ours(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved(ours, megatron_side):
-    """What `dist_checkpointing.save` writes of Megatron's model, under the names that Megatron-LM uses."""
+    """What `dist_checkpointing.save` writes of Megatron's model, with Megatron-LM's names."""
     megatron_side(1, "save", ours, ours.parent / "iter_0000030")
     return ours.parent / "iter_0000030"
 
@@ -103,9 +106,9 @@ def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(
 
 
 def test_one_of_ours_stays_the_model_that_it_is(ours, model, tmp_path):
-    """The tensors do not tell the rotary base.
+    """Adopting again writes no new architecture.json.
 
-    Its manifest would call an architecture.json written anew altered.
+    The tensors do not tell the rotary base, and the manifest would call a new file altered.
     """
     shutil.copytree(ours, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours" / "hf")

@@ -1,7 +1,4 @@
-"""A flipped bit in a file whose SHA-256 stands in a manifest.
-
-Nothing is made from it, unless that is asked for aloud.
-"""
+"""Nothing is made from a file with a flipped bit and a recorded SHA-256, unless asked for."""
 
 import json
 import shutil
@@ -43,7 +40,7 @@ def made(make_model, tmp_path_factory):
 
 
 def flip(path):
-    """Flip one bit in the middle of a file; where that is text, in a way that it stays what it was."""
+    """Flip one bit in the middle of a file; a text file remains valid text of its kind."""
     content = bytearray(path.read_bytes())
     if path.suffix == ".json":
         content[content.index(b"\n")] = ord(" ")

@@ -1,6 +1,6 @@
-"""Any file of a folder cut off, altered or of the wrong types.
+"""With any file of a folder damaged, each command works or reports it in one line.
 
-Each command works, or says so in one line.
+A file is truncated, altered or has the wrong types.
 
 tests/damage.py says how many damages each command sees of each file.
 """

@@ -1,4 +1,7 @@
-"""Every family: there and back bit by bit, the same function in Megatron, configurations carried over or refused."""
+"""Every family: bit-exact round trip, equal function in Megatron, configurations.
+
+These are supported or refused.
+"""
 
 import json
 import re
@@ -217,10 +220,7 @@ def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
 
 
 def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
-    """A family with names of its own.
-
-    A file beside the others and its entry in FAMILIES, nothing else of the repository.
-    """
+    """A family with names of its own needs a file and an entry in FAMILIES, nothing else."""
     copy = tmp_path / "repository"
     for room in ("checkpoints_convert", "megatron_ext", "galen"):
         shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))

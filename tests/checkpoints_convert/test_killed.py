@@ -1,4 +1,6 @@
-"""A converter killed with SIGKILL at any point, started again with the same command, gives the same bytes.
+"""A converter killed with SIGKILL at any point and restarted gives the same bytes.
+
+The command is the same.
 
 GALEN_KILLS, 2 where it is not set, is how often each converter is killed; the two that are used
 most, at least 16 times.
@@ -80,9 +82,9 @@ def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
-    """Killed with SIGKILL it cannot stop them.
+    """A process killed with SIGKILL cannot stop its workers.
 
-    Going on they would write into the files of the next start.
+    If they continued, they would write into the files of the next start.
     """
     with subprocess.Popen(
         command("-m", "tests.checkpoints_convert.endless_steps", tmp_path),

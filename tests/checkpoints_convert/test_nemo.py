@@ -1,6 +1,6 @@
-"""Folders of NeMo 2.
+"""Folders of NeMo 2, written and read again.
 
-Written and read again, read as NeMo 2.7.3 writes them, and, where there is a NeMo, against NeMo
+They are also read as NeMo 2.7.3 writes them and, where NeMo is installed, compared with NeMo
 itself.
 
 NeMo needs an environment of its own (requirements-nemo.txt); GALEN_NEMO_PYTHON names its Python.
@@ -122,7 +122,7 @@ def test_an_internlm2_goes_as_a_llama(tmp_path, make_model):
 
 
 def test_metadata_of_its_megatron_core(tmp_path, nemo, llama, monkeypatch):
-    """Megatron Core 0.15, which NeMo 2.7 uses, stores a class of its own in place of PyTorch's Metadata."""
+    """Megatron Core 0.15 (NeMo 2.7) stores its own class in place of PyTorch's Metadata."""
 
     class MCoreMetadata(Metadata):
         pass
@@ -259,7 +259,7 @@ def nemo_side():
 
 
 def readable_by_transformers_4(hf, target):
-    """Copy a folder with its rotary fields under the names of transformers 4, which NeMo 2.7 uses."""
+    """Copy a folder with the rotary fields named as in transformers 4, which NeMo 2.7 uses."""
     shutil.copytree(hf, target)
     config = json.loads((hf / "config.json").read_text())
     rope = config.pop("rope_parameters", {})

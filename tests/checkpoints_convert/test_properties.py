@@ -1,6 +1,6 @@
 """Mappings over random small shapes.
 
-There and back is the identity, every row has one place, pieces cover all.
+The round trip is the identity, every row has one place, pieces cover all.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
-"""Conversion in pieces.
+"""Conversion in pieces has the same result for any piece size and number of processes.
 
-Any piece size, any number of processes, killed and started again, the same result.
+So it has when it is killed and started again.
 """
 
 import hashlib

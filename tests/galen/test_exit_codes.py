@@ -1,6 +1,6 @@
 """The same mistake has the same exit code in every room.
 
-2 for the command or the recipe, 1 for files.
+It is 2 for the command or the recipe, 1 for files.
 """
 
 import importlib

@@ -74,12 +74,13 @@ import argparse, sys
 from pathlib import Path
 from galen import launch
 
-sys.exit(launch.start(argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None), {program}, [], "take less"))
+options = argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None)
+sys.exit(launch.start(options, {program}, [], "take less"))
 """
 
 
 def late(folder, first, program="'late'"):
-    """Return how a run ends whose first process does something before it meets the mistake that the other meets."""
+    """Return how a run ends whose first process acts before it meets the other's mistake."""
     (folder / "late.py").write_text(LATE.replace("{first}", first))
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""No symbolic link leads out of its folder into a copy; those of the hub's cache do not lead out."""
+"""No copy follows a symbolic link out of its folder; links of the hub's cache are inside."""
 
 import pytest
 
@@ -76,9 +76,9 @@ def test_a_link_at_the_target_is_replaced(folder, tmp_path):
 
 @pytest.mark.parametrize("target", ["missing", "tokenizer.json", "other"])
 def test_a_link_that_leads_nowhere_is_told(folder, tmp_path, target):
-    """A blob that was not fetched, a link to itself, two that name each other.
+    """A blob that was not fetched, a link to itself, two links to each other.
 
-    Left out, the copy would lack a file without a word.
+    If they were left out, the copy would silently lack a file.
     """
     (folder / "tokenizer.json").symlink_to(target)
     if target == "other":

@@ -73,9 +73,9 @@ def test_the_same_lock_twice_in_one_process_is_refused(tmp_path):
 
 
 def test_many_starts_at_once_write_one_after_the_other(tmp_path):
-    """Each that gets the lock finds it free.
+    """Each process that gets the lock has it alone.
 
-    No two are inside at once, also while the file is removed and made anew.
+    No two are inside at once, even while the file is removed and created again.
     """
     script = tmp_path / "many.py"
     script.write_text(

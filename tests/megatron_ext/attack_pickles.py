@@ -1,6 +1,6 @@
-"""Pickles that try to run something, to damage memory or to go on for ever.
+"""Pickles that try to run something, to damage memory or to run for ever.
 
-What those would run makes a file that must not appear.
+Those that run something make a file that must not appear.
 
 `attacks(mark)` gives them by name. Each leaves one value on the stack and ends with STOP, so that
 `spliced` can put it into a pickle that is right otherwise; the few that end in another way are in
@@ -268,7 +268,7 @@ def copied(value, function, *more, times=700):
 
 
 def in_storages(depth):
-    """A storage whose pickle loads another one twice, which does so too ….
+    """A storage whose pickle loads another one twice, which does the same ….
 
     The reader would start 2**depth times.
     """
@@ -283,7 +283,7 @@ def in_storages(depth):
 
 
 def colliding(count):
-    """Tuples of two numbers whose hashes are all the same, by the formula of Python's hash of tuples."""
+    """Tuples of two numbers whose hashes are all equal, by the formula of Python's tuple hash."""
     first, second, fifth, size = (
         11400714785074694791,
         14029467366897019727,
@@ -305,7 +305,10 @@ def colliding(count):
 
 
 def costly(_):
-    """What takes more time or memory the more often a reader copies, prints or compares what the file holds once."""
+    """Content whose cost grows each time that a reader copies, prints or compares it.
+
+    The cost is time or memory; the file holds the content once.
+    """
     load = name("torch.storage", "_load_from_bytes")
     letters, zeros = text("a" * 10**5), blob(b"\0" * 10**5)
     stored = io.BytesIO()
@@ -492,9 +495,9 @@ def attacks(mark):
 
 
 def spliced(right, body):
-    """Put an attack into a pickle that is right.
+    """Put an attack into a valid pickle.
 
-    It does its work, its value is dropped, and the right one comes out.
+    It does its work, its value is dropped, and the valid value comes out.
     """
     assert right.endswith(b".")
     return right[:-1] + body + b"0."

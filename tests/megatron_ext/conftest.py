@@ -13,9 +13,12 @@ from tests.conftest import ROOT, import_model
 RECIPE = """
 output: {output}
 model: {{checkpoint: {checkpoint}}}
-data: {{train: [{data}/train_text_document], validation: [{data}/validation_text_document], seq_length: 32, num_workers: 0}}
+data:
+  {{train: [{data}/train_text_document], validation: [{data}/validation_text_document],
+    seq_length: 32, num_workers: 0}}
 training:
-  {{train_iters: 4, micro_batch_size: 2, global_batch_size: 8, precision: fp32, eval_interval: 2, eval_iters: 1, save_interval: 4}}
+  {{train_iters: 4, micro_batch_size: 2, global_batch_size: 8, precision: fp32,
+    eval_interval: 2, eval_iters: 1, save_interval: 4}}
 optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2}}
 """
 
@@ -30,7 +33,7 @@ def checkpoint(tmp_path_factory, untied_llama) -> Path:
 def data(tmp_path_factory) -> Path:
     """Two small indexed datasets, written by Megatron's own builder.
 
-    Counting in steps, which a model can learn.
+    They count in steps, which a model can learn.
     """
     folder = tmp_path_factory.mktemp("data")
     random = numpy.random.default_rng(0)
@@ -45,9 +48,9 @@ def data(tmp_path_factory) -> Path:
 
 
 def write(prefix: Path, documents: Iterable[Sequence[int]]) -> Path:
-    """Write documents of ids below 65,536 as an indexed dataset, by Megatron's own builder.
+    """Write documents of ids below 65,536 with Megatron's own builder; return the prefix.
 
-    Return its prefix.
+    The result is an indexed dataset.
     """
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
@@ -71,7 +74,7 @@ def group_of_one():
 
 
 class Started:
-    """A run under way: the ids of its processes.
+    """A run in progress: the ids of its processes.
 
     `wait` returns their exit codes and what they wrote.
     """
@@ -105,7 +108,10 @@ def start_forked(tmp_path_factory):
 
 
 def starter(tmp_path_factory, *modules: str):
-    """Yield a function that starts a run of the first module's `main` over forked processes that have imported all of them."""
+    """Yield a function that runs the first module's `main` over forked processes.
+
+    They have imported all of the modules.
+    """
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.megatron_ext.fork_server", *modules],
         cwd=ROOT,
@@ -146,9 +152,9 @@ def starter(tmp_path_factory, *modules: str):
 
 @pytest.fixture(scope="session")
 def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
-    """Run pretraining over forked processes.
+    """Run pretraining over forked processes; return its run folder.
 
-    Return its run folder, or with check=False exit codes and output.
+    With check=False it returns exit codes and output.
     """
 
     def pretrain(

@@ -101,7 +101,7 @@ def torchrun(request):
 
 
 def hold_writers(folder):
-    """Let a process that would write a file of a checkpoint wait until the file `go` is in a folder."""
+    """Make a process that would write a checkpoint file wait for the file `go` in a folder."""
     from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 
     write = FileSystemWriterAsync.write_preloaded_data

@@ -25,7 +25,7 @@ def last_step(output):
 
 
 def being_saved(output, since):
-    """Say whether a checkpoint is being written that was begun after the moment `since`.
+    """Return whether a checkpoint begun after the moment `since` is being written.
 
     A kill leaves older ones.
     """
@@ -37,9 +37,7 @@ def being_saved(output, since):
 
 
 def await_moment(kind, output, seeded, told=str):
-    """Wait for a moment of a kind.
-
-    While the processes start, some steps later, or while a checkpoint is written.
+    """Wait for a moment: at process start, some steps later, or while a checkpoint is written.
 
     Return whether it came before the run was finished.
     """

@@ -1,7 +1,4 @@
-"""Checkpoints made to attack.
-
-Every command refuses them in one line, quickly, and what they would run is not run.
-"""
+"""Every command refuses malicious checkpoints quickly, in one line, and runs none of their code."""
 
 import io
 import json
@@ -94,9 +91,9 @@ def in_child(work, seconds=100, room=3 * 2**30):
 
 
 def told(work):
-    """Return how a command ended: what it said as an error, or how it failed, or `None`.
+    """Return how a command ended and how long it took.
 
-    And how long it took.
+    It ended with an error message, another failure, or `None`.
     """
     began = time.monotonic()
     try:
@@ -240,18 +237,15 @@ COMMANDS += ("legacy_to_megatron", "describe legacy")
 
 
 def a_third(mark, number):
-    """Return a third of the attacks, another one for each number.
+    """Return a third of the attacks, a different one for each number.
 
-    A test of the reader itself has all of them.
+    The reader's own test has all of them.
     """
     return list(attacks(mark).items())[number % 3 :: 3]
 
 
 def check(outcomes, mark, place):
-    """Check that each attack was refused as a user wants it.
-
-    In one line that names the file, and soon.
-    """
+    """Check that each attack was refused soon, in one line that names the file."""
     wrong = []
     for attack, path, said, seconds in outcomes:
         if said is None and attack in DROPPED and place in (in_metadata, in_tensor):
@@ -432,7 +426,7 @@ LIES = (
 
 @pytest.mark.parametrize("kind", LIES)
 def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
-    """An object that passes for a tensor was loaded by PyTorch with all that its pickle asks for."""
+    """PyTorch loaded an object that passes for a tensor with all that its pickle asks for."""
     from torch.distributed.checkpoint.metadata import (
         BytesStorageMetadata,
         ChunkStorageMetadata,
@@ -662,7 +656,7 @@ def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretra
 
 
 def test_a_pickle_in_the_place_of_an_index_is_not_loaded(tmp_path, pretrain_forked):
-    """The core reads the index cache of a run with NumPy, and lets that unpickle what is no array."""
+    """The core reads a run's index cache with NumPy, and lets it unpickle non-arrays."""
     mark, output = tmp_path / "was-run", tmp_path / "run"
     pretrain_forked(1, "training.save_interval=2", output=output)
     indices = sorted((output / "data_cache").rglob("*.npy"))

@@ -1,6 +1,6 @@
-"""A loss that is not finite, a spike of the loss.
+"""After a non-finite loss or a loss spike, the step is skipped and the run continues.
 
-The step is left out, the samples are named, the run goes on.
+The samples are named.
 """
 
 import json
@@ -26,7 +26,8 @@ data:
     bad: {{train: [{data}/bad], weight: 0}}
   phases: [{{start_step: STEP, weights: {{bad: 1}}}}, {{start_step: NEXT, weights: {{good: 1}}}}]
 training:
-  {{train_iters: ITERS, micro_batch_size: 2, global_batch_size: 8, precision: fp32, eval_iters: 0, save_interval: 8}}
+  {{train_iters: ITERS, micro_batch_size: 2, global_batch_size: 8, precision: fp32,
+    eval_iters: 0, save_interval: 8}}
 optimizer: {{lr: 1e-2, weight_decay: 0.0}}
 """
 

@@ -1,4 +1,4 @@
-"""Options that only GPUs can use arrive in Megatron's configuration, and the CPU platform refuses each by name."""
+"""GPU-only options reach Megatron's configuration; the CPU platform refuses each by name."""
 
 import dataclasses
 

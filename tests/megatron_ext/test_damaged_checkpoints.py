@@ -1,4 +1,4 @@
-"""A checkpoint that is cut off or altered is found when a run goes on, and the one before it is taken."""
+"""A truncated or altered checkpoint is found on resume, and the one before it is used."""
 
 import shutil
 

@@ -1,6 +1,6 @@
-"""Any file that planning, watching, restarting or training reads, damaged.
+"""With any file damaged, a command works or reports it in one line.
 
-The command works, or says so in one line.
+The files are those that planning, monitoring, restarting or training reads.
 """
 
 import random

@@ -23,10 +23,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def same_document(tmp_path_factory, tiny_tokenizer):
-    """Data of one document of 8 tokens, its end included, over and over.
-
-    Four of them in a sequence of 32.
-    """
+    """Data of one document of 8 tokens, its end included, repeated; four in a sequence of 32."""
     folder = tmp_path_factory.mktemp("same")
     ids = Tokenizer.from_file(str(tiny_tokenizer / "tokenizer.json")).encode(TEXT).ids
     assert len(ids) == 7

@@ -1,4 +1,4 @@
-"""Every published recipe fits its model under every layout, and its options arrive in Megatron's configuration."""
+"""Every published recipe fits its model under every layout; its options reach Megatron's config."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
-"""Conversations in megatron_ext and in finetune/.
+"""Conversations have the same loss in megatron_ext and in finetune/, on the answers alone.
 
-The same batch and weights give the same loss, on the answers alone.
+Batch and weights are the same.
 """
 
 import json
@@ -25,9 +25,9 @@ LENGTH = 96
 
 @pytest.fixture(scope="module")
 def model(make_llama):
-    """A tiny Llama with the marks of chats in its vocabulary.
+    """A tiny Llama with the chat tokens in its vocabulary.
 
-    As for SmolLM2 and Qwen the mark that ends a message is its end of text.
+    As for SmolLM2 and Qwen, the token that ends a message is its end of text.
     """
     folder = make_llama(vocab_size=302, tie_word_embeddings=False, num_hidden_layers=2)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -155,9 +155,9 @@ def alone(learn):
 
 
 def expected_loss(model, chats, samples, packed, count=8):
-    """Return the mean loss of all answer tokens in a step by Hugging Face, and how many these are.
+    """Return Hugging Face's mean loss of all answer tokens in a step, and their number.
 
-    Packed, some come twice to fill it.
+    When packed, some samples occur twice to fill it.
     """
     from megatron_ext.data.sft import Conversations, InstructionSamples
 
@@ -176,7 +176,7 @@ def expected_loss(model, chats, samples, packed, count=8):
 def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, packed):
     """Eight conversations in a step, in sequences of their own or packed.
 
-    The mean over all answer tokens, as finetune/ has it.
+    The loss is the mean over all answer tokens, as in finetune/.
     """
     expected, learnt = expected_loss(model, chats, samples, packed)
     output = learn(1, "data.reset_attention_mask=true") if packed else alone
@@ -199,9 +199,9 @@ LAYOUTS = {
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, layout):
-    """Answers of uneven length fall on ranks unevenly.
+    """Answers of uneven length are spread unevenly over ranks.
 
-    Each token has the same weight all the same, before and after a step.
+    Yet each token has the same weight, before and after a step.
     """
     output = learn(2, *LAYOUTS[layout])
     for kind, count in (("train", 2), ("validation", 2)):

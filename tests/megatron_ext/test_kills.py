@@ -1,8 +1,9 @@
-"""Killed with SIGKILL at random moments, one process or all, a run ends with the bits of one that was left alone.
+"""A run killed with SIGKILL at random moments ends with the bits of an undisturbed one.
 
-Three kills hit processes that started by themselves, one of them while they start, the others those
-of `torchrun`; GALEN_KILLS sets how many there are in all (5). `tests/slurm/test_pretrain.py` adds
-three in a batch job. The processes are forked from one that has imported the libraries.
+One process is killed, or all. Three kills hit processes that started by themselves, one of them
+while they start, the others those of `torchrun`; GALEN_KILLS sets how many there are in all (5).
+`tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
+imported the libraries.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
-"""A run that is stopped again and again and goes on under another layout keeps the losses and samples of one that never stopped.
+"""A run that is stopped again and again and resumes under another layout stays the same.
 
-Its sources, their change at a step and the ramp of the batch go on with it.
+It keeps the losses and samples of a run that never stopped. Its sources, their change at a step and
+the ramp of the batch resume with it.
 """
 
 import json
@@ -21,11 +22,14 @@ data:
       train: [{data}/train_text_document, {data}/validation_text_document]
       validation: [{data}/validation_text_document]
       weight: 3
-    other: {{train: [{data}/other_text_document], validation: [{data}/other_text_document], weight: 1}}
+    other:
+      train: [{data}/other_text_document]
+      validation: [{data}/other_text_document]
+      weight: 1
   phases: [{{start_step: 5, weights: {{other: 1}}}}]
 training:
-  {{train_iters: 8, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12], precision: fp32,
-    eval_interval: 8, eval_iters: 1, save_interval: 100}}
+  {{train_iters: 8, micro_batch_size: 2, global_batch_size: 8, rampup_batch_size: [4, 4, 12],
+    precision: fp32, eval_interval: 8, eval_iters: 1, save_interval: 100}}
 optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2, adam_eps: 1e-3}}
 """
 # With the usual adam_eps the first updates of a weight are its gradient's sign, so that the

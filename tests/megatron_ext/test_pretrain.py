@@ -1,7 +1,4 @@
-"""Mistakes at the command line.
-
-One clear message and the right exit code, before anything heavy starts.
-"""
+"""Command-line mistakes give one clear message and the right exit code, before heavy work."""
 
 import shutil
 

@@ -70,7 +70,10 @@ NODE = (
 
 
 def missing() -> list[str]:
-    """Return the programs that this machine lacks, after an attempt to install Debian's packages where that is allowed."""
+    """Return the programs that this machine lacks.
+
+    Where it is allowed, it first tries to install Debian's packages.
+    """
     lacking = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
     if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -94,9 +97,9 @@ def missing() -> list[str]:
 def wait_for(
     what: str, ready: Callable[[], object], seconds: float = PATIENCE, told: Callable[[], str] = str
 ) -> Any:
-    """Return what `ready` returns once that is true.
+    """Return the result of `ready` once it is true.
 
-    Fail, with what `told` returns, when it takes more than `seconds`.
+    Fails, with the result of `told`, when it takes more than `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not (found := ready()):
@@ -202,7 +205,7 @@ class Cluster:
             self.daemons.pop(node).wait()
 
     def _belongs(self, process: psutil.Process, node: str) -> bool:
-        """Say whether a process is this node's daemon or manages a step on it.
+        """Return whether a process is this node's daemon or manages a step on it.
 
         Both write the node's log.
         """
@@ -266,9 +269,7 @@ class Cluster:
         )
 
     def hasten(self, number: int | str) -> dict[str, str]:
-        """Let a job that was queued again start soon: Slurm makes it wait two minutes.
-
-        Return what Slurm knows of it.
+        """Make a requeued job start soon (Slurm delays it by two minutes); return its Slurm state.
 
         Two seconds must pass, since a node refuses what was signed in the second in which it was
         told to end the job's last start.
@@ -293,9 +294,9 @@ class Cluster:
         ready: Callable[[dict[str, str]], object],
         told: Callable[[], str] = str,
     ) -> dict[str, str]:
-        """Wait until `ready`, given what Slurm knows of a job, is true.
+        """Wait until `ready`, given a job's Slurm state, is true; return that state.
 
-        Fail when the job ends before. Return what Slurm knows.
+        Fails when the job ends before.
         """
 
         def look() -> dict[str, str] | None:

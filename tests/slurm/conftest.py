@@ -52,7 +52,7 @@ def site(tmp_path_factory):
 def contained(site, tmp_path):
     """Return a function that gives the site a container.
 
-    A stand-in of this folder, or the real one of GALEN_TEST_SITE.
+    It is a stand-in of this folder, or the real one of GALEN_TEST_SITE.
     """
 
     def contained(kind, mounts=()):

@@ -1,6 +1,6 @@
-"""What a step runs with and without a container.
+"""The command of a step with and without a container.
 
-Names and paths stay whole, and each process learns its place.
+Names and paths are kept intact, and each process gets its rank.
 """
 
 import subprocess
@@ -24,10 +24,7 @@ PLACE = "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_N
 
 @pytest.fixture
 def step(tmp_path):
-    """Return a function that returns the words of a step's command.
-
-    Srun's options, and what they run.
-    """
+    """Return a function that returns a step's command line: srun's options and the program."""
 
     def step(settings, check=True, place=PLACE):
         site = tmp_path / "site.sh"
@@ -54,9 +51,9 @@ def step(tmp_path):
 
 
 def inside(program, **environment):
-    """Run what a step runs, up to the program, as on a node.
+    """Run a step's command up to the program, as on a node.
 
-    Return the program's words and its environment.
+    Returns the program's words and its environment.
     """
     assert program[:2] == ["sh", "-c"]
     show = ["sh", "-c", 'printf "%s\\0" "$@"; echo; env', "show"]

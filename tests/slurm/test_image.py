@@ -1,4 +1,4 @@
-"""What the Dockerfile takes along and holds.
+"""The Dockerfile's build context and content.
 
 The image itself needs a registry, and is not built here.
 """

@@ -1,6 +1,6 @@
-"""`slurm/pipeline.sh`.
+"""`slurm/pipeline.sh`: the entire chain as dependent jobs.
 
-The whole chain as jobs that wait for each other, with names that have spaces and quotes in them.
+Names have spaces and quotes in them.
 """
 
 import json
@@ -14,14 +14,16 @@ output: to be replaced
 model: {checkpoint: to be replaced}
 data: {train: [to be replaced], validation: [to be replaced], seq_length: 32, num_workers: 0}
 training:
-  {train_iters: 3, micro_batch_size: 1, global_batch_size: 4, precision: fp32, eval_interval: 3, eval_iters: 1, save_interval: 3}
+  {train_iters: 3, micro_batch_size: 1, global_batch_size: 4, precision: fp32,
+    eval_interval: 3, eval_iters: 1, save_interval: 3}
 optimizer: {lr: 1e-3}
 """
 TUNING = """
 model: {path: to be replaced}
 data: {train: QUESTIONS, validation_share: 0.2, max_length: 96}
 lora: {r: 2, alpha: 4}
-training: {learning_rate: 0.01, max_steps: 2, micro_batch_size: 2, save_interval: 2, validation_interval: 2}
+training:
+  {learning_rate: 0.01, max_steps: 2, micro_batch_size: 2, save_interval: 2, validation_interval: 2}
 output: to be replaced
 """
 

@@ -1,7 +1,6 @@
-"""`slurm/preprocess.sh`.
+"""`slurm/preprocess.sh`: a job array and its merge give the bytes of one run.
 
-A job array and its merge give the bytes of one run, here through the stand-in `apptainer` of this
-folder.
+Here it uses the stand-in `apptainer` of this folder.
 """
 
 import json
@@ -56,7 +55,7 @@ exec {python} "$@"
 
 @pytest.mark.slow
 def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_path, tiny_tokenizer):
-    """The array's number is also the job number of one of its tasks: of the last one that starts."""
+    """The array's number is also the job number of one of its tasks: the last one to start."""
     (tmp_path / "in.jsonl").write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5)
     )
@@ -73,8 +72,9 @@ def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_pa
     sleeper.chmod(0o755)
     settings = tmp_path / "site.sh"
     settings.write_text(
-        "source"
-        f" '{site['GALEN_SITE']}'\nGALEN_PYTHON={sleeper}\nGALEN_SBATCH=(--output={tmp_path}/log-%A_%a)\n"
+        f"source '{site['GALEN_SITE']}'\n"
+        f"GALEN_PYTHON={sleeper}\n"
+        f"GALEN_SBATCH=(--output={tmp_path}/log-%A_%a)\n"
     )
     array = cluster.sbatch(
         *(

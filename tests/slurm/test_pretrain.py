@@ -1,6 +1,6 @@
 """`sbatch slurm/pretrain_70b.sh` with a tiny model.
 
-A bad node, a killed process, the time limit, a node that dies, the recipe's end.
+It meets a bad node, a killed process, the time limit, a dying node and the recipe's end.
 
 The steps run through the stand-in `srun` of this folder, which sets what Pyxis sets for images with
 PyTorch.
@@ -19,14 +19,19 @@ STEPS = 200
 # What a node with a broken GPU says; the others have the eight that the job asked for.
 NVIDIA_SMI = """#!/bin/bash
 for gpu in 0 1 2 3 4 5 6 7; do
-  if [[ $SLURMD_NODENAME == n1 && $gpu == 5 ]]; then echo "$gpu, 3, No, No, Not Active"; else echo "$gpu, 0, No, No, Not Active"; fi
+  errors=0
+  if [[ $SLURMD_NODENAME == n1 && $gpu == 5 ]]; then errors=3; fi
+  echo "$gpu, $errors, No, No, Not Active"
 done
 """
 
 
 @contextlib.contextmanager
 def paused(recipe):
-    """Hold the training processes of a recipe and those that write for them, so that nothing hangs on how fast this machine trains."""
+    """Hold a recipe's training processes and their writers.
+
+    So nothing depends on how fast this machine trains.
+    """
     found = [
         process for rank in training(recipe) for process in (rank, *rank.children(recursive=True))
     ]
@@ -59,7 +64,10 @@ def is_rank(process, recipe):
 
 @pytest.mark.slow
 def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, start_forked):
-    """One job: node n1 is left out, a killed process, the time limit and a dead node queue it again, and it ends with all its steps."""
+    """One job survives a bad node, a killed process, the time limit and a dead node.
+
+    Node n1 is left out, the other faults queue the job again, and it ends with all its steps.
+    """
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     recipe = folder / "tiny recipe.yaml"
@@ -77,7 +85,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
         return written.read_text() if written.exists() else "no output of the job"
 
     def goes_on():
-        """Wait until the job is beyond the next checkpoint; return how often it was started again."""
+        """Wait until the job is beyond the next checkpoint; return its number of restarts."""
         since = last_step(output)
         return int(
             cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, told)[

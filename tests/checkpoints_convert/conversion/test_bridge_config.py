@@ -1,4 +1,7 @@
-"""run_config.yaml says of the model what the original's configuration says, in fields that Megatron's own classes have."""
+"""run_config.yaml describes the model as the original's configuration does.
+
+Its fields are those of Megatron's own classes.
+"""
 
 import dataclasses
 import inspect
@@ -37,8 +40,7 @@ def test_the_model_of_the_configuration(make_model, tmp_path, name):
     ):
         assert model[field] == getattr(expected, field)
     assert model["window_size"] == (list(expected.window_size) if expected.window_size else None)
-    assert -(
-        -model["vocab_size"] // model["make_vocab_size_divisible_by"]
-    ) * 256 == architecture.padded_vocab_size(2)
+    blocks = -(-model["vocab_size"] // model["make_vocab_size_divisible_by"])
+    assert blocks * 256 == architecture.padded_vocab_size(2)
     assert model["rope_scaling_factor"] == (32.0 if name == "llama-3.2" else 1.0)
     assert (model["bf16"], model["params_dtype"]["_target_"]) == (True, "torch.bfloat16")

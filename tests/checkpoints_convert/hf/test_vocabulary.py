@@ -1,6 +1,6 @@
-"""Tokens added at import.
+"""Tokens added at import have the same ids in tokenizer, configuration and weights.
 
-The same ids in tokenizer, configuration and weights, and nothing of the padding in the export.
+The export has no padding.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A safetensors file that the format's own library refuses is refused here, in one line with its name."""
+"""A safetensors file that the format's own library refuses is refused in one line with its name."""
 
 import json
 import time
@@ -147,7 +147,7 @@ def test_an_index_that_leads_elsewhere(tmp_path, index):
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_what_is_accepted_the_library_accepts(tmp_path_factory, data):
-    """Of a header with changed bytes, ours never reads what the library would not, nor at another place."""
+    """With a damaged header, ours reads only what the library would, and at the same offset."""
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
     content = bytearray(write(path, {**GOOD, "__metadata__": {"format": "pt"}}).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):

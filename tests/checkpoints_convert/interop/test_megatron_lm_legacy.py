@@ -1,4 +1,7 @@
-"""Checkpoints of MEDITRON's trainer, written here rank by rank as its code would, come back as the model they were made of."""
+"""Checkpoints of MEDITRON's trainer convert to the model that they were made of.
+
+They are written here rank by rank, as its code would.
+"""
 
 import json
 import shutil
@@ -18,7 +21,10 @@ def permute(rows):
 
 
 def write_ranks(hf, folder, tensor, pipeline, key="encoder"):
-    """Write what Megatron-LLM saves of the Llama in `hf` over tensor x pipeline ranks, its vocabulary padded to 512."""
+    """Write what Megatron-LLM saves of the Llama in `hf` over tensor x pipeline ranks.
+
+    The vocabulary is padded to 512.
+    """
     config, old = json.loads((hf / "config.json").read_text()), load_file(hf / "model.safetensors")
     heads, groups, layers = (
         config["num_attention_heads"],

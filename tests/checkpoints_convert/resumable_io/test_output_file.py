@@ -1,7 +1,4 @@
-"""The bytes that were written, whatever their sizes, and their hash.
-
-A full disk has one clear message.
-"""
+"""Output files have the written bytes, of any sizes, and their hash; a full disk, one message."""
 
 import hashlib
 import os

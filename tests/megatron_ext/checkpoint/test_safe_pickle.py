@@ -1,4 +1,4 @@
-"""A checkpoint from elsewhere runs no code: planted pickles are refused by name, wherever they are."""
+"""An external checkpoint runs no code: planted pickles are refused by name, wherever they are."""
 
 import io
 import os

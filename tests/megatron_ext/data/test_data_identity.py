@@ -1,6 +1,6 @@
-"""Files that were tokenised again at the same path are other data.
+"""Files that were tokenised again at the same path are different data.
 
-No old index is read for them, and no run goes on with them.
+No old index is read for them, and no run resumes with them.
 """
 
 import shutil

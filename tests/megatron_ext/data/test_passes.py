@@ -1,4 +1,7 @@
-"""Each document is read once in a validation, and once in each pass of the training, which shares no sequence with another pass."""
+"""Each document is read once in a validation, and once in each pass of the training.
+
+No two passes share a sequence.
+"""
 
 import itertools
 
@@ -95,7 +98,7 @@ def test_documents_apart(pretrain_forked, untied_llama, three):
 
 @pytest.fixture
 def built(tmp_path, group_of_one, checkpoint):
-    """Return a function that builds the datasets of a recipe whose training and validation data are one file."""
+    """Return a function that builds a recipe's datasets, with one file for train and validation."""
 
     def build(documents, *overrides):
         prefix = write(tmp_path / "d_text_document", documents)

@@ -50,7 +50,7 @@ def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
 def test_documents_without_an_end_have_no_end_of_document_token(
     tmp_path, tokenised, shape, tiny_tokenizer
 ):
-    """Though their tokenizer has one.
+    """Files without end-of-document tokens have none, though their tokenizer does.
 
     A model asked to keep documents apart by it would see them as one.
     """

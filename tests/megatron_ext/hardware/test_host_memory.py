@@ -1,4 +1,7 @@
-"""A run on CPUs for which the machine has not the memory is refused before it starts, with a setting that fits."""
+"""A CPU run that needs more memory than the machine has is refused, with a setting that fits.
+
+It is refused before it starts.
+"""
 
 import dataclasses
 import subprocess

@@ -1,7 +1,6 @@
-"""How processes meet.
+"""How processes meet, and what the platforms ask of Transformer Engine.
 
-What the platforms ask of Transformer Engine, for which, not installed where this runs, stand-ins
-take its place.
+Stand-ins take its place, since it is not installed where this runs.
 """
 
 import enum

@@ -27,7 +27,10 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory, make_llama, start_forked):
-    """The token ids, and of each configuration its Hugging Face folder and what its Megatron model computes, all in one process."""
+    """The token ids, and each configuration's Hugging Face folder and Megatron outputs.
+
+    All are computed in one process.
+    """
     folder = tmp_path_factory.mktemp("computed")
     tokens = torch.randint(300, (2, 100), generator=torch.Generator().manual_seed(1))
     torch.save(tokens, folder / "tokens.pt")

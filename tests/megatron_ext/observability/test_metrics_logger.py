@@ -60,7 +60,7 @@ def wait_for_end(file):
 
 
 def log_records(data):
-    """Yield the records of a file in LevelDB's log format, which begins here with seven bytes of its own."""
+    """Yield the records of a file in LevelDB's log format, with a 7-byte header of its own."""
     place, part = 7, b""
     while place + 7 <= len(data):
         left = 32768 - place % 32768
@@ -76,10 +76,9 @@ def log_records(data):
 
 
 def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
-    """Two starts of a run.
+    """Two starts of a run log to the same run at Weights & Biases.
 
-    Both tell the same run at Weights & Biases, steps and validations with their names; nothing
-    holds the key.
+    They log steps and validations with their names; nothing holds the key.
     """
     pytest.importorskip("wandb")
     key, commands = "5e0717e1" * 5, []

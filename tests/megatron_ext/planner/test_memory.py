@@ -29,7 +29,7 @@ def test_weights_gradients_and_optimizer_are_exact(measurements):
 
 @pytest.mark.multiprocess
 def test_activations(measurements):
-    """What autograd holds at the fullest moment, for the layouts that the model was made with and for others."""
+    """Autograd's peak memory, for the layouts that the model was made with and for others."""
     for one in measurements:
         ratio = one["measured"]["activations"] / one["planned"]["activations"]
         assert ratio == pytest.approx(1, abs=0.02 if one["held_out"] else 0.002), (

@@ -1,6 +1,6 @@
-"""The planner's speed beside published figures.
+"""The planner's speed compared with published figures.
 
-With the constants it has, and with constants fitted to the other figures.
+It uses its own constants, and constants fitted to the other figures.
 """
 
 import pytest

@@ -1,6 +1,6 @@
-"""What checkpoints and Transformer Engine ask of each other.
+"""How checkpoints and Transformer Engine work together.
 
-Stand-ins take its place, which is not installed where this runs.
+Stand-ins take its place, since it is not installed where this runs.
 """
 
 import os
@@ -26,7 +26,7 @@ class Piece(torch.nn.Linear):
 
 
 def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch):
-    """Transformer Engine keeps the value that such a weight began with, for Megatron to make the optimizer's copy of."""
+    """TE keeps such a weight's initial value, for Megatron to make the optimizer's copy of."""
     piece, loaded, began = Piece(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
     piece.weight.get_high_precision_init_val = lambda: began
     monkeypatch.setattr(
