@@ -224,8 +224,8 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
     recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
     curate.main([str(recipe), f"output={tmp_path / 'one'}", "--workers", "1"])
     kill = (
-        "import os, sys\nfrom data_prep import corpus, curate\n"
-        "corpus.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
+        "import os, sys\nfrom data_prep import curate\nfrom data_prep.curation import pipeline\n"
+        "pipeline.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
     )
     given = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
     done = subprocess.run([sys.executable, "-c", kill, *given], cwd=ROOT, capture_output=True)
