@@ -27,6 +27,7 @@ from checkpoints_convert.resumable_io.resumable_steps import (
     record,
     run_steps,
 )
+from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext.checkpoint import folder as checkpoint_folder
@@ -100,7 +101,8 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
     steps = _shards(job, source, family, architecture)
-    temporary = output.with_name(f".{output.name}.partial")
+    place = lock.place(output)
+    temporary = place.with_name(f".{place.name}.partial")
     begin(temporary, inputs.paths, options)
     _, hashes = run_steps("export", temporary, steps, workers, inputs)
     written = copy_companions(companions, temporary) if companions.is_dir() else []
@@ -109,7 +111,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     written += _write_index(temporary, steps)
     files = sorted({*written, *(temporary / step.file for step in steps)})
     record(temporary, STAGE, inputs.paths, hashes, options, files, architecture)
-    temporary.replace(output)
+    temporary.replace(place)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, from {job.folder}")
 
 

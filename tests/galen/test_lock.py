@@ -134,3 +134,25 @@ def test_folders_made_for_a_lock_go_where_nothing_was_written(tmp_path):
     with lock.hold(tmp_path / "a" / "b" / "out"):
         write_text(tmp_path / "a" / "b" / "out", "kept")
     assert (tmp_path / "a" / "b" / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_output_has_one_lock_by_its_own_name_and_by_a_link(tmp_path, exists):
+    if exists:
+        (tmp_path / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to("../real")
+    with (
+        lock.hold(tmp_path / "real"),
+        pytest.raises(DataError, match="elsewhere/link is being written by"),
+        lock.hold(link),
+    ):
+        pass
+    with (
+        lock.hold(link),
+        pytest.raises(DataError, match=f"{tmp_path}/real is being written by"),
+        lock.hold(tmp_path / "real"),
+    ):
+        pass
+    assert list((tmp_path / "elsewhere").iterdir()) == [link]
