@@ -60,9 +60,7 @@ def hold(output: str | Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror}") from None
     if descriptor is None:
-        raise DataError(
-            f"{output} is being written by {_holder(path)}; wait for it, or end it first"
-        )
+        raise _refusal(output)
     _held.add(descriptor)
     try:
         yield
@@ -74,6 +72,34 @@ def hold(output: str | Path) -> Iterator[None]:
             for folder in made:
                 with contextlib.suppress(OSError):  # something is in it
                     folder.rmdir()
+
+
+def check_free(output: str | Path) -> None:
+    """Refuse an output that another process writes, before the work that comes before `hold`.
+
+    For a start that is not one of several processes: they would refuse each other.
+
+    Raises:
+        DataError: another process holds its lock (the message says which).
+    """
+    path = lock_file(output)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # mostly: there is none
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _refusal(output) from None
+    except OSError:  # `hold` says what it is
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(output: str | Path) -> DataError:
+    holder = _holder(lock_file(output))
+    return DataError(f"{output} is being written by {holder}; wait for it, or end it first")
 
 
 def lock_file(output: str | Path) -> Path:

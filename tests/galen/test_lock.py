@@ -41,6 +41,17 @@ def test_a_second_start_is_told_who_holds_the_output(tmp_path, holder):
         pass
 
 
+def test_an_output_is_asked_about_before_the_work_begins(tmp_path, holder):
+    with pytest.raises(DataError, match=f"out is being written by holder.py .process {holder.pid}"):
+        lock.check_free(tmp_path / "out")
+    holder.kill()
+    holder.wait()
+    assert lock.lock_file(tmp_path / "out").exists()
+    lock.check_free(tmp_path / "out")
+    lock.check_free(tmp_path / "none" / "out")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_killed_holder_leaves_nothing_locked(tmp_path, holder):
     holder.kill()
     holder.wait()
