@@ -15,7 +15,12 @@ from checkpoints_convert.conversion.tensor_units import hf_pieces, parts, units
 from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.hf.folder import INDEX, check_vocabulary, copy_companions
+from checkpoints_convert.hf.folder import (
+    INDEX,
+    check_companions,
+    check_vocabulary,
+    copy_companions,
+)
 from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
@@ -88,6 +93,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     companions = job.hf or job.folder.parent / checkpoint_folder.HF
     family, architecture, config = _target(job, companions)
     if companions.is_dir():
+        check_companions(companions)
         check_vocabulary(companions, architecture.vocab_size)
     options = {
         "family": family.name,

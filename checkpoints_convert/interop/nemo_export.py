@@ -15,7 +15,7 @@ from checkpoints_convert.conversion.validate import check_tensors
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.megatron_shapes import extra_states
-from checkpoints_convert.hf.folder import check_vocabulary, tokenizer_ids
+from checkpoints_convert.hf.folder import check_companions, check_vocabulary, tokenizer_ids
 from checkpoints_convert.interop import nemo_config, nemo_context
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
@@ -124,6 +124,7 @@ def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
     """Return the tokenizer's folder after a check that the model has its ids, or None."""
     if tokenizer_ids(companions) is None:
         return None
+    check_companions(companions)
     check_vocabulary(companions, architecture.vocab_size)
     return companions
 
