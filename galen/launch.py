@@ -63,8 +63,8 @@ def start(
 ) -> int:
     """Run a module or script in several local processes, as torchrun does; return the exit code.
 
-    Signals are passed on to the processes, whose exit code tells what came of it. They end when this
-    one is killed.
+    Signals are passed on to the processes, whose exit code tells what came of it. They end when
+    this one is killed.
 
     Args:
         options: those of `add_options`.

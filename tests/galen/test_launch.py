@@ -122,7 +122,7 @@ def test_the_processes_end_with_a_launcher_that_is_killed(tmp_path):
     finally:
         launcher.kill()
         launcher.wait()
-    gone, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=30)
     assert not alive
 
 
