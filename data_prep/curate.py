@@ -147,12 +147,13 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     manifest.write(
         note, stage="curate", inputs=described, config=config, outputs=written, counts=counts
     )
-    publish(folder, output)
+    publish(folder, lock.place(output))
     print(summary(counts, output, time.monotonic() - start))
 
 
 def _partial(output: Path) -> Path:
-    return output.with_name(f".{output.name}.partial")
+    place = lock.place(output)
+    return place.with_name(f".{place.name}.partial")
 
 
 def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Path:

@@ -16,6 +16,7 @@ second Ctrl-C ends it at once. torchrun and srun can start the processes, too (d
 """
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int | None:
     launch.add_options(parser)
     parsed = parser.parse_intermixed_args(argv)
     options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    if "RANK" not in os.environ:  # of the processes that torchrun or srun started the first asks
+        lock.check_free(options.output)
     if launch.is_asked(parsed):
         return launch.start(
             parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE

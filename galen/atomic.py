@@ -40,7 +40,7 @@ def atomic_file(final: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(final: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `final`.
+    """Yield an empty temporary folder beside `final`, or beside what a link of that name leads to.
 
     It is renamed to `final` on success, removed on an error.
 
@@ -52,12 +52,13 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     with lock.hold(final):
         if final.exists():
             raise OtherOutputError(f"{final} exists already; remove it or choose another output")
-        temporary = final.with_name(f".{final.name}.partial")
+        place = lock.place(final)
+        temporary = place.with_name(f".{place.name}.partial")
         remove(temporary)  # what a killed run left behind
         temporary.mkdir()
         try:
             yield temporary
-            temporary.replace(final)
+            temporary.replace(place)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

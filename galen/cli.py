@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from galen import worker
 from galen.errors import GalenError
 
 
@@ -24,8 +25,10 @@ def run(main: Callable[[], int | None]) -> None:
     The exit code is 0 when it worked, 2 for wrong usage, 1 for bad data, 130 when interrupted.
 
     A `GalenError`, a file that the system refuses and a full disk are for the user to put right and
-    print as one line; any other exception is a bug and keeps its traceback.
+    print as one line; any other exception is a bug and keeps its traceback. One of several
+    processes ends with its launcher.
     """
+    worker.end_with_launcher()
     try:
         code = main() or 0
         sys.stdout.flush()

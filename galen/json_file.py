@@ -1,10 +1,22 @@
 """JSON files that a command reads: an object, or one message that names the file."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from galen.errors import DataError, one_line
+
+
+def check(path: str | Path) -> None:
+    """Check that a file that is only passed on holds JSON, of whatever kind.
+
+    Raises:
+        DataError: it does not, or cannot be read.
+    """
+    with _told(path):
+        json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
@@ -18,13 +30,20 @@ def read_object(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).is_fifo():  # it would be waited for
         raise DataError(f"cannot read {path}: it is a pipe")
-    try:
+    with _told(path):
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    if not isinstance(value, dict):
+        raise DataError(f"{path} should hold one JSON object")
+    return value
+
+
+@contextlib.contextmanager
+def _told(path: str | Path) -> Iterator[None]:
+    """Tell in one line what is wrong with a file that is read."""
+    try:
+        yield
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {one_line(error)}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path} should hold one JSON object")
-    return value

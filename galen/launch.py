@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from galen import worker
 from galen.errors import DataError, UsageError, one_line
 from galen.stop_signals import StopSignals
 
@@ -62,7 +63,8 @@ def start(
 ) -> int:
     """Run a module or script in several local processes, as torchrun does; return the exit code.
 
-    Signals are passed on to the processes, whose exit code tells what came of it.
+    Signals are passed on to the processes, whose exit code tells what came of it. They end when
+    this one is killed.
 
     Args:
         options: those of `add_options`.
@@ -91,6 +93,7 @@ def start(
         *runs,
         *arguments,
     ]
+    os.environ |= worker.started_by_launcher()
     try:
         with _PassOn():
             torchrun.run(torchrun.parse_args(words))

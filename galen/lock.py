@@ -5,8 +5,10 @@ Two starts never write the same output; the second is told who holds the lock.
     with lock.hold("runs/corpus"):
         ...
 
-The lock is a hidden file `.NAME.lock` beside the output, held by `flock`: the system lets go of it
-when its process ends, however it ends, so that a killed command never leaves an output locked.
+The lock is a hidden file `.NAME.lock` beside the output, where a link leads to it beside what it
+leads to: an output has one lock, whatever name it is given. It is held by `flock`: the system lets
+go of it when its process ends, however it ends, so that a killed command never leaves an output
+locked.
 """
 
 import contextlib
@@ -56,11 +58,9 @@ def hold(output: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _take(path)
     except OSError as error:
-        raise DataError(f"cannot write {path.parent}: {error.strerror}") from None
+        raise DataError(f"cannot write {output}: {error.strerror}") from None
     if descriptor is None:
-        raise DataError(
-            f"{output} is being written by {_holder(path)}; wait for it, or end it first"
-        )
+        raise _refusal(output)
     _held.add(descriptor)
     try:
         yield
@@ -74,10 +74,43 @@ def hold(output: str | Path) -> Iterator[None]:
                     folder.rmdir()
 
 
+def check_free(output: str | Path) -> None:
+    """Refuse an output that another process writes, before the work that comes before `hold`.
+
+    For a start that is not one of several processes: they would refuse each other.
+
+    Raises:
+        DataError: another process holds its lock (the message says which).
+    """
+    path = lock_file(output)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # mostly: there is none
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _refusal(output) from None
+    except OSError:  # `hold` says what it is
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(output: str | Path) -> DataError:
+    holder = _holder(lock_file(output))
+    return DataError(f"{output} is being written by {holder}; wait for it, or end it first")
+
+
 def lock_file(output: str | Path) -> Path:
-    """Return the lock file of an output."""
-    output = Path(output).absolute()
+    """Return the lock file of an output, beside the place that it stands for."""
+    output = place(output)
     return output.with_name(f".{output.name}.lock")
+
+
+def place(output: str | Path) -> Path:
+    """Return where an output lies: links are followed, also one whose target is still to come."""
+    return Path(os.path.realpath(output))
 
 
 def holder(output: str | Path) -> dict[str, Any] | None:

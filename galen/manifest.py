@@ -118,6 +118,10 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / NAME
+    elif not path.exists() and path.suffix != ".json":
+        raise DataError(
+            f"there is no folder {path}; give the one that the stage wrote, or let the stage finish"
+        )
     if not path.exists():
         raise DataError(
             f"cannot read the manifest {path}: there is none; was the stage that writes it"

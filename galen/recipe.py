@@ -214,6 +214,10 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         return f"{where}: {key}: unknown {mark} {given!r}; {nearest(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
+    if location:  # a check of a section: the file has its line, but perhaps not all of its keys
+        below = {said for known, said in origin.items() if known[: len(location)] == location}
+        given = sorted(said for said in below - {where} if said.startswith("override "))
+        where = " with ".join([where, " and ".join(given)] if given else [where])
     return f"{where}: {key + ': ' if key else ''}{_message(item)}"
 
 

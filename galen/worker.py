@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+_LAUNCHER = "GALEN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
@@ -24,10 +25,28 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def started_by_launcher() -> dict[str, str]:
+    """Return the environment by which the processes that this one starts know their launcher."""
+    return {_LAUNCHER: str(os.getpid())}
+
+
+def end_with_launcher() -> None:
+    """In a process that a launcher started: end when the launcher ends, however it ends.
+
+    Elsewhere nothing happens. torchrun's agent starts processes in the launcher's main thread,
+    which `end_with_starter` needs.
+    """
+    launcher = os.environ.pop(_LAUNCHER, None)  # not for what this process starts itself
+    if launcher is not None:
+        end_with_starter()
+        if str(os.getppid()) != launcher:  # it has ended already
+            os._exit(1)
+
+
 def end_with_starter() -> None:
     """Have the system kill the process when the one that started it ends, however it ends.
 
-    Used as `preexec_fn` of `subprocess.Popen`.
+    Used as `preexec_fn` of `subprocess.Popen`, or in the process itself.
 
     It has to be started by a thread that lives as long as its process. On Linux only; elsewhere
     nothing happens.

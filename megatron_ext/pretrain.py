@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     launch.add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
+    if "RANK" not in os.environ:  # processes that torchrun or srun started ask once they have met
+        lock.check_free(run.output)
     if launch.is_asked(arguments):
         return launch.start(
             arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE

@@ -15,7 +15,12 @@ from checkpoints_convert.conversion.tensor_units import hf_pieces, parts, units
 from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.hf.folder import INDEX, check_vocabulary, copy_companions
+from checkpoints_convert.hf.folder import (
+    INDEX,
+    check_companions,
+    check_vocabulary,
+    copy_companions,
+)
 from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
@@ -27,6 +32,7 @@ from checkpoints_convert.resumable_io.resumable_steps import (
     record,
     run_steps,
 )
+from galen import lock
 from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext.checkpoint import folder as checkpoint_folder
@@ -87,6 +93,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     companions = job.hf or job.folder.parent / checkpoint_folder.HF
     family, architecture, config = _target(job, companions)
     if companions.is_dir():
+        check_companions(companions)
         check_vocabulary(companions, architecture.vocab_size)
     options = {
         "family": family.name,
@@ -100,7 +107,8 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
     steps = _shards(job, source, family, architecture)
-    temporary = output.with_name(f".{output.name}.partial")
+    place = lock.place(output)
+    temporary = place.with_name(f".{place.name}.partial")
     begin(temporary, inputs.paths, options)
     _, hashes = run_steps("export", temporary, steps, workers, inputs)
     written = copy_companions(companions, temporary) if companions.is_dir() else []
@@ -109,7 +117,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     written += _write_index(temporary, steps)
     files = sorted({*written, *(temporary / step.file for step in steps)})
     record(temporary, STAGE, inputs.paths, hashes, options, files, architecture)
-    temporary.replace(output)
+    temporary.replace(place)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, from {job.folder}")
 
 

@@ -59,14 +59,32 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
     These are configuration, tokenizer, chat template and licence.
 
     Raises:
-        DataError: one is a symbolic link that leads out of the folder, or nowhere.
+        DataError: one is a symbolic link that leads out of the folder, or nowhere, or is damaged.
     """
+    check_companions(source)
     target = Path(target)
     if target.is_symlink():
         target.unlink()
     target.mkdir(parents=True, exist_ok=True)
-    names = [
-        path.name
+    return links.copy_files(_companions(source), Path(source), target)
+
+
+def check_companions(source: str | Path) -> None:
+    """Check that the companion files that would be copied are not damaged, where that shows.
+
+    Raises:
+        DataError: one is a symbolic link that leads out of the folder, or nowhere, or is no JSON
+            in spite of its name.
+    """
+    for path in _companions(source):
+        links.check(path, Path(source))
+        if path.suffix == ".json":
+            json_file.check(path)
+
+
+def _companions(source: str | Path) -> list[Path]:
+    return [
+        path
         for path in sorted(Path(source).iterdir())
         if (path.is_file() or not path.exists())  # a link that leads nowhere is told, not left out
         and path.suffix not in _WEIGHTS
@@ -74,7 +92,6 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.name != manifest.NAME
     ]
-    return links.copy_files([Path(source) / name for name in names], Path(source), target)
 
 
 def seal_companions(folder: Path) -> None:

@@ -15,13 +15,13 @@ from checkpoints_convert.conversion.validate import check_tensors
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.megatron_shapes import extra_states
-from checkpoints_convert.hf.folder import check_vocabulary, tokenizer_ids
+from checkpoints_convert.hf.folder import check_companions, check_vocabulary, tokenizer_ids
 from checkpoints_convert.interop import nemo_config, nemo_context
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
 from checkpoints_convert.resumable_io.resumable_steps import begin, finished, record
-from galen import atomic
+from galen import atomic, lock
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -97,7 +97,8 @@ def convert(
     family, stored = FAMILIES[architecture.family], TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
-    temporary = output.with_name(f".{output.name}.partial")
+    place = lock.place(output)
+    temporary = place.with_name(f".{place.name}.partial")
     if temporary.is_symlink():
         temporary.unlink()
     begin(temporary / nemo_config.WEIGHTS, inputs, options)
@@ -115,7 +116,7 @@ def convert(
     )
     files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
     record(temporary, STAGE, inputs, hashes, options, files, architecture)
-    temporary.replace(output)
+    temporary.replace(place)
     print(f"{output}: {architecture.family}, {architecture.parameters:,} parameters, from {folder}")
 
 
@@ -123,6 +124,7 @@ def _tokenizer(companions: Path, architecture: Architecture) -> Path | None:
     """Return the tokenizer's folder after a check that the model has its ids, or None."""
     if tokenizer_ids(companions) is None:
         return None
+    check_companions(companions)
     check_vocabulary(companions, architecture.vocab_size)
     return companions
 

@@ -179,9 +179,14 @@ def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
 
 
 def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
-    """Remove all iterations but the newest `keep` and, if `every` is given, its multiples."""
-    for iteration in iterations(checkpoint)[:-keep]:
-        if every is None or iteration % every:
+    """Remove what is older than the newest `keep` complete iterations.
+
+    If `every` is given, its multiples stay.
+    """
+    there = iterations(checkpoint)
+    kept = [number for number in there if is_complete(iteration_folder(checkpoint, number))]
+    for iteration in there:
+        if iteration < min(kept[-keep:], default=0) and (every is None or iteration % every):
             folder = iteration_folder(checkpoint, iteration)
             # a kill while it is removed must not leave half a checkpoint
             doomed = folder.with_name(f".{folder.name}.removed")

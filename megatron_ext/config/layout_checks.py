@@ -29,8 +29,8 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     if world_size % model:
         raise UsageError(
             f"{world_size} processes cannot be divided into models of {tensor} x {pipeline} x"
-            f" {context} (tensor x pipeline x context); start a multiple of {model} with torchrun,"
-            " or change parallel"
+            f" {context} (tensor x pipeline x context); start a multiple of {model}"
+            " (--nproc-per-node), or change parallel"
         )
     data = world_size // model
     for batch in BatchSchedule(training).sizes:

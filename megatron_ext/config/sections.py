@@ -203,7 +203,7 @@ class Training:
     save_interval: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; one more comes after the last step."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept."""
+    """Newest complete checkpoints that are kept."""
     keep_every: int | None = Field(default=None, ge=1)
     """Checkpoints of steps that are multiples of this are kept for ever."""
     async_save: bool = False

@@ -26,3 +26,14 @@ def test_folder_appears_only_when_whole_and_overwrites_nothing(tmp_path):
     assert [p.name for p in final.iterdir()] == ["a"]
     with pytest.raises(OtherOutputError, match="exists already"), atomic_folder(final):
         pass
+
+
+def test_a_folder_is_made_where_a_link_to_nothing_yet_leads(tmp_path):
+    (tmp_path / "disk").mkdir()
+    final = tmp_path / "out"
+    final.symlink_to("disk/out")
+    with atomic_folder(final) as path:
+        assert path.parent == tmp_path / "disk"
+        (path / "a").touch()
+    assert final.is_symlink()
+    assert [path.name for path in (tmp_path / "disk" / "out").iterdir()] == ["a"]

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
@@ -102,6 +104,44 @@ def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it
     )
     done = late(tmp_path, f"import builtins; {told}", f"Path({str(tmp_path / 'late.py')!r})")
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
+
+
+def test_the_processes_end_with_a_launcher_that_is_killed(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import os, sys, time\nfrom galen import cli\n\n\ndef main():\n    os.mkdir('up-' +"
+        " os.environ['RANK'])\n    assert 'GALEN_LAUNCHER' not in os.environ\n"
+        "    time.sleep(60)\n\n\ncli.run(main)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-c", START.format(program="'slow'")]
+    launcher = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    try:
+        waiting_for(lambda: len(list(tmp_path.glob("up-*"))) == 2)
+        started = psutil.Process(launcher.pid).children()
+        assert len(started) == 2
+    finally:
+        launcher.kill()
+        launcher.wait()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+
+
+def waiting_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_process_whose_launcher_is_gone_already_ends(tmp_path):
+    """It died before the process could ask to end with it."""
+    code = "from galen import cli; cli.run(lambda: print('works'))"
+    for launcher, told in ((os.getpid(), "works\n"), (0, "")):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GALEN_LAUNCHER": str(launcher)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert (done.stdout, done.stderr) == (told, "")
 
 
 def test_the_command_to_go_on(monkeypatch):

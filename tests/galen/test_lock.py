@@ -41,6 +41,17 @@ def test_a_second_start_is_told_who_holds_the_output(tmp_path, holder):
         pass
 
 
+def test_an_output_is_asked_about_before_the_work_begins(tmp_path, holder):
+    with pytest.raises(DataError, match=f"out is being written by holder.py .process {holder.pid}"):
+        lock.check_free(tmp_path / "out")
+    holder.kill()
+    holder.wait()
+    assert lock.lock_file(tmp_path / "out").exists()
+    lock.check_free(tmp_path / "out")
+    lock.check_free(tmp_path / "none" / "out")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_killed_holder_leaves_nothing_locked(tmp_path, holder):
     holder.kill()
     holder.wait()
@@ -134,3 +145,25 @@ def test_folders_made_for_a_lock_go_where_nothing_was_written(tmp_path):
     with lock.hold(tmp_path / "a" / "b" / "out"):
         write_text(tmp_path / "a" / "b" / "out", "kept")
     assert (tmp_path / "a" / "b" / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_output_has_one_lock_by_its_own_name_and_by_a_link(tmp_path, exists):
+    if exists:
+        (tmp_path / "real").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to("../real")
+    with (
+        lock.hold(tmp_path / "real"),
+        pytest.raises(DataError, match="elsewhere/link is being written by"),
+        lock.hold(link),
+    ):
+        pass
+    with (
+        lock.hold(link),
+        pytest.raises(DataError, match=f"{tmp_path}/real is being written by"),
+        lock.hold(tmp_path / "real"),
+    ):
+        pass
+    assert list((tmp_path / "elsewhere").iterdir()) == [link]

@@ -36,6 +36,10 @@ def test_write_and_read(tmp_path):
 def test_missing_and_damaged(tmp_path):
     with pytest.raises(DataError, match="cannot read the manifest"):
         manifest.read(tmp_path)
+    with pytest.raises(DataError, match=r"cannot read the manifest .*none\.json"):
+        manifest.read(tmp_path / "none.json")
+    with pytest.raises(DataError, match=f"^there is no folder {tmp_path}/none; give "):
+        manifest.read(tmp_path / "none")
     (tmp_path / manifest.NAME).write_text("{")
     with pytest.raises(DataError, match="is not a manifest"):
         manifest.read(tmp_path)

@@ -140,6 +140,11 @@ def test_dump_reads_back_equal(write):
         ),
         (GOOD + "1: 2\n", [], ["line 8: unknown key '1'"]),
         (GOOD, [".".join("a" * 1000) + "=1"], ["more than 64 levels"]),
+        (
+            GOOD,
+            ["output=x", "training.train_iters=0"],
+            ["recipe.yaml, line 2 with override 'training.train_iters=0': training: must be at"],
+        ),
         (GOOD, ["a=[["], ["override 'a=[[': not valid YAML"]),
     ],
 )

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from galen.iterations import LAST
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
@@ -58,9 +59,17 @@ def test_the_one_before_is_taken(tmp_path, pretrain_forked):
     assert "all checkpoints in" in written and all(message in written for message in messages)
 
 
+def complete(checkpoint, iteration):
+    """Make an iteration that counts as complete."""
+    folder = checkpoint_folder.iteration_folder(checkpoint, iteration)
+    folder.mkdir()
+    for name in LAST:
+        (folder / name).touch()
+
+
 def test_what_is_kept(tmp_path):
     for iteration in range(10, 100, 10):
-        checkpoint_folder.iteration_folder(tmp_path, iteration).mkdir()
+        complete(tmp_path, iteration)
     (tmp_path / ".iter_0000005.removed").mkdir()
     (tmp_path / "iter_saved").mkdir()  # someone else's
     checkpoint_folder.prune(tmp_path, keep=2, every=30)
@@ -70,6 +79,19 @@ def test_what_is_kept(tmp_path):
     ]
     checkpoint_folder.prune(tmp_path, keep=1)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["iter_0000090", "iter_saved"]
+
+
+def test_an_incomplete_iteration_is_not_kept_instead_of_a_good_one(tmp_path):
+    for iteration in (2, 4, 6):
+        complete(tmp_path, iteration)
+    for iteration in (1, 5, 7):
+        checkpoint_folder.iteration_folder(tmp_path, iteration).mkdir()
+    checkpoint_folder.prune(tmp_path, keep=2)
+    assert checkpoint_folder.iterations(tmp_path) == [4, 5, 6, 7]
+    shutil.rmtree(tmp_path / "iter_0000004")
+    shutil.rmtree(tmp_path / "iter_0000006")
+    checkpoint_folder.prune(tmp_path, keep=1)
+    assert checkpoint_folder.iterations(tmp_path) == [5, 7]  # none is good: none is removed
 
 
 @pytest.mark.multiprocess

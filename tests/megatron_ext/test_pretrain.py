@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
-from galen.errors import UsageError
+from galen import lock
+from galen.errors import DataError, UsageError
+from megatron_ext import pretrain
 from tests.conftest import run
 from tests.megatron_ext.conftest import RECIPE
 
@@ -20,6 +22,15 @@ def attempt(tmp_path, start_forked, checkpoint, data):
         return code, written
 
     return attempt
+
+
+@pytest.mark.parametrize("start", [[], ["--nproc-per-node", "2"]])
+def test_a_second_start_is_refused_before_anything_is_read(tmp_path, monkeypatch, start):
+    monkeypatch.delenv("RANK", raising=False)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(output=tmp_path / "out", checkpoint="none", data="none"))
+    with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="out is being written by "):
+        pretrain.main([*start, str(recipe)])
 
 
 def test_unknown_key(attempt):

@@ -112,7 +112,11 @@ def test_possible_layouts(recipe, processes, overrides, expected):
             ["parallel.num_layers_in_first_pipeline_stage=3"],
             "needs pipeline_model_parallel_size",
         ),
-        (3, ["parallel.pipeline_model_parallel_size=2"], "start a multiple of 2"),
+        (
+            3,
+            ["parallel.pipeline_model_parallel_size=2"],
+            "a multiple of 2 (--nproc-per-node)",
+        ),
         (8, [], "no multiple of micro_batch_size x data-parallel size = 2 x 8"),
         (1, ["data.seq_length=9000"], "longer than the 8192 positions"),
         (
