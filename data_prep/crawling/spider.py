@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Iterator
 from http.client import responses
 from typing import Any
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import urljoin
 
 import scrapy
 from lxml import etree
 from scrapy.http import Response, TextResponse
+from w3lib.url import safe_url_string
 
 from data_prep.crawling.archive import Archive
-from data_prep.crawling.website import Site
+from data_prep.crawling.website import Site, normal
 from data_prep.readers.html_text import PAGE_TYPES, content_type, parse
 from data_prep.readers.xml_tree import parse_xml
 from galen.progress import Progress
@@ -72,11 +73,11 @@ class SiteSpider(scrapy.Spider):
         """Yield the first requests."""
         waiting: dict[str, None] = {}
         for address, header, body in self.archive.pages():
-            self.seen.add(address)
+            self.seen.add(canonical(address))
             self.done += 1
             waiting |= dict.fromkeys(self._links(address, header, body))
         self.progress.update(self.done)
-        for address in [*self.site.start, *waiting]:
+        for address in [*map(canonical, self.site.start), *waiting]:
             if address not in self.seen:
                 self.seen.add(address)
                 yield self._request(address)
@@ -96,9 +97,9 @@ class SiteSpider(scrapy.Spider):
         header = (response.headers.get("Content-Type") or b"").decode("latin-1")
         if self.done >= self.site.max_pages:
             raise scrapy.exceptions.CloseSpider("max_pages")
-        final = urldefrag(response.url).url
-        if response.meta.get("redirect_urls"):  # perhaps to a page that came already
-            if final in self.seen:
+        final = canonical(response.url)
+        if asked := response.meta.get("redirect_urls"):  # perhaps to a page that came already
+            if final in self.seen and final != canonical(asked[0]):
                 return
             self.seen.add(final)
         if self.site.wants(final) and content_type(header)[0] in (*PAGE_TYPES, "application/pdf"):
@@ -162,7 +163,7 @@ class SiteSpider(scrapy.Spider):
                 self.failed.append(f"{address}: a sitemap that is no XML")
         for target in targets:
             try:
-                found = urldefrag(urljoin(address, target)).url
+                found = canonical(urljoin(address, target))
                 wanted = self.site.may_request(
                     found, sitemap=found.endswith(".xml") and "xml" in kind
                 )
@@ -170,3 +171,12 @@ class SiteSpider(scrapy.Spider):
                 continue
             if wanted:
                 yield found
+
+
+def canonical(address: str) -> str:
+    """Return an address as it is requested, compared and archived: escaped, in normal form.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    return normal(safe_url_string(address))

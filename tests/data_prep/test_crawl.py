@@ -157,6 +157,26 @@ def test_killed_for_real_goes_on(site, tmp_path):
         )
 
 
+def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
+    site = Site()
+    names = ("/topic/ü", "/topic/sp ace", "/topic/[1]|'", "/topic/deny/x")
+    site.files = {name: page(name) for name in names}
+    site.files |= {
+        "/robots.txt": b"",
+        "/": page("Home", *names[:3], "/topic/%c3%bc", "/topic/%C3%BC", "/topic/%64eny/x"),
+    }
+    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8")
+    site.refuse["/topic/sp ace"] = [(302, {"Location": "/topic/sp%20ac%65"})]  # to itself
+    with site.running() as base:
+        recipe = write_recipe(tmp_path, base, deny=["/deny/"])
+        for _ in range(2):
+            run("data_prep/crawl.py", recipe)
+            found, count = documents(tmp_path)
+            assert (sorted(found), count) == (sorted(names[:3]), 3)
+    fetched = [path for path, _ in site.requests if path.startswith("/topic")]
+    assert sorted(fetched) == sorted([*names[:3], "/topic/sp ace"])
+
+
 def test_without_robots_nothing_is_fetched(site, tmp_path):
     site.refuse["/robots.txt"] = [(503, {})] * 9
     with (
