@@ -24,7 +24,7 @@ class Site:
     """Folder for NAME-00000.warc.gz and so on."""
 
     start: list[str] = Field(min_length=1)
-    """Addresses to begin with, or sitemaps (addresses that end in .xml)."""
+    """Addresses to begin with, or sitemaps (paths that end in .xml or .xml.gz)."""
 
     allow: list[str] = Field(min_length=1)
     """Regular expressions for the addresses to fetch.
@@ -67,6 +67,9 @@ class Site:
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger answers are broken off and left out."""
 
+    max_page_seconds: float = Field(default=60.0, gt=0)
+    """Answers that take longer are broken off and left out."""
+
     allow_private_addresses: bool = False
     """Also fetch hosts whose name resolves to a private, loopback or link-local address."""
 
@@ -80,7 +83,7 @@ class Site:
         for address in self.start:
             if urlsplit(address).scheme not in ("http", "https"):
                 raise ValueError(f"start: {address!r} is no http address")
-            if not self.may_request(address, sitemap=address.endswith(".xml")):
+            if not self.may_request(address, sitemap=names_sitemap(address)):
                 raise ValueError(f"start: {address} fits none of `allow`, or one of `deny`")
         return self
 
@@ -105,6 +108,11 @@ class Site:
         return parts.scheme in ("http", "https") and parts.netloc.lower() in {
             host.lower() for host in hosts
         }
+
+
+def names_sitemap(address: str) -> bool:
+    """Say whether an address is that of a sitemap, by its ending."""
+    return urlsplit(address).path.endswith((".xml", ".xml.gz"))
 
 
 def normal(address: str) -> str:
