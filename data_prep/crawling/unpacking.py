@@ -40,7 +40,7 @@ class Unpacking:
             BrokenAnswerError: it breaks off, is damaged, too large or packed in an unknown way.
         """
         header = b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1")
-        if not header:
+        if not header or not 200 <= response.status < 300:  # of others the status is what counts
             return response
         limit = self.crawler.spider.site.max_page_bytes
         try:
