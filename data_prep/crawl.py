@@ -71,7 +71,8 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
         f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)}"
-        f" failed, {forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site"
+        f" failed, {forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site,"
+        f" {spider.other_types} neither page nor PDF"
     )
     if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
         raise RuntimeError(
@@ -90,12 +91,16 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
 
     One request at a time, robots.txt obeyed, nothing kept but the archive.
     """
+    from scrapy.settings.default_settings import RETRY_EXCEPTIONS
+
     from data_prep.crawling.addresses import Addresses, checked_resolver
     from data_prep.crawling.spider import SiteOnly
+    from data_prep.crawling.unpacking import Unpacking
 
     return {
         # before all others: also before robots.txt of a host is asked for
-        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50},
+        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, Unpacking: 590},
+        "COMPRESSION_ENABLED": False,  # Unpacking stands in its place
         # only http and https are left
         "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),
         "DNS_RESOLVER": checked_resolver(Addresses(site)),
@@ -108,7 +113,13 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
         "AUTOTHROTTLE_ENABLED": delay > 0,  # slower still when the server is slow
         "AUTOTHROTTLE_START_DELAY": delay,
         "RETRY_TIMES": 4,
+        # an answer that takes too long is left to the next run
+        "RETRY_EXCEPTIONS": [
+            name for name in RETRY_EXCEPTIONS if "DownloadTimeoutError" not in str(name)
+        ],
+        "RETRY_GIVE_UP_LOG_LEVEL": "DEBUG",  # the spider says it
         "DOWNLOAD_MAXSIZE": site.max_page_bytes,
+        "DOWNLOAD_TIMEOUT": site.max_page_seconds,
         "COOKIES_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
         "LOG_LEVEL": "ERROR",

@@ -234,7 +234,7 @@ def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -
                 try:
                     future.result()
                     done += 1
-                except DataError as error:
+                except (DataError, OSError) as error:
                     failed.append(str(error))
                     print(f"failed: {name}: {error}", file=sys.stderr)
 

@@ -1,13 +1,16 @@
 """The description of a web site: where to begin, what to follow, what is content."""
 
 import re
-from urllib.parse import urlsplit
+import string
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from data_prep.readers.options import Selector
 from galen.recipe import STRICT
+
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -21,13 +24,14 @@ class Site:
     """Folder for NAME-00000.warc.gz and so on."""
 
     start: list[str] = Field(min_length=1)
-    """Addresses to begin with, or sitemaps (addresses that end in .xml)."""
+    """Addresses to begin with, or sitemaps (paths that end in .xml or .xml.gz)."""
 
     allow: list[str] = Field(min_length=1)
     """Regular expressions for the addresses to fetch.
 
     An address is fetched if one of them is found in it and its host is that of a start address or
-    in `hosts`.
+    in `hosts`. Patterns are looked for in the address's normal form (RFC 3986, 6.2.2: "/a" for
+    "/%61"), and in that form with spaces and letters beyond ASCII written out.
     """
 
     deny: list[str] = Field(default_factory=list)
@@ -63,6 +67,9 @@ class Site:
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger answers are broken off and left out."""
 
+    max_page_seconds: float = Field(default=60.0, gt=0)
+    """Answers that take longer are broken off and left out."""
+
     allow_private_addresses: bool = False
     """Also fetch hosts whose name resolves to a private, loopback or link-local address."""
 
@@ -76,7 +83,7 @@ class Site:
         for address in self.start:
             if urlsplit(address).scheme not in ("http", "https"):
                 raise ValueError(f"start: {address!r} is no http address")
-            if not self.may_request(address, sitemap=address.endswith(".xml")):
+            if not self.may_request(address, sitemap=names_sitemap(address)):
                 raise ValueError(f"start: {address} fits none of `allow`, or one of `deny`")
         return self
 
@@ -89,9 +96,10 @@ class Site:
 
         A sitemap need not fit `allow` and is not kept; the addresses that it lists must fit.
         """
-        if not self.has_host(address) or any(re.search(pattern, address) for pattern in self.deny):
+        address = normal(address)
+        if not self.has_host(address) or _is_found(self.deny, address):
             return False
-        return sitemap or any(re.search(pattern, address) for pattern in self.allow)
+        return sitemap or _is_found(self.allow, address)
 
     def has_host(self, address: str) -> bool:
         """Say whether an address is one of http(s) and its host one of the site's."""
@@ -100,3 +108,49 @@ class Site:
         return parts.scheme in ("http", "https") and parts.netloc.lower() in {
             host.lower() for host in hosts
         }
+
+
+def names_sitemap(address: str) -> bool:
+    """Say whether an address is that of a sitemap, by its ending."""
+    return urlsplit(address).path.endswith((".xml", ".xml.gz"))
+
+
+def normal(address: str) -> str:
+    """Return an address in the normal form of RFC 3986, 6.2.2, without its fragment.
+
+    Escapes of characters that need none are undone, the others are in upper case, and the path is
+    free of "." and "..". Addresses with one normal form are one address.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    parts = urlsplit(address)
+    path, query = (re.sub("%[0-9A-Fa-f]{2}", _escape, part) for part in (parts.path, parts.query))
+    if parts.netloc:
+        path = _without_dots(path)
+    return parts._replace(netloc=parts.netloc.lower(), path=path, query=query, fragment="").geturl()
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = chr(int(found[0][1:], 16))
+    return character if character in _UNRESERVED else found[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """Return an absolute path without its segments "." and ".." (RFC 3986, 5.2.4)."""
+    kept: list[str] = []
+    segments = path.removeprefix("/").split("/")
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _is_found(patterns: list[str], address: str) -> bool:
+    """Say whether a pattern is found in a normal address, or in the form that people write."""
+    written = re.sub("(?:%20|%[89A-F][0-9A-F])+", lambda found: unquote(found[0]), address)
+    return any(re.search(pattern, form) for pattern in patterns for form in (address, written))

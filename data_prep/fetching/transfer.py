@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -115,9 +116,9 @@ class Transfer:
                         raise DataError(keys.hide(f"{public_url}: {problem} ({response.reason})"))
                     wait = _asked_wait(response)
             except requests.RequestException as error:
-                problem, wait = type(error).__name__, None
+                problem, wait = cause_of(error), None
             if attempt + 1 < ATTEMPTS:
-                self._pause(attempt, wait, f"{public_url}: {problem}")
+                self._pause(attempt + 1, wait, f"{public_url}: {problem}")
         raise DataError(f"{public_url} cannot be had: {problem}, {ATTEMPTS} times")
 
     def _read(self, response: requests.Response, name: str, most: int) -> bytes:
@@ -170,8 +171,13 @@ class Transfer:
                     raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        partial.replace(target)
-        _mark_of(partial).unlink(missing_ok=True)
+        try:
+            partial.replace(target)
+        except IsADirectoryError:  # made meanwhile, for another file
+            partial.unlink()
+            raise DataError(f"{item.name}: there is a folder of that name") from None
+        finally:
+            _mark_of(partial).unlink(missing_ok=True)
         return result
 
     def _bring(self, item: Item, partial: Path) -> None:
@@ -191,7 +197,7 @@ class Transfer:
                 if not refused.again:
                     raise DataError(f"{item.name}: {problem} at {item.public_url}") from None
             except requests.RequestException as error:
-                problem = f"the connection broke off ({type(error).__name__})"
+                problem = cause_of(error)
             came = (partial.stat().st_size if partial.exists() else 0) > have
             failures = 0 if came else failures + 1
             if failures < ATTEMPTS:
@@ -305,11 +311,50 @@ class Transfer:
                 wait = self._next_bytes - now
             time.sleep(max(0.0, wait))
 
-    def _pause(self, attempt: int, asked: float | None, problem: str) -> None:
-        wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2**attempt)
+    def _pause(self, failures: int, asked: float | None, problem: str) -> None:
+        wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2 ** max(0, failures - 1))
         if wait >= _TOLD:
-            print(f"{problem}; tried again in {wait:.0f} s", file=sys.stderr)
+            print(
+                f"{problem}; tried again in {wait:.0f} s (attempt {failures + 1} of {ATTEMPTS})",
+                file=sys.stderr,
+            )
         self.stopped.wait(wait)
+
+
+def cause_of(error: requests.RequestException) -> str:
+    """Say in words why a request brought nothing."""
+    chain: list[BaseException] = []
+    further: Any = error
+    while isinstance(further, BaseException) and further not in chain:
+        chain.append(further)
+        inner = (getattr(further, "reason", None), getattr(further, "original_error", None))
+        further = next(
+            (
+                one
+                for one in (*inner, *further.args, further.__cause__, further.__context__)
+                if isinstance(one, BaseException)
+            ),
+            None,
+        )
+    kinds = tuple(map(type, chain))
+
+    def has(*wanted: type[BaseException]) -> bool:
+        return any(issubclass(kind, wanted) for kind in kinds)
+
+    if has(urllib3.exceptions.NameResolutionError, socket.gaierror):
+        words = "the name cannot be resolved (no network, or a wrong name)"
+    elif has(ConnectionRefusedError):
+        words = "connection refused"
+    elif has(requests.Timeout, urllib3.exceptions.TimeoutError):
+        words = "no answer in time"
+    elif has(requests.exceptions.SSLError):
+        words = f"no trusted TLS connection ({keys.hide(str(chain[-1]))})"
+    elif has(requests.exceptions.ProxyError):
+        words = keys.hide(str(chain[-1]))
+    else:
+        why = getattr(chain[-1], "strerror", None) or kinds[-1].__name__
+        words = f"the connection broke off ({why})"
+    return f"through the proxy: {words}" if has(requests.exceptions.ProxyError) else words
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -57,6 +57,20 @@ def content_type(header: str) -> tuple[str, str | None]:
     return message.get_content_type(), message.get_content_charset()
 
 
+def sniffed_type(data: bytes) -> str:
+    """Return the media type of an answer that states none, by how it begins; "" if unknown."""
+    beginning = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if beginning.startswith(b"%pdf-"):
+        return "application/pdf"
+    if re.match(
+        rb"(<!--.*?-->\s*|<\?xml.*?\?>\s*)*<(!doctype\s+html|html|head|body)\b", beginning, re.S
+    ):
+        return "text/html"
+    if re.match(rb"<\?xml\b|<(urlset|sitemapindex)\b", beginning):
+        return "application/xml"
+    return ""
+
+
 def parse(data: bytes, charset: str | None = None) -> Element | None:
     """Return a page's root element; None when there is nothing in it.
 

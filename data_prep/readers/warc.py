@@ -12,7 +12,7 @@ from datatrove.data import Document
 
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.content_encoding import unpacked
-from data_prep.readers.html_text import PAGE_TYPES, content_type
+from data_prep.readers.html_text import PAGE_TYPES, content_type, sniffed_type
 from data_prep.readers.pdf import PdfReader
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.web_page import page_document
@@ -86,14 +86,17 @@ class WarcReader(SourceReader):
         if response.http_headers is None or response.http_headers.get_statuscode() != "200":
             self.stat_update("total", "dropped_no answer")
             return
-        kind, charset = content_type(response.http_headers.get_header("Content-Type") or "")
+        header = response.http_headers.get_header("Content-Type")
+        data = None if header else self._body(response, record)
+        kind, charset = (sniffed_type(data), None) if data is not None else content_type(header)
         if kind not in (*PAGE_TYPES, "application/pdf"):
             self.stat_update("total", "dropped_not a page")
             return
         if not info.wants(url):
             self.stat_update("total", "dropped_only followed")
             return
-        data = self._body(response, record)
+        if data is None:
+            data = self._body(response, record)
         if kind == "application/pdf":
             document = self.helper(PdfReader).from_data(data, filepath, url, record.position)
         else:

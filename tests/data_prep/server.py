@@ -25,6 +25,9 @@ class Site:
         self.ranges = True
         self.version = '"v1"'
         self.types = {}
+        """path -> Content-Type; None: the answer states none."""
+        self.packings = {}
+        """path -> Content-Encoding."""
         self.hold = {}
         """path -> an event that the answer waits for."""
 
@@ -88,7 +91,10 @@ class Site:
             )
         else:
             request.send_response(200)
-        request.send_header("Content-Type", self.types.get(path, "application/octet-stream"))
+        if (kind := self.types.get(path, "application/octet-stream")) is not None:
+            request.send_header("Content-Type", kind)
+        if path in self.packings:
+            request.send_header("Content-Encoding", self.packings[path])
         request.send_header("ETag", self.version)
         request.send_header("Content-Length", str(len(data) - start))
         request.end_headers()

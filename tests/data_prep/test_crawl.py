@@ -3,6 +3,7 @@
 Real Scrapy, real HTTP, in a process of its own (Twisted's reactor starts once).
 """
 
+import gzip
 import os
 import re
 import signal
@@ -155,6 +156,98 @@ def test_killed_for_real_goes_on(site, tmp_path):
         assert "/topic/a" not in {path for path, _ in site.requests}, (
             "what the archive holds is not fetched again"
         )
+
+
+def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
+    site = Site()
+    names = ("/topic/ü", "/topic/sp ace", "/topic/[1]|'", "/topic/deny/x")
+    site.files = {name: page(name) for name in names}
+    site.files |= {
+        "/robots.txt": b"",
+        "/": page("Home", *names[:3], "/topic/%c3%bc", "/topic/%C3%BC", "/topic/%64eny/x"),
+    }
+    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8")
+    site.refuse["/topic/sp ace"] = [(302, {"Location": "/topic/sp%20ac%65"})]  # to itself
+    with site.running() as base:
+        recipe = write_recipe(tmp_path, base, deny=["/deny/"])
+        for _ in range(2):
+            run("data_prep/crawl.py", recipe)
+            found, count = documents(tmp_path)
+            assert (sorted(found), count) == (sorted(names[:3]), 3)
+    fetched = [path for path, _ in site.requests if path.startswith("/topic")]
+    assert sorted(fetched) == sorted([*names[:3], "/topic/sp ace"])
+
+
+def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
+    site = Site()
+    packed = gzip.compress(page("Half") * 50)
+    site.files = {
+        "/robots.txt": b"",
+        "/topic/packed": gzip.compress(page("Packed")),
+        "/topic/half": packed[:-40],
+        "/topic/bomb": gzip.compress(bytes(300_000)),
+        "/topic/huge": bytes(300_000),
+        "/topic/cut": page("Cut"),
+        "/topic/slow": page("Slow"),
+        "/topic/binary": bytes(range(256)) * 9,
+    }
+    site.files["/"] = page("Home", *list(site.files)[1:], "/topic/404", "/topic/500", "/topic/file")
+    site.types = dict.fromkeys(site.files, "text/html; charset=utf-8")
+    site.packings = dict.fromkeys(("/topic/packed", "/topic/half", "/topic/bomb"), "gzip")
+    site.break_after["/topic/cut"] = [100] * 9
+    site.refuse["/topic/500"] = [(500, {"Content-Encoding": "zstd"})] * 9
+    site.refuse["/topic/file"] = [(302, {"Location": "file:///etc/topic/passwd"})]
+    site.hold["/topic/slow"] = threading.Event()
+    with site.running() as base:
+        recipe = write_recipe(tmp_path, base, max_page_bytes=200_000, max_page_seconds=0.7)
+        done = run("data_prep/crawl.py", recipe)
+        site.hold["/topic/slow"].set()
+    told = dict(
+        line.removeprefix(f"not fetched: {base}").split(": ", 1)
+        for line in done.stderr.splitlines()
+        if line.startswith("not fetched: ")
+    )
+    assert told == {
+        "/topic/half": "the page is not whole gzip data (it breaks off)",
+        "/topic/bomb": "larger than 200,000 bytes (max_page_bytes)",
+        "/topic/huge": "larger than 200,000 bytes (max_page_bytes)",
+        "/topic/cut": "the connection broke off before the whole answer came",
+        "/topic/slow": "took longer than 0.7 s (max_page_seconds)",
+        "/topic/404": "HTTP 404 (Not Found)",
+        "/topic/500": "HTTP 500 (Internal Server Error)",
+        "/topic/file": "HTTP 302 (Found) to file:///etc/topic/passwd, which is not followed",
+    }
+    assert "ERROR" not in done.stderr, "no lines of Scrapy's between ours"
+    assert "8 failed" in done.stdout
+    assert documents(tmp_path)[0].keys() == {"Packed"}
+    asked = [path for path, _ in site.requests]
+    assert (asked.count("/topic/slow"), asked.count("/topic/500")) == (1, 5)
+
+
+def test_answers_without_a_type_and_packed_sitemaps_are_read(tmp_path):
+    site = Site()
+    with site.running() as base:
+        listed = (f"{base}/topic/untyped", f"{base}/topic/image")
+        urls = "".join(f"<url><loc>{address}</loc></url>" for address in listed)
+        site.files = {
+            "/robots.txt": b"",
+            "/map.xml": f"<i><sitemap><loc>{base}/more.xml.gz</loc></sitemap></i>".encode(),
+            "/more.xml.gz": gzip.compress(f"<urlset>{urls}</urlset>".encode()),
+            "/topic/untyped": page("Untyped", "/topic/next"),
+            "/topic/next": page("Next"),
+            "/topic/image": b"GIF89a",
+        }
+        site.types = {"/map.xml": "text/plain", "/more.xml.gz": "application/x-gzip"}
+        site.types |= {"/topic/untyped": None, "/topic/next": None, "/topic/image": "image/gif"}
+        recipe = write_recipe(tmp_path, base, start=[f"{base}/map.xml"])
+        done = run("data_prep/crawl.py", recipe)
+        assert documents(tmp_path)[0].keys() == {"Untyped", "Next"}
+        assert "2 pages in" in done.stdout
+        assert "0 failed" in done.stdout
+        assert "1 neither page nor PDF" in done.stdout
+        site.requests.clear()
+        run("data_prep/crawl.py", recipe)
+        assert not {"/topic/untyped", "/topic/next"} & {path for path, _ in site.requests}
 
 
 def test_without_robots_nothing_is_fetched(site, tmp_path):

@@ -208,11 +208,14 @@ def test_messages(site, tmp_path, monkeypatch, capsys):
         with pytest.raises(UsageError, match="no source 'medlin'"):
             run(base, tmp_path / "d", source="medlin")
     capsys.readouterr()
-    with pytest.raises(DataError, match="cannot be had: ConnectionError, 8 times"):
+    with pytest.raises(DataError, match="cannot be had: connection refused, 8 times"):
         run(base, tmp_path / "e")
-    assert capsys.readouterr().err.count("tried again in") == 7, (
+    told = capsys.readouterr().err
+    assert told.count("connection refused; tried again in") == 7, (
         "nobody waits behind the last attempt"
     )
+    assert "(attempt 2 of 8)" in told
+    assert "(attempt 8 of 8)" in told
     with pytest.raises(
         UsageError, match=r"--base-url mirror\.org: an address begins with https://"
     ):

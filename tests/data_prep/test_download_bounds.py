@@ -141,6 +141,28 @@ BAD = {
 }
 
 
+def test_a_name_of_a_file_and_of_a_folder_is_one_items_error(tmp_path, capsys):
+    site, output = Site(), tmp_path / "raw"
+    hub(site, "sub", "sub/good.json", "zz.json")
+    [held] = [path for path in site.files if path.endswith("/sub")]
+    site.hold[held] = threading.Event()
+
+    def let_go():  # when the file below it has come
+        while not (output / "sub/good.json").exists():
+            time.sleep(0.01)
+        site.hold[held].set()
+
+    threading.Thread(target=let_go, daemon=True).start()
+    with site.running() as base, pytest.raises(DataError, match="1 files could not be had"):
+        run(base, output, "hf:some/name", "--connections", "2")
+    assert "failed: sub: sub: there is a folder of that name" in capsys.readouterr().err
+    assert {path.name for path in output.rglob("*") if path.is_file()} == {
+        "downloads.jsonl",
+        "good.json",
+        "zz.json",
+    }
+
+
 def test_a_name_that_cannot_be_a_file_is_one_items_error(tmp_path, capsys):
     site, output = Site(), tmp_path / "raw"
     good = ["good.json", "é\u3000 ok.json", "deep/er/last.json", "zz.json"]

@@ -166,6 +166,16 @@ def answers():
     ]
 
 
+def test_answers_that_state_no_type(tmp_path):
+    bodies = {"/a": f"<!doctype html>{PAGE}".encode(), "/b": b"GIF89a", "/c": pdf_bytes([PROSE])}
+    write_warc(
+        tmp_path / "a.warc",
+        [(f"http://s.org{path}", "200 OK", [], body) for path, body in bodies.items()],
+    )
+    found = [document.id for document in reader_of(WarcReader, tmp_path).read_file("a.warc")]
+    assert found == ["http://s.org/a", "http://s.org/c"]
+
+
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
 def test_warc(tmp_path, name):
     write_warc(tmp_path / name, answers(), {"licence": "CC-BY-NC-4.0", "content": "main"})
