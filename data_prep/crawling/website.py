@@ -67,7 +67,7 @@ class Site:
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger answers are broken off and left out."""
 
-    max_page_seconds: float = Field(default=60.0, gt=0)
+    max_page_seconds: float = Field(default=120.0, gt=0)
     """Answers that take longer are broken off and left out."""
 
     allow_private_addresses: bool = False
