@@ -32,7 +32,7 @@ _ONE = rf"{_SIGN}?\s?(?:\d+(?:[.,·∙⋅•/]\d+)*|[.·∙⋅•]\d+)"
 _BETWEEN = rf"(?:[{_MINUS}~±,;]|to|or)"
 _NUMBER = re.compile(rf"{_ONE}(?:\s*{_BETWEEN}\s*{_ONE})*")
 _BEGINS = re.compile(rf"\(?{_ONE}(?P<next>.?)")
-"""A power of ten with more behind it in the same superscript: "6/mL", "6 cells", "11 (11)", "5-"."""
+"""A power of ten with more behind it in its superscript: "6/mL", "6 cells", "11 (11)", "5-"."""
 _SEVERAL = re.compile(rf"\d\s*{_BETWEEN}\s*\d")
 _SYMBOLS = re.compile(rf"\(?[{_MINUS}]\s?\(?(?:[^\W\d_]|∆)[\w.·∆]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
 _NEGATIVE = re.compile(f"[{_MINUS}]")

@@ -44,7 +44,10 @@ POWERS = [
         "η<sup>2</sup> = 0.1, R<sup>2</sup>-values, N<sup>2</sup>, cm<sup>2</sup>V<sup>-1</sup>",
         "η^2 = 0.1, R^2-values, N^2, cm^2V^-1",
     ),
-    ("10<sup>11 (11)</sup>, 10<sup>6/mL</sup>, ×10<sup>12/L</sup>", "10^11 (11), 10^6/mL, ×10^12/L"),
+    (
+        "10<sup>11 (11)</sup>, 10<sup>6/mL</sup>, ×10<sup>12/L</sup>",
+        "10^11 (11), 10^6/mL, ×10^12/L",
+    ),
     ("10<sup>6 cells</sup>, 5 x 10 <sup>6/mL</sup>", "10^6 cells, 5 x 10^6/mL"),
     ("10<sup>.5</sup>, 10<sup>1∙5</sup>, 10<sup>1⋅5</sup>", "10^.5, 10^1∙5, 10^1⋅5"),
     ("10<sup>5-</sup>10<sup>6</sup>, 10<sup>−4 M</sup>", "10^5-10^6, 10^−4 M"),
