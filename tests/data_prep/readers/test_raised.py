@@ -115,27 +115,27 @@ def test_exponents_of_formulas(formula, plain):
     assert math(etree.fromstring(f'<math xmlns="{MATHML[1:-1]}">{formula}</math>')) == plain
 
 
-@pytest.mark.parametrize(
-    ("reader", "name", "frame", "sup"),
-    [
-        (
-            MedlineReader,
-            "a.xml",
-            "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>"
-            "<Article><ArticleTitle>T</ArticleTitle><Abstract>"
-            '<AbstractText Label="">{}</AbstractText></Abstract></Article>'
-            "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
-            "sup",
-        ),
-        (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
-        (
-            TeiReader,
-            "a.tei",
-            '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>',
-            'hi rend="superscript"',
-        ),
-    ],
-)
+FORMATS = [
+    (
+        MedlineReader,
+        "a.xml",
+        "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>"
+        "<Article><ArticleTitle>T</ArticleTitle><Abstract>"
+        '<AbstractText Label="">{}</AbstractText></Abstract></Article>'
+        "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
+        "sup",
+    ),
+    (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
+    (
+        TeiReader,
+        "a.tei",
+        '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>',
+        'hi rend="superscript"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("reader", "name", "frame", "sup"), FORMATS)
 def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
     for markup, plain in POWERS[:6] + POWERS[8:12] + POWERS[-5:-1] + OTHERS[:3]:
         written = (
@@ -147,3 +147,13 @@ def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
         (tmp_path / name).write_text(frame.format(written))
         [document], _, _ = partial(read_raw, reader)(tmp_path / name)
         assert document.text.split("\n\n")[-1] == plain
+
+
+@pytest.mark.parametrize(("reader", "name", "frame", "sup"), FORMATS)
+def test_controls_of_windows_1252(tmp_path, reader, name, frame, sup):
+    head = "<?xml version='1.0' encoding='iso-8859-1'?>"
+    (tmp_path / name).write_bytes(
+        (head + frame.format("\x93caf\xe9\x94 \x96 5\x85 &#x92;")).encode("latin-1")
+    )
+    [document], _, _ = read_raw(reader, tmp_path / name)
+    assert document.text.split("\n\n")[-1] == "“café” – 5… ’"
