@@ -275,7 +275,7 @@ def _told(part: Part, block: Block, bad: Bad) -> str:
 
     Lines of plain files are counted only now.
     """
-    if part.path.suffix in TABLES:
+    if part.path.suffix.lower() in TABLES:
         place = f"{part.path}, row {block.start + bad.number + 1:,}"
     elif part.path == STDIN:
         place = f"standard input, line {bad.number + 1:,} after byte {block.start:,}"

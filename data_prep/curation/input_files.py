@@ -52,7 +52,7 @@ def name_of(path: str) -> str:
 def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
     """Return path and size of the files that a path or address names.
 
-    One file, those below a folder with one of `endings`, or a glob's matches.
+    One file, those below a folder with one of `endings` in any case, or a glob's matches.
     """
     if not is_remote(path):
         return [(str(file), file.stat().st_size) for file in find_files(path, endings)]
@@ -72,7 +72,9 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
         elif system.isfile(root):
             names = [root]
         else:
-            names = sorted(name for name in system.find(root) if str(name).endswith(tuple(endings)))
+            names = sorted(
+                name for name in system.find(root) if str(name).lower().endswith(tuple(endings))
+            )
         found = [(system.unstrip_protocol(name), int(system.info(name)["size"])) for name in names]
     except Exception as error:  # each kind of store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None

@@ -10,7 +10,8 @@ from galen.errors import DataError
 def find_files(path: str, endings: Sequence[str]) -> list[Path]:
     """Return the files that `path` names.
 
-    The file itself, those below a folder with one of `endings`, or a glob's matches, sorted.
+    The file itself, those below a folder with one of `endings` (in any case), or a glob's matches,
+    sorted.
 
     Raises:
         DataError: nothing is there.
@@ -22,7 +23,7 @@ def find_files(path: str, endings: Sequence[str]) -> list[Path]:
         found = sorted(
             file
             for file in given.rglob("*")
-            if file.is_file() and file.name.endswith(tuple(endings))
+            if file.is_file() and file.name.lower().endswith(tuple(endings))
         )
         if not found:
             raise DataError(f"the folder {path} holds no file that ends in {' or '.join(endings)}")

@@ -29,7 +29,7 @@ def read_table(
     try:
         batches, total = (
             _open_parquet(path, size, keys)
-            if path.suffix == ".parquet"
+            if path.suffix.lower() == ".parquet"
             else _open_arrow(path, keys)
         )
         for batch in batches:

@@ -12,6 +12,7 @@ import io
 import itertools
 import lzma
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -155,6 +156,9 @@ class SourceReader(BaseDiskReader):
     def _parts_of(self, record: Record, filepath: str, number: int) -> Iterator[Record]:
         if record.refused is not None:
             raise Refused(*record.refused)
+        if record.notes:
+            yield record
+            return
         parts = iter(self.parts(record, filepath))
         for place in map(Place, itertools.repeat(number), itertools.count()):
             if (why := self.watch.unsplit.get(place)) is not None:
@@ -170,6 +174,10 @@ class SourceReader(BaseDiskReader):
         This is the one place where a record is parsed and where all that goes wrong in it ends.
         """
         self._outcome = Outcome(place)
+        for note, count in part.notes.items():
+            self.stat_update(f"{NOTED}{note}", value=count)
+        if part.notes:
+            return self._outcome
         try:
             if (why := part.refused or self.watch.unparsed.get(place)) is not None:
                 raise Refused(*why)
@@ -249,7 +257,7 @@ class SourceReader(BaseDiskReader):
             try:
                 yield _unpacked(raw, filepath)
             except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-                packing = _PACKINGS.get(PurePath(filepath).suffix)
+                packing = _PACKINGS.get(_ending(filepath))
                 if packing is None or (isinstance(error, OSError) and error.errno is not None):
                     # not damage, of which gzip, bzip2 and Zstandard tell by an OSError without a
                     # number
@@ -324,6 +332,21 @@ class SourceReader(BaseDiskReader):
             Why("too long", f"longer than {limit:,} bytes (max_record_bytes)"),
         )
 
+    def member(self, stream: BinaryIO, name: str) -> Record:
+        """Return a member of an archive as one record, unpacked as its ending says.
+
+        One that is damaged, or longer than a record may be, is refused.
+        """
+        record = self.record_of(stream, f"member {name}")
+        packing = _PACKINGS.get(_ending(name))
+        if packing is None or record.refused is not None:
+            return record
+        try:
+            return self.record_of(_unpacked(io.BytesIO(record.content), name), record.position)
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            record.refused = Why("damaged", f"not whole {packing} data ({one_line(error)})")
+            return record
+
     def content_id(self, filepath: str, content: str | bytes) -> str:
         """Return an identifier for a document that has none.
 
@@ -334,12 +357,43 @@ class SourceReader(BaseDiskReader):
         return f"{printable(PurePath(filepath).name)}:{digest}"
 
 
+def _ending(name: str) -> str:
+    return PurePath(name).suffix.lower()
+
+
+class UnreadMembers:
+    """Counts the members of an archive that are not read, by their endings."""
+
+    _MOST = 20
+    _NESTED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+
+    def __init__(self) -> None:
+        self._notes: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count one; what macOS adds to archives is no member."""
+        if name.startswith("__MACOSX/"):
+            return
+        ending = printable(_ending(name)) or "none"
+        what = f"members of archives with the ending {ending[:20]}, which are not read"
+        if name.lower().endswith(self._NESTED):
+            what = "archives inside archives, which are not read: unpack them"
+        elif len(self._notes) >= self._MOST and what not in self._notes:
+            what = "members of archives with still other endings, which are not read"
+        self._notes[what] += 1
+
+    def records(self) -> Iterator[Record]:
+        """Yield what tells of them, at the end of the archive."""
+        if self._notes:
+            yield Record("members that are not read", notes=self._notes)
+
+
 def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
     """Return the stream by a file's ending: gzip, bzip2, xz, Zstandard, or as it is.
 
     Reading never needs to seek back.
     """
-    ending = PurePath(filepath).suffix
+    ending = _ending(filepath)
     if ending in (".gz", ".tgz"):
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
     if ending == ".bz2":

@@ -41,9 +41,6 @@ _NAMES = {
     "graphic": "img",
 }
 
-# "&#146;" means the character that windows-1252 has there
-_CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
 
 
@@ -150,7 +147,7 @@ class HtmlText:
 
     def _end(self) -> None:
         """End the paragraph at hand."""
-        text, self._line = clean(self._line).translate(_CONTROLS), ""
+        text, self._line = clean(self._line), ""
         if text:
             self.blocks.append(text)
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from datatrove.data import Document
 from lxml import etree
 
-from data_prep.readers.base import SourceReader
+from data_prep.readers.base import SourceReader, UnreadMembers
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.licence import OTHER, licence_name
 from data_prep.readers.markup import plain_text
@@ -20,7 +20,7 @@ from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip
 from galen.errors import DataError
 
 _PACKAGES = (".tar.gz", ".tgz", ".tar")
-_ARTICLES = (".nxml", ".xml")
+_ARTICLES = (".nxml", ".xml", ".nxml.gz", ".xml.gz")
 _ABOUT_ENVELOPE = {"responseDate", "request", "header", "Header", "about", "resumptionToken"}
 _TEASERS = {"toc", "teaser", "graphical", "web-summary", "key-image", "video"}
 # JATS article types -> MEDLINE publication types, which filters know
@@ -42,7 +42,7 @@ _TYPES = {
 class JatsReader(SourceReader):
     """Yields one document per `article`, of single files or of the members of tar archives.
 
-    Tar archives are read as streams.
+    Tar archives are read as streams; their members of other kinds, archives too, are counted.
 
     The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what
     all readers give: pmcid, pmid, doi, article_type, journal, full_text (whether there is a body).
@@ -54,32 +54,36 @@ class JatsReader(SourceReader):
     """
 
     name = "jats"
-    endings = (*_ARTICLES, ".nxml.gz", ".xml.gz", *_PACKAGES)
+    endings = (*_ARTICLES, *_PACKAGES)
     many_per_task = True
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, as bytes."""
-        if not filepath.endswith(_PACKAGES):
+        if not filepath.lower().endswith(_PACKAGES):
             yield from self.whole_file(filepath)
             return
         with self.open(filepath) as stream:
+            unread = UnreadMembers()
             try:
                 for member, file in files_of(stream):
-                    if member.name.endswith(_ARTICLES):
+                    if member.name.lower().endswith(_ARTICLES):
                         yield self._member(member, file)
+                    else:
+                        unread.add(member.name)
             except tarfile.TarError as error:
                 raise DataError(
                     f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again"
                 ) from None
+            yield from unread.records()
 
     def _member(self, member: tarfile.TarInfo, file: BinaryIO) -> Record:
         """Return a member; a sparse file, which could be of any length, is refused."""
-        position = f"member {member.name}"
         if member.issparse():
             return Record(
-                position, refused=Why("sparse file", "a sparse file in a tar archive is not read")
+                f"member {member.name}",
+                refused=Why("sparse file", "a sparse file in a tar archive is not read"),
             )
-        return self.record_of(file, position)
+        return self.member(file, member.name)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
         """Yield the articles of one file or member.

@@ -8,6 +8,8 @@ The rules, so that a number never changes its value and nothing is lost:
   layout spaces.
 - entities that were escaped twice ("&amp;lt;") become their character; white space of any kind
   becomes single spaces.
+- control characters U+0080 to U+009F mean what windows-1252 has there: quotes and dashes of a file
+  labelled Latin 1, "&#146;".
 """
 
 import html
@@ -20,6 +22,8 @@ from data_prep.readers.raised import JOINED, raised_text, superscript
 from data_prep.readers.xml_tree import MATHML, inline_text, tag_of
 
 _ESCAPED = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);")
+_CONTROLS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+_CONTROL = re.compile("[\x80-\x9f]")
 _POWER = re.compile(rf"\s*{JOINED}")
 _SCRIPT = re.compile(r"[-−–+]?[\w.,·/]+")
 _CHARGE = re.compile(r"\d*[-−–+]|\W*")
@@ -31,7 +35,12 @@ def plain_text(element: etree._Element) -> str:
 
 
 def clean(text: str) -> str:
-    """Return text with entities that were escaped twice as characters and with single spaces."""
+    """Return text with entities that were escaped twice as characters and with single spaces.
+
+    Control characters that windows-1252 has as punctuation become that.
+    """
+    if _CONTROL.search(text):
+        text = text.translate(_CONTROLS)
     if JOINED in text:
         text = _POWER.sub("", text)
     return " ".join(_ESCAPED.sub(lambda found: html.unescape(found[0]), text).split())

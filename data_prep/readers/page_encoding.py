@@ -7,9 +7,11 @@ In order: a byte order mark; UTF-8, where the bytes are such, whatever a label s
 the HTTP header; that of a `meta` element; that of an XML declaration; detection by chardet.
 `iso-8859-1` and `us-ascii` mean windows-1252, `gb2312` means GB18030, as in browsers. A label under
 which the bytes are not valid, or give words that no language has, is false: the next one counts.
+So is the label of a single-byte encoding where chardet is sure of other text that is not Latin.
 """
 
 import codecs
+import itertools
 import re
 
 import webencodings
@@ -36,6 +38,12 @@ _MARKUP = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOT
 _ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\([BIJ])")
 _DETECTED_ON = 200_000
 _LEAST_CONFIDENCE = 0.15
+_SURE = 0.6
+"""Confidence of chardet from which on it can refute a label."""
+
+_REFUTED_ON = 4096
+"""Bytes of prose that chardet looks at for that: it takes about a second for 100 KB."""
+
 _FEW = 8
 """Bytes beyond ASCII that are too few to detect anything but windows-1252."""
 
@@ -80,6 +88,7 @@ _FURTHER = (
     "\u2013-\u203a\u20ac\u2122]"
 )
 _TWICE = re.compile(f"{_FIRST_OF_TWO}{_FURTHER}|{_FIRST_OF_THREE}{_FURTHER}{_FURTHER}")
+_BEYOND_ASCII_BYTES = re.compile(rb"[\x80-\xff]")
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 
 
@@ -173,7 +182,23 @@ def _as_labelled(data: bytes, label: str) -> str | None:
         and _guessed(data) is not None
     ):
         return None  # Turkish, for example, whose letters windows-1252 shows as ý, þ and ð
+    if text is not None and len(text) == len(data) and _is_refuted(text, data):
+        return None  # KOI8-R under the label windows-1251, for example
     return text
+
+
+def _is_refuted(text: str, data: bytes) -> bool:
+    """Say whether chardet is sure that the bytes are other text in a script that is not Latin."""
+    if sum(byte >= 0x80 for byte in data) < 2 * _FEW:
+        return False
+    guess = _guessed(data, _SURE, _REFUTED_ON)
+    if guess is None or guess == text:
+        return False
+    beyond = [character for character in guess if character > "\x7f"]
+    if sum(character >= "\u0370" for character in beyond) < len(beyond) / 2:
+        return False
+    alike = sum(a == b > "\x7f" for a, b in zip(text, guess, strict=False))
+    return len(guess) != len(data) or alike < len(beyond) / 2
 
 
 def _detected(data: bytes, labels: list[str]) -> str:
@@ -192,8 +217,8 @@ def _detected(data: bytes, labels: list[str]) -> str:
     return text
 
 
-def _guessed(data: bytes) -> str | None:
-    """Return the text in the encoding that chardet detects.
+def _guessed(data: bytes, least: float = _LEAST_CONFIDENCE, size: int = _DETECTED_ON) -> str | None:
+    """Return the text in the encoding that chardet detects with at least some confidence.
 
     None if it detects none, or a Western one: `_western` judges better.
     """
@@ -204,9 +229,11 @@ def _guessed(data: bytes) -> str | None:
         prose = data[:_DETECTED_ON]
     if sum(byte >= 0x80 for byte in prose) < _FEW and _western(data) is not None:
         return None
-    found = chardet.detect(prose)
+    first = _BEYOND_ASCII_BYTES.search(prose)
+    start = first.start() if first is not None and len(prose) > size else 0
+    found = chardet.detect(prose[start : start + size])
     name = str(found["encoding"] or "").lower()
-    if not name or name in _LATIN or (found["confidence"] or 0) < _LEAST_CONFIDENCE:
+    if not name or name in _LATIN or (found["confidence"] or 0) < least:
         return None
     codecs_alike = filter(None, (_CODECS.get(name, name), _ALIKE.get(name)))
     texts = [text for codec in codecs_alike if (text := _decoded_as(data, codec)) is not None]
@@ -239,12 +266,16 @@ def _is_western(text: str) -> bool:
 def _is_garbled(text: str, codec: str) -> bool:
     """Say whether a text was read in a wrong encoding.
 
-    Signs of it are controls, symbols or letters of other scripts inside words.
+    Signs of it are controls, symbols, letters of other scripts or capitals inside words.
     """
     if _CONTROLS.search(text):
         return True
     beyond = sum(character > "\x7f" for character in text) if not text.isascii() else 0
     wrong = len(_SCRIPTS_MIXED.findall(text)) + _wrong_signs(text)
+    if beyond:
+        wrong += sum(
+            min(a, b) > "\x7f" and a.islower() and b.isupper() for a, b in itertools.pairwise(text)
+        )
     if codec.lower() in _LATIN:
         wrong += sum(map(len, _FOREIGN_RUN.findall(text)))
     return wrong > 1 and wrong > beyond * 0.1

@@ -2,7 +2,8 @@
 
 - A number that stands behind a number, a letter or a closing bracket is a power and gets a caret:
   `10^6`, `10^-4`, `10^3–4`, `10^6.5`, `m^2`. So does an exponent in letters behind a number:
-  `10^n`, `2^-ΔΔCt`.
+  `10^n`, `2^-ΔΔCt`. Directly behind 10, what begins with a number is a power whatever follows in
+  it: `10^6/mL`, `10^6 cells`.
 - White space before it is no hindrance where the power is certain: behind 10 ("5 x 10
   <sup>6</sup>"), before a minus sign, behind a unit. A mass number stays with its element: "202
   <sup>1</sup>H".
@@ -27,10 +28,11 @@ A private-use character; `markup.clean` resolves it.
 
 _MINUS = "-\u00ad‐‑‒–—―−─－"  # whatever is used as one, also a soft hyphen and a line for boxes
 _SIGN = f"[{_MINUS}+±~∼≈<>≤≥]"
-_ONE = rf"{_SIGN}?\s?\d+(?:[.,·/]\d+)*"
+_ONE = rf"{_SIGN}?\s?(?:\d+(?:[.,·∙⋅•/]\d+)*|[.·∙⋅•]\d+)"
 _BETWEEN = rf"(?:[{_MINUS}~±,;]|to|or)"
 _NUMBER = re.compile(rf"{_ONE}(?:\s*{_BETWEEN}\s*{_ONE})*")
-_BRACKETED = re.compile(rf"\({_ONE}\)")
+_BEGINS = re.compile(rf"\(?{_ONE}(?P<next>.?)")
+"""A power of ten with more behind it in its superscript: "6/mL", "6 cells", "11 (11)", "5-"."""
 _SEVERAL = re.compile(rf"\d\s*{_BETWEEN}\s*\d")
 _SYMBOLS = re.compile(rf"\(?[{_MINUS}]\s?\(?(?:[^\W\d_]|∆)[\w.·∆]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
 _NEGATIVE = re.compile(f"[{_MINUS}]")
@@ -100,8 +102,11 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
         behind = "" if element is None else text_after(element)
         is_power = _TEN.search(base) is not None and behind[:1].isdecimal()  # "10<sup>-</sup>8"
     else:
+        begun = _BEGINS.match(inner)  # behind white space "18F" is an isotope, "6/mL" a power
         is_power = (
-            touches and _BRACKETED.fullmatch(inner) is not None and _TEN.search(base) is not None
+            begun is not None
+            and (touches or begun["next"] == "/")
+            and _TEN.search(base) is not None
         )
     return f"{JOINED}^{inner}{trailing}" if is_power else raised
 

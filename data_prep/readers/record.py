@@ -69,6 +69,9 @@ class Record:
     """How it begins."""
     refused: Why | None = None
     """It is put into quarantine without being parsed."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """Stands for no record: what is counted and told of the file instead, as of archives' members
+    that are not read."""
 
 
 @dataclass(slots=True)

@@ -91,7 +91,11 @@ class RecordsReader(JsonReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the lines or rows of one file."""
-        return self._rows(filepath) if filepath.endswith(".parquet") else super().records(filepath)
+        return (
+            self._rows(filepath)
+            if filepath.lower().endswith(".parquet")
+            else super().records(filepath)
+        )
 
     def _rows(self, filepath: str) -> Iterator[Record]:
         import pyarrow

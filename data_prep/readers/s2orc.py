@@ -70,7 +70,7 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
     source = _object(_object(record.get("content")).get("source"))
     access = _object(record.get("openaccessinfo")) or _object(source.get("oainfo"))
     given = _object(record.get("externalids")) or _object(access.get("externalids"))
-    ids = {str(key).lower(): str(value) for key, value in given.items() if value}
+    ids = {str(key).lower(): _text(key, value) for key, value in given.items() if value}
     pmcid = (
         ids.get("pubmedcentral")
         or ids.get("pmcid")
@@ -79,23 +79,34 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
         or ""
     )
     return {
-        "corpusid": str(record.get("corpusid") or record.get("paper_id") or ""),
-        "pmcid": f"PMC{str(pmcid).removeprefix('PMC')}" if pmcid else "",
-        "pmid": str(
-            ids.get("pubmed")
-            or ids.get("pmid")
-            or stated.get("pmid")
-            or record.get("pubmed_id")
-            or ""
+        "corpusid": _text("corpusid", record.get("corpusid") or record.get("paper_id")),
+        "pmcid": f"PMC{_text('pmcid', pmcid).removeprefix('PMC')}" if pmcid else "",
+        "pmid": _text(
+            "pmid",
+            ids.get("pubmed") or ids.get("pmid") or stated.get("pmid") or record.get("pubmed_id"),
         ),
-        "doi": str(ids.get("doi") or stated.get("doi") or record.get("doi") or ""),
-        "title": " ".join(str(record.get("title") or stated.get("title") or "").split()),
+        "doi": _text("doi", ids.get("doi") or stated.get("doi") or record.get("doi")),
+        "title": " ".join(_text("title", record.get("title") or stated.get("title")).split()),
         "date": (
-            str(record.get("publicationdate") or record.get("year") or stated.get("year") or "")
+            _text(
+                "publicationdate",
+                record.get("publicationdate") or record.get("year") or stated.get("year"),
+            )
             or None
         ),
-        "licence": licence_name(str(access.get("license") or "")),
+        "licence": licence_name(_text("license", access.get("license"))),
     }
+
+
+def _text(key: str, value: Any) -> str:
+    """Return a text or number as text, "" for null.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, dict | list):
+        raise ValueError(f"{key!r} is {type(value).__name__}, not text")
+    return str(value or "")
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -138,7 +149,7 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
 def _with_spans(
     part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms
 ) -> str:
-    text, spans = str(part.get("text") or ""), []
+    text, spans = _text("text", part.get("text")), []
     for span in filter(_is_placed, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
         spans.append(

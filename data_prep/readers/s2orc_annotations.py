@@ -158,7 +158,9 @@ def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0)
 
 def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:
     """Return text and spans, all offsets in characters."""
-    text = str(content.get("text") or "")
+    text = content.get("text") or ""
+    if not isinstance(text, str):
+        raise ValueError(f"'text' is {type(text).__name__}, not text")
     annotations = content.get("annotations")
     named = annotations.items() if isinstance(annotations, dict) else ()
     spans = {str(name).replace("_", ""): _spans(value) for name, value in named}
@@ -190,8 +192,9 @@ def _spans(value: Any) -> list[Span]:
             continue
         start, end = int(entry["start"]), int(entry["end"])
         attributes = entry.get("attributes")
-        if 0 <= start <= end:
-            spans.append(Span(start, end, attributes if isinstance(attributes, dict) else {}))
+        if not 0 <= start <= end:
+            raise ValueError(f"an annotation ends before it begins ({start} to {end})")
+        spans.append(Span(start, end, attributes if isinstance(attributes, dict) else {}))
     return spans
 
 

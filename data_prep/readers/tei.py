@@ -10,11 +10,11 @@ from typing import Any
 from datatrove.data import Document
 from lxml import etree
 
-from data_prep.readers.base import SourceReader
+from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.licence import licence_name
 from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
-from data_prep.readers.record import Record, Refused
+from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.rendering import Forms, heading, table_rows, tidy
 from data_prep.readers.xml_tree import (
     LANGUAGE,
@@ -52,7 +52,9 @@ _ID = "{http://www.w3.org/XML/1998/namespace}id"
 
 
 class TeiReader(SourceReader):
-    """Yields one document per file; a broken one is quarantined.
+    """Yields one document per `TEI` element: a file as a rule, several in a `teiCorpus`.
+
+    A broken file is quarantined.
 
     The id is "doi:<DOI>", else the file's name with a hash. Metadata besides what all readers give:
     doi, full_text.
@@ -66,17 +68,39 @@ class TeiReader(SourceReader):
         """Yield the file."""
         return self.whole_file(filepath)
 
-    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
-        """Yield the document of a file."""
+    def parts(self, record: Record, filepath: str) -> Iterator[Record]:
+        """Yield the documents of a file: one as a rule, several where the root is a corpus."""
         try:
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position = f"line {error.lineno}"
             raise Refused("broken XML", error.msg) from None
-        if tag_of(root) != "TEI":
-            raise Refused("not TEI", f"the root element is <{tag_of(root)}>, not <TEI>")
         strip_namespaces(root)
-        document = self._document(root, record.content, filepath)
+        if tag_of(root) == "TEI":
+            yield Record(record.position, (root, record.content), record.sample)
+            return
+        if tag_of(root) != "teiCorpus" or root.find(".//TEI") is None:
+            raise Refused(
+                "not TEI",
+                f"the root element is <{tag_of(root)}>, not <TEI> or a <teiCorpus> of them",
+            )
+        waiting = [*reversed(root)]
+        while waiting:
+            element = waiting.pop()
+            tag, position = tag_of(element), f"line {element.sourceline}"
+            if tag == "TEI":
+                data = etree.tostring(element, encoding="utf-8", with_tail=False)
+                yield Record(position, (element, data), data[:SAMPLE_BYTES])
+            elif tag == "teiCorpus":
+                waiting.extend(reversed(element))
+            elif tag and tag != "teiHeader":
+                why = Why("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
+                yield Record(position, sample=f"<{tag}>", refused=why)
+
+    def parse(self, record: Record, filepath: str) -> Iterator[Document]:
+        """Yield the document of a `TEI` element."""
+        root, data = record.content
+        document = self._document(root, data, filepath)
         self.stat_update("total")
         yield document
 

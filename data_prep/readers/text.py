@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader
+from data_prep.readers.base import SourceReader, UnreadMembers
 from data_prep.readers.record import Record, Refused, Why, printable
 from data_prep.readers.remote import open_raw
 from galen.errors import DataError
@@ -22,7 +22,9 @@ _TEXTS = (".txt", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
 
 
 class TextReader(SourceReader):
-    """Yields one document per text file or `.txt` member.
+    """Yields one document per text file or such member of a ZIP archive.
+
+    Its other members, archives among them, are counted.
 
     The id is its path in the archive, if any, and the file's name with a hash.
 
@@ -38,27 +40,28 @@ class TextReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, still packed."""
-        if not filepath.endswith(".zip"):
+        if not filepath.lower().endswith(".zip"):
             yield from self.whole_file(filepath)
             return
         with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
+            unread = UnreadMembers()
             try:
                 with zipfile.ZipFile(raw) as archive:
                     wrong = _wrong(archive.infolist(), raw)
                     for number, member in enumerate(archive.infolist()):
-                        if member.filename.endswith(".txt") and not member.filename.startswith(
-                            "__MACOSX/"
-                        ):
+                        name = member.filename
+                        if name.lower().endswith(_TEXTS) and not name.startswith("__MACOSX/"):
                             yield Record(
-                                f"member {member.filename}",
-                                (archive, member),
-                                refused=wrong.get(number),
+                                f"member {name}", (archive, member), refused=wrong.get(number)
                             )
+                        elif not member.is_dir():
+                            unread.add(name)
             except zipfile.BadZipFile as error:
                 raise DataError(
                     f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again"
                 ) from None
+            yield from unread.records()
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file or member."""
@@ -67,7 +70,7 @@ class TextReader(SourceReader):
             archive, info = record.content
             member = printable(info.filename)
             with archive.open(info) as file:
-                whole = self.record_of(cast(BinaryIO, file), record.position)
+                whole = self.member(cast(BinaryIO, file), info.filename)
             if whole.refused is not None:
                 raise Refused(*whole.refused)
             record.content, record.sample = whole.content, whole.sample

@@ -25,27 +25,41 @@ _TOKEN = re.compile(f"[{UNSPACED_RANGES}]|[^\\W{UNSPACED_RANGES}]+|[^\\w\\s]")
 # Soft hyphen, grapheme joiner, Arabic letter mark, Hangul and Khmer fillers, Mongolian selectors,
 # zero-width space and joiners, marks of direction, word joiner and invisible operators, variation
 # selectors, byte order mark, tags; marks of interlinear notes; the stretched joint of Arabic, which
-# is seen but says nothing
+# is seen but says nothing; strokes laid over letters (U+0334 to U+0338)
 _INVISIBLE = (
+    "\u0334-\u0338"
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\u0640\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 INVISIBLE = re.compile(f"[{_INVISIBLE}]+")
-_BREAK = "[-\u2010\u00ad][ \\t\u00a0]*\\r?\\n[ \\t\u00a0]*"
+_BREAK = "[-\u2010\u2011\u00ac\u00ad][ \\t\u00a0]*\\r?\\n[ \\t\u00a0]*"
 _LINE_END = re.compile(_BREAK)
 _BROKEN_WORD = re.compile(f"(?<=[^\\W\\d_]){_BREAK}(?=[^\\W\\d_])")
+_PERHAPS_BREAK = "(?<=[^\\W\\d_])[-\u2010\u2011\u00ac][ \\t\u00a0]+(?=[^\\W\\d_])"
+"""A hyphen and a space: of a line's end that was lost ("daugh- ter"), or not ("pre- and post-")."""
+
+_IN_LINE = re.compile(_PERHAPS_BREAK)
+_PART_END = re.compile(f"{_BREAK}|{_PERHAPS_BREAK}|\u200b+")
+SPACE_MARKUP = re.compile(r"(?i:</?(?:br|p|hr)\s*/?>|&(?:nbsp|ensp|emsp|thinsp|#0*160|#x0*a0);)")
+"""Markup that means white space and is left in plain text."""
+
 _LETTERS = f"[^\\W_{UNSPACED_RANGES}]"
 WHOLE_WORD = re.compile(
-    f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}){_LETTERS}+)*"
+    f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}|{_PERHAPS_BREAK}){_LETTERS}+)*"
 )
-"""Like WORD, but a word goes on over invisible characters and over a hyphen at a line's end."""
+"""Like WORD, but a word goes on over whatever perhaps does not end it.
+
+Those are invisible characters, a hyphen at a line's end, and a hyphen before a space.
+"""
 
 
 def searchable(text: str) -> str:
     """Return a text in the form that is searched and compared.
 
-    No invisible characters, words broken at a line's end joined.
+    No invisible characters, words broken at a line's end joined, spaces for `<br>` and `&nbsp;`.
     """
+    if "<" in text or "&" in text:
+        text = SPACE_MARKUP.sub(" ", text)
     if not text.isascii():
         text = INVISIBLE.sub(_soft_break, text)
     if "\n" in text and _LINE_END.search(text):
@@ -76,19 +90,35 @@ def _joined(found: re.Match[str]) -> str:
 
 
 def parts_of(word: str) -> list[tuple[str, int]]:
-    """Return the parts, with their offsets, of a word (see WHOLE_WORD) broken at lines' ends."""
+    """Return the parts, with their offsets, of a word (see WHOLE_WORD).
+
+    They are parted by what may end a word or not: a hyphen with a line's end or a space behind it,
+    a zero-width space.
+    """
     parts, start = [], 0
-    for found in _LINE_END.finditer(word):
+    for found in _PART_END.finditer(word):
         parts.append((word[start : found.start()], start))
         start = found.end()
     return [*parts, (word[start:], start)]
 
 
 def is_hidden(text: str) -> bool:
-    """Say whether a word, or a text, holds invisible characters or a break inside a word."""
+    """Say whether a text holds what WORD cannot tell.
+
+    That is invisible characters, a break that may be inside a word, or markup that means a space.
+    """
     if "\n" in text and _LINE_END.search(text):
         return True
+    if is_broken_in_line(text) or (("<" in text or "&" in text) and SPACE_MARKUP.search(text)):
+        return True
     return not text.isascii() and INVISIBLE.search(text) is not None
+
+
+def is_broken_in_line(text: str) -> bool:
+    """Say whether a text holds a hyphen before a space, at which a word perhaps goes on."""
+    if text.isascii() and "- " not in text and "-\t" not in text:  # which is far faster
+        return False
+    return _IN_LINE.search(text) is not None
 
 
 def plain_words(text: str) -> list[str]:

@@ -91,7 +91,7 @@ class LongLine:
 
 def is_plain(path: Path) -> bool:
     """Say whether a file is plain JSONL, which can be read from any line on."""
-    return path != STDIN and path.suffix not in (*PACKED, *TABLES)
+    return path != STDIN and path.suffix.lower() not in (*PACKED, *TABLES)
 
 
 def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
@@ -161,7 +161,7 @@ def read_blocks(
     for index in range(skip_parts, len(parts)):
         part, left_out = parts[index], skip if index == skip_parts else 0
         try:
-            if part.path.suffix in TABLES:
+            if part.path.suffix.lower() in TABLES:
                 yield from _table_blocks(index, part.path, size, keys, left_out)
             elif is_plain(part.path):
                 yield from _plain_blocks(index, part, size, left_out)
@@ -172,8 +172,8 @@ def read_blocks(
             unreadable = isinstance(error, OSError) and error.errno is not None
             what = (
                 "cannot be read"
-                if unreadable or part.path.suffix not in PACKED
-                else f"is not whole {PACKED[part.path.suffix]} data"
+                if unreadable or part.path.suffix.lower() not in PACKED
+                else f"is not whole {PACKED[part.path.suffix.lower()]} data"
             )
             raise DataError(
                 f"{part.path} {what}: {getattr(error, 'strerror', None) or error}"
@@ -204,7 +204,7 @@ def line_number(part: Part, offset: int) -> int:
     """Return the number, from 1, of the line at byte `offset` of a part's decompressed file."""
     count, left = 1, offset
     with part.path.open("rb") as raw:
-        for data in _unpacked(raw, part.path.suffix):
+        for data in _unpacked(raw, part.path.suffix.lower()):
             count += data.count(b"\n", 0, left)
             left -= len(data)
             if left <= 0:
@@ -272,7 +272,7 @@ def _stream_blocks(
     raw: BinaryIO = sys.stdin.buffer if path == STDIN else path.open("rb")
     with raw:
         start, held, passed = skip, b"", 0
-        for data in _unpacked(raw, path.suffix):
+        for data in _unpacked(raw, path.suffix.lower()):
             if taken is not None and path == STDIN:
                 taken(data)
             if skip:

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from data_prep import curate
-from galen.errors import DataError, UsageError
+from data_prep.curation import pipeline
+from galen.errors import DataError, OtherOutputError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.material import FIXTURE, many_records, read_records, record_xml, write_medline
 
@@ -168,6 +169,19 @@ def test_foreign_output_stays(recipe_file, tmp_path):
     (tmp_path / "corpus").mkdir()
     with pytest.raises(DataError, match="exists already"):
         curate.main([str(recipe_file)])
+
+
+def test_an_output_made_meanwhile_stays(tmp_path):
+    folder, output = tmp_path / ".corpus.partial", tmp_path / "corpus"
+    for path in (folder / "corpus" / "manifest.json", output / "x_text_document.bin"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"precious")
+    with pytest.raises(OtherOutputError, match=r"corpus was made by .* move it away and start"):
+        pipeline.publish(folder, output)
+    assert [path.name for path in output.iterdir()] == ["x_text_document.bin"]
+    output.rename(tmp_path / "away")
+    pipeline.publish(folder, output)
+    assert [path.name for path in output.iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize(

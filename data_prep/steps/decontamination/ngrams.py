@@ -1,5 +1,6 @@
 """Hashes of word sequences, and an index of those of evaluation items."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,10 +12,23 @@ import numpy as np
 
 from data_prep.steps.decontamination.items import ItemField
 from data_prep.text.hashing import stable_hash
-from data_prep.text.words import UNSPACED, WHOLE_WORD, WORD, is_hidden, parts_of, plain
+from data_prep.text.words import (
+    SPACE_MARKUP,
+    UNSPACED,
+    WHOLE_WORD,
+    WORD,
+    is_broken_in_line,
+    is_hidden,
+    parts_of,
+    plain,
+)
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _REMEMBERED = 1_000_000
+_MOST_PARTS = 8
+"""Parts of which a word is put together where several words touch at zero-width spaces."""
+
+_WORD_OR_MARKUP = re.compile(f"{SPACE_MARKUP.pattern}|{WHOLE_WORD.pattern}")
 UNSPACED_FACTOR = 1.5
 """Characters of an unspaced script needed for each word of another: a Chinese word has 1.5 to 2."""
 
@@ -25,8 +39,9 @@ class WordHasher:
     """Hashes of the words of texts, with a memory of words.
 
     Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the
-    word ("follow-up") or not ("daugh-ter"): the word is read without it if that is one of `words`,
-    or, without these, by the rule of `data_prep.text.words.searchable`.
+    word ("follow-up") or not ("daugh-ter"), one before a space, too, and a zero-width space may
+    part words or not: such parts are read as one word if that is one of `words`, or, without these,
+    by the rule of `data_prep.text.words.searchable`.
 
     Args:
         words: hashes of all words of the items that are looked for.
@@ -58,23 +73,41 @@ class WordHasher:
 
     def _words_of(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """Yield the words of a text with hidden breaks as they are written, with their spans."""
-        for found in WHOLE_WORD.finditer(text):
+        for found in _WORD_OR_MARKUP.finditer(text):
+            if found[0][0] in "<&":
+                continue
             parts = parts_of(found[0])
             if (
                 len(parts) == 1
-                or self._words is None
+                or (self._words is None and not is_broken_in_line(found[0]))
                 or self._is_known("".join(part for part, _ in parts))
             ):
                 yield found[0], found.span()
             else:
-                start = found.start()
-                yield from (
-                    (part, (start + place, start + place + len(part))) for part, place in parts
-                )
+                yield from self._words_in(parts, found.start())
+
+    def _words_in(
+        self, parts: list[tuple[str, int]], start: int
+    ) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yield the words of which parts consist: the longest that are known, else single parts."""
+        first = 0
+        while first < len(parts):
+            size = next(
+                (
+                    size
+                    for size in range(min(_MOST_PARTS, len(parts) - first), 1, -1)
+                    if self._is_known("".join(part for part, _ in parts[first : first + size]))
+                ),
+                1,
+            )
+            word = "".join(part for part, _ in parts[first : first + size])
+            last, place = parts[first + size - 1]
+            yield word, (start + parts[first][1], start + place + len(last))
+            first += size
 
     def _is_known(self, word: str) -> bool:
-        assert self._words is not None
-        return all(value in self._words for value in self._hash(word))
+        words = self._words
+        return words is not None and all(value in words for value in self._hash(word))
 
     def _hash(self, word: str) -> list[int]:
         known = self._known.get(word)

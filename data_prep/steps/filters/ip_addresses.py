@@ -5,10 +5,10 @@ have the same form. An address is what can be one and
 
 - stands as one: in an address of the web, with a port or a network's length, or near a word such as
   host, server or IP; or
-- is no number of an enzyme or a protein's fold by its size, no name with a version ("Firefox
-  78.0.1.2"), and no word such as section, table or version stands nearer before it. Where all of
-  its parts are small, as in numbers of versions, only a word such as "of" or "from" may stand
-  before it, no name.
+- has no unit behind it, is no number of an enzyme or a protein's fold by its size, no name with a
+  version ("Firefox 78.0.1.2"), and no word such as section, table, version or dose stands nearer
+  before it. Where all of its parts are small, as in numbers of versions, only a word such as "of"
+  or "from" may stand before it, no name.
 """
 
 import ipaddress
@@ -18,6 +18,13 @@ _V4 = re.compile(
     r"(?<![\w.,/-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)|(?<=//)\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)"
 )
 _FOUR_PARTS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")
+_V4_IN_V6 = re.compile(
+    r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(\d{1,3}(?:\.\d{1,3}){3})(?![\w-]|\.\d)"
+)
+_UNIT = re.compile(
+    r"\s?(?:[%‰°]|(?:[µμmnpkcdM]?(?:g|mol|[lL]|M|m|s|Hz|Gy|Sv|Bq|Ci|V|W|J|Pa|U|IU|[eE]q)|IE|UI|mmHg|min|h|"
+    r"hours?|days?|weeks?|months?|years?|k?cal|ppm|bpm)(?!\w))"
+)
 _V6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}:[0-9a-fA-F:]*[0-9a-fA-F](?![\w:])")
 _ADDRESS_WORDS = (
     r"ip|ips|ipv4|ipv6|tcp|udp|host\w*|(?:\w*-)?server\w*|web\s?server\w*|address(?:es)?|addr|dns|ping\w*|traceroute\w*|gateway\w*|router\w*|proxy|"
@@ -33,6 +40,7 @@ _NUMBER_WORDS = (
     r"lineage\w*|clade\w*|variant\w*|sublineage\w*|genotype\w*|subtype\w*|strain\w*|oid\w*|icd\S*|code\w*|class\w*|tcdb|tc|nr|no\.?|number\w*|"
     r"abschnitt\w*|kapitel\w*|abbildung\w*|abb\.?|tabelle\w*|ziffer\w*|nummer\w*|version\S*|chapitre\w*|tableau\w*|sección|seccion|capítulo|capitulo|"
     r"tabla|figura|versi[oó]n|seção|versão|tabela|раздел\w*|таблиц\w*|верси\w*|глав\w*|пункт\w*|cath\w*|fold\w*|\w*domain\w*|superfamil\w*|§|¶|"
+    r"dos(?:es?|ages?|ed|ing|is)|dosi\w*|concentration\w*|titr\w*|"
     r"(?!(?:\w*(?:base|phase|phrase|crease)|(?:\w+-)?case|disease|lease|please|purchase|erase|cease)s?\b)\w{3,}ases?"
 )
 _NAME = re.compile(r"(?:^|[\s(\[/])[\w.+-]*[A-ZА-ЯЁ][\w.+-]*[ \u00a0/]$")
@@ -58,10 +66,23 @@ _SMALL = 30
 def without_ip_addresses(text: str, replacement: str) -> str:
     """Return the text with public IP addresses, of version 4 and 6, replaced."""
     if _FOUR_PARTS.search(text):
+        if "::" in text or text.count(":") >= 6:
+            text = _V4_IN_V6.sub(
+                lambda found: replacement if _holds_public_v4(found) else found[0], text
+            )
         text = _V4.sub(lambda found: replacement if _is_address(found) else found[0], text)
     if "::" in text or text.count(":") >= 7:
         text = _V6.sub(lambda found: replacement if _is_public_v6(found[0]) else found[0], text)
     return text
+
+
+def _holds_public_v4(found: re.Match[str]) -> bool:
+    """Say whether it is an address of version 6 that holds a public one of version 4."""
+    try:
+        ipaddress.IPv6Address(found[0])
+        return ipaddress.IPv4Address(found[1]).is_global
+    except ValueError:
+        return False
 
 
 def _is_public_v6(number: str) -> bool:
@@ -98,8 +119,9 @@ def _is_address(found: re.Match[str]) -> bool:
     parts = [int(part) for part in found[0].split(".")]
     is_enzyme = parts[0] <= 7 and parts[1] <= _SMALL and parts[2] < 100
     is_fold = parts[0] <= 6 and all(part % 5 == 0 for part in parts[1:3])  # of CATH: "2.60.40.10"
+    has_unit = _UNIT.match(behind) is not None
     is_version = 0 in parts and _NAME.search(before) is not None
-    if is_enzyme or is_fold or is_version or nearest is not None:
+    if has_unit or is_enzyme or is_fold or is_version or nearest is not None:
         return False
     if max(parts) >= _SMALL:
         return True

@@ -15,7 +15,7 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(
-    r"\s+(?!(?:or|and|for|to|if|in|at|on|from|during|between|oder|und|ou|et|y|o|e|i|или|и|ext|extension|before|after|any|today|is|was)\b)[a-zµα-ωа-я%]"
+    r"\s+(?!(?i:fax|tel|mob|ext|or|and|for|to|if|in|at|on|from|during|between|oder|und|ou|et|y|o|e|i|или|и|ext|extension|before|after|any|today|is|was)\b)(?:[a-zµα-ωа-я%]|[A-Z]{2,6}s?\b)"
 )
 
 
@@ -24,8 +24,9 @@ def without_phones(text: str) -> str:
 
     Such a number is a plus sign, a country's code and a number of that country.
 
-    A number in groups of three, as thousands are written, is one only where nothing is counted:
-    "+12 345 678 cells" stays.
+    A number in groups of three, as thousands are written, is one only where nothing is counted, by
+    a word or an abbreviation in capitals: "+12 345 678 cells" and "+33 123 456 789 CFU" stay. In
+    other groups nobody writes a count, and what stands behind makes no difference.
     """
     return (
         _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text)

@@ -10,6 +10,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
+from data_prep.steps.filters.email_addresses import without_emails
 from data_prep.steps.filters.ip_addresses import without_ip_addresses
 from data_prep.steps.filters.phone_numbers import without_phones
 
@@ -41,6 +42,8 @@ class PiiFormatter(BaseFilter):
         text = doc.text
         if self.emails and "@" in text:
             text = self.formatter.format(text)
+            if not text.isascii():
+                text = without_emails(text, EMAIL)
         if self.ips:
             text = without_ip_addresses(text, IP_ADDRESS)
         if self.phones:

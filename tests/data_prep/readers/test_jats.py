@@ -173,6 +173,26 @@ def test_package_and_its_bad_members(tmp_path, name):
     assert stats["total"] == 7
 
 
+def test_no_member_of_a_package_vanishes(tmp_path):
+    article = "<article><body><p>{}</p></body></article>".format
+    packed = gzip.compress(article("c").encode())
+    members = {
+        "a.nxml": article("a").encode(),
+        "B.XML": article("b").encode(),
+        "c.nxml.gz": packed,
+        "cut.xml.gz": packed[:-12],
+        "inner.tar.gz": b"",
+        "inner.zip": b"",
+        "a.jpg": b"",
+    }
+    documents, [bad], stats = read(package(tmp_path / "oa.tar", members))
+    assert [document.text for document in documents] == ["a", "b", "c"]
+    assert (bad.position, bad.reason) == ("member cut.xml.gz", "damaged")
+    assert stats["total"] == 4
+    assert stats["noted_archives inside archives, which are not read: unpack them"] == 2
+    assert stats["noted_members of archives with the ending .jpg, which are not read"] == 1
+
+
 def test_package_that_breaks_off(tmp_path):
     whole = package(
         tmp_path / "whole.tar.gz", {f"{n}.xml": FIXTURE.read_bytes() + b" " * n for n in range(5)}

@@ -102,6 +102,40 @@ def test_single_cases(data, charset, text):
     assert decode_page(data, charset) == text
 
 
+@pytest.mark.parametrize("encoding", ["windows-1251", "koi8-r", "windows-1253", "gbk", "euc-kr"])
+@pytest.mark.parametrize("label", ["windows-1251", "koi8-r", "iso-8859-5", "windows-1254"])
+def test_right_under_a_false_label_of_one_byte(encoding, label):
+    text = page(TEXTS[encoding], f"<meta charset={label}>")
+    assert decode_page(text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize("label", ["windows-1251", "koi8-r"])
+def test_capitals_inside_words_refute_a_label(label):
+    text = page(TEXTS["koi8-r"], f"<meta charset={label}>")
+    with pytest.raises(UnknownEncodingError):
+        decode_page(text.encode("iso-8859-5"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("windows-1251", "АСТМА - ХРОНИЧЕСКОЕ ЗАБОЛЕВАНИЕ ДЫХАТЕЛЬНЫХ ПУТЕЙ"),
+        ("windows-1251", "Астма — хронічне захворювання, при якому стає важко дихати."),
+        ("koi8-u", "Астма - хронічне захворювання, при якому стає важко дихати."),
+        ("iso-8859-5", TEXTS["koi8-r"]),
+        ("iso-8859-2", "Příliš žluťoučký kůň úpěl ďábelské ódy."),
+        ("windows-1250", "Durere de cap şi febră la pacienţii trataţi."),
+        ("windows-1257", "Astmos gydymas trunka ilgai, žmonės serga dažnai kiekvieną dieną."),
+        ("iso-8859-4", "Astmos gydymas trunka ilgai, žmonės serga dažnai kiekvieną dieną."),
+        ("iso-8859-6", "علاج الربو يستغرق وقتا طويلا"),
+        ("windows-1255", "אסתמה היא מחלה כרונית של דרכי הנשימה"),
+    ],
+)
+def test_right_labels_are_not_refuted(encoding, text):
+    text = page(text, f"<meta charset={encoding}>")
+    assert decode_page(text.encode(encoding)) == text
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_what_cannot_be_told_is_put_aside(label):
     text = page(TEXTS["koi8-r"], label)

@@ -45,6 +45,13 @@ POWERS = [
         "η^2 = 0.1, R^2-values, N^2, cm^2V^-1",
     ),
     (
+        "10<sup>11 (11)</sup>, 10<sup>6/mL</sup>, ×10<sup>12/L</sup>",
+        "10^11 (11), 10^6/mL, ×10^12/L",
+    ),
+    ("10<sup>6 cells</sup>, 5 x 10 <sup>6/mL</sup>", "10^6 cells, 5 x 10^6/mL"),
+    ("10<sup>.5</sup>, 10<sup>1∙5</sup>, 10<sup>1⋅5</sup>", "10^.5, 10^1∙5, 10^1⋅5"),
+    ("10<sup>5-</sup>10<sup>6</sup>, 10<sup>−4 M</sup>", "10^5-10^6, 10^−4 M"),
+    (
         "height<sup>2</sup>, partial eta<sup>2</sup>, nV/degree<sup>2</sup>",
         "height^2, partial eta^2, nV/degree^2",
     ),
@@ -52,6 +59,8 @@ POWERS = [
 OTHERS = [
     ("202 <sup>1</sup>H-MRS scans", "202 1H-MRS scans"),
     ("10 <sup>18</sup>F-FDG scans", "10 18F-FDG scans"),
+    ("10 <sup>18F</sup>-FDG and 10 <sup>99m</sup>Tc scans", "10 18F-FDG and 10 99mTc scans"),
+    ("the 10<sup>th</sup> day, 10<sup>a</sup>", "the 10th day, 10a"),
     ("<sup>99m</sup>Tc, <sup>18</sup>F", "99mTc, 18F"),
     ("202 ¹H-MRS", "202 ¹H-MRS"),
     ("CD4<sup>+</sup>, Ca<sup>2+</sup>, Ca<sup>2</sup><sup>+</sup>", "CD4+, Ca2+, Ca2+"),
@@ -106,29 +115,29 @@ def test_exponents_of_formulas(formula, plain):
     assert math(etree.fromstring(f'<math xmlns="{MATHML[1:-1]}">{formula}</math>')) == plain
 
 
-@pytest.mark.parametrize(
-    ("reader", "name", "frame", "sup"),
-    [
-        (
-            MedlineReader,
-            "a.xml",
-            "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>"
-            "<Article><ArticleTitle>T</ArticleTitle><Abstract>"
-            '<AbstractText Label="">{}</AbstractText></Abstract></Article>'
-            "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
-            "sup",
-        ),
-        (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
-        (
-            TeiReader,
-            "a.tei",
-            '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>',
-            'hi rend="superscript"',
-        ),
-    ],
-)
+FORMATS = [
+    (
+        MedlineReader,
+        "a.xml",
+        "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID>"
+        "<Article><ArticleTitle>T</ArticleTitle><Abstract>"
+        '<AbstractText Label="">{}</AbstractText></Abstract></Article>'
+        "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
+        "sup",
+    ),
+    (JatsReader, "a.nxml", "<article><body><p>{}</p></body></article>", "sup"),
+    (
+        TeiReader,
+        "a.tei",
+        '<TEI xmlns="http://www.tei-c.org/ns/1.0"><text><body><p>{}</p></body></text></TEI>',
+        'hi rend="superscript"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("reader", "name", "frame", "sup"), FORMATS)
 def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
-    for markup, plain in POWERS[:6] + POWERS[8:12] + OTHERS[:3]:
+    for markup, plain in POWERS[:6] + POWERS[8:12] + POWERS[-5:-1] + OTHERS[:3]:
         written = (
             markup.replace("<sup>", f"<{sup}>")
             .replace("</sup>", f"</{sup.split()[0]}>")
@@ -138,3 +147,13 @@ def test_the_same_in_every_format(tmp_path, reader, name, frame, sup):
         (tmp_path / name).write_text(frame.format(written))
         [document], _, _ = partial(read_raw, reader)(tmp_path / name)
         assert document.text.split("\n\n")[-1] == plain
+
+
+@pytest.mark.parametrize(("reader", "name", "frame", "sup"), FORMATS)
+def test_controls_of_windows_1252(tmp_path, reader, name, frame, sup):
+    head = "<?xml version='1.0' encoding='iso-8859-1'?>"
+    (tmp_path / name).write_bytes(
+        (head + frame.format("\x93caf\xe9\x94 \x96 5\x85 &#x92;")).encode("latin-1")
+    )
+    [document], _, _ = read_raw(reader, tmp_path / name)
+    assert document.text.split("\n\n")[-1] == "“café” – 5… ’"

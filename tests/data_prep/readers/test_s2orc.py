@@ -110,6 +110,26 @@ def test_wrong_offsets_are_put_aside(tmp_path):
     documents, [bad] = read(tmp_path, value)
     assert documents == []
     assert "ends behind the text" in bad.detail
+    value["content"]["annotations"]["paragraph"] = [{"start": 3, "end": 1}]
+    documents, [bad] = read(tmp_path, value)
+    assert documents == []
+    assert "an annotation ends before it begins (3 to 1)" in bad.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"title": {"x": 1}}, "title"),
+        ({"metadata": {"title": ["T"]}}, "title"),
+        ({"externalids": {"DOI": {"x": 1}}}, "DOI"),
+        ({"content": {"text": {"x": 1}}}, "text"),
+        ({"content": None, "body_text": [{"text": ["x"]}]}, "text"),
+    ],
+)
+def test_what_is_no_text_is_put_aside(tmp_path, change, key):
+    documents, [bad] = read(tmp_path, record() | change)
+    assert documents == []
+    assert f"'{key}' is " in bad.detail
 
 
 def test_paragraphs(tmp_path):
@@ -203,7 +223,6 @@ def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
             title=None,
             bibref="",
             figure=[{"start": None, "end": 4}, None],
-            formula=[{"start": 3, "end": 1}],
         ),
         content(abstract=[{"start": "0", "end": "11", "attributes": None}]),
         {

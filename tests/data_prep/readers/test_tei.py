@@ -55,6 +55,25 @@ def test_options_and_bad_files(tmp_path):
         assert (documents, bad.reason, bad.file) == ([], reason, str(tmp_path / name))
 
 
+def test_a_corpus(tmp_path):
+    def one(text):
+        return f"<TEI><text><body><p>{text}</p></body></text></TEI>"
+
+    (tmp_path / "a.xml").write_text(
+        '<teiCorpus xmlns="http://www.tei-c.org/ns/1.0"><teiHeader/><!-- x -->'
+        f"{one('One.')}\n<teiCorpus><teiHeader/>{one('Two.')}</teiCorpus>\n<book/>{one('Three.')}"
+        "</teiCorpus>"
+    )
+    documents, [bad], stats = read(tmp_path / "a.xml")
+    assert [document.text for document in documents] == ["One.", "Two.", "Three."]
+    assert len({document.id for document in documents}) == 3
+    assert (bad.position, bad.reason) == ("line 3", "not TEI")
+    assert stats["total"] == 4
+    (tmp_path / "b.xml").write_text("<teiCorpus><teiHeader/></teiCorpus>")
+    documents, [bad], _ = read(tmp_path / "b.xml")
+    assert (documents, bad.reason) == ([], "not TEI")
+
+
 def written(tmp_path, inner, **options):
     path = tmp_path / "a.tei"
     path.write_text(

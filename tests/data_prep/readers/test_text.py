@@ -1,3 +1,5 @@
+import gzip
+import lzma
 import zipfile
 from functools import partial
 
@@ -33,10 +35,31 @@ def test_members_of_a_zip_archive(tmp_path):
         "dropped_no text": 1,
         "dropped_quarantined, not UTF-8": 1,
         "dropped_quarantined, too long": 1,
+        "noted_members of archives with the ending .json, which are not read": 1,
     }
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"French\.zip is not a whole ZIP archive"):
         read(path)
+
+
+def test_no_member_vanishes(tmp_path):
+    path = tmp_path / "A.ZIP"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a.txt", "b.txt.gz", "C.TXT", "D.TXT.XZ", "cut.txt.gz", "inner.zip", "x.png"):
+            data = name.encode()
+            if "gz" in name:
+                data = gzip.compress(data)[: 10 if "cut" in name else None]
+            archive.writestr(name, lzma.compress(data) if "XZ" in name else data)
+    documents, [bad], stats = read(path)
+    names = ["a.txt", "b.txt.gz", "C.TXT", "D.TXT.XZ"]
+    assert [document.text for document in documents] == names
+    assert (bad.position, bad.reason) == ("member cut.txt.gz", "damaged")
+    assert stats == {
+        "total": 5,
+        "dropped_quarantined, damaged": 1,
+        "noted_archives inside archives, which are not read: unpack them": 1,
+        "noted_members of archives with the ending .png, which are not read": 1,
+    }
 
 
 def test_a_single_file(tmp_path):

@@ -26,6 +26,7 @@ HIDDEN = [
     "\u200e",
     "\ufe0f",
     "\u00ad\u200b",
+    "\u0336",
 ]
 
 
@@ -60,6 +61,12 @@ def test_what_is_no_broken_word():
         *(lambda text, mark=mark: mark.join(text) for mark in HIDDEN),
         lambda text: text.replace("daughter", "daugh-\nter").replace("yesterday", "yester-\nday"),
         lambda text: text.replace("follow-up", "follow-\nup").replace("barking", "bar\u00adking"),
+        lambda text: text.replace("daughter", "daugh\u2011\nter").replace("barking", "bar¬\nking"),
+        lambda text: text.replace("daughter", "daugh- ter").replace("cough", "cou\u2010 gh"),
+        lambda text: text.replace(" ", "\u200b"),
+        lambda text: text.replace("his daughter", "his\u200bdaugh\u200bter\u200b"),
+        lambda text: text.replace("cough", "\u0336".join("cough")),
+        lambda text: text.replace(" ", "<br>", 3).replace("a bark", "a<BR />&nbsp;bark"),
         lambda text: text.replace("follow-up", "follow-\r\n up").replace("cough", "cou-\ngh"),
     ],
 )
@@ -71,6 +78,14 @@ def test_a_passage_is_found(change):
     assert match.ratio == 1
     covered = text[spans[match.span[0]][0] : spans[match.span[1] - 1][1]]
     assert covered.strip("".join(HIDDEN)) == change(PASSAGE).strip("".join(HIDDEN))
+
+
+def test_a_hyphen_before_a_space_in_a_question():
+    question = PASSAGE.replace("his daughter", "his pre- and postnatal daughter")
+    index = build_index([ItemField("f.jsonl", "1", "question", question)], 13, 8, 10, ())
+    for text in (question, question.replace("pre- and", "pre and")):
+        (match,) = find_matches(index, index.hasher()(text)[0])
+        assert match.ratio == 1
 
 
 def test_medical_terms_are_found():

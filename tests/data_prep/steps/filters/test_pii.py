@@ -31,6 +31,7 @@ from data_prep.steps.options import Pii
             " of kinases 2.7.11.1"
         ),
         "the immunoglobulin fold (2.60.40.10), host cell protease trypsin 3.4.21.4",
+        "100.200.100.200 mg, doses of 100.150.200.250, from 100.150.200.250 IU/kg",
         "at 12:30:45, std::cout, dplyr::add, fe80::1",
     ],
 )
@@ -50,6 +51,7 @@ def test_numbers_of_four_parts_stay(text):
             "see http://93.184.216.34/x or 93.184.216.34:8080, 203.12.55.7/24",
             "see http://[ip]/x or [ip]:8080, [ip]/24",
         ),
+        ("::ffff:8.8.8.8, 64:ff9b::8.8.8.8, ::ffff:10.0.0.1", "[ip], [ip], ::ffff:10.0.0.1"),
         ("visited from 193.5.216.100 on Monday", "visited from [ip] on Monday"),
         ("The IPs were 5.6.7.8, 8.8.4.4", "The IPs were [ip], [ip]"),
         ("at 2001:4860:4860::8888, 2a00:1450:4001:81b:0:0:0:200e.", "at [ip], [ip]."),
@@ -66,6 +68,7 @@ def test_addresses_go(text, changed):
         "an increase of +48 123 456 789 cells",
         "Δ +10 000 000 reads",
         "gained +123 456 789 dollars",
+        "+33 123 456 789 CFU and +33 123 456 789 RBCs",
         "+0.123 456 789",
         "+5 % to +10 %",
         "Na+ 140 135 142",
@@ -93,6 +96,29 @@ def test_telephone_numbers_go(number):
         without_phones(f"Call {number}, or ({number}) at night.")
         == "Call [phone], or ([phone]) at night."
     )
+
+
+@pytest.mark.parametrize("number", ["+33 123 456 789 FAX", "+33 123 456 789 OR", "+44 7911 123456"])
+def test_telephone_numbers_before_capitals_and_in_other_groups(number):
+    assert without_phones(f"under {number} reads").startswith("under [phone] ")
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("an müller@uni-bonn.de.", "an email@example.com."),
+        ("an m.mu\u0308ller@klinik-köln.de,", "an email@example.com,"),
+        ("врач@больница.рф", "email@example.com"),
+        ("：医生@医院.中国谢谢", "：email@example.com谢谢"),
+        ("请联系li.wei@pku.edu.cn。", "请联系email@example.com。"),
+        ("é a@b.org, ü@ö.de", "é email@example.com, email@example.com"),
+        ("培养@37.培养两天 @医院.中国 é@2.3", "培养@37.培养两天 @医院.中国 é@2.3"),
+    ],
+)
+def test_addresses_in_any_script(text, changed):
+    document = Document(text=text, id="1")
+    step_of(Pii()).filter(document)
+    assert document.text == changed
 
 
 def test_step():
