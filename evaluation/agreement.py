@@ -158,7 +158,7 @@ def read_ratings(path: Path) -> dict[str, dict[str, float]]:
             if rating is None:
                 raise DataError(
                     f"{path}, line {line}: column {name!r} must be a number, not"
-                    f" {jsonl.shown(cell)}"
+                    f" {jsonl.shown(cell)}; leave the cell empty where there is no rating"
                 )
             if row["id"] in judges[name]:
                 raise DataError(
