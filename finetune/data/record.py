@@ -113,7 +113,8 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(
-            f"{where}: key 'messages' must be a list of messages, not {jsonl.found(record, 'messages')}"
+            f"{where}: key 'messages' must be a list of messages, not"
+            f" {jsonl.found(record, 'messages')}"
         )
     checked = []
     for number, message in enumerate(messages):

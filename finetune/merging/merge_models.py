@@ -7,7 +7,7 @@ from typing import Any
 from evaluation.backends import model_folder
 from galen import links, manifest, pretrained
 from galen.atomic import atomic_folder
-from galen.errors import DataError, UsageError, one_line
+from galen.errors import DataError, UsageError, install, one_line
 
 
 def check(configuration: dict[str, Any]) -> Any:
@@ -22,7 +22,7 @@ def check(configuration: dict[str, Any]) -> Any:
         from mergekit.config import MergeConfiguration
         from mergekit.merge_methods.registry import registered_methods
     except ImportError:
-        raise UsageError("merging needs mergekit: pip install 'galen[merge]'") from None
+        raise UsageError(f"merging needs mergekit: {install('merge')}") from None
     try:
         checked = MergeConfiguration.model_validate(configuration)
     except (ValueError, RuntimeError) as error:
