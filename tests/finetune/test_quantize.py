@@ -71,9 +71,8 @@ def check_methods(model, question_file, output, capsys, four, eight):
     ]
     assert quantize.main(arguments) == 0
     printed, progress = capsys.readouterr()
-    asked = len(question_file.read_text().splitlines())
     for name in (model.name, four, eight):
-        assert f"{name}: accuracy: {asked} of {asked} questions (100%)" in progress
+        assert f"{name}: accuracy: 8 of 8 questions (100%)" in progress
     printed = printed[printed.index("| |") :]  # llmcompressor's log goes to standard output, too
     assert (output / "table.md").read_text() in printed
     far, near = distance(model, output / four), distance(model, output / eight)
