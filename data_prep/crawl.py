@@ -17,7 +17,7 @@ from typing import Any
 from data_prep.crawling.website import Site
 from galen import __version__, cli, lock
 from galen import recipe as recipes
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, install
 from galen.progress import Progress
 
 AGENT = f"galen/{__version__}"
@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     site = recipes.load(Site, arguments.recipe, arguments.overrides)
     if importlib.util.find_spec("scrapy") is None:
-        raise UsageError(
-            "crawling needs Scrapy: install the extra crawl, pip install -e '.[crawl]'"
-        )
+        raise UsageError(f"crawling needs Scrapy: {install('crawl')}")
     folder = Path(site.output)
     with lock.hold(folder):
         folder.mkdir(exist_ok=True)

@@ -57,20 +57,34 @@ def main(argv: list[str] | None = None) -> None:
         float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings]))
         for id_ in ids
     ]
+    if len(set(human)) == 1:
+        raise DataError(
+            f"{options.ratings}: the judges rate all {len(ids)} items alike, so that no metric can"
+            " agree with them more than another"
+        )
     found = compare(
         {metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human
     )
     print(f"{len(ids)} items, {len(judges)} judges")
     print(f"{'metric':<12} {'tau':>7}  95 % interval      best in")
-    for metric, (tau, best) in sorted(found.items(), key=lambda entry: -entry[1][0].value):
-        print(f"{metric:<12} {tau.value:7.3f}  {tau.low:6.3f} to {tau.high:6.3f}  {best:7.1%}")
+    for metric, (tau, best) in sorted(found.items(), key=_worst_last):
+        if math.isnan(tau.value):
+            print(f"{metric:<12} {'–':>7}  undefined: all items have the same value")
+        else:
+            print(f"{metric:<12} {tau.value:7.3f}  {tau.low:6.3f} to {tau.high:6.3f}  {best:7.1%}")
     for first, second in itertools.combinations(judges, 2):
         common = [id_ for id_ in judges[first] if id_ in judges[second]]
         if len(common) > 2:
             between = kendall_tau(
                 [judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common]
             )
-            print(f"{first} with {second}: tau {between:.3f} on {len(common)} items")
+            shown = "undefined" if math.isnan(between) else f"{between:.3f}"
+            print(f"{first} with {second}: tau {shown} on {len(common)} items")
+
+
+def _worst_last(entry: tuple[str, tuple[Estimate, float]]) -> float:
+    tau = entry[1][0].value
+    return math.inf if math.isnan(tau) else -tau
 
 
 def compare(
@@ -78,7 +92,9 @@ def compare(
 ) -> dict[str, tuple[Estimate, float]]:
     """Return each metric's τ-b with the human ratings, and how often it is the best metric.
 
-    The second figure is the fraction of resamples in which the metric has the highest τ-b.
+    The second figure is the fraction of resamples in which the metric has the highest τ-b. A
+    resample in which τ-b is undefined, because all its values are equal, does not count for the
+    metric; of a metric that is equal for all items everything is NaN, and it is never the best.
     """
     source = np.random.default_rng(SEED)
     values = {name: np.asarray(scores, float) for name, scores in metrics.items()}
@@ -87,19 +103,19 @@ def compare(
     for _ in range(RESAMPLES):
         drawn = source.integers(0, ratings.size, ratings.size)
         for name in values:
-            tau = kendall_tau(values[name][drawn], ratings[drawn])
-            taus[name].append(-1.0 if math.isnan(tau) else tau)
-    best = np.argmax(np.array([taus[name] for name in metrics]), axis=0)
-    return {
-        name: (
-            Estimate(
-                kendall_tau(values[name], ratings),
-                *map(float, np.quantile(taus[name], [0.025, 0.975])),
-            ),
-            float((best == place).mean()),
-        )
-        for place, name in enumerate(metrics)
-    }
+            taus[name].append(kendall_tau(values[name][drawn], ratings[drawn]))
+    drawn_taus = np.array([taus[name] for name in metrics])
+    defined = np.isfinite(drawn_taus)
+    best = np.argmax(np.where(defined, drawn_taus, -np.inf), axis=0)
+    best[~defined.any(axis=0)] = -1
+    found = {}
+    for place, name in enumerate(metrics):
+        tau = low = high = math.nan
+        if defined[place].any():
+            tau = kendall_tau(values[name], ratings)
+            low, high = map(float, np.nanquantile(drawn_taus[place], [0.025, 0.975]))
+        found[name] = Estimate(tau, low, high), float((best == place).mean())
+    return found
 
 
 def read_scores(path: Path) -> dict[str, dict[str, float]]:
@@ -142,7 +158,7 @@ def read_ratings(path: Path) -> dict[str, dict[str, float]]:
             if rating is None:
                 raise DataError(
                     f"{path}, line {line}: column {name!r} must be a number, not"
-                    f" {jsonl.shown(cell)}"
+                    f" {jsonl.shown(cell)}; leave the cell empty where there is no rating"
                 )
             if row["id"] in judges[name]:
                 raise DataError(

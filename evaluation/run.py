@@ -31,7 +31,7 @@ from evaluation.protocols import few_shot, protocol
 from evaluation.scoring import evaluator, megatron_export, run_task
 from evaluation.tasks import task
 from galen import checksums, cli, lock, manifest, recipe, worker
-from galen.errors import DataError, NotThereError, UsageError
+from galen.errors import DataError, NotThereError, UsageError, install
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
@@ -204,7 +204,7 @@ def _check_backend(arguments: argparse.Namespace) -> None:
                 "--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model"
             )
         if importlib.util.find_spec("vllm") is None:
-            raise UsageError("--backend vllm: vLLM is not installed; pip install 'galen[vllm]'")
+            raise UsageError(f"--backend vllm: vLLM is not installed; {install('vllm')}")
 
 
 def _parser() -> argparse.ArgumentParser:

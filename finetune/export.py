@@ -147,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base",
         metavar="OWNER/NAME",
-        help="the base model on the hub (default: the name of its folder)",
+        help="the base model on the hub, which the card links to (default: its folder's name, as"
+        " text)",
     )
     parser.add_argument(
         "--language",

@@ -73,6 +73,14 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra of `pyproject.toml`, in the folder of Galen.
+
+    Not by name: the package index may have another project of that name.
+    """
+    return f"pip install -e '.[{extra}]'"
+
+
 Faults = tuple[type[BaseException], ...]
 MALFORMED: Faults = (
     ValueError,

@@ -12,6 +12,8 @@ from typing import Any
 from galen import json_file
 from galen.errors import DataError, NotThereError, one_line, told
 
+_OWN_FOLDERS = ("models", "runs", "data")
+"""Where recipes keep what is local: no names of owners on a hub."""
 _WEIGHTS_PER_BYTE = 16
 """More than any way to store them gives: 1 bit each would be 8."""
 
@@ -30,13 +32,21 @@ def check_folder(folder: str | Path) -> None:
     """Check that a model's folder is there.
 
     Raises:
-        NotThereError: it is not; says how to get it where the name is one of the hub's.
+        NotThereError: it is not; says how to get it where the name is one of the hub's, or that of
+            a folder for models.
     """
     folder = Path(folder)
     if folder.is_dir():
         return
-    hub = len(folder.parts) == 2 and not folder.parent.exists()
-    hint = f"; models are local folders: hf download {folder} --local-dir DIR" if hub else ""
+    hint = ""
+    if folder.parent.name == "models":
+        hint = f"; download it into that folder: hf download OWNER/NAME --local-dir {folder}"
+    elif (
+        len(folder.parts) == 2
+        and folder.parts[0] not in _OWN_FOLDERS
+        and not folder.parent.exists()
+    ):
+        hint = f"; models are local folders: hf download {folder} --local-dir DIR"
     raise NotThereError(f"there is no model folder {folder}{hint}")
 
 

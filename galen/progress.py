@@ -29,6 +29,7 @@ class Progress:
         self.done = self._shown = 0.0
         self._start = self._last = time.monotonic()
         self._size: Callable[[float], str] = tqdm.format_sizeof if scale else "{:,.0f}".format
+        self._unit = unit if scale else f" {unit}"  # 40.0MB, but 40 documents
         self._bar = (
             tqdm(total=total, desc=label, unit=f" {unit}", unit_scale=scale)
             if sys.stderr.isatty()
@@ -55,8 +56,10 @@ class Progress:
         rate = self.done / elapsed if elapsed > 0 else 0.0
         text = f"{self.label}: {self._size(self.done)}"
         if self.total:
-            text += f" of {self._size(self.total)} ({self.done / self.total:.0%})"
-        text += f" {self.unit}, {self._size(rate) if rate >= 10 else f'{rate:.2g}'} {self.unit}/s"
+            text += f" of {self._size(self.total)}{self._unit} ({self.done / self.total:.0%})"
+        else:
+            text += self._unit
+        text += f", {self._size(rate) if rate >= 10 else f'{rate:.2g}'}{self._unit}/s"
         if self.total and rate > 0:
             text += f", {tqdm.format_interval((self.total - self.done) / rate)} left"
         return text

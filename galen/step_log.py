@@ -81,7 +81,7 @@ class StepLog:
         )
         parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
         parts += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
-        self._say(step, f"validation loss {loss:.4f} over {tokens:,} tokens", *parts)
+        self._say(step, f"validation loss {loss:.4f} over {tokens:,} predicted tokens", *parts)
 
     def event(self, kind: str, step: int, record: dict[str, Any]) -> None:
         """Record something out of the ordinary, and say it."""

@@ -13,7 +13,7 @@ import fsspec
 from data_prep.files.find import find_files
 from data_prep.readers.options import ReaderOptions
 from galen import manifest
-from galen.errors import DataError
+from galen.errors import DataError, install
 
 _TASK_BYTES = 64 * 2**20
 _TASK_FILES = 500
@@ -85,7 +85,7 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
 
 def _extra_of(path: str) -> str:
     """Return how to install what an address needs, where that is an extra of Galen."""
-    return " (pip install -e '.[s3]')" if path.startswith(("s3://", "s3a://")) else ""
+    return f" ({install('s3')})" if path.startswith(("s3://", "s3a://")) else ""
 
 
 def describe(path: str) -> dict[str, Any]:

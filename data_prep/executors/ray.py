@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from data_prep.executors.local import TaskExecutor
-from galen.errors import DataError, GalenError, UsageError
+from galen.errors import DataError, GalenError, UsageError, install
 
 
 def check_ray() -> None:
@@ -19,7 +19,7 @@ def check_ray() -> None:
         UsageError: it is not.
     """
     if importlib.util.find_spec("ray") is None:
-        raise UsageError("--executor ray needs the package ray: pip install 'galen[ray]'")
+        raise UsageError(f"--executor ray needs the package ray: {install('ray')}")
 
 
 def _run_task(executor: TaskExecutor, rank: int) -> str | None:

@@ -1,6 +1,6 @@
 """Log-likelihoods, next tokens and generated answers with vLLM, which does its own batching.
 
-Install with `pip install 'galen[vllm]'`.
+Install with `pip install -e '.[vllm]'`.
 
 A continuation of one token is scored as the only token that the model may write after the prompt,
 with the probability that it had among all; vLLM keeps the prompt's keys and values for the other
@@ -17,7 +17,7 @@ from evaluation.backends import generate as generation
 from evaluation.backends import model_folder
 from evaluation.backends.base import WHOLE, Part, own_batches
 from evaluation.backends.encoding import GenerationRequest, Request
-from galen.errors import DataError, UsageError, one_line
+from galen.errors import DataError, UsageError, install, one_line
 
 Input = tuple[list[int], dict[str, Any]]
 """Token ids, and the arguments of `vllm.SamplingParams` for them."""
@@ -48,9 +48,7 @@ class VllmBackend:
         try:
             import vllm
         except ImportError:
-            raise UsageError(
-                "--backend vllm: vLLM is not installed; pip install 'galen[vllm]'"
-            ) from None
+            raise UsageError(f"--backend vllm: vLLM is not installed; {install('vllm')}") from None
         folder = model_folder.check_model(model)
         try:
             self.engine = vllm.LLM(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from galen import pretrained
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, UsageError, install
 
 
 def words(text: str, language: str) -> list[str]:
@@ -141,5 +141,5 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise UsageError(
-            f"the package {name.split('.')[0]} is missing: pip install 'galen[evaluation]'"
+            f"the package {name.split('.')[0]} is missing: {install('evaluation')}"
         ) from None

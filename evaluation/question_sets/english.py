@@ -99,6 +99,11 @@ def medqa(row: Row) -> Question:
         if row.record.get("answer_idx")
         else with_text(row.text("answer"), given)
     )
+    if len(letters) > 1:
+        raise row.wrong(
+            f"key 'answer' is the text of the options {' and '.join(letters)}; leave one of them"
+            " out, or give the answer's letter in 'answer_idx'"
+        )
     return Question(
         row.identifier("id") or row.id,
         "",

@@ -45,11 +45,11 @@ def text(record: dict[str, Any], key: str, where: str) -> str:
     """Return the text under a key.
 
     Raises:
-        DataError: it is missing, blank, or no text.
+        DataError: it is missing, null, blank, or no text.
     """
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: key {key!r} must be a text, not {shown(value)}")
+        raise DataError(f"{where}: key {key!r} must be a text, not {found(record, key)}")
     return value
 
 
@@ -87,7 +87,12 @@ def dump(record: dict[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as an error message shows it."""
-    return "missing" if value is None else f"{' '.join(repr(value).split()):.60}"
+    return "null" if value is None else f"{' '.join(repr(value).split()):.60}"
+
+
+def found(record: dict[str, Any], key: str) -> str:
+    """Return what an error message shows of a key: its value, or that it is missing."""
+    return shown(record[key]) if key in record else "missing"
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

@@ -87,7 +87,9 @@ def from_record(record: dict[str, Any], where: str) -> Question:
     Raises:
         DataError: a key is missing or wrong.
     """
-    context = record.get("context", "")
+    context = record.get("context")
+    if context is None:  # exports write null for what is absent
+        context = ""
     if not isinstance(context, str):
         raise DataError(f"{where}: key 'context' must be a text, not {jsonl.shown(context)}")
     options = _options(record, where)
@@ -119,7 +121,7 @@ def _options(record: dict[str, Any], where: str) -> dict[str, str]:
     if not isinstance(options, dict) or len(options) < 2:
         raise DataError(
             f"{where}: key 'options' must be an object or a list of at least two options, not"
-            f" {jsonl.shown(options)}"
+            f" {jsonl.found(record, 'options')}"
         )
     for letter in options:
         if letter.split() != [letter] or "," in letter:
@@ -146,6 +148,12 @@ def _answer(record: dict[str, Any], options: dict[str, str], where: str) -> str:
             f" {options[two]!r:.40} or another option's text; write options as an object:"
             f" {{{two!r}: …}}"
         )
+    for part in named:
+        if len(twins := with_text(part, options)) > 1:
+            raise DataError(
+                f"{where}: key 'answer' is {jsonl.shown(given)}, which is the text of the options"
+                f" {' and '.join(twins)}; leave one of them out, or give the answer's letter"
+            )
     if not letters or any(not with_text(part, options) for part in named):
         raise DataError(
             f"{where}: key 'answer' is {jsonl.shown(given)}, which is none of the options"

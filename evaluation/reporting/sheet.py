@@ -28,7 +28,8 @@ class Sheet:
 def read(path: Path) -> Sheet:
     """Read a sheet; its first column is `id`.
 
-    Cells missing at a row's end are empty; rows without any cell are left out.
+    Cells stand between commas, or between semicolons, as Excel saves them where the comma is the
+    decimal mark. Cells missing at a row's end are empty; rows without any cell are left out.
 
     Raises:
         DataError: it cannot be read, has no column `id`, or a row is damaged; names file and line.
@@ -43,7 +44,7 @@ def read(path: Path) -> Sheet:
             f"{path}, line {line}: not UTF-8 text; save the sheet as CSV in UTF-8"
         ) from None
     sheet = Sheet([], [], [])
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
     line = 1
     try:
         for row in reader:
@@ -54,6 +55,12 @@ def read(path: Path) -> Sheet:
     if not sheet.columns:
         raise DataError(f"{path}: a column 'id' is wanted; the file is empty")
     return sheet
+
+
+def _delimiter(text: str) -> str:
+    """Return what stands between the cells, by the first line: a column's name has no semicolon."""
+    header = text.split("\n", 1)[0]
+    return ";" if ";" in header and "," not in header else ","
 
 
 def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:

@@ -113,7 +113,8 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(
-            f"{where}: key 'messages' must be a list of messages, not {jsonl.shown(messages)}"
+            f"{where}: key 'messages' must be a list of messages, not"
+            f" {jsonl.found(record, 'messages')}"
         )
     checked = []
     for number, message in enumerate(messages):
@@ -168,6 +169,6 @@ def _exchange(record: dict[str, Any], where: str, asked: str, answer: str) -> Co
 
 
 def _id(record: dict[str, Any], where: str, content: Any) -> str:
-    if "id" in record:
+    if record.get("id") is not None:
         return jsonl.text(record, "id", where)
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from galen import links, manifest, pretrained
+from galen import json_file, links, manifest, pretrained
 from galen.atomic import atomic_folder
-from galen.errors import DataError, UsageError, one_line
+from galen.errors import DataError, UsageError, install, one_line
 
 
 def check(configuration: dict[str, Any]) -> Any:
@@ -15,14 +15,14 @@ def check(configuration: dict[str, Any]) -> Any:
 
     Raises:
         UsageError: mergekit is not installed, refuses the configuration, or a model is missing.
-        DataError: a folder is no model, or the models' vocabularies differ and no tokenizer is
-            named.
+        DataError: a folder is no model, a slice names layers that it has not, layers that are
+            merged are not as many, or the vocabularies differ and no tokenizer is named.
     """
     try:
         from mergekit.config import MergeConfiguration
         from mergekit.merge_methods.registry import registered_methods
     except ImportError:
-        raise UsageError("merging needs mergekit: pip install 'galen[merge]'") from None
+        raise UsageError(f"merging needs mergekit: {install('merge')}") from None
     try:
         checked = MergeConfiguration.model_validate(configuration)
     except (ValueError, RuntimeError) as error:
@@ -39,9 +39,13 @@ def check(configuration: dict[str, Any]) -> Any:
         raise UsageError(
             f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it"
         )
+    from evaluation.backends.transformers_backend import quiet
+
+    quiet()
     folders = _models(checked)
     for folder in folders:
         links.check_folder(model_folder.check_model(folder))
+    _check_layers(checked)
     vocabularies = {folder: pretrained.load_tokenizer(folder).get_vocab() for folder in folders}
     if checked.tokenizer is None and checked.tokenizer_source is None:
         for folder in folders[1:]:
@@ -67,6 +71,44 @@ def _not_taken(
     elif isinstance(given, list) and isinstance(taken, list):
         for number, (one, other) in enumerate(zip(given, taken, strict=True)):
             yield from _not_taken(one, other, parameters, f"{place}.{number}")
+
+
+def _check_layers(configuration: Any) -> None:
+    """Check that the models have the layers that are merged, and as many as each other.
+
+    Raises:
+        DataError: they have not.
+    """
+    counts = {folder: _layers(folder) for folder in _models(configuration)}
+    for number, part in enumerate(configuration.slices or []):
+        place = f"mergekit.slices.{number}"
+        for source in part.sources:
+            path, (first, end) = source.model.model.path, source.layer_range
+            layers = counts[Path(path)]
+            if layers is not None and not 0 <= first < end <= layers:
+                raise DataError(
+                    f"{place}: layer_range [{first}, {end}], but {path} has {layers} layers; give"
+                    f" a range within [0, {layers}]"
+                )
+        ranges = [list(source.layer_range) for source in part.sources]
+        if len({end - first for first, end in ranges}) > 1:
+            raise DataError(
+                f"{place}: as many layers of each model are wanted, not"
+                f" {' and '.join(map(str, ranges))}"
+            )
+    known = {folder: layers for folder, layers in counts.items() if layers is not None}
+    if configuration.models is not None and len(set(known.values())) > 1:
+        told = ", ".join(f"{folder} {layers}" for folder, layers in known.items())
+        raise DataError(
+            f"mergekit.models: the models have different numbers of layers ({told}); name layers of"
+            " each in mergekit.slices"
+        )
+
+
+def _layers(folder: Path) -> int | None:
+    """Return how many layers a model has, None where its configuration does not say."""
+    layers = json_file.read_object(folder / "config.json").get("num_hidden_layers")
+    return layers if isinstance(layers, int) else None
 
 
 def _models(configuration: Any) -> list[Path]:

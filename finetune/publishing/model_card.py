@@ -48,7 +48,8 @@ def card(
     front: dict[str, Any] = {
         "license": licence.lower(),
         "library_name": "peft" if adapter else "transformers",
-        "base_model": base,
+        # names of the hub alone: another would be a link to nothing
+        "base_model": base if base.count("/") == 1 else "",
     }
     front |= {"pipeline_tag": "text-generation", "tags": ["medical"]}
     front |= {
@@ -71,16 +72,14 @@ def card(
 
 
 def _datasets(run: Mapping[str, Any]) -> list[str]:
-    """Return the names of the training data: on the hub, else of the set or the file."""
+    """Return the names of those training data that come from the hub."""
     train = run["config"]["data"]["train"]
-    names = []
-    for source in [train] if isinstance(train, str) else train:
-        if isinstance(source, str):
-            names.append(Path(source).name.split(".")[0])
-        elif source["source"].startswith(rows.HUB):
-            names.append(source["source"].split(":")[1])
-        else:
-            names.append(source["set"])
+    sources = [
+        source["source"]
+        for source in ([train] if isinstance(train, str) else train)
+        if not isinstance(source, str)
+    ]
+    names = [source.split(":")[1] for source in sources if source.startswith(rows.HUB)]
     return list(dict.fromkeys(names))
 
 
@@ -95,15 +94,16 @@ def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> l
             metrics = [
                 {
                     "type": metric,
-                    "value": value["value"],
+                    "value": float(f"{value['value']:.4g}"),
                     "name": f"{metric} ({results['protocol']})",
                 }
                 for metric, value in summary["metrics"].items()
             ]
             dataset = {"name": task, "type": task}
-            found.append(
-                {"task": {"type": "question-answering"}, "dataset": dataset, "metrics": metrics}
-            )
+            kind = "question-answering"
+            if summary.get("kind") == "perplexity":
+                kind = "text-generation"
+            found.append({"task": {"type": kind}, "dataset": dataset, "metrics": metrics})
     return [{"name": name, "results": found}] if found else []
 
 

@@ -16,6 +16,7 @@ from evaluation.metrics import intervals
 from evaluation.question_sets.question import Question
 from finetune.training.validation_accuracy import correct
 from galen.errors import DataError, one_line
+from galen.progress import Progress
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
 REPEATS = 5
@@ -48,11 +49,14 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     network, tokenizer = load(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
     network.eval()
     try:
-        prompt_rate, new_rate = _speed(network, device)
-        answers = correct(
-            TransformersBackend.of_network(network, tokenizer, device),
-            [(item, protocol) for item in questions],
-        )
+        with Progress(f"{folder.name}: speed", 2 * (REPEATS + 1), "runs") as progress:
+            prompt_rate, new_rate = _speed(network, device, progress)
+        with Progress(f"{folder.name}: accuracy", len(questions), "questions") as progress:
+            answers = correct(
+                TransformersBackend.of_network(network, tokenizer, device),
+                [(item, protocol) for item in questions],
+                scored=progress.update,
+            )
     except (ValueError, RuntimeError, ImportError, AssertionError) as error:
         raise DataError(
             f"{folder} does not run on this machine ({device}): {one_line(error)}"
@@ -67,7 +71,7 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
 
 
 @torch.inference_mode()
-def _speed(network: Any, device: torch.device) -> tuple[float, float]:
+def _speed(network: Any, device: torch.device, progress: Progress) -> tuple[float, float]:
     """Return tokens per second in reading and in writing.
 
     The median of several runs after a warm-up, which prepares kernels and memory.
@@ -86,6 +90,7 @@ def _speed(network: Any, device: torch.device) -> tuple[float, float]:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
+            progress.update()
         return statistics.median(times[1:])
 
     read = partial(network, tokens)

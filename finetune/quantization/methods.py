@@ -13,7 +13,7 @@ import torch
 
 from finetune.training import model_loading
 from galen import pretrained
-from galen.errors import DataError, UsageError, nearest, one_line
+from galen.errors import DataError, UsageError, install, nearest, one_line
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers.
@@ -191,9 +191,9 @@ class Method:
 
 
 INSTALL = {
-    "bitsandbytes": "pip install 'galen[qlora]'",
+    "bitsandbytes": install("qlora"),
     "llmcompressor": (
-        "pip install 'galen[quantize]', best into an environment of its own (it takes only some"
+        f"{install('quantize')}, best into an environment of its own (it takes only some"
         " versions of transformers); the folders it writes load anywhere with compressed-tensors"
     ),
 }

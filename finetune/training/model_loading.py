@@ -12,7 +12,7 @@ from evaluation.backends.model_loading import load as load_folder
 from evaluation.backends.model_loading import with_adapter
 from finetune.config.recipe import Lora, Model
 from finetune.data import chat
-from galen.errors import UsageError
+from galen.errors import UsageError, install
 
 
 def load(model: Model) -> tuple[Any, Any]:
@@ -49,9 +49,7 @@ def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "model.quantization needs bitsandbytes: pip install 'galen[qlora]'"
-        ) from None
+        raise UsageError(f"model.quantization needs bitsandbytes: {install('qlora')}") from None
     if kind == "8bit":
         warnings.filterwarnings("ignore", message="MatMul8bitLt")
         return BitsAndBytesConfig(load_in_8bit=True)

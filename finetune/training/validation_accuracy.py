@@ -68,10 +68,12 @@ def correct(
     backend: TransformersBackend,
     questions: Sequence[tuple[Question, str]],
     stop: Callable[[], bool] = lambda: False,
+    scored: Callable[[int], object] = lambda count: None,
 ) -> list[int]:
     """Return 1 for each question whose likeliest option is right, else 0.
 
-    Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so.
+    Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so;
+    `scored` is told how many questions a batch had.
     """
     prompted = [prompts.form(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
@@ -84,6 +86,7 @@ def correct(
                     "correct"
                 ]
             )
+        scored(len(batch))
         if stop():
             break
     return found

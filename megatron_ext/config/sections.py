@@ -295,7 +295,7 @@ class Resilience:
 
 @dataclass(kw_only=True, config=STRICT)
 class Wandb:
-    """Weights & Biases (pip install 'galen[wandb]').
+    """Weights & Biases (pip install -e '.[wandb]').
 
     Its key is read from WANDB_API_KEY or `wandb login`, never from a recipe.
     """

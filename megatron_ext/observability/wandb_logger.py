@@ -7,7 +7,7 @@ from typing import Any
 
 from galen import keys
 from galen.atomic import write_text
-from galen.errors import UsageError
+from galen.errors import UsageError, install
 from megatron_ext.config.sections import Wandb
 
 RUN_ID = "wandb_id.txt"
@@ -21,8 +21,8 @@ def check(options: Wandb | None) -> None:
     """
     if options is not None and importlib.util.find_spec("wandb") is None:
         raise UsageError(
-            "the recipe has a section wandb, and wandb is not installed: pip install"
-            " 'galen[wandb]', or set wandb=null"
+            f"the recipe has a section wandb, and wandb is not installed: {install('wandb')},"
+            " or set wandb=null"
         )
 
 

@@ -332,6 +332,7 @@ def test_an_endless_line_is_no_record(tmp_path, monkeypatch):
         ),
         ({"options": {"A": "B", "B": "A"}, "answer": "A"}, {"answer": "A"}),
         ({"answer": "A, C"}, {"answer": "A,C"}),
+        (dict.fromkeys(["context", "language", "rationale"]), {"context": "", "language": "en"}),
     ],
 )
 def test_lists_of_options_integer_ids_and_answers_as_text(tmp_path, changes, expected):
@@ -360,6 +361,12 @@ def test_lists_of_options_integer_ids_and_answers_as_text(tmp_path, changes, exp
             {"options": ["O", "A", "B", "AB"]},
             "key 'answer' is 'A', which may be the letter of 'O' or another option's text",
         ),
+        (
+            {"options": ["a", "a"], "answer": "a"},
+            "key 'answer' is 'a', which is the text of the options A and B; leave one of them out",
+        ),
+        ({"question": None}, "key 'question' must be a text, not null"),
+        ({"options": None}, "key 'options' must be an object or .*, not null"),
         ({"options": ["x", 2]}, "in 'options': key 'B' must be a text, not 2"),
         ({"options": {"A,B": "x", "C": "y"}, "answer": "C"}, "names an option 'A,B'"),
     ],
@@ -382,3 +389,10 @@ def test_blanks_at_the_ends_of_medqas_answer_text(tmp_path):
     }
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
     assert question_sets.read("medqa", tmp_path / "a.jsonl")[0].answer == "A"
+
+
+def test_a_text_of_two_options_is_no_answer_in_medqa_either(tmp_path):
+    record = {"question": "?", "options": {"A": "Salt", "B": "Salt "}, "answer": "Salt"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"line 1: key 'answer' is the text of the options A and B"):
+        question_sets.read("medqa", tmp_path / "a.jsonl")

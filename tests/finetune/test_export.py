@@ -74,21 +74,25 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     (corpus / "manifest.json").write_text(json.dumps(made))
     summary = {
         "items": 500,
-        "metrics": {"accuracy": {"value": 0.77, "low": 0.731, "high": 0.805}},
+        "kind": "multiple_choice",
+        "metrics": {"accuracy": {"value": 0.7700012345678901, "low": 0.731, "high": 0.805}},
         "contaminated": 12,
     }
     summary["clean"] = {"items": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
+    perplexity = {
+        "items": 40,
+        "kind": "perplexity",
+        "metrics": {"perplexity": {"value": 21.400123456789012, "low": 18.0, "high": 25.0}},
+    }
     results = {
         "model": {"name": "tuned"},
         "protocol": "meditron_chat",
-        "tasks": {"pubmedqa": summary},
+        "tasks": {"pubmedqa": summary, "held_out": perplexity},
     }
     (scores / "results.json").write_text(json.dumps(results))
     assert export.main([*arguments, "--corpus", str(corpus), "--scores", str(scores)]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith(
-        f"---\nlicense: apache-2.0\nlibrary_name: transformers\nbase_model: {tiny_llama.name}\n"
-    )
+    assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: ")
     for wanted in (
         "| pubmed | 900 | 90.0% | each document's own |",
         "| guidelines | 100 | 10.0% | CC-BY-4.0 |",
@@ -96,23 +100,27 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
         "12 of 500 items are in the pretraining corpus; on the others 0.7623 [0.72, 0.8].",
         "1 training records were left out",
         "| steps | 2 |",
+        f"| base model | {tiny_llama.name} |",
+        "- `train.jsonl`, form ",
         "r 4, alpha 8.0",
         "Nothing it writes is medical advice",
     ):
         assert wanted in card
     front = yaml.safe_load(card.split("---")[1])
-    assert (
-        front["language"] == ["en"]
-        and front["datasets"] == ["train"]
-        and front["pipeline_tag"] == "text-generation"
-    )
+    assert front["language"] == ["en"] and front["pipeline_tag"] == "text-generation"
+    # neither the base nor the data are on the hub
+    assert "base_model" not in front and "datasets" not in front
     (entry,) = front["model-index"]
     assert entry["name"] == "Tiny"
     metric = {"type": "accuracy", "value": 0.77, "name": "accuracy (meditron_chat)"}
     dataset = {"name": "pubmedqa", "type": "pubmedqa"}
-    assert entry["results"] == [
-        {"task": {"type": "question-answering"}, "dataset": dataset, "metrics": [metric]}
-    ]
+    assert entry["results"][0] == {
+        "task": {"type": "question-answering"},
+        "dataset": dataset,
+        "metrics": [metric],
+    }
+    assert entry["results"][1]["task"] == {"type": "text-generation"}
+    assert entry["results"][1]["metrics"][0]["value"] == 21.4
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
 

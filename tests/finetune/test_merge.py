@@ -177,12 +177,36 @@ def test_other_vocabularies_are_refused(models, tmp_path):
         )
 
 
+def test_layers_that_a_model_has_not_are_told_before_any_work(models, make_llama, tmp_path):
+    _, first, second = models
+    start = [str(EXAMPLES / "biomistral_slerp.yaml"), f"output={tmp_path / 'out'}"]
+    start += [f"mergekit.base_model={first}", f"mergekit.slices.0.sources.0.model={first}"]
+    start += [f"mergekit.slices.0.sources.1.model={second}"]
+    with pytest.raises(
+        DataError,
+        match=rf"slices\.0: layer_range \[0, 32\], but {first} has 5 layers; give a range",
+    ):
+        merge.main(start)
+    start += ["mergekit.slices.0.sources.0.layer_range=[0, 5]"]
+    with pytest.raises(DataError, match=r"wanted, not \[0, 5\] and \[0, 4\]"):
+        merge.main([*start, "mergekit.slices.0.sources.1.layer_range=[0, 4]"])
+    short = make_llama(num_hidden_layers=2, hidden_size=32, tie_word_embeddings=False)
+    linear = [str(EXAMPLES / "linear.yaml"), f"mergekit.models.0.model={first}"]
+    with pytest.raises(DataError, match=rf"different numbers of layers \(.*{short} 2.*\); name"):
+        merge.main([*linear, f"mergekit.models.1.model={short}", f"output={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["mergekit.merge_method=slurp"], "'slurp' is none of .*slerp"),
         (["mergekit.models=3"], "mergekit refuses its configuration"),
-        ([], "there is no model folder models/A"),
+        (
+            [],
+            "there is no model folder models/A; download it into that folder: hf download"
+            " OWNER/NAME --local-dir models/A$",
+        ),
         (["mergekit.mrege_method=linear"], r"mergekit\.mrege_method: linear knows no such key"),
         (
             ["mergekit.models.1.parameters.wieght=1"],

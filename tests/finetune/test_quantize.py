@@ -70,7 +70,9 @@ def check_methods(model, question_file, output, capsys, four, eight):
         ]
     ]
     assert quantize.main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    for name in (model.name, four, eight):
+        assert f"{name}: accuracy: 8 of 8 questions (100%)" in progress
     printed = printed[printed.index("| |") :]  # llmcompressor's log goes to standard output, too
     assert (output / "table.md").read_text() in printed
     far, near = distance(model, output / four), distance(model, output / eight)

@@ -34,7 +34,7 @@ def test_what_came_after_the_checkpoint_is_removed(tmp_path, capsys):
         ("train", 3),
     ]
     said = capsys.readouterr().err
-    assert "step 0/4 | validation loss 3.0000 over 100 tokens" in said
+    assert "step 0/4 | validation loss 3.0000 over 100 predicted tokens" in said
     assert (
         "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left" in said
     )

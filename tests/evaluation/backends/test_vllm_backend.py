@@ -68,7 +68,7 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
         (["--tensor-parallel", "2"], "goes with --backend vllm"),
         pytest.param(
             ["--backend", "vllm"],
-            r"pip install 'galen\[vllm\]'",
+            r"pip install -e '\.\[vllm\]'",
             marks=pytest.mark.skipif(
                 bool(importlib.util.find_spec("vllm")), reason="vLLM is installed"
             ),

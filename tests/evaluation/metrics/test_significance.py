@@ -76,6 +76,25 @@ def test_the_metric_that_follows_the_judges_is_found(tmp_path, capsys):
         agreement.main(arguments)
 
 
+def test_a_metric_that_is_equal_for_all_items_is_never_the_best(tmp_path, capsys):
+    scores, ratings = tmp_path / "scores.jsonl", tmp_path / "sheet.csv"
+    scores.write_text(
+        "".join(
+            f'{{"id": "{n}", "metrics": {{"bleu1": 0, "against": {-n}}}}}\n' for n in range(1, 6)
+        )
+    )
+    arguments = ["--scores", str(scores), "--ratings", str(ratings)]
+    ratings.write_text("id,judge1,judge2\n" + "".join(f"{n},{n},3\n" for n in range(1, 6)))
+    agreement.main(arguments)
+    output = capsys.readouterr().out.splitlines()
+    assert output[2].split() == ["against", "-1.000", "-1.000", "to", "-1.000", "99.8%"]
+    assert output[3].split(maxsplit=1) == ["bleu1", "–  undefined: all items have the same value"]
+    assert output[4] == "judge1 with judge2: tau undefined on 5 items"
+    ratings.write_text("id,judge1\n" + "".join(f"{n},3\n" for n in range(1, 6)))
+    with pytest.raises(DataError, match=r"sheet\.csv: the judges rate all 5 items alike"):
+        agreement.main(arguments)
+
+
 def test_calibration_by_hand():
     def item(p, answer):
         # a constant changes nothing

@@ -35,6 +35,13 @@ def test_what_was_entered_stays(tmp_path):
     ] == "good"
 
 
+def test_semicolons_between_cells_where_the_comma_is_the_decimal_mark(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("\ufeffid;question;judge1;judge2\r\na;One?;2,5;\r\nb;Two, three?;;3\r\n")
+    assert agreement.read_ratings(path) == {"judge1": {"a": 2.5}, "judge2": {"b": 3}}
+    assert sheet.read(path).rows[1]["question"] == "Two, three?"
+
+
 def test_formulas_stay_text(tmp_path):
     path = tmp_path / "sheet.csv"
     rows = [["-1", "=cmd|' /C calc'!A0"], ["'x", "+1"], ["'=y", "@a"]]
@@ -78,6 +85,7 @@ def test_another_file_is_refused(tmp_path):
     ("content", "message"),
     [
         (b"id,judge1\na,x\n", "line 2: column 'judge1' must be a number, not 'x'"),
+        (b"id,judge1\na,n/a\n", "not 'n/a'; leave the cell empty where there is no rating"),
         (b"id,judge1\na,nan\n", "line 2: column 'judge1' must be a number, not 'nan'"),
         (b"id,judge1\na,1\na,2\n", "line 3: judge1 has rated 'a' before"),
         (b'id,judge1\na,1\n"b,2\nc,3\n', "line 3: unexpected end of data; is a quote not closed"),

@@ -53,11 +53,18 @@ def test_questions_and_instructions_with_free_answers_are_conversations(
     )
 
 
+def test_an_id_that_is_null_is_absent(tmp_path):
+    pairs = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c", "id": None}]
+    first, second = record.read(write(tmp_path / "a.jsonl", *pairs))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"prompt": "p", "completion": ""}, r"a\.jsonl, line 2: key 'completion' must be a text"),
         ({"prompt": "p"}, r"line 2: key 'completion' must be a text, not missing"),
+        ({"prompt": "p", "completion": None}, "key 'completion' must be a text, not null"),
     ],
 )
 def test_wrong_pairs_are_told(tmp_path, wrong, message):

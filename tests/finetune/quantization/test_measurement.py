@@ -1,9 +1,10 @@
 import torch
 
 from finetune.quantization import measurement
+from galen.progress import Progress
 
 
-def test_speeds_are_the_median_after_a_warm_up(tiny_llama):
+def test_speeds_are_the_median_after_a_warm_up(tiny_llama, capsys):
     """The first reading is slow, as when kernels compile, and a middle one, as under load."""
     import time
 
@@ -17,6 +18,9 @@ def test_speeds_are_the_median_after_a_warm_up(tiny_llama):
             time.sleep(1)
 
     network.register_forward_pre_hook(slow)
-    reading, _ = measurement._speed(network, torch.device("cpu"))
+    runs = 2 * (measurement.REPEATS + 1)
+    with Progress("speed", runs, "runs") as progress:
+        reading, _ = measurement._speed(network, torch.device("cpu"), progress)
+    assert f"speed: {runs} of {runs} runs (100%)" in capsys.readouterr().err
     assert reading > measurement.PROMPT_TOKENS / 0.9
     assert len(times) == (measurement.REPEATS + 1) * (1 + measurement.NEW_TOKENS)
