@@ -81,7 +81,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
 
     They log steps and validations with their names; nothing holds the key.
     """
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     key, commands = "5e0717e1" * 5, []
     monkeypatch.setenv("WANDB_API_KEY", key)
     (tmp_path / "recipe.yaml").write_text("output: x\n")
@@ -108,6 +108,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
     assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]
     runs = set().union(*(runs for _, runs in told))
     assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
+    wandb.teardown()  # it remembers the key for what this process starts next
     printed = capfd.readouterr()
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert any("wandb" in command for command in commands) and len(files) > 4
