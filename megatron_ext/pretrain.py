@@ -41,34 +41,25 @@ _MAY_CHANGE = {
     "training.save_interval",
     "training.keep_checkpoints",
     "training.log_interval",
-}
-_MAY_CHANGE |= {
     "training.eval_interval",
     "data.num_workers",
     "training.keep_every",
     "training.async_save",
     "training.manual_gc_interval",
-}
-_MAY_CHANGE |= {
-    f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")
-}
-_MAY_CHANGE |= {
     "model.architecture",
     "model.verify_checksums",
     "optimizer.optimizer_cpu_offload",
     "optimizer.optimizer_offload_fraction",
-}
-_MAY_CHANGE |= {
     "optimizer.overlap_cpu_optimizer_d2h_h2d",
     "resilience.exit_duration_in_mins",
     "resilience.exit_trigger_file",
-}
-_MAY_CHANGE |= {"data.warn_above_epochs", "resilience.check_memory"}
-_MAY_CHANGE |= {
+    "data.warn_above_epochs",
+    "resilience.check_memory",
     "wandb",
     "resilience.distributed_timeout_minutes",
     "resilience.straggler_interval",
     "resilience.straggler_ratio",
+    *(f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")),
 }
 
 
@@ -124,11 +115,10 @@ def pretrain(run: Recipe) -> int:
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
-            (
+            if reason is None:
                 _finish(run, weights, trainer.progress)
-                if reason is None
-                else _stopped_early(run, reason, trainer.progress, trainer.stop)
-            )
+            else:
+                _stopped_early(run, reason, trainer.progress, trainer.stop)
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE

@@ -291,16 +291,21 @@ def _remove_unreadable(cache: Path) -> None:
     """
     if torch.distributed.get_rank() == 0:
         for path in sorted(cache.rglob("*.npy")):
-            try:
-                with path.open("rb") as file:
-                    (
-                        numpy.lib.format.open_memmap(path, mode="r")
-                        if file.read(6) == numpy.lib.format.MAGIC_PREFIX
-                        else path.unlink()
-                    )
-            except ValueError:
+            if not _is_array(path):
                 path.unlink()
     torch.distributed.barrier()
+
+
+def _is_array(path: Path) -> bool:
+    """Say whether a file is an array of numbers, by its header."""
+    with path.open("rb") as file:
+        if file.read(6) != numpy.lib.format.MAGIC_PREFIX:
+            return False
+    try:
+        numpy.lib.format.open_memmap(path, mode="r")
+    except ValueError:
+        return False
+    return True
 
 
 def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:
