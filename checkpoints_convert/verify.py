@@ -120,7 +120,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     from megatron_ext.checkpoint.folder import HF, find_iteration
 
     for folder in (arguments.hf, find_iteration(arguments.megatron, arguments.iteration)):
-        (checksums.say_skipped if arguments.no_verify else checksums.verify)(folder)
+        (checksums.log_skipped if arguments.no_verify else checksums.verify)(folder)
     verify_companions(folder.parent / HF, arguments.no_verify)
 
 

@@ -24,7 +24,7 @@ from data_prep.files.resume import finished
 from galen import __version__, cli, lock, manifest
 from galen import recipe as recipes
 from galen.atomic import write_text
-from galen.errors import OtherOutputError, UsageError
+from galen.errors import OutputConflictError, UsageError
 from galen.progress import Progress
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         print(f"{output} is finished already: {found['counts']['kept']:,} documents")
         return
     if output.exists():
-        raise OtherOutputError(
+        raise OutputConflictError(
             f"{output} exists already and is no corpus of this command; remove it or choose another"
             " output"
         )
@@ -147,12 +147,12 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
     manifest.write(
         note, stage="curate", inputs=described, config=config, outputs=written, counts=counts
     )
-    publish(folder, lock.place(output))
+    publish(folder, lock.resolved_path(output))
     print(summary(counts, output, time.monotonic() - start))
 
 
 def _partial(output: Path) -> Path:
-    place = lock.place(output)
+    place = lock.resolved_path(output)
     return place.with_name(f".{place.name}.partial")
 
 

@@ -20,7 +20,7 @@ import jinja2
 from data_prep.reporting import figures as report_figures
 from galen import cli, json_file, lock, manifest
 from galen.atomic import write_text
-from galen.errors import MALFORMED, DataError, malformed, one_line, told
+from galen.errors import MALFORMED, DataError, as_data_error, malformed, one_line
 
 SHOWN = 20
 """Clusters of duplicates and matches that the report shows; the files have all."""
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
     faults = (*MALFORMED, AssertionError, jinja2.TemplateError)
-    with told(
+    with as_data_error(
         lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", faults
     ):
         # before the lock, which makes the folder of the output

@@ -31,7 +31,7 @@ from evaluation.protocols import few_shot, protocol
 from evaluation.scoring import evaluator, megatron_export, run_task
 from evaluation.tasks import task
 from galen import checksums, cli, lock, manifest, recipe, worker
-from galen.errors import DataError, NotThereError, UsageError, install
+from galen.errors import DataError, MissingInputError, UsageError, install
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
@@ -377,7 +377,7 @@ def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
             specification = replace(specification, frozen_demonstrations=str(shown.resolve()))
         tasks[name] = specification
     if shown is not None and not shown.is_file():
-        raise NotThereError(f"--demonstrations: there is no file {shown}")
+        raise MissingInputError(f"--demonstrations: there is no file {shown}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
@@ -491,7 +491,7 @@ def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[by
     ]
     return [
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.end_with_starter
+            command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.die_with_parent
         )
         for environment in environments
     ]

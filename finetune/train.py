@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int | None:
         return launch.start(
             parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE
         )
-    with launch.telling_of_the_lost(_ADVICE):
+    with launch.report_lost_nodes(_ADVICE):
         return finetune(options)
 
 

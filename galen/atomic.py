@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from galen import lock
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 
 
 @contextmanager
@@ -45,14 +45,14 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     It is renamed to `final` on success, removed on an error.
 
     Raises:
-        OtherOutputError: `final` exists already; nothing is overwritten.
+        OutputConflictError: `final` exists already; nothing is overwritten.
         DataError: another process is making it.
     """
     final = Path(final)
     with lock.hold(final):
         if final.exists():
-            raise OtherOutputError(f"{final} exists already; remove it or choose another output")
-        place = lock.place(final)
+            raise OutputConflictError(f"{final} exists already; remove it or choose another output")
+        place = lock.resolved_path(final)
         temporary = place.with_name(f".{place.name}.partial")
         remove(temporary)  # what a killed run left behind
         temporary.mkdir()

@@ -59,7 +59,7 @@ def verify(folder: Path, but: Collection[str] = ()) -> None:
             raise DataError(f"{wrong}; {_HINT}")
 
 
-def say_skipped(folder: Path) -> None:
+def log_skipped(folder: Path) -> None:
     """Say that a folder is read without a comparison."""
     print(
         f"warning: {folder} is read without comparing it with the SHA-256 in its manifest",

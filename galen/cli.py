@@ -14,8 +14,9 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from galen import worker
+from galen import log, worker
 from galen.errors import GalenError
 
 
@@ -28,7 +29,8 @@ def run(main: Callable[[], int | None]) -> None:
     print as one line; any other exception is a bug and keeps its traceback. One of several
     processes ends with its launcher.
     """
-    worker.end_with_launcher()
+    worker.exit_with_launcher()
+    log.configure()
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -43,7 +45,7 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
-        if (refusal := _refusal(error)) is None:
+        if (refusal := os_error_message(error)) is None:
             raise
         code = 1
         _report(printable(refusal), code)
@@ -57,13 +59,13 @@ def _report(message: str, code: int) -> None:
     so that it knows what was printed.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    if printed := _speaks():
+    if printed := is_reporting_rank():
         print(f"error: {message}", file=sys.stderr, flush=True)
-    tell_launcher(message, code, printed)
+    report_to_launcher(message, code, printed)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def tell_launcher(message: str, code: int, printed: bool = True) -> None:
+def report_to_launcher(message: str, code: int, printed: bool = True) -> None:
     """Write why this process ends where torchrun looks for it.
 
     Otherwise its report would speak of a traceback that does not exist.
@@ -101,7 +103,7 @@ def printable(text: str) -> str:
     )
 
 
-def _speaks() -> bool:
+def is_reporting_rank() -> bool:
     """Return whether this process reports an error.
 
     All processes that torchrun starts on a machine meet a user's mistake; one reports it.
@@ -113,7 +115,7 @@ def _speaks() -> bool:
     return under_way or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _refusal(error: Exception) -> str | None:
+def os_error_message(error: Exception) -> str | None:
     """Return what the system refused, or None.
 
     Libraries that write by themselves report a full disk in the message alone.
@@ -126,13 +128,43 @@ def _refusal(error: Exception) -> str | None:
     return f"cannot write: {error}" if full else None
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser of a command: the options of all commands, and an epilog that keeps its lines."""
+
+    def __init__(self, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument(
+            "--log-level",
+            action=_SetLogLevel,
+            choices=log.LEVELS,
+            default="info",
+            help="messages to show on standard error [info]",
+        )
+
+
+class _SetLogLevel(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        log.configure(values)
+        setattr(namespace, self.dest, values)
+
+
 _OVERRIDES = (
     "replaces a value of the recipe; dots descend: a.b=1, a.0.b=1; or a further YAML file whose"
     " keys replace the recipe's"
 )
 
 
-def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentParser:
+def recipe_parser(description: str, recipe_class: type) -> ArgumentParser:
     """Return a parser for `RECIPE.yaml [key=value …]` whose help documents every key.
 
     Each is listed with its default and its meaning.
@@ -140,11 +172,7 @@ def recipe_parser(description: str, recipe_class: type) -> argparse.ArgumentPars
     # pydantic takes a tenth of a second, which commands without a recipe need not wait for
     from galen.recipe import describe
 
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog="keys of the recipe:\n" + describe(recipe_class),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(description, epilog="keys of the recipe:\n" + describe(recipe_class))
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=_OVERRIDES)
     return parser

@@ -36,7 +36,7 @@ class DataError(GalenError, ValueError):
     """A file is missing, damaged, empty, or does not fit another one. Exit code 1."""
 
 
-class NotThereError(UsageError, DataError):
+class MissingInputError(UsageError, DataError):
     """A file or folder that the command or the recipe names does not exist.
 
     Reported before any work, like wrong usage; exit code 1.
@@ -45,7 +45,7 @@ class NotThereError(UsageError, DataError):
     exit_code = 1
 
 
-class OtherOutputError(UsageError, DataError):
+class OutputConflictError(UsageError, DataError):
     """The output exists already and belongs to other work, or to nobody that the command knows.
 
     Exit code 2, as above.
@@ -54,7 +54,7 @@ class OtherOutputError(UsageError, DataError):
     exit_code = 2
 
 
-def raise_together(error: GalenError) -> NoReturn:
+def raise_on_all_ranks(error: GalenError) -> NoReturn:
     """Raise an error that all processes of a run have met.
 
     The first reports it; the others end silently with its exit code.
@@ -64,7 +64,7 @@ def raise_together(error: GalenError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`.
 
     It suggests the likely name, or lists all of them.
@@ -94,7 +94,9 @@ MALFORMED: Faults = (
 
 
 @contextlib.contextmanager
-def told(message: Callable[[BaseException], str], faults: Faults = MALFORMED) -> Iterator[None]:
+def as_data_error(
+    message: Callable[[BaseException], str], faults: Faults = MALFORMED
+) -> Iterator[None]:
     """While a file is read: what is raised is the file's fault, and told in one line.
 
     Args:
@@ -127,7 +129,7 @@ def malformed(path: object) -> contextlib.AbstractContextManager[None]:
             return f"{path}: {one_line(error)}"
         return f"{path} is damaged: {type(error).__name__}: {one_line(error)}"
 
-    return told(message)
+    return as_data_error(message)
 
 
 def one_line(error: BaseException) -> str:

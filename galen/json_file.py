@@ -15,7 +15,7 @@ def check(path: str | Path) -> None:
     Raises:
         DataError: it does not, or cannot be read.
     """
-    with _told(path):
+    with _as_data_error(path):
         json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -30,7 +30,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).is_fifo():  # it would be waited for
         raise DataError(f"cannot read {path}: it is a pipe")
-    with _told(path):
+    with _as_data_error(path):
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     if not isinstance(value, dict):
@@ -39,7 +39,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told(path: str | Path) -> Iterator[None]:
+def _as_data_error(path: str | Path) -> Iterator[None]:
     """Tell in one line what is wrong with a file that is read."""
     try:
         yield

@@ -192,7 +192,7 @@ _COMMON = [2, 1, 75]
 
 
 @contextlib.contextmanager
-def telling_of_the_lost(advice: str, gone: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
+def report_lost_nodes(advice: str, gone: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
     """Report in one line that another process has ended.
 
     PyTorch can raise the error anywhere, also where a lock is released.

@@ -60,7 +60,7 @@ def hold(output: str | Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror}") from None
     if descriptor is None:
-        raise _refusal(output)
+        raise _locked_error(output)
     _held.add(descriptor)
     try:
         yield
@@ -90,25 +90,25 @@ def check_free(output: str | Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _refusal(output) from None
+        raise _locked_error(output) from None
     except OSError:  # `hold` says what it is
         return
     finally:
         os.close(descriptor)
 
 
-def _refusal(output: str | Path) -> DataError:
+def _locked_error(output: str | Path) -> DataError:
     holder = _holder(lock_file(output))
     return DataError(f"{output} is being written by {holder}; wait for it, or end it first")
 
 
 def lock_file(output: str | Path) -> Path:
     """Return the lock file of an output, beside the place that it stands for."""
-    output = place(output)
+    output = resolved_path(output)
     return output.with_name(f".{output.name}.lock")
 
 
-def place(output: str | Path) -> Path:
+def resolved_path(output: str | Path) -> Path:
     """Return where an output lies: links are followed, also one whose target is still to come."""
     return Path(os.path.realpath(output))
 

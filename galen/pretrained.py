@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from galen import json_file
-from galen.errors import DataError, NotThereError, one_line, told
+from galen.errors import DataError, MissingInputError, as_data_error, one_line
 
 _OWN_FOLDERS = ("models", "runs", "data")
 """Where recipes keep what is local: no names of owners on a hub."""
@@ -23,7 +23,7 @@ def reading(path: str | Path) -> AbstractContextManager[None]:
 
     Some raise no more than `Exception`.
     """
-    return told(
+    return as_data_error(
         lambda error: f"{path} cannot be loaded: {_reason(Path(path), error)}", (Exception,)
     )
 
@@ -32,8 +32,8 @@ def check_folder(folder: str | Path) -> None:
     """Check that a model's folder is there.
 
     Raises:
-        NotThereError: it is not; says how to get it where the name is one of the hub's, or that of
-            a folder for models.
+        MissingInputError: it is not; says how to get it where the name is one of the hub's, or
+            that of a folder for models.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -47,7 +47,7 @@ def check_folder(folder: str | Path) -> None:
         and not folder.parent.exists()
     ):
         hint = f"; models are local folders: hf download {folder} --local-dir DIR"
-    raise NotThereError(f"there is no model folder {folder}{hint}")
+    raise MissingInputError(f"there is no model folder {folder}{hint}")
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import torch
 
-from galen.errors import MALFORMED, one_line, told
+from galen.errors import MALFORMED, as_data_error, one_line
 
 _KEYS = 624
 """Of NumPy's generator, a Mersenne Twister; its place among them is taken without a check."""
@@ -22,7 +22,7 @@ def get() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": stored, "torch": torch.get_rng_state()}
 
 
-def put(states: dict[str, Any]) -> None:
+def restore(states: dict[str, Any]) -> None:
     """Restore the three states; ValueError, TypeError or RuntimeError for others."""
     random.setstate(states["python"])
     numpy.random.set_state(numpy_state(states["numpy"]))
@@ -48,7 +48,7 @@ def numpy_state(state: Any) -> tuple[Any, ...]:
 
 def restoring(folder: str | Path) -> AbstractContextManager[None]:
     """Say in one line that the random states in a checkpoint are none."""
-    return told(
+    return as_data_error(
         lambda error: (
             f"the random states in {folder} are damaged: {type(error).__name__}: {one_line(error)}"
         ),

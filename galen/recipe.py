@@ -24,7 +24,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from galen import yaml_text
-from galen.errors import UsageError, nearest
+from galen.errors import UsageError, did_you_mean
 from galen.yaml_text import Location
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -57,7 +57,7 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
         return _validated(recipe_class, tree)
     except ValidationError as error:
         items = error.errors()
-        items = [item for item in items if not _beside_the_point(item["loc"], items)]
+        items = [item for item in items if not _is_redundant(item["loc"], items)]
         messages = [_explain(recipe_class, item, origin, str(path)) for item in items]
         raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
 
@@ -205,13 +205,15 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         # "trainig.seed=1" makes a section "trainig"
         made = (said for known, said in origin.items() if known[: len(location)] == location)
         where = next(made, where) if where == path else where
-        return f"{where}: unknown key {key!r}; {_meant(recipe_class, section, str(location[-1]))}"
+        return (
+            f"{where}: unknown key {key!r}; {_suggestion(recipe_class, section, str(location[-1]))}"
+        )
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: key {key!r} is missing"
     if item["type"] == "union_tag_invalid":
         mark, given = item["ctx"]["discriminator"].strip("'"), item["ctx"]["tag"]
         known = item["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return f"{where}: {key}: unknown {mark} {given!r}; {nearest(given, known)}"
+        return f"{where}: {key}: unknown {mark} {given!r}; {did_you_mean(given, known)}"
     if item["type"] == "union_tag_not_found":
         return f"{where}: {key}: the key {item['ctx']['discriminator']} is missing"
     if location:  # a check of a section: the file has its line, but perhaps not all of its keys
@@ -235,7 +237,7 @@ def _message(item: Any) -> str:
     return item["msg"].removeprefix("Value error, ")
 
 
-def _meant(recipe_class: type, section: type | None, name: str) -> str:
+def _suggestion(recipe_class: type, section: type | None, name: str) -> str:
     """Return the end of a message about an unknown key.
 
     It names this key in another section, else a similar one, else all.
@@ -248,7 +250,7 @@ def _meant(recipe_class: type, section: type | None, name: str) -> str:
     close = difflib.get_close_matches(name, [*own, *leaves], n=1, cutoff=0.8)
     if close and close[0] not in own:
         return f"did you mean {leaves[close[0]]!r}?"
-    return nearest(name, own)
+    return did_you_mean(name, own)
 
 
 def _keys(section: type, prefix: str = "", depth: int = 4) -> Iterator[str]:
@@ -268,7 +270,7 @@ def _plain_sections(annotation: Any) -> Iterator[type]:
             yield from _plain_sections(argument)
 
 
-def _beside_the_point(place: Location, items: Sequence[Any]) -> bool:
+def _is_redundant(place: Location, items: Sequence[Any]) -> bool:
     """Return whether an error is only about the other branch (text) of a section's union.
 
     The section has errors of its own.

@@ -12,13 +12,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
-def follow_parent() -> None:
+def exit_with_parent() -> None:
     """In a worker: leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a worker only"
     parent.join()
@@ -30,20 +30,20 @@ def started_by_launcher() -> dict[str, str]:
     return {_LAUNCHER: str(os.getpid())}
 
 
-def end_with_launcher() -> None:
+def exit_with_launcher() -> None:
     """In a process that a launcher started: end when the launcher ends, however it ends.
 
     Elsewhere nothing happens. torchrun's agent starts processes in the launcher's main thread,
-    which `end_with_starter` needs.
+    which `die_with_parent` needs.
     """
     launcher = os.environ.pop(_LAUNCHER, None)  # not for what this process starts itself
     if launcher is not None:
-        end_with_starter()
+        die_with_parent()
         if str(os.getppid()) != launcher:  # it has ended already
             os._exit(1)
 
 
-def end_with_starter() -> None:
+def die_with_parent() -> None:
     """Have the system kill the process when the one that started it ends, however it ends.
 
     Used as `preexec_fn` of `subprocess.Popen`, or in the process itself.

@@ -22,7 +22,7 @@ from typing import Any
 
 from galen import checksums, cli, launch, links, lock, manifest, recipe
 from galen.atomic import write_text
-from galen.errors import DataError, UsageError, raise_together
+from galen.errors import DataError, UsageError, raise_on_all_ranks
 from galen.stop_signals import EXIT_CODE
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.config import architecture as architectures
@@ -111,7 +111,7 @@ def pretrain(run: Recipe) -> int:
             )
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
-    with launch.telling_of_the_lost(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
+    with launch.report_lost_nodes(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
@@ -140,7 +140,7 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) 
         )
     else:
         done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
-    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
+    cli.report_to_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
     _say(f"{done}; to go on: {launch.command()}")
 
 
@@ -187,7 +187,7 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
             differences = "; ".join(
                 f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys
             )
-            raise_together(
+            raise_on_all_ranks(
                 UsageError(
                     f"process {rank} was started with another recipe than process 0 ({differences})"
                 )
@@ -306,7 +306,7 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
             refusal = [error]
     torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
-        raise_together(refusal[0])
+        raise_on_all_ranks(refusal[0])
 
 
 def _verify_companions(run: Recipe) -> None:
@@ -318,7 +318,7 @@ def _verify_companions(run: Recipe) -> None:
     if run.model.verify_checksums:
         checksums.verify(folder)
     elif manifest.recorded(folder) and os.environ.get("RANK", "0") == "0":
-        checksums.say_skipped(folder)
+        checksums.log_skipped(folder)
 
 
 def _verify(run: Recipe, first: bool) -> None:
@@ -329,7 +329,7 @@ def _verify(run: Recipe, first: bool) -> None:
     if run.model.verify_checksums:
         integrity.verify(folder)
     elif first:
-        checksums.say_skipped(folder)
+        checksums.log_skipped(folder)
 
 
 def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
@@ -354,7 +354,7 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
     for damage in damages if first else []:
         _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
     if damages and folder is None:
-        raise_together(
+        raise_on_all_ranks(
             DataError(
                 f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder"
                 " to start from the beginning"

@@ -75,16 +75,16 @@ galen_once() {
   "${GALEN_STEP[@]}"
 }
 
-# Sets GALEN_MEETING and GALEN_PLACE, shell that tells a process where all meet, and its place among the tasks of a step. Node names need
+# Sets GALEN_RENDEZVOUS and GALEN_RANK_ENV, shell that tells a process where all meet, and its place among the tasks of a step. Node names need
 # not resolve: the address is the one at which Slurm itself reaches the node. The port is below those that systems hand out.
 galen_address() {
   local first record
   read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   record=$(scontrol --oneliner show node "$first")
   [[ $record =~ NodeAddr=([^ ]+) ]]
-  GALEN_MEETING="export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}; "
+  GALEN_RENDEZVOUS="export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}; "
   # shellcheck disable=SC2016  # to be expanded on the nodes
-  GALEN_PLACE="$GALEN_MEETING"'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS'
+  GALEN_RANK_ENV="$GALEN_RENDEZVOUS"'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS'
 }
 
 # Runs GALEN_STEP and passes the time-limit signal on to it. Sets GALEN_CODE to its exit code, GALEN_SIGNALLED when the signal came.
@@ -128,7 +128,7 @@ galen_check_nodes() {
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   reports=$(  # a step for each node: one that cannot even start a program ends no other's
     for rank in "${!nodes[@]}"; do
-      galen_step "${GALEN_MEETING}export RANK=$rank LOCAL_RANK=0 WORLD_SIZE=${#nodes[@]}" \
+      galen_step "${GALEN_RENDEZVOUS}export RANK=$rank LOCAL_RANK=0 WORLD_SIZE=${#nodes[@]}" \
         --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap -- \
         -m megatron_ext.node_check probe --gpus "${GALEN_CHECK_GPUS:-${SLURM_GPUS_ON_NODE:-0}}" "${options[@]}"
       timeout --kill-after=10 "${GALEN_CHECK_SECONDS:-300}" "${GALEN_STEP[@]}" &
@@ -145,7 +145,7 @@ galen_pretrain() {
   galen_address
   galen_check_nodes
   # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75
-  galen_step "$GALEN_PLACE" --wait=120 -- -m megatron_ext.pretrain "$@"
+  galen_step "$GALEN_RANK_ENV" --wait=120 -- -m megatron_ext.pretrain "$@"
   galen_wait
   if [[ $GALEN_CODE == 0 ]]; then exit 0; fi
   if galen_once -m megatron_ext.restart "$@" --exit-code "$GALEN_CODE"; then galen_requeue; fi
@@ -156,7 +156,7 @@ galen_pretrain() {
 galen_run() {
   if ((${SLURM_NTASKS:-1} > 1)); then
     galen_address
-    galen_step "$GALEN_PLACE" --kill-on-bad-exit=1 -- "$@"
+    galen_step "$GALEN_RANK_ENV" --kill-on-bad-exit=1 -- "$@"
   else
     galen_step "$GALEN_ALONE" --nodes=1 --ntasks=1 -- "$@"
   fi

@@ -51,7 +51,7 @@ def recorded(folder: Path, no_verify: bool) -> dict[Path, dict[str, Any]]:
         DataError: the manifest is damaged.
     """
     if no_verify:
-        checksums.say_skipped(folder)
+        checksums.log_skipped(folder)
         return {}
     return manifest.recorded(folder)
 

@@ -107,7 +107,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
     steps = _shards(job, source, family, architecture)
-    place = lock.place(output)
+    place = lock.resolved_path(output)
     temporary = place.with_name(f".{place.name}.partial")
     begin(temporary, inputs.paths, options)
     _, hashes = run_steps("export", temporary, steps, workers, inputs)

@@ -42,7 +42,7 @@ from checkpoints_convert.resumable_io.resumable_steps import (
     run_steps,
 )
 from galen.atomic import write_text
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.config.architecture import Architecture
@@ -138,7 +138,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
 
     Raises:
         DataError: the model cannot be converted.
-        OtherOutputError: `output` holds another one.
+        OutputConflictError: `output` holds another one.
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
@@ -205,7 +205,7 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
     """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
-        OtherOutputError: `output` holds another checkpoint.
+        OutputConflictError: `output` holds another checkpoint.
     """
     config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
     if _finished(output, job.files, config):
@@ -222,7 +222,7 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
 def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
     iteration = checkpoint_folder.latest_iteration(output)
     if iteration is None and (others := checkpoint_folder.foreign(output)):
-        raise OtherOutputError(
+        raise OutputConflictError(
             f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another"
             " --output"
         )

@@ -120,7 +120,7 @@ def verify_companions(folder: Path, no_verify: bool) -> None:
     if not no_verify:
         checksums.verify(folder, but=_WEIGHTS)
     elif manifest.recorded(folder):
-        checksums.say_skipped(folder)
+        checksums.log_skipped(folder)
 
 
 def check_vocabulary(folder: str | Path, rows: int) -> None:

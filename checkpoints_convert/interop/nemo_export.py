@@ -97,7 +97,7 @@ def convert(
     family, stored = FAMILIES[architecture.family], TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
-    place = lock.place(output)
+    place = lock.resolved_path(output)
     temporary = place.with_name(f".{place.name}.partial")
     if temporary.is_symlink():
         temporary.unlink()

@@ -23,10 +23,10 @@ from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
 from galen import atomic, manifest
 from galen.atomic import write_text
-from galen.errors import DataError, OtherOutputError
+from galen.errors import DataError, OutputConflictError
 from galen.main_guard import check_main_guard
 from galen.progress import Progress
-from galen.worker import follow_parent
+from galen.worker import exit_with_parent
 from megatron_ext.config.architecture import Architecture
 
 _PLAN = ".plan.json"
@@ -136,7 +136,7 @@ def _shared(
     """
     check_main_guard()
     with ProcessPoolExecutor(
-        min(workers, len(steps)), mp_context=get_context("spawn"), initializer=follow_parent
+        min(workers, len(steps)), mp_context=get_context("spawn"), initializer=exit_with_parent
     ) as pool:
         running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
         try:
@@ -236,7 +236,7 @@ def finished(
     Files of the same path, size and time of change are taken as the same; others are hashed.
 
     Raises:
-        OtherOutputError: something else is there.
+        OutputConflictError: something else is there.
     """
     if not folder.exists():
         return False
@@ -245,7 +245,7 @@ def finished(
     except DataError:
         same = False
     if not same:
-        raise OtherOutputError(
+        raise OutputConflictError(
             f"{output} exists and was not made from this model in this way; remove it or choose"
             " another --output"
         )

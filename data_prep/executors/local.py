@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from galen.errors import DataError
 from galen.main_guard import check_main_guard
-from galen.worker import follow_parent
+from galen.worker import exit_with_parent
 
 logger.remove()  # datatrove's import sets up a log on the terminal; tasks log into files
 
@@ -166,4 +166,4 @@ def _prepare_worker(log: str) -> None:
     os.dup2(file, 2)
     # else datatrove's disabled bars make a semaphore each, left behind when a worker is ended
     tqdm.set_lock(threading.RLock())
-    follow_parent()
+    exit_with_parent()

@@ -11,7 +11,7 @@ from typing import Any
 
 from galen import manifest
 from galen.atomic import write_text
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 
 
 def finished(
@@ -35,12 +35,12 @@ def finished(
         what = ", ".join(
             f"{key} = {before!r:.200} (now {now!r:.200})" for key, before, now in changes
         )
-        raise OtherOutputError(f"{manifest_path} is of a run with {what}; {advice}")
+        raise OutputConflictError(f"{manifest_path} is of a run with {what}; {advice}")
     if _identity(inputs) != _identity(found["inputs"]):
         changed = [
             name for name, _ in set(_identity(inputs)) ^ set(_identity(found["inputs"]))
         ] or ["their order"]
-        raise OtherOutputError(
+        raise OutputConflictError(
             f"{manifest_path} is of a run with other input files"
             f" ({', '.join(sorted(set(changed))[:3])}); {advice}"
         )
@@ -85,7 +85,7 @@ def claimed(output: str | Path, files: Sequence[Path], plan: object) -> Iterator
     note, wanted = _claim_of(output), json.dumps(plan, indent=1)
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
         for path in filter(Path.exists, files):
-            raise OtherOutputError(
+            raise OutputConflictError(
                 f"{path} exists already and is not of this command; remove it or choose another"
                 " output"
             )

@@ -14,7 +14,7 @@ from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.stats import Tally
 from galen import __version__, json_file
 from galen.atomic import write_text
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class TokenJob:
         for output in self.outputs.values():
             for final in (output.bin, output.idx):
                 if final.exists():
-                    raise OtherOutputError(
+                    raise OutputConflictError(
                         f"{final} exists already and is not of this job; remove it or choose"
                         " another --output-prefix"
                     )

@@ -13,7 +13,7 @@ from typing import Any
 from data_prep.tokenization.input_blocks import STDIN, Part
 from galen import manifest
 from galen.errors import DataError
-from galen.worker import follow_parent
+from galen.worker import exit_with_parent
 
 
 class PartHashes:
@@ -57,7 +57,7 @@ class PartHashes:
 
 
 def _hash(parts: Sequence[Part], pipe: Connection) -> None:
-    follow_parent()
+    exit_with_parent()
     # a pipe holds some hundred records; the hashing goes on while nobody takes them
     with ThreadPoolExecutor(1) as sender:
         for part in parts:

@@ -22,7 +22,7 @@ from data_prep.tokenization.input_blocks import Block
 from data_prep.tokenization.shared_memory import SharedIds, take
 from data_prep.tokenization.worker import Result, Task, work
 from galen.errors import DataError
-from galen.worker import follow_parent
+from galen.worker import exit_with_parent
 
 BLOCK_BYTES = 2 << 20
 BLOCK_BYTES_OF_ALL = 16 << 20
@@ -136,7 +136,7 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 def _serve(task: Task, buffers: SharedIds, pipes: tuple[Connection, ...]) -> None:
     """In a worker: answer each block with its result or an error, until the process is killed."""
-    follow_parent()
+    exit_with_parent()
     while True:
         for pipe in wait(pipes):
             assert isinstance(pipe, Connection)

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from galen import checksums, json_file, manifest, pretrained
-from galen.errors import DataError, NotThereError
+from galen.errors import DataError, MissingInputError
 
 # peft imports bitsandbytes where it is installed, which then asks for a package that fetches
 # kernels from a hub
@@ -18,7 +18,7 @@ def check_model(folder: str | Path) -> Path:
     """Return the folder when it holds a model with a tokenizer that `transformers` can load.
 
     Raises:
-        NotThereError: there is no such folder.
+        MissingInputError: there is no such folder.
         DataError: something a model needs is not in it.
     """
     folder = Path(folder)
@@ -64,12 +64,12 @@ def check_adapter(folder: str | Path) -> Path:
     """Return the folder when it holds a PEFT adapter.
 
     Raises:
-        NotThereError: there is no such folder.
+        MissingInputError: there is no such folder.
         DataError: it is not an adapter.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise NotThereError(f"there is no adapter folder {folder}")
+        raise MissingInputError(f"there is no adapter folder {folder}")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a PEFT adapter: it has no {name}")
@@ -132,5 +132,5 @@ def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
     if verify:
         checksums.check(manifest.recorded(folder), digests)
     elif manifest.recorded(folder):
-        checksums.say_skipped(folder)
+        checksums.log_skipped(folder)
     return {path.name: digest for path, digest in digests.items()}

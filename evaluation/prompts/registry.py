@@ -20,7 +20,7 @@ from evaluation.prompts.lm_eval import lm_eval, lm_eval_continuation
 from evaluation.prompts.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
 from evaluation.prompts.mmedbench import mmedbench, mmedbench_rationale
 from evaluation.prompts.template import Form, Prompt
-from galen.errors import UsageError, nearest
+from galen.errors import UsageError, did_you_mean
 
 __all__ = ["FORMS", "PROTOCOLS", "Form", "Prompt", "form"]
 
@@ -48,5 +48,5 @@ def form(name: str) -> Form:
         UsageError: there is no such form.
     """
     if name not in FORMS:
-        raise UsageError(f"unknown protocol {name!r}; {nearest(name, FORMS)}")
+        raise UsageError(f"unknown protocol {name!r}; {did_you_mean(name, FORMS)}")
     return FORMS[name]

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from galen.errors import UsageError, nearest
+from galen.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def protocol(
         UsageError: there is no such protocol, or a setting does not belong to it.
     """
     if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}; {nearest(name, PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {name!r}; {did_you_mean(name, PROTOCOLS)}")
     found = PROTOCOLS[name]
     for option, value in (("--branches", branches), ("--max-new-tokens", max_new_tokens)):
         if value is not None and found.scoring != "generation":

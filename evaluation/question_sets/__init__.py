@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluation.question_sets import english, jsonl, multilingual, question, rows
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.rows import Row
-from galen.errors import DataError, GalenError, UsageError, nearest, one_line
+from galen.errors import DataError, GalenError, UsageError, did_you_mean, one_line
 
 Reader = Callable[[Row], Question | None]
 
@@ -44,7 +44,7 @@ def reader(name: str) -> Reader:
         UsageError: there is no such layout.
     """
     if name not in READERS:
-        raise UsageError(f"unknown question set {name!r}; {nearest(name, READERS)}")
+        raise UsageError(f"unknown question set {name!r}; {did_you_mean(name, READERS)}")
     return READERS[name]
 
 

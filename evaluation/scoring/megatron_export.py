@@ -80,7 +80,7 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
     ]
     command += [] if verify else ["--no-verify"]
     done = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=worker.end_with_starter
+        command, capture_output=True, text=True, preexec_fn=worker.die_with_parent
     )
     if done.returncode:
         raise DataError(

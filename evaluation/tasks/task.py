@@ -13,7 +13,7 @@ from evaluation import question_sets
 from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question
 from galen import recipe, yaml_text
-from galen.errors import UsageError, nearest
+from galen.errors import UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 
@@ -92,8 +92,8 @@ def load(name: str) -> tuple[str, Task]:
     path = built_in.get(name, Path(name))
     if name not in built_in and path.suffix not in (".yaml", ".yml"):
         raise UsageError(
-            f"unknown task {name!r}; {nearest(name, built_in)} (or give the path of a task's .yaml"
-            " file)"
+            f"unknown task {name!r}; {did_you_mean(name, built_in)}"
+            " (or give the path of a task's .yaml file)"
         )
     return path.stem, recipe.load(_KINDS[_kind(path)], path)
 

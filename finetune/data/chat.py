@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.chat_models import chat_template
-from galen.errors import DataError, UsageError, nearest
+from galen.errors import DataError, UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
 _MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
@@ -38,7 +38,7 @@ def read_template(name: str) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"data.chat_template: {path} is not UTF-8: {error}") from None
     except OSError:
-        hint = f"{nearest(name, names)} (or the path of a .jinja file)"
+        hint = f"{did_you_mean(name, names)} (or the path of a .jinja file)"
         raise UsageError(f"data.chat_template: there is no template {name!r}; {hint}") from None
 
 

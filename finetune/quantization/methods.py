@@ -13,7 +13,7 @@ import torch
 
 from finetune.training import model_loading
 from galen import pretrained
-from galen.errors import DataError, UsageError, install, nearest, one_line
+from galen.errors import DataError, UsageError, did_you_mean, install, one_line
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale in 4 bit, the first that divides the model's layers.
@@ -214,7 +214,7 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
     """
     for name in methods:
         if name not in METHODS:
-            raise UsageError(f"unknown method {name!r}; {nearest(name, METHODS)}")
+            raise UsageError(f"unknown method {name!r}; {did_you_mean(name, METHODS)}")
         method = METHODS[name]
         if importlib.util.find_spec(method.package) is None:
             raise UsageError(f"{name} needs {method.package}: {INSTALL[method.package]}")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 from galen import random_states
-from galen.errors import MALFORMED, one_line, told
+from galen.errors import MALFORMED, as_data_error, one_line
 
 TRAINER_STATE = "trainer_state.json"
 """The last file of a checkpoint that is written."""
@@ -109,14 +109,14 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Set what `random_state` returned."""
-    random_states.put(state)
+    random_states.restore(state)
     if torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
 def reading(folder: str | Path) -> AbstractContextManager[None]:
     """Tell a damaged checkpoint, whatever it raises inside the block, in one message."""
-    return told(
+    return as_data_error(
         lambda error: (
             f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the"
             " same command goes on from the one before"

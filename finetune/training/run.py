@@ -121,7 +121,7 @@ def _say_what_is_kept(reason: str, step: int, steps: int, checkpoints: Path) -> 
             f"stopped by {reason} after step {step:,} of {steps:,}; kept:"
             f" {checkpoints / f'checkpoint-{step}'}"
         )
-    cli.tell_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
+    cli.report_to_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
     processes.say(f"{done}\nto go on: {launch.command()}")
 
 

@@ -38,7 +38,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from galen import json_file
 from galen.errors import DataError, one_line
-from galen.worker import follow_parent
+from galen.worker import exit_with_parent
 from megatron_ext.checkpoint import pickle_values, safe_pickle, torch_dist
 from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
 from megatron_ext.resilience.signals import held_back
@@ -106,7 +106,7 @@ def _collect_results() -> None:
     """
     if filesystem_async._results_queue is None:
         manager = SyncManager(ctx=get_context("spawn"))
-        manager.start(initializer=follow_parent)
+        manager.start(initializer=exit_with_parent)
         filesystem_async._results_queue = manager.Queue()
 
 

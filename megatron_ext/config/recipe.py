@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from galen import recipe
-from galen.errors import OtherOutputError, UsageError
+from galen.errors import OutputConflictError, UsageError
 from galen.recipe import STRICT
 from megatron_ext.config import checks as recipe_checks
 from megatron_ext.config.sections import (
@@ -58,12 +58,12 @@ def of_run(path: Path) -> Recipe:
     """Return the recipe that a run has noted in its folder.
 
     Raises:
-        OtherOutputError: it is none of pretraining, but that of a fine-tuning, for example.
+        OutputConflictError: it is none of pretraining, but that of a fine-tuning, for example.
     """
     try:
         return recipe.load(Recipe, path)
     except UsageError as error:
         first, *_ = str(error).splitlines()
-        raise OtherOutputError(
+        raise OutputConflictError(
             f"{path.parent} is not the folder of a pretraining run ({first})"
         ) from None

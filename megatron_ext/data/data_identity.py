@@ -13,7 +13,7 @@ import torch
 
 from galen import json_file, manifest
 from galen.atomic import write_text
-from galen.errors import DataError, raise_together
+from galen.errors import DataError, raise_on_all_ranks
 
 RECORD = "data.json"
 _BLOCKS, _BLOCK_BYTES = 64, 65536
@@ -63,14 +63,14 @@ def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
                 for prefix, here, there in zip(prefixes, now, other, strict=True)
                 if here != there
             ]
-            raise_together(
+            raise_on_all_ranks(
                 DataError(
                     f"process {rank} reads other data than process 0 below the same names:"
                     f" {', '.join(changed)}"
                 )
             )
     if before not in (None, now):
-        raise_together(_other_data(output, prefixes, before, now))
+        raise_on_all_ranks(_other_data(output, prefixes, before, now))
     if first and before is None:
         write_text(record, json.dumps({"fingerprints": now}) + "\n")
     return dict(zip(prefixes, now, strict=True))

@@ -98,7 +98,7 @@ def read(folder: str | Path) -> RunState:
 
     Raises:
         DataError: there is no run in it, or its log is damaged.
-        OtherOutputError: it holds something else.
+        OutputConflictError: it holds something else.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():

@@ -256,6 +256,6 @@ def _sharded_random() -> ShardedObject:
 
 def _restore_random(states: Any, folder: Path) -> None:
     with random_states.restoring(folder):
-        random_states.put(states)
+        random_states.restore(states)
         torch.cuda.set_rng_state(states["device"])
         tensor_parallel.get_cuda_rng_tracker().set_states(states["tracker"])

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import curate
 from data_prep.curation import pipeline
-from galen.errors import DataError, OtherOutputError, UsageError
+from galen.errors import DataError, OutputConflictError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.material import FIXTURE, many_records, read_records, record_xml, write_medline
 
@@ -176,7 +176,7 @@ def test_an_output_made_meanwhile_stays(tmp_path):
     for path in (folder / "corpus" / "manifest.json", output / "x_text_document.bin"):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"precious")
-    with pytest.raises(OtherOutputError, match=r"corpus was made by .* move it away and start"):
+    with pytest.raises(OutputConflictError, match=r"corpus was made by .* move it away and start"):
         pipeline.publish(folder, output)
     assert [path.name for path in output.iterdir()] == ["x_text_document.bin"]
     output.rename(tmp_path / "away")

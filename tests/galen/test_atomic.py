@@ -1,7 +1,7 @@
 import pytest
 
 from galen.atomic import atomic_file, atomic_folder
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 
 
 def test_file_appears_only_when_whole(tmp_path):
@@ -24,7 +24,7 @@ def test_folder_appears_only_when_whole_and_overwrites_nothing(tmp_path):
         (path / "a").write_text("1")
         assert not final.exists()
     assert [p.name for p in final.iterdir()] == ["a"]
-    with pytest.raises(OtherOutputError, match="exists already"), atomic_folder(final):
+    with pytest.raises(OutputConflictError, match="exists already"), atomic_folder(final):
         pass
 
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from galen import lock
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 from megatron_ext import monitor
 from megatron_ext.observability import run_state
 from tests.conftest import ROOT, command, run
@@ -144,7 +144,7 @@ def test_a_folder_that_holds_no_run(tmp_path):
     assert done.returncode == 1 and "recipe.yaml is missing" in done.stderr
     # of a fine-tuning
     (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")
-    with pytest.raises(OtherOutputError) as error:
+    with pytest.raises(OutputConflictError) as error:
         run_state.read(tmp_path)
     assert f"{tmp_path} is not the folder of a pretraining run (" in str(error.value)
     assert "\n" not in str(error.value)

@@ -2,7 +2,7 @@ import pytest
 
 from data_prep.files.resume import finished
 from galen import manifest
-from galen.errors import OtherOutputError
+from galen.errors import OutputConflictError
 
 
 @pytest.mark.parametrize(
@@ -36,5 +36,5 @@ def test_another_configuration_is_told_by_its_keys(tmp_path, config, message):
         outputs=[],
         counts={},
     )
-    with pytest.raises(OtherOutputError, match=message):
+    with pytest.raises(OutputConflictError, match=message):
         finished(path, "s", [], config)

@@ -105,17 +105,17 @@ def test_a_place_among_random_numbers_that_is_none_is_refused(place):
         pytest.raises(DataError, match=r"the random states in iter_2 are damaged"),
         random_states.restoring("iter_2"),
     ):
-        random_states.put({**states, "numpy": (name, keys, place, *rest)})
+        random_states.restore({**states, "numpy": (name, keys, place, *rest)})
 
 
 def test_random_states_come_back_in_either_form():
     states = random_states.get()
     drawn = numpy.random.random(3)
-    random_states.put(states)
+    random_states.restore(states)
     assert numpy.random.random(3).tolist() == drawn.tolist()
     name, keys, *rest = states["numpy"]
     # as earlier versions stored it
-    random_states.put({**states, "numpy": (name, keys.numpy().astype(numpy.uint32), *rest)})
+    random_states.restore({**states, "numpy": (name, keys.numpy().astype(numpy.uint32), *rest)})
     assert numpy.random.random(3).tolist() == drawn.tolist()
 
 

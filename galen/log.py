@@ -1,0 +1,74 @@
+"""Logging of all commands: time, level and, where several processes run, the rank of each line.
+
+Modules log with `logging.getLogger(__name__)`; results are printed, everything else is logged.
+"""
+
+import logging
+import os
+import sys
+
+LEVELS = ("debug", "info", "warning", "error")
+"""Values of `--log-level`."""
+
+_RANK_VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+"""Set for each process by torchrun, and by srun."""
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what `sys.stderr` is at the time of the line."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> object:  # type: ignore[override]
+        return sys.stderr
+
+
+class _Formatter(logging.Formatter):
+    """`2026-11-30 12:00:00 INFO message`; of several processes, `… INFO rank 3: message`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if (rank := _rank()) is not None:
+            record.message = f"rank {rank}: {record.message}"
+        return super().formatMessage(record)
+
+
+def configure(level: str = "info") -> None:
+    """Log to standard error from `level` on; libraries from warnings on.
+
+    A second call changes the level.
+
+    Args:
+        level: one of `LEVELS`.
+    """
+    root = logging.getLogger()
+    if not any(isinstance(handler, _StderrHandler) for handler in root.handlers):
+        handler = _StderrHandler()
+        handler.setFormatter(_Formatter())
+        root.addHandler(handler)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level.upper())
+
+
+PACKAGES = (
+    "__main__",
+    "galen",
+    "data_prep",
+    "checkpoints_convert",
+    "megatron_ext",
+    "finetune",
+    "evaluation",
+)
+"""Loggers of Galen's own modules; `__main__` is a command that is run as a script."""
+
+
+def _rank() -> str | None:
+    """Return the rank of this process, or None where it is the only one."""
+    for rank, world_size in _RANK_VARIABLES:
+        if int(os.environ.get(world_size, "1")) > 1:
+            return os.environ.get(rank)
+    return None
