@@ -22,6 +22,8 @@ RUN := $(VENV)/bin/python
 # The mark of a finished installation. A PYTHON asked for by name has a mark of its own, so that another version makes the environment anew.
 READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)))
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq --no-compile
+# Hundreds of processes start in the tests and on a cluster; each would otherwise compile PyTorch and Megatron again.
+unexport PYTHONDONTWRITEBYTECODE
 CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks
 
 .PHONY: help
@@ -84,4 +86,5 @@ $(READY): pyproject.toml requirements.txt
 	$(PIP) --requirement requirements.txt
 	echo "Installing the tools for the demo, the tests and the checks"
 	$(PIP) --editable '.[demo,test,lint]'
+	$(RUN) -m compileall -q -j 0 "$(VENV)"/lib/python*/site-packages >/dev/null || true  # some libraries hold files for other Pythons
 	touch "$@"
