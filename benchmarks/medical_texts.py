@@ -15,7 +15,7 @@ One document a line.
     python benchmarks/medical_texts.py --clones clones --output texts
 
 writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories'
-licences allow research (E3C: Creative Commons, by document; TICO-19: CC0; treebanks: CC BY-SA);
+licenses allow research (E3C: Creative Commons, by document; TICO-19: CC0; treebanks: CC BY-SA);
 nothing of them is part of Galen.
 """
 

@@ -116,7 +116,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         for file in files:
             inputs.append(describe(file.path))
             progress.update(file.size)
-    licences = {source.name or source.reader: source.licence for source in recipe.sources}
+    licenses = {source.name or source.reader: source.license for source in recipe.sources}
     config = recipes.to_dict(recipe)
     del config["output"]
     if read := files_of_steps(recipe):
@@ -141,7 +141,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         left.unlink(missing_ok=True)
     written = sorted(path for path in corpus.rglob("*") if path.is_file())
     described = [
-        record | {"source": file.source, "licence": licences[file.source]}
+        record | {"source": file.source, "license": licenses[file.source]}
         for record, file in zip(inputs, files, strict=True)
     ]
     manifest.write(

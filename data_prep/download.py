@@ -2,7 +2,7 @@
 
     python data_prep/download.py medline-baseline --output raw/medline/baseline
     python data_prep/download.py medline-updates  --output raw/medline/updatefiles
-    python data_prep/download.py pmc --licence comm --output raw/pmc
+    python data_prep/download.py pmc --license comm --output raw/pmc
     # also s2-papers, s2-abstracts
     S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc
     python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
@@ -12,7 +12,7 @@
 Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was,
 inside a file too; a file that is there as it is published is not fetched again. Each file is
 checked against the published checksum before it gets its name, and noted with the time in
-downloads.jsonl. docs/sources.md says under which licence each source may be used: read it first.
+downloads.jsonl. docs/sources.md says under which license each source may be used: read it first.
 """
 
 import argparse
@@ -94,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         help="only files whose name fits, as 'pubmed26n00*'; may be repeated",
     )
     parser.add_argument(
-        "--licence",
+        "--license",
         nargs="+",
         choices=pmc.GROUPS,
         default=["comm"],
-        help="PMC's licence groups [comm]",
+        help="PMC's license groups [comm]",
     )
     parser.add_argument(
         "--revision", default="main", help="branch, tag or commit of a hub dataset [main]"
@@ -188,11 +188,11 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
 def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
     base = (options.base_url or pmc.BUCKET).rstrip("/")
     for package in _chosen(pmc.packages(transfer, base), options.include):
-        if not pmc.is_there(package, options.licence, options.output, record):
+        if not pmc.is_there(package, options.license, options.output, record):
             yield (
                 package.name,
                 partial(
-                    pmc.fetch, transfer, package, options.licence, options.output, record, base
+                    pmc.fetch, transfer, package, options.license, options.output, record, base
                 ),
             )
 

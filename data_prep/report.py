@@ -5,7 +5,7 @@
 reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl)
 in the folder that curate.py wrote, and writes CORPUS/report.html: documents and tokens by source,
 language and year, lengths, the funnel of drops, samples, duplicates, contamination, sources with
-licences and hashes, steps and versions.
+licenses and hashes, steps and versions.
 """
 
 import argparse

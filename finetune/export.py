@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--license",
         required=True,
-        help="its licence (SPDX); the base model's and the data's bind it",
+        help="its license (SPDX); the base model's and the data's bind it",
     )
     parser.add_argument(
         "--base",

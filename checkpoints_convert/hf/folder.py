@@ -56,7 +56,7 @@ def weight_files(folder: str | Path) -> list[Path]:
 def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
     """Copy all but the weights and return what was written.
 
-    These are configuration, tokenizer, chat template and licence.
+    These are configuration, tokenizer, chat template and license.
 
     Raises:
         DataError: one is a symbolic link that leads out of the folder, or nowhere, or is damaged.

@@ -19,7 +19,7 @@ _FILE_BYTES = 2**30
 class Archive:
     """The files `NAME-00000.warc.gz` … of a site.
 
-    Each begins with a `warcinfo` record that states licence, content and robots.
+    Each begins with a `warcinfo` record that states license, content and robots.
     """
 
     def __init__(self, site: Site, folder: Path, file_bytes: int = _FILE_BYTES) -> None:
@@ -88,7 +88,7 @@ class Archive:
             "site": site.name,
         }
         known |= {
-            "licence": site.licence,
+            "license": site.license,
             "terms": site.terms,
             "content": site.content,
             "documents": site.documents,

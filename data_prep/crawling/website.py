@@ -49,8 +49,8 @@ class Site:
     content: Selector = ""
     """CSS selector of the part of a page that is content; empty: the reader finds it."""
 
-    licence: str = "other"
-    """Licence of the content, for example CC-BY-NC-SA-3.0.
+    license: str = "other"
+    """License of the content, for example CC-BY-NC-SA-3.0.
 
     "other": none that permits re-use, so ask the owner.
     """

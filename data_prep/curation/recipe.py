@@ -46,8 +46,8 @@ class Source:
     """Name in steps, counts and the report; null: the reader's. Sources of one name count as one.
     """
 
-    licence: str | None = None
-    """Licence of the source as a whole, for the manifest."""
+    license: str | None = None
+    """License of the source as a whole, for the manifest."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -19,7 +19,7 @@ from data_prep.steps.filters.copyright import CopyrightFilter
 from data_prep.steps.filters.language import LanguageFilter
 from data_prep.steps.filters.language_id import LanguageIdFilter
 from data_prep.steps.filters.length import LengthFilter
-from data_prep.steps.filters.licence import LicenceFilter
+from data_prep.steps.filters.license import LicenseFilter
 from data_prep.steps.filters.medical import MedicalFilter
 from data_prep.steps.filters.pii import PiiFormatter
 from data_prep.steps.filters.publication_type import PublicationTypeFilter
@@ -33,7 +33,7 @@ STEPS: dict[str, Callable[..., PipelineStep | CorpusStep]] = {
     "language": LanguageFilter,
     "retraction": RetractionFilter,
     "copyright": CopyrightFilter,
-    "licence": LicenceFilter,
+    "license": LicenseFilter,
     "language_id": LanguageIdFilter,
     "medical": MedicalFilter,
     "publication_type": PublicationTypeFilter,

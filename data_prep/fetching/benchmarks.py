@@ -1,4 +1,4 @@
-"""Benchmarks that their authors publish as plain files under an open licence."""
+"""Benchmarks that their authors publish as plain files under an open license."""
 
 from collections.abc import Iterator
 

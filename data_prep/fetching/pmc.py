@@ -4,7 +4,7 @@ They are packed into tar files as the reader `jats` takes them.
 
 Since August 2026 PMC ships no packages any more: each version of an article is an object of its
 own, with a JSON of its metadata, and a daily inventory lists those
-(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one licence group of a thousand
+(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one license group of a thousand
 PMCIDs, the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a
 later inventory differs for its articles.
 """
@@ -39,8 +39,8 @@ _KEY = re.compile(r"metadata/PMC(\d+)\.(\d+)\.json")
 _SPAN = 1000
 
 
-def licence_group(code: str | None, open_access: bool = True) -> str:
-    """Return PMC's licence group of a licence code.
+def license_group(code: str | None, open_access: bool = True) -> str:
+    """Return PMC's license group of a license code.
 
     `comm` (CC0, BY, BY-SA, BY-ND), `noncomm` (the NC ones) or `other` (TDM, none).
     """
@@ -62,7 +62,7 @@ class Package:
     """Hash of versions and entity tags: another one means that an article changed."""
 
     def file(self, group: str) -> str:
-        """Return the path of a licence group's tar file below the output folder."""
+        """Return the path of a license group's tar file below the output folder."""
         return f"{group}/{self.name}.tar.gz"
 
 
@@ -137,7 +137,7 @@ def fetch(
     record: Record,
     base: str = BUCKET,
 ) -> None:
-    """Write the package's tar file of each wanted licence group, none where it has no article.
+    """Write the package's tar file of each wanted license group, none where it has no article.
 
     Raises:
         DataError: an object cannot be had or is twice not what its MD5 says.
@@ -148,7 +148,7 @@ def fetch(
         for number, version in package.versions:
             name = f"PMC{number}.{version}"
             meta = _meta(transfer, f"{base}/metadata/{name}.json")
-            group = licence_group(
+            group = license_group(
                 meta.get("license_code"), bool(meta.get("is_pmc_openaccess", True))
             )
             if group not in counts or not meta.get("xml_url"):

@@ -299,7 +299,7 @@ class SourceReader(BaseDiskReader):
             "publication_types": [],
             "date": None,
             "copyright": "",
-            "licence": "",
+            "license": "",
             "retracted": False,
             "source": printable(PurePath(filepath).name),
         } | known
@@ -307,7 +307,7 @@ class SourceReader(BaseDiskReader):
             [self.options.language] if self.options.language else []
         )
         metadata["language"] = [medline_code(language) for language in languages if language]
-        metadata["licence"] = metadata["licence"] or self.options.licence
+        metadata["license"] = metadata["license"] or self.options.license
         return Document(text=text, id=identifier, metadata=metadata)
 
     def whole_file(self, filepath: str) -> Iterator[Record]:

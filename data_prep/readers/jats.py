@@ -12,7 +12,7 @@ from lxml import etree
 
 from data_prep.readers.base import SourceReader, UnreadMembers
 from data_prep.readers.jats_text import JatsText
-from data_prep.readers.licence import OTHER, licence_name
+from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.tar_stream import files_of
@@ -179,7 +179,7 @@ def _metadata(article: Element) -> dict[str, Any]:
     kind = article.get("article-type") or ""
     pmcid = _identifier(meta, "pmcid") or _identifier(meta, "pmc") or _identifier(meta, "pmcaid")
     pmcid = f"PMC{pmcid.upper().removeprefix('PMC')}" if pmcid else ""
-    statement, licence = _rights(meta)
+    statement, license = _rights(meta)
     related = {element.get("related-article-type") for element in meta.iterfind("related-article")}
     language = article.get(LANGUAGE)
     return {
@@ -192,7 +192,7 @@ def _metadata(article: Element) -> dict[str, Any]:
         "language": [language] if language else [],
         "date": _date(meta),
         "copyright": statement,
-        "licence": licence,
+        "license": license,
         "retracted": bool(related & {"retraction-forward", "retracted-by"}),
     }
 
@@ -202,27 +202,27 @@ def _identifier(meta: Element, kind: str) -> str:
 
 
 def _rights(meta: Element) -> tuple[str, str]:
-    """Return what is said about rights, on one line, and the licence's name."""
+    """Return what is said about rights, on one line, and the license's name."""
     stated = [
         *meta.iterfind("permissions"),
         *meta.iterfind("copyright-statement"),
         *meta.iterfind("license"),
     ]
     parts = [part for element in stated for part in element.iter()]
-    licences = [part for part in parts if tag_of(part) == "license"]
+    licenses = [part for part in parts if tag_of(part) == "license"]
     said = [
         plain_text(part) for part in parts if tag_of(part) in ("copyright-statement", "license")
     ]
     statement = " ".join(text for text in said if text)
-    if not licences:  # a copyright line alone grants nothing
-        name = licence_name(statement)
+    if not licenses:  # a copyright line alone grants nothing
+        name = license_name(statement)
         return statement, "" if name == OTHER else name
     linked = [part for part in parts if tag_of(part) in ("license", "ext-link", "license_ref")]
     addresses = [address for part in linked for address in (part.get(HREF), part.text)]
-    name = licence_name(
-        *addresses, statement, *(licence.get("license-type") for licence in licences)
+    name = license_name(
+        *addresses, statement, *(license.get("license-type") for license in licenses)
     )
-    if name not in ("", OTHER) and licence_name(statement) != name:
+    if name not in ("", OTHER) and license_name(statement) != name:
         statement = f"{statement} ({name})".strip()  # the address said it, not the words
     return statement, name
 

@@ -16,7 +16,7 @@ from datatrove.data import Document
 from lxml import etree
 
 from data_prep.readers.base import BoundedStream, SourceReader
-from data_prep.readers.licence import OTHER, licence_name
+from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, printable
 from galen.errors import DataError
@@ -107,7 +107,7 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
     """Return the document of one `MedlineCitation`."""
     title = _title(citation)
     rights = _optional_text(citation.find("Article/Abstract/CopyrightInformation"))
-    licence = licence_name(rights)
+    license = license_name(rights)
     metadata: dict[str, Any] = {
         "pmid": pmid,
         "title": title,
@@ -122,7 +122,7 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
         ],
         "date": _date(citation),
         "copyright": rights,
-        "licence": "" if licence == OTHER else licence,  # a copyright line is no licence
+        "license": "" if license == OTHER else license,  # a copyright line is no license
         "retracted": (
             citation.find("CommentsCorrectionsList/CommentsCorrections[@RefType='RetractionIn']")
             is not None

@@ -70,8 +70,8 @@ class ReaderOptions:
     language: str | None = None
     """Language of documents that state none, as two or three letters."""
 
-    licence: str = ""
-    """Licence of documents that state none, for example CC-BY-4.0."""
+    license: str = ""
+    """License of documents that state none, for example CC-BY-4.0."""
 
     content: Selector = ""
     """CSS selector of the part of a page that is content (html, warc), for example "main article".

@@ -11,7 +11,7 @@ from datatrove.data import Document
 
 from data_prep.files.json_records import Unusable, load_line, rows
 from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
-from data_prep.readers.licence import licence_name
+from data_prep.readers.license import license_name
 from data_prep.readers.metadata import in_form
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.remote import open_raw
@@ -147,7 +147,7 @@ class RecordsReader(JsonReader):
         known = {key: value for key, value in fields.items() if key not in ("source", "copies")}
         if source := fields.get("source") and (record.get("source") or inner.get("source")):
             known["origin"] = source
-        known["licence"] = licence_name(
+        known["license"] = license_name(
             _text(known.pop("licence", None)), _text(known.pop("license", None))
         )
         known = in_form(known)

@@ -11,7 +11,7 @@ from typing import Any
 
 from datatrove.data import Document
 
-from data_prep.readers.licence import licence_name
+from data_prep.readers.license import license_name
 from data_prep.readers.records import JsonReader
 from data_prep.readers.rendering import Forms, heading, tidy
 from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
@@ -94,7 +94,7 @@ def _metadata(record: dict[str, Any]) -> dict[str, Any]:
             )
             or None
         ),
-        "licence": licence_name(_text("license", access.get("license"))),
+        "license": license_name(_text("license", access.get("license"))),
     }
 
 

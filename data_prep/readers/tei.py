@@ -11,7 +11,7 @@ from datatrove.data import Document
 from lxml import etree
 
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
-from data_prep.readers.licence import licence_name
+from data_prep.readers.license import license_name
 from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused, Why
@@ -270,7 +270,7 @@ def _apart(inner: str, before: str, behind: str) -> str:
 
 
 def _metadata(root: Element) -> dict[str, Any]:
-    licence = root.find("teiHeader/fileDesc/publicationStmt/availability/licence")
+    license = root.find("teiHeader/fileDesc/publicationStmt/availability/licence")
     languages = [
         part.get(LANGUAGE) for name in ("teiHeader", "text") for part in root.iterfind(name)
     ]
@@ -281,9 +281,9 @@ def _metadata(root: Element) -> dict[str, Any]:
             default=None,
         ),
         "language": [language for language in languages if language][:1],
-        "licence": (
+        "license": (
             ""
-            if licence is None
-            else licence_name(licence.get("target"), " ".join(map(str, licence.itertext())))
+            if license is None
+            else license_name(license.get("target"), " ".join(map(str, license.itertext())))
         ),
     }

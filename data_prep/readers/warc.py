@@ -25,7 +25,7 @@ _SLOW = f"the pattern documents of the archive took more than {_PATTERN_SECONDS}
 class WarcReader(SourceReader):
     """Yields one document per page or PDF that was answered with status 200; the id is its address.
 
-    The fields `licence` and `content` (a CSS selector) of the last `warcinfo` record count where
+    The fields `license` and `content` (a CSS selector) of the last `warcinfo` record count where
     the source's options say nothing; an address that its `documents` (a regular expression) is not
     found in gives no document. data_prep/crawl.py writes them. Metadata besides what all readers
     give: url, crawled (time).
@@ -106,7 +106,7 @@ class WarcReader(SourceReader):
         if document is not None:
             document.metadata["url"] = url
             document.metadata["crawled"] = response.rec_headers.get_header("WARC-Date")
-            document.metadata["licence"] = document.metadata["licence"] or info.licence
+            document.metadata["license"] = document.metadata["license"] or info.license
             yield document
 
     def _body(self, response: Any, record: Record) -> bytes:
@@ -132,14 +132,14 @@ class WarcReader(SourceReader):
 class _Info:
     """The fields of a `warcinfo` record that count here.
 
-    Licence, content (a CSS selector), documents (a regular expression).
+    License, content (a CSS selector), documents (a regular expression).
     """
 
     def __init__(self, data: bytes = b"") -> None:
         fields = _fields(data)
-        self.data, self.licence, self.content = (
+        self.data, self.license, self.content = (
             data,
-            fields.get("licence", ""),
+            fields.get("license", ""),
             fields.get("content", ""),
         )
         self.wrong: Why | None = None

@@ -6,7 +6,7 @@ from datatrove.data import Document
 
 from data_prep.readers.base import NOTED, SourceReader
 from data_prep.readers.html_text import letters_of, page_text, parse
-from data_prep.readers.licence import licence_name
+from data_prep.readers.license import license_name
 from data_prep.readers.page_encoding import UnknownEncodingError
 from data_prep.readers.record import Record, Refused
 from data_prep.readers.xml_tree import LANGUAGE
@@ -104,7 +104,7 @@ def page_document(
         filepath,
         title=title,
         language=[language] if language else [],
-        licence=licence_name(*(link.get("href") for link in links)),
+        license=license_name(*(link.get("href") for link in links)),
         url=url or canonical,
     )
 

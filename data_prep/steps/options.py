@@ -61,27 +61,27 @@ class Copyright(OfSources):
     rule: Literal["any_claim", "explicit", "ignore"] = "any_claim"
     """Which copyright lines drop an abstract.
 
-    any_claim: each that names no Creative Commons licence or public domain; explicit: only one that
+    any_claim: each that names no Creative Commons license or public domain; explicit: only one that
     reserves rights in words; ignore: none.
     """
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Licence(OfSources):
-    """Keep documents by the licence of their article."""
+class License(OfSources):
+    """Keep documents by the license of their article."""
 
-    step: Literal["licence"] = "licence"
+    step: Literal["license"] = "license"
     allowed: list[str] = Field(
         default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"]
     )
-    """Allowed licences.
+    """Allowed licenses.
 
-    The default is the set of Creative Commons licences that allow commercial use, as BioMistral's
+    The default is the set of Creative Commons licenses that allow commercial use, as BioMistral's
     corpus has.
     """
 
     unstated: Literal["drop", "keep"] = "drop"
-    """What becomes of documents without a licence that is understood."""
+    """What becomes of documents without a license that is understood."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -413,7 +413,7 @@ Step = Annotated[
     | ArticleLanguage
     | Retraction
     | Copyright
-    | Licence
+    | License
     | LanguageId
     | Medical
     | PublicationType

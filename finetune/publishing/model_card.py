@@ -24,7 +24,7 @@ def card(
     scores: Sequence[Path],
     corpora: Sequence[Path],
     name: str,
-    licence: str,
+    license: str,
     base: str,
     languages: Sequence[str] | None = None,
     adapter: bool = False,
@@ -37,7 +37,7 @@ def card(
         corpora: folders or manifests of data_prep/curate.py, what the base was further pretrained
             on.
         name: the model's name.
-        licence: SPDX identifier of the model's licence.
+        license: SPDX identifier of the model's license.
         base: name of the base model.
         languages: ISO 639-1 codes; None takes those of the training questions.
         adapter: the model is an adapter for the base, not a model of its own.
@@ -46,7 +46,7 @@ def card(
         DataError: a manifest or results file is missing or damaged.
     """
     front: dict[str, Any] = {
-        "license": licence.lower(),
+        "license": license.lower(),
         "library_name": "peft" if adapter else "transformers",
         # names of the hub alone: another would be a link to nothing
         "base_model": base if base.count("/") == 1 else "",
@@ -195,17 +195,17 @@ def _corpora(corpora: Sequence[Path]) -> str:
     rows: list[tuple[str, int, str]] = []
     for folder in corpora:
         record = manifest.read(folder, "curate")
-        licences = {item["source"]: item["licence"] for item in record["inputs"]}
+        licenses = {item["source"]: item["license"] for item in record["inputs"]}
         sources = record["counts"]["sources"].items()
         rows += [
-            (name, counts["kept"], licences[name] or "each document's own")
+            (name, counts["kept"], licenses[name] or "each document's own")
             for name, counts in sources
         ]
     total = sum(kept for _, kept, _ in rows) or 1  # a corpus of which nothing was kept
     lines = [
-        f"| {name} | {kept:,} | {kept / total:.1%} | {licence} |" for name, kept, licence in rows
+        f"| {name} | {kept:,} | {kept / total:.1%} | {license} |" for name, kept, license in rows
     ]
-    return "\n".join(["| source | documents | share | licence |", "|---|---|---|---|", *lines])
+    return "\n".join(["| source | documents | share | license |", "|---|---|---|---|", *lines])
 
 
 def _scores(folders: Sequence[Path]) -> str:

@@ -85,8 +85,8 @@ def write_parquet(path, rows):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-def jats(number, text, licence, pmid=""):
-    rights = f'<permissions><license xlink:href="{licence}"/></permissions>' if licence else ""
+def jats(number, text, license, pmid=""):
+    rights = f'<permissions><license xlink:href="{license}"/></permissions>' if license else ""
     return (
         '<article xmlns:xlink="http://www.w3.org/1999/xlink" article-type="research-article">'
         "<front><article-meta>"
@@ -246,7 +246,7 @@ def write_mmedc(raw):
     write_warc(
         raw / "websites/medlineplus_es-00000.warc.gz",
         answers,
-        {"licence": "public-domain", "content": "main"},
+        {"license": "public-domain", "content": "main"},
     )
     for language in ("zh", "ja"):
         write_lines(

@@ -105,7 +105,7 @@ def zipped(data):
 def warc(folder):
     path = folder / "sample.warc"
     write_warc(
-        path, answers(), {"licence": "CC-BY-4.0", "content": "main", "documents": "/a|/b|/c"}
+        path, answers(), {"license": "CC-BY-4.0", "content": "main", "documents": "/a|/b|/c"}
     )
     return path.read_bytes()
 

@@ -76,7 +76,7 @@ def write_recipe(tmp_path, base, **extra):
         "start": [f"{base}/"],
         "delay": 0,
         "content": "main",
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
     }
     fields |= {"allow": ["/$", "/topic/"], "deny": ["print="], "documents": "/topic/"} | extra
     path = tmp_path / "site.yaml"
@@ -113,7 +113,7 @@ def test_crawl(site, tmp_path):
         assert (sorted(found), count) == (["A", "B", "C", "D"], 4)
         assert found["A"].text == f"A\n\n{PROSE.strip()}"
         assert {
-            "licence": "CC-BY-4.0",
+            "license": "CC-BY-4.0",
             "url": f"{base}/topic/a",
             "language": ["eng"],
         }.items() <= found["A"].metadata.items()
@@ -262,7 +262,7 @@ def test_without_robots_nothing_is_fetched(site, tmp_path):
 
 def test_archive_files_rotate_and_are_mended(tmp_path):
     recipe = SiteRecipe(
-        name="s", output=str(tmp_path), start=["http://s.org/"], allow=["/"], licence="CC0-1.0"
+        name="s", output=str(tmp_path), start=["http://s.org/"], allow=["/"], license="CC0-1.0"
     )
     archive = Archive(recipe, tmp_path, file_bytes=500)
     for n in range(4):

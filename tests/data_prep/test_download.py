@@ -12,7 +12,7 @@ import pytest
 
 from data_prep import download
 from data_prep.fetching import transfer
-from data_prep.fetching.pmc import licence_group
+from data_prep.fetching.pmc import license_group
 from data_prep.readers.jats import JatsReader
 from galen.errors import DataError, UsageError
 from tests.data_prep.readers.test_jats import FIXTURE
@@ -310,7 +310,7 @@ def test_hub(tmp_path, monkeypatch):
 
 
 def pmc_site(site, articles):
-    """Fill in PMC's bucket: (PMCID, version, licence code) -> article."""
+    """Fill in PMC's bucket: (PMCID, version, license code) -> article."""
     rows = []
     for (number, version, code), data in articles.items():
         name = f"PMC{number}.{version}"
@@ -347,7 +347,7 @@ def article(number):
     return FIXTURE.read_bytes().replace(b">12345<", f">{number}<".encode())
 
 
-def test_pmc_packages_by_licence(tmp_path):
+def test_pmc_packages_by_license(tmp_path):
     codes = {
         (1000, 1): "CC BY",
         (1000, 2): "CC BY",
@@ -360,7 +360,7 @@ def test_pmc_packages_by_licence(tmp_path):
     site = Site()
     pmc_site(site, articles)
     with site.running() as base:
-        run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
+        run(base, tmp_path, "--license", "comm", "noncomm", source="pmc")
         names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tar.gz"))
         assert names == [
             "comm/PMC000001xxx.tar.gz",
@@ -375,12 +375,12 @@ def test_pmc_packages_by_licence(tmp_path):
             for document in JatsReader(str(tmp_path / "comm")).read_file("PMC000001xxx.tar.gz")
         ] == ["PMC1000", "PMC1999"]
         site.requests.clear()
-        run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
+        run(base, tmp_path, "--license", "comm", "noncomm", source="pmc")
         assert not any("/PMC" in path for path, _ in site.requests), (
             "nothing changed, nothing is fetched"
         )
         pmc_site(site, articles | {(1500, 1, "CC BY"): article(1500)})
-        run(base, tmp_path, "--licence", "comm", "noncomm", source="pmc")
+        run(base, tmp_path, "--license", "comm", "noncomm", source="pmc")
         assert not any("/PMC2" in path for path, _ in site.requests)
         with tarfile.open(tmp_path / names[0]) as archive:
             assert archive.getnames() == ["PMC1000.2.xml", "PMC1500.1.xml", "PMC1999.1.xml"]
@@ -389,7 +389,7 @@ def test_pmc_packages_by_licence(tmp_path):
             run(base, tmp_path / "other", source="pmc")
 
 
-def test_licence_groups():
+def test_license_groups():
     codes = {
         "CC0": "comm",
         "CC BY": "comm",
@@ -399,8 +399,8 @@ def test_licence_groups():
         "CC BY-NC-ND": "noncomm",
         "TDM": "other",
     }
-    assert {code: licence_group(code) for code in codes} == codes
-    assert licence_group(None) == licence_group("CC BY", open_access=False) == "other"
+    assert {code: license_group(code) for code in codes} == codes
+    assert license_group(None) == license_group("CC BY", open_access=False) == "other"
 
 
 def test_a_benchmark_comes_in_the_layout_that_its_task_reads(tmp_path):

@@ -6,10 +6,10 @@ from data_prep.steps.filters.animal_only import AnimalOnlyFilter
 from data_prep.steps.filters.copyright import reserves_rights
 from data_prep.steps.filters.language import LanguageFilter
 from data_prep.steps.filters.length import LengthFilter
-from data_prep.steps.filters.licence import family
+from data_prep.steps.filters.license import family
 from data_prep.steps.filters.publication_type import PublicationTypeFilter
 from data_prep.steps.filters.retraction import RetractionFilter
-from data_prep.steps.options import Abstract, Licence, Pii, Quality, Repetition
+from data_prep.steps.options import Abstract, License, Pii, Quality, Repetition
 from tests.data_prep.documents import STORY
 
 
@@ -110,7 +110,7 @@ def test_retraction():
 
 
 @pytest.mark.parametrize(
-    ("licence", "kept"),
+    ("license", "kept"),
     [
         ("CC-BY-4.0", True),
         ("CC BY 2.5", True),
@@ -119,17 +119,17 @@ def test_retraction():
         ("public-domain", True),
         ("CC-BY-NC-4.0", (False, "CC-BY-NC not allowed")),
         ("CC-BY-NC-ND-4.0", (False, "CC-BY-NC-ND not allowed")),
-        ("other", (False, "a licence of its own")),
+        ("other", (False, "a license of its own")),
         ("", (False, "none stated")),
     ],
 )
-def test_licence(licence, kept):
-    assert step_of(Licence()).filter(document(licence=licence)) == kept
+def test_license(license, kept):
+    assert step_of(License()).filter(document(license=license)) == kept
 
 
-def test_licence_family():
+def test_license_family():
     assert family("CC-BY-4.0") == family("cc by 3.0") == "CC-BY"
-    assert step_of(Licence(allowed=["CC0"], unstated="keep")).filter(document()) is True
+    assert step_of(License(allowed=["CC0"], unstated="keep")).filter(document()) is True
 
 
 def test_publication_type_and_animals():

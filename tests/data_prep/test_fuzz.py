@@ -56,7 +56,7 @@ STEPS = [
         steps.Abstract(required=False),
         steps.Retraction(),
         steps.Copyright(),
-        steps.Licence(unstated="keep"),
+        steps.License(unstated="keep"),
     ),
     *(
         steps.AnimalOnly(),

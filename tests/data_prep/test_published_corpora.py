@@ -61,8 +61,8 @@ def test_biomistral(raw):
     )
     assert counts["read"] == 34
     assert counts["dropped"] == {
-        "licence: CC-BY-NC not allowed": 1,
-        "licence: none stated": 1,
+        "license: CC-BY-NC not allowed": 1,
+        "license: none stated": 1,
         "near_duplicate: like a kept one": 1,
         "decontaminate: in test.jsonl": 1,
     }

@@ -104,7 +104,7 @@ def test_html_files(tmp_path):
     assert document.id.startswith("a.html:")
     assert {
         "title": "Asthma",
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         "language": ["eng"],
     }.items() <= document.metadata.items()
     assert stats(reader) == {
@@ -178,13 +178,13 @@ def test_answers_that_state_no_type(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
 def test_warc(tmp_path, name):
-    write_warc(tmp_path / name, answers(), {"licence": "CC-BY-NC-4.0", "content": "main"})
+    write_warc(tmp_path / name, answers(), {"license": "CC-BY-NC-4.0", "content": "main"})
     reader = reader_of(WarcReader, tmp_path)
     page, pdf, other = reader.read_file(name)
     assert (page.id, page.text) == ("http://s.org/a", "\n\n".join(BLOCKS))
-    assert page.metadata["licence"] == "CC-BY-4.0", "what the page itself states counts first"
+    assert page.metadata["license"] == "CC-BY-4.0", "what the page itself states counts first"
     assert other.text == "Жар"
-    assert other.metadata["licence"] == "CC-BY-NC-4.0"
+    assert other.metadata["license"] == "CC-BY-NC-4.0"
     assert page.metadata["crawled"].endswith("Z")
     assert (pdf.id, pdf.text) == ("http://s.org/b.pdf", (PROSE * 3).strip())
     assert stats(reader) == {"total": 5, "dropped_no answer": 1, "dropped_not a page": 1}

@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 def mistakes(card):
     """Return the errors of a model card's front matter.
 
-    It has to be YAML with a licence and a base model without spaces.
+    It has to be YAML with a license and a base model without spaces.
     """
     front = yaml.safe_load(card.split("---\n")[1])
     wrong = [

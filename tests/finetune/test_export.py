@@ -49,7 +49,7 @@ def arguments(run, tmp_path):
 def test_a_corpus_of_which_nothing_was_kept_has_its_row(arguments, run, tmp_path):
     counts, inputs = (
         {"kept": 0, "sources": {"pubmed": {"kept": 0}}},
-        [{"path": "a", "source": "pubmed", "licence": "CC0-1.0"}],
+        [{"path": "a", "source": "pubmed", "license": "CC0-1.0"}],
     )
     (tmp_path / "manifest.json").write_text(
         json.dumps(
@@ -66,8 +66,8 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     scores.mkdir()
     sources = {"pubmed": {"kept": 900}, "guidelines": {"kept": 100}}
     inputs = [
-        {"path": "a", "source": "pubmed", "licence": None},
-        {"path": "b", "source": "guidelines", "licence": "CC-BY-4.0"},
+        {"path": "a", "source": "pubmed", "license": None},
+        {"path": "b", "source": "guidelines", "license": "CC-BY-4.0"},
     ]
     counts = {"kept": 1000, "sources": sources}
     made = {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
@@ -213,7 +213,7 @@ def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_the
     )
 
 
-def test_the_front_of_the_card_is_yaml_whatever_the_licence(arguments, tmp_path):
+def test_the_front_of_the_card_is_yaml_whatever_the_license(arguments, tmp_path):
     assert export.main([*arguments[:-1], "ours: ask"]) == 0
     assert (
         yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["license"]

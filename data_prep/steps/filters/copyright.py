@@ -22,10 +22,10 @@ _RESERVED = re.compile(
 def reserves_rights(line: str, rule: Rule) -> bool:
     """Say whether this copyright line reserves rights.
 
-    A line that names a Creative Commons licence or the public domain never does. Any other line
+    A line that names a Creative Commons license or the public domain never does. Any other line
     does under `any_claim`: a bare "© 2021 Publisher" grants nothing, so all rights are reserved by
     law. `explicit` wants it in words ("All rights reserved", "protected by copyright", "under
-    exclusive licence", "for permissions …"). `ignore` lets everything in.
+    exclusive license", "for permissions …"). `ignore` lets everything in.
     """
     if not line or rule == "ignore" or _GRANTED.search(line):
         return False

@@ -56,7 +56,7 @@ def test_jsonl(tmp_path, ending):
     assert first.id == "a1"
     expected = {
         "language": ["fre"],
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         "origin": "mC4",
         "url": "http://a.org",
         "retracted": False,

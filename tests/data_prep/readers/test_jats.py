@@ -84,7 +84,7 @@ def test_metadata():
         "language": ["eng"],
         "date": "2013-02-03",
         "copyright": "© 2013 A. Author Open access. (CC-BY-NC-3.0)",
-        "licence": "CC-BY-NC-3.0",
+        "license": "CC-BY-NC-3.0",
         "retracted": False,
         "full_text": True,
         "source": "article.nxml",
@@ -94,7 +94,7 @@ def test_metadata():
 
 def test_real_articles_are_complete(jats_folder):
     """All words of the body's text nodes stand in the output in order."""
-    licences = {}
+    licenses = {}
     for path in sorted(jats_folder.glob("*.nxml")):
         [document], _, _ = read(path, citations="marker", floats="captions", table_bodies=True)
         body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find(
@@ -107,9 +107,9 @@ def test_real_articles_are_complete(jats_folder):
         assert missing(body, "\n\n".join(half[: len(half) // 2] + half[len(half) // 2 + 1 :])), (
             "the check sees a paragraph that is gone"
         )
-        licences[document.id] = document.metadata["licence"]
+        licenses[document.id] = document.metadata["license"]
         assert document.metadata["pmid"] and document.metadata["doi"] and document.metadata["date"]
-    assert licences == {
+    assert licenses == {
         "PMC1790863": "CC-BY",
         "PMC2329613": "CC-BY-2.0",
         "PMC2599765": "public-domain",

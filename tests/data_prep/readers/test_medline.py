@@ -43,7 +43,7 @@ def test_metadata(fixture):
         "publication_types": ["Journal Article"],
         "date": "2021-03-05",
         "copyright": "© 2021 The Authors. Published under the terms of the CC BY 4.0 license.",
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         "retracted": False,
         "source": "medline.xml",
     }

@@ -35,7 +35,7 @@ def test_everything_in_its_place():
     ]
     assert document.id == "doi:10.1/y"
     assert {
-        "licence": "CC-BY-4.0",
+        "license": "CC-BY-4.0",
         "date": "2019-05-02",
         "language": ["eng"],
         "full_text": True,

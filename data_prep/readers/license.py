@@ -1,7 +1,7 @@
-"""One name per licence, in SPDX's form ("CC-BY-4.0"), from the addresses and texts in articles.
+"""One name per license, in SPDX's form ("CC-BY-4.0"), from the addresses and texts in articles.
 
 Creative Commons addresses: https://creativecommons.org/licenses/. A bare "CC BY" without a version
-is "CC-BY". What states no known licence is "other" (a licence of its own) or "" (nothing stated):
+is "CC-BY". What states no known license is "other" (a license of its own) or "" (nothing stated):
 neither permits anything.
 """
 
@@ -28,8 +28,8 @@ _PUBLIC = re.compile(
 )
 
 
-def licence_name(*statements: str | None) -> str:
-    """Return the name of the licence that the statements (addresses first, then sentences) name."""
+def license_name(*statements: str | None) -> str:
+    """Return the name of the license that the statements (addresses first, then sentences) name."""
     stated = [statement for statement in statements if statement and statement.strip()]
     for statement in stated:
         if found := _ADDRESS.search(statement):

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.readers.licence import licence_name
+from data_prep.readers.license import license_name
 from data_prep.text.language_codes import medline_code
 
 
@@ -40,7 +40,7 @@ from data_prep.text.language_codes import medline_code
     ],
 )
 def test_names(statements, name):
-    assert licence_name(*statements) == name
+    assert license_name(*statements) == name
 
 
 def test_language_codes():

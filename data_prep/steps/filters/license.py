@@ -1,4 +1,4 @@
-"""Which licences let an article in."""
+"""Which licenses let an article in."""
 
 import re
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 _VERSION = re.compile(r"[ -]v?\d+(\.\d+)*$")
 
 
-def family(licence: str) -> str:
-    """Return a licence's name without its version, in one form.
+def family(license: str) -> str:
+    """Return a license's name without its version, in one form.
 
     "CC BY-SA 4.0", "cc-by-sa" and "CC-BY-SA-4.0" are all "CC-BY-SA".
     """
-    name = re.sub(r"[\s_]+", "-", _VERSION.sub("", licence.strip())).upper()
+    name = re.sub(r"[\s_]+", "-", _VERSION.sub("", license.strip())).upper()
     return "CC0" if name in ("CC0", "CC-0", "CC-ZERO") else name
 
 
-class LicenceFilter(BaseFilter):
-    """Drops documents whose licence (`licence` in the metadata) is none of the allowed.
+class LicenseFilter(BaseFilter):
+    """Drops documents whose license (`license` in the metadata) is none of the allowed.
 
     Versions do not count.
     """
 
-    name = "licence"
+    name = "license"
 
     def __init__(self, allowed: Sequence[str], unstated: Literal["drop", "keep"]) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class LicenceFilter(BaseFilter):
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        licence = family(doc.metadata.get("licence") or "")
-        if licence in ("", "OTHER"):
+        license = family(doc.metadata.get("license") or "")
+        if license in ("", "OTHER"):
             return self.unstated == "keep" or (
                 False,
-                "none stated" if not licence else "a licence of its own",
+                "none stated" if not license else "a license of its own",
             )
-        return licence in self.allowed or (False, f"{licence} not allowed")
+        return license in self.allowed or (False, f"{license} not allowed")
