@@ -10,6 +10,11 @@ from galen import lock
 from galen.errors import OutputConflictError
 
 
+def partial_path(final: Path) -> Path:
+    """Return the hidden name under which a file or folder is written: `.NAME.partial`."""
+    return final.with_name(f".{final.name}.partial")
+
+
 @contextmanager
 def atomic_file(final: str | Path) -> Iterator[Path]:
     """Yield an empty new file beside `final`.
@@ -24,7 +29,7 @@ def atomic_file(final: str | Path) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.partial")
+    temporary = partial_path(final)
     descriptor = lock.create_exclusively(temporary)
     try:
         yield temporary
@@ -53,7 +58,7 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
         if final.exists():
             raise OutputConflictError(f"{final} exists already; remove it or choose another output")
         place = lock.resolved_path(final)
-        temporary = place.with_name(f".{place.name}.partial")
+        temporary = partial_path(place)
         remove(temporary)  # what a killed run left behind
         temporary.mkdir()
         try:
