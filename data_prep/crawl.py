@@ -92,13 +92,13 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     from scrapy.settings.default_settings import RETRY_EXCEPTIONS
 
     from data_prep.crawling.addresses import Addresses, checked_resolver
+    from data_prep.crawling.decompression import DecompressionMiddleware
     from data_prep.crawling.spider import SiteOnly
-    from data_prep.crawling.unpacking import Unpacking
 
     return {
         # before all others: also before robots.txt of a host is asked for
-        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, Unpacking: 590},
-        "COMPRESSION_ENABLED": False,  # Unpacking stands in its place
+        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, DecompressionMiddleware: 590},
+        "COMPRESSION_ENABLED": False,  # DecompressionMiddleware replaces it
         # only http and https are left
         "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),
         "DNS_RESOLVER": checked_resolver(Addresses(site)),
