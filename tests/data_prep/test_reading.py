@@ -14,7 +14,7 @@ import pytest
 from data_prep import curate
 from data_prep.curation.input_files import RawFile
 from data_prep.curation.source_reader import SourceFiles
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers import READERS
 from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
 from tests.data_prep.material import (
     many_records,
@@ -251,9 +251,10 @@ def read(tmp_path, reader, files, **options):
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    options = ReaderOptions(
-        **{"max_record_seconds": 1, "max_record_memory": 2**29, "metadata_keys": ["*"]} | options
-    )
+    defaults = {"max_record_seconds": 1, "max_record_memory": 2**29}
+    if reader == "records":
+        defaults["metadata_keys"] = ["*"]
+    options = READERS[reader].Options(**defaults | options)
     raw = [RawFile(reader, str(folder / name), len(data), options) for name, data in files.items()]
     source = SourceFiles([raw], str(tmp_path / "log"), str(tmp_path / "quarantine"))
     documents = list(source.run())

@@ -16,7 +16,7 @@ from fsspec.registry import _registry as file_systems
 from data_prep import curate
 from data_prep.curation.input_files import RawFile, describe, find_raw_files
 from data_prep.curation.source_reader import SourceFiles
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.records import RecordsReader
 from data_prep.readers.text import TextReader
 from galen.errors import DataError
@@ -190,7 +190,7 @@ def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
 
     size = find_raw_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
     source = SourceFiles(
-        [[RawFile("records", "s3://bucket/all/4.jsonl", size)]],
+        [[RawFile("records", "s3://bucket/all/4.jsonl", size, RecordsReader.Options())]],
         str(tmp_path / "log"),
         str(tmp_path / "quarantine"),
     )
