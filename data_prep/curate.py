@@ -164,7 +164,7 @@ def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Path:
     folder = _partial(output)
     folder.mkdir(parents=True, exist_ok=True)
     # it decides nothing but the end
-    decisive = {key: value for key, value in config.items() if key != "max_bad_share"}
+    decisive = {key: value for key, value in config.items() if key != "max_error_rate"}
     plan, note = (
         json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1),
         folder / "plan.json",
@@ -189,8 +189,8 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     rows = [("records read", counts["read"])]
     rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
     rows += [("documents kept", counts["kept"])]
-    if counts["extra_copies"]:
-        rows += [("  further copies", counts["extra_copies"])]
+    if counts["extra_repeats"]:
+        rows += [("  further repeats", counts["extra_repeats"])]
     rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]
