@@ -16,12 +16,13 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from galen import yaml_text
 from galen.errors import UsageError, did_you_mean
@@ -109,6 +110,53 @@ def to_dict(recipe: Any) -> dict[str, Any]:
     return TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
 
 
+@dataclasses.dataclass(frozen=True)
+class Variants:
+    """Mark of a section whose class depends on a registry, such as the options of a reader.
+
+    The section is annotated with the common base class; `validate_variant` checks it.
+    """
+
+    classes: Mapping[str, type]
+    """For each name in the registry, a subclass of the section's class."""
+
+
+def validate_variant(variant: type[T], key: str, value: Mapping[str, Any], owner: str) -> T:
+    """Return a section as an instance of its variant's class; for a `before` validator.
+
+    Args:
+        variant: the class, a `STRICT` dataclass.
+        key: the section's key.
+        value: the section as read from YAML.
+        owner: what has these options, for messages: "the reader 'jats'".
+
+    Raises:
+        ValidationError: a value is wrong or a key unknown; `load` adds file, line and key.
+    """
+    try:
+        return TypeAdapter(variant).validate_python(value)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            variant.__name__,
+            [_variant_error(variant, key, item, owner) for item in error.errors()],
+        ) from None
+
+
+def _variant_error(variant: type, key: str, item: Any, owner: str) -> InitErrorDetails:
+    """Return an error again; of an unknown key, with the keys that the variant has."""
+    kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+    if kind == "unexpected_keyword_argument":
+        name = str(item["loc"][-1])
+        hint = did_you_mean(name, _field_names(variant))
+        message = f"{owner} has no option {name!r}; {hint}"
+    if kind in ("unexpected_keyword_argument", "value_error"):
+        kind = PydanticCustomError("value_error", message)
+    details = InitErrorDetails(type=kind, loc=(key, *item["loc"]), input=item["input"])
+    if "ctx" in item:
+        details["ctx"] = item["ctx"]
+    return details
+
+
 def dump(recipe: Any) -> str:
     """Return the recipe as YAML that `load` reads back to an equal recipe."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
@@ -137,12 +185,36 @@ def describe(recipe_class: type, indent: int = 2) -> str:
             mark = " [required]" if required else ""
             lines.append(f"{' ' * indent}{name}{mark}:  {documentation}".rstrip())
             lines.append(describe(sections[0], indent + 2))
+            for variants in info.metadata:
+                if isinstance(variants, Variants):
+                    lines += _describe_variants(variants, sections[0], indent + 2)
         else:
             default = "required"
             if not info.is_required():
                 default = json.dumps(info.get_default(call_default_factory=True), default=str)
             lines.append(f"{' ' * indent}{name} [{default}]  {documentation}".rstrip())
     return "\n".join(lines)
+
+
+def _describe_variants(variants: Variants, common: type, indent: int) -> list[str]:
+    """Return the lines of the keys that variants have besides those of the common class.
+
+    Each key is listed once, with the names of the variants that have it.
+    """
+    common_names = _field_names(common)
+    owners: dict[str, list[str]] = {}
+    for name, variant in variants.classes.items():
+        for line in describe(variant, indent + 2).splitlines():
+            if line.split()[0] not in common_names:
+                owners.setdefault(line, []).append(name)
+    lines = []
+    heading = ""
+    for line, names in owners.items():
+        if heading != ", ".join(names):
+            heading = ", ".join(names)
+            lines.append(f"{' ' * indent}{heading}:")
+        lines.append(line)
+    return lines
 
 
 def _mark(section: type) -> str:

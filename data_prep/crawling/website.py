@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from data_prep.readers.options import Selector
+from data_prep.readers.css_selector import Selector
 from galen.recipe import STRICT
 
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")

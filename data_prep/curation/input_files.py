@@ -5,13 +5,13 @@ Finds them, with their sizes and identities.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 
 from data_prep.files.find import find_files
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.common_options import ReaderOptions
 from galen import manifest
 from galen.errors import DataError, install
 
@@ -28,7 +28,8 @@ class RawFile:
     """Local path, or address with its protocol."""
     size: int
     """Bytes."""
-    options: ReaderOptions = field(default_factory=ReaderOptions)
+    options: ReaderOptions
+    """An instance of the reader's `Options`."""
     source: str = ""
     """Name of its source in the recipe."""
 

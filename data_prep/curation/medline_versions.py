@@ -13,8 +13,8 @@ from datatrove.io import DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
 from data_prep.curation.input_files import folder_of, name_of
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.medline import DELETED, KEEP, SUPERSEDED, MedlineReader
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.process import read_files
 from data_prep.readers.record import Record
 

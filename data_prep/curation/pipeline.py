@@ -35,7 +35,7 @@ from data_prep.steps.global_step import CorpusStep, PreparedFilter
 from data_prep.steps.options import Decontaminate, Medical
 from data_prep.tokenization.token_count import token_counter
 from galen.atomic import atomic_file, write_text
-from galen.errors import DataError, OutputConflictError
+from galen.errors import DataError
 
 
 def steps_of(recipe: CorpusRecipe) -> list[PipelineStep | CorpusStep]:
@@ -241,22 +241,3 @@ def _account(
         "quarantined": quarantined(source_counts),
         "broken_files": source_counts["broken files"],
     }
-
-
-def publish(folder: Path, output: Path) -> None:
-    """Give the finished corpus its final name and remove the rest of the working folder.
-
-    Raises:
-        OutputConflictError: something of that name has been made meanwhile.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        (folder / "corpus").rename(output)
-    except OSError:
-        if not output.exists():
-            raise
-        raise OutputConflictError(
-            f"{output} was made by something else while the corpus was built; move it away and"
-            f" start again with the same recipe: all that was made is kept in {folder}"
-        ) from None
-    shutil.rmtree(folder)

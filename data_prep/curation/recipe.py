@@ -1,11 +1,14 @@
 """The recipe of a corpus."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers import READERS
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.steps.options import (
     Abstract,
     ArticleLanguage,
@@ -15,22 +18,31 @@ from data_prep.steps.options import (
     Retraction,
     Steps,
 )
-from galen.recipe import STRICT
+from galen.errors import did_you_mean
+from galen.recipe import STRICT, Variants, validate_variant
 
 SPLITS = ("train", "validation", "test")
 
 
+def _check_reader(name: str) -> str:
+    if name not in READERS:
+        raise ValueError(f"unknown reader {name!r}; {did_you_mean(name, READERS)}")
+    return name
+
+
+_OPTIONS = Variants({name: reader.Options for name, reader in READERS.items()})
+
+
 @dataclass(kw_only=True, config=STRICT)
 class Source:
-    """One kind of raw files."""
+    """Raw files of one format."""
 
-    reader: Literal[
-        "medline", "jats", "s2orc", "tei", "guidelines", "records", "text", "html", "warc", "pdf"
-    ]
-    """How to read them: docs/sources.md lists formats and endings.
-
-    `records` is JSONL or Parquet as on the Hugging Face hub.
-    """
+    reader: Annotated[str, AfterValidator(_check_reader)] = Field(
+        description=(
+            f"How to read them: {', '.join(READERS)}; docs/sources.md lists formats and endings."
+            " `records` is JSONL or Parquet as on the Hugging Face hub."
+        )
+    )
 
     path: str
     """A file, a folder (searched below) or a glob; relative paths start at the working directory.
@@ -39,8 +51,10 @@ class Source:
     hf://datasets/…), whose package must be installed.
     """
 
-    options: ReaderOptions = Field(default_factory=ReaderOptions)
-    """How to read and render them."""
+    options: Annotated[SerializeAsAny[ReaderOptions], _OPTIONS] = Field(
+        default_factory=ReaderOptions
+    )
+    """How to read and render them: the options of all readers and those of the chosen one."""
 
     name: str | None = None
     """Name in steps, counts and the report; null: the reader's. Sources of one name count as one.
@@ -48,6 +62,22 @@ class Source:
 
     license: str | None = None
     """License of the source as a whole, for the manifest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_options(cls, data: Any) -> Any:
+        keys = data.kwargs if isinstance(data, ArgsKwargs) else data
+        if not isinstance(keys, Mapping):
+            return data
+        reader = keys.get("reader")
+        if not isinstance(reader, str) or reader not in READERS:
+            # the reader alone is reported
+            return ArgsKwargs((), {key: keys[key] for key in keys if key != "options"})
+        options = keys.get("options", {})
+        if isinstance(options, Mapping):
+            owner = f"the reader {reader!r}"
+            options = validate_variant(READERS[reader].Options, "options", options, owner)
+        return ArgsKwargs((), {**keys, "options": options})
 
 
 @dataclass(kw_only=True, config=STRICT)

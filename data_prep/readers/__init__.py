@@ -1,4 +1,8 @@
-"""Readers of raw sources, one class per file format, and their names in recipes."""
+"""Readers of raw sources, one class per file format, and their names in recipes.
+
+To add one: a file with a subclass of `SourceReader` and, where it has options of its own, of
+`ReaderOptions`; and its line below.
+"""
 
 from data_prep.readers.base import SourceReader
 from data_prep.readers.guidelines import GuidelinesReader

@@ -23,7 +23,7 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
 
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
@@ -62,9 +62,11 @@ class SourceReader(BaseDiskReader):
 
     Args:
         folder: local folder or fsspec address that holds the files.
-        options: of the source in the recipe.
+        options: of the source in the recipe, an instance of `Options`.
     """
 
+    Options: ClassVar[type[ReaderOptions]] = ReaderOptions
+    """Class of the options of a source with this reader."""
     endings: ClassVar[tuple[str, ...]]
     many_per_task: ClassVar[bool] = False
     """Whether a file is typically one document, so that a task should read many."""
@@ -76,7 +78,7 @@ class SourceReader(BaseDiskReader):
 
     def __init__(self, folder: DataFolderLike, options: ReaderOptions | None = None) -> None:
         super().__init__(folder, add_file_path=False)
-        self.options = options or ReaderOptions()
+        self.options = options or self.Options()
         self.raw: BinaryIO | None = None
         self.on_bad: Callable[[BadRecord], None] = lambda bad: None
         self.watch = Watch()

@@ -15,6 +15,7 @@ from data_prep.readers.jats_text import JatsText
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.rendering import MarkupTableOptions
 from data_prep.readers.tar_stream import files_of
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
@@ -54,6 +55,8 @@ class JatsReader(SourceReader):
     """
 
     name = "jats"
+    Options = MarkupTableOptions
+    options: MarkupTableOptions
     endings = (*_ARTICLES, *_PACKAGES)
     many_per_task = True
 

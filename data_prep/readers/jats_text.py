@@ -14,9 +14,14 @@ from typing import Any
 from lxml import etree
 
 from data_prep.readers.markup import clean, math
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.raised import raised_text
-from data_prep.readers.rendering import Forms, heading, table_rows, tidy
+from data_prep.readers.rendering import (
+    MarkupRenderer,
+    MarkupTableOptions,
+    heading,
+    table_rows,
+    tidy,
+)
 from data_prep.readers.tex import tex_formula
 from data_prep.readers.xml_tree import HREF, MATHML, Element, inline_text, tag_of
 
@@ -43,17 +48,18 @@ _PLACE = re.compile("\ue001(\\d+)\ue002")
 class JatsText:
     """Renders the parts of one article."""
 
-    def __init__(self, article: Element, options: ReaderOptions) -> None:
-        self.options, self.forms = options, Forms(options)
+    def __init__(self, article: Element, options: MarkupTableOptions) -> None:
+        self.options = options
+        self.renderer = MarkupRenderer(options)
         self.blocks: list[str] = []
         self._flow: list[list[str]] = []  # blocks inside the present paragraph
-        self._behind: list[Element] = []  # floats to come behind it
+        self._behind: list[Element] = []  # figures and tables to come behind it
         self._works = {
             str(ref.get("id")): _work(ref) for ref in article.iterfind(".//ref-list//ref")
         }
         apart = [*article.iterfind("floats-group/*"), *article.iterfind("back//fn-group/fn")]
         self._apart = {str(element.get("id")): element for element in apart if element.get("id")}
-        self._floats = {
+        self._figures = {
             str(element.get("id")): element
             for element in article.iter("fig", "table-wrap")
             if element.get("id")
@@ -73,7 +79,7 @@ class JatsText:
         self._children(element, 1)
 
     def rest(self, article: Element) -> None:
-        """Write appendices and glossaries, and floats apart that nothing refers to."""
+        """Write appendices and glossaries, and figures apart that nothing refers to."""
         for part in [*article.iterfind("back//app"), *article.iterfind("back/glossary")]:
             self._block(part, 1)
         for element in article.iterfind("floats-group/*"):
@@ -121,7 +127,7 @@ class JatsText:
             self._add(self._rows(element) if self.options.table_bodies else "")
         elif tag in ("preformat", "code"):
             self._add(html.unescape("".join(str(text) for text in element.itertext())).strip("\n"))
-        elif tag == "supplementary-material" and self.options.floats == "drop":
+        elif tag == "supplementary-material" and self.options.figures == "drop":
             return
         elif tag in ("sec", "app", "glossary", "notes", "ack"):
             self._add(heading(depth, self._title(element)))
@@ -185,7 +191,7 @@ class JatsText:
             notes = self._captured(self._each, element.iterfind("table-wrap-foot"), 1)
             body = "\n".join([*(self._rows(table) for table in element.iter("table")), *notes])
         label = self.text_of(element.find("label"))
-        self._add(self.forms.floating(kind, label, self._caption(element), body))
+        self._add(self.renderer.figure_or_table(kind, label, self._caption(element), body))
 
     def _caption(self, element: Element) -> str:
         """Return title and paragraphs of a caption, and other prose of the float, on one line."""
@@ -240,9 +246,9 @@ class JatsText:
     # paragraphs
 
     def _paragraph(self, element: Element, depth: int) -> None:
-        """Write a paragraph with the blocks inside it, then its floats.
+        """Write a paragraph with the blocks inside it, then its figures and tables.
 
-        Its floats stand in it, or it is the first to refer to them.
+        They are in it, or it is the first to refer to them.
         """
         outer = self._flow, self._behind
         self._flow, self._behind = [], []
@@ -258,8 +264,8 @@ class JatsText:
         ):
             if (apart := self._apart.pop(name, None)) is not None:
                 behind.append(apart)
-        for floating in behind:
-            self._block(floating, depth)
+        for element in behind:
+            self._block(element, depth)
 
     def _paragraph_text(self, element: Element) -> str:
         return " ".join(" ".join(self._captured(self._paragraph, element, 1)).split())
@@ -313,19 +319,19 @@ class JatsText:
         marker, names = inline_text(element, self._one), (element.get("rid") or "").split()
         kind = element.get("ref-type")
         if kind == "bibr" or (kind is None and any(name in self._works for name in names)):
-            return self.forms.citation(
+            return self.renderer.citation(
                 marker, [self._works[name] for name in names if name in self._works]
             )
         if kind in _PRINTED_NOTES and element.find("sup") is not None and marker.strip().isalnum():
             return f" [{marker.strip()}]"
-        if kind in ("fig", "table") and names and names[0] in self._floats:
-            caption = self._floats[names[0]].find("caption")
+        if kind in ("fig", "table") and names and names[0] in self._figures:
+            caption = self._figures[names[0]].find("caption")
             said = (
                 ""
                 if caption is None
                 else " ".join(clean("".join(map(str, part.itertext()))) for part in caption)
             )
-            return self.forms.reference(clean(marker), said)
+            return self.renderer.reference(clean(marker), said)
         return marker
 
     # formulas
@@ -351,7 +357,7 @@ class JatsText:
         """Write a formula on a line of its own; of one that is only an image its number."""
         text = self._formula(element)
         is_number = text == self.text_of(element.find("label"))
-        self._add(text if is_number else self.forms.formula(text))
+        self._add(text if is_number else self.renderer.formula(text))
 
     def _mathml(self, element: Element) -> str:
         """Return an element's first MathML formula as plain characters, with the text around it.

@@ -8,7 +8,7 @@ import resource
 import signal
 import struct
 
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.record import Place, Watch, Why
 from galen.errors import DataError
 

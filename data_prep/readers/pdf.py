@@ -6,12 +6,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from datatrove.data import Document
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from data_prep.readers.base import SourceReader
-from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
+from data_prep.readers.common_options import ReaderOptions
+from data_prep.readers.pdf_text import front_back_matter, joined_pages, looks_scanned
 from data_prep.readers.record import Record, Refused
+from galen.recipe import STRICT
 
 _SCALE = 200 / 72  # pixels per point: 200 dots per inch
+
+
+@dataclass(kw_only=True, config=STRICT)
+class PdfOptions(ReaderOptions):
+    """Options of PDF files."""
+
+    drop_front_back_matter: bool = Field(
+        default=False,
+        description=(
+            "Leave out the front and back matter (title, contents, index) of long PDF files: the"
+            " first and last pages of files of 100 pages and more, by MMedLM's rule."
+        ),
+    )
+
+    ocr: bool = Field(
+        default=True,
+        description=(
+            "Recognize scanned PDF pages if the extra `ocr` is installed. Otherwise they are"
+            " counted and named."
+        ),
+    )
 
 
 class PdfReader(SourceReader):
@@ -23,6 +48,8 @@ class PdfReader(SourceReader):
     """
 
     name = "pdf"
+    Options = PdfOptions
+    options: PdfOptions
     endings = (".pdf",)
     libraries = ("pypdfium2",)
 
@@ -53,7 +80,7 @@ class PdfReader(SourceReader):
             raise Refused("broken PDF", str(error)) from None
         try:
             count = len(file)
-            matter = outer_matter(count) if self.options.drop_outer_matter else set()
+            matter = front_back_matter(count) if self.options.drop_front_back_matter else set()
             pages, scanned, recognised = self._pages(
                 file, [number for number in range(count) if number not in matter]
             )

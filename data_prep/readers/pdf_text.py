@@ -47,7 +47,7 @@ def looks_scanned(text: str) -> bool:
     return letters < _SCANNED_CHARACTERS or letters < len(solid) / 2
 
 
-def outer_matter(pages: int) -> set[int]:
+def front_back_matter(pages: int) -> set[int]:
     """Return which pages (from 0) of a long book are title, contents, index.
 
     MMedLM keeps those above 0.018 N + 3 and below N - 5.

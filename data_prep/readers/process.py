@@ -30,8 +30,8 @@ import orjson
 from datatrove.data import Document
 
 from data_prep.readers.base import SourceReader
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.limits import NEARLY, Limits
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from datatrove.data import Document
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from data_prep.files.json_records import Unusable, load_line, rows
 from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
 from data_prep.readers.metadata import in_form
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.remote import open_raw
 from galen.errors import DataError, one_line
+from galen.recipe import STRICT
 
 _JSON = tuple(
     f"{kind}{packed}"
@@ -24,6 +28,35 @@ _JSON = tuple(
 )
 _ROWS = 256
 _LONGEST_NAME = 60
+
+
+METADATA_KEYS = (
+    "title", "language", "publication_types", "date", "copyright", "licence", "license",
+    "retracted", "source", "url", "pmid", "pmcid", "doi", "corpus_id", "corpusid", "mesh",
+    "article_type", "journal", "citation_count", "full_text", "member",
+)  # fmt: skip
+"""What steps, the mixture and the report read, and where a document comes from."""
+
+
+@dataclass(kw_only=True, config=STRICT)
+class RecordsOptions(ReaderOptions):
+    """Options of JSONL and Parquet records."""
+
+    text_key: str = "text"
+    """Key of the text."""
+
+    id_key: str | None = "id"
+    """Key of the id, which must be unique in the corpus.
+
+    null, or a record without one: the file's name with a hash of the text.
+    """
+
+    metadata_keys: list[str] = Field(default_factory=lambda: list(METADATA_KEYS))
+    """Keys that go into the metadata.
+
+    Keys inside a record's `metadata` or `meta` count too; the others are left out and named at the
+    end. ["*"] takes all: think of what a column may say of a person.
+    """
 
 
 class JsonReader(SourceReader):
@@ -86,6 +119,8 @@ class RecordsReader(JsonReader):
     """
 
     name = "records"
+    Options = RecordsOptions
+    options: RecordsOptions
     endings = (*_JSON, ".parquet")
     libraries = ("pyarrow.parquet",)
 

@@ -7,8 +7,13 @@ and captions inside references are cut to 12 words.
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
-from data_prep.readers.options import ReaderOptions
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from data_prep.readers.common_options import ReaderOptions
+from galen.recipe import STRICT
 
 _WORDS = 12
 _DROPPED = "\ue000"  # private use: no text holds it; `tidy` takes it out together with its brackets
@@ -31,10 +36,44 @@ def shortened(text: str) -> str:
     return " ".join(words[:_WORDS]) + ("..." if len(words) > _WORDS else "")
 
 
-class Forms:
-    """Writes the forms that the options ask for."""
+@dataclass(kw_only=True, config=STRICT)
+class MarkupOptions(ReaderOptions):
+    """Options of the readers of structured papers."""
 
-    def __init__(self, options: ReaderOptions) -> None:
+    citations: Literal["bib_ref", "marker", "drop"] = Field(
+        default="bib_ref",
+        description=(
+            "How citations are written. bib_ref: `[bib_ref]first 12 words of the title...,"
+            ' Name[/bib_ref]`; marker: as printed ("[12]"); drop: left out with the brackets around'
+            " them."
+        ),
+    )
+
+    figures: Literal["tokens", "captions", "drop"] = Field(
+        default="tokens",
+        description=(
+            "How figures, tables and display formulas are written. tokens: captions in `[fig]`,"
+            " `[table]` and formulas in `[formula]`, as in MEDITRON, and references to them in"
+            " `[fig_ref]`; captions: the same as plain paragraphs; drop: left out (formulas stay,"
+            " as plain text)."
+        ),
+    )
+
+
+@dataclass(kw_only=True, config=STRICT)
+class MarkupTableOptions(MarkupOptions):
+    """Options of the readers of structured papers that have the cells of tables."""
+
+    table_bodies: bool = Field(
+        default=False,
+        description="Also write the cells of tables, as Markdown rows below the caption.",
+    )
+
+
+class MarkupRenderer:
+    """Renders citations, figures, tables and formulas as the options say."""
+
+    def __init__(self, options: MarkupOptions) -> None:
         self.options = options
 
     def citation(self, marker: str, cited: Sequence[tuple[str, str]]) -> str:
@@ -53,22 +92,29 @@ class Forms:
 
     def reference(self, marker: str, caption: str) -> str:
         """Return a reference to a figure or table from its printed marker and its caption."""
-        if self.options.floats != "tokens" or not caption:
+        if self.options.figures != "tokens" or not caption:
             return marker
         return f"[fig_ref]{marker}: {shortened(caption)}[/fig_ref]" if marker else ""
 
-    def floating(self, kind: str, label: str, caption: str, body: str = "") -> str:
-        """Return a figure (kind "fig") or table (kind "table"), or "" when it is left out."""
-        if self.options.floats == "drop":
+    def figure_or_table(self, kind: str, label: str, caption: str, body: str = "") -> str:
+        """Return a figure (kind "fig") or table (kind "table"), or "" when it is left out.
+
+        Args:
+            kind: "fig" or "table", the name of its special tokens.
+            label: its printed label, "Figure 1".
+            caption: its caption on one line.
+            body: the cells of a table as Markdown rows, where they are written.
+        """
+        if self.options.figures == "drop":
             return ""
         text = ": ".join(part for part in (label.rstrip(" .:"), caption) if part)
-        if self.options.table_bodies and body:
+        if body:
             text = f"{text}\n{body}" if text else body
-        return f"[{kind}]{text}[/{kind}]" if text and self.options.floats == "tokens" else text
+        return f"[{kind}]{text}[/{kind}]" if text and self.options.figures == "tokens" else text
 
     def formula(self, text: str) -> str:
         """Return a formula that stands on a line of its own."""
-        return f"[formula]{text}[/formula]" if text and self.options.floats == "tokens" else text
+        return f"[formula]{text}[/formula]" if text and self.options.figures == "tokens" else text
 
 
 def tidy(text: str) -> str:

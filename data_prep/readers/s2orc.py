@@ -13,7 +13,7 @@ from datatrove.data import Document
 
 from data_prep.readers.license import license_name
 from data_prep.readers.records import JsonReader
-from data_prep.readers.rendering import Forms, heading, tidy
+from data_prep.readers.rendering import MarkupOptions, MarkupRenderer, heading, tidy
 from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
 
 _FULL_TEXT = {"content", "body", "pdf_parse", "grobid_parse", "latex_parse"}
@@ -27,6 +27,8 @@ class S2orcReader(JsonReader):
     """
 
     name = "s2orc"
+    Options = MarkupOptions
+    options: MarkupOptions
 
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
@@ -54,7 +56,7 @@ class S2orcReader(JsonReader):
                 if content is None and not _FULL_TEXT.isdisjoint(record):
                     return None  # the key is there, without a text
                 raise KeyError("content' or 'body_text")
-            blocks = _paragraphs(parsed, record, Forms(self.options))
+            blocks = _paragraphs(parsed, record, MarkupRenderer(self.options))
             known["full_text"] = bool(parsed["body_text"])
         whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
         if not whole:
@@ -119,14 +121,16 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) -> list[str]:
+def _paragraphs(
+    parsed: dict[str, Any], record: dict[str, Any], renderer: MarkupRenderer
+) -> list[str]:
     """Return the blocks of the older form.
 
     Paragraphs with spans for citations and for references to figures and tables.
     """
     works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
-    floats = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
-    waiting, blocks, section = dict(floats), [], None
+    figures = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
+    waiting, blocks, section = dict(figures), [], None
     abstract = parsed.get("abstract") or record.get("abstract") or []
     if isinstance(abstract, str):
         abstract = [{"text": abstract}] if abstract else []
@@ -138,16 +142,19 @@ def _paragraphs(parsed: dict[str, Any], record: dict[str, Any], forms: Forms) ->
             section = (number, name)
             depth = len(str(number).rstrip(".").split(".")) if number else 1
             blocks.append(heading(depth, name))
-        blocks.append(_with_spans(part, works, floats, forms))
+        blocks.append(_with_spans(part, works, figures, renderer))
         for span in _objects(part.get("ref_spans")):
             if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:
-                blocks.append(_floating(entry, forms))
-    blocks += [_floating(entry, forms) for entry in waiting.values()]
+                blocks.append(_figure_or_table(entry, renderer))
+    blocks += [_figure_or_table(entry, renderer) for entry in waiting.values()]
     return [block for block in blocks if block]
 
 
 def _with_spans(
-    part: dict[str, Any], works: dict[str, tuple[str, str]], floats: dict[str, Any], forms: Forms
+    part: dict[str, Any],
+    works: dict[str, tuple[str, str]],
+    figures: dict[str, Any],
+    renderer: MarkupRenderer,
 ) -> str:
     text, spans = _text("text", part.get("text")), []
     for span in filter(_is_placed, _objects(part.get("cite_spans"))):
@@ -156,16 +163,16 @@ def _with_spans(
             (
                 span["start"],
                 span["end"],
-                forms.citation(text[span["start"] : span["end"]], [work] if work else []),
+                renderer.citation(text[span["start"] : span["end"]], [work] if work else []),
             )
         )
     for span in filter(_is_placed, _objects(part.get("ref_spans"))):
-        caption = _object(floats.get(str(span.get("ref_id")))).get("text") or ""
+        caption = _object(figures.get(str(span.get("ref_id")))).get("text") or ""
         spans.append(
             (
                 span["start"],
                 span["end"],
-                forms.reference(text[span["start"] : span["end"]], caption),
+                renderer.reference(text[span["start"] : span["end"]], caption),
             )
         )
     return tidy(" ".join(replaced(text, spans).split()))
@@ -175,7 +182,7 @@ def _is_placed(span: dict[str, Any]) -> bool:
     return isinstance(span.get("start"), int) and isinstance(span.get("end"), int)
 
 
-def _floating(entry: dict[str, Any], forms: Forms) -> str:
+def _figure_or_table(entry: dict[str, Any], renderer: MarkupRenderer) -> str:
     kind = (
         "table"
         if str(entry.get("type_str") or entry.get("type") or "").startswith("tab")
@@ -183,7 +190,7 @@ def _floating(entry: dict[str, Any], forms: Forms) -> str:
     )
     number = entry.get("fig_num") or entry.get("num") or ""
     label = f"{'Table' if kind == 'table' else 'Figure'} {number}" if number else ""
-    return forms.floating(kind, label, " ".join(str(entry.get("text") or "").split()))
+    return renderer.figure_or_table(kind, label, " ".join(str(entry.get("text") or "").split()))
 
 
 def _work(entry: Any) -> tuple[str, str]:

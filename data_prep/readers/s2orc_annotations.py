@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from data_prep.readers.options import ReaderOptions
-from data_prep.readers.rendering import Forms, heading, tidy
+from data_prep.readers.rendering import MarkupOptions, MarkupRenderer, heading, tidy
 
 _LEFT_OUT = (
     "author",
@@ -52,11 +51,11 @@ class AnnotatedText:
     def __init__(
         self,
         content: dict[str, Any],
-        options: ReaderOptions,
+        options: MarkupOptions,
         bibliography: dict[str, Any] | None = None,
     ) -> None:
         self.text, self.spans = _load(content)
-        self.forms = Forms(options)
+        self.renderer = MarkupRenderer(options)
         text, spans = _load(bibliography) if bibliography else (self.text, self.spans)
         self.works = {
             str(entry.attributes.get("id")): _work(text, spans, entry)
@@ -110,19 +109,23 @@ class AnnotatedText:
                 (
                     span.start,
                     span.end,
-                    f"\n\n{self.forms.floating(kind, '', self._caption(span))}\n\n",
+                    f"\n\n{self.renderer.figure_or_table(kind, '', self._caption(span))}\n\n",
                 )
             )
         for span in self._of("figureref", "tableref"):
             caption = self.captions.get(str(span.attributes.get("ref_id")), "")
-            changes.append((span.start, span.end, self.forms.reference(self._at(span), caption)))
+            changes.append((span.start, span.end, self.renderer.reference(self._at(span), caption)))
         for span in self._of("bibref"):
             work = self.works.get(str(span.attributes.get("ref_id")))
             changes.append(
-                (span.start, span.end, self.forms.citation(self._at(span), [work] if work else []))
+                (
+                    span.start,
+                    span.end,
+                    self.renderer.citation(self._at(span), [work] if work else []),
+                )
             )
         changes += [
-            (span.start, span.end, self.forms.formula(self._at(span)))
+            (span.start, span.end, self.renderer.formula(self._at(span)))
             for span in self._of("formula")
         ]
         blocks = re.split(r"\n\s*\n", replaced(self.text, changes, begin))

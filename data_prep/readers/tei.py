@@ -15,7 +15,13 @@ from data_prep.readers.license import license_name
 from data_prep.readers.markup import clean
 from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused, Why
-from data_prep.readers.rendering import Forms, heading, table_rows, tidy
+from data_prep.readers.rendering import (
+    MarkupRenderer,
+    MarkupTableOptions,
+    heading,
+    table_rows,
+    tidy,
+)
 from data_prep.readers.xml_tree import (
     LANGUAGE,
     Element,
@@ -61,6 +67,8 @@ class TeiReader(SourceReader):
     """
 
     name = "tei"
+    Options = MarkupTableOptions
+    options: MarkupTableOptions
     endings = (".tei", ".xml", ".xml.gz")
     many_per_task = True
 
@@ -105,7 +113,7 @@ class TeiReader(SourceReader):
         yield document
 
     def _document(self, root: Element, data: bytes, filepath: str) -> Document:
-        text = TeiText(root, Forms(self.options))
+        text = TeiText(root, self.options)
         known = _metadata(root)
         known["title"] = text.line(root.find("teiHeader/fileDesc/titleStmt/title"))
         abstract = root.find("teiHeader/profileDesc/abstract")
@@ -125,8 +133,9 @@ class TeiReader(SourceReader):
 class TeiText:
     """Collects the blocks of one document."""
 
-    def __init__(self, root: Element, forms: Forms) -> None:
-        self.forms = forms
+    def __init__(self, root: Element, options: MarkupTableOptions) -> None:
+        self.renderer = MarkupRenderer(options)
+        self.table_bodies = options.table_bodies
         self.blocks: list[str] = []
         self.works: dict[str, tuple[str, str]] = {}
         self.captions: dict[str, str] = {}  # a caption may refer to another figure
@@ -163,7 +172,7 @@ class TeiText:
         elif tag == "figure":
             self._figure(element)
         elif tag == "formula":
-            self._add(self.forms.formula(self.line(element)))
+            self._add(self.renderer.formula(self.line(element)))
         elif tag == "list":
             self._add(self.line(element.find("head")))
             self._add("\n".join(f"- {self.line(item)}" for item in element.iterfind("item")))
@@ -212,10 +221,12 @@ class TeiText:
                     for row in element.iterfind("table/row")
                 ]
             )
-            if is_table
+            if is_table and self.table_bodies
             else ""
         )
-        self._add(self.forms.floating("table" if is_table else "fig", label, caption, body))
+        self._add(
+            self.renderer.figure_or_table("table" if is_table else "fig", label, caption, body)
+        )
 
     def _one(self, child: Element, before: str) -> str:
         tag = tag_of(child)
@@ -231,11 +242,11 @@ class TeiText:
         if tag == "ref":
             target = (child.get("target") or "").removeprefix("#")
             if child.get("type") == "bibr":
-                return self.forms.citation(
+                return self.renderer.citation(
                     inner, [self.works[target]] if target in self.works else []
                 )
             if child.get("type") in ("figure", "table"):
-                return self.forms.reference(inner, self.captions.get(target, ""))
+                return self.renderer.reference(inner, self.captions.get(target, ""))
         return inner
 
     def _work(self, entry: Element) -> tuple[str, str]:

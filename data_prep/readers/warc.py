@@ -6,20 +6,27 @@ HTML pages and PDF files in their `response` records.
 from collections.abc import Iterator
 from typing import Any
 
-import cssselect
 import regex
 from datatrove.data import Document
+from pydantic.dataclasses import dataclass
 
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.content_encoding import unpacked
+from data_prep.readers.css_selector import check_selector
 from data_prep.readers.html_text import PAGE_TYPES, content_type, sniffed_type
-from data_prep.readers.pdf import PdfReader
+from data_prep.readers.pdf import PdfOptions, PdfReader
 from data_prep.readers.record import Record, Refused, Why
-from data_prep.readers.web_page import page_document
+from data_prep.readers.web_page import HtmlOptions, page_document
 from galen.errors import DataError
+from galen.recipe import STRICT
 
 _PATTERN_SECONDS = 10
 _SLOW = f"the pattern documents of the archive took more than {_PATTERN_SECONDS} s on an address"
+
+
+@dataclass(kw_only=True, config=STRICT)
+class WarcOptions(HtmlOptions, PdfOptions):
+    """Options of web archives: those of their pages and PDF files."""
 
 
 class WarcReader(SourceReader):
@@ -32,6 +39,8 @@ class WarcReader(SourceReader):
     """
 
     name = "warc"
+    Options = WarcOptions
+    options: WarcOptions
     endings = (".warc", ".warc.gz")
     libraries = ("trafilatura", "warcio.archiveiterator", "warcio.recordloader", "pypdfium2")
 
@@ -155,13 +164,10 @@ class _Info:
                 " taken",
             )
         try:
-            cssselect.HTMLTranslator().css_to_xpath(self.content or "*")
-        except cssselect.SelectorError as error:
+            check_selector(self.content)
+        except ValueError as error:
             self.content = ""
-            self.wrong = Why(
-                "wrong selector",
-                f"its content: is no CSS selector ({error}); content is found without it",
-            )
+            self.wrong = Why("wrong selector", f"its content: {error}; content is found without it")
 
     def wants(self, url: str) -> bool:
         """Say whether the page at an address is a document rather than a page to follow links from.

@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 
 from datatrove.data import Document
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from data_prep.readers.base import NOTED, SourceReader
+from data_prep.readers.common_options import ReaderOptions
+from data_prep.readers.css_selector import Selector
 from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.license import license_name
 from data_prep.readers.page_encoding import UnknownEncodingError
 from data_prep.readers.record import Record, Refused
 from data_prep.readers.xml_tree import LANGUAGE
+from galen.recipe import STRICT
 
 _DAMAGED_SHARE = 0.001
 """Replacement characters in the text above which a page is put aside.
@@ -22,6 +27,19 @@ _LONG = 500
 """Letters and digits of a page from which on the share that is kept is looked at."""
 
 
+@dataclass(kw_only=True, config=STRICT)
+class HtmlOptions(ReaderOptions):
+    """Options of web pages."""
+
+    content: Selector = Field(
+        default="",
+        description=(
+            'CSS selector of the part of a page that is content, for example "main article". Empty:'
+            " trafilatura finds it."
+        ),
+    )
+
+
 class HtmlReader(SourceReader):
     """Yields one document per page that has content; the id is the file's name with a hash of it.
 
@@ -29,6 +47,8 @@ class HtmlReader(SourceReader):
     """
 
     name = "html"
+    Options = HtmlOptions
+    options: HtmlOptions
     endings = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz")
     many_per_task = True
     libraries = ("trafilatura",)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from data_prep import preprocess
-from data_prep.readers.options import ReaderOptions
 
 FIXTURE = Path(__file__).parent / "fixtures" / "medline.xml"
 TOPICS = [
@@ -79,7 +78,7 @@ def read_records(folder):
 
 def read_raw(reader_class, path, **options):
     """Documents and bad records of a raw file, and what its reader counted."""
-    reader = reader_class(str(path.parent), ReaderOptions(**options))
+    reader = reader_class(str(path.parent), reader_class.Options(**options))
     bad = []
     reader.on_bad = bad.append
     documents = list(reader.read_file(path.name))

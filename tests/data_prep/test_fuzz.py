@@ -22,13 +22,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import describe, merge_indexed
+from data_prep import describe, merge_indexed, readers
 from data_prep.curation.input_files import RawFile
 from data_prep.curation.pipeline import step_of
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.curation.writers import RecordWriter
 from data_prep.files.json_records import parse
-from data_prep.readers.options import ReaderOptions
 from data_prep.steps import options as steps
 from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
 from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
@@ -189,7 +188,7 @@ def through_curation(paths, reader, folder):
 
     Return what was counted.
     """
-    options = ReaderOptions(max_record_seconds=5, max_record_memory=2**29)
+    options = readers.READERS[reader].Options(max_record_seconds=5, max_record_memory=2**29)
     files = [RawFile(reader, str(path), path.stat().st_size, options) for path in paths]
     source = SourceFiles([files], str(folder / "log"), str(folder / "quarantine"))
     documents = source.run()

@@ -93,7 +93,7 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     assert re.search(r"<td>decontaminate</td><td class=\"n\">1</td>", html)
     assert "questions.jsonl item <code>q</code>" in html
     questions.write_text(json.dumps({"id": "q", "question": distinct(4)}) + "\n")
-    with pytest.raises(DataError, match=r"is of a run with files = .*questions\.jsonl"):
+    with pytest.raises(DataError, match=r"belongs to another run \(files\..*questions\.jsonl: "):
         corpus(steps, options=options, **sources)
 
 

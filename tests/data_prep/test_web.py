@@ -6,7 +6,6 @@ import random
 import pytest
 
 from data_prep.readers.html_text import page_text, parse
-from data_prep.readers.options import ReaderOptions
 from data_prep.readers.warc import WarcReader
 from data_prep.readers.web_page import HtmlReader
 from galen.errors import DataError
@@ -43,7 +42,7 @@ BLOCKS = [
 
 
 def reader_of(reader_class, folder, **options):
-    reader = reader_class(str(folder), ReaderOptions(**options))
+    reader = reader_class(str(folder), reader_class.Options(**options))
     reader.bad = []
     reader.on_bad = reader.bad.append
     return reader
@@ -57,7 +56,7 @@ def test_selector_says_what_is_content():
     assert page_text(parse(PAGE.encode()), "main") == ("Asthma", "\n\n".join(BLOCKS))
     assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
     with pytest.raises(ValueError, match=r"'main\[' is no CSS selector"):
-        ReaderOptions(content="main[")
+        HtmlReader.Options(content="main[")
 
 
 def test_a_word_of_code_stays_in_its_sentence():

@@ -16,8 +16,9 @@ from data_prep.curation.medline_versions import (
     judge,
 )
 from data_prep.curation.source_reader import SourceFiles
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.medline import DELETED, KEEP, SUPERSEDED
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.records import RecordsReader
 from tests.data_prep.material import read_records, record_xml, write_medline
 
 
@@ -94,7 +95,9 @@ def test_files_of_the_root_folder():
     with pytest.raises(FileNotFoundError) as error:
         list(writer.run())
     assert error.value.filename.lstrip("/") == "no-such-file.xml"
-    sources = SourceFiles([[RawFile("records", "/no-such-file.jsonl", 0)]], "memory://logs")
+    sources = SourceFiles(
+        [[RawFile("records", "/no-such-file.jsonl", 0, RecordsReader.Options())]], "memory://logs"
+    )
     with pytest.raises(FileNotFoundError) as error:
         list(sources.run())
     assert error.value.filename.lstrip("/") == "no-such-file.jsonl"

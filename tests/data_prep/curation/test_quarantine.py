@@ -10,10 +10,10 @@ import pytest
 from data_prep import curate
 from data_prep.curation.input_files import RawFile, tasks_of
 from data_prep.curation.quarantine import check_quarantine
-from data_prep.curation.recipe import Source
+from data_prep.curation.recipe import CorpusRecipe, Source
 from data_prep.readers import READERS
-from data_prep.readers.options import ReaderOptions
-from galen.errors import DataError
+from galen import recipe
+from galen.errors import DataError, UsageError
 from tests.data_prep.material import many_records, read_records, write_medline
 from tests.data_prep.readers.test_jats import FIXTURE
 
@@ -99,21 +99,60 @@ def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
 
 
 def test_tasks_do_not_depend_on_workers_and_small_files_share_one():
-    small = [RawFile("jats", f"{n}.nxml", 10) for n in range(501)]
+    def file(reader, path, size, **options):
+        return RawFile(reader, path, size, READERS[reader].Options(**options))
+
+    small = [file("jats", f"{n}.nxml", 10) for n in range(501)]
     large = [
-        RawFile("jats", "x.tar.gz", 2**30),
-        RawFile("medline", "a.xml", 5),
-        RawFile("medline", "b.xml", 5),
+        file("jats", "x.tar.gz", 2**30),
+        file("medline", "a.xml", 5),
+        file("medline", "b.xml", 5),
     ]
-    other = [
-        RawFile("jats", "y.nxml", 5, ReaderOptions(citations="drop")),
-        RawFile("jats", "z.nxml", 5),
-    ]
+    other = [file("jats", "y.nxml", 5, citations="drop"), file("jats", "z.nxml", 5)]
     sizes = [len(task) for task in tasks_of([*small, *large, *other], ["jats"])]
     assert sizes == [500, 1, 1, 1, 1, 1, 1]
 
 
-def test_every_reader_has_a_name_in_recipes():
-    import typing
+@pytest.mark.parametrize("reader", READERS)
+def test_a_source_has_the_options_of_its_reader_alone(reader):
+    source = Source(reader=reader, path="raw", options={"language": "de"})
+    assert type(source.options) is READERS[reader].Options
+    assert type(Source(reader=reader, path="raw").options) is READERS[reader].Options
 
-    assert sorted(typing.get_args(Source.__annotations__["reader"])) == sorted(READERS)
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "{reader: jats, path: raw, options: {table_body: true}}",
+            "sources.0.options.table_body: the reader 'jats' has no option 'table_body'; did you"
+            " mean 'table_bodies'?",
+        ),
+        (
+            "{reader: medline, path: raw, options: {citations: drop}}",
+            "sources.0.options.citations: the reader 'medline' has no option 'citations'; known:"
+            " language, license, max_record_bytes, max_record_seconds, max_record_memory",
+        ),
+        (
+            "{reader: jats, path: raw, options: {citations: out}}",
+            "sources.0.options.citations: Input should be 'bib_ref', 'marker' or 'drop'",
+        ),
+        (
+            "{reader: medlin, path: raw, options: {citations: drop}}",
+            "sources.0.reader: unknown reader 'medlin'; did you mean 'medline'?",
+        ),
+    ],
+)
+def test_an_option_that_the_reader_does_not_know_is_refused(source, message, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output: out\nsources:\n- {source}\n")
+    with pytest.raises(UsageError) as caught:
+        recipe.load(CorpusRecipe, path)
+    assert str(caught.value) == f"{path}, line 3: {message}"
+
+
+def test_the_recipe_with_options_of_readers_is_written_and_read():
+    sources = [Source(reader="records", path="raw", options={"text_key": "content"})]
+    corpus = CorpusRecipe(output="out", sources=sources)
+    assert recipe.to_dict(corpus)["sources"][0]["options"]["text_key"] == "content"
+    assert "  jats, s2orc, tei:\n        citations " in recipe.describe(CorpusRecipe)

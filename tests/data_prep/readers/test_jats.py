@@ -61,11 +61,11 @@ def test_everything_in_its_place():
 
 
 def test_options():
-    plain = blocks(citations="drop", floats="captions", table_bodies=True)
+    plain = blocks(citations="drop", figures="captions", table_bodies=True)
     assert "First sentence goes on, see Figure 1A; end of it (Table 1)." in plain
     assert "Table 1: Doses.\n| Drug | mg |\n| --- | --- |\n| A\\|B | 5 |\nmg, milligrams." in plain
     assert "$E = mc^2$ (1)" in plain
-    marker = blocks(citations="marker", floats="drop")
+    marker = blocks(citations="marker", figures="drop")
     assert "First sentence [1,2] goes on [1–2], see Figure 1A; end of it (Table 1)." in marker
     assert not any(block.startswith(("Figure", "Table")) for block in marker)
 
@@ -96,7 +96,7 @@ def test_real_articles_are_complete(jats_folder):
     """All words of the body's text nodes stand in the output in order."""
     licenses = {}
     for path in sorted(jats_folder.glob("*.nxml")):
-        [document], _, _ = read(path, citations="marker", floats="captions", table_bodies=True)
+        [document], _, _ = read(path, citations="marker", figures="captions", table_bodies=True)
         body = etree.parse(path, etree.XMLParser(load_dtd=False, resolve_entities=False)).find(
             "body"
         )

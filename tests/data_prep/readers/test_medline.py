@@ -3,8 +3,8 @@ from functools import partial
 
 import pytest
 
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.medline import MedlineReader
-from data_prep.readers.options import ReaderOptions
 from galen.errors import DataError
 from tests.data_prep.material import FIXTURE, read_raw, record_xml, write_medline
 

@@ -4,7 +4,7 @@ import pytest
 
 from data_prep.readers import pdf
 from data_prep.readers.pdf import PdfReader
-from data_prep.readers.pdf_text import joined_pages, looks_scanned, outer_matter
+from data_prep.readers.pdf_text import front_back_matter, joined_pages, looks_scanned
 from tests.data_prep.material import pdf_bytes, read_raw, scanned_pdf
 
 PROSE = (
@@ -99,9 +99,9 @@ def test_rules():
     assert looks_scanned("short")
     assert looks_scanned(". , ; " * 400)
     assert not looks_scanned(PROSE * 3)
-    assert outer_matter(99) == set()
-    assert sorted(set(range(200)) - outer_matter(200))[0] == 7
-    assert max(set(range(200)) - outer_matter(200)) == 194
+    assert front_back_matter(99) == set()
+    assert sorted(set(range(200)) - front_back_matter(200))[0] == 7
+    assert max(set(range(200)) - front_back_matter(200)) == 194
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fsspec.registry import _registry as file_systems
 from data_prep import curate
 from data_prep.curation.input_files import RawFile, describe, find_raw_files
 from data_prep.curation.source_reader import SourceFiles
-from data_prep.readers.options import ReaderOptions
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.records import RecordsReader
 from data_prep.readers.text import TextReader
 from galen.errors import DataError
@@ -91,7 +91,7 @@ def test_a_corpus_of_an_address(server, tmp_path):
     (folder / "a.jsonl").write_bytes(lines(*RECORDS[:5]) + b"{broken\n" + lines(*RECORDS[5:10]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1,"
+        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_error_rate: 0.5\nsplit: {{train: 1,"
         f" validation: 0, test: 0}}\nsources: [{{reader: records, path: '{address}/a.jsonl'}}]\n"
     )
     curate.main([str(recipe), "--workers", "1"])
@@ -104,7 +104,7 @@ def curated(path, output, **more):
     output.parent.mkdir(exist_ok=True)
     recipe = output.parent / f"{output.name}.yaml"
     recipe.write_text(
-        f"output: {output}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1, validation: 0, test:"
+        f"output: {output}\nsteps: []\nmax_error_rate: 0.5\nsplit: {{train: 1, validation: 0, test:"
         f" 0}}\nsources: [{{reader: records, path: '{path}'}}]\n"
     )
     if more:
@@ -190,7 +190,7 @@ def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
 
     size = find_raw_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
     source = SourceFiles(
-        [[RawFile("records", "s3://bucket/all/4.jsonl", size)]],
+        [[RawFile("records", "s3://bucket/all/4.jsonl", size, RecordsReader.Options())]],
         str(tmp_path / "log"),
         str(tmp_path / "quarantine"),
     )

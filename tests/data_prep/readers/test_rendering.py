@@ -1,10 +1,16 @@
 import pytest
 
-from data_prep.readers.options import ReaderOptions
-from data_prep.readers.rendering import Forms, heading, shortened, table_rows, tidy
+from data_prep.readers.rendering import (
+    MarkupOptions,
+    MarkupRenderer,
+    heading,
+    shortened,
+    table_rows,
+    tidy,
+)
 
-DROP = Forms(ReaderOptions(citations="drop")).citation("1", [("T", "N")])
-TAG = Forms(ReaderOptions()).citation("1", [("T", "N")])
+DROP = MarkupRenderer(MarkupOptions(citations="drop")).citation("1", [("T", "N")])
+TAG = MarkupRenderer(MarkupOptions()).citation("1", [("T", "N")])
 
 
 @pytest.mark.parametrize(
@@ -39,8 +45,8 @@ def test_citations_in_full_need_no_brackets():
 
 
 def test_unknown_work_is_dropped_and_marker_kept():
-    assert tidy("a [" + Forms(ReaderOptions()).citation("1", []) + "] b") == "a b"
-    assert Forms(ReaderOptions(citations="marker")).citation("[1]", [("T", "N")]) == "[1]"
+    assert tidy("a [" + MarkupRenderer(MarkupOptions()).citation("1", []) + "] b") == "a b"
+    assert MarkupRenderer(MarkupOptions(citations="marker")).citation("[1]", [("T", "N")]) == "[1]"
 
 
 def test_parts():

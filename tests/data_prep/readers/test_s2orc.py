@@ -182,7 +182,7 @@ def test_paragraphs(tmp_path):
     }
     [document], _ = read(tmp_path, nested)
     assert document.text.split("\n\n") == expected
-    [document], _ = read(tmp_path, old, citations="drop", floats="drop")
+    [document], _ = read(tmp_path, old, citations="drop", figures="drop")
     assert "Shown before and in Fig 1." in document.text
     [document], _ = read(tmp_path, old | {"body_text": []})
     assert document.metadata["full_text"] is False, "an abstract alone"

@@ -43,7 +43,7 @@ def test_everything_in_its_place():
 
 
 def test_options_and_bad_files(tmp_path):
-    [document], _, _ = read(FIXTURE, citations="drop", floats="captions", table_bodies=True)
+    [document], _, _ = read(FIXTURE, citations="drop", figures="captions", table_bodies=True)
     assert "Seen before in Figure 1." in document.text
     assert "Table 1: Doses.\n| Drug | mg |\n| --- | --- |\n| A | 5 |" in document.text
     for name, data, reason in [
