@@ -402,7 +402,7 @@ def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_
     assert found == expected
     [export] = (tmp_path / "of_megatron.models").iterdir()
     (export / "manifest.json").unlink()  # now it could be any model
-    with pytest.raises(DataError, match="exists and was not made from this model"):
+    with pytest.raises(DataError, match="exists already and was not made by this command"):
         run.main(of_megatron)
 
 
