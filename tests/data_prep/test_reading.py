@@ -386,7 +386,7 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
         (raw / "pdf" / name).write_bytes(data)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "output: x\nsteps: []\nmax_bad_share: 0.5\nsplit: {train: 1, validation: 0, test:"
+        "output: x\nsteps: []\nmax_error_rate: 0.5\nsplit: {train: 1, validation: 0, test:"
         f" 0}}\nsources:\n- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path:"
         f" {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
     )
