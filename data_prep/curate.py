@@ -8,27 +8,26 @@ corpus/manifest.json, which accounts for every record read. Killed and started a
 after the last finished input file. What decides: data_prep/curation/recipe.py.
 """
 
-import json
+import logging
 import os
 import shlex
-import shutil
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.curation.input_files import RawFile, describe, find_raw_files
 from data_prep.curation.recipe import CorpusRecipe
-from data_prep.files.resume import finished
-from galen import __version__, cli, lock, manifest
+from galen import cli, manifest
 from galen import recipe as recipes
-from galen.atomic import write_text
-from galen.errors import OutputConflictError, UsageError
+from galen.atomic import partial_path
+from galen.errors import UsageError
 from galen.progress import Progress
+from galen.run_folder import Identity, RunFolder
 
 if TYPE_CHECKING:
     from data_prep.curation.stages import Executors
+
+logger = logging.getLogger(__name__)
 
 _NOTED = 20
 """Lines of the summary that tell what was noted: a file may have thousands of columns."""
@@ -93,16 +92,17 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
-    """Build the corpus of a recipe, or say that it is there already."""
+    """Build the corpus of a recipe, or say that it is complete."""
     from data_prep.curation.pipeline import check
 
     check(recipe)
-    with lock.hold(recipe.output):
-        _curate(recipe, executors)
+    run = RunFolder(recipe.output, "curate")
+    with run.lock():
+        _curate(recipe, executors, run)
 
 
-def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
-    from data_prep.curation.pipeline import build, files_of_steps, publish
+def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> None:
+    from data_prep.curation.pipeline import build, files_of_steps
     from data_prep.readers import READERS
 
     start = time.monotonic()
@@ -116,72 +116,40 @@ def _curate(recipe: CorpusRecipe, executors: "Executors") -> None:
         for file in files:
             inputs.append(describe(file.path))
             progress.update(file.size)
-    licenses = {source.name or source.reader: source.license for source in recipe.sources}
     config = recipes.to_dict(recipe)
     del config["output"]
     if read := files_of_steps(recipe):
         config["files"] = {str(path): manifest.sha256(path) for path in read}
-    output = Path(recipe.output)
-    if (found := finished(output / manifest.NAME, "curate", inputs, config)) is not None:
-        # it may have been killed after its last rename
-        shutil.rmtree(_partial(output), ignore_errors=True)
-        print(f"{output} is finished already: {found['counts']['kept']:,} documents")
+    existing = run.finished(Identity(config, inputs))
+    if existing is not None:
+        run.discard()  # killed after its last rename
+        print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
-    if output.exists():
-        raise OutputConflictError(
-            f"{output} exists already and is no corpus of this command; remove it or choose another"
-            " output"
-        )
-    folder = _working_folder(output, inputs, config)
-    counts = build(recipe, files, executors, folder)
-    corpus = folder / "corpus"
-    note = corpus / manifest.NAME
+    # only the end of a run depends on it
+    if run.resume(Identity(config, inputs, may_change={"max_error_rate"})):
+        logger.info(f"resuming {run.output}")
+    counts = build(recipe, files, executors, run.partial)
+    corpus = run.partial / "corpus"
+    manifest_path = corpus / manifest.NAME
     # of a run that was killed before it published
-    for left in (note, note.with_name(f".{note.name}.partial")):
-        left.unlink(missing_ok=True)
+    for stale in (manifest_path, partial_path(manifest_path)):
+        stale.unlink(missing_ok=True)
     written = sorted(path for path in corpus.rglob("*") if path.is_file())
+    licenses = {source.name or source.reader: source.license for source in recipe.sources}
     described = [
         record | {"source": file.source, "license": licenses[file.source]}
         for record, file in zip(inputs, files, strict=True)
     ]
     manifest.write(
-        note, stage="curate", inputs=described, config=config, outputs=written, counts=counts
+        manifest_path,
+        stage=run.stage,
+        inputs=described,
+        config=config,
+        outputs=written,
+        counts=counts,
     )
-    publish(folder, lock.resolved_path(output))
-    print(summary(counts, output, time.monotonic() - start))
-
-
-def _partial(output: Path) -> Path:
-    place = lock.resolved_path(output)
-    return place.with_name(f".{place.name}.partial")
-
-
-def _working_folder(output: Path, inputs: Sequence[Any], config: Any) -> Path:
-    """Return the folder in which this corpus is built.
-
-    One that an interrupted run of another kind left is emptied.
-    """
-    folder = _partial(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    # it decides nothing but the end
-    decisive = {key: value for key, value in config.items() if key != "max_bad_share"}
-    plan, note = (
-        json.dumps({"galen": __version__, "inputs": inputs, "config": decisive}, indent=1),
-        folder / "plan.json",
-    )
-    if not note.exists() or note.read_text(encoding="utf-8") != plan:
-        for entry in filter(Path.is_dir, folder.iterdir()):
-            shutil.rmtree(entry)
-        if note.exists():
-            print(
-                f"an unfinished run with other inputs or settings left files of {output}; begun"
-                " anew",
-                file=sys.stderr,
-            )
-        write_text(note, plan)
-    elif (folder / "log").exists():
-        print(f"going on with {output}", file=sys.stderr)
-    return folder
+    run.publish(corpus)
+    print(summary(counts, run.output, time.monotonic() - start))
 
 
 def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
@@ -189,8 +157,8 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     rows = [("records read", counts["read"])]
     rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
     rows += [("documents kept", counts["kept"])]
-    if counts["extra_copies"]:
-        rows += [("  further copies", counts["extra_copies"])]
+    if counts["extra_repeats"]:
+        rows += [("  further repeats", counts["extra_repeats"])]
     rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.files.resume import claimed, finished, forget
 from data_prep.tokenization.indexed_dataset import (
     IndexedFile,
     write_document_ends,
@@ -33,6 +32,7 @@ from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
+from galen.run_folder import Identity, RunFiles, finished, stat_record
 
 SHARD = re.compile(r"_(\d{5})-of-(\d{5})$")
 SAME = ("config", "tokenizer")
@@ -124,17 +124,19 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     config = {**manifests[0]["config"], "merged": len(prefixes)}
     goal = Path(f"{output}_manifest.json")
     records = [manifest.describe_file(path) for path in inputs]
-    if finished(goal, "preprocess", records, config) is not None:
-        forget(output)  # it may have been killed after its manifest
-        print(f"{goal} is finished already")
-        return
     names = [
         Path(record["path"]).name.removeprefix(Path(prefixes[0]).name)
         for record in manifests[0]["outputs"]
     ]
     bases = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
     outputs = [Path(f"{output}{base}{ending}") for base in bases for ending in (".bin", ".idx")]
-    with claimed(output, outputs, {"inputs": records, "config": config}):
+    identity = Identity(config, records)
+    files = RunFiles(output, outputs)
+    if finished(output, goal, "preprocess", identity) is not None:
+        files.end()  # killed after its manifest
+        print(f"{output} is already complete")
+        return
+    with files.working(identity):
         for base in bases:
             merge([prefix + base for prefix in prefixes], output + base)
         counts = _add_counts(
@@ -163,12 +165,8 @@ def merge_files(prefixes: Sequence[str], output: str) -> None:
     """
     finals = [Path(f"{output}.bin"), Path(f"{output}.idx")]
     sources = [Path(f"{prefix}{ending}") for prefix in prefixes for ending in (".bin", ".idx")]
-    known = [
-        (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sources
-        if path.exists()
-    ]
-    with claimed(output, finals, known):
+    inputs = [stat_record(path) for path in sources if path.exists()]
+    with RunFiles(output, finals).working(Identity({}, inputs)):
         documents, tokens = merge(prefixes, output)
     print(
         f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)}"

@@ -24,12 +24,12 @@ import numpy as np
 import orjson
 
 from data_prep.curation.recipe import SPLITS
-from data_prep.files.resume import claimed, finished, forget
 from data_prep.text.hashing import stable_hash, unit_hash
 from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError, one_line
 from galen.progress import Progress
+from galen.run_folder import Identity, RunFiles, finished
 
 QUESTION = "Which of these MeSH headings is a major topic of this abstract?"
 LETTERS = "ABCD"
@@ -132,26 +132,20 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
         name: getattr(arguments, name)
         for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")
     }
-    inputs = [corpus / manifest.NAME]
-    note = output.with_suffix(".manifest.json")
-    if (
-        found := finished(
-            note, "mesh_questions", [manifest.describe_file(path) for path in inputs], config
-        )
-    ) is not None:
-        print(f"{output} is finished already: {found['counts']['questions']:,} questions")
-        forget(output)  # it may have been killed after its manifest
+    identity = Identity(config, [manifest.describe_file(corpus / manifest.NAME)])
+    manifest_path = output.with_suffix(".manifest.json")
+    files = RunFiles(output, [output])
+    existing = finished(output, manifest_path, "mesh_questions", identity)
+    if existing is not None:
+        files.end()  # killed after its manifest
+        print(f"{output} is already complete: {existing['counts']['questions']:,} questions")
         return
-    with claimed(
-        output,
-        [output],
-        {"inputs": [manifest.describe_file(path) for path in inputs], "config": config},
-    ):
+    with files.working(identity):
         counts = _write_questions(arguments, corpus, output, splits)
         manifest.write(
-            note,
+            manifest_path,
             stage="mesh_questions",
-            inputs=inputs,
+            inputs=identity.inputs,
             config=config,
             outputs=[output],
             counts=counts,

@@ -27,7 +27,6 @@ import numpy as np
 
 from data_prep.files.find import find_files
 from data_prep.files.json_records import Bad
-from data_prep.files.resume import finished
 from data_prep.tokenization import options as token_options
 from data_prep.tokenization.encoders import Engine, ReferenceEngine, choose_engine
 from data_prep.tokenization.indexed_dataset import id_type
@@ -52,6 +51,7 @@ from data_prep.tokenization.worker_pool import TokenPool
 from galen import cli, lock, manifest
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
+from galen.run_folder import Identity, finished, stat_record
 
 SAVE_SECONDS = 5.0
 EXAMPLES = 20
@@ -116,7 +116,7 @@ def _run(
     start: float,
 ) -> None:
     """Do one job from where it stands to its manifest."""
-    with job.working([_mark_of(part) for part in task.parts], config):
+    with job.working(Identity(config, [_input_signature(part) for part in task.parts])):
         if task.parts[0].path == STDIN:
             job.restart()  # what came through a pipe is gone
         task.engine = _engine(task, arguments.engine, arguments.workers)
@@ -126,7 +126,7 @@ def _run(
             _finish(job, task, arguments.stats)
             counts = _write_manifest(job, task, config, contract, hashes)
         except OSError as error:
-            job.withdraw()
+            job.unpublish()
             where = error.filename or job.manifest.parent
             raise DataError(
                 f"cannot write {where}: {error.strerror}; what is done stays: make room and start"
@@ -363,30 +363,25 @@ def _is_finished(
 ) -> bool:
     if not job.manifest.exists() or parts[0].path == STDIN:
         return False
-    found = finished(job.manifest, "preprocess", [hashes.record(part) for part in parts], config)
-    if found is None:
-        return False
-    job.tidy()  # it may have been killed after its manifest
     names = ", ".join(str(output.bin) for output in job.outputs.values())
+    identity = Identity(config, [hashes.record(part) for part in parts])
+    existing = finished(names, job.manifest, "preprocess", identity)
+    if existing is None:
+        return False
+    job.remove_working_files()  # killed after its manifest
+    counts = existing["counts"]
     print(
-        f"{names} is finished already: {found['counts']['documents']:,} documents,"
-        f" {found['counts']['tokens']:,} tokens"
+        f"{names} is already complete: {counts['documents']:,} documents,"
+        f" {counts['tokens']:,} tokens"
     )
     return True
 
 
-def _mark_of(part: Part) -> dict[str, Any]:
+def _input_signature(part: Part) -> dict[str, Any]:
     """Return what tells an unfinished job that its input is still the same, without reading it."""
     if part.path == STDIN:
         return {"path": "-"}
-    found = part.path.stat()
-    return {
-        "path": str(part.path),
-        "bytes": found.st_size,
-        "changed": found.st_mtime_ns,
-        "start": part.start,
-        "end": part.end,
-    }
+    return stat_record(part.path) | {"start": part.start, "end": part.end}
 
 
 def _finish(job: TokenJob, task: Task, stats: bool) -> None:

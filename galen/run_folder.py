@@ -241,8 +241,12 @@ class RunFiles:
         self.state_path = atomic.partial_path(self.name.with_name(f"{self.name.name}.state"))
         self._identity: dict[str, Any] = {}
 
-    def begin(self, identity: Identity) -> dict[str, Any] | None:
+    def begin(
+        self, identity: Identity, initial_state: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Return the saved state of an unfinished run of this identity, None for a new run.
+
+        A new run's `initial_state` is saved.
 
         Raises:
             OutputConflictError: one of the files exists and is not of this run.
@@ -256,7 +260,7 @@ class RunFiles:
                 raise unknown_output(path)
         if stored is not None:
             _warn_discarded(self.name, stored.get("identity"), identity)
-        self.save({})
+        self.save(initial_state or {})
         return None
 
     def save(self, state: Mapping[str, Any]) -> None:

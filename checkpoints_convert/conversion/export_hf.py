@@ -25,16 +25,10 @@ from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
-from checkpoints_convert.resumable_io.resumable_steps import (
-    Step,
-    begin,
-    finished,
-    record,
-    run_steps,
-)
-from galen import lock
+from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, write_manifest
 from galen.atomic import write_text
 from galen.errors import DataError
+from galen.run_folder import Identity, RunFolder, stat_record
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config import architecture as architectures
@@ -101,23 +95,25 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
         "dtype": job.dtype,
         "max_shard_bytes": job.shard_bytes,
     }
-    if finished(output, output, STAGE, inputs.paths, options):
+    run = RunFolder(output, STAGE)
+    identity = Identity(options, [stat_record(path) for path in inputs.paths])
+    if run.finished(identity) is not None:
+        print(f"{output} is already complete")
         return
     stored = TorchDist(job.folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
     steps = _shards(job, source, family, architecture)
-    place = lock.resolved_path(output)
-    temporary = place.with_name(f".{place.name}.partial")
-    begin(temporary, inputs.paths, options)
-    _, hashes = run_steps("export", temporary, steps, workers, inputs)
-    written = copy_companions(companions, temporary) if companions.is_dir() else []
+    folder = run.partial
+    run.resume(identity)
+    _, hashes = run_steps("export", folder, steps, workers, inputs)
+    written = copy_companions(companions, folder) if companions.is_dir() else []
     dtype = DTYPES.get(job.dtype or "") or source.dtype(family.shared[0].hf[0])
-    written += _write_config(temporary, config, dtype)
-    written += _write_index(temporary, steps)
-    files = sorted({*written, *(temporary / step.file for step in steps)})
-    record(temporary, STAGE, inputs.paths, hashes, options, files, architecture)
-    temporary.replace(place)
+    written += _write_config(folder, config, dtype)
+    written += _write_index(folder, steps)
+    files = sorted({*written, *(folder / step.file for step in steps)})
+    write_manifest(folder, STAGE, inputs.paths, hashes, options, files, architecture)
+    run.publish()
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, from {job.folder}")
 
 

@@ -34,15 +34,11 @@ from checkpoints_convert.hf.weights import Weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Piece, ReadAhead
-from checkpoints_convert.resumable_io.resumable_steps import (
-    Step,
-    begin,
-    finished,
-    record,
-    run_steps,
-)
+from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, write_manifest
+from galen import manifest
 from galen.atomic import write_text
 from galen.errors import OutputConflictError
+from galen.run_folder import Identity, finished, resume, stat_record, unknown_output
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.config.architecture import Architecture
@@ -144,7 +140,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_vocabulary(job.hf, architecture.vocab_size)
     weights = Weights(job.hf)
     config = {"family": family.name, **job.options}
-    if _finished(output, inputs.paths, config):
+    if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
@@ -208,7 +204,7 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
         OutputConflictError: `output` holds another checkpoint.
     """
     config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
-    if _finished(output, job.files, config):
+    if _is_complete(output, job.files, config):
         return
     companions = output / checkpoint_folder.HF
     if job.tokenizer is not None:
@@ -219,16 +215,28 @@ def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
         _write_iteration(job.source, job.family, job.architecture, output, inputs, config, workers)
 
 
-def _finished(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+def _is_complete(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:
+    """Return whether `output` was made from these inputs with this configuration, and say so.
+
+    Raises:
+        OutputConflictError: `output` holds something else.
+    """
     iteration = checkpoint_folder.latest_iteration(output)
-    if iteration is None and (others := checkpoint_folder.foreign(output)):
-        raise OutputConflictError(
-            f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose another"
-            " --output"
-        )
-    return iteration is not None and finished(
-        output, checkpoint_folder.iteration_folder(output, iteration), STAGE, inputs, config
-    )
+    if iteration is None:
+        if others := checkpoint_folder.foreign(output):
+            raise OutputConflictError(
+                f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose"
+                " another --output"
+            )
+        return False
+    folder = checkpoint_folder.iteration_folder(output, iteration)
+    if not folder.exists():
+        return False
+    identity = Identity(config, [stat_record(path) for path in inputs])
+    if finished(output, folder / manifest.NAME, STAGE, identity) is None:
+        raise unknown_output(output)
+    print(f"{output} is already complete")
+    return True
 
 
 def _write_iteration(
@@ -265,7 +273,7 @@ def _write_iteration(
     # the inputs are read from their first byte to their last, or nearly so
     steps.sort(key=lambda step: place(step.units[0]))
     with checkpoint_folder.new_iteration(output, 0) as folder:
-        begin(folder, inputs.paths, config)
+        resume(folder, Identity(config, [stat_record(path) for path in inputs.paths]))
         entries, hashes = write_parts("import", folder, steps, inputs, workers)
         written = dtype or source.dtype(family.shared[0].hf[0])
         torch_dist.finish(
@@ -277,5 +285,5 @@ def _write_iteration(
         architecture.write(folder)
         bridge_config.write(folder, architecture, tensor_parallel, written)
         files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-        record(folder, STAGE, inputs.paths, hashes, config, files, architecture)
+        write_manifest(folder, STAGE, inputs.paths, hashes, config, files, architecture)
     print(f"{output}: {family.name}, {architecture.parameters:,} parameters, iteration 0")

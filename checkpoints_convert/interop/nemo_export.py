@@ -20,8 +20,9 @@ from checkpoints_convert.interop import nemo_config, nemo_context
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
-from checkpoints_convert.resumable_io.resumable_steps import begin, finished, record
-from galen import atomic, lock
+from checkpoints_convert.resumable_io.resumable_steps import write_manifest
+from galen import atomic
+from galen.run_folder import Identity, RunFolder, resume, stat_record
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -92,31 +93,32 @@ def convert(
     inputs = [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
     iteration = int(folder.name.removeprefix("iter_"))
     options = {"family": architecture.family, "iteration": iteration, "dtype": job.dtype}
-    if finished(output, output, STAGE, inputs, options):
+    run = RunFolder(output, STAGE)
+    identity = Identity(options, [stat_record(path) for path in inputs])
+    if run.finished(identity) is not None:
+        print(f"{output} is already complete")
         return
     family, stored = FAMILIES[architecture.family], TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, units(family, architecture), architecture)
-    place = lock.resolved_path(output)
-    temporary = place.with_name(f".{place.name}.partial")
-    if temporary.is_symlink():
-        temporary.unlink()
-    begin(temporary / nemo_config.WEIGHTS, inputs, options)
-    atomic.remove(temporary / nemo_config.CONTEXT)
+    if run.partial.is_symlink():
+        run.partial.unlink()
+    resume(run.partial / nemo_config.WEIGHTS, identity)
+    atomic.remove(run.partial / nemo_config.CONTEXT)
     dtype = DTYPES.get(job.dtype or "")
     with InputHashes(inputs, recorded) as hashing:
         hashes = _write_weights(
-            temporary / nemo_config.WEIGHTS, source, family, architecture, dtype, hashing, workers
+            run.partial / nemo_config.WEIGHTS, source, family, architecture, dtype, hashing, workers
         )
     nemo_context.write(
-        temporary / nemo_config.CONTEXT,
+        run.partial / nemo_config.CONTEXT,
         architecture,
         dtype or source.dtype(family.shared[0].hf[0]),
         tokenizer,
     )
-    files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-    record(temporary, STAGE, inputs, hashes, options, files, architecture)
-    temporary.replace(place)
+    files = [path for path in sorted(run.partial.rglob("*")) if path.is_file()]
+    write_manifest(run.partial, STAGE, inputs, hashes, options, files, architecture)
+    run.publish()
     print(f"{output}: {architecture.family}, {architecture.parameters:,} parameters, from {folder}")
 
 

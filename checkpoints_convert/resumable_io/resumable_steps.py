@@ -1,4 +1,7 @@
-"""Runs the steps of a conversion, each of which writes one file, and resumes a killed run."""
+"""Runs the steps of a conversion, each of which writes one file, and resumes a killed run.
+
+The caller has prepared the working folder (`galen.run_folder.resume`).
+"""
 
 import hashlib
 import json
@@ -21,15 +24,14 @@ from typing import Any
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import ReadAhead
-from galen import atomic, manifest
+from galen import manifest
 from galen.atomic import write_text
-from galen.errors import DataError, OutputConflictError
+from galen.errors import DataError
 from galen.main_guard import check_main_guard
 from galen.progress import Progress
+from galen.run_folder import IDENTITY, stat_record
 from galen.worker import exit_with_parent
 from megatron_ext.config.architecture import Architecture
-
-_PLAN = ".plan.json"
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,6 @@ class Step(ABC):
 
         The result is of JSON types.
         """
-
-
-def begin(folder: Path, inputs: Sequence[Path], config: dict[str, Any]) -> None:
-    """Keep the unfinished output in `folder` if inputs and configuration match, else clear it."""
-    files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in inputs]
-    plan, path = json.dumps({"inputs": files, "config": config}), folder / _PLAN
-    if folder.is_symlink() or not path.is_file() or path.read_bytes() != plan.encode():
-        atomic.remove(folder)
-        folder.mkdir(parents=True)
-        write_text(path, plan)
 
 
 def run_steps(
@@ -96,7 +88,7 @@ def run_steps(
     hashes |= {
         folder / step.file: result["sha256"] for step, result in zip(steps, results, strict=True)
     }
-    (folder / _PLAN).unlink()
+    (folder / IDENTITY).unlink(missing_ok=True)
     for step in steps:
         _result_path(folder, step).unlink()
     return [result["result"] for result in results], hashes
@@ -197,7 +189,7 @@ def _digest(note: str) -> str:
     return hashlib.sha256(note.encode()).hexdigest()
 
 
-def record(
+def write_manifest(
     folder: Path,
     stage: str,
     inputs: Sequence[Path],
@@ -208,12 +200,15 @@ def record(
 ) -> None:
     """Write the manifest of a finished output: `files` in `folder`, made from `inputs`.
 
-    `hashes` are the SHA-256 known so far.
+    `hashes` are the SHA-256 known so far. Inputs are recorded with their time of change, so that
+    the next start need not hash them.
     """
     manifest.write(
         folder / manifest.NAME,
         stage=stage,
-        inputs=[manifest.describe_file(path, hashes.get(path)) for path in inputs],
+        inputs=[
+            manifest.describe_file(path, hashes.get(path)) | stat_record(path) for path in inputs
+        ],
         config=config,
         # of a killed conversion
         outputs=[
@@ -222,47 +217,4 @@ def record(
             if path.name != manifest.NAME
         ],
         counts={"parameters": architecture.parameters},
-        input_times=[path.stat().st_mtime_ns for path in inputs],
     )
-
-
-def finished(
-    output: Path, folder: Path, stage: str, inputs: Sequence[Path], config: dict[str, Any]
-) -> bool:
-    """Return whether this stage already made `output` from these inputs; print that it did.
-
-    The configuration has to be the same, too. The output's manifest is in `folder`.
-
-    Files of the same path, size and time of change are taken as the same; others are hashed.
-
-    Raises:
-        OutputConflictError: something else is there.
-    """
-    if not folder.exists():
-        return False
-    try:
-        same = _same_source(manifest.read(folder, stage), inputs, json.loads(json.dumps(config)))
-    except DataError:
-        same = False
-    if not same:
-        raise OutputConflictError(
-            f"{output} exists and was not made from this model in this way; remove it or choose"
-            " another --output"
-        )
-    print(f"{output} holds this model already; nothing to do", file=sys.stderr)
-    return True
-
-
-def _same_source(made: dict[str, Any], inputs: Sequence[Path], config: dict[str, Any]) -> bool:
-    if {**made["config"], **config} != made["config"]:
-        return False
-    times = made.get("input_times")
-    if not isinstance(times, list):
-        times = []
-    seen = {
-        (file["path"], file["bytes"], changed)
-        for file, changed in zip(made["inputs"], times, strict=False)
-    }
-    if {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in inputs} == seen:
-        return True
-    return {file["sha256"] for file in made["inputs"]} == {manifest.sha256(path) for path in inputs}

@@ -21,6 +21,7 @@ import requests
 import urllib3
 
 from galen import __version__, keys
+from galen.atomic import partial_path
 from galen.errors import DataError
 
 FIRST_WAIT = 1.0
@@ -158,7 +159,7 @@ class Transfer:
             raise DataError(f"{item.name}: cannot make its folder: {error.strerror}") from None
         if target.is_dir():
             raise DataError(f"{item.name}: there is a folder of that name")
-        partial = target.with_name(f".{target.name}.partial")
+        partial = partial_path(target)
         for attempt in (1, 2):
             try:
                 self._bring(item, partial)

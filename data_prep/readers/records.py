@@ -176,10 +176,10 @@ class RecordsReader(JsonReader):
             )
         identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = _object(record.pop("metadata", None) or record.pop("meta", None))
-        # `source` becomes `origin`; `copies` is the mixture's word for how often it takes a
+        # `source` becomes `origin`; `repeats` is the mixture's word for how often it takes a
         # document
         fields = self._allowed({**record, **inner})
-        known = {key: value for key, value in fields.items() if key not in ("source", "copies")}
+        known = {key: value for key, value in fields.items() if key not in ("source", "repeats")}
         if source := fields.get("source") and (record.get("source") or inner.get("source")):
             known["origin"] = source
         known["license"] = license_name(

@@ -1,9 +1,7 @@
-"""The files of one tokenising job, and what makes it go on after it was killed."""
+"""The files of one tokenising job, and how it is resumed after it was killed."""
 
 import contextlib
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,8 @@ import numpy as np
 
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.stats import Tally
-from galen import __version__, json_file
-from galen.atomic import write_text
-from galen.errors import OutputConflictError
+from galen.atomic import partial_path
+from galen.run_folder import Identity, RunFiles
 
 
 @dataclass(slots=True)
@@ -57,11 +54,15 @@ class Output:
     def __init__(self, base: Path) -> None:
         self.base, self.bin, self.idx = base, Path(f"{base}.bin"), Path(f"{base}.idx")
         self.bin_work, self.idx_work, self.lengths_work, self.counts_work = (
-            base.with_name(f".{base.name}.{ending}.partial")
-            for ending in ("bin", "idx", "lengths", "counts")
+            partial_path(Path(f"{base}.{ending}")) for ending in ("bin", "idx", "lengths", "counts")
         )
         self.writer: IndexedFileWriter
         self.tally: Tally
+
+    def has_working_files(self) -> bool:
+        """Return whether the working files of an interrupted run are complete."""
+        paths = (self.bin_work, self.lengths_work, self.counts_work)
+        return all(path.exists() for path in paths)
 
     def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
         """Open the working files where `state` says; what was written after that is cut off."""
@@ -90,73 +91,46 @@ class TokenJob:
     def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
         self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
         self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
-        self.name = Path(f"{prefix}_{'_'.join(names)}_{level}")
-        self._note = self.name.with_name(f".{self.name.name}.state.partial")
+        name = Path(f"{prefix}_{'_'.join(names)}_{level}")
+        finals = [path for output in self.outputs.values() for path in (output.bin, output.idx)]
+        self.files = RunFiles(name, finals)
         self.restart()
 
     @contextlib.contextmanager
-    def working(
-        self, inputs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
-    ) -> Iterator[None]:
+    def working(self, identity: Identity) -> Iterator[None]:
         """Resume the state of an interrupted run of the same job, if any.
 
         Remove the working files at the end.
         """
-        self._plan = {"galen": __version__, "inputs": list(inputs), "config": dict(config)}
-        self._take_up()
+        self._resume(identity)
         yield
-        self.tidy()
+        self.remove_working_files()
 
-    def tidy(self) -> None:
+    def remove_working_files(self) -> None:
         """Remove the working files of a finished job."""
-        work = [
-            path
-            for output in self.outputs.values()
-            for path in (output.lengths_work, output.counts_work)
-        ]
-        for path in (self._note, *work):
-            path.unlink(missing_ok=True)
+        for output in self.outputs.values():
+            output.lengths_work.unlink(missing_ok=True)
+            output.counts_work.unlink(missing_ok=True)
+        self.files.end()
 
     def restart(self) -> None:
         """Begin at the beginning of the input."""
         self.state = State(outputs={name: OutputState() for name in self.outputs})
 
-    def _take_up(self) -> None:
-        if self._note.exists():
-            note = json_file.read_object(self._note)
-            if note["plan"] == self._plan:
-                self.withdraw()  # killed between publish and manifest
-                parts = [
-                    path
-                    for o in self.outputs.values()
-                    for path in (o.bin_work, o.lengths_work, o.counts_work)
-                ]
-                if all(path.exists() for path in parts):
-                    outputs = {
-                        name: OutputState(**state)
-                        for name, state in note["state"].pop("outputs").items()
-                    }
-                    self.state = State(**note["state"], outputs=outputs)
-                return
-            print(
-                f"an unfinished run with other inputs or options left files of {self.name}; begun"
-                " anew",
-                file=sys.stderr,
-            )
-        for output in self.outputs.values():
-            for final in (output.bin, output.idx):
-                if final.exists():
-                    raise OutputConflictError(
-                        f"{final} exists already and is not of this job; remove it or choose"
-                        " another --output-prefix"
-                    )
-        self.save()
+    def _resume(self, identity: Identity) -> None:
+        saved = self.files.begin(identity, asdict(self.state))
+        if saved is None:
+            return
+        self.unpublish()  # killed between publish and manifest
+        if all(output.has_working_files() for output in self.outputs.values()):
+            outputs = {name: OutputState(**state) for name, state in saved.pop("outputs").items()}
+            self.state = State(**saved, outputs=outputs)
 
     def save(self) -> None:
-        """Note how far the working files have come; they must be flushed."""
-        write_text(self._note, json.dumps({"plan": self._plan, "state": asdict(self.state)}))
+        """Save how far the working files have come; they must be flushed."""
+        self.files.save(asdict(self.state))
 
-    def withdraw(self) -> None:
+    def unpublish(self) -> None:
         """Take back what `publish` did, if it did."""
         for output in self.outputs.values():
             for final, work in ((output.bin, output.bin_work), (output.idx, output.idx_work)):

@@ -51,7 +51,7 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
     writers = [text for text in told if f"{output}: llama" in text]
     assert len(writers) == 1, told
     for process, text in zip(started, told, strict=True):
-        if text is writers[0] or "holds this model already" in text:
+        if text is writers[0] or "is already complete" in text:
             assert process.returncode == 0
         else:
             assert process.returncode == 1
@@ -109,7 +109,7 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
         for note in notes:
             note.write_bytes(damage)
         if number == 3:
-            next(output.glob(".iter_*/.plan.json")).write_bytes(damage)
+            next(output.glob(".iter_*/.identity.json")).write_bytes(damage)
         import_model(model, output)
         assert content(output) == content(tmp_path / "expected")
 

@@ -220,7 +220,7 @@ def test_another_models_configuration_is_refused(tmp_path, nemo, make_model):
 
 def test_started_again(tmp_path, llama, nemo, capsys):
     megatron_to_nemo.main(["--megatron", str(nemo.parent / "megatron"), "--output", str(nemo)])
-    assert "nothing to do" in capsys.readouterr().err
+    assert "already complete" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_another_precision(tmp_path, model):
 
 def test_other_options_into_the_same_output_are_refused(tmp_path, model):
     there(model, tmp_path / "megatron")
-    with pytest.raises(DataError, match="exists and was not made from this model in this way"):
+    with pytest.raises(DataError, match=r'belongs to another run \(dtype: not set → "bf16"\)'):
         there(model, tmp_path / "megatron", "--dtype", "bf16")
 
 

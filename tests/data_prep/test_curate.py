@@ -8,8 +8,8 @@ import time
 import pytest
 
 from data_prep import curate
-from data_prep.curation import pipeline
-from galen.errors import DataError, OutputConflictError, UsageError
+from galen.errors import DataError, UsageError
+from galen.run_folder import RunFolder
 from tests.conftest import ROOT
 from tests.data_prep.material import FIXTURE, many_records, read_records, record_xml, write_medline
 
@@ -55,9 +55,9 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
             "retraction: retraction notice": 1,
             "copyright: rights reserved": 2,
             "reader: a later version came": 1,
-            "duplicate: same text": 1,
+            "exact_dedup: same text": 1,
         },
-        "extra_copies": 0,
+        "extra_repeats": 0,
         "changed": {},
         "splits": {"train": 4},
         "bytes": sum(len(record["text"].encode()) for record in records),
@@ -83,12 +83,10 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(
 
     # what a run leaves that was killed while it wrote: some tasks marked as done, others
     # half-written
-    from data_prep.curation import pipeline
-
-    def killed(folder, output):
+    def killed(run, folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "publish", killed)
+    monkeypatch.setattr(RunFolder, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
         curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
     monkeypatch.undo()
@@ -131,7 +129,7 @@ def test_killed_for_real_goes_on(tmp_path):
     written = (tmp_path / "witness").stat().st_mtime_ns
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "going on" in result.stderr
+    assert "resuming" in result.stderr
     assert "datatrove" not in result.stderr
     assert (tmp_path / "witness").stat().st_mtime_ns == written, "a finished task was done again"
     curate.main([str(recipe), "--workers", "2", f"output={tmp_path / 'undisturbed'}"])
@@ -155,12 +153,12 @@ def test_finished_is_said_and_another_configuration_refused(
     # as a kill after the last rename leaves it
     (tmp_path / ".corpus.partial/kept").mkdir(parents=True)
     curate.main([str(recipe_file)])
-    assert "finished already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert not (tmp_path / ".corpus.partial").exists()
     with pytest.raises(DataError, match="steps"):
-        curate.main([str(recipe_file), "steps=[{step: language, wanted: [fre]}]"])
+        curate.main([str(recipe_file), "steps=[{step: language, languages: [fre]}]"])
     write_medline(medline_folder / "b.xml", [record_xml(7)])
-    with pytest.raises(DataError, match=r"other input files \(b.xml\)"):
+    with pytest.raises(DataError, match=r"belongs to another run \(input b.xml: changed\)"):
         curate.main([str(recipe_file)])
     assert files_of(tmp_path / "corpus") == before
 
@@ -171,19 +169,6 @@ def test_foreign_output_stays(recipe_file, tmp_path):
         curate.main([str(recipe_file)])
 
 
-def test_an_output_made_meanwhile_stays(tmp_path):
-    folder, output = tmp_path / ".corpus.partial", tmp_path / "corpus"
-    for path in (folder / "corpus" / "manifest.json", output / "x_text_document.bin"):
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"precious")
-    with pytest.raises(OutputConflictError, match=r"corpus was made by .* move it away and start"):
-        pipeline.publish(folder, output)
-    assert [path.name for path in output.iterdir()] == ["x_text_document.bin"]
-    output.rename(tmp_path / "away")
-    pipeline.publish(folder, output)
-    assert [path.name for path in output.iterdir()] == ["manifest.json"]
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -192,7 +177,7 @@ def test_an_output_made_meanwhile_stays(tmp_path):
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
         (
-            "steps=[{step: language, wanted: [fre]}]",
+            "steps=[{step: language, languages: [fre]}]",
             "train split would be empty: 301 records read, 0 kept",
         ),
     ],

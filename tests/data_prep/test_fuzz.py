@@ -55,7 +55,7 @@ STEPS = [
         steps.Abstract(required=False),
         steps.Retraction(),
         steps.Copyright(),
-        steps.License(unstated="keep"),
+        steps.License(if_missing="keep"),
     ),
     *(
         steps.AnimalOnly(),
@@ -133,7 +133,7 @@ def damaged_json(data, chance):
         if isinstance(inside, dict) and change == 0:
             inside.pop(key, None)
         elif isinstance(inside, dict) and change == 1:
-            inside[chance.choice(["\ud800", "", "text", "meta", "copies", "source"])] = (
+            inside[chance.choice(["\ud800", "", "text", "meta", "repeats", "source"])] = (
                 chance.choice(VALUES)
             )
         elif not isinstance(inside, list) or key < len(inside):

@@ -118,7 +118,7 @@ def test_finished_and_bad_input(corpus, tmp_path, capsys):
     before = output.read_bytes()
     capsys.readouterr()
     ask(corpus, output)
-    assert "finished already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     with pytest.raises(DataError, match="seed"):
         ask(corpus, output, "--seed", "4")
     assert output.read_bytes() == before

@@ -264,7 +264,7 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
     # as a kill after the manifest leaves it
     (tmp_path / ".p_text_document.lengths.partial").touch()
     run(tokenizer_folder, [source], tmp_path / "p")
-    assert "finished already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DataError, match="append_eod"):
         run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")
@@ -441,7 +441,7 @@ def test_files_that_cannot_be_read_and_another_tokenizer(tmp_path, tokenizer_fol
     run(tokenizer_folder, [good], tmp_path / "q")
     with pytest.raises(
         DataError,
-        match=r"is of a run with tokenizer = .*; remove that output or choose another one",
+        match=r"belongs to another run \(tokenizer: .*\); remove it or choose another output",
     ):
         run(tokenizer_folder, [good], tmp_path / "p")
     with pytest.raises(DataError, match="were made with another config: tokenizer: '"):

@@ -368,7 +368,7 @@ def test_what_steps_read_has_its_form(tmp_path):
 @pytest.mark.multiprocess
 def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
     """A run that ends behind a quarantined record resumes to the same corpus as a single run."""
-    from data_prep.curation import pipeline
+    from galen.run_folder import RunFolder
 
     raw = tmp_path / "raw"
     write_medline(
@@ -386,21 +386,19 @@ def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
         (raw / "pdf" / name).write_bytes(data)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "output: x\nsteps: []\nmax_bad_share: 0.5\nsplit: {train: 1, validation: 0, test:"
+        "output: x\nsteps: []\nmax_error_rate: 0.5\nsplit: {train: 1, validation: 0, test:"
         f" 0}}\nsources:\n- {{reader: medline, path: {raw}/medline}}\n- {{reader: pdf, path:"
         f" {raw}/pdf, options: {{max_record_seconds: 1}}}}\n"
     )
     curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'whole'}"])
-    publish = pipeline.publish
-    monkeypatch.setattr(
-        "data_prep.curation.pipeline.publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    publish = RunFolder.publish
+    monkeypatch.setattr(RunFolder, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         curate.main([str(recipe), "--workers", "1", f"output={tmp_path / 'again'}"])
     for mark in (tmp_path / ".again.partial/log/read/completions").iterdir():
         if mark.name == "00001":
             mark.unlink()  # as if the kill had come inside of that task
-    monkeypatch.setattr("data_prep.curation.pipeline.publish", publish)
+    monkeypatch.setattr(RunFolder, "publish", publish)
     curate.main([str(recipe), "--workers", "2", f"output={tmp_path / 'again'}"])
     first, second = (read_records(tmp_path / name / "train") for name in ("whole", "again"))
     assert first == second

@@ -176,7 +176,7 @@ def test_of_starts_at_once_one_works(name, material, tmp_path):
     (tmp_path / "many").mkdir()
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
     ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
-    worked = [out for out, err, code in ends if code == 0 and "is finished already" not in out]
+    worked = [out for out, err, code in ends if code == 0 and "is already complete" not in out]
     for _, err, code in ends:
         assert "Traceback" not in err
         if code:
@@ -224,8 +224,8 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
     recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
     curate.main([str(recipe), f"output={tmp_path / 'one'}", "--workers", "1"])
     kill = (
-        "import os, sys\nfrom data_prep import curate\nfrom data_prep.curation import pipeline\n"
-        "pipeline.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
+        "import os, sys\nfrom data_prep import curate\nfrom galen.run_folder import RunFolder\n"
+        "RunFolder.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
     )
     given = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
     done = subprocess.run([sys.executable, "-c", kill, *given], cwd=ROOT, capture_output=True)
@@ -252,7 +252,7 @@ def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
     folder, _ = material
     (tmp_path / "out_text_document.bin").write_bytes(b"precious")
     with pytest.raises(
-        DataError, match=r"out_text_document\.bin exists already and is not of this command"
+        DataError, match=r"out_text_document\.bin exists already and was not made by this command"
     ):
         merge_indexed.main(
             [

@@ -145,8 +145,8 @@ def test_another_vocabulary_is_another_model(tmp_path, model, capsys):
     options = ["--legacy", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--vocab-size"]
     legacy_to_megatron.main([*options, "300"])
     legacy_to_megatron.main([*options, "300"])
-    assert "nothing to do" in capsys.readouterr().err
-    with pytest.raises(DataError, match="was not made from this model in this way"):
+    assert "already complete" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"belongs to another run \(vocab_size: 300 → 301\)"):
         legacy_to_megatron.main([*options, "301"])
 
 

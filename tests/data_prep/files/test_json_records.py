@@ -70,11 +70,11 @@ def test_jsonl(tmp_path, ending):
 def test_fields_may_have_any_name(tmp_path):
     fields = {"text": "a summary", "identifier": 3, "filepath": "a.py", "self": "x"}
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"id": "1", "content": "The text.", "copies": "18", **fields}))
+    path.write_text(json.dumps({"id": "1", "content": "The text.", "repeats": "18", **fields}))
     [document], bad, _ = read(path, text_key="content", metadata_keys=["*"])
     assert (document.text, bad) == ("The text.", [])
     assert fields.items() <= document.metadata.items()
-    assert "copies" not in document.metadata, "the mixture would take the document so often"
+    assert "repeats" not in document.metadata, "the mixture would take the document so often"
 
 
 def test_only_named_columns_become_metadata(tmp_path):
