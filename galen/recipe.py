@@ -107,7 +107,8 @@ def _set_origin(origin: dict[Location, str], place: Location, where: str) -> Non
 
 def to_dict(recipe: Any) -> dict[str, Any]:
     """Return the recipe as plain JSON types, every default filled in."""
-    return TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
+    tree: dict[str, Any] = TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
+    return tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +307,7 @@ def _message(item: Any) -> str:
             type(item["input"]), "a date"
         )
         return f"YAML reads {item['input']} as {kind}; in quotes it is a valid string"
-    return item["msg"].removeprefix("Value error, ")
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _suggestion(recipe_class: type, section: type | None, name: str) -> str:
@@ -397,7 +398,9 @@ def _tags(section: type) -> tuple[Any, ...]:
 
 
 def _field_names(section: type | None) -> list[str]:
-    return [field.name for field in dataclasses.fields(section)] if section is not None else []  # type: ignore[arg-type]
+    if section is None or not dataclasses.is_dataclass(section):
+        return []
+    return [field.name for field in dataclasses.fields(section)]
 
 
 def _sections(annotation: Any) -> Iterator[type]:
