@@ -70,7 +70,7 @@ def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, floa
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     """Return for each step how to run it, and datatrove's peer where one does the same work."""
     words: WordTokenizer = Words()
-    contaminated = step_of(steps.Decontaminate(against=[items], action="report"))
+    contaminated = step_of(steps.Decontaminate(eval_datasets=[items], action="report"))
     contaminated.prepare(folder / "decontaminate")
     exact, near = (Context(folder / name, ["a"], lambda *_: None) for name in ("exact", "near"))
     peer = MinhashDedupSignature(
@@ -79,14 +79,14 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
         language=words,
     )
     return {
-        "language_id": (step_of(steps.LanguageId(keep=["en"])).run, None),
+        "language_id": (step_of(steps.LanguageId(languages=["en"])).run, None),
         "length": (step_of(steps.Length()).run, None),
         "quality": (step_of(steps.Quality()).run, GopherQualityFilter(language=words).run),
         "repetition": (step_of(steps.Repetition()).run, GopherRepetitionFilter(language=words).run),
         "medical": (step_of(steps.Medical()).run, None),
         "pii": (step_of(steps.Pii()).run, PIIFormatter().run),
-        "duplicate (notes)": (step_of(steps.Duplicate()).notes(exact)[0].run, None),
-        "near_duplicate (signatures)": (
+        "exact_dedup (signatures)": (step_of(steps.Duplicate()).notes(exact)[0].run, None),
+        "minhash_dedup (signatures)": (
             step_of(steps.NearDuplicate()).notes(near)[0].run,
             lambda data: peer.run(data) or (),
         ),

@@ -41,10 +41,10 @@ LINES = 16
 """Long lines a document: 4.9 million papers of 60, the others of 2."""
 
 SETTINGS: dict[str, Any] = {
-    "duplicate": Duplicate(),
-    "identifier": Identifier(keys=["pmid"]),
-    "near_duplicate": NearDuplicate(),
-    "repeated_lines": RepeatedLines(),
+    "exact_dedup": Duplicate(),
+    "dedup_by_id": Identifier(keys=["pmid"]),
+    "minhash_dedup": NearDuplicate(),
+    "line_dedup": RepeatedLines(),
     "mixture": Mixture(replay={"a": 0.1}),
 }
 _TASKS = 20
@@ -60,19 +60,19 @@ def notes_of(
         made[..., : count // 50] = made[..., count // 2 : count // 2 + count // 50]
         return made
 
-    if step == "duplicate":
+    if step == "exact_dedup":
         from data_prep.steps.dedup.exact import ROW
 
         yield "notes", np.ascontiguousarray(hashes(2, count).T).view(ROW).reshape(-1)
-    elif step == "identifier":
+    elif step == "dedup_by_id":
         yield "notes/names", np.stack([np.arange(count, dtype=np.uint64), hashes(count)], axis=1)
         yield "notes/lengths", np.full(count, 1000, dtype=np.uint32)
-    elif step == "near_duplicate":
+    elif step == "minhash_dedup":
         from data_prep.steps.dedup.minhash import NOTE
 
         yield "signatures", hashes(14, count)
         yield "notes", np.array([(1000, b"x" * 20, True)], dtype=NOTE).repeat(count)
-    elif step == "repeated_lines":
+    elif step == "line_dedup":
         yield "notes/lines", np.sort(hashes(count * LINES))
         yield "notes/documents", np.ones(count * LINES, dtype=np.uint32)
     else:
@@ -149,7 +149,7 @@ def command(step: str, records: Path, folder: Path, workers: int) -> tuple[float
 
     Memory is resident, in MB.
     """
-    settings = {"step": step} | ({"keys": ["pmid"]} if step == "identifier" else {})
+    settings = {"step": step} | ({"keys": ["pmid"]} if step == "dedup_by_id" else {})
     recipe = folder / "recipe.yaml"
     sources = [{"reader": "records", "path": str(path)} for path in sorted(records.iterdir())]
     split = {"train": 1, "validation": 0, "test": 0}

@@ -126,7 +126,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
         print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
     # only the end of a run depends on it
-    if run.resume(Identity(config, inputs, may_change={"max_bad_share"})):
+    if run.resume(Identity(config, inputs, may_change={"max_error_rate"})):
         logger.info(f"resuming {run.output}")
     counts = build(recipe, files, executors, run.partial)
     corpus = run.partial / "corpus"
@@ -157,8 +157,8 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
     rows = [("records read", counts["read"])]
     rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
     rows += [("documents kept", counts["kept"])]
-    if counts["extra_copies"]:
-        rows += [("  further copies", counts["extra_copies"])]
+    if counts["extra_repeats"]:
+        rows += [("  further repeats", counts["extra_repeats"])]
     rows += [(f"  {name}", count) for name, count in counts["splits"].items()]
     width = max(len(label) for label, _ in rows) + 2
     lines = [f"{label:<{width}}{count:>12,}" for label, count in rows]

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int | None:
     settings, tasks = _asked(arguments)
     models = _models(arguments)
     contaminated = (
-        contamination.read(arguments.contamination, arguments.contamination_share)
+        contamination.read(arguments.contamination, arguments.contamination_threshold)
         if arguments.contamination
         else None
     )
@@ -306,14 +306,14 @@ def _parser() -> argparse.ArgumentParser:
         "--contamination",
         type=Path,
         metavar="FILE",
-        help='JSONL of {"id", "share"}: n-grams of an item that the corpus holds',
+        help='JSONL of {"id", "ratio"}: n-grams of an item that the corpus holds',
     )
     parser.add_argument(
-        "--contamination-share",
+        "--contamination-threshold",
         type=float,
         default=0.5,
         metavar="X",
-        help="an item counts from this share on (default: 0.5)",
+        help="an item counts from this ratio on (default: 0.5)",
     )
     parser.add_argument(
         "--backend",

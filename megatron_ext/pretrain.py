@@ -30,7 +30,7 @@ from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, of_run
 from megatron_ext.observability import wandb_logger
 from megatron_ext.resilience import watchdog
-from megatron_ext.resilience.launch import ADVICE, gone
+from megatron_ext.resilience.launch import ADVICE, dead_processes
 from megatron_ext.resilience.signals import STOPPED, StopRequests
 
 RECIPE = "recipe.yaml"
@@ -39,11 +39,11 @@ _MAY_CHANGE = {
     "parallel",
     "training.micro_batch_size",
     "training.save_interval",
-    "training.keep_checkpoints",
+    "training.keep_last",
     "training.log_interval",
     "training.eval_interval",
     "data.num_workers",
-    "training.keep_every",
+    "training.keep_every_n_steps",
     "training.async_save",
     "training.manual_gc_interval",
     "model.architecture",
@@ -111,7 +111,10 @@ def pretrain(run: Recipe) -> int:
             )
     platforms.current().check(run)
     platforms.current().check_memory(architecture, run)
-    with launch.report_lost_nodes(ADVICE, lambda: gone(output)), contextlib.ExitStack() as held:
+    with (
+        launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
+        contextlib.ExitStack() as held,
+    ):
         trainer = _prepare(run, architecture, vocabulary, held)
         reason = trainer.run()
         if trainer.log:
@@ -374,7 +377,7 @@ def _start_folder(run: Recipe) -> None:
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
-    watchdog.forget(output)
+    watchdog.clear(output)
     write_text(output / RECIPE, recipe.dump(run))
 
 

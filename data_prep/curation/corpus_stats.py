@@ -10,8 +10,8 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_prep.curation.exclusion_writer import Samples, merge_samples
-from data_prep.curation.recipe import SplitShares
-from data_prep.curation.splits import copies_in, split_of
+from data_prep.curation.recipe import SplitFractions
+from data_prep.curation.splits import repeats_in, split_of
 from data_prep.tokenization.token_count import token_counter
 from galen import json_file
 
@@ -36,14 +36,14 @@ class Statistics(PipelineStep):
         sources: for each task, the name of its source.
         folder: for the counts; samples go to its folder `samples`.
         tokenizer: see `data_prep.tokenization.token_count`.
-        shares: of the splits, which decide whether further copies of a document are written.
+        shares: of the splits, which decide whether further repeats of a document are written.
     """
 
     type = "STATS"
     name = "statistics"
 
     def __init__(
-        self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitShares
+        self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitFractions
     ) -> None:
         super().__init__()
         self.sources, self.folder, self.tokenizer, self.shares = (
@@ -61,17 +61,17 @@ class Statistics(PipelineStep):
         cells: dict[tuple[str, str, str], list[int]] = {}
         lengths: Counter[int] = Counter()
         for document in data:
-            tokens, copies = (
+            tokens, repeats = (
                 count(document.text),
-                copies_in(split_of(document.id, self.shares), document),
+                repeats_in(split_of(document.id, self.shares), document),
             )
             year = str(document.metadata.get("date") or "unknown")[:4]
             cell = cells.setdefault(
                 (source, language_of(document), year if year.isdigit() else "unknown"), [0, 0]
             )
-            cell[0] += copies
-            cell[1] += copies * tokens
-            lengths[tokens.bit_length()] += copies
+            cell[0] += repeats
+            cell[1] += repeats * tokens
+            lengths[tokens.bit_length()] += repeats
             samples.add("kept", document)
             yield document
         self.folder.mkdir(parents=True, exist_ok=True)

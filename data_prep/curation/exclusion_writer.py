@@ -41,7 +41,7 @@ class Samples:
         path.write_text(json.dumps(self.lowest, ensure_ascii=False), encoding="utf-8")
 
 
-class DropWriter:
+class ExclusionWriter:
     """datatrove's `exclusion_writer` of one step of a stage.
 
     Args:

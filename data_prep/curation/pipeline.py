@@ -84,7 +84,7 @@ def files_of_steps(recipe: CorpusRecipe) -> list[Path]:
     for step in recipe.steps:
         if isinstance(step, Decontaminate):
             files += [
-                *item_files(step.against),
+                *item_files(step.eval_datasets),
                 *([Path(step.common_phrases)] if step.common_phrases else []),
             ]
         elif isinstance(step, Medical) and step.keywords:
@@ -113,7 +113,9 @@ def build(
     """
     tasks = tasks_of(files, [name for name, reader in READERS.items() if reader.many_per_task])
     sources, corpus = [task[0].source for task in tasks], folder / "corpus"
-    stages = Stages(sources, folder, executors, recipe.dropped, sum(file.size for file in files))
+    stages = Stages(
+        sources, folder, executors, recipe.save_excluded, sum(file.size for file in files)
+    )
     reader = SourceFiles(
         tasks,
         str(folder / "log/read"),
@@ -127,7 +129,7 @@ def build(
     last: list[PipelineStep] = [statistics_step, SplitWriter(str(ordered), recipe.split, level)]
 
     def check_reading(read: TaskExecutor) -> None:
-        check_quarantine(read.counts(0), recipe.max_bad_share, folder)
+        check_quarantine(read.counts(0), recipe.max_error_rate, folder)
 
     write = stages.run(reader, cut(steps_of(recipe)), last, check_reading)
     counts = _account(recipe, sources, stages, write)
@@ -197,7 +199,7 @@ def _account(
     for task, source in enumerate(sources):
         first = stages.read.task_counts(task)[0]
         last, lost = write.task_counts(task)[-1], stages.dropped[task]
-        kept = sum(last[name] for name in SPLITS) - last["extra_copies"]
+        kept = sum(last[name] for name in SPLITS) - last["extra_repeats"]
         if first["total"] != kept + sum(lost.values()):
             raise RuntimeError(
                 f"task {task}: read {first['total']} records, but kept {kept} and dropped"
@@ -231,7 +233,7 @@ def _account(
         "read": source_counts["total"],
         "kept": kept,
         "dropped": dropped,
-        "extra_copies": written["extra_copies"],
+        "extra_repeats": written["extra_repeats"],
         "changed": dict(stages.changed),
         "splits": splits,
         "bytes": written["text_bytes"],

@@ -36,10 +36,10 @@ def check_quarantine(counts: Counter[str], limit: float, folder: Path) -> None:
             examples += [_example(json.loads(line)) for line in file]
     raise DataError(
         f"{bad:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,} files"
-        f" cannot be read, more than max_bad_share={limit:g} allows:\n       "
+        f" cannot be read, more than max_error_rate={limit:g} allows:\n       "
         + "\n       ".join(examples[:3])
         + f"\n       (all are in {folder}/quarantine; "
-        "mend or remove them, or allow more with max_bad_share=…, which goes on from here)"
+        "mend or remove them, or allow more with max_error_rate=…, which goes on from here)"
     )
 
 

@@ -81,7 +81,7 @@ class Source:
 
 
 @dataclass(kw_only=True, config=STRICT)
-class SplitShares:
+class SplitFractions:
     """Shares of documents; a share of 0 leaves that part out."""
 
     train: float = Field(default=0.96, ge=0, le=1)
@@ -97,7 +97,7 @@ class SplitShares:
     """Another salt gives another random division."""
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> "SplitShares":
+    def _shares_add_up(self) -> "SplitFractions":
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train + validation + test must be 1, they are {total:g}")
@@ -128,8 +128,8 @@ class Report:
     samples: bool = True
     """Samples of kept and dropped documents, and of the matches that decontamination found.
 
-    false: none, as for clinical notes; with `dropped: true` and in contamination.jsonl they are
-    still on disk.
+    false: none, as for clinical notes; with `save_excluded: true` and in contamination.jsonl they
+    are still on disk.
     """
 
 
@@ -153,20 +153,20 @@ class CorpusRecipe:
     A step is its name, or a mapping with `step: <name>` and its settings.
     """
 
-    max_bad_share: float = Field(default=0.001, ge=0, le=1)
+    max_error_rate: float = Field(default=0.001, ge=0, le=1)
     """Largest share of the records, or of the files, that may be quarantined as unreadable.
 
     The command fails above it.
     """
 
-    split: SplitShares = Field(default_factory=SplitShares)
+    split: SplitFractions = Field(default_factory=SplitFractions)
     """Shares of documents, by a hash of the identifier."""
 
     shuffle: Shuffle | None = None
     """Shuffle the documents of each split; null leaves them in the order of the sources."""
 
-    dropped: bool = False
-    """Also write the dropped documents, to dropped/<step>/."""
+    save_excluded: bool = False
+    """Also write the dropped documents, to excluded/<step>/."""
 
     report: Report = Field(default_factory=Report)
     """What the report shows."""

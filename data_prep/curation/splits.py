@@ -5,11 +5,11 @@ It is chosen by a hash of the identifier, so it never depends on the order or on
 
 from datatrove.data import Document
 
-from data_prep.curation.recipe import SPLITS, SplitShares
+from data_prep.curation.recipe import SPLITS, SplitFractions
 from data_prep.text.hashing import unit_hash
 
 
-def split_of(identifier: str, shares: SplitShares) -> str:
+def split_of(identifier: str, shares: SplitFractions) -> str:
     """Return "train", "validation" or "test"."""
     position, limit = unit_hash(shares.salt, identifier), 0.0
     for name in SPLITS:
@@ -19,9 +19,9 @@ def split_of(identifier: str, shares: SplitShares) -> str:
     return SPLITS[0]  # the shares add up to a hair less than 1
 
 
-def copies_in(split: str, document: Document) -> int:
+def repeats_in(split: str, document: Document) -> int:
     """Return how often a document occurs in its split.
 
-    In the training split as often as a mixture takes it (`copies`), else once.
+    In the training split as often as a mixture takes it (`repeats`), else once.
     """
-    return document.metadata.get("copies", 1) if split == "train" else 1
+    return document.metadata.get("repeats", 1) if split == "train" else 1

@@ -14,7 +14,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from data_prep.curation.exclusion_writer import DropWriter
+from data_prep.curation.exclusion_writer import ExclusionWriter
 from data_prep.curation.source_filter import SomeSources
 from data_prep.curation.stage_reader import PartReader
 from data_prep.curation.writers import RecordWriter
@@ -57,7 +57,7 @@ class Stages:
         sources: for each task, its source's name.
         folder: working folder.
         executors: makes executors.
-        keep_dropped: write all dropped documents to `folder/corpus/dropped`.
+        keep_dropped: write all dropped documents to `folder/corpus/excluded`.
         size: bytes of input, for the progress of the first stage.
     """
 
@@ -70,7 +70,7 @@ class Stages:
         size: int,
     ) -> None:
         self.sources, self.folder, self.executors, self.size = sources, folder, executors, size
-        self.everything = folder / "corpus/dropped" if keep_dropped else None
+        self.everything = folder / "corpus/excluded" if keep_dropped else None
         self.dropped: list[Counter[str]] = [Counter() for _ in sources]
         """For each task, how many documents were dropped for each reason."""
         self.changed: Counter[str] = Counter()
@@ -146,7 +146,7 @@ class Stages:
                 step.of_task = self.sources
                 step = step.step
             if isinstance(step, BaseFilter):
-                step.exclusion_writer = DropWriter(
+                step.exclusion_writer = ExclusionWriter(
                     str(step.name), self.folder / "samples", f"{number}-{place}", self.everything
                 )
 

@@ -8,8 +8,8 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike, OutputFileManager
 from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-from data_prep.curation.recipe import SplitShares
-from data_prep.curation.splits import copies_in, split_of
+from data_prep.curation.recipe import SplitFractions
+from data_prep.curation.splits import repeats_in, split_of
 
 
 class _Gzip(gzip.GzipFile):
@@ -66,22 +66,22 @@ class SplitWriter(RecordWriter):
     Documents are counted by split name, bytes as `text_bytes`.
 
     Documents that a mixture takes several times stand several times in the training split (see
-    `copies_in`).
+    `repeats_in`).
     """
 
     name = "splits"
 
-    def __init__(self, folder: DataFolderLike, shares: SplitShares, level: int = 6) -> None:
+    def __init__(self, folder: DataFolderLike, shares: SplitFractions, level: int = 6) -> None:
         super().__init__(folder, level, "${split}/${rank}.jsonl.gz")
         self.shares = shares
 
     def write(self, document: Document, rank: int = 0, **kwargs: Any) -> None:
         """Write one document into its split."""
         split = split_of(document.id, self.shares)
-        copies = copies_in(split, document)
-        document.metadata.pop("copies", None)
-        for _ in range(copies):
+        repeats = repeats_in(split, document)
+        document.metadata.pop("repeats", None)
+        for _ in range(repeats):
             super().write(document, rank, split=split, **kwargs)
-        self.stat_update(split, value=copies)
-        self.stat_update("text_bytes", value=copies * len(document.text.encode()))
-        self.stat_update("extra_copies", value=copies - 1)
+        self.stat_update(split, value=repeats)
+        self.stat_update("text_bytes", value=repeats * len(document.text.encode()))
+        self.stat_update("extra_repeats", value=repeats - 1)

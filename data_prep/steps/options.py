@@ -42,7 +42,7 @@ class ArticleLanguage:
     """Keep articles by the language in their record (for that of the text see language_id)."""
 
     step: Literal["language"] = "language"
-    wanted: list[str] = Field(default_factory=lambda: ["eng"])
+    languages: list[str] = Field(default_factory=lambda: ["eng"])
     """Codes of languages, MEDLINE's of three letters or ISO's of two."""
 
 
@@ -80,7 +80,7 @@ class License(OfSources):
     corpus has.
     """
 
-    unstated: Literal["drop", "keep"] = "drop"
+    if_missing: Literal["drop", "keep"] = "drop"
     """What becomes of documents without a license that is understood."""
 
 
@@ -92,14 +92,14 @@ class LanguageId(OfSources):
     """
 
     step: Literal["language_id"] = "language_id"
-    keep: list[str] | None = None
+    languages: list[str] | None = None
     """Languages to keep, codes of two letters; null keeps all and only notes the language."""
 
-    min_share: Share = 0.5
+    min_fraction: Share = 0.5
     """Share of the letters that must be in the document's main language."""
 
     candidates: list[str] | None = None
-    """Languages to tell apart, besides those of `keep`.
+    """Languages to tell apart, besides those of `languages`.
 
     null takes the twenty of filters/language_id.py.
     """
@@ -241,7 +241,7 @@ class RepeatedLines:
     Boilerplate such as "All rights reserved" or "Read more".
     """
 
-    step: Literal["repeated_lines"] = "repeated_lines"
+    step: Literal["line_dedup"] = "line_dedup"
     max_documents: int = Field(default=10, ge=1)
     """A line in more documents than this is cut out of all but the first."""
 
@@ -260,14 +260,14 @@ class RepeatedLines:
 class Duplicate:
     """Drop documents with the id of a later one, or with the text of an earlier one."""
 
-    step: Literal["duplicate"] = "duplicate"
+    step: Literal["exact_dedup"] = "exact_dedup"
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Identifier:
     """Keep one document for each article over all sources: full text before abstract."""
 
-    step: Literal["identifier"] = "identifier"
+    step: Literal["dedup_by_id"] = "dedup_by_id"
     keys: list[str] = Field(
         default_factory=lambda: ["pmid", "pmcid", "doi", "corpus_id"], min_length=1
     )
@@ -284,17 +284,17 @@ class Identifier:
 class NearDuplicate:
     """Drop near-duplicates by MinHash (datatrove); of a cluster one document stays."""
 
-    step: Literal["near_duplicate"] = "near_duplicate"
-    ngram: int = Field(default=5, ge=1)
+    step: Literal["minhash_dedup"] = "minhash_dedup"
+    n_grams: int = Field(default=5, ge=1)
     """Words in a shingle."""
 
-    buckets: int = Field(default=14, ge=1)
+    num_buckets: int = Field(default=14, ge=1)
     """Bands of the signature."""
 
-    hashes: int = Field(default=8, ge=1)
+    hashes_per_bucket: int = Field(default=8, ge=1)
     """Hashes in a band.
 
-    Pairs are found with probability 1 - (1 - s^hashes)^buckets at a similarity s.
+    Pairs are found with probability 1 - (1 - s^hashes_per_bucket)^num_buckets at a similarity s.
     """
 
     keep: Literal["longest", "first"] = "longest"
@@ -309,7 +309,7 @@ class Decontaminate:
     """Find text of evaluation sets; drop the documents or cut the spans."""
 
     step: Literal["decontaminate"] = "decontaminate"
-    against: list[str] = Field(min_length=1)
+    eval_datasets: list[str] = Field(min_length=1)
     """JSONL files (or folders, globs) with the evaluation items."""
 
     fields: list[str] = Field(
@@ -317,7 +317,7 @@ class Decontaminate:
     )
     """Fields of an item to look for, each by itself. Lists and dictionaries are joined."""
 
-    ngram: int = Field(default=13, ge=3)
+    n_grams: int = Field(default=13, ge=3)
     """Words of a matching sequence.
 
     In Chinese and Japanese, characters count, and 1.5 times as many are needed.
@@ -330,7 +330,7 @@ class Decontaminate:
     min_ratio: Share = 0.0
     """Share of an item's words that must be found in a document to count, besides one sequence."""
 
-    common_items: int = Field(default=10, ge=2)
+    max_item_frequency: int = Field(default=10, ge=2)
     """A sequence that stands in this many different items is a common phrase and does not count."""
 
     common_phrases: str | None = None
@@ -339,18 +339,18 @@ class Decontaminate:
     null takes data_prep/steps/decontamination/common_phrases.txt.
     """
 
-    action: Literal["drop", "cut", "report"] = "drop"
-    """drop the document, cut the matched spans out, or only record them."""
+    action: Literal["drop", "redact", "report"] = "drop"
+    """drop the document, redact the matched spans, or only record them."""
 
 
 @dataclass(kw_only=True, config=STRICT)
 class Upsample:
-    """MEDITRON's copies by score: 1 + factor × score, rounded by chance."""
+    """MEDITRON's repeats by score: 1 + factor × score, rounded by chance."""
 
     factor: float = Field(default=1.0, ge=0)
     """Multiplies the score."""
 
-    today: date = date(2023, 7, 15)
+    reference_date: date = date(2023, 7, 15)
     """Date from which an article's age is counted."""
 
     sources: list[str] | None = None
@@ -366,9 +366,9 @@ class Mixture:
 
     step: Literal["mixture"] = "mixture"
     weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(default_factory=dict)
-    """Copies by source name, up to 1,000, 1 where not named.
+    """Repeats by source name, up to 1,000, 1 where not named.
 
-    0.0004 takes that share of the documents, 2.5 two or three copies of each.
+    0.0004 takes that share of the documents, 2.5 two or three repeats of each.
     """
 
     max_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
@@ -384,7 +384,7 @@ class Mixture:
     """
 
     upsample: Upsample | None = None
-    """Copies by MEDITRON's score; null: none."""
+    """Repeats by MEDITRON's score; null: none."""
 
     seed: int = 42
     """Another seed takes other documents."""

@@ -10,32 +10,34 @@ Contaminated = Mapping[str, frozenset[str]]
 """Task to ids of its items; under "" ids of any task."""
 
 
-def read(path: Path, share: float) -> Contaminated:
-    """Read `{"id", "share", "task", "action"}` records.
+def read(path: Path, threshold: float) -> Contaminated:
+    """Read `{"id", "ratio", "task", "action"}` records.
 
-    `share`: the share, from 0 to 1, of an item's n-grams that the corpus holds.
+    `ratio`: the share, from 0 to 1, of an item's n-grams that the corpus holds.
 
-    `task` and `action` may be left out; an item whose documents were dropped or cut is not in the
-    corpus any more and does not count.
+    `task` and `action` may be left out; an item whose documents were dropped or redacted is not in
+    the corpus any more and does not count.
 
     Args:
         path: JSON Lines, plain or gzip-compressed.
-        share: items from this share on count as contaminated.
+        threshold: items from this ratio on count as contaminated.
 
     Raises:
-        UsageError: `share` is not above 0 and at most 1.
+        UsageError: `threshold` is not above 0 and at most 1.
         DataError: the file is missing or a record is wrong.
     """
-    if not 0 < share <= 1:
-        raise UsageError(f"--contamination-share must be above 0 and at most 1, not {share}")
+    if not 0 < threshold <= 1:
+        raise UsageError(
+            f"--contamination-threshold must be above 0 and at most 1, not {threshold}"
+        )
     found: dict[str, set[str]] = {"": set()}
     for where, record in jsonl.records(path):
-        value = record.get("share")
+        value = record.get("ratio")
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise DataError(
-                f"{where}: key 'share' must be a number from 0 to 1, not {jsonl.shown(value)}"
+                f"{where}: key 'ratio' must be a number from 0 to 1, not {jsonl.shown(value)}"
             )
-        if value >= share and record.get("action") not in ("dropped", "cut"):
+        if value >= threshold and record.get("action") not in ("dropped", "redact"):
             found.setdefault(str(record.get("task") or ""), set()).add(
                 jsonl.identifier(record, "id", where)
             )

@@ -70,7 +70,7 @@ class Data:
     """
     validation: Sources | None = None
     """The same for validation."""
-    validation_share: Share = 0.0
+    validation_fraction: Share = 0.0
     """Without validation files.
 
     Share of the training records kept for validation, chosen by a hash of their ids.
@@ -97,8 +97,8 @@ class Data:
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
-        if self.validation is not None and self.validation_share > 0:
-            raise ValueError("give validation files or validation_share, not both")
+        if self.validation is not None and self.validation_fraction > 0:
+            raise ValueError("give validation files or validation_fraction, not both")
         return self
 
 
@@ -215,7 +215,9 @@ class Recipe:
         if (
             self.training.select_best is not None
             and self.data.validation is None
-            and not self.data.validation_share
+            and not self.data.validation_fraction
         ):
-            raise ValueError("training.select_best needs data.validation or data.validation_share")
+            raise ValueError(
+                "training.select_best needs data.validation or data.validation_fraction"
+            )
         return self

@@ -66,9 +66,9 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
 
 
 def _index(fields: Sequence[ItemField]) -> Index:
-    settings = Decontaminate(against=["tests"])
+    settings = Decontaminate(eval_datasets=["tests"])
     return build_index(
-        fields, settings.ngram, settings.min_words, settings.common_items, read_phrases()
+        fields, settings.n_grams, settings.min_words, settings.max_item_frequency, read_phrases()
     )
 
 

@@ -66,14 +66,14 @@ def read(data: Data) -> TrainingData:
             f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no"
             " rationale"
         )
-    if data.validation_share:
-        train, validation = sample.split(train, data.validation_share)
+    if data.validation_fraction:
+        train, validation = sample.split(train, data.validation_fraction)
         for name, items in (("training", train), ("validation", validation)):
             if not items:
                 raise DataError(
-                    f"data.validation_share = {data.validation_share} leaves none of"
+                    f"data.validation_fraction = {data.validation_fraction} leaves none of"
                     f" {len(train) + len(validation):,} records for {name}; give another share, or"
-                    " data.validation=FILE and data.validation_share=0"
+                    " data.validation=FILE and data.validation_fraction=0"
                 )
     files = [path for part in parts for source in part for path in _files(source)]
     return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)

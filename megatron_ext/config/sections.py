@@ -202,9 +202,9 @@ class Training:
     """Global batches in a validation (of each source), always the same ones; 0 disables it."""
     save_interval: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; one more comes after the last step."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_last: int = Field(default=2, ge=1)
     """Newest complete checkpoints that are kept."""
-    keep_every: int | None = Field(default=None, ge=1)
+    keep_every_n_steps: int | None = Field(default=None, ge=1)
     """Checkpoints of steps that are multiples of this are kept for ever."""
     async_save: bool = False
     """Write checkpoints in a process of their own while training goes on."""

@@ -55,9 +55,9 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
             "retraction: retraction notice": 1,
             "copyright: rights reserved": 2,
             "reader: a later version came": 1,
-            "duplicate: same text": 1,
+            "exact_dedup: same text": 1,
         },
-        "extra_copies": 0,
+        "extra_repeats": 0,
         "changed": {},
         "splits": {"train": 4},
         "bytes": sum(len(record["text"].encode()) for record in records),
@@ -156,7 +156,7 @@ def test_finished_is_said_and_another_configuration_refused(
     assert "already complete" in capsys.readouterr().out
     assert not (tmp_path / ".corpus.partial").exists()
     with pytest.raises(DataError, match="steps"):
-        curate.main([str(recipe_file), "steps=[{step: language, wanted: [fre]}]"])
+        curate.main([str(recipe_file), "steps=[{step: language, languages: [fre]}]"])
     write_medline(medline_folder / "b.xml", [record_xml(7)])
     with pytest.raises(DataError, match=r"belongs to another run \(input b.xml: changed\)"):
         curate.main([str(recipe_file)])
@@ -177,7 +177,7 @@ def test_foreign_output_stays(recipe_file, tmp_path):
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
         (
-            "steps=[{step: language, wanted: [fre]}]",
+            "steps=[{step: language, languages: [fre]}]",
             "train split would be empty: 301 records read, 0 kept",
         ),
     ],

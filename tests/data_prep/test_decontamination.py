@@ -22,11 +22,11 @@ WORDS = [f"word{n}" for n in range(500)]
 QUESTION = " ".join(WORDS[:40])
 
 
-def index_of(*texts, ngram=13, common_items=10, phrases=()):
+def index_of(*texts, n_grams=13, max_item_frequency=10, phrases=()):
     fields = [
         ItemField("f.jsonl", str(number), "question", text) for number, text in enumerate(texts)
     ]
-    return build_index(fields, ngram, 8, common_items, phrases)
+    return build_index(fields, n_grams, 8, max_item_frequency, phrases)
 
 
 def matches(index, text):
@@ -85,7 +85,7 @@ def test_common_sequences_do_not_count():
     shared = " ".join(WORDS[100:115])
     texts = [f"{' '.join(WORDS[20 * n : 20 * n + 14])} {shared}" for n in range(4)]
     assert matches(index_of(*texts), shared)
-    assert not matches(index_of(*texts, common_items=4), shared)
+    assert not matches(index_of(*texts, max_item_frequency=4), shared)
     assert not matches(index_of(QUESTION, phrases=[" ".join(WORDS[3:14])]), " ".join(WORDS[2:15]))
     assert matches(index_of(QUESTION, phrases=[" ".join(WORDS[3:14])]), QUESTION)[0].ratio > 0.6
 
@@ -130,7 +130,7 @@ def test_items(questions, tmp_path):
 
 
 def step(questions, *fields, **settings):
-    return step_of(Decontaminate(against=[str(questions)], fields=fields, **settings))
+    return step_of(Decontaminate(eval_datasets=[str(questions)], fields=fields, **settings))
 
 
 def run(step, folder, *texts):
@@ -162,11 +162,11 @@ def test_drop_cut_and_report(questions, tmp_path):
         json.loads(line) for line in (tmp_path / "drop/publish/contamination_items.jsonl").open()
     ]
     assert item["id"] == "q1"
-    assert item["documents"] == [{"id": "1", "share": 1.0}, {"id": "2", "share": 0.75}]
+    assert item["documents"] == [{"id": "1", "ratio": 1.0}, {"id": "2", "ratio": 0.75}]
     first = json.loads((tmp_path / "drop/publish/contamination.jsonl").open().readline())
     assert (first["document"], first["span_words"], first["span"]) == ("1", 40, QUESTION.title())
 
-    kept, _ = run(step(questions, "question", action="cut"), tmp_path / "cut", *texts)
+    kept, _ = run(step(questions, "question", action="redact"), tmp_path / "cut", *texts)
     assert [document.text for document in kept] == [
         texts[0],
         "First sentence. . Last sentence.",

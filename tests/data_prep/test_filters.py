@@ -129,7 +129,7 @@ def test_license(license, kept):
 
 def test_license_family():
     assert family("CC-BY-4.0") == family("cc by 3.0") == "CC-BY"
-    assert step_of(License(allowed=["CC0"], unstated="keep")).filter(document()) is True
+    assert step_of(License(allowed=["CC0"], if_missing="keep")).filter(document()) is True
 
 
 def test_publication_type_and_animals():

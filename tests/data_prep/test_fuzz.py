@@ -55,7 +55,7 @@ STEPS = [
         steps.Abstract(required=False),
         steps.Retraction(),
         steps.Copyright(),
-        steps.License(unstated="keep"),
+        steps.License(if_missing="keep"),
     ),
     *(
         steps.AnimalOnly(),
@@ -133,7 +133,7 @@ def damaged_json(data, chance):
         if isinstance(inside, dict) and change == 0:
             inside.pop(key, None)
         elif isinstance(inside, dict) and change == 1:
-            inside[chance.choice(["\ud800", "", "text", "meta", "copies", "source"])] = (
+            inside[chance.choice(["\ud800", "", "text", "meta", "repeats", "source"])] = (
                 chance.choice(VALUES)
             )
         elif not isinstance(inside, list) or key < len(inside):
@@ -159,14 +159,14 @@ def write_input(folder, reader, kinds, number):
     chance = random.Random(f"{SEED} {reader} {number}")
     ending, data = chance.choice(kinds)
     structured = ending == ".jsonl" and chance.random() < 0.5
-    before = chance.random() < 0.8  # damage what is packed, else the package
+    before = chance.random() < 0.8  # damage what is compressed, else the package
     if before:
         data = damaged_json(data, chance) if structured else damaged(data, chance)
     if reader == "jats" and chance.random() < 0.2:
         ending, data = ".tar", samples.tar(data)
     elif reader == "text" and chance.random() < 0.4:
         ending, data = ".zip", samples.zipped(data)
-    packable = {
+    compressible = {
         "jats": (".gz",),
         "tei": (".gz",),
         "medline": (".gz",),
@@ -174,10 +174,10 @@ def write_input(folder, reader, kinds, number):
         "warc": (".gz",),
         "pdf": (),
     }
-    packings = packable.get(reader, tuple(samples.PACKERS))
-    if ending not in (".parquet", ".zip") and packings and chance.random() < 0.3:
-        packing = chance.choice(packings)
-        ending, data = ending + packing, samples.PACKERS[packing](data)
+    compressions = compressible.get(reader, tuple(samples.PACKERS))
+    if ending not in (".parquet", ".zip") and compressions and chance.random() < 0.3:
+        compression = chance.choice(compressions)
+        ending, data = ending + compression, samples.PACKERS[compression](data)
     path = folder / f"{number}{ending}"
     path.write_bytes(data if before else damaged(data, chance))
     return path
@@ -292,8 +292,8 @@ def write_block_input(folder, number):
         ".parquet": samples.parquet(records),
         ".arrow": samples.arrow(records),
     }
-    for packing in (".gz", ".bz2", ".zst"):
-        kinds[f".jsonl{packing}"] = samples.PACKERS[packing](kinds[".jsonl"])
+    for compression in (".gz", ".bz2", ".zst"):
+        kinds[f".jsonl{compression}"] = samples.PACKERS[compression](kinds[".jsonl"])
     ending = chance.choice(list(kinds))
     path = folder / f"{number}{ending}"
     path.write_bytes(damaged(kinds[ending], chance))

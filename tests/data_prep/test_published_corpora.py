@@ -63,7 +63,7 @@ def test_biomistral(raw):
     assert counts["dropped"] == {
         "license: CC-BY-NC not allowed": 1,
         "license: none stated": 1,
-        "near_duplicate: like a kept one": 1,
+        "minhash_dedup: like a kept one": 1,
         "decontaminate: in test.jsonl": 1,
     }
     assert set(records) == {f"PMC{n}" for n in (*range(2, 31), 34)}
@@ -90,8 +90,8 @@ def test_gap_replay(raw):
         "reader: a later version came": 1,
         "language_id: not wanted (fr)": 1,
         "length: too short": 1,
-        "identifier: in a better source": 15,
-        "near_duplicate: like a kept one": 1,
+        "dedup_by_id: in a better source": 15,
+        "minhash_dedup: like a kept one": 1,
         "decontaminate: in test.jsonl": 1,
     }
     kept = Counter({name: source["kept"] for name, source in counts["sources"].items()})
@@ -113,7 +113,7 @@ def test_mmedc(raw):
     )
     assert repetitive <= 3, "texts by chance"
     assert dropped == {"language_id: not wanted (it)": 5, "medical: few medical terms": 20}
-    assert counts["changed"] == {"repeated_lines: documents": 19}
+    assert counts["changed"] == {"line_dedup: documents": 19}
     languages = Counter(record["metadata"]["text_language"] for record in records.values())
     expected = Counter({"en": 61, "fr": 60, "es": 80, "ru": 60, "zh": 70, "ja": 70})
     assert (expected - languages).total() == repetitive

@@ -48,10 +48,10 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     records = [{"id": f"o{n}", "text": f"It was {distinct(n)} and that"} for n in range(40)]
     steps = f"""
 - {{step: length, min_words: 5}}
-- duplicate
-- {{step: decontaminate, against: [{questions}]}}
-- near_duplicate
-- {{step: decontaminate, against: [{more}], action: report}}
+- exact_dedup
+- {{step: decontaminate, eval_datasets: [{questions}]}}
+- minhash_dedup
+- {{step: decontaminate, eval_datasets: [{more}], action: report}}
 - {{step: mixture, weights: {{b: 0.5, c: 2}}}}
 """
     sources = {
@@ -59,13 +59,13 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
         "b": records[14:30],
         "c": records[30:],
     }
-    options = ["shuffle.seed=7", "dropped=true", "--workers", "1"]
+    options = ["shuffle.seed=7", "save_excluded=true", "--workers", "1"]
     folder = corpus(steps, options=options, **sources)
     counts = json.loads((folder / "manifest.json").read_text())["counts"]
     assert counts["read"] == 43 == counts["kept"] + sum(counts["dropped"].values())
     assert counts["dropped"]["decontaminate: in questions.jsonl"] == 1
-    assert counts["dropped"]["duplicate: same id"] == 2
-    assert counts["extra_copies"] == 10
+    assert counts["dropped"]["exact_dedup: same id"] == 2
+    assert counts["extra_repeats"] == 10
     for source in counts["sources"].values():
         assert source["read"] == sum(source.values()) - source["read"]
     written = read_records(folder / "train")
@@ -73,7 +73,7 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
     assert [record["id"] for record in written] != sorted(record["id"] for record in written)
     dropped = [
         line
-        for path in (folder / "dropped").rglob("*.gz")
+        for path in (folder / "excluded").rglob("*.gz")
         for line in gzip.decompress(path.read_bytes()).splitlines()
     ]
     assert len(dropped) == sum(counts["dropped"].values())
@@ -124,7 +124,7 @@ def test_a_report_without_texts(corpus, tmp_path):
     report.main([str(folder), "--no-samples"])
     html = (folder / "report.html").read_text()
     assert "Jane" not in html and "Left out on request." in html
-    folder = corpus("[duplicate]", "silent", options=["report.samples=false"], a=notes)
+    folder = corpus("[exact_dedup]", "silent", options=["report.samples=false"], a=notes)
     report.main([str(folder)])
     for name in ("report.html", "statistics.json"):
         assert "Jane" not in (folder / name).read_text()
@@ -143,14 +143,17 @@ def test_a_report_without_texts(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ("[{step: language_id, keep: [eng]}]", "language_id: eng cannot be identified"),
-        ("[{step: decontaminate, against: [nowhere.jsonl]}]", "nowhere.jsonl does not exist"),
+        ("[{step: language_id, languages: [eng]}]", "language_id: eng cannot be identified"),
+        ("[{step: decontaminate, eval_datasets: [nowhere.jsonl]}]", "nowhere.jsonl does not exist"),
         ("[language_id, {step: medical, keywords: nowhere}]", "nowhere holds no lists of keywords"),
         (
-            "[{step: mixture, upsample: {today: soon}}]",
-            "steps.0.upsample.today: Input should be a valid date",
+            "[{step: mixture, upsample: {reference_date: soon}}]",
+            "steps.0.upsample.reference_date: Input should be a valid date",
         ),
-        ("[{step: language, wanted: [eng, english]}]", "language: wanted: english is no code"),
+        (
+            "[{step: language, languages: [eng, english]}]",
+            "language: languages: english is no language code",
+        ),
     ],
 )
 def test_what_steps_need_is_checked_before_anything_is_read(corpus, tmp_path, steps, message):

@@ -197,8 +197,8 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
 def test_contaminated_items_are_set_apart(arguments, tmp_path):
     index = tmp_path / "index.jsonl"
     index.write_text(
-        '{"id": "test:1", "share": 0.9}\n{"id": "test:2", "share": 0.2}\n{"id": "test:3", "share":'
-        ' 1, "task": "other"}\n{"id": "test:4", "share": 1, "action": "dropped"}\n'
+        '{"id": "test:1", "ratio": 0.9}\n{"id": "test:2", "ratio": 0.2}\n{"id": "test:3", "ratio":'
+        ' 1, "task": "other"}\n{"id": "test:4", "ratio": 1, "action": "dropped"}\n'
     )
     run.main(arguments)
     assert "clean" not in results_of(tmp_path / "scores")
@@ -212,9 +212,9 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
     items = lines_of(tmp_path / "scores", "items/medqa.jsonl")
     clean = [item["correct"] for id_, item in items.items() if id_ != "test:1"]
     assert entry["clean"]["value"] == pytest.approx(sum(clean) / 7)
-    index.write_text('{"id": "test:1", "share": 7}\n')
+    index.write_text('{"id": "test:1", "ratio": 7}\n')
     with pytest.raises(
-        DataError, match=r"index\.jsonl, line 1: key 'share' must be a number from 0 to 1, not 7"
+        DataError, match=r"index\.jsonl, line 1: key 'ratio' must be a number from 0 to 1, not 7"
     ):
         run.main([*arguments, "--contamination", str(index)])
 

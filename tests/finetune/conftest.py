@@ -118,7 +118,7 @@ def recipe_file(tmp_path, tiny_llama, question_file):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"""
 model: {{path: {tiny_llama}}}
-data: {{train: {question_file}, validation_share: 0.2, max_length: 160}}
+data: {{train: {question_file}, validation_fraction: 0.2, max_length: 160}}
 lora: {{r: 4, alpha: 8, dropout: 0.1}}
 training:
   learning_rate: 0.02

@@ -94,7 +94,7 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
         "training.fsdp=false",
         "training.micro_batch_size=2",
     ]
-    share = ["data.validation_share=0.5"] if options.data.validation_share else []
+    share = ["data.validation_fraction=0.5"] if options.data.validation_fraction else []
     train.main(
         [
             "recipe.yaml",

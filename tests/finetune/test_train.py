@@ -46,7 +46,7 @@ def finished(tmp_path_factory, tiny_llama, question_file):
     """A finished LoRA run of 40 steps."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share:"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_fraction:"
         " 0.2}\nlora: {r: 4, alpha: 8}\ntraining: {learning_rate: 0.02, max_steps: 40,"
         f" micro_batch_size: 8, validation_interval: 20}}\noutput: {folder / 'run'}\n"
     )
@@ -292,7 +292,7 @@ def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(
     with pytest.raises(UsageError, match="no linear layer"):
         train.main([*common, "lora.target_modules=[q_prj]"])
     with pytest.raises(UsageError, match="accuracy needs validation questions"):
-        pairs = ["data.validation_share=0", f"data.validation={tmp_path / 'pairs.jsonl'}"]
+        pairs = ["data.validation_fraction=0", f"data.validation={tmp_path / 'pairs.jsonl'}"]
         train.main([*common, *pairs, "training.select_best=accuracy"])
     train.main(common)
     (found,) = (
@@ -417,7 +417,7 @@ def test_generation_stops_at_the_mark_of_the_models_own_template(
     (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": said}) + "\n")
     options = [
         f"data.train={tmp_path / 'chats.jsonl'}",
-        "data.validation_share=0",
+        "data.validation_fraction=0",
         "training.max_steps=1",
         result,
     ]
@@ -439,7 +439,7 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
         "training.learning_rate=1e-12",
         "training.max_steps=1",
         "lora.dropout=0",
-        "data.validation_share=0",
+        "data.validation_fraction=0",
     ]
     train.main(
         [

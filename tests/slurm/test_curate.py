@@ -30,8 +30,8 @@ def recipe(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"output: {tmp_path / 'local'}\nsources: [{{reader: medline, path:"
-        f" {tmp_path / 'raw'}}}]\nsteps: [abstract, duplicate, {{step: near_duplicate, buckets:"
-        " 3}]\nshuffle: {}\nsplit: {train: 1, validation: 0, test: 0}\n"
+        f" {tmp_path / 'raw'}}}]\nsteps: [abstract, exact_dedup, {{step: minhash_dedup, "
+        "num_buckets: 3}]\nshuffle: {}\nsplit: {train: 1, validation: 0, test: 0}\n"
     )
     return path
 

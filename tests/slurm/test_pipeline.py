@@ -20,7 +20,7 @@ optimizer: {lr: 1e-3}
 """
 TUNING = """
 model: {path: to be replaced}
-data: {train: QUESTIONS, validation_share: 0.2, max_length: 96}
+data: {train: QUESTIONS, validation_fraction: 0.2, max_length: 96}
 lora: {r: 2, alpha: 4}
 training:
   {learning_rate: 0.01, max_steps: 2, micro_batch_size: 2, save_interval: 2, validation_interval: 2}

@@ -187,16 +187,16 @@ class Index:
 
 def build_index(
     items: Iterable[ItemField],
-    ngram: int,
+    n_grams: int,
     min_words: int,
-    common_items: int,
+    max_item_frequency: int,
     phrases: Sequence[str],
 ) -> Index:
     """Return the index of items.
 
-    A field of `ngram` words or more is looked for by all its sequences of that many; one with
+    A field of `n_grams` words or more is looked for by all its sequences of that many; one with
     fewer, down to `min_words`, as a whole. In a field that is mostly in an unspaced script both
-    numbers are 1.5 times as many characters. Sequences that stand in `common_items` different
+    numbers are 1.5 times as many characters. Sequences that stand in `max_item_frequency` different
     items, and those of which phrases make up more than half, are left out.
     """
     hasher, fields = WordHasher(), []
@@ -211,7 +211,7 @@ def build_index(
             if 2 * sum(UNSPACED.match(text, start) is not None for start, _ in spans) > len(spans)
             else 1.0
         )
-        length = min(round(ngram * factor), len(words))
+        length = min(round(n_grams * factor), len(words))
         if length < round(min_words * factor):
             continue
         known.update(words.tolist())
@@ -225,7 +225,7 @@ def build_index(
         kept = {
             gram: entries
             for gram, entries in entries_of.items()
-            if len({fields[n][:2] for n, _ in entries}) < common_items
+            if len({fields[n][:2] for n, _ in entries}) < max_item_frequency
         }
         hashes = np.array(sorted(kept), dtype=np.uint64)
         counts = [len(kept[gram]) for gram in hashes.tolist()]

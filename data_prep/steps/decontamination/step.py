@@ -1,6 +1,6 @@
 """The step `decontaminate`.
 
-Documents that hold text of evaluation items are dropped, cut or reported, with the matches.
+Documents that hold text of evaluation items are dropped, redacted or reported, with the matches.
 """
 
 import json
@@ -27,25 +27,25 @@ class Decontamination(PreparedFilter):
 
     def __init__(
         self,
-        against: Sequence[str],
+        eval_datasets: Sequence[str],
         fields: Sequence[str],
-        ngram: int,
+        n_grams: int,
         min_words: int,
         min_ratio: float,
-        common_items: int,
+        max_item_frequency: int,
         common_phrases: str | None,
-        action: Literal["drop", "cut", "report"],
+        action: Literal["drop", "redact", "report"],
     ) -> None:
         super().__init__()
-        self.against, self.fields, self.ngram, self.min_words, self.min_ratio = (
-            against,
+        self.eval_datasets, self.fields, self.n_grams, self.min_words, self.min_ratio = (
+            eval_datasets,
             fields,
-            ngram,
+            n_grams,
             min_words,
             min_ratio,
         )
-        self.common_items, self.phrases, self.action = (
-            common_items,
+        self.max_item_frequency, self.phrases, self.action = (
+            max_item_frequency,
             Path(common_phrases or COMMON_PHRASES),
             action,
         )
@@ -55,7 +55,7 @@ class Decontamination(PreparedFilter):
         """Read the items and the phrases once."""
         if not self.phrases.is_file():
             raise DataError(f"decontaminate.common_phrases: there is no file {self.phrases}")
-        for _ in read_items(self.against, self.fields):
+        for _ in read_items(self.eval_datasets, self.fields):
             pass
 
     def prepare(self, folder: Path) -> None:
@@ -64,14 +64,14 @@ class Decontamination(PreparedFilter):
         path = folder / "index.npz"
         if path.exists():
             return
-        items = read_items(self.against, self.fields)
+        items = read_items(self.eval_datasets, self.fields)
         index = build_index(
-            items, self.ngram, self.min_words, self.common_items, read_phrases(self.phrases)
+            items, self.n_grams, self.min_words, self.max_item_frequency, read_phrases(self.phrases)
         )
         if not index.grams:
             raise DataError(
-                f"{', '.join(self.against)}: no field has {self.min_words} words or more; lower"
-                " decontaminate.min_words"
+                f"{', '.join(self.eval_datasets)}: no field has {self.min_words} words or more;"
+                " lower decontaminate.min_words"
             )
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             index.save(file)  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ class Decontamination(PreparedFilter):
                 f"in {self._index.fields[max(matches, key=lambda match: match.ratio).field][0]}",
             )
         self.stat_update("found_documents")
-        if self.action == "cut":
+        if self.action == "redact":
             self.stat_update("changed_documents")
             doc.text = _without(text, spans, np.any([match.covered for match in matches], axis=0))
             return bool(doc.text) or (False, "nothing else")
@@ -152,12 +152,12 @@ class Decontamination(PreparedFilter):
             path.open("w", encoding="utf-8") as file,
         ):
             for (name, item), found in sorted(items.items()):
-                by_share = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-                record = {"file": name, "id": item, "share": by_share[0][1], "action": kept}
+                by_ratio = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+                record = {"file": name, "id": item, "ratio": by_ratio[0][1], "action": kept}
                 file.write(
                     json.dumps(
                         record
-                        | {"documents": [{"id": key, "share": share} for key, share in by_share]}
+                        | {"documents": [{"id": key, "ratio": ratio} for key, ratio in by_ratio]}
                     )
                     + "\n"
                 )

@@ -82,7 +82,7 @@ class Identifier(CorpusStep):
     (benchmarks/curate_memory.py).
     """
 
-    name = "identifier"
+    name = "dedup_by_id"
 
     def __init__(self, keys: Sequence[str], prefer: Sequence[str]) -> None:
         self.keys, self.prefer = list(keys), list(prefer)

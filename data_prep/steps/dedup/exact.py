@@ -68,7 +68,7 @@ class Duplicates(CorpusStep):
     Memory: 16 bytes a document, 80 while it decides (benchmarks/curate_memory.py).
     """
 
-    name = "duplicate"
+    name = "exact_dedup"
 
     def notes(self, context: Context) -> list[PipelineStep]:
         """Two hashes a document."""

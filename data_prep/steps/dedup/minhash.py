@@ -131,17 +131,22 @@ class NearDuplicates(CorpusStep):
     (benchmarks/curate_memory.py).
     """
 
-    name = "near_duplicate"
+    name = "minhash_dedup"
 
     def __init__(
-        self, ngram: int, buckets: int, hashes: int, keep: Literal["longest", "first"], seed: int
+        self,
+        n_grams: int,
+        num_buckets: int,
+        hashes_per_bucket: int,
+        keep: Literal["longest", "first"],
+        seed: int,
     ) -> None:
         # numbers stay as they are: in medicine they are content. 64 bits: with 32 there would be
         # false pairs among millions of documents
         self.config = MinhashConfig(
-            ngram,
-            buckets,
-            hashes,
+            n_grams,
+            num_buckets,
+            hashes_per_bucket,
             seed,
             norm_config=TextNormConfig(norm_numbers=False),
             hash_config=HashConfig(precision=64, hash_fc="sha1"),

@@ -117,7 +117,7 @@ class RepeatedLines(CorpusStep):
     such lines (benchmarks/curate_memory.py). Documents left empty are dropped.
     """
 
-    name = "repeated_lines"
+    name = "line_dedup"
 
     def __init__(self, max_documents: int, min_words: int, unit: Unit) -> None:
         self.max_documents, self.min_words, self.unit = max_documents, min_words, unit

@@ -18,17 +18,17 @@ class LanguageFilter(BaseFilter):
 
     name = "language"
 
-    def __init__(self, wanted: Sequence[str]) -> None:
+    def __init__(self, languages: Sequence[str]) -> None:
         super().__init__()
-        self.wanted = {medline_code(language) for language in wanted}
-        if wrong := [code for code in self.wanted if len(code) != 3]:
+        self.languages = {medline_code(language) for language in languages}
+        if wrong := [code for code in self.languages if len(code) != 3]:
             raise UsageError(
-                f"language: wanted: {', '.join(wrong)} is no code of a language such as eng or en"
+                f"language: languages: {', '.join(wrong)} is no language code such as eng or en"
             )
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        return any(language in self.wanted for language in doc.metadata["language"]) or (
+        return any(language in self.languages for language in doc.metadata["language"]) or (
             False,
             "not wanted",
         )

@@ -18,11 +18,11 @@ class LanguageIdFilter(BaseFilter):
     name = "language_id"
 
     def __init__(
-        self, keep: Sequence[str] | None, min_share: float, candidates: Sequence[str] | None
+        self, languages: Sequence[str] | None, min_fraction: float, candidates: Sequence[str] | None
     ) -> None:
         super().__init__()
-        self.keep, self.min_share = keep, min_share
-        self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(keep or ())]))
+        self.languages, self.min_fraction = languages, min_fraction
+        self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(languages or ())]))
         if unknown := set(self.candidates) - known_languages():
             raise UsageError(
                 f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are"
@@ -38,6 +38,10 @@ class LanguageIdFilter(BaseFilter):
         doc.metadata["text_language"] = language
         if len(shares) > 1:
             doc.metadata["text_languages"] = {name: round(part, 3) for name, part in shares.items()}
-        if share < self.min_share:
+        if share < self.min_fraction:
             return False, "no main language"
-        return self.keep is None or language in self.keep or (False, f"not wanted ({language})")
+        return (
+            self.languages is None
+            or language in self.languages
+            or (False, f"not wanted ({language})")
+        )

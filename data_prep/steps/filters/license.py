@@ -27,15 +27,15 @@ class LicenseFilter(BaseFilter):
 
     name = "license"
 
-    def __init__(self, allowed: Sequence[str], unstated: Literal["drop", "keep"]) -> None:
+    def __init__(self, allowed: Sequence[str], if_missing: Literal["drop", "keep"]) -> None:
         super().__init__()
-        self.allowed, self.unstated = {family(name) for name in allowed}, unstated
+        self.allowed, self.if_missing = {family(name) for name in allowed}, if_missing
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         license = family(doc.metadata.get("license") or "")
         if license in ("", "OTHER"):
-            return self.unstated == "keep" or (
+            return self.if_missing == "keep" or (
                 False,
                 "none stated" if not license else "a license of its own",
             )

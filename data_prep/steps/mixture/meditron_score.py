@@ -2,7 +2,7 @@
 
 See arXiv 2311.16079 and gap-replay of epfLLM/meditron.
 
-Points by publication type, added up; for articles with points also by age and by citations a year.
+Points by publication type, added up; for articles with score also by age and by citations a year.
 Its list of approved journals and its exclusion of animal studies, retractions and preprints are not
 part of the score here: steps of the recipe exclude.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-TYPE_POINTS = {
+TYPE_SCORES = {
     "Guideline": 1.0,
     "Practice Guideline": 1.0,
     "Patient Education Handout": 1.0,
@@ -33,20 +33,20 @@ TYPE_POINTS = {
 _NEW, _MIDDLE = 5.5 * 365, 10 * 365  # days
 
 
-def type_and_age_points(metadata: Mapping[str, Any], today: date) -> float:
-    """Return the points for publication types and, where there are any, age.
+def type_and_age_score(metadata: Mapping[str, Any], reference_date: date) -> float:
+    """Return the score for publication types and, where there are any, age.
 
     +1 under 5.5 years, +0.2 under 10.
     """
-    points = sum(TYPE_POINTS.get(kind, 0.0) for kind in metadata.get("publication_types") or ())
+    score = sum(TYPE_SCORES.get(kind, 0.0) for kind in metadata.get("publication_types") or ())
     published = _date(metadata.get("date"))
-    if points > 0 and published is not None:
-        age = (today - published).days
-        points += 1.0 if age <= _NEW else 0.2 if age <= _MIDDLE else 0.0
-    return points
+    if score > 0 and published is not None:
+        age = (reference_date - published).days
+        score += 1.0 if age <= _NEW else 0.2 if age <= _MIDDLE else 0.0
+    return score
 
 
-def citations_a_year(metadata: Mapping[str, Any], today: date) -> float:
+def citations_per_year(metadata: Mapping[str, Any], reference_date: date) -> float:
     """Return citations a year since publication (`citation_count`).
 
     NaN where citations or date are not known.
@@ -55,7 +55,7 @@ def citations_a_year(metadata: Mapping[str, Any], today: date) -> float:
     return (
         float("nan")
         if count is None or published is None
-        else count / max((today - published).days // 365 + 1, 1)
+        else count / max((reference_date - published).days // 365 + 1, 1)
     )
 
 

@@ -1,15 +1,16 @@
 from datatrove.data import Document
 
 from data_prep.curation.corpus_stats import Statistics, merge_statistics
-from data_prep.curation.recipe import SplitShares
+from data_prep.curation.recipe import SplitFractions
 from data_prep.curation.writers import SplitWriter
 from tests.data_prep.material import read_records
 
 
 def test_further_copies_count_where_they_are_written(tmp_path):
-    shares = SplitShares(train=0.5, validation=0, test=0.5)
+    shares = SplitFractions(train=0.5, validation=0, test=0.5)
     documents = [
-        Document(text="x" * 4, id=str(n), metadata={"copies": 3, "date": "2020"}) for n in range(40)
+        Document(text="x" * 4, id=str(n), metadata={"repeats": 3, "date": "2020"})
+        for n in range(40)
     ]
     steps = [
         Statistics(["a"], str(tmp_path / "statistics"), None, shares),

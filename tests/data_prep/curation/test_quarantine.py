@@ -35,7 +35,7 @@ def recipe_file(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"output: {tmp_path / 'corpus'}\nsplit: {{train: 1, validation: 0, test: 0}}\nsteps:"
-        " [abstract, retraction, copyright, duplicate]\nsources:\n- {reader: medline, path:"
+        " [abstract, retraction, copyright, exact_dedup]\nsources:\n- {reader: medline, path:"
         f" {raw / 'medline'}}}\n- {{reader: jats, path: {raw / 'jats'}, options: {{citations:"
         f" drop}}}}\n- {{reader: records, path: 'file://{raw / 'hub'}'}}\n"
     )
@@ -62,7 +62,7 @@ def test_separators_of_lines_in_a_bad_record(tmp_path):
 def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
     with pytest.raises(
         DataError,
-        match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_bad_share=0.001",
+        match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_error_rate=0.001",
     ) as error:
         curate.main([str(recipe_file), "--workers", "2"])
     assert "b.xml" in str(error.value)
@@ -71,7 +71,7 @@ def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
     assert done.exists()
     capsys.readouterr()
     curate.main(
-        [str(recipe_file), "--workers", "2", "max_bad_share=0.5", f"output={tmp_path / 'corpus'}"]
+        [str(recipe_file), "--workers", "2", "max_error_rate=0.5", f"output={tmp_path / 'corpus'}"]
     )
     assert "going on" in capsys.readouterr().err, "more may be allowed without reading anew"
     records = read_records(tmp_path / "corpus/train")

@@ -37,17 +37,18 @@ def test_steps_in_order_with_settings_and_bare_names(write):
 def test_a_date_with_and_without_quotes(write):
     for text in ("2023-07-15", '"2023-07-15"'):
         recipe = load(
-            CorpusRecipe, write(f"steps: [{{step: mixture, upsample: {{today: {text}}}}}]\n")
+            CorpusRecipe,
+            write(f"steps: [{{step: mixture, upsample: {{reference_date: {text}}}}}]\n"),
         )
-        assert to_dict(recipe)["steps"][0]["upsample"]["today"] == "2023-07-15"
+        assert to_dict(recipe)["steps"][0]["upsample"]["reference_date"] == "2023-07-15"
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
         (
-            "steps: [near_duplicates]\n",
-            ["line 3", "unknown step 'near_duplicates'", "did you mean 'near_duplicate'?"],
+            "steps: [minhash_dedups]\n",
+            ["line 3", "unknown step 'minhash_dedups'", "did you mean 'minhash_dedup'?"],
         ),
         (
             "steps:\n- {step: length, min_word: 3}\n",
@@ -59,7 +60,7 @@ def test_a_date_with_and_without_quotes(write):
             ["steps.0.rule", "'any_claim', 'explicit' or 'ignore'"],
         ),
         ("steps:\n- {min_words: 3}\n", ["steps.0", "the key 'step' is missing"]),
-        ("steps:\n- decontaminate\n", ["'steps.0.against' is missing"]),
+        ("steps:\n- decontaminate\n", ["'steps.0.eval_datasets' is missing"]),
         (
             "steps:\n- {step: mixture, weights: {pubmed: 2}}\n",
             ["the step mixture names pubmed", "the sources are medline"],
@@ -87,7 +88,7 @@ def test_mistakes_name_line_key_and_the_nearest_right_name(write, text, parts):
 
 def test_help_lists_the_steps():
     text = describe(CorpusRecipe)
-    assert "    near_duplicate:  Drop near-duplicates by MinHash" in text
-    assert "      buckets [14]  Bands of the signature." in text
+    assert "    minhash_dedup:  Drop near-duplicates by MinHash" in text
+    assert "      num_buckets [14]  Bands of the signature." in text
     assert "      sources [null]  Names of the sources whose documents go through this step" in text
     assert "      step [" not in text

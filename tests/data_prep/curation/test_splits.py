@@ -1,11 +1,11 @@
 from collections import Counter
 
-from data_prep.curation.recipe import SplitShares
+from data_prep.curation.recipe import SplitFractions
 from data_prep.curation.splits import split_of
 
 
 def test_shares_are_met_and_the_split_hangs_on_the_identifier_alone():
-    shares = SplitShares(train=0.9, validation=0.04, test=0.06)
+    shares = SplitFractions(train=0.9, validation=0.04, test=0.06)
     counts = Counter(split_of(str(pmid), shares) for pmid in range(20000))
     assert abs(counts["train"] / 20000 - 0.9) < 0.01
     assert abs(counts["validation"] / 20000 - 0.04) < 0.006
@@ -13,9 +13,11 @@ def test_shares_are_met_and_the_split_hangs_on_the_identifier_alone():
 
 
 def test_known_values_never_change():
-    shares = SplitShares(train=0.5, validation=0.25, test=0.25)
+    shares = SplitFractions(train=0.5, validation=0.25, test=0.25)
     assert [split_of(str(pmid), shares) for pmid in (1, 2, 3, 4, 5, 6, 7, 8)] == KNOWN
-    assert [split_of(str(pmid), SplitShares(train=0, validation=0, test=1)) for pmid in (1, 2)] == [
+    assert [
+        split_of(str(pmid), SplitFractions(train=0, validation=0, test=1)) for pmid in (1, 2)
+    ] == [
         "test",
         "test",
     ]
@@ -23,8 +25,8 @@ def test_known_values_never_change():
 
 def test_another_salt_another_division():
     first, second = (
-        SplitShares(train=0.5, validation=0, test=0.5),
-        SplitShares(train=0.5, validation=0, test=0.5, salt="other"),
+        SplitFractions(train=0.5, validation=0, test=0.5),
+        SplitFractions(train=0.5, validation=0, test=0.5, salt="other"),
     )
     assert (
         400

@@ -23,7 +23,7 @@ def test_same_bytes_and_errors(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"output: {tmp_path / 'local'}\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n"
-        "steps: [abstract, duplicate]\nsplit: {train: 1, validation: 0, test: 0}\n"
+        "steps: [abstract, exact_dedup]\nsplit: {train: 1, validation: 0, test: 0}\n"
     )
     try:
         curate.main([str(recipe), "--workers", "1"])

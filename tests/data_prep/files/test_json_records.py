@@ -70,11 +70,11 @@ def test_jsonl(tmp_path, ending):
 def test_fields_may_have_any_name(tmp_path):
     fields = {"text": "a summary", "identifier": 3, "filepath": "a.py", "self": "x"}
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"id": "1", "content": "The text.", "copies": "18", **fields}))
+    path.write_text(json.dumps({"id": "1", "content": "The text.", "repeats": "18", **fields}))
     [document], bad, _ = read(path, text_key="content", metadata_keys=["*"])
     assert (document.text, bad) == ("The text.", [])
     assert fields.items() <= document.metadata.items()
-    assert "copies" not in document.metadata, "the mixture would take the document so often"
+    assert "repeats" not in document.metadata, "the mixture would take the document so often"
 
 
 def test_only_named_columns_become_metadata(tmp_path):
@@ -185,7 +185,7 @@ def test_parquet(tmp_path):
     ]
     assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "wrong form")]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"a\.parquet is not whole Parquet"):
+    with pytest.raises(DataError, match=r"a\.parquet is not complete Parquet"):
         read(path)
 
 
@@ -230,7 +230,7 @@ def test_truncated_and_damaged_data_give_what_came(tmp_path, ending):
         path.write_bytes(data)
         ids = []
         with pytest.raises(
-            DataError, match=r"a\.jsonl\.\w+ is not whole (gzip|bzip2|Zstandard) data"
+            DataError, match=r"a\.jsonl\.\w+ is not complete (gzip|bzip2|Zstandard) data"
         ):
             ids.extend(
                 document.id for document in RecordsReader(str(tmp_path)).read_file(path.name)

@@ -91,7 +91,7 @@ def test_a_corpus_of_an_address(server, tmp_path):
     (folder / "a.jsonl").write_bytes(lines(*RECORDS[:5]) + b"{broken\n" + lines(*RECORDS[5:10]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1,"
+        f"output: {tmp_path / 'corpus'}\nsteps: []\nmax_error_rate: 0.5\nsplit: {{train: 1,"
         f" validation: 0, test: 0}}\nsources: [{{reader: records, path: '{address}/a.jsonl'}}]\n"
     )
     curate.main([str(recipe), "--workers", "1"])
@@ -104,7 +104,7 @@ def curated(path, output, **more):
     output.parent.mkdir(exist_ok=True)
     recipe = output.parent / f"{output.name}.yaml"
     recipe.write_text(
-        f"output: {output}\nsteps: []\nmax_bad_share: 0.5\nsplit: {{train: 1, validation: 0, test:"
+        f"output: {output}\nsteps: []\nmax_error_rate: 0.5\nsplit: {{train: 1, validation: 0, test:"
         f" 0}}\nsources: [{{reader: records, path: '{path}'}}]\n"
     )
     if more:

@@ -52,12 +52,12 @@ def test_a_foreign_title_does_not_decide(title):
 
 def test_filter():
     document = Document(text=f"{SENTENCES['fr']}\n\n{SENTENCES['en'] * 3}", id="1", metadata={})
-    assert step_of(LanguageId(keep=["en"])).filter(document) is True
+    assert step_of(LanguageId(languages=["en"])).filter(document) is True
     assert document.metadata["text_language"] == "en"
     assert document.metadata["text_languages"]["en"] > 0.6
-    assert step_of(LanguageId(keep=["fr"])).filter(document) == (False, "not wanted (en)")
-    assert step_of(LanguageId(keep=["en"], candidates=["fr", "de"])).filter(document) is True
-    assert step_of(LanguageId(keep=["en"], min_share=0.95)).filter(document) == (
+    assert step_of(LanguageId(languages=["fr"])).filter(document) == (False, "not wanted (en)")
+    assert step_of(LanguageId(languages=["en"], candidates=["fr", "de"])).filter(document) is True
+    assert step_of(LanguageId(languages=["en"], min_fraction=0.95)).filter(document) == (
         False,
         "no main language",
     )

@@ -41,7 +41,7 @@ def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
     source = Source(
         set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
     )
-    data = training_data.read(Data(train=[source], validation_share=0.5))
+    data = training_data.read(Data(train=[source], validation_fraction=0.5))
     assert not {item.record.id for item in data.train} & {
         item.record.id for item in data.validation
     }
@@ -132,5 +132,5 @@ def test_training_and_validation_share_nothing(question_file):
 def test_when_all_records_are_test_questions_that_is_told(question_file):
     with pytest.raises(DataError, match="no record is left to train on: 40 are in test sets"):
         training_data.read(
-            Data(train=str(question_file), validation_share=0.2, test_sets=[str(question_file)])
+            Data(train=str(question_file), validation_fraction=0.2, test_sets=[str(question_file)])
         )

@@ -67,7 +67,7 @@ def long_recipe(tmp_path_factory, tiny_llama, question_file):
     """
     folder = tmp_path_factory.mktemp("stopping")
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_share: 0.5,"
+        f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_fraction: 0.5,"
         " max_length: 160}\nlora: {r: 4, alpha: 8, dropout: 0.1}\ntraining: {learning_rate:"
         " 0.01, max_steps: 16, micro_batch_size: 2, validation_interval: 4, save_interval: 4,\n   "
         f"        select_best: accuracy, early_stopping: 3, seed: 5}}\noutput: {folder / 'whole'}\n"
@@ -130,7 +130,7 @@ def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path)
     words += [
         "training.max_steps=40",
         "training.gradient_accumulation=1",
-        "data.validation_share=0",
+        "data.validation_fraction=0",
         "training.save_interval=20",
     ]
     with (tmp_path / "said").open("w") as said:

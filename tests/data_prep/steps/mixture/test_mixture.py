@@ -5,7 +5,7 @@ import pytest
 from datatrove.data import Document
 
 from data_prep.curation.pipeline import step_of
-from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
+from data_prep.steps.mixture.meditron_score import citations_per_year, type_and_age_score
 from data_prep.steps.options import Mixture, Upsample
 from tests.data_prep.documents import through
 
@@ -13,7 +13,7 @@ TODAY = date(2023, 7, 15)
 
 
 @pytest.mark.parametrize(
-    ("types", "published", "points"),
+    ("types", "published", "score"),
     [
         (["Journal Article"], "2023-01-01", 0),
         (["Practice Guideline"], "2010", 1),
@@ -23,24 +23,24 @@ TODAY = date(2023, 7, 15)
         (["Review"], None, 0.5),
     ],
 )
-def test_points(types, published, points):
-    assert type_and_age_points(
+def test_score(types, published, score):
+    assert type_and_age_score(
         {"publication_types": types, "date": published}, TODAY
-    ) == pytest.approx(points)
+    ) == pytest.approx(score)
 
 
-def test_citations_a_year():
-    assert citations_a_year({"citation_count": 30, "date": "2020-07-15"}, TODAY) == pytest.approx(
+def test_citations_per_year():
+    assert citations_per_year({"citation_count": 30, "date": "2020-07-15"}, TODAY) == pytest.approx(
         30 / 4
     )
-    assert np.isnan(citations_a_year({"date": "2020"}, TODAY))
+    assert np.isnan(citations_per_year({"date": "2020"}, TODAY))
 
 
 def taken(mixture, folder, **sources):
     """Copies of each document, by source; `sources` gives their documents."""
     left, context = through(mixture, folder, *sources.items())
     return {
-        name: {document.id: document.metadata.pop("copies", 1) for document in part}
+        name: {document.id: document.metadata.pop("repeats", 1) for document in part}
         for name, part in zip(sources, left, strict=True)
     }, context.report
 
