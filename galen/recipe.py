@@ -275,7 +275,7 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         (origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path
     )
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        # "trainig.seed=1" makes a section "trainig"
+        # "dats.seed=1" would make a section of that name
         made = (said for known, said in origin.items() if known[: len(location)] == location)
         where = next(made, where) if where == path else where
         return (
