@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -31,6 +31,10 @@ from galen.yaml_text import Location
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 T = TypeVar("T")
+
+_RESUME_MAY_CHANGE = "a resumed run may change it"
+ResumeMayChange = Annotated[T, _RESUME_MAY_CHANGE]
+"""Type of a key (a value or a section) in which a resumed run may differ from its first start."""
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -161,6 +165,18 @@ def _variant_error(variant: type, key: str, item: Any, owner: str) -> InitErrorD
 def dump(recipe: Any) -> str:
     """Return the recipe as YAML that `load` reads back to an equal recipe."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def resume_may_change(recipe_class: type, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a recipe class and its sections marked `ResumeMayChange`."""
+    keys: list[str] = []
+    for name, info in _fields(recipe_class).items():
+        if _RESUME_MAY_CHANGE in info.metadata:
+            keys.append(f"{prefix}{name}")
+            continue
+        for section in _plain_sections(info.annotation):
+            keys += resume_may_change(section, f"{prefix}{name}.")
+    return keys
 
 
 def describe(recipe_class: type, indent: int = 2) -> str:
