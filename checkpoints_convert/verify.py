@@ -285,12 +285,14 @@ def reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
     family, _ = families.find(hf / "config.json")
     with torch.no_grad():
         if family.reference != "transformers":
-            return importlib.import_module(family.reference).logits(hf, tokens, dtype)
+            reference = importlib.import_module(family.reference)
+            logits: torch.Tensor = reference.logits(hf, tokens, dtype)
+            return logits
         from transformers import AutoModelForCausalLM
 
-        return pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)(
-            tokens
-        ).logits
+        model = pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)
+        logits = model(tokens).logits
+        return logits
 
 
 def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:

@@ -75,4 +75,4 @@ def _is_ours(folder: Path) -> bool:
     """Return whether a command of ours wrote the iteration; an adopted one may be adopted again."""
     if not (folder / manifest.NAME).is_file() or not (folder / architectures.NAME).is_file():
         return False
-    return manifest.read(folder)["stage"] != STAGE
+    return bool(manifest.read(folder)["stage"] != STAGE)

@@ -210,7 +210,7 @@ def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_the
     with Hub() as hub:
         done = push(arguments, hub)
         ((_, contents),) = hub.commits
-    assert "exported already" in done.stdout and contents["README.md"].endswith(
+    assert "already complete" in done.stdout and contents["README.md"].endswith(
         b"Written by hand.\n"
     )
 

@@ -108,19 +108,19 @@ def test_the_adapter_loads_in_plain_peft(finished, tiny_llama):
 def test_a_finished_run_says_so(finished, capsys):
     stamp = (finished / "run" / "log.jsonl").stat().st_mtime_ns
     assert train.main([str(finished / "recipe.yaml")]) == 0
-    assert "finished already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert (finished / "run" / "log.jsonl").stat().st_mtime_ns == stamp
 
 
 def test_another_recipe_into_the_same_run_is_an_error(finished):
-    with pytest.raises(UsageError, match=r"optimizer\.lr: 0\.02 there, 0\.01 now"):
+    with pytest.raises(UsageError, match=r"optimizer\.lr: 0\.02 → 0\.01"):
         train.main([str(finished / "recipe.yaml"), "optimizer.lr=0.01"])
 
 
 @pytest.mark.multiprocess
 def test_a_run_goes_on_with_as_many_processes_as_before(finished, start_forked):
     codes, written = start_forked(2, finished / "recipe.yaml").wait()
-    assert written.count("processes: 1 there, 2 now") == 1
+    assert written.count("processes: 1 → 2") == 1
     assert codes == [2, 2]
 
 
