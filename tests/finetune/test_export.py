@@ -24,9 +24,11 @@ def run(tmp_path_factory, tiny_llama, question_file):
         "\n".join(line for line in lines if int(json.loads(line)["pmid"]) % 3 == 0) + "\n"
     )
     (folder / "recipe.yaml").write_text(
-        f"model: {{path: {tiny_llama}}}\ndata: {{train: {folder / 'train.jsonl'}, test_sets:"
-        f" [{folder / 'test.jsonl'}]}}\nlora: {{r: 4, alpha: 8, merge: true}}\ntraining:"
-        f" {{learning_rate: 0.02, max_steps: 2}}\noutput: {folder / 'run'}\n"
+        f"model: {{path: {tiny_llama}}}\n"
+        f"data: {{train: {folder / 'train.jsonl'},"
+        f" decontaminate_against: [{folder / 'test.jsonl'}]}}\n"
+        "lora: {r: 4, alpha: 8, merge: true}\noptimizer: {lr: 0.02}\n"
+        f"training: {{train_iters: 2}}\noutput: {folder / 'run'}\n"
     )
     train.main([str(folder / "recipe.yaml")])
     return folder / "run"
