@@ -20,6 +20,7 @@ from data_prep.curation.stage_reader import PartReader
 from data_prep.curation.writers import RecordWriter
 from data_prep.executors.local import TaskExecutor
 from data_prep.steps.global_step import Context, CorpusStep, PreparedFilter
+from galen import json_file
 from galen.atomic import write_text
 from galen.progress import Progress
 
@@ -174,7 +175,7 @@ class Stages:
         if not note.exists():
             step.decide(context)
             write_text(note, json.dumps(context.report, ensure_ascii=False))
-        if report := json.loads(note.read_text(encoding="utf-8")):
+        if report := json_file.read_object(note):
             self._report(step.name, report)
 
     def _count(self, executor: TaskExecutor, steps: Sequence[PipelineStep], number: int) -> None:
