@@ -103,7 +103,7 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
         "1 training records were left out",
         "| steps | 2 |",
         f"| base model | {tiny_llama.name} |",
-        "- `train.jsonl`, form ",
+        "- `train.jsonl`, template ",
         "r 4, alpha 8.0",
         "Nothing it writes is medical advice",
     ):
