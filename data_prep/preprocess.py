@@ -4,9 +4,9 @@
         --tokenizer-model model/ --append-eod --workers 2
 
 writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's
-preprocess_data.py, and data/train_manifest.json. Input: JSONL (plain or packed), Parquet, Arrow,
-standard input; records keep their order; the bytes are the same whatever --workers says. Killed and
-started again, it goes on where it stopped. Look at the result: python data_prep/describe.py
+preprocess_data.py, and data/train_manifest.json. Input: JSONL (plain or compressed), Parquet,
+Arrow, standard input; records keep their order; the output does not depend on --workers. A killed
+run resumes when started again. Inspect the result: python data_prep/describe.py
 data/train_text_document
 """
 

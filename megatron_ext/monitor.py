@@ -1,11 +1,10 @@
-"""Watch a pretraining run, or look at one that is finished.
+"""Watch a pretraining run, or inspect a finished one.
 
     python -m megatron_ext.monitor RUN_DIR                    # follow (plain lines if no terminal)
-    python -m megatron_ext.monitor RUN_DIR --once             # the present state
+    python -m megatron_ext.monitor RUN_DIR --once             # the current state
     python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as an HTML page
 
-It reads the run's folder only, so it can be started on any machine that sees it, as often as you
-like.
+It only reads the run folder: start it on any machine that can access the folder, at any time.
 """
 
 import argparse
@@ -28,16 +27,16 @@ def main(argv: list[str] | None = None) -> int | None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the recipe's output")
-    parser.add_argument("--once", action="store_true", help="show how the run stands and end")
+    parser.add_argument("--once", action="store_true", help="print the current state and exit")
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="S", help="seconds between two looks [2]"
+        "--every", type=float, default=2.0, metavar="S", help="seconds between updates [2]"
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write the loss curve there and end"
+        "--html", type=Path, metavar="FILE", help="write the loss curve to FILE and exit"
     )
     arguments = parser.parse_args(argv)
     if arguments.every <= 0:
-        raise UsageError(f"--every {arguments.every}: more than 0")
+        raise UsageError(f"--every {arguments.every}: must be positive")
     state = run_state.read(arguments.run)
     if arguments.html:
         from megatron_ext.observability import loss_report
@@ -52,38 +51,36 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def _lines(state: RunState, arguments: argparse.Namespace) -> None:
-    """Print a line now, and one for each later check with news, until the run has ended."""
-    said = line(state)
-    print(said, flush=True)
-    while not (arguments.once or state.over):
+    """Print a line now, and one after each change, until the run has ended."""
+    printed = line(state)
+    print(printed, flush=True)
+    while not (arguments.once or state.ended):
         time.sleep(arguments.every)
         state = run_state.read(arguments.run)
-        if (now := line(state)) != said:
-            print(said := now, flush=True)
+        current = line(state)
+        if current != printed:
+            print(current, flush=True)
+            printed = current
 
 
 def _live(state: RunState, arguments: argparse.Namespace) -> None:
     from rich.live import Live
 
     with Live(view(state), auto_refresh=False) as live:
-        while not (arguments.once or state.over):
+        while not (arguments.once or state.ended):
             time.sleep(arguments.every)
             state = run_state.read(arguments.run)
             live.update(view(state), refresh=True)
 
 
 def line(state: RunState) -> str:
-    """Return how a run stands in one line."""
-    return " | ".join(
-        [
-            f"step {state.step}/{state.total}",
-            *(f"{name} {value}" for name, value in run_state.figures(state).items()),
-        ]
-    )
+    """Return the state of a run in one line."""
+    values = [f"{name} {value}" for name, value in run_state.figures(state).items()]
+    return " | ".join([f"step {state.step}/{state.total}", *values])
 
 
 def view(state: RunState) -> Any:
-    """Return the same for a terminal: a bar, a table, and the loss as a curve."""
+    """Return the state of a run for a terminal: progress bar, table and loss curve."""
     from rich import box
     from rich.console import Group
     from rich.panel import Panel
@@ -93,30 +90,34 @@ def view(state: RunState) -> Any:
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in run_state.figures(state).items():
         table.add_row(name, value)
-    parts: list[Any] = [
+    rows: list[Any] = [
         f"step {state.step:,} of {state.total:,}",
         ProgressBar(total=state.total, completed=state.step),
         table,
     ]
     if len(state.train) > 1:
-        parts.append("loss  " + curve([record["loss"] for record in state.train], 60))
-    return Panel(Group(*parts), title=str(state.folder), title_align="left")
+        rows.append("loss  " + curve([record["loss"] for record in state.train], 60))
+    return Panel(Group(*rows), title=str(state.folder), title_align="left")
 
 
 def curve(values: list[float], width: int) -> str:
-    """Return values as a row of bars, each the mean of its part of them."""
+    """Return values as a row of at most `width` bars, each the mean of adjacent values."""
     width = min(width, len(values))
-    parts = [
-        values[len(values) * n // width : len(values) * (n + 1) // width] for n in range(width)
-    ]
-    means = [sum(part) / len(part) for part in parts]
+    means = []
+    for column in range(width):
+        start = len(values) * column // width
+        end = len(values) * (column + 1) // width
+        means.append(sum(values[start:end]) / (end - start))
     finite = [mean for mean in means if abs(mean) < float("inf")] or [0.0]
-    low, high = min(finite), max(finite)
-    places = [
-        (mean - low) / (high - low) if high > low and abs(mean) < float("inf") else 0.0
-        for mean in means
-    ]
-    return "".join(BARS[round(place * (len(BARS) - 1))] for place in places)
+    low = min(finite)
+    high = max(finite)
+    bars = ""
+    for mean in means:
+        height = 0.0
+        if high > low and abs(mean) < float("inf"):
+            height = (mean - low) / (high - low)
+        bars += BARS[round(height * (len(BARS) - 1))]
+    return bars
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ A batch script asks this after each end.
 
     python -m megatron_ext.restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
 
-Ends with 0 when the run should be started again and with 3 when not. A run goes on as long as each
-start brings it to a newer checkpoint; with `--in-vain` starts in a row that brought none it is
-over, and so it is after a mistake of the user's.
+Exit codes: 0 restart the run, 3 do not. A run is restarted as long as each start reaches a newer
+checkpoint, up to `--max-restarts-without-progress` consecutive starts that reach none. User errors
+(exit code 2) are never restarted.
 """
 
 import dataclasses
 import json
-import sys
+import logging
 from pathlib import Path
 
 from galen import cli, json_file, recipe
@@ -24,90 +24,97 @@ from megatron_ext.resilience.signals import STOPPED
 
 STATE = "restarts.json"
 STOP = 3
-_EARLY = {
+_STOPPED_BY = {
     EXIT_CODE: "was asked to stop early",
     138: "was ended by SIGUSR1",
     140: "was ended by SIGUSR2",
     143: "was ended by SIGTERM",
 }
 
+logger = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether to start again, and why."""
+    """Whether to restart a run, and why."""
 
-    again: bool
-    why: str
+    restart: bool
+    reason: str
+    """A predicate whose subject is the run: "has finished"."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument(
-        "--exit-code", type=int, required=True, metavar="N", help="what the run ended with"
+        "--exit-code", type=int, required=True, metavar="N", help="exit code of the run"
     )
     parser.add_argument(
-        "--in-vain",
+        "--max-restarts-without-progress",
         type=int,
         default=3,
         metavar="N",
-        help="starts in a row without a newer checkpoint that end it [3]",
+        help="give up after so many consecutive starts without a newer checkpoint [3]",
     )
     arguments = parser.parse_intermixed_args(argv)
     output = Path(recipe.load(Recipe, arguments.recipe, arguments.overrides).output)
-    found = decide(output, arguments.exit_code, arguments.in_vain)
-    print(f"the run {found.why}", file=sys.stderr)
-    return 0 if found.again else STOP
+    decision = decide(output, arguments.exit_code, arguments.max_restarts_without_progress)
+    logger.info(f"the run {decision.reason}")
+    return 0 if decision.restart else STOP
 
 
 def decide(output: Path, exit_code: int, limit: int) -> Decision:
-    """Return whether the run in the folder `output` is worth a restart; record its progress.
+    """Decide whether to restart the run in the folder `output`; record its progress.
 
     Args:
         output: run folder; it need not exist.
-        exit_code: what the last start ended with, 128 + signal when a signal ended it.
-        limit: starts in a row that may bring no newer checkpoint.
+        exit_code: of the last start, 128 + signal when a signal ended it.
+        limit: consecutive starts that may reach no newer checkpoint.
 
     Raises:
-        DataError: the checkpoint folder is damaged, or what an earlier decision noted.
+        DataError: the checkpoint folder or the record of an earlier decision is damaged.
     """
     if exit_code == 0:
-        return Decision(False, "has ended as it should")
+        return Decision(False, "has finished")
     if exit_code == UsageError.exit_code:
-        return Decision(False, "was refused (exit code 2): mend the command or the recipe")
-    if exit_code == EXIT_CODE and _was_told(output):
-        return Decision(
-            False, "was stopped by its trigger file: start it again when it should go on"
-        )
-    state, iteration = output / STATE, checkpoint_folder.latest_iteration(output / "checkpoints")
-    before = _in_vain_before(state, iteration)
-    in_vain = 0 if before is None else before + 1
-    write_text(state, json.dumps({"iteration": iteration, "in_vain": in_vain}) + "\n")
-    ended = _EARLY.get(exit_code, f"failed (exit code {exit_code})")
-    stands = "has no checkpoint yet" if iteration is None else f"stands at step {iteration}"
-    if in_vain >= limit:
-        return Decision(
-            False, f"{ended} and {stands}, as {limit} starts ago: look at its log first"
-        )
-    return Decision(
-        True,
-        f"{ended} and {stands}: starting again"
-        + (f" ({in_vain} of {limit} in vain)" if in_vain else ""),
-    )
+        return Decision(False, "was refused (exit code 2): correct the command or the recipe")
+    if exit_code == EXIT_CODE and _stopped_by_trigger_file(output):
+        return Decision(False, "was stopped by its trigger file: start it again to resume")
+    iteration = checkpoint_folder.latest_iteration(output / "checkpoints")
+    count = _count_without_progress(output / STATE, iteration)
+    state = {"iteration": iteration, "restarts_without_progress": count}
+    write_text(output / STATE, json.dumps(state) + "\n")
+    reason = _STOPPED_BY.get(exit_code, f"failed (exit code {exit_code})")
+    if iteration is None:
+        reason += ", with no checkpoint yet"
+    else:
+        reason += f", with its last checkpoint at step {iteration}"
+    if count >= limit:
+        return Decision(False, f"{reason}, as {limit} starts ago: check its log first")
+    reason += ": restarting"
+    if count:
+        reason += f" ({count} of {limit} restarts without progress)"
+    return Decision(True, reason)
 
 
-def _in_vain_before(state: Path, iteration: int | None) -> int | None:
-    """Return how many starts in a row have ended at this iteration, None for none."""
+def _count_without_progress(state: Path, iteration: int | None) -> int:
+    """Return how many consecutive starts, the last included, reached no newer checkpoint.
+
+    Args:
+        state: record of the last decision.
+        iteration: of the newest checkpoint now.
+    """
     if not state.is_file():
-        return 0 if iteration is None else None
+        return 1 if iteration is None else 0
     before = json_file.read_object(state)
-    if not isinstance(before.get("in_vain"), int) or "iteration" not in before:
-        raise DataError(f"{state} is damaged: remove it, and the starts in vain are counted anew")
-    return before["in_vain"] if before["iteration"] == iteration else None
+    count = before.get("restarts_without_progress")
+    if not isinstance(count, int) or "iteration" not in before:
+        raise DataError(f"{state} is damaged: remove it to restart the count")
+    return count + 1 if before["iteration"] == iteration else 0
 
 
-def _was_told(output: Path) -> bool:
-    """Say whether someone asked this run to stop, rather than a limit."""
+def _stopped_by_trigger_file(output: Path) -> bool:
+    """Return whether a person asked this run to stop, rather than a limit."""
     stopped = output / STOPPED
     return stopped.is_file() and json_file.read_object(stopped).get("reason") == "trigger file"
 

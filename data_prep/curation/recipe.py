@@ -19,7 +19,7 @@ from data_prep.steps.filters.copyright import CopyrightSettings
 from data_prep.steps.filters.language import LanguageSettings
 from data_prep.steps.filters.retraction import RetractionSettings
 from galen.errors import did_you_mean
-from galen.recipe import STRICT, Variants, validate_variant
+from galen.recipe import STRICT, ResumeMayChange, Variants, validate_variant
 
 SPLITS = ("train", "validation", "test")
 
@@ -175,7 +175,7 @@ class CorpusRecipe:
     A step is its name, or a mapping with `step: <name>` and its settings.
     """
 
-    max_error_rate: Fraction = 0.001
+    max_error_rate: ResumeMayChange[Fraction] = 0.001
     """Largest fraction of the records, or of the files, that may be quarantined as unreadable.
 
     The command fails above it.

@@ -71,8 +71,8 @@ class MedlineReader(SourceReader):
     def elements(self, filepath: str) -> Iterator[etree._Element]:
         """Yield the records of one file as elements, which are emptied afterwards."""
         path = self.path_of(filepath)
-        with self.open(filepath) as unpacked:
-            stream = BoundedStream(unpacked, self.options.max_record_bytes, path)
+        with self.open(filepath) as decompressed:
+            stream = BoundedStream(decompressed, self.options.max_record_bytes, path)
             # no DTD and no entity is loaded or expanded: files come from outside
             events = etree.iterparse(
                 stream,

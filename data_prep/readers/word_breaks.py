@@ -153,6 +153,6 @@ def word_list(language: str) -> frozenset[str]:
     """Return the words of a language; none for one without a list."""
     if language not in _LISTS:
         return frozenset()
-    packed = importlib.resources.files("spellchecker") / "resources" / f"{language}.json.gz"
-    counts: dict[str, int] = json.loads(gzip.decompress(packed.read_bytes()))
+    compressed = importlib.resources.files("spellchecker") / "resources" / f"{language}.json.gz"
+    counts: dict[str, int] = json.loads(gzip.decompress(compressed.read_bytes()))
     return frozenset(word for word, count in counts.items() if count > _RARE)

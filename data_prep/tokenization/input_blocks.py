@@ -3,37 +3,37 @@
 JSONL (plain, gzip, zstd, bzip2, xz), Parquet, Arrow, or standard input.
 
 A block of a plain file is only a range of bytes: the process that works on it reads it. All else is
-unpacked here, in order.
+decompressed here, in order.
 """
 
 import bisect
-import bz2
 import io
-import lzma
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import zstandard
-
+from data_prep.files.decompress import (
+    CHUNK_BYTES,
+    SUFFIXES,
+    CorruptDataError,
+    decompress,
+    format_of,
+)
 from data_prep.files.tables import read_table
 from galen.errors import DataError, UsageError
 
-PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 TABLES = (".parquet", ".arrow")
-PADDED = (".gz", ".xz")
-"""Between and behind their streams there may be zeros."""
 LONGEST_LINE = 64 << 20
 """Maximum length of a record's line in bytes, its end included.
 
 Of a longer line only its length is kept.
 """
-PIECE = 1 << 20
 ENDINGS = (
-    tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *PACKED))
+    tuple(
+        f"{kind}{suffix}" for kind in (".jsonl", ".ndjson", ".json") for suffix in ("", *SUFFIXES)
+    )
     + TABLES
 )
 STDIN = Path("-")
@@ -66,7 +66,7 @@ class Block:
     """Which of the parts."""
 
     start: int
-    """Where it begins: a byte of the unpacked file, or a row of a table."""
+    """Where it begins: a byte of the decompressed file, or a row of a table."""
 
     end: int
     """Where the next one begins."""
@@ -91,7 +91,7 @@ class LongLine:
 
 def is_plain(path: Path) -> bool:
     """Say whether a file is plain JSONL, which can be read from any line on."""
-    return path != STDIN and path.suffix.lower() not in (*PACKED, *TABLES)
+    return path != STDIN and path.suffix.lower() not in (*SUFFIXES, *TABLES)
 
 
 def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
@@ -99,7 +99,7 @@ def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
 
     Only plain files are cut, at ends of lines.
 
-    If all are packed files or tables, each shard gets at least one if there are enough.
+    If all are compressed files or tables, each shard gets at least one if there are enough.
 
     Raises:
         UsageError: some shard would be empty.
@@ -127,15 +127,16 @@ def share_out(files: Sequence[Path], shards: int) -> list[list[Part]]:
         before += size
     filled = sum(map(bool, result))
     if filled < shards:
-        packed = sum(not is_plain(path) for path in files)
+        unsplittable = sum(not is_plain(path) for path in files)
         why = (
-            f"{packed} of the {len(files)} files are packed or tables, which are not cut"
-            if packed
+            f"{unsplittable} of the {len(files)} files are compressed or tables, which are not"
+            " split"
+            if unsplittable
             else "the lines are too long for that"
         )
         raise UsageError(
             f"--shards {shards}: the input fills only {filled} of them ({why}); ask for fewer, or"
-            " unpack the files"
+            " decompress the files"
         )
     return result
 
@@ -167,17 +168,11 @@ def read_blocks(
                 yield from _plain_blocks(index, part, size, left_out)
             else:
                 yield from _stream_blocks(index, part.path, size, left_out, taken)
-        except (EOFError, zlib.error, OSError, lzma.LZMAError, zstandard.ZstdError) as error:
-            # bz2 tells damage by an OSError without a number
-            unreadable = isinstance(error, OSError) and error.errno is not None
-            what = (
-                "cannot be read"
-                if unreadable or part.path.suffix.lower() not in PACKED
-                else f"is not whole {PACKED[part.path.suffix.lower()]} data"
-            )
-            raise DataError(
-                f"{part.path} {what}: {getattr(error, 'strerror', None) or error}"
-            ) from None
+        except CorruptDataError as error:
+            name = format_of(part.path.name)
+            raise DataError(f"{part.path} is not complete {name} data: {error}") from None
+        except OSError as error:
+            raise DataError(f"{part.path} cannot be read: {error.strerror or error}") from None
 
 
 def read_range(path: Path, start: int, end: int) -> bytes:
@@ -204,7 +199,7 @@ def line_number(part: Part, offset: int) -> int:
     """Return the number, from 1, of the line at byte `offset` of a part's decompressed file."""
     count, left = 1, offset
     with part.path.open("rb") as raw:
-        for data in _unpacked(raw, part.path.suffix.lower()):
+        for data in decompress(raw, part.path.name):
             count += data.count(b"\n", 0, left)
             left -= len(data)
             if left <= 0:
@@ -242,7 +237,7 @@ def _plain_blocks(index: int, part: Part, size: int, skip: int) -> Iterator[Bloc
 def _pass_line(file: BinaryIO) -> int:
     """Read on to the end of a line, in little memory; return how many bytes that were."""
     length = 0
-    while data := file.readline(PIECE):
+    while data := file.readline(CHUNK_BYTES):
         length += len(data)
         if data.endswith(b"\n"):
             break
@@ -272,7 +267,7 @@ def _stream_blocks(
     raw: BinaryIO = sys.stdin.buffer if path == STDIN else path.open("rb")
     with raw:
         start, held, passed = skip, b"", 0
-        for data in _unpacked(raw, path.suffix.lower()):
+        for data in decompress(raw, path.name):
             if taken is not None and path == STDIN:
                 taken(data)
             if skip:
@@ -309,105 +304,6 @@ def _stream_blocks(
 
 def _position(raw: BinaryIO, path: Path) -> int:
     return 0 if path == STDIN else raw.tell()
-
-
-def _unpacked(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
-    """Yield the content of a file piece by piece.
-
-    Several concatenated compressed streams are read as one.
-    """
-    if suffix not in PACKED:
-        while data := raw.read(PIECE):
-            yield data
-        return
-    unit: _Unpacker | None = None
-    while data := raw.read(1 << 16):
-        while data:
-            if unit is None and not (data := data.lstrip(b"\0") if suffix in PADDED else data):
-                break
-            unit = unit or _UNPACKERS[suffix]()
-            yield from unit.pieces(data)
-            data = unit.rest
-            unit = None if unit.eof else unit
-    if unit is not None:
-        raise EOFError("it ends too early")
-
-
-class _Unpacker:
-    """Decompresses one stream.
-
-    However large the output of a small input, only a piece of it is held at a time.
-    """
-
-    eof = False
-    rest = b""
-    """What follows the stream's end."""
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes give."""
-        raise NotImplementedError
-
-
-class _Gzip(_Unpacker):
-    def __init__(self) -> None:
-        self._unit = zlib.decompressobj(wbits=31)
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        while piece := self._unit.decompress(data, PIECE):
-            yield piece
-            # its unconsumed_tail is then what follows the stream, which is unused_data too
-            if self._unit.eof:
-                break
-            data = self._unit.unconsumed_tail
-        self.eof, self.rest = self._unit.eof, self._unit.unused_data
-
-
-class _Bzip2(_Unpacker):
-    def __init__(self) -> None:
-        self._unit = self._new()
-
-    @staticmethod
-    def _new() -> bz2.BZ2Decompressor | lzma.LZMADecompressor:
-        return bz2.BZ2Decompressor()
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        yield self._unit.decompress(data, PIECE)
-        while not self._unit.needs_input and not self._unit.eof:
-            yield self._unit.decompress(b"", PIECE)
-        self.eof, self.rest = self._unit.eof, self._unit.unused_data
-
-
-class _Xz(_Bzip2):
-    """Python's interface to xz is that to bzip2."""
-
-    _MEMORY = 256 << 20
-    """Bytes that a stream may ask for; xz -9 asks for 65 MiB, a damaged one for up to 4 GiB."""
-
-    @classmethod
-    def _new(cls) -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=cls._MEMORY)
-
-
-class _Zstd(_Unpacker):
-    """zstandard limits no output, but a block of 4 bytes gives at most 128 KiB.
-
-    So the input is fed in small pieces.
-    """
-
-    _INPUT = 1 << 10
-
-    def __init__(self) -> None:
-        self._unit = zstandard.ZstdDecompressor().decompressobj()
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        for first in range(0, len(data), self._INPUT):
-            yield self._unit.decompress(data[first : first + self._INPUT])
-            if self._unit.eof:
-                self.eof, self.rest = True, self._unit.unused_data + data[first + self._INPUT :]
-                break
-
-
-_UNPACKERS: dict[str, type[_Unpacker]] = {".gz": _Gzip, ".bz2": _Bzip2, ".xz": _Xz, ".zst": _Zstd}
 
 
 def _table_blocks(

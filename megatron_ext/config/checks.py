@@ -180,9 +180,12 @@ def check_batches(training: Training) -> None:
 
 def check_intervals(training: Training) -> None:
     """Check that the checkpoints that are kept for ever are written at all."""
-    if training.keep_every is not None and training.keep_every % training.save_interval:
+    if (
+        training.keep_every_n_steps is not None
+        and training.keep_every_n_steps % training.save_interval
+    ):
         raise ValueError(
-            f"training.keep_every ({training.keep_every}) must be a multiple of"
+            f"training.keep_every_n_steps ({training.keep_every_n_steps}) must be a multiple of"
             f" training.save_interval ({training.save_interval})"
         )
 

@@ -17,35 +17,34 @@ from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED
 
 LOG = "log.jsonl"
-RECENT = 20  # steps that rates and the smoothed loss are taken of
-SILENT_SECONDS = 180
-"""Every process renews its note at least every 30 seconds, whatever it is doing."""
-STARTING_SECONDS = 3600
-"""Until the model is built and read there are no notes."""
-STALLED_SECONDS, STALLED_STEPS = 120, 10
-"""A phase of a step that lasts longer than both (seconds, step times) is unusual."""
+RECENT = 20
+"""Steps in the window of rates and of the smoothed loss."""
+HEARTBEAT_TIMEOUT_SECONDS = 180
+"""Every process renews its heartbeat at least every 30 seconds, whatever it is doing."""
+STARTUP_TIMEOUT_SECONDS = 3600
+"""There are no heartbeats until the model is built and loaded."""
+STALLED_SECONDS = 120
+STALLED_STEPS = 10
+"""A phase that lasts longer than both (seconds, step times) is a stall."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run at one moment."""
+    """Snapshot of a run."""
 
     folder: Path
     total: int
-    """Steps of the whole run."""
+    """Steps of the run, from the first to the last."""
     status: str
-    """In words: finished, stopped early and why, starting, running, stalled, ended or silent.
-
-    "Ended" is without finishing.
-    """
-    over: bool
-    """Whether nothing more is to be expected without another start."""
+    """finished, stopped early, failed, starting, running or stalled; the last with the cause."""
+    ended: bool
+    """Whether the run makes no further progress unless it is started again."""
     train: list[dict[str, Any]]
     """The log's records of steps, the last at the end."""
     validation: list[dict[str, Any]]
     events: list[dict[str, Any]]
-    """What was out of the ordinary: skipped steps, going back after a spike, slow ranks."""
+    """Skipped steps, rollbacks after a loss spike, slow ranks."""
     checkpoint: int | None
     """Step of the last complete checkpoint."""
     checkpoint_age: float | None
@@ -82,7 +81,7 @@ class RunState:
 
     @property
     def skipped(self) -> int:
-        """Steps that were left out."""
+        """Steps without an update."""
         return self.train[-1].get("skipped_steps", 0) if self.train else 0
 
     @property
@@ -94,7 +93,7 @@ class RunState:
 
 
 def read(folder: str | Path) -> RunState:
-    """Read how the run in `folder` stands.
+    """Read the state of the run in `folder`.
 
     Raises:
         DataError: there is no run in it, or its log is damaged.
@@ -106,28 +105,27 @@ def read(folder: str | Path) -> RunState:
     total = of_run(folder / "recipe.yaml").training.train_iters
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
-    status, over = _status(folder, train)
+    status, ended = _status(folder, train)
     checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
-    written = (
-        None
-        if checkpoint is None
-        else checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint).stat().st_mtime
-    )
+    checkpoint_age = None
+    if checkpoint is not None:
+        path = checkpoint_folder.iteration_folder(folder / "checkpoints", checkpoint)
+        checkpoint_age = time.time() - path.stat().st_mtime
     return RunState(
         folder=folder,
         total=total,
         status=status,
-        over=over,
+        ended=ended,
         train=train,
         validation=[record for record in records if record["kind"] == "validation"],
         events=[record for record in records if record["kind"] not in ("train", "validation")],
         checkpoint=checkpoint,
-        checkpoint_age=None if written is None else time.time() - written,
+        checkpoint_age=checkpoint_age,
     )
 
 
 def figures(state: RunState) -> dict[str, str]:
-    """Return what there is to say about a run, by name."""
+    """Return the values that a reader is shown, by name."""
     shown = {"status": state.status}
     if state.train:
         last = state.train[-1]
@@ -142,7 +140,7 @@ def figures(state: RunState) -> dict[str, str]:
         shown["validation loss"] = (
             f"{state.validation[-1]['loss']:.4f} (step {state.validation[-1]['step']})"
         )
-    if state.seconds_left is not None and not state.over:
+    if state.seconds_left is not None and not state.ended:
         shown["time left"] = tqdm.format_interval(state.seconds_left)
     shown["skipped steps"] = str(state.skipped)
     if state.checkpoint is None:
@@ -182,48 +180,54 @@ def _record(value: Any) -> dict[str, Any]:
 
 
 def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
-    """Return what the run does, in words, and whether that is the end of it."""
+    """Return the status of a run and whether it has ended."""
     if (folder / manifest.NAME).is_file():
         return "finished", True
     if (folder / STOPPED).is_file():
         return f"stopped early ({json_file.read_object(folder / STOPPED).get('reason')})", True
-    notes = watchdog.notes(folder)
-    holder = lock.holder(folder)  # of a run that has no notes yet
-    known = notes or ([] if holder is None else [holder])
-    gone = [one for one in known if watchdog.is_gone(one)]
-    if gone and len(gone) == len(known):
+    heartbeats = watchdog.heartbeats(folder)
+    holder = lock.holder(folder)
+    processes = heartbeats
+    if not heartbeats and holder is not None:  # started a moment ago
+        processes = [holder]
+    dead = [process for process in processes if watchdog.is_dead(process)]
+    if dead and len(dead) == len(processes):
         return (
-            (
-                "ended without finishing: none of its processes is left; its output says why, the"
-                " same command goes on"
-            ),
+            "failed: none of its processes is alive; see its output, and run the same command"
+            " again to resume",
             True,
         )
-    signs = [
-        path
-        for path in (folder / LOG, *(folder / watchdog.FOLDER).glob("rank_*.json"))
-        if path.exists()
-    ]
-    if holder is not None or not signs:
-        signs.append(folder / "recipe.yaml")  # written anew at each start
-    age = time.time() - max(path.stat().st_mtime for path in signs)
-    if age > (SILENT_SECONDS if notes else STARTING_SECONDS):
-        return f"no sign of life for {age / 60:,.0f} minutes", True
-    if gone:
-        ranks = ", ".join(str(note["rank"]) for note in gone)
-        return f"stalled: of its processes these are gone: {ranks}; the others wait for them", False
-    if not notes and not train:
+    age = _seconds_since_update(folder, with_recipe=holder is not None)
+    if age > (HEARTBEAT_TIMEOUT_SECONDS if heartbeats else STARTUP_TIMEOUT_SECONDS):
+        return f"stalled: no heartbeat for {age / 60:,.0f} minutes", True
+    if dead:
+        ranks = ", ".join(str(process["rank"]) for process in dead)
+        return f"stalled: the other ranks wait for dead processes (rank {ranks})", False
+    if not heartbeats and not train:
         return "starting", False
-    waiting = min((note["seen"] - note["since"] for note in notes), default=0.0)
-    if waiting > max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
+    seconds = min((one["seen"] - one["since"] for one in heartbeats), default=0.0)
+    if seconds > max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
+        phase = heartbeats[0]["phase"]
         return (
-            (
-                f"stalled: all processes have been in {notes[0]['phase']!r} for {waiting / 60:,.0f}"
-                " minutes"
-            ),
+            f"stalled: all processes have been in {phase!r} for {seconds / 60:,.0f} minutes",
             False,
         )
-    return "under way", False
+    return "running", False
+
+
+def _seconds_since_update(folder: Path, with_recipe: bool) -> float:
+    """Return the age of a run's newest log line or heartbeat.
+
+    Args:
+        folder: run folder.
+        with_recipe: count the recipe, too, which each start writes; always where there is neither
+            log nor heartbeat.
+    """
+    paths = [folder / LOG, *(folder / watchdog.FOLDER).glob("rank_*.json")]
+    paths = [path for path in paths if path.exists()]
+    if with_recipe or not paths:
+        paths.append(folder / "recipe.yaml")
+    return time.time() - max(path.stat().st_mtime for path in paths)
 
 
 def _pace(train: list[dict[str, Any]]) -> float:

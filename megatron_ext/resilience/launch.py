@@ -1,18 +1,18 @@
-"""What a pretraining run says when one of its processes is lost; `galen.launch` starts them."""
+"""Messages of a pretraining run that lost a process; `galen.launch` starts the processes."""
 
 from pathlib import Path
 
 from megatron_ext.resilience import watchdog
 
 ADVICE = (
-    "`dmesg` or the job's record tells. Take fewer processes, a shorter data.seq_length,"
+    "see `dmesg` or the job's record. Use fewer processes, a shorter data.seq_length,"
     " training.micro_batch_size=1, training.recompute_granularity=full or a smaller"
-    " data.num_workers, and start the same command again: it goes on from the last checkpoint"
+    " data.num_workers, and run the same command again to resume from the last checkpoint"
 )
-"""What helps against a lack of memory."""
+"""How to reduce memory use."""
 
 
-def gone(run: Path) -> list[str]:
-    """Return the description of a run's ended processes on this machine, for the user."""
-    notes = [note for note in watchdog.notes(run) if watchdog.is_gone(note)]
-    return [f"rank {note['rank']} (process {note['pid']})" for note in notes]
+def dead_processes(run: Path) -> list[str]:
+    """Return the run's ended processes on this machine, described for the user."""
+    dead = [one for one in watchdog.heartbeats(run) if watchdog.is_dead(one)]
+    return [f"rank {one['rank']} (process {one['pid']})" for one in dead]

@@ -26,7 +26,7 @@ class CheckpointWriter:
     Args:
         checkpoint: the folder of all iterations.
         architecture: the model's shape, written beside the weights.
-        training: its async_save, keep_checkpoints and keep_every.
+        training: its async_save, keep_last and keep_every_n_steps.
     """
 
     def __init__(self, checkpoint: Path, architecture: Architecture, training: Training) -> None:
@@ -86,7 +86,7 @@ class CheckpointWriter:
         if self.first:
             checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)
             checkpoint_folder.prune(
-                self.checkpoint, self.training.keep_checkpoints, self.training.keep_every
+                self.checkpoint, self.training.keep_last, self.training.keep_every_n_steps
             )
         torch.distributed.barrier()
         self._pending = None

@@ -43,7 +43,7 @@ class Progress:
     iteration: int = 0
     consumed_samples: int = 0
     """Samples of the steps so far; the place in the schedules of batch size and learning rate."""
-    left_out_samples: int = 0
+    skipped_samples: int = 0
     """Samples that no step took, because the loss had a spike in them."""
     consumed_tokens: int = 0
     """Tokens that took part in the loss."""
@@ -57,7 +57,7 @@ class Progress:
     @property
     def position(self) -> int:
         """The next sample of the data."""
-        return self.consumed_samples + self.left_out_samples
+        return self.consumed_samples + self.skipped_samples
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -208,7 +208,7 @@ class Trainer:
         window |= {"first_sample": progress.position, "samples": end - progress.position}
         undone = before.iteration + 1 - progress.iteration
         skipped = before.skipped_steps
-        progress.left_out_samples = end - progress.consumed_samples
+        progress.skipped_samples = end - progress.consumed_samples
         self._start_from(
             dataclasses.replace(progress, skipped_steps=skipped, seconds=before.seconds)
         )

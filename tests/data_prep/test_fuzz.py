@@ -168,14 +168,14 @@ def write_input(folder, reader, kinds, number):
     chance = random.Random(f"{SEED} {reader} {number}")
     ending, data = chance.choice(kinds)
     structured = ending == ".jsonl" and chance.random() < 0.5
-    before = chance.random() < 0.8  # damage what is packed, else the package
+    before = chance.random() < 0.8  # damage what is compressed, else the package
     if before:
         data = damaged_json(data, chance) if structured else damaged(data, chance)
     if reader == "jats" and chance.random() < 0.2:
         ending, data = ".tar", samples.tar(data)
     elif reader == "text" and chance.random() < 0.4:
         ending, data = ".zip", samples.zipped(data)
-    packable = {
+    compressible = {
         "jats": (".gz",),
         "tei": (".gz",),
         "medline": (".gz",),
@@ -183,10 +183,10 @@ def write_input(folder, reader, kinds, number):
         "warc": (".gz",),
         "pdf": (),
     }
-    packings = packable.get(reader, tuple(samples.PACKERS))
-    if ending not in (".parquet", ".zip") and packings and chance.random() < 0.3:
-        packing = chance.choice(packings)
-        ending, data = ending + packing, samples.PACKERS[packing](data)
+    compressions = compressible.get(reader, tuple(samples.PACKERS))
+    if ending not in (".parquet", ".zip") and compressions and chance.random() < 0.3:
+        compression = chance.choice(compressions)
+        ending, data = ending + compression, samples.PACKERS[compression](data)
     path = folder / f"{number}{ending}"
     path.write_bytes(data if before else damaged(data, chance))
     return path
@@ -301,8 +301,8 @@ def write_block_input(folder, number):
         ".parquet": samples.parquet(records),
         ".arrow": samples.arrow(records),
     }
-    for packing in (".gz", ".bz2", ".zst"):
-        kinds[f".jsonl{packing}"] = samples.PACKERS[packing](kinds[".jsonl"])
+    for compression in (".gz", ".bz2", ".zst"):
+        kinds[f".jsonl{compression}"] = samples.PACKERS[compression](kinds[".jsonl"])
     ending = chance.choice(list(kinds))
     path = folder / f"{number}{ending}"
     path.write_bytes(damaged(kinds[ending], chance))

@@ -185,7 +185,7 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
     (tmp_path / "bad.json").write_text("{}")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match=r"b\.jsonl\.gz is not whole gzip data"):
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz is not complete gzip data"):
         run(tokenizer_folder, [str(tmp_path / "b.jsonl.gz")], tmp_path / "p")
     with pytest.raises(DataError, match="does not exist"):
         run(tokenizer_folder, [str(tmp_path / "c.jsonl")], tmp_path / "p")
@@ -501,7 +501,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
     run(tokenizer_folder, ["-"], tmp_path / "stdin")
     assert bins(tmp_path, "stdin_text_document") == bins(tmp_path, "plain_text_document")
     (tmp_path / "cut.jsonl.zst").write_bytes((tmp_path / "a.jsonl.zst").read_bytes()[:-9])
-    with pytest.raises(DataError, match=r"cut\.jsonl\.zst is not whole zstd data"):
+    with pytest.raises(DataError, match=r"cut\.jsonl\.zst is not complete Zstandard data"):
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
 
 

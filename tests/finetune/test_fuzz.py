@@ -118,7 +118,7 @@ def test_damaged_files_give_records_or_one_line(tmp_path, kind):
         try:
             assert record.read(path)
             assert training_data.read(
-                Data(train=str(path), protocol="meditron_chat_cot", validation_share=0.5)
+                Data(train=str(path), protocol="meditron_chat_cot", validation_fraction=0.5)
             ).train
         except GalenError as error:
             told += 1

@@ -132,4 +132,4 @@ def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint
     state = json.loads((output / "checkpoints/iter_0000026/training_state.json").read_text())[
         "progress"
     ]
-    assert state["left_out_samples"] == 40
+    assert state["skipped_samples"] == 40

@@ -11,7 +11,7 @@ from tests.megatron_ext.kills import assert_same_losses, rewind
 STEPS = [
     "training.train_iters=6",
     "training.save_interval=2",
-    "training.keep_checkpoints=3",
+    "training.keep_last=3",
     "training.eval_iters=0",
 ]
 

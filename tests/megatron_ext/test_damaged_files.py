@@ -23,7 +23,7 @@ def run_folder(alone, tmp_path):
     (folder / "stopped.json").write_text(
         '{"reason": "trigger file", "iteration": 4, "exit_code": 75}\n'
     )
-    (folder / "restarts.json").write_text('{"iteration": 4, "in_vain": 0}\n')
+    (folder / "restarts.json").write_text('{"iteration": 4, "restarts_without_progress": 0}\n')
     return folder
 
 

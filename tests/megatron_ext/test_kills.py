@@ -29,7 +29,7 @@ ARGUMENTS = [
 ARGUMENTS += [
     f"training.eval_interval={LATE}",
     "training.save_interval=4",
-    f"training.keep_every={LATE}",
+    f"training.keep_every_n_steps={LATE}",
 ]
 
 

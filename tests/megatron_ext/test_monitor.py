@@ -1,4 +1,4 @@
-"""Watching a run: the state that its folder tells, as lines, on a terminal, as a page."""
+"""Watching a run: the state of its folder, as lines, on a terminal, as a page."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_what_a_folder_tells(folder):
+def test_state_of_a_run_folder(folder):
     state = run_state.read(folder)
     assert (state.step, state.total, state.skipped, state.checkpoint, state.mfu) == (
         30,
@@ -68,15 +68,15 @@ def test_what_a_folder_tells(folder):
     )
     assert state.loss == pytest.approx(5 - 20.5 / 10)  # the mean of steps 11 to 30
     assert state.seconds_left == pytest.approx(5.0)  # ten steps of half a second
-    assert (state.status, state.over) == ("under way", False)
+    assert (state.status, state.ended) == ("running", False)
     assert [event["kind"] for event in state.events] == ["skipped"]
 
 
 def test_how_it_ended(folder):
     os.utime(folder / "log.jsonl", (time.time() - 7200, time.time() - 7200))
-    assert run_state.read(folder).status == "no sign of life for 120 minutes"
+    assert run_state.read(folder).status == "stalled: no heartbeat for 120 minutes"
     (folder / "stopped.json").write_text('{"reason": "SIGUSR2", "iteration": 30, "exit_code": 75}')
-    assert (run_state.read(folder).status, run_state.read(folder).over) == (
+    assert (run_state.read(folder).status, run_state.read(folder).ended) == (
         "stopped early (SIGUSR2)",
         True,
     )
@@ -84,7 +84,7 @@ def test_how_it_ended(folder):
     assert run_state.read(folder).status == "finished"
 
 
-def test_lines_follow_the_run_until_it_is_over(folder):
+def test_lines_follow_the_run_until_it_has_ended(folder):
     started = subprocess.Popen(
         command("-m", "megatron_ext.monitor", folder, "--every", "0.05"),
         cwd=ROOT,
@@ -93,7 +93,7 @@ def test_lines_follow_the_run_until_it_is_over(folder):
     )
     first = started.stdout.readline()
     assert first.startswith(
-        "step 30/40 | status under way | loss 2.9500 (last 2.0000) | grad norm 2.000"
+        "step 30/40 | status running | loss 2.9500 (last 2.0000) | grad norm 2.000"
     )
     assert (
         "MFU 45.0%" in first
@@ -154,7 +154,7 @@ def test_curve():
     assert monitor.curve([1.0, 2.0, 3.0, float("nan")], 60) == "▁▅█▁"
 
 
-def note(folder, rank, **changed):
+def heartbeat(folder, rank, **changed):
     (folder / "heartbeats").mkdir(exist_ok=True)
     now = time.time()
     written = {
@@ -176,23 +176,21 @@ def ended():
     return process.pid
 
 
-def test_a_killed_run_is_over_at_once(folder, ended):
+def test_a_killed_run_has_failed_at_once(folder, ended):
     for rank in range(2):
-        note(folder, rank)
-    assert run_state.read(folder).status == "under way"
-    note(folder, 1, pid=ended)
+        heartbeat(folder, rank)
+    assert run_state.read(folder).status == "running"
+    heartbeat(folder, 1, pid=ended)
     state = run_state.read(folder)
-    assert (state.status, state.over) == (
-        "stalled: of its processes these are gone: 1; the others wait for them",
+    assert (state.status, state.ended) == (
+        "stalled: the other ranks wait for dead processes (rank 1)",
         False,
     )
-    note(folder, 0, seen=time.time() - 1e6)  # its number belongs to a younger process now
+    heartbeat(folder, 0, seen=time.time() - 1e6)  # its number belongs to a younger process now
     state = run_state.read(folder)
-    assert state.over and state.status.startswith(
-        "ended without finishing: none of its processes is left"
-    )
+    assert state.ended and state.status.startswith("failed: none of its processes is alive")
     done = run("-m", "megatron_ext.monitor", folder)  # follows it no further
-    assert "status ended without finishing" in done.stdout
+    assert "status failed" in done.stdout
 
 
 def test_a_run_that_was_killed_before_its_first_step(folder, ended):
@@ -203,12 +201,12 @@ def test_a_run_that_was_killed_before_its_first_step(folder, ended):
     )
     assert run_state.read(folder).status == "starting"
     lock.lock_file(folder).write_text(json.dumps({"pid": ended, "host": socket.gethostname()}))
-    assert run_state.read(folder).over
+    assert run_state.read(folder).ended
 
 
 def test_processes_on_other_machines(folder, ended):
-    note(folder, 0, host="elsewhere", pid=ended)
-    assert run_state.read(folder).status == "under way"
+    heartbeat(folder, 0, host="elsewhere", pid=ended)
+    assert run_state.read(folder).status == "running"
     for path in (
         folder / "log.jsonl",
         folder / "recipe.yaml",
@@ -216,15 +214,15 @@ def test_processes_on_other_machines(folder, ended):
     ):
         os.utime(path, (time.time() - 660, time.time() - 660))
     state = run_state.read(folder)
-    assert (state.status, state.over) == ("no sign of life for 11 minutes", True)
+    assert (state.status, state.ended) == ("stalled: no heartbeat for 11 minutes", True)
 
 
-def test_a_stalled_run_is_told(folder):
+def test_a_stalled_run(folder):
     now = time.time()
     for rank in range(2):
-        note(folder, rank, since=now - 240, seen=now)
+        heartbeat(folder, rank, since=now - 240, seen=now)
     state = run_state.read(folder)
-    assert (state.status, state.over) == (
+    assert (state.status, state.ended) == (
         "stalled: all processes have been in 'forward and backward' for 4 minutes",
         False,
     )

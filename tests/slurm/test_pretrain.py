@@ -136,7 +136,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
         cluster.until(job, "the signal", lambda _: "the time limit is near" in told(), told)
     is_queued_again(restarts, "the time limit")
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
-    assert "the run was asked to stop early" in told() and "starting again" in told()
+    assert "the run was asked to stop early" in told() and "restarting" in told()
     assert before_limit <= last_step(output) < STEPS
 
     restarts = goes_on()

@@ -56,7 +56,7 @@ def test_a_date_with_and_without_quotes(write):
         ),
         (  # a key of another step
             "steps:\n- {step: language_id, min_words: 3}\n",
-            ["line 4", "unknown key 'steps.0.min_words'", "did you mean"],
+            ["line 4", "unknown key 'steps.0.min_words'", "known: step, sources, languages"],
         ),
         ("steps:\n- {step: length, min_words: many}\n", ["steps.0.min_words", "valid integer"]),
         (

@@ -185,7 +185,7 @@ def test_parquet(tmp_path):
     ]
     assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "wrong form")]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"a\.parquet is not whole Parquet"):
+    with pytest.raises(DataError, match=r"a\.parquet is not complete Parquet"):
         read(path)
 
 
@@ -230,7 +230,7 @@ def test_truncated_and_damaged_data_give_what_came(tmp_path, ending):
         path.write_bytes(data)
         ids = []
         with pytest.raises(
-            DataError, match=r"a\.jsonl\.\w+ is not whole (gzip|bzip2|Zstandard) data"
+            DataError, match=r"a\.jsonl\.\w+ is not complete (gzip|bzip2|Zstandard) data"
         ):
             ids.extend(
                 document.id for document in RecordsReader(str(tmp_path)).read_file(path.name)

@@ -262,8 +262,9 @@ LEAN_FP8 = (
             "do not go with optimizer.optimizer_cpu_offload: the optimizer would start",
         ),
         (
-            "training.keep_every=1500",
-            "training.keep_every (1500) must be a multiple of training.save_interval (1000)",
+            "training.keep_every_n_steps=1500",
+            "training.keep_every_n_steps (1500) must be a multiple of training.save_interval"
+            " (1000)",
         ),
         ("optimizer.overlap_cpu_optimizer_d2h_h2d=true", "needs optimizer.optimizer_cpu_offload"),
         ("training.rampup_batch_size=[8,2,100]", "start less than training.global_batch_size (8)"),

@@ -9,7 +9,7 @@ from megatron_ext.resilience.watchdog import FOLDER, Watchdog, diagnose
 NOW = 1_000_000.0
 
 
-def note(rank, step=4, phase="forward and backward", since=NOW - 100, seen=NOW, host="node1"):
+def heartbeat(rank, step=4, phase="forward and backward", since=NOW - 100, seen=NOW, host="node1"):
     return {
         "rank": rank,
         "host": host,
@@ -22,45 +22,45 @@ def note(rank, step=4, phase="forward and backward", since=NOW - 100, seen=NOW, 
 
 
 @pytest.mark.parametrize(
-    ("notes", "message"),
+    ("heartbeats", "message"),
     [
         (
             [
-                note(0, phase="optimizer step"),
-                note(1, seen=NOW - 90, host="node2"),
-                note(2, phase="optimizer step"),
+                heartbeat(0, phase="optimizer step"),
+                heartbeat(1, seen=NOW - 90, host="node2"),
+                heartbeat(2, phase="optimizer step"),
             ],
             (
                 "rank 0 has been in 'optimizer step' of step 5 for 100 s (limit 60 s); it waits for"
-                " rank 1 on node2 (process 101), last in 'forward and backward' of step 5, no sign"
-                " of life for 90 s"
+                " rank 1 on node2 (process 101), last in 'forward and backward' of step 5, no"
+                " heartbeat for 90 s"
             ),
         ),
         (
-            [note(0, phase="checkpoint"), note(1), note(2, phase="checkpoint")],
+            [heartbeat(0, phase="checkpoint"), heartbeat(1), heartbeat(2, phase="checkpoint")],
             "it waits for rank 1 on node1 (process 101), last in 'forward",
         ),
         (
-            [note(0, step=5), note(1, phase="checkpoint")],
+            [heartbeat(0, step=5), heartbeat(1, phase="checkpoint")],
             "it waits for rank 1 on node1 (process 101), last in 'checkpoint' of step 5",
         ),
         (
-            [note(0), note(1)],
-            "all processes are in it and answer, so the communication between them hangs",
+            [heartbeat(0), heartbeat(1)],
+            "all processes are in this phase and alive, so the communication between them hangs",
         ),
     ],
 )
-def test_names_who_is_waited_for(notes, message):
-    assert message in diagnose(notes, 0, 60)
+def test_names_who_is_waited_for(heartbeats, message):
+    assert message in diagnose(heartbeats, 0, 60)
 
 
 def test_a_phase_that_takes_too_long_is_reported(tmp_path):
     said = queue.Queue()
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "rank_00001.json").write_text(
-        json.dumps(note(1, host="node2", seen=time.time() - 999, step=0))
+        json.dumps(heartbeat(1, host="node2", seen=time.time() - 999, step=0))
     )
-    watchdog = Watchdog(tmp_path, rank=0, ranks=2, limit=0.2, on_hang=said.put)
+    watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=said.put)
     watchdog.enter(0, "optimizer step")
     assert "it waits for rank 1 on node2" in said.get(timeout=60)
     watchdog.close()
@@ -68,7 +68,7 @@ def test_a_phase_that_takes_too_long_is_reported(tmp_path):
 
 def test_progress_keeps_it_quiet(tmp_path):
     watchdog = Watchdog(
-        tmp_path, rank=0, ranks=1, limit=1e6, on_hang=lambda _: pytest.fail("not hung")
+        tmp_path, rank=0, world_size=1, limit=1e6, on_hang=lambda _: pytest.fail("not hung")
     )
     watchdog.enter(7, "validation")
     watchdog.close()
