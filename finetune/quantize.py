@@ -23,7 +23,7 @@ from evaluation.prompts import registry as prompts
 from evaluation.question_sets import jsonl, question
 from evaluation.question_sets.question import Question
 from finetune.data import record
-from finetune.data.record import Conversation, Pair, Record
+from finetune.data.record import Conversation, PromptCompletion, Record
 from finetune.parallel import processes
 from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
@@ -239,7 +239,7 @@ def _texts(path: Path) -> list[str]:
 
 def _whole(found: Record) -> str:
     match found:
-        case Pair():
+        case PromptCompletion():
             return found.prompt + found.completion
         case Conversation():
             return "\n".join(message["content"] for message in found.messages)
