@@ -63,7 +63,3 @@ def _run(stage: Stage, verb: Verb, arguments: Sequence[str]) -> int | None:
             f"the library {error.name.partition('.')[0]} is not installed; {install(stage.extra)}"
         ) from error
     return code
-
-
-if __name__ == "__main__":
-    main()
