@@ -125,8 +125,8 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
         run.discard()  # killed after its last rename
         print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
-    # only the end of a run depends on it
-    if run.resume(Identity(config, inputs, may_change={"max_error_rate"})):
+    may_change = recipes.resume_may_change(CorpusRecipe)
+    if run.resume(Identity(config, inputs, may_change)):
         logger.info(f"resuming {run.output}")
     counts = build(recipe, files, executors, run.partial)
     corpus = run.partial / "corpus"

@@ -19,7 +19,7 @@ from data_prep.steps.options import (
     Steps,
 )
 from galen.errors import did_you_mean
-from galen.recipe import STRICT, Variants, validate_variant
+from galen.recipe import STRICT, ResumeMayChange, Variants, validate_variant
 
 SPLITS = ("train", "validation", "test")
 
@@ -153,7 +153,7 @@ class CorpusRecipe:
     A step is its name, or a mapping with `step: <name>` and its settings.
     """
 
-    max_error_rate: float = Field(default=0.001, ge=0, le=1)
+    max_error_rate: ResumeMayChange[float] = Field(default=0.001, ge=0, le=1)
     """Largest share of the records, or of the files, that may be quarantined as unreadable.
 
     The command fails above it.
