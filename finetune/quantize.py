@@ -110,9 +110,7 @@ def _write_all(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder"
     )

@@ -38,8 +38,8 @@ from data_prep.steps.filters.pii import PiiSettings
 from data_prep.steps.filters.publication_type import PublicationTypeSettings
 from data_prep.steps.filters.quality import QualitySettings
 from data_prep.steps.filters.retraction import RetractionSettings
-from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
-from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
+from data_prep.steps.mixture.meditron_score import citations_per_year, type_and_age_score
+from data_prep.tokenization.input_blocks import FileRange, LongLine, read_blocks
 from galen.errors import GalenError
 from tests.data_prep import fuzz_samples as samples
 
@@ -206,8 +206,8 @@ def through_curation(paths, reader, folder):
     def counted(documents):
         for document in documents:
             kept["read"] += 1
-            type_and_age_points(document.metadata, date(2026, 1, 1))
-            citations_a_year(document.metadata, date(2026, 1, 1))
+            type_and_age_score(document.metadata, date(2026, 1, 1))
+            citations_per_year(document.metadata, date(2026, 1, 1))
             yield document
 
     documents = counted(documents)
@@ -270,7 +270,7 @@ def blocks(paths):
     """Read what preprocess.py tokenises."""
     for path in paths:
         try:
-            for block in read_blocks([Part(path)], 1 << 12, ["text"]):
+            for block in read_blocks([FileRange(path)], 1 << 12, ["text"]):
                 if block.data is not None and not isinstance(block.data, LongLine):
                     parse(block.data, ["text"])
         except GalenError:
