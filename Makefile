@@ -47,12 +47,25 @@ test: $(READY)  ## run the tests; a part of them: PYTEST_ARGS="tests/galen -k re
 slurm-test: $(READY)  ## a Slurm of four nodes on this machine, and the scripts of slurm/ on it (part of `make test`)
 	@$(RUN) -m pytest tests/slurm $(PYTEST_ARGS)
 
+.PHONY: test-fast
+test-fast: $(READY)  ## the tests of single processes, two at a time: under three minutes
+	@$(RUN) -m pytest -m "not multiprocess and not slow and not slurm" --numprocesses 2 $(PYTEST_ARGS)
+
+.PHONY: format
+format: $(READY)  ## put the code into its format and fix what ruff can
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+.PHONY: types
+types: $(READY)  ## the type checker alone
+	@$(RUN) -m mypy $(CODE)
+
 .PHONY: lint
-lint: $(READY)  ## ruff (rules and format), the type checker, shellcheck
+lint: types  ## ruff (rules and format), the type checker, shellcheck, codespell
 	@$(VENV)/bin/shellcheck --external-sources slurm/*.sh
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy $(CODE)
+	@$(VENV)/bin/codespell
 
 .PHONY: gpu-check
 gpu-check:  ## on a machine with GPUs: versions, loss curves of bf16 and FP8 against fp32, speed of a 1B and an 8B model

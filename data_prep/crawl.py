@@ -10,7 +10,7 @@ recipe says where. Needs the extra `crawl` (Scrapy).
 """
 
 import importlib.util
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from galen import __version__, cli, lock
 from galen import recipe as recipes
 from galen.errors import DataError, UsageError, install
 from galen.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 AGENT = f"galen/{__version__}"
 
@@ -49,8 +51,6 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     Raises:
         DataError: robots.txt cannot be had, or no page came.
     """
-    from scrapy.crawler import CrawlerProcess
-
     from data_prep.crawling.archive import Archive
     from data_prep.crawling.robots import crawl_delay
     from data_prep.crawling.spider import SiteSpider
@@ -58,14 +58,14 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     delay = max(site.delay, crawl_delay(site, agent))
     archive = Archive(site, folder)
     with Progress(site.name, unit="pages") as progress:
-        process = CrawlerProcess(settings(site, agent, delay))
+        process = _crawler_process(settings(site, agent, delay))
         crawler = process.create_crawler(SiteSpider)
         process.crawl(crawler, site=site, archive=archive, progress=progress)
         process.start()
         archive.close()
     spider: Any = crawler.spider
     for line in spider.failed[:20]:
-        print(f"not fetched: {line}", file=sys.stderr)
+        logger.warning(f"not fetched: {line}")
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
         f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)}"
@@ -84,6 +84,18 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
         raise KeyboardInterrupt
 
 
+def _crawler_process(options: dict[str, Any]) -> Any:
+    """Return Scrapy's process; of its log messages only errors are shown."""
+    from scrapy.crawler import CrawlerProcess
+
+    scrapy_logger = logging.getLogger("scrapy")
+    scrapy_logger.propagate = False  # it sets its level to debug and reports itself
+    process = CrawlerProcess(options)
+    scrapy_logger.setLevel(logging.ERROR)
+    scrapy_logger.propagate = True
+    return process
+
+
 def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     """Return Scrapy's settings.
 
@@ -92,13 +104,13 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     from scrapy.settings.default_settings import RETRY_EXCEPTIONS
 
     from data_prep.crawling.addresses import Addresses, checked_resolver
+    from data_prep.crawling.decompression import DecompressionMiddleware
     from data_prep.crawling.spider import SiteOnly
-    from data_prep.crawling.unpacking import Unpacking
 
     return {
         # before all others: also before robots.txt of a host is asked for
-        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, Unpacking: 590},
-        "COMPRESSION_ENABLED": False,  # Unpacking stands in its place
+        "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, DecompressionMiddleware: 590},
+        "COMPRESSION_ENABLED": False,  # DecompressionMiddleware replaces it
         # only http and https are left
         "DOWNLOAD_HANDLERS": dict.fromkeys(("data", "file", "ftp", "s3")),
         "DNS_RESOLVER": checked_resolver(Addresses(site)),
@@ -120,7 +132,7 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
         "DOWNLOAD_TIMEOUT": site.max_page_seconds,
         "COOKIES_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
-        "LOG_LEVEL": "ERROR",
+        "LOG_INSTALL_ROOT_HANDLER": False,
         "DEPTH_PRIORITY": 1,  # breadth first
         "SCHEDULER_MEMORY_QUEUE": "scrapy.squeues.FifoMemoryQueue",
     }

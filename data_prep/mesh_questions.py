@@ -132,7 +132,8 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
         name: getattr(arguments, name)
         for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")
     }
-    identity = Identity(config, [manifest.describe_file(corpus / manifest.NAME)])
+    inputs = [manifest.describe_file(corpus / manifest.NAME)]
+    identity = Identity(config, inputs)
     manifest_path = output.with_suffix(".manifest.json")
     files = RunFiles(output, [output])
     existing = finished(output, manifest_path, "mesh_questions", identity)
@@ -145,7 +146,7 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
         manifest.write(
             manifest_path,
             stage="mesh_questions",
-            inputs=identity.inputs,
+            inputs=inputs,
             config=config,
             outputs=[output],
             counts=counts,
@@ -294,9 +295,7 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--corpus", required=True, metavar="DIR", help="output of curate.py")
     parser.add_argument(
         "--split",

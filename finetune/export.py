@@ -22,6 +22,7 @@ from finetune.publishing.scores import read_results
 from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
+from galen.run_folder import Identity, RunFolder
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -46,10 +47,8 @@ def main(argv: list[str] | None = None) -> int | None:
     }
     config |= {"scores": [_scores_hash(path) for path in arguments.scores]}
     config |= {"corpus": [path.name for path in arguments.corpus]}
-    if (arguments.output / manifest.NAME).is_file() and manifest.read(arguments.output, "export")[
-        "config"
-    ] == config:
-        print(f"{arguments.output} is exported already")
+    if RunFolder(arguments.output, "export").finished(Identity(config)) is not None:
+        print(f"{arguments.output} is already complete")
     else:
         _write(arguments, run, source, base, config)
         print(f"done: {arguments.output}")
@@ -129,9 +128,7 @@ def _name_base(path: Path, base: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py"
     )

@@ -16,7 +16,8 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from finetune.merging import ensemble, merge_models
-from galen import cli, manifest, recipe
+from galen import cli, recipe
+from galen.run_folder import Identity, RunFolder
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> int | None:
         if key not in ("output", "verify_checksums")
     }
     stage = "merge" if options.ensemble is None else "ensemble"
-    if (output / manifest.NAME).exists() and manifest.read(output, stage)["config"] == config:
-        print(f"{output} is finished already")
+    if RunFolder(output, stage).finished(Identity(config)) is not None:
+        print(f"{output} is already complete")
     elif options.ensemble is not None:
         print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
     else:

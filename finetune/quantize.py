@@ -23,11 +23,12 @@ from evaluation.prompts import registry as prompts
 from evaluation.question_sets import jsonl, question
 from evaluation.question_sets.question import Question
 from finetune.data import record
-from finetune.data.record import Conversation, Pair, Record
+from finetune.data.record import Conversation, PromptCompletion, Record
 from finetune.parallel import processes
 from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import DataError, UsageError, one_line
+from galen.run_folder import Identity, RunFolder
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -85,9 +86,11 @@ def _write_all(
                 "samples": arguments.samples,
                 "max_length": arguments.max_length,
             }
-    missing = [
-        method for method in methods if not _is_there(arguments.output / method, configs[method])
-    ]
+    missing = []
+    for method in methods:
+        run = RunFolder(arguments.output / method, "quantize")
+        if run.finished(Identity(configs[method])) is None:
+            missing.append(method)
     measured = {
         "as it is": _measured(
             model, arguments.output / "as_it_is.json", questions, arguments, hashes
@@ -107,9 +110,7 @@ def _write_all(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder"
     )
@@ -160,20 +161,6 @@ def _parser() -> argparse.ArgumentParser:
         help="take only N of the questions, a sample by hash of their ids",
     )
     return parser
-
-
-def _is_there(folder: Path, config: dict[str, Any]) -> bool:
-    """Say whether a method's folder is there.
-
-    Raises:
-        UsageError: it is there, but made from something else.
-    """
-    if folder.exists() and manifest.read(folder, "quantize")["config"] != config:
-        raise UsageError(
-            f"{folder} was made from another model or with another calibration; remove it or choose"
-            " another --output"
-        )
-    return folder.exists()
 
 
 def _quantise(
@@ -252,7 +239,7 @@ def _texts(path: Path) -> list[str]:
 
 def _whole(found: Record) -> str:
     match found:
-        case Pair():
+        case PromptCompletion():
             return found.prompt + found.completion
         case Conversation():
             return "\n".join(message["content"] for message in found.messages)

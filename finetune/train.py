@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from evaluation.backends import model_folder
 from evaluation.question_sets.question import Question
-from evaluation.scoring import output_folder
 from finetune.config.recipe import Recipe
 from finetune.data import chat, training_data
 from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
-from galen import cli, launch, lock, manifest, recipe, stop_signals
+from galen import cli, launch, lock, manifest, recipe, run_folder, stop_signals
+from galen.run_folder import Identity
 
 _ADVICE = (
     "`dmesg` or the job's record tells. The same command goes on from the last checkpoint. A run"
@@ -72,20 +72,12 @@ def finetune(options: Recipe) -> int:
             files["model"] = model_folder.hashes(model, options.model.verify_checksums)
             files["data"] = {str(path): manifest.sha256(path) for path in data.files}
             # with another number of them, a step has other samples
-            claimed = {"files": files, "processes": processes.count()}
-            output_folder.claim(
-                run,
-                {
-                    **{
-                        key: value
-                        for key, value in recipe.to_dict(options).items()
-                        if key != "output"
-                    },
-                    **claimed,
-                },
-            )
+            config = recipe.to_dict(options)
+            del config["output"]
+            config |= {"files": files, "processes": processes.count()}
+            run_folder.bind(run, Identity(config))
             if finished:
-                print(f"{run} is finished already; the result is in {result}")
+                print(f"{run} is already complete; the result is in {result}")
             return not finished
 
         return _train(options, data, run, result, files) if processes.first_decides(begin) else 0
@@ -97,7 +89,7 @@ def _train(
     """Train and write the manifest; return the exit code."""
     processes.say(
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out:"
-        f" {len(data.in_test_sets):,} found in test sets, {data.without_rationale:,} without the"
+        f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
         " rationale their form needs"
     )
     from finetune.training import run as training
@@ -107,8 +99,8 @@ def _train(
         return stop_signals.EXIT_CODE
     if processes.is_first():
         counts["records"] = {
-            "left_out_as_in_test_sets": len(data.in_test_sets),
-            "left_out_without_rationale": data.without_rationale,
+            "excluded_as_contaminated": len(data.contaminated),
+            "excluded_without_rationale": data.without_rationale,
         }
         counts["languages"] = sorted(
             {item.record.language for item in data.train if isinstance(item.record, Question)}
@@ -137,7 +129,7 @@ def _write_manifest(
         outputs=[
             run / "log.jsonl",
             run / "recipe.yaml",
-            *([run / "contamination.jsonl"] if options.data.test_sets else []),
+            *([run / "contamination.jsonl"] if options.data.decontaminate_against else []),
             *weights,
         ],
         counts=counts,

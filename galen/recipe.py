@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -31,6 +31,10 @@ from galen.yaml_text import Location
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 T = TypeVar("T")
+
+_RESUME_MAY_CHANGE = "a resumed run may change it"
+ResumeMayChange = Annotated[T, _RESUME_MAY_CHANGE]
+"""Type of a key (a value or a section) in which a resumed run may differ from its first start."""
 
 
 def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -107,7 +111,8 @@ def _set_origin(origin: dict[Location, str], place: Location, where: str) -> Non
 
 def to_dict(recipe: Any) -> dict[str, Any]:
     """Return the recipe as plain JSON types, every default filled in."""
-    return TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
+    tree: dict[str, Any] = TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
+    return tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +165,18 @@ def _variant_error(variant: type, key: str, item: Any, owner: str) -> InitErrorD
 def dump(recipe: Any) -> str:
     """Return the recipe as YAML that `load` reads back to an equal recipe."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def resume_may_change(recipe_class: type, prefix: str = "") -> list[str]:
+    """Return the dotted keys of a recipe class and its sections marked `ResumeMayChange`."""
+    keys: list[str] = []
+    for name, info in _fields(recipe_class).items():
+        if _RESUME_MAY_CHANGE in info.metadata:
+            keys.append(f"{prefix}{name}")
+            continue
+        for section in _plain_sections(info.annotation):
+            keys += resume_may_change(section, f"{prefix}{name}.")
+    return keys
 
 
 def describe(recipe_class: type, indent: int = 2) -> str:
@@ -274,7 +291,7 @@ def _explain(recipe_class: type, item: Any, origin: dict[Location, str], path: s
         (origin[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origin), path
     )
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        # "trainig.seed=1" makes a section "trainig"
+        # "dats.seed=1" would make a section of that name
         made = (said for known, said in origin.items() if known[: len(location)] == location)
         where = next(made, where) if where == path else where
         return (
@@ -306,7 +323,7 @@ def _message(item: Any) -> str:
             type(item["input"]), "a date"
         )
         return f"YAML reads {item['input']} as {kind}; in quotes it is a valid string"
-    return item["msg"].removeprefix("Value error, ")
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _suggestion(recipe_class: type, section: type | None, name: str) -> str:
@@ -397,7 +414,9 @@ def _tags(section: type) -> tuple[Any, ...]:
 
 
 def _field_names(section: type | None) -> list[str]:
-    return [field.name for field in dataclasses.fields(section)] if section is not None else []  # type: ignore[arg-type]
+    if section is None or not dataclasses.is_dataclass(section):
+        return []
+    return [field.name for field in dataclasses.fields(section)]
 
 
 def _sections(annotation: Any) -> Iterator[type]:

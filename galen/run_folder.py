@@ -46,12 +46,12 @@ class Identity:
         config: settings, of JSON types.
         inputs: records of the input files, in order: `path` and either `sha256` (see
             `manifest.describe_file`), the `version` of a remote file, or `bytes` and `mtime_ns`
-            (see `stat_record`).
+            (see `stat_record`). None where the configuration alone decides.
         may_change: dotted keys of `config`, of values or sections, that do not change the output.
     """
 
     config: Mapping[str, Any]
-    inputs: Sequence[Mapping[str, Any]] = ()
+    inputs: Sequence[Mapping[str, Any]] | None = None
     may_change: Collection[str] = ()
 
     def differences(self, earlier: "Identity") -> list[str]:
@@ -65,12 +65,14 @@ class Identity:
             for key, before, now in config_differences(earlier.config, _plain(self.config))
             if not self._may_change(key)
         ]
-        return changes + _input_differences(earlier.inputs, self.inputs)
+        if self.inputs is not None:
+            changes += _input_differences(earlier.inputs or (), self.inputs)
+        return changes
 
     def record(self) -> dict[str, Any]:
         """Return what an unfinished run is resumed by, of JSON types: it must be equal."""
         config = self._decisive(self.config)
-        record = {"galen": __version__, "inputs": list(self.inputs), "config": config}
+        record = {"galen": __version__, "inputs": list(self.inputs or ()), "config": config}
         return dict(_plain(record))
 
     def _decisive(self, section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

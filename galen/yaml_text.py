@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         self._nodes += 1
         self._depth += 1
         if self._nodes > MAX_NODES or self._depth > MAX_DEPTH:
-            raise _too_large(self.peek_event())
+            raise _too_large(yaml.parser.Parser.peek_event(self))
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

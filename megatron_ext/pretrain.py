@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import checksums, cli, launch, links, lock, manifest, recipe
+from galen import checksums, cli, launch, links, lock, manifest, recipe, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_on_all_ranks
+from galen.run_folder import Identity
 from galen.stop_signals import EXIT_CODE
 from megatron_ext import bootstrap
 from megatron_ext.checkpoint import folder as checkpoint_folder
@@ -37,34 +38,6 @@ from megatron_ext.resilience.signals import STOPPED, PreemptionHandler
 RECIPE = "recipe.yaml"
 
 logger = logging.getLogger(__name__)
-
-# What may differ when a run goes on: how it is spread and watched, not what it computes.
-_MAY_CHANGE = {
-    "parallel",
-    "training.micro_batch_size",
-    "training.save_interval",
-    "training.keep_last",
-    "training.log_interval",
-    "training.eval_interval",
-    "data.num_workers",
-    "training.keep_every_n_steps",
-    "training.async_save",
-    "training.manual_gc_interval",
-    "model.architecture",
-    "model.verify_checksums",
-    "optimizer.optimizer_cpu_offload",
-    "optimizer.optimizer_offload_fraction",
-    "optimizer.overlap_cpu_optimizer_d2h_h2d",
-    "resilience.exit_duration_in_mins",
-    "resilience.exit_trigger_file",
-    "data.warn_above_epochs",
-    "resilience.check_memory",
-    "wandb",
-    "resilience.distributed_timeout_minutes",
-    "resilience.straggler_interval",
-    "resilience.straggler_ratio",
-    *(f"training.recompute_{name}" for name in ("granularity", "modules", "method", "num_layers")),
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +73,7 @@ def pretrain(run: Recipe) -> int:
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
-        logger.info(f"{output} is finished already; nothing to do")
+        logger.info(f"{output} is already complete")
         return 0
 
     bootstrap()
@@ -158,27 +131,20 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     path = output / RECIPE
     if not path.is_file():
         return
-    before, now = _flat(recipe.to_dict(from_run(path))), _flat(recipe.to_dict(run))
-    changed = [
-        key
-        for key in now
-        if before.get(key) != now[key] and key != "output" and not _may_change(key)
-    ]
-    if changed:
-        differences = "; ".join(
-            f"{key}: {before.get(key)} there, {now[key]} now" for key in changed
-        )
-        if all(
-            key.startswith(("data.train", "data.validation", "model.checkpoint")) for key in changed
-        ):
-            differences += (
-                f"; if the same files have only moved, write their new places into {path}"
-            )
-        raise UsageError(
-            f"{output} holds another run ({differences}); choose another output, or remove that"
-            " folder; to train its weights further in another way, set"
-            f" model.checkpoint={output / 'checkpoints'} and another output"
-        )
+    identity = Identity(recipe.to_dict(run), may_change=recipe.resume_may_change(Recipe))
+    differences = identity.differences(Identity(recipe.to_dict(from_run(path))))
+    if not differences:
+        return
+    paths = ("data.train", "data.validation", "model.checkpoint")
+    advice = run_folder.ADVICE
+    if all(difference.startswith(paths) for difference in differences):
+        advice = f"if the files have only moved, write their new paths into {path}; else {advice}"
+    raise run_folder.conflict(
+        output,
+        differences,
+        f"{advice}; to train its weights further in another way, set"
+        f" model.checkpoint={output / 'checkpoints'} and another output",
+    )
 
 
 def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
@@ -189,32 +155,18 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     Raises:
         UsageError: names the process and the keys.
     """
-    first = _flat(recipes[0])
-    for rank, other in ((rank, _flat(tree)) for rank, tree in enumerate(recipes)):
-        if other != first:
-            keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-            differences = "; ".join(
-                f"{key}: {first.get(key)} there, {other.get(key)} here" for key in keys
-            )
+    for rank, other in enumerate(recipes):
+        differences = [
+            f"{key}: {first} there, {here} here"
+            for key, first, here in run_folder.config_differences(recipes[0], other)
+        ]
+        if differences:
             raise_on_all_ranks(
                 UsageError(
-                    f"process {rank} was started with another recipe than process 0 ({differences})"
+                    f"process {rank} was started with another recipe than process 0"
+                    f" ({'; '.join(differences)})"
                 )
             )
-
-
-def _may_change(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in _MAY_CHANGE)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of a tree by their dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return leaves
 
 
 def _prepare(

@@ -65,7 +65,7 @@ class Weights:
         """Return the names of all tensors."""
         return set(self.tensors)
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor and its first byte there.
 
         Raises:
@@ -161,20 +161,20 @@ def _parse_header(text: bytes) -> dict[str, Any]:
     """
     if not text.startswith(b"{"):
         raise ValueError("it does not begin with {")
-    found = json.loads(
+    header: dict[str, Any] = json.loads(
         text.decode("utf-8"),
         object_pairs_hook=_unique,
         parse_int=_whole,
         parse_float=_no_float,
         parse_constant=_no_float,
     )
-    json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is no text
-    remarks = found.pop("__metadata__", {})
+    json.dumps(header, ensure_ascii=False).encode()  # fails for half a surrogate pair
+    remarks = header.pop("__metadata__", {})
     if not isinstance(remarks, dict) or not all(
         isinstance(value, str) for value in remarks.values()
     ):
         raise ValueError("__metadata__ should hold texts")
-    return found
+    return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

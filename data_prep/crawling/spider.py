@@ -18,7 +18,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
 from data_prep.crawling.archive import Archive
-from data_prep.crawling.unpacking import BrokenAnswerError, too_large, unpack
+from data_prep.crawling.decompression import BrokenAnswerError, decompress, too_large
 from data_prep.crawling.website import Site, names_sitemap, normal
 from data_prep.readers.html_text import PAGE_TYPES, content_type, parse, sniffed_type
 from data_prep.readers.page_encoding import UnknownEncodingError
@@ -114,7 +114,7 @@ class SiteSpider(scrapy.Spider):
         body = response.body
         try:
             if response.meta["sitemap"] and body.startswith(b"\x1f\x8b"):  # a file ….xml.gz
-                body = unpack(body, "gzip", self.site.max_page_bytes)
+                body = decompress(body, "gzip", self.site.max_page_bytes)
         except BrokenAnswerError as error:
             self.failed.append(f"{final}: {error}")
             return

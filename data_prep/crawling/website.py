@@ -52,7 +52,7 @@ class Site:
     license: str = "other"
     """License of the content, for example CC-BY-NC-SA-3.0.
 
-    "other": none that permits re-use, so ask the owner.
+    "other": none that permits reuse, so ask the owner.
     """
 
     terms: str = ""

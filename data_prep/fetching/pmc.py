@@ -217,7 +217,7 @@ def _archive(final: Path) -> Iterator[tarfile.TarFile]:
     with (
         atomic_file(final) as path,
         path.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as archive,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         yield archive

@@ -141,10 +141,10 @@ class Transfer:
         try:
             plain = zlib.decompressobj(31).decompress(bytes(content), most + 1)
         except zlib.error as error:
-            raise DataError(f"{name}: it is not whole gzip data ({error})") from None
+            raise DataError(f"{name}: it is not complete gzip data ({error})") from None
         if len(plain) > most:
             raise DataError(
-                f"{name}: more than {most:,} bytes when unpacked, which this cannot have"
+                f"{name}: more than {most:,} bytes when decompressed, which this cannot have"
             )
         return plain
 
@@ -441,7 +441,7 @@ def check(path: Path, item: Item) -> dict[str, Any]:
                     while file.read(2**20):
                         pass
             except (OSError, EOFError, zlib.error) as error:
-                raise WrongContent(f"it is not whole gzip data ({error})") from None
+                raise WrongContent(f"it is not complete gzip data ({error})") from None
             return {"bytes": size, "checked": "gzip"}
         return {
             "bytes": size,

@@ -45,7 +45,7 @@ def read_table(
                 yield end - first, data, row / total if total else 0
                 first = end
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a whole {path.suffix[1:]} file: {error}") from None
+        raise DataError(f"{path} is not a complete {path.suffix[1:]} file: {error}") from None
 
 
 def _row_bytes(batch: Any, path: Path) -> Any:

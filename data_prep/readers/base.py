@@ -3,26 +3,23 @@
 Opening and decompressing, limits, and the quarantine of bad records.
 """
 
-import bz2
 import contextlib
 import datetime
-import gzip
 import hashlib
 import io
 import itertools
-import lzma
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, BinaryIO, ClassVar, TypeVar, cast
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import orjson
 from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from datatrove.pipeline.readers.base import BaseDiskReader
 
+from data_prep.files.decompress import CorruptDataError, format_of, open_decompressed
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.record import (
     START,
@@ -42,7 +39,6 @@ from data_prep.readers.xml_tree import TOO_DEEP
 from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
-_PACKINGS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".zst": "Zstandard", ".xz": "xz"}
 NOTED = "noted_"
 """How the names of statistics begin that the command tells at its end, besides what was dropped."""
 
@@ -249,24 +245,19 @@ class SourceReader(BaseDiskReader):
 
     @contextlib.contextmanager
     def open(self, filepath: str) -> Iterator[BinaryIO]:
-        """Yield a file unpacked as its ending says; `raw` then tells how far it is read.
+        """Yield a file's content, decompressed by its suffix; `raw` then has the position.
 
         Raises:
-            DataError: the packed data is damaged or breaks off.
+            DataError: the compressed data is damaged or breaks off.
         """
         with open_raw(self.data_folder, filepath) as raw:
             self.raw = raw
             try:
-                yield _unpacked(raw, filepath)
-            except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-                packing = _PACKINGS.get(_ending(filepath))
-                if packing is None or (isinstance(error, OSError) and error.errno is not None):
-                    # not damage, of which gzip, bzip2 and Zstandard tell by an OSError without a
-                    # number
-                    raise
+                yield open_decompressed(raw, filepath)
+            except CorruptDataError as error:
                 raise DataError(
-                    f"{self.path_of(filepath)} is not whole {packing} data ({error}); fetch it"
-                    " again"
+                    f"{self.path_of(filepath)} is not complete {format_of(filepath)} data"
+                    f" ({error}); fetch it again"
                 ) from None
 
     def path_of(self, filepath: str) -> str:
@@ -335,18 +326,20 @@ class SourceReader(BaseDiskReader):
         )
 
     def member(self, stream: BinaryIO, name: str) -> Record:
-        """Return a member of an archive as one record, unpacked as its ending says.
+        """Return a member of an archive as one record, decompressed by its suffix.
 
         One that is damaged, or longer than a record may be, is refused.
         """
         record = self.record_of(stream, f"member {name}")
-        packing = _PACKINGS.get(_ending(name))
-        if packing is None or record.refused is not None:
+        compression = format_of(name)
+        if compression is None or record.refused is not None:
             return record
         try:
-            return self.record_of(_unpacked(io.BytesIO(record.content), name), record.position)
-        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-            record.refused = Why("damaged", f"not whole {packing} data ({one_line(error)})")
+            return self.record_of(
+                open_decompressed(io.BytesIO(record.content), name), record.position
+            )
+        except CorruptDataError as error:
+            record.refused = Why("damaged", f"not complete {compression} data ({one_line(error)})")
             return record
 
     def content_id(self, filepath: str, content: str | bytes) -> str:
@@ -388,30 +381,6 @@ class UnreadMembers:
         """Yield what tells of them, at the end of the archive."""
         if self._notes:
             yield Record("members that are not read", notes=self._notes)
-
-
-def _unpacked(raw: BinaryIO, filepath: str) -> BinaryIO:
-    """Return the stream by a file's ending: gzip, bzip2, xz, Zstandard, or as it is.
-
-    Reading never needs to seek back.
-    """
-    ending = _ending(filepath)
-    if ending in (".gz", ".tgz"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    if ending == ".bz2":
-        return cast(BinaryIO, bz2.BZ2File(raw))
-    if ending == ".xz":
-        return cast(BinaryIO, lzma.LZMAFile(raw))
-    if ending == ".zst":
-        import pyarrow  # zstandard's own reader takes a file that breaks off for one that ends
-
-        return cast(
-            BinaryIO,
-            io.BufferedReader(
-                pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
-            ),
-        )
-    return raw
 
 
 def _time(value: Any) -> str | None:

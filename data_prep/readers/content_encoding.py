@@ -1,6 +1,6 @@
 """Pages as they were sent.
 
-Unpacked as the HTTP header Content-Encoding says, within a limit, and never in part.
+Decompressed as the HTTP header Content-Encoding says, within a limit, and never in part.
 """
 
 import zlib
@@ -12,36 +12,36 @@ from data_prep.readers.record import Refused
 _KNOWN = ("gzip", "x-gzip", "deflate", "br")
 _OTHERS = ("zstd", "compress", "x-compress", "dcb", "dcz")
 _PLAIN = (b"<", b"%PDF")
-"""How what is not packed at all begins.
+"""How pages that are not compressed at all begin.
 
-Many archives keep the header of a page that they hold unpacked.
+Many archives keep the header of a page that they hold decompressed.
 """
 
 
-def unpacked(data: bytes, header: str, limit: int) -> bytes:
-    """Return what a page was before it was packed; the last of several packings is undone first.
+def decompressed(data: bytes, header: str, limit: int) -> bytes:
+    """Return a page decompressed; the last of several compressions is undone first.
 
-    A word that names none is passed over.
+    A word that names none is skipped.
 
     Raises:
-        Refused: it is damaged or breaks off, is longer than `limit`, or is packed in a way that
-            cannot be undone here.
+        Refused: it is damaged or breaks off, is longer than `limit`, or is compressed in an
+            unsupported way.
     """
-    for packing in reversed([name.strip().lower() for name in header.split(",")]):
-        if packing in _OTHERS:
+    for compression in reversed([name.strip().lower() for name in header.split(",")]):
+        if compression in _OTHERS:
             raise Refused(
-                "unknown packing",
-                f"the page is packed with {packing}, which cannot be unpacked here",
+                "unknown compression",
+                f"the page is compressed with {compression}, which is not supported",
             )
-        if packing not in _KNOWN or not data:
+        if compression not in _KNOWN or not data:
             continue
         try:
-            whole = _brotli(data, limit) if packing == "br" else _zlib(data, packing, limit)
+            whole = _brotli(data, limit) if compression == "br" else _zlib(data, compression, limit)
         except (zlib.error, brotli.error, EOFError) as error:
             if data.lstrip().startswith(_PLAIN):
                 continue
             raise Refused(
-                "damaged packing", f"the page is not whole {packing} data ({error})"
+                "damaged compression", f"the page is not complete {compression} data ({error})"
             ) from None
         if len(whole) > limit:
             raise Refused("too long", f"longer than {limit:,} bytes (max_record_bytes)")
@@ -49,12 +49,12 @@ def unpacked(data: bytes, header: str, limit: int) -> bytes:
     return data
 
 
-def _zlib(data: bytes, packing: str, limit: int) -> bytes:
+def _zlib(data: bytes, compression: str, limit: int) -> bytes:
     """Return data decompressed from gzip, zlib or bare deflate, up to a byte above the limit.
 
     "deflate" is used for both zlib and bare deflate.
     """
-    if "gzip" in packing:
+    if "gzip" in compression:
         wbits = 31
     elif data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0:
         wbits = 15
@@ -72,7 +72,7 @@ def _zlib(data: bytes, packing: str, limit: int) -> bytes:
 
 
 def _brotli(data: bytes, limit: int) -> bytes:
-    """Return data unpacked from Brotli; of more than the limit, at least a byte above it."""
+    """Return data decompressed from Brotli; of more than the limit, at least a byte above it."""
     unit = brotli.Decompressor()
     whole = unit.process(data, output_buffer_limit=limit + 1)
     while len(whole) <= limit and not unit.is_finished():

@@ -75,7 +75,8 @@ class JatsReader(SourceReader):
                         unread.add(member.name)
             except tarfile.TarError as error:
                 raise DataError(
-                    f"{self.path_of(filepath)} is not a whole tar archive ({error}); fetch it again"
+                    f"{self.path_of(filepath)} is not a complete tar archive ({error}); fetch it"
+                    " again"
                 ) from None
             yield from unread.records()
 

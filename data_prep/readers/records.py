@@ -1,6 +1,6 @@
 """Records as on the Hugging Face hub.
 
-JSONL (plain or packed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …).
+JSONL (plain or compressed) and Parquet, one document each (CulturaX, RedPajama, MMedC, …).
 """
 
 import json
@@ -11,7 +11,8 @@ from datatrove.data import Document
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from data_prep.files.json_records import Unusable, load_line, rows
+from data_prep.files.decompress import SUFFIXES
+from data_prep.files.json_records import InvalidRecordError, load_line, rows
 from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
@@ -22,9 +23,7 @@ from galen.errors import DataError, one_line
 from galen.recipe import STRICT
 
 _JSON = tuple(
-    f"{kind}{packed}"
-    for kind in (".jsonl", ".ndjson", ".json")
-    for packed in ("", ".gz", ".zst", ".bz2", ".xz")
+    f"{kind}{suffix}" for kind in (".jsonl", ".ndjson", ".json") for suffix in ("", *SUFFIXES)
 )
 _ROWS = 256
 _LONGEST_NAME = 60
@@ -82,7 +81,7 @@ class JsonReader(SourceReader):
         """Yield the document of a line."""
         try:
             fields = load_line(record.content)
-        except Unusable as error:
+        except InvalidRecordError as error:
             raise Refused(error.reason, error.detail) from None
         return self.checked(fields, filepath)
 
@@ -146,8 +145,8 @@ class RecordsReader(JsonReader):
                         yield Record(f"row {number}", row)
             except (pyarrow.ArrowException, OSError) as error:
                 raise DataError(
-                    f"{self.path_of(filepath)} is not whole Parquet data ({one_line(error)}); fetch"
-                    " it again"
+                    f"{self.path_of(filepath)} is not complete Parquet data ({one_line(error)});"
+                    " fetch it again"
                 ) from None
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:

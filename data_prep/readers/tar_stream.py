@@ -58,7 +58,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _check_end(stream: Any) -> None:
-    """Read on behind the archive's end, which also checks how it is packed.
+    """Read on behind the archive's end, which also checks its compression.
 
     Raises:
         ReadError: more follows than empty blocks, which may be the rest of the archive.

@@ -39,7 +39,7 @@ class TextReader(SourceReader):
     many_per_task = True
 
     def records(self, filepath: str) -> Iterator[Record]:
-        """Yield the file, or the members of an archive, still packed."""
+        """Yield the file, or the members of an archive, still compressed."""
         if not filepath.lower().endswith(".zip"):
             yield from self.whole_file(filepath)
             return
@@ -59,7 +59,8 @@ class TextReader(SourceReader):
                             unread.add(name)
             except zipfile.BadZipFile as error:
                 raise DataError(
-                    f"{self.path_of(filepath)} is not a whole ZIP archive ({error}); fetch it again"
+                    f"{self.path_of(filepath)} is not a complete ZIP archive ({error}); fetch it"
+                    " again"
                 ) from None
             yield from unread.records()
 

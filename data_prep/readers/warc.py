@@ -11,7 +11,7 @@ from datatrove.data import Document
 from pydantic.dataclasses import dataclass
 
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
-from data_prep.readers.content_encoding import unpacked
+from data_prep.readers.content_encoding import decompressed
 from data_prep.readers.css_selector import check_selector
 from data_prep.readers.html_text import PAGE_TYPES, content_type, sniffed_type
 from data_prep.readers.pdf import PdfOptions, PdfReader
@@ -76,7 +76,8 @@ class WarcReader(SourceReader):
                     raise forward.error
             except ArchiveLoadFailed as error:
                 raise DataError(
-                    f"{self.path_of(filepath)} is not a whole WARC file ({error}); fetch it again"
+                    f"{self.path_of(filepath)} is not a complete WARC file ({error}); fetch it"
+                    " again"
                 ) from None
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
@@ -119,7 +120,7 @@ class WarcReader(SourceReader):
             yield document
 
     def _body(self, response: Any, record: Record) -> bytes:
-        """Return what was answered, unpacked."""
+        """Return what was answered, decompressed."""
         from warcio.bufferedreaders import ChunkedDataReader
 
         headers, stream = response.http_headers, response.raw_stream
@@ -129,7 +130,7 @@ class WarcReader(SourceReader):
         record.sample = whole.sample
         if whole.refused is not None:
             raise Refused(*whole.refused)
-        data = unpacked(
+        data = decompressed(
             whole.content,
             headers.get_header("Content-Encoding") or "",
             self.options.max_record_bytes,

@@ -143,9 +143,9 @@ def _letters(word: str) -> str:
 
 
 def _language_of(text: str) -> str:
-    from data_prep.text.language_identification import language_shares
+    from data_prep.text.language_identification import language_fractions
 
-    return next(iter(language_shares(text)), "")
+    return next(iter(language_fractions(text)), "")
 
 
 @functools.cache
@@ -153,6 +153,6 @@ def word_list(language: str) -> frozenset[str]:
     """Return the words of a language; none for one without a list."""
     if language not in _LISTS:
         return frozenset()
-    packed = importlib.resources.files("spellchecker") / "resources" / f"{language}.json.gz"
-    counts: dict[str, int] = json.loads(gzip.decompress(packed.read_bytes()))
+    compressed = importlib.resources.files("spellchecker") / "resources" / f"{language}.json.gz"
+    counts: dict[str, int] = json.loads(gzip.decompress(compressed.read_bytes()))
     return frozenset(word for word, count in counts.items() if count > _RARE)

@@ -153,7 +153,7 @@ class IndexedFile:
         with_data: also map the `.bin`.
 
     Raises:
-        DataError: a file is missing or is not whole; the message says what is wrong.
+        DataError: a file is missing or is not complete; the message says what is wrong.
     """
 
     def __init__(self, prefix: str | Path, with_data: bool = True) -> None:

@@ -15,13 +15,14 @@ from evaluation.metrics import aggregate, contamination
 from evaluation.protocols.few_shot import Shots
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, output_folder, run_task
+from evaluation.scoring import barrier, run_task
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import ItemLog, file_name, parts
 from evaluation.tasks.task import MultipleChoiceTask, Task
-from galen import manifest
+from galen import manifest, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError
+from galen.run_folder import Identity
 
 RESULTS = "results.json"
 
@@ -54,8 +55,8 @@ class Plan:
 def claim(plan: Plan, rank: int) -> None:
     """Bind the output folder; processes but the first wait until the first has done it."""
     if rank:
-        barrier.wait_for(plan.output / output_folder.NAME)
-    output_folder.claim(plan.output, plan.configuration, free=("model.name",))
+        barrier.wait_for(plan.output / run_folder.CONFIGURATION)
+    run_folder.bind(plan.output, Identity(plan.configuration, may_change=("model.name",)))
 
 
 def evaluate(
@@ -80,7 +81,7 @@ def evaluate(
     if finished.exists() and (plan.output / manifest.NAME).exists():
         if rank:
             return None
-        print(f"{plan.output} is already scored with this configuration; nothing to do")
+        print(f"{plan.output} is already complete")
         results = _finished(plan)
         if plan.contaminated is None:
             return results

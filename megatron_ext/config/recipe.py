@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from galen import recipe
 from galen.errors import OutputConflictError, UsageError
-from galen.recipe import STRICT
+from galen.recipe import STRICT, ResumeMayChange
 from megatron_ext.config import checks as recipe_checks
 from megatron_ext.config.sections import (
     Data,
@@ -27,7 +27,7 @@ from megatron_ext.config.sections import (
 class Recipe:
     """A pretraining run."""
 
-    output: str
+    output: ResumeMayChange[str]
     """Run folder: checkpoints/, log.jsonl, tensorboard/, recipe.yaml, manifest.json."""
     model: Model
     """Where the model comes from."""
@@ -37,11 +37,11 @@ class Recipe:
     """How long, how much at a time, how precisely."""
     optimizer: Optimizer
     """AdamW and its schedule."""
-    parallel: Parallel = dataclasses.field(default_factory=Parallel)
+    parallel: ResumeMayChange[Parallel] = dataclasses.field(default_factory=Parallel)
     """How the model is spread."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """What a run does when it must stop, and when something goes wrong."""
-    wandb: Wandb | None = None
+    wandb: ResumeMayChange[Wandb | None] = None
     """Weights & Biases, where the figures also go; null for none."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from galen.recipe import STRICT
+from galen.recipe import STRICT, ResumeMayChange
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
 
@@ -22,12 +22,12 @@ class Model:
 
     Made by checkpoints_convert/hf_to_megatron.py.
     """
-    verify_checksums: bool = True
+    verify_checksums: ResumeMayChange[bool] = True
     """Compare all its files with the SHA-256 in its manifest.json before the first step.
 
     Each process reads a part of them.
     """
-    architecture: str | None = None
+    architecture: ResumeMayChange[str | None] = None
     """JSON file that describes the model (the form of a checkpoint's architecture.json).
 
     It is for planning before the checkpoint exists.
@@ -117,13 +117,13 @@ class Data:
     """Let a token attend to its own document only; positions count from the document's start."""
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
-    warn_above_epochs: float = Field(default=4.0, gt=0)
+    warn_above_epochs: ResumeMayChange[float] = Field(default=4.0, gt=0)
     """Warn where the run reads a source more often than this.
 
     For up to four epochs, repeated text is worth nearly as much as new text (Muennighoff et al.
     2023).
     """
-    num_workers: int = Field(default=2, ge=0)
+    num_workers: ResumeMayChange[int] = Field(default=2, ge=0)
     """Processes that read ahead, for each training process; 0 reads in the process itself."""
 
     @property
@@ -150,7 +150,7 @@ class Training:
 
     train_iters: int = Field(ge=1)
     """Optimizer steps of the whole run."""
-    micro_batch_size: int = Field(default=1, ge=1)
+    micro_batch_size: ResumeMayChange[int] = Field(default=1, ge=1)
     """Sequences in one forward pass of one process."""
     global_batch_size: int = Field(ge=1)
     """Sequences in one optimizer step, over all processes."""
@@ -183,34 +183,34 @@ class Training:
     """How many last layers."""
     cross_entropy_loss_fusion: bool = False
     """Compute the loss in one fused pass over the logits."""
-    recompute_granularity: Literal["selective", "full"] | None = None
+    recompute_granularity: ResumeMayChange[Literal["selective", "full"] | None] = None
     """Recompute activations in the backward pass: some modules (selective) or layers (full)."""
-    recompute_modules: list[Literal["core_attn", "layernorm", "mlp"]] | None = None
+    recompute_modules: ResumeMayChange[list[Literal["core_attn", "layernorm", "mlp"]] | None] = None
     """Which modules selective recompute takes; core_attn when none is named."""
-    recompute_method: Literal["uniform", "block"] | None = None
+    recompute_method: ResumeMayChange[Literal["uniform", "block"] | None] = None
     """Full recompute: all layers in groups (uniform, the default) or each stage's first (block)."""
-    recompute_num_layers: int | None = Field(default=None, ge=1)
+    recompute_num_layers: ResumeMayChange[int | None] = Field(default=None, ge=1)
     """Layers per group (uniform) or recomputed layers per stage (block); default 1.
 
     A group's size divides the number of layers of a stage.
     """
     seed: int = 1234
     """Decides the order of the data and all random numbers."""
-    eval_interval: int = Field(default=100, ge=1)
+    eval_interval: ResumeMayChange[int] = Field(default=100, ge=1)
     """Steps between two validations; one more comes before the first step and after the last."""
     eval_iters: int = Field(default=10, ge=0)
     """Global batches in a validation (of each source), always the same ones; 0 disables it."""
-    save_interval: int = Field(default=1000, ge=1)
+    save_interval: ResumeMayChange[int] = Field(default=1000, ge=1)
     """Steps between two checkpoints; one more comes after the last step."""
-    keep_last: int = Field(default=2, ge=1)
+    keep_last: ResumeMayChange[int] = Field(default=2, ge=1)
     """Newest complete checkpoints that are kept."""
-    keep_every_n_steps: int | None = Field(default=None, ge=1)
+    keep_every_n_steps: ResumeMayChange[int | None] = Field(default=None, ge=1)
     """Checkpoints of steps that are multiples of this are kept for ever."""
-    async_save: bool = False
+    async_save: ResumeMayChange[bool] = False
     """Write checkpoints in a process of their own while training goes on."""
-    manual_gc_interval: int = Field(default=100, ge=0)
+    manual_gc_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between garbage collections, synchronous on all processes; 0 leaves them to Python."""
-    log_interval: int = Field(default=1, ge=1)
+    log_interval: ResumeMayChange[int] = Field(default=1, ge=1)
     """Steps between two lines."""
 
 
@@ -255,11 +255,11 @@ class Optimizer:
     """Type of the gradient's average."""
     exp_avg_sq_dtype: DType = "fp32"
     """Type of the squared gradient's average."""
-    optimizer_cpu_offload: bool = False
+    optimizer_cpu_offload: ResumeMayChange[bool] = False
     """Keep the optimizer's state in the host's memory and step there."""
-    optimizer_offload_fraction: float = Field(default=1.0, gt=0, le=1)
+    optimizer_offload_fraction: ResumeMayChange[float] = Field(default=1.0, gt=0, le=1)
     """How much of it."""
-    overlap_cpu_optimizer_d2h_h2d: bool = False
+    overlap_cpu_optimizer_d2h_h2d: ResumeMayChange[bool] = False
     """Copy to and from the host while the step goes on."""
 
 
@@ -267,17 +267,17 @@ class Optimizer:
 class Resilience:
     """What a run does when it must stop, and when something goes wrong."""
 
-    exit_duration_in_mins: float | None = Field(default=None, gt=0)
+    exit_duration_in_mins: ResumeMayChange[float | None] = Field(default=None, gt=0)
     """Save and stop (exit code 75) after so many minutes since the start of the process."""
-    exit_trigger_file: str | None = None
+    exit_trigger_file: ResumeMayChange[str | None] = None
     """Save and stop when this file appears; RUN/stop when not given."""
-    distributed_timeout_minutes: float = Field(default=10.0, gt=0)
+    distributed_timeout_minutes: ResumeMayChange[float] = Field(default=10.0, gt=0)
     """End a run after a process has made no progress for so long, naming who waits for whom."""
-    check_memory: bool = True
+    check_memory: ResumeMayChange[bool] = True
     """Refuse a run on CPUs that needs more memory, by an estimate, than the machine has free."""
-    straggler_interval: int = Field(default=100, ge=0)
+    straggler_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between two comparisons of the processes' speed; 0 for none."""
-    straggler_ratio: float = Field(default=1.3, gt=1)
+    straggler_ratio: ResumeMayChange[float] = Field(default=1.3, gt=1)
     """A process is named that needs this many times the median for the same work."""
     max_skipped_steps: int = Field(default=100, ge=0)
     """Steps that may be skipped in all before the run stops.

@@ -118,7 +118,7 @@ def texts_of(name):
 
 
 def inner_samples(folder):
-    """For each reader, its samples with the ending of their files, not packed yet."""
+    """For each reader, its samples with the ending of their files, not compressed yet."""
     records = [RECORD, RECORD | {"id": 5, "date": 2020, "meta": {"language": "fr"}}]
     medline = (
         b"<PubmedArticleSet>"

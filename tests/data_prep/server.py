@@ -26,7 +26,7 @@ class Site:
         self.version = '"v1"'
         self.types = {}
         """path -> Content-Type; None: the answer states none."""
-        self.packings = {}
+        self.compressions = {}
         """path -> Content-Encoding."""
         self.hold = {}
         """path -> an event that the answer waits for."""
@@ -93,8 +93,8 @@ class Site:
             request.send_response(200)
         if (kind := self.types.get(path, "application/octet-stream")) is not None:
             request.send_header("Content-Type", kind)
-        if path in self.packings:
-            request.send_header("Content-Encoding", self.packings[path])
+        if path in self.compressions:
+            request.send_header("Content-Encoding", self.compressions[path])
         request.send_header("ETag", self.version)
         request.send_header("Content-Length", str(len(data) - start))
         request.end_headers()

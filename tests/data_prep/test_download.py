@@ -265,7 +265,7 @@ def test_semantic_scholar(tmp_path, monkeypatch):
             "files": [f"{base}/files/part0.gz?sign=ature", f"{base}/files/part1.gz?sign=ature"]
         }
         site.files["/datasets/v1/release/latest/dataset/s2orc"] = json.dumps(listing).encode()
-        with pytest.raises(DataError, match=r"part1\.gz: it is not whole gzip data"):
+        with pytest.raises(DataError, match=r"part1\.gz: it is not complete gzip data"):
             run(base, tmp_path, source="s2orc")
     assert site.headers[0]["x-api-key"] == "secret"
     assert not any("x-api-key" in headers for headers in site.headers[1:])

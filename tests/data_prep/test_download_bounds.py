@@ -252,7 +252,7 @@ def test_a_small_resource_is_broken_off_too():
     site.version = '"v1"\r\nContent-Encoding: gzip'
     with (
         site.running() as base,
-        pytest.raises(DataError, match="more than 1,000,000 bytes when unpacked"),
+        pytest.raises(DataError, match="more than 1,000,000 bytes when decompressed"),
     ):
         Transfer(1000).get(f"{base}/bomb", most=10**6)
 

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from data_prep import curate
-from data_prep.curation.input_files import RawFile
+from data_prep.curation.input_files import InputFile
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers import READERS
 from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
@@ -255,7 +255,9 @@ def read(tmp_path, reader, files, **options):
     if reader == "records":
         defaults["metadata_keys"] = ["*"]
     options = READERS[reader].Options(**defaults | options)
-    raw = [RawFile(reader, str(folder / name), len(data), options) for name, data in files.items()]
+    raw = [
+        InputFile(reader, str(folder / name), len(data), options) for name, data in files.items()
+    ]
     source = SourceFiles([raw], str(tmp_path / "log"), str(tmp_path / "quarantine"))
     documents = list(source.run())
     noted = tmp_path / "quarantine/00000.jsonl"
@@ -436,18 +438,18 @@ PACKAGES = {
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
-@pytest.mark.parametrize("packing", [".tar", ".tar.gz"])
-def test_a_package_that_is_not_whole_is_told(kind, packing, tmp_path):
+@pytest.mark.parametrize("compression", [".tar", ".tar.gz"])
+def test_a_package_that_is_not_whole_is_told(kind, compression, tmp_path):
     """tarfile alone ends in silence."""
     data = PACKAGES[kind]
     files = {
-        f"a{packing}": data if packing == ".tar" else PACKERS[".gz"](data),
+        f"a{compression}": data if compression == ".tar" else PACKERS[".gz"](data),
         "b.nxml": article(9),
     }
     documents, [bad], counts = read(tmp_path, "jats", files)
     assert [document.id for document in documents] == ["PMC1", "PMC9"]
     assert (bad["position"], bad["reason"]) == ("after record 1", "broken file")
-    assert "is not a whole tar archive" in bad["detail"]
+    assert "is not a complete tar archive" in bad["detail"]
     assert counts["broken files"] == 1
 
 
@@ -459,7 +461,7 @@ def test_what_stands_before_damage_is_read(tmp_path):
     documents, [bad], _ = read(tmp_path, "warc", files)
     assert [document.id for document in documents] == ["http://s.org/0"]
     assert (bad["position"], bad["reason"]) == ("after record 1", "broken file")
-    assert "is not whole gzip data" in bad["detail"]
+    assert "is not complete gzip data" in bad["detail"]
 
 
 def test_what_stands_before_the_end_of_a_process_is_read(tmp_path):
@@ -502,16 +504,16 @@ def test_a_pattern_that_takes_too_long(tmp_path, monkeypatch):
     assert counts["total"] == 3
 
 
-def test_packed_pages(tmp_path):
+def test_compressed_pages(tmp_path):
     import brotli
 
     page = PAGE.encode()
-    packed_page = brotli.compress(page)
-    good = ("text/html", [("Content-Encoding", "br")], packed_page)
-    bad = ("text/html", [("Content-Encoding", "br")], packed_page[:-20])
+    compressed_page = brotli.compress(page)
+    good = ("text/html", [("Content-Encoding", "br")], compressed_page)
+    bad = ("text/html", [("Content-Encoding", "br")], compressed_page[:-20])
     documents, [told], _ = read(
         tmp_path, "warc", {"a.warc": warc(tmp_path, good, bad, ("text/html", [], page))}
     )
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert documents[0].text == documents[1].text
-    assert (told["position"], told["reason"]) == ("record http://s.org/1", "damaged packing")
+    assert (told["position"], told["reason"]) == ("record http://s.org/1", "damaged compression")

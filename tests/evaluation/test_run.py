@@ -9,7 +9,6 @@ import subprocess
 import pytest
 
 from evaluation import run
-from evaluation.scoring import output_folder
 from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import command
@@ -103,7 +102,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsy
     assert first == second
     times = {path: path.stat().st_mtime_ns for path in scores.rglob("*") if path.is_file()}
     assert run.main(small) == 0
-    assert "already scored" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -111,9 +110,7 @@ def test_another_configuration_into_the_same_folder_is_an_error(arguments, data,
     run.main([*arguments, "--limit", "1"])
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
     assert [summary["items"] for summary in results["tasks"].values()] == [1, 1]
-    with pytest.raises(
-        UsageError, match=r"begun with another configuration.*limit: 1 there, 2 now"
-    ):
+    with pytest.raises(UsageError, match=r"belongs to another run .*limit: 1 → 2"):
         run.main([*arguments, "--limit", "2"])
     questions = data / "questions" / "test.jsonl"
     questions.write_bytes(questions.read_bytes() + b"\n")
@@ -179,18 +176,6 @@ def test_a_folder_of_something_else_is_not_touched(arguments, tmp_path):
     (tmp_path / "scores" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="was not made by this command"):
         run.main(arguments)
-
-
-def test_a_folder_is_bound_once_it_holds_work(tmp_path):
-    assert not output_folder.claim(tmp_path / "scores", {"dtype": "float32"})
-    # nothing was scored under the first
-    assert not output_folder.claim(tmp_path / "scores", {"dtype": "bfloat16"})
-    (tmp_path / "scores" / "items.jsonl").write_text("{}\n")
-    assert output_folder.claim(tmp_path / "scores", {"dtype": "bfloat16"})
-    with pytest.raises(
-        UsageError, match='dtype: "bfloat16" there, nothing now; limit: nothing there, 2 now'
-    ):
-        output_folder.claim(tmp_path / "scores", {"limit": 2})
 
 
 @pytest.mark.parametrize(

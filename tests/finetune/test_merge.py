@@ -123,9 +123,9 @@ def test_a_finished_merge_says_so_and_the_manifest_names_the_models(models, tmp_
     merged(models, tmp_path, "linear.yaml")
     assert (
         merge.main([str(tmp_path / "recipe.yaml")]) == 0
-        and "finished already" in capsys.readouterr().out
+        and "already complete" in capsys.readouterr().out
     )
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match=r"mergekit\.models\.0\.parameters\.weight: "):
         merge.main([str(tmp_path / "recipe.yaml"), "mergekit.models.0.parameters.weight=0.1"])
     written = json.loads((tmp_path / "out" / "manifest.json").read_text())
     paths = [record["path"] for record in written["inputs"]]
@@ -290,7 +290,7 @@ def test_an_ensemble_adds_probabilities_not_votes(tmp_path, capsys):
             f"output={tmp_path / 'sum'}",
         ]
     )
-    assert "finished already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
 
 
 def test_an_ensemble_of_different_questions_is_refused(tmp_path):

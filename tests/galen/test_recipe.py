@@ -1,8 +1,11 @@
+import dataclasses
+
 import pytest
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from galen.errors import UsageError
-from galen.recipe import STRICT, describe, dump, load
+from galen.recipe import STRICT, ResumeMayChange, describe, dump, load, resume_may_change
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -192,3 +195,18 @@ def test_describe_shows_documentation_and_defaults():
     text = describe(Recipe)
     assert "output [required]  Where to write." in text
     assert "    train_iters [10]  Number of optimizer steps." in text
+
+
+def test_marked_keys_and_sections_may_change_in_a_resumed_run():
+    @dataclass(kw_only=True, config=STRICT)
+    class Section:
+        interval: ResumeMayChange[int] = Field(default=1, ge=1)
+        seed: int = 0
+
+    @dataclass(kw_only=True, config=STRICT)
+    class Marked:
+        section: Section = dataclasses.field(default_factory=Section)
+        layout: ResumeMayChange[Section | None] = None
+        output: ResumeMayChange[str] = "out"
+
+    assert resume_may_change(Marked) == ["section.interval", "layout", "output"]

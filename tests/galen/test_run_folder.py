@@ -18,12 +18,16 @@ def source(tmp_path):
     return path
 
 
+def test_inputs_that_do_not_decide_are_not_compared():
+    assert Identity({}).differences(Identity({}, [FILE])) == []
+
+
 def finish(folder, identity, stage="s"):
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write(
         folder / manifest.NAME,
         stage=stage,
-        inputs=identity.inputs,
+        inputs=identity.inputs or [],
         config=identity.config,
         outputs=[],
         counts={},

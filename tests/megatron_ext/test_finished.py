@@ -15,11 +15,11 @@ def test_started_again_or_as_another_run(pretrain_forked, alone):
         assert manifest.sha256(output / record["path"]) == record["sha256"]
     before = (output / "log.jsonl").read_bytes()
     codes, written = pretrain_forked(1, output=output, check=False)
-    assert codes == [0] and "finished already" in written
+    assert codes == [0] and "already complete" in written
     assert (output / "log.jsonl").read_bytes() == before
     codes, written = pretrain_forked(1, "optimizer.lr=0.5", output=output, check=False)
     assert codes == [2]
-    assert "optimizer.lr: 0.001 there, 0.5 now" in written and "moved" not in written
+    assert "optimizer.lr: 0.001 → 0.5" in written and "moved" not in written
 
 
 @pytest.mark.multiprocess
@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
     places = [f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")]
     codes, written = pretrain_forked(1, *places, output=output, check=False)
     recipe = output / "recipe.yaml"
-    advice = f"if the same files have only moved, write their new places into {recipe}"
+    advice = f"if the files have only moved, write their new paths into {recipe}"
     assert codes == [2]
     assert advice in written
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))

@@ -4,7 +4,7 @@ import zlib
 import brotli
 import pytest
 
-from data_prep.readers.content_encoding import unpacked
+from data_prep.readers.content_encoding import decompressed
 from data_prep.readers.record import Refused
 
 PAGE = b"<html><p>A page.</p></html>" * 50
@@ -18,26 +18,27 @@ PACK = {
 
 
 @pytest.mark.parametrize("name", PACK)
-def test_each_packing(name):
+def test_each_compression(name):
     data = PACK[name](PAGE)
-    assert unpacked(data, f" {name.upper()} ", LIMIT) == PAGE
-    assert unpacked(PAGE, name, LIMIT) == PAGE, "an archive may hold it unpacked"
+    assert decompressed(data, f" {name.upper()} ", LIMIT) == PAGE
+    assert decompressed(PAGE, name, LIMIT) == PAGE, "an archive may hold it decompressed"
     for bad in (data[:-9], data[: len(data) // 2], b"\xff" * 40):
-        with pytest.raises(Refused, match="the page is not whole"):
-            unpacked(bad, name, LIMIT)
+        with pytest.raises(Refused, match="the page is not complete"):
+            decompressed(bad, name, LIMIT)
     with pytest.raises(Refused, match=r"longer than 10,000 bytes \(max_record_bytes\)"):
-        unpacked(PACK[name](bytes(5_000_000)), name, LIMIT)
+        decompressed(PACK[name](bytes(5_000_000)), name, LIMIT)
 
 
 def test_other_words():
     bare = zlib.compressobj(wbits=-15)
-    assert unpacked(bare.compress(PAGE) + bare.flush(), "deflate", LIMIT) == PAGE
-    assert unpacked(gzip.compress(brotli.compress(PAGE)), "br, gzip", LIMIT) == PAGE
+    assert decompressed(bare.compress(PAGE) + bare.flush(), "deflate", LIMIT) == PAGE
+    assert decompressed(gzip.compress(brotli.compress(PAGE)), "br, gzip", LIMIT) == PAGE
     assert (
-        unpacked(gzip.compress(PAGE[:99]) + gzip.compress(PAGE[99:]) + b"rest", "gzip", LIMIT)
+        decompressed(gzip.compress(PAGE[:99]) + gzip.compress(PAGE[99:]) + b"rest", "gzip", LIMIT)
         == PAGE
     )
-    assert [unpacked(b"page", words, LIMIT) for words in ("", "identity", "utf-8")] == [b"page"] * 3
-    assert unpacked(b"", "gzip", LIMIT) == b""
-    with pytest.raises(Refused, match="packed with zstd, which cannot be unpacked here"):
-        unpacked(b"x", "zstd", LIMIT)
+    for words in ("", "identity", "utf-8"):
+        assert decompressed(b"page", words, LIMIT) == b"page"
+    assert decompressed(b"", "gzip", LIMIT) == b""
+    with pytest.raises(Refused, match="compressed with zstd, which is not supported"):
+        decompressed(b"x", "zstd", LIMIT)

@@ -175,12 +175,12 @@ def test_package_and_its_bad_members(tmp_path, name):
 
 def test_no_member_of_a_package_vanishes(tmp_path):
     article = "<article><body><p>{}</p></body></article>".format
-    packed = gzip.compress(article("c").encode())
+    compressed = gzip.compress(article("c").encode())
     members = {
         "a.nxml": article("a").encode(),
         "B.XML": article("b").encode(),
-        "c.nxml.gz": packed,
-        "cut.xml.gz": packed[:-12],
+        "c.nxml.gz": compressed,
+        "cut.xml.gz": compressed[:-12],
         "inner.tar.gz": b"",
         "inner.zip": b"",
         "a.jpg": b"",
@@ -199,15 +199,15 @@ def test_package_that_breaks_off(tmp_path):
     )
     path = tmp_path / "a.tar.gz"
     path.write_bytes(whole.read_bytes()[:-400])
-    with pytest.raises(DataError, match=r"a\.tar\.gz is not (a )?whole"):
+    with pytest.raises(DataError, match=r"a\.tar\.gz is not (a )?complete"):
         read(path)
     plain = package(tmp_path / "b.tar", {"a.xml": FIXTURE.read_bytes() * 4})
     plain.write_bytes(plain.read_bytes()[:3000])
-    with pytest.raises(DataError, match=r"b\.tar is not a whole tar"):
+    with pytest.raises(DataError, match=r"b\.tar is not a complete tar"):
         read(plain)
 
 
-def test_a_file_with_a_namespace_and_packed(tmp_path):
+def test_a_file_with_a_namespace_and_compressed(tmp_path):
     path = tmp_path / "a.xml.gz"
     text = FIXTURE.read_text().replace(
         "<article ", '<article xmlns="https://jats.nlm.nih.gov/ns/archiving/1.3/" '

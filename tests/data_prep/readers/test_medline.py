@@ -90,9 +90,9 @@ def test_counts_and_retraction_mark(fixture):
 
 
 def test_gzip_gives_the_same(tmp_path, fixture):
-    packed = tmp_path / "medline.xml.gz"
-    packed.write_bytes(gzip.compress(FIXTURE.read_bytes()))
-    assert [document.text for document in read(packed)[0]] == [
+    compressed = tmp_path / "medline.xml.gz"
+    compressed.write_bytes(gzip.compress(FIXTURE.read_bytes()))
+    assert [document.text for document in read(compressed)[0]] == [
         document.text for document in fixture[0].values()
     ]
 
@@ -108,12 +108,12 @@ def test_gzip_gives_the_same(tmp_path, fixture):
         ),
         ("a.xml", lambda data: b"<article><PubmedArticle/></article>", "root element is <article>"),
         ("a.xml", lambda data: b"", "broken XML"),
-        ("a.xml.gz", lambda data: data, "not whole gzip"),
-        ("a.xml.gz", lambda data: gzip.compress(data)[:-200], "not whole gzip"),
+        ("a.xml.gz", lambda data: data, "not complete gzip"),
+        ("a.xml.gz", lambda data: gzip.compress(data)[:-200], "not complete gzip"),
         (
             "a.xml.gz",
             lambda data: gzip.compress(data)[:900] + b"xxxxxxxx" + gzip.compress(data)[908:],
-            "not whole gzip|broken XML",
+            "not complete gzip|broken XML",
         ),
     ],
 )

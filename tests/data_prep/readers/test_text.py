@@ -38,7 +38,7 @@ def test_members_of_a_zip_archive(tmp_path):
         "noted_members of archives with the ending .json, which are not read": 1,
     }
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"French\.zip is not a whole ZIP archive"):
+    with pytest.raises(DataError, match=r"French\.zip is not a complete ZIP archive"):
         read(path)
 
 

@@ -5,8 +5,9 @@ import lzma
 import pytest
 import zstandard
 
+from data_prep.files import decompress
 from data_prep.tokenization import input_blocks
-from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks, share_out
+from data_prep.tokenization.input_blocks import FileRange, LongLine, read_blocks, shard_inputs
 from galen.errors import DataError, UsageError
 
 
@@ -23,31 +24,31 @@ def files(folder, **sizes):
     ("sizes", "shards", "expected"),
     [((10, 10, 1000), 3, [1, 1, 1]), ((1000, 10), 2, [1, 1]), ((10,) * 9, 3, [3, 3, 3])],
 )
-def test_packed_files_fill_all_shards(tmp_path, sizes, shards, expected):
+def test_compressed_files_fill_all_shards(tmp_path, sizes, shards, expected):
     paths = files(tmp_path, **{f"{n}_gz": size for n, size in enumerate(sizes)})
-    shares = share_out(paths, shards)
+    shares = shard_inputs(paths, shards)
     assert [len(share) for share in shares] == expected
     assert [part.path for share in shares for part in share] == paths
 
 
-def test_plain_and_packed_files_keep_their_order(tmp_path):
+def test_plain_and_compressed_files_keep_their_order(tmp_path):
     paths = files(tmp_path, a_gz=10, b_gz=10, c_jsonl=1000, d_gz=500, e_jsonl=300)
     for shards in (2, 3, 5, 7):
-        parts = [part for share in share_out(paths, shards) for part in share]
+        parts = [part for share in shard_inputs(paths, shards) for part in share]
         places = [(paths.index(part.path), part.start) for part in parts]
         assert places == sorted(places)
         for path in paths:
             assert sum(part.size for part in parts if part.path == path) == path.stat().st_size
 
 
-def test_more_shards_than_packed_files(tmp_path):
+def test_more_shards_than_compressed_files(tmp_path):
     with pytest.raises(
-        UsageError, match=r"fills only 2 of them \(2 of the 2 files are packed or tables, which"
+        UsageError, match=r"fills only 2 of them \(2 of the 2 files are compressed or tables, which"
     ):
-        share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
+        shard_inputs(files(tmp_path, a_gz=10, b_gz=10), 3)
 
 
-PACK = {
+COMPRESS = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
@@ -56,8 +57,8 @@ PACK = {
 MEMBERS = {
     "short": [b"a\n", b"b\n"] * 300,
     "blocks of bgzip": [b"word word\n" * 6528] * 20 + [b""],
-    "beyond a piece": [b"x" * (5 << 20) + b"\n"] * 4,
-    "a piece": [b"x" * (input_blocks.PIECE - 1) + b"\n"] * 4,
+    "beyond a chunk": [b"x" * (5 << 20) + b"\n"] * 4,
+    "a chunk": [b"x" * (decompress.CHUNK_BYTES - 1) + b"\n"] * 4,
     "empty": [b"", b"", b"a\n", b""],
 }
 
@@ -65,13 +66,14 @@ MEMBERS = {
 @pytest.mark.parametrize("members", MEMBERS.values(), ids=MEMBERS)
 @pytest.mark.parametrize("padding", [0, 200_000])
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst"])
-def test_packed_streams_that_follow_each_other_are_one(tmp_path, members, padding, ending):
-    pack = PACK[ending]
+def test_concatenated_compressed_streams_are_one(tmp_path, members, padding, ending):
+    compress = COMPRESS[ending]
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(
-        b"".join(map(pack, members)) + bytes(padding if ending in input_blocks.PADDED else 0)
+        b"".join(map(compress, members))
+        + bytes(padding if ending in decompress.PADDED_SUFFIXES else 0)
     )
-    content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
+    content = b"".join(block.data for block in read_blocks([FileRange(path)], 1 << 20, ["text"]))
     assert content == b"".join(members)
 
 
@@ -81,22 +83,20 @@ def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
         lzma.compress(b"{}\n", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}])
     )
     with pytest.raises(
-        DataError, match=r"a\.jsonl\.xz is not whole xz data: Memory usage limit exceeded"
+        DataError, match=r"a\.jsonl\.xz is not complete xz data: Memory usage limit exceeded"
     ):
-        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+        list(read_blocks([FileRange(path)], 1 << 20, ["text"]))
 
 
-@pytest.mark.parametrize("ending", PACK)
-def test_a_packed_stream_that_breaks_off_is_told(tmp_path, ending):
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_compressed_stream_that_breaks_off_is_reported(tmp_path, ending):
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(PACK[ending](b"word\n" * 1000)[:-3])
+    path.write_bytes(COMPRESS[ending](b"word\n" * 1000)[:-3])
+    name = decompress.FORMATS[ending]
     with pytest.raises(
-        DataError,
-        match=(
-            rf"a\.jsonl\{ending} is not whole {input_blocks.PACKED[ending]} data: it ends too early"
-        ),
+        DataError, match=rf"a\.jsonl\{ending} is not complete {name} data: it ends too early"
     ):
-        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+        list(read_blocks([FileRange(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
@@ -105,7 +105,7 @@ def test_of_a_line_beyond_the_limit_only_the_length_is_kept(tmp_path, monkeypatc
     path = tmp_path / f"a{ending}"
     content = b"one\n" + b"x" * 5000 + b"\ntwo\n"
     path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
-    found = list(read_blocks([Part(path)], 100, ["text"]))
+    found = list(read_blocks([FileRange(path)], 100, ["text"]))
     assert [block.data.length for block in found if isinstance(block.data, LongLine)] == [5001]
     short = [
         content[block.start : block.end] for block in found if not isinstance(block.data, LongLine)

@@ -1,4 +1,4 @@
-"""Answers unpacked whole or not at all, where Scrapy itself keeps what it can of a broken one."""
+"""Decompression of complete responses only; Scrapy itself keeps what it can of a broken one."""
 
 from typing import Any
 
@@ -6,45 +6,45 @@ import scrapy
 from scrapy.http import Response
 from scrapy.responsetypes import responsetypes
 
-from data_prep.readers.content_encoding import unpacked
+from data_prep.readers.content_encoding import decompressed
 from data_prep.readers.record import Refused
 
 _ACCEPTED = "gzip, deflate, br"
-"""What `unpacked` knows."""
+"""What `decompressed` knows."""
 _NOTHING_ALLOWED = b"User-agent: *\nDisallow: /"
 
 
 class BrokenAnswerError(scrapy.exceptions.IgnoreRequest):
-    """An answer that cannot be unpacked, or is too large when it is."""
+    """A response that cannot be decompressed, or is too large when it is."""
 
 
-class Unpacking:
+class DecompressionMiddleware:
     """A downloader middleware in place of Scrapy's HttpCompressionMiddleware."""
 
     def __init__(self, crawler: Any) -> None:
         self.crawler = crawler
 
     @classmethod
-    def from_crawler(cls, crawler: Any) -> "Unpacking":
+    def from_crawler(cls, crawler: Any) -> "DecompressionMiddleware":
         """Return the middleware of a crawler."""
         return cls(crawler)
 
     def process_request(self, request: scrapy.Request) -> None:
-        """Say which packings can be undone."""
+        """Add the supported compression formats."""
         request.headers.setdefault("Accept-Encoding", _ACCEPTED)
 
     def process_response(self, request: scrapy.Request, response: Response) -> Response:
-        """Return an answer as it was before it was packed.
+        """Return a response with its body decompressed.
 
         Raises:
-            BrokenAnswerError: it breaks off, is damaged, too large or packed in an unknown way.
+            BrokenAnswerError: it breaks off, is damaged, too large or compressed in an unknown way.
         """
         header = b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1")
         if not header or not 200 <= response.status < 300:  # of others the status is what counts
             return response
         limit = self.crawler.spider.site.max_page_bytes
         try:
-            body = unpack(response.body, header, limit)
+            body = decompress(response.body, header, limit)
         except BrokenAnswerError:
             if not request.meta.get("dont_obey_robotstxt"):
                 raise
@@ -54,14 +54,14 @@ class Unpacking:
         return response.replace(cls=kind, body=body)
 
 
-def unpack(body: bytes, header: str, limit: int) -> bytes:
-    """Return what was packed as a Content-Encoding header says.
+def decompress(body: bytes, header: str, limit: int) -> bytes:
+    """Return a body decompressed as its Content-Encoding header says.
 
     Raises:
-        BrokenAnswerError: it breaks off, is damaged, too large or packed in an unknown way.
+        BrokenAnswerError: it breaks off, is damaged, too large or compressed in an unknown way.
     """
     try:
-        return unpacked(body, header, limit)
+        return decompressed(body, header, limit)
     except Refused as refused:
         raise BrokenAnswerError(
             too_large(limit) if refused.why.reason == "too long" else str(refused)
