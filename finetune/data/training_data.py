@@ -43,12 +43,12 @@ def read(data: Data) -> TrainingData:
         DataError: a file is bad, the same record stands in training and validation, or nothing is
             left.
     """
-    prompts.form(data.protocol)
+    prompts.get_template(data.protocol)
     parts = [_as_sources(part) for part in (data.train, data.validation, data.test_sets)]
     for source in (source for part in parts for source in part if isinstance(source, Source)):
         question_sets.reader(source.set)
         for name in source.forms or []:
-            prompts.form(name)
+            prompts.get_template(name)
     train, validation = (
         [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
     )
