@@ -10,7 +10,6 @@ left out. The table has τ with its 95 % interval (bootstrap over samples) and h
 resamples, the metric is the best; the judges' agreement with each other stands below it.
 """
 
-import argparse
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -31,9 +30,7 @@ RESAMPLES = 1000
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--scores",
         type=Path,

@@ -244,9 +244,7 @@ def _placeholders(text: str) -> Counter[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("what", choices=["rationales", "translate"], help="what to build")
     parser.add_argument(
         "--reader",

@@ -196,9 +196,7 @@ def _by_language(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
     parser.add_argument(
         "--task", required=True, metavar="NAME", help="the task whose rationales are judged"

@@ -23,7 +23,7 @@ from evaluation.prompts import registry as prompts
 from evaluation.question_sets import jsonl, question
 from evaluation.question_sets.question import Question
 from finetune.data import record
-from finetune.data.record import Conversation, Pair, Record
+from finetune.data.record import Conversation, PromptCompletion, Record
 from finetune.parallel import processes
 from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
@@ -110,9 +110,7 @@ def _write_all(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder"
     )
@@ -241,7 +239,7 @@ def _texts(path: Path) -> list[str]:
 
 def _whole(found: Record) -> str:
     match found:
-        case Pair():
+        case PromptCompletion():
             return found.prompt + found.completion
         case Conversation():
             return "\n".join(message["content"] for message in found.messages)

@@ -89,7 +89,7 @@ def _train(
     """Train and write the manifest; return the exit code."""
     processes.say(
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out:"
-        f" {len(data.in_test_sets):,} found in test sets, {data.without_rationale:,} without the"
+        f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
         " rationale their form needs"
     )
     from finetune.training import run as training
@@ -99,8 +99,8 @@ def _train(
         return stop_signals.EXIT_CODE
     if processes.is_first():
         counts["records"] = {
-            "left_out_as_in_test_sets": len(data.in_test_sets),
-            "left_out_without_rationale": data.without_rationale,
+            "excluded_as_contaminated": len(data.contaminated),
+            "excluded_without_rationale": data.without_rationale,
         }
         counts["languages"] = sorted(
             {item.record.language for item in data.train if isinstance(item.record, Question)}
@@ -129,7 +129,7 @@ def _write_manifest(
         outputs=[
             run / "log.jsonl",
             run / "recipe.yaml",
-            *([run / "contamination.jsonl"] if options.data.test_sets else []),
+            *([run / "contamination.jsonl"] if options.data.decontaminate_against else []),
             *weights,
         ],
         counts=counts,

@@ -11,6 +11,7 @@ from typing import Any
 from data_prep.text.sentences import SentenceSplitter
 from data_prep.tokenization.sequences import MESSAGE, Shape
 from data_prep.tokenization.tokenizer import TextTokenizer
+from galen import cli
 from galen.errors import DataError, UsageError
 
 MEGATRON_LM = {
@@ -59,9 +60,7 @@ def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = cli.ArgumentParser(description)
     add = result.add_argument
     add(
         "--input",

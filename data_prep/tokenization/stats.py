@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from data_prep.tokenization.indexed_dataset import IndexedFile
 from data_prep.tokenization.tokenizer import TextTokenizer
+from galen import svg
 from galen.atomic import write_text
 
 
@@ -95,10 +95,12 @@ def write_page(
         shown = ", ".join(
             f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100]
         )
-        lengths = _lengths_picture(IndexedFile(base, with_data=False))
+        with svg.style():
+            lengths = _lengths_picture(IndexedFile(base, with_data=False))
+            ranks = _ranks_picture(counts)
         more = " …" if len(never) > 100 else ""
         sections.append(
-            f"<h2>{html.escape(base.name)}</h2>{lengths}{_ranks_picture(counts)}"
+            f"<h2>{html.escape(base.name)}</h2>{lengths}{ranks}"
             "<h3>Most used</h3>"
             f"<table><tr><th>id</th><th>text</th><th>times</th></tr>{''.join(rows)}</table>"
             f"<h3>Never used: {len(never):,} of {len(counts):,} ids</h3><p>{shown}{more}</p>"
@@ -146,7 +148,7 @@ def _lengths_picture(file: IndexedFile) -> str:
         axes.legend()
     axes.set_xlabel("tokens of a document")
     axes.set_ylabel("share")
-    return _svg(figure)
+    return svg.render(figure)
 
 
 def _ranks_picture(counts: np.ndarray[Any, Any]) -> str:
@@ -155,7 +157,7 @@ def _ranks_picture(counts: np.ndarray[Any, Any]) -> str:
     axes.loglog(np.arange(1, len(used) + 1), used)
     axes.set_xlabel("ids, the most used first")
     axes.set_ylabel("times")
-    return _svg(figure)
+    return svg.render(figure)
 
 
 def _figure() -> tuple[Any, Any]:
@@ -163,9 +165,3 @@ def _figure() -> tuple[Any, Any]:
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     return figure, figure.subplots()
-
-
-def _svg(figure: Any) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()[stream.getvalue().index("<svg") :]

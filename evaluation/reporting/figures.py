@@ -1,14 +1,8 @@
 """Figures of the report as inline SVG with the page's colours: light, dark and print."""
 
-import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -17,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.reporting.comparison import Comparison
 from evaluation.reporting.inputs import Run
+from galen import svg
 
 # Colours that stand for variables of the page's style sheet; matplotlib writes them in lower case.
 _INK, _FAINT, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
@@ -27,10 +22,8 @@ _VARIABLES = {
     _SECOND: "var(--second)",
 }
 _STYLE = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "galen",  # the same report has the same bytes
+    "savefig.transparent": True,
     "font.size": 10,
-    "text.parse_math": False,  # a dollar in a model's name is a dollar
     "text.color": _INK,
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _INK,
@@ -52,8 +45,9 @@ _WIDTH = 4.8  # inches; narrow enough that the text is still readable on a phone
 
 def loss_curve(run: Run, name: str) -> Markup:
     """Return training loss by step as a line, validation loss as points joined by a line."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(_WIDTH, 2.9))
+    with svg.style(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 2.9))
+        axes = figure.subplots()
         steps, losses = [line["step"] for line in run.train], [line["loss"] for line in run.train]
         axes.plot(steps, losses, color=_FIRST, linewidth=1.4, label="training")
         if run.validation:
@@ -74,8 +68,9 @@ def loss_curve(run: Run, name: str) -> Markup:
 
 def years(counts: Counter[int]) -> Markup:
     """Return documents by year of publication as bars."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(_WIDTH, 2.4))
+    with svg.style(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 2.4))
+        axes = figure.subplots()
         axes.bar(list(counts), list(counts.values()), color=_FIRST, width=0.85)
         axes.set(xlabel="year", ylabel="documents")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -86,8 +81,9 @@ def years(counts: Counter[int]) -> Markup:
 
 def lengths(words: Sequence[int]) -> Markup:
     """Return a histogram of document lengths; the longest hundredth is gathered in the last bar."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(_WIDTH, 2.4))
+    with svg.style(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 2.4))
+        axes = figure.subplots()
         limit = max(float(np.quantile(words, 0.99)), 1.0)
         axes.hist(np.minimum(words, limit), bins=30, color=_FIRST, rwidth=0.9)
         axes.set(xlabel="words in a document (the longest 1 % in the last bar)", ylabel="documents")
@@ -97,9 +93,10 @@ def lengths(words: Sequence[int]) -> Markup:
 
 def intervals(comparison: Comparison) -> Markup:
     """Return each model's value with its 95 % interval as a horizontal line, the first on top."""
-    with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+    with svg.style({**_STYLE, "axes.grid.axis": "x"}):
         rows = comparison.rows
-        figure, axes = plt.subplots(figsize=(_WIDTH, 0.75 + 0.42 * len(rows)))
+        figure = Figure(figsize=(_WIDTH, 0.75 + 0.42 * len(rows)))
+        axes = figure.subplots()
         percent = 100.0 if comparison.metric == "accuracy" else 1.0
         for place, row in enumerate(rows):
             estimate = row.metrics[comparison.metric]
@@ -137,8 +134,9 @@ def intervals(comparison: Comparison) -> Markup:
 
 def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
     """Return accuracy against confidence in percent, a line a model; calibrated is the diagonal."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(_WIDTH, 3.2))
+    with svg.style(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.2))
+        axes = figure.subplots()
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         for place, (model, bins) in enumerate(bins_by_model.items()):
             xs = [100 * entry["confidence"] for entry in bins]
@@ -157,12 +155,13 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
 
 def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Markup:
     """Return each model's accuracy in percent by subject or language, with 95 % intervals."""
-    with plt.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+    with svg.style({**_STYLE, "axes.grid.axis": "x"}):
         labels = list(dict.fromkeys(group for entries in by_model.values() for group in entries))
         # of a group, in inches: markers of all models below each other
         height = max(0.34, 0.13 * len(by_model))
         legend = 0.1 * len(by_model)
-        figure, axes = plt.subplots(figsize=(_WIDTH, 1.0 + legend + height * len(labels)))
+        figure = Figure(figsize=(_WIDTH, 1.0 + legend + height * len(labels)))
+        axes = figure.subplots()
         for place, (model, entries) in enumerate(by_model.items()):
             rows = [
                 labels.index(group)
@@ -205,21 +204,5 @@ def _thousands(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, name: str) -> Markup:
-    """Return the figure as an `<svg>` element with the page's colours and ids unique on it."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    prefix = re.sub(r"[^a-zA-Z0-9]+", "-", name)
-    text = (
-        text.replace('id="', f'id="{prefix}-')
-        .replace("url(#", f"url(#{prefix}-")
-        .replace('href="#', f'href="#{prefix}-')
-    )
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
-    return Markup(text)  # safe: matplotlib escapes all text
+    """Return the figure with the page's colors and ids unique on it."""
+    return Markup(svg.render(figure, name, _VARIABLES))  # its text is escaped

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -45,14 +45,14 @@ class Source:
     """Its layout, a name of evaluation/question_sets."""
     source: str
     """File, folder, or hub:OWNER/NAME[:CONFIGURATION]:SPLIT."""
-    forms: list[str] | None = None
-    """Prompt forms, a sample for each question and form; null: data.protocol."""
+    templates: list[str] | None = None
+    """Prompt templates, a sample for each question and template; null: data.protocol."""
     ids: str | None = None
-    """File of the ids to take (JSON list or object)."""
-    not_ids: str | None = None
-    """File of the ids to leave out, as PubMedQA's test ids."""
+    """File of the ids to include (JSON list or object)."""
+    exclude_ids: str | None = None
+    """File of the ids to exclude, as PubMedQA's test ids."""
     subjects: list[str] | None = None
-    """Subjects to take."""
+    """Subjects to include."""
 
 
 Sources = str | list[str | Source]
@@ -63,25 +63,25 @@ class Data:
     """What it is trained on."""
 
     train: Sources
-    """JSONL files, or published sets as {set, source, forms, ids, not_ids, subjects}.
+    """JSONL files, or published sets as {set, source, templates, ids, exclude_ids, subjects}.
 
     Records of JSONL: questions, {"prompt", "completion"}, {"messages": [{"role", "content"}]},
     {"instruction", "input", "output"}, or {"question", "answer"}; see docs/finetune.md.
     """
     validation: Sources | None = None
     """The same for validation."""
-    validation_fraction: Share = 0.0
-    """Without validation files.
+    validation_fraction: Fraction = 0.0
+    """Fraction of the training records held out for validation, by a hash of their ids.
 
-    Share of the training records kept for validation, chosen by a hash of their ids.
+    Instead of validation files.
     """
-    test_sets: list[str | Source] = dataclasses.field(default_factory=list)
-    """What the model will be tested on.
+    decontaminate_against: list[str | Source] = dataclasses.field(default_factory=list)
+    """Test sets; training records that hold their questions are excluded.
 
-    Training records that hold its questions (data_prep/'s decontamination) are left out.
+    By data_prep/'s decontamination.
     """
     protocol: str = "lm_eval"
-    """Prompt form of questions, see docs/evaluation.md."""
+    """Prompt template of questions, see docs/evaluation.md."""
     chat_template: str | None = None
     """Template for conversations, written into the tokenizer.
 
@@ -90,10 +90,11 @@ class Data:
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest sample in tokens.
 
-    Of longer ones a context is cut at its end, a prompt at its beginning, old messages go.
+    In longer ones a context is truncated at its end, a prompt at its beginning, and the oldest
+    messages are dropped.
     """
     packing: bool = False
-    """Put several samples into one row of at most max_length tokens, none seeing another."""
+    """Pack several samples into one row of at most max_length tokens; none attends to another."""
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
@@ -109,84 +110,89 @@ class Lora:
     r: Count = 16
     """Rank."""
     alpha: Annotated[float, Field(gt=0)] = 32
-    """The adapter's part is scaled by alpha / r."""
-    dropout: Share = 0.0
+    """The adapter's output is scaled by alpha / r."""
+    dropout: Fraction = 0.0
     """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    """Names of the linear layers that get an adapter, or "all-linear": all but the output layer."""
+    """Names of the linear layers with an adapter, or "all-linear": all but the output layer."""
     merge: bool = False
     """Also write RUN/model, the unquantized model with the adapter merged into its weights."""
 
 
 @dataclass(kw_only=True, config=STRICT)
-class Training:
-    """How it is trained: AdamW on the answer tokens' mean loss over the whole accumulated batch."""
+class Optimizer:
+    """AdamW and its schedule; names as in pretraining, Megatron's."""
 
-    learning_rate: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up.
-
-    Along a cosine to final_learning_rate, along a line to 0, or constant.
-    """
-    final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at the end of a cosine."""
-    warmup_ratio: Share = 0.03
-    """Share of the steps in which the learning rate rises from 0."""
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up: a cosine to min_lr, a line to 0, or constant."""
+    lr_warmup_fraction: Fraction = 0.03
+    """Fraction of the steps in which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+    clip_grad: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum gradient norm; larger gradients are clipped."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_lr and self.lr_decay_style != "cosine":
+            raise ValueError("min_lr needs lr_decay_style: cosine")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr ({self.min_lr}) is above lr ({self.lr})")
+        return self
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Training:
+    """Length, batches and validation; the loss is the answer tokens' mean over a global batch."""
+
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the training questions. Give this or max_steps."""
-    max_steps: Count | None = None
-    """Number of optimizer steps."""
+    """Passes over the training samples. Give this or train_iters."""
+    train_iters: Count | None = None
+    """Optimizer steps of the run."""
     micro_batch_size: Count = 8
-    """Samples (rows, with data.packing) computed at once by each process."""
-    gradient_accumulation: Count = 1
+    """Samples (rows, with data.packing) in one forward pass of one process."""
+    gradient_accumulation_steps: Count = 1
     """Micro-batches of each process in one optimizer step."""
     bf16: bool = False
-    """Compute in bfloat16 while weights (model.dtype: float32) and optimizer stay as they are.
+    """Compute in bfloat16; weights (model.dtype: float32) and optimizer keep their precision.
 
     For training all weights on GPUs.
     """
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Shard weights, gradients and optimizer over the processes (FSDP2), not copy them (DDP)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are clipped to this norm."""
+    """Shard weights, gradients and optimizer over the processes (FSDP2) instead of DDP."""
     seed: int = 1234
-    """Seed of the adapter's initialisation, the order of samples, and dropout."""
+    """Seed of the adapter's initialization, the order of samples, and dropout."""
     save_interval: Count = 100
     """Steps between checkpoints; the last two are kept."""
-    validation_interval: Count = 100
-    """Steps between validations; there is one before the first step and one after the last."""
-    select_best: Literal["accuracy", "loss"] | None = None
+    eval_interval: Count = 100
+    """Steps between validations; one more comes before the first step and after the last."""
+    metric_for_best_model: Literal["accuracy", "loss"] | None = None
     """Keep the weights of the best validation instead of the last.
 
-    By accuracy on the questions, or by loss. Checkpoints have
-    to be as frequent as validations.
+    By accuracy on the questions, or by loss; needs save_interval equal to eval_interval.
     """
-    early_stopping: Count | None = None
-    """Stop after so many validations without a better one; needs select_best."""
+    early_stopping_patience: Count | None = None
+    """Stop after so many validations without improvement; needs metric_for_best_model."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give either epochs or max_steps")
-        if self.early_stopping is not None and self.select_best is None:
-            raise ValueError("early_stopping needs select_best: accuracy or loss")
-        if self.select_best is not None and self.save_interval != self.validation_interval:
+    def _check(self) -> Self:
+        if (self.epochs is None) == (self.train_iters is None):
+            raise ValueError("give either epochs or train_iters")
+        if self.metric_for_best_model is None:
+            if self.early_stopping_patience is not None:
+                raise ValueError(
+                    "early_stopping_patience needs metric_for_best_model: accuracy or loss"
+                )
+        elif self.save_interval != self.eval_interval:
             raise ValueError(
-                f"with select_best, save_interval ({self.save_interval}) must be"
-                f" validation_interval ({self.validation_interval}): only what is saved can be"
-                " chosen"
-            )
-        if self.final_learning_rate and self.schedule != "cosine":
-            raise ValueError("final_learning_rate goes with schedule: cosine")
-        if self.final_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"final_learning_rate ({self.final_learning_rate}) is above learning_rate"
-                f" ({self.learning_rate})"
+                f"with metric_for_best_model, save_interval ({self.save_interval}) must be"
+                f" eval_interval ({self.eval_interval}): only saved weights can be chosen"
             )
         return self
 
@@ -201,23 +207,25 @@ class Recipe:
     """What it is trained on."""
     lora: Lora | None = Field(default_factory=Lora)
     """Low-rank adapter; null trains all weights."""
+    optimizer: Optimizer
+    """AdamW and its schedule."""
     training: Training
-    """How it is trained."""
+    """Length, batches and validation."""
     output: str
     """Run folder: log.jsonl, checkpoints/, and adapter/ (or model/ without LoRA) at the end."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> Self:
         if self.model.quantization is not None and self.lora is None:
             raise ValueError(
-                "model.quantization needs lora: quantised weights cannot be trained themselves"
+                "model.quantization needs lora: quantized weights cannot be trained themselves"
             )
         if (
-            self.training.select_best is not None
+            self.training.metric_for_best_model is not None
             and self.data.validation is None
             and not self.data.validation_fraction
         ):
             raise ValueError(
-                "training.select_best needs data.validation or data.validation_fraction"
+                "training.metric_for_best_model needs data.validation or data.validation_fraction"
             )
         return self

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.data.sample import BLANK, IGNORED, Sample
+from finetune.data.sample import BLANK, IGNORE_INDEX, Sample
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     keep = min(max(answers, default=0) + 1, longest)
     tokens_bs = torch.zeros((len(samples), longest), dtype=torch.long)  # b: samples, s: positions
     mask_bs = torch.zeros_like(tokens_bs)
-    labels_bs = torch.full_like(tokens_bs, IGNORED)
+    labels_bs = torch.full_like(tokens_bs, IGNORE_INDEX)
     for row, sample in enumerate(samples):
         start = longest - len(sample)
         tokens_bs[row, start:] = torch.tensor(sample.tokens)
@@ -73,7 +73,7 @@ def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     longest = max(lengths)
     tokens_bs = torch.zeros((len(rows), longest), dtype=torch.long)
     positions_bs = torch.zeros_like(tokens_bs)
-    labels_bs = torch.full_like(tokens_bs, IGNORED)
+    labels_bs = torch.full_like(tokens_bs, IGNORE_INDEX)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         tokens_bs[number, :length] = torch.tensor(
             [token for sample in row for token in sample.tokens]
@@ -96,6 +96,6 @@ def loss_sum(logits_bkv: Tensor, labels_bk: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(
         logits_bkv[:, :-1].float().flatten(0, 1),
         labels_bk[:, 1:].flatten(),
-        ignore_index=IGNORED,
+        ignore_index=IGNORE_INDEX,
         reduction="sum",
     )

@@ -25,7 +25,7 @@ class Rows(Dataset[Row]):
         return self.rows[place] if place < len(self.rows) else self._blank
 
 
-class EpochOrder(Sampler[int]):
+class EpochSampler(Sampler[int]):
     """Places of rows, shuffled anew for each epoch and filled up with blank ones to whole steps.
 
     A step's rows depend on the seed and the global batch alone, not on how many processes share it.

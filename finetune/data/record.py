@@ -28,7 +28,7 @@ Chat templates know system, user and assistant.
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PromptCompletion:
     """A text and what is to be written after it."""
 
     id: str
@@ -45,7 +45,7 @@ class Conversation:
     """`{"role": system | user | assistant, "content": text}`."""
 
 
-Record = Question | Pair | Conversation
+Record = Question | PromptCompletion | Conversation
 
 
 def read(path: str | Path) -> list[Record]:
@@ -69,7 +69,7 @@ def read(path: str | Path) -> list[Record]:
     if "messages" in first[1]:
         make = _conversation
     elif "prompt" in first[1] and "completion" in first[1]:
-        make = _pair
+        make = _prompt_completion
     elif {"instruction", "output"} <= first[1].keys():
         make = _instruction
     elif {"question", "answer"} <= first[1].keys() and "options" not in first[1]:
@@ -92,7 +92,7 @@ def text_of(record: Record) -> str:
     A question comes with its context and options.
     """
     match record:
-        case Pair():
+        case PromptCompletion():
             return record.prompt
         case Conversation():
             return "\n".join(
@@ -101,12 +101,12 @@ def text_of(record: Record) -> str:
     return "\n".join([record.context, record.question, *record.options.values()])
 
 
-def _pair(record: dict[str, Any], where: str) -> Pair:
+def _prompt_completion(record: dict[str, Any], where: str) -> PromptCompletion:
     prompt, completion = (
         jsonl.text(record, "prompt", where),
         jsonl.text(record, "completion", where),
     )
-    return Pair(_id(record, where, [prompt, completion]), prompt, completion)
+    return PromptCompletion(_id(record, where, [prompt, completion]), prompt, completion)
 
 
 def _conversation(record: dict[str, Any], where: str) -> Conversation:

@@ -9,10 +9,10 @@ from evaluation.backends import encoding
 from evaluation.prompts import registry as prompts
 from evaluation.question_sets.question import Question
 from finetune.data import chat
-from finetune.data.record import Conversation, Pair, Record
+from finetune.data.record import Conversation, PromptCompletion, Record
 from galen.errors import DataError
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a token that has no part in the loss, as in PyTorch's and Hugging Face's losses."""
 
 
@@ -30,7 +30,7 @@ class Sample:
 
     tokens: list[int]
     labels: list[int]
-    """One label a token: the token itself in an answer, `IGNORED` elsewhere.
+    """One label a token: the token itself in an answer, `IGNORE_INDEX` elsewhere.
 
     The first is always ignored, some other never.
     """
@@ -41,17 +41,17 @@ class Sample:
     @staticmethod
     def of(prompt: list[int], answer: list[int]) -> "Sample":
         """Return the sample of a prompt and one answer behind it."""
-        return Sample(prompt + answer, [IGNORED] * len(prompt) + answer)
+        return Sample(prompt + answer, [IGNORE_INDEX] * len(prompt) + answer)
 
     @property
     def first_label(self) -> int:
         """Place of the first token in the loss."""
         return next(
-            (place for place, label in enumerate(self.labels) if label != IGNORED), len(self)
+            (place for place, label in enumerate(self.labels) if label != IGNORE_INDEX), len(self)
         )
 
 
-BLANK = Sample([0], [IGNORED])
+BLANK = Sample([0], [IGNORE_INDEX])
 """Nothing to learn: fills up the last batch of an epoch."""
 
 
@@ -71,8 +71,8 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
     cut = 0
     for item in items:
         match record := item.record:
-            case Pair():
-                sample = _pair(record, tokenizer, max_length)
+            case PromptCompletion():
+                sample = _prompt_completion(record, tokenizer, max_length)
             case Conversation():
                 sample = _conversation(record, tokenizer, max_length)
             case _:
@@ -98,7 +98,7 @@ def _least_length(item: Item, tokenizer: Any) -> int:
     Of a question, for all of its answer.
     """
     match record := item.record:
-        case Pair():
+        case PromptCompletion():
             return len(encoding.beginning(tokenizer)) + 2
         case Conversation():
             first = 1 if record.messages[0]["role"] == "system" else 0
@@ -171,7 +171,9 @@ def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
     return _ended(_joined(tokenizer, prompt.text, prompt.target), tokenizer)
 
 
-def _pair(pair: Pair, tokenizer: Any, max_length: int) -> tuple[Sample, bool] | None:
+def _prompt_completion(
+    pair: PromptCompletion, tokenizer: Any, max_length: int
+) -> tuple[Sample, bool] | None:
     """Return the sample, with EOS after the completion, and whether it was truncated."""
     sample = _ended(_joined(tokenizer, pair.prompt, pair.completion), tokenizer)
     excess = len(sample) - max_length
@@ -241,7 +243,7 @@ def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample
         DataError: no span has a token.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    labels, place = [IGNORED] * len(encoded["input_ids"]), 0
+    labels, place = [IGNORE_INDEX] * len(encoded["input_ids"]), 0
     for number, (token, (start, end)) in enumerate(
         zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ):
@@ -249,7 +251,7 @@ def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample
             place += 1
         if place < len(spans) and end > spans[place][0] and end > start and number > 0:
             labels[number] = token
-    if all(label == IGNORED for label in labels):
+    if all(label == IGNORE_INDEX for label in labels):
         raise DataError(
             f"this tokenizer gives no token for the answer at the end of {text[-60:]!r}"
         )

@@ -28,7 +28,7 @@ class TrainingData:
     validation: list[Item]
     files: list[Path]
     """All files read."""
-    in_test_sets: list[Finding]
+    contaminated: list[Finding]
     """The training records that were left out, since they hold a test question: one finding each.
     """
     without_rationale: int
@@ -44,16 +44,18 @@ def read(data: Data) -> TrainingData:
             left.
     """
     prompts.get_template(data.protocol)
-    parts = [_as_sources(part) for part in (data.train, data.validation, data.test_sets)]
+    parts = [
+        _as_sources(part) for part in (data.train, data.validation, data.decontaminate_against)
+    ]
     for source in (source for part in parts for source in part if isinstance(source, Source)):
         question_sets.reader(source.set)
-        for name in source.forms or []:
+        for name in source.templates or []:
             prompts.get_template(name)
     train, validation = (
         [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
     )
     _check_apart(train, validation)
-    shared = _in_test_sets(train, parts[2], data.protocol)
+    shared = _find_contaminated(train, parts[2], data.protocol)
     held = {finding["document"] for finding in shared}
     train = [item for item in train if item.record.id not in held]
     whole = len(train) + len(validation)
@@ -92,8 +94,8 @@ def _items(source: str | Source, protocol: str) -> Iterator[Item]:
     questions = question_sets.select(
         questions, Path(source.ids) if source.ids else None, source.subjects
     )
-    if source.not_ids is not None:
-        left_out = {item.id for item in question_sets.select(questions, Path(source.not_ids))}
+    if source.exclude_ids is not None:
+        left_out = {item.id for item in question_sets.select(questions, Path(source.exclude_ids))}
         questions = [item for item in questions if item.id not in left_out]
     for found in questions:
         named = (
@@ -101,11 +103,11 @@ def _items(source: str | Source, protocol: str) -> Iterator[Item]:
             if source.set == "galen"
             else dataclasses.replace(found, id=f"{source.set}/{found.id}")
         )
-        for form in source.forms or [protocol]:
+        for form in source.templates or [protocol]:
             yield Item(named, form)
 
 
-def _in_test_sets(
+def _find_contaminated(
     train: Sequence[Item], sources: Sequence[str | Source], protocol: str
 ) -> list[Finding]:
     """Return a finding for each training record that holds a test question.
@@ -153,5 +155,5 @@ def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
 def _files(source: str | Source) -> list[Path]:
     if isinstance(source, str):
         return [Path(source)]
-    extra = [Path(name) for name in (source.ids, source.not_ids) if name is not None]
+    extra = [Path(name) for name in (source.ids, source.exclude_ids) if name is not None]
     return [*rows.files(source.source), *extra]

@@ -130,7 +130,9 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))
 
 def _training(run: Mapping[str, Any], base: str) -> str:
     config, counts = run["config"], run["counts"]
-    lora, training = config["lora"], config["training"]
+    lora = config["lora"]
+    optimizer = config["optimizer"]
+    training = config["training"]
     how = "all weights"
     if lora:
         how = (
@@ -142,7 +144,8 @@ def _training(run: Mapping[str, Any], base: str) -> str:
         if config["model"]["quantization"]
         else ""
     )
-    batch = training["micro_batch_size"] * training["gradient_accumulation"] * counts["processes"]
+    batch = training["micro_batch_size"] * training["gradient_accumulation_steps"]
+    batch *= counts["processes"]
     rows = {
         "base model": base,
         "trained": f"{how}{bits}; {counts['trained_weights']:,} weights",
@@ -153,10 +156,10 @@ def _training(run: Mapping[str, Any], base: str) -> str:
         "samples in a step": f"{batch}",
         "tokens": f"{counts['tokens']:,}",
         "learning rate": (
-            f"{training['learning_rate']}, {training['schedule']}, warm-up"
-            f" {training['warmup_ratio']:.0%} of the steps"
+            f"{optimizer['lr']}, {optimizer['lr_decay_style']}, warm-up"
+            f" {optimizer['lr_warmup_fraction']:.0%} of the steps"
         ),
-        "weight decay": f"{training['weight_decay']}",
+        "weight decay": f"{optimizer['weight_decay']}",
         "longest sample": f"{config['data']['max_length']} tokens",
         "loss": "on the answers' tokens alone",
         "seed": f"{training['seed']}",
@@ -174,11 +177,11 @@ def _questions(run: Mapping[str, Any]) -> str:
     lines = []
     for source in [data["train"]] if isinstance(data["train"], str) else data["train"]:
         if isinstance(source, str):
-            lines.append(f"- `{Path(source).name}`, form {data['protocol']}")
+            lines.append(f"- `{Path(source).name}`, template {data['protocol']}")
         else:
             lines.append(
-                f"- {source['set']} (`{Path(source['source']).name}`), forms"
-                f" {', '.join(source['forms'] or [data['protocol']])}"
+                f"- {source['set']} (`{Path(source['source']).name}`), templates"
+                f" {', '.join(source['templates'] or [data['protocol']])}"
             )
     return "\n".join(
         [
@@ -236,8 +239,8 @@ def _scores(folders: Sequence[Path]) -> str:
 
 
 def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
-    left_out = run["counts"]["records"]["left_out_as_in_test_sets"]
-    tests = run["config"]["data"]["test_sets"]
+    left_out = run["counts"]["records"]["excluded_as_contaminated"]
+    tests = run["config"]["data"]["decontaminate_against"]
     lines = ["Fine-tuning data were not compared with test sets."]
     if tests:
         lines = [

@@ -70,7 +70,7 @@ class RunLog(TrainerCallback):
         if not math.isfinite(loss) or not math.isfinite(logs["grad_norm"]):
             raise DataError(
                 f"the loss is {loss}, the gradient norm {logs['grad_norm']} at step {step}; try a"
-                " lower training.learning_rate"
+                " lower optimizer.lr"
             )
         self._log.train(record)
 

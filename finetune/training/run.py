@@ -15,7 +15,7 @@ from evaluation.backends.transformers_backend import quiet
 from finetune.config.recipe import Recipe
 from finetune.data import chat, sample
 from finetune.data.batch import pack
-from finetune.data.order import EpochOrder, Row
+from finetune.data.order import EpochSampler, Row
 from finetune.data.record import Conversation
 from finetune.data.sample import Sample
 from finetune.data.training_data import TrainingData
@@ -50,7 +50,7 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         )
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
     held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
-    order = EpochOrder(
+    order = EpochSampler(
         _rows(options, train), trainer.global_batch(options.training), options.training.seed
     )
     _check_length([*train, *held_out], model)
@@ -68,20 +68,25 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         processes.say(f"going on from {last}")
     steps = trainer.total_steps(options.training, order)
     arguments = trainer.arguments(
-        options.training, checkpoints, steps, validate=bool(held_out), resumed=last is not None
+        options.optimizer,
+        options.training,
+        checkpoints,
+        steps,
+        validate=bool(held_out),
+        resumed=last is not None,
     )
-    patience = options.training.early_stopping
+    patience = options.training.early_stopping_patience
     callbacks: list[Any] = [trainer.EarlyStopping(patience)] if patience is not None else []
     stopping = Stopping(StopSignals())
     accuracy = _accuracy(options, data, tokenizer, arguments, stopping)
     # nothing before here leaves a file: a corrected recipe can go into the same folder
     if processes.is_first():
         write_text(folder / "recipe.yaml", recipe.dump(options))
-        if options.data.test_sets:
+        if options.data.decontaminate_against:
             write_text(
                 folder / "contamination.jsonl",
                 "".join(
-                    json.dumps(found, ensure_ascii=False) + "\n" for found in data.in_test_sets
+                    json.dumps(found, ensure_ascii=False) + "\n" for found in data.contaminated
                 ),
             )
         callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
@@ -186,13 +191,13 @@ def _accuracy(
     Raises:
         UsageError: no validation question can be scored by likelihood.
     """
-    if options.training.select_best != "accuracy":
+    if options.training.metric_for_best_model != "accuracy":
         return None
     items = [item for item in data.validation if ValidationAccuracy.can_score(item)]
     if not items:
         raise UsageError(
-            "training.select_best: accuracy needs validation questions with one right option, in a"
-            " form without a rationale; write loss, or change data.validation"
+            "training.metric_for_best_model: accuracy needs validation questions with one right"
+            " option, in a template without a rationale; write loss, or change data.validation"
         )
     return ValidationAccuracy(items, tokenizer, arguments, stopping)
 

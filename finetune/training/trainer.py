@@ -24,10 +24,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune.config.recipe import Training
+from finetune.config.recipe import Optimizer, Training
 from finetune.data.batch import collate, collate_packed, loss_sum
-from finetune.data.order import EpochOrder, Row, Rows
-from finetune.data.sample import IGNORED
+from finetune.data.order import EpochSampler, Row, Rows
+from finetune.data.sample import IGNORE_INDEX
 from finetune.parallel import processes, sharding
 from finetune.training import checkpoint
 from finetune.training.stopping import Stopping, ValidationStopped
@@ -58,7 +58,7 @@ class AnswerTrainer(Trainer):
     def __init__(
         self,
         network: Any,
-        order: EpochOrder,
+        order: EpochSampler,
         validation: Sequence[Row],
         options: TrainingArguments,
         accuracy: Accuracy | None,
@@ -87,7 +87,7 @@ class AnswerTrainer(Trainer):
             self.is_fsdp_enabled = True
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """Return the training order; the Trainer's own would depend on the number of processes."""
         return self.order
 
@@ -295,7 +295,7 @@ class AnswerTrainer(Trainer):
             )
             labels = batch.pop("labels")
             total += torch.stack(
-                [loss_sum(network(**batch).logits, labels), (labels != IGNORED).sum()]
+                [loss_sum(network(**batch).logits, labels), (labels != IGNORE_INDEX).sum()]
             ).double()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(total)
@@ -323,22 +323,27 @@ class EarlyStopping(EarlyStoppingCallback):
 
 def global_batch(training: Training) -> int:
     """Return the rows in an optimizer step over all processes of the run."""
-    return training.micro_batch_size * training.gradient_accumulation * processes.count()
+    return training.micro_batch_size * training.gradient_accumulation_steps * processes.count()
 
 
-def total_steps(training: Training, order: EpochOrder) -> int:
+def total_steps(training: Training, order: EpochSampler) -> int:
     """Return the number of optimizer steps, as given or for the epochs.
 
     An epoch's last step may be smaller.
     """
-    if training.max_steps is not None:
-        return training.max_steps
+    if training.train_iters is not None:
+        return training.train_iters
     assert training.epochs is not None  # the recipe has one of the two
     return max(math.ceil(training.epochs * order.steps), 1)
 
 
 def arguments(
-    training: Training, folder: Path, steps: int, validate: bool, resumed: bool
+    optimizer: Optimizer,
+    training: Training,
+    folder: Path,
+    steps: int,
+    validate: bool,
+    resumed: bool,
 ) -> TrainingArguments:
     """Return the Trainer's options for a recipe; checkpoints go to `folder`.
 
@@ -349,7 +354,12 @@ def arguments(
         raise UsageError(
             "training.fsdp needs several processes: give --nproc-per-node N; or set it to false"
         )
-    cosine = "cosine_with_min_lr" if training.final_learning_rate else "cosine"
+    schedule = {
+        "cosine": "cosine_with_min_lr" if optimizer.min_lr else "cosine",
+        "linear": "linear",
+        "constant": "constant_with_warmup",
+    }
+    metric = training.metric_for_best_model
     cpu = not torch.cuda.is_available()
     options = TrainingArguments(
         output_dir=str(folder),
@@ -357,20 +367,16 @@ def arguments(
         ddp_backend="gloo" if cpu and processes.count() > 1 else None,
         per_device_train_batch_size=training.micro_batch_size,
         per_device_eval_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
         bf16=training.bf16,
         gradient_checkpointing=training.gradient_checkpointing,
         max_steps=steps,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup", "cosine": cosine}.get(
-            training.schedule, training.schedule
-        ),
-        lr_scheduler_kwargs=(
-            {"min_lr": training.final_learning_rate} if training.final_learning_rate else {}
-        ),
-        warmup_steps=math.ceil(training.warmup_ratio * steps),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
+        learning_rate=optimizer.lr,
+        lr_scheduler_type=schedule[optimizer.lr_decay_style],
+        lr_scheduler_kwargs={"min_lr": optimizer.min_lr} if optimizer.min_lr else {},
+        warmup_steps=math.ceil(optimizer.lr_warmup_fraction * steps),
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.clip_grad,
         seed=training.seed,
         data_seed=training.seed,
         fsdp="full_shard auto_wrap" if training.fsdp else None,
@@ -380,11 +386,11 @@ def arguments(
         save_steps=training.save_interval,
         save_total_limit=2,
         eval_strategy="steps" if validate else "no",
-        eval_steps=training.validation_interval,
+        eval_steps=training.eval_interval,
         eval_on_start=validate and not resumed,
-        load_best_model_at_end=training.select_best is not None,
-        metric_for_best_model=f"eval_{training.select_best}" if training.select_best else None,
-        greater_is_better=training.select_best == "accuracy" if training.select_best else None,
+        load_best_model_at_end=metric is not None,
+        metric_for_best_model=f"eval_{metric}" if metric else None,
+        greater_is_better=metric == "accuracy" if metric else None,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a NaN must be seen, not averaged away
         remove_unused_columns=False,

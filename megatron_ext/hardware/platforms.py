@@ -21,18 +21,8 @@ from galen.errors import DataError, UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
+from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import interruptible
-
-# Dense bf16 tensor-core peak in FLOP/s by part of the device name, the first that fits, from
-# NVIDIA's data sheets; the base of MFU.
-PEAK_BF16_FLOPS = {
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H200 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-}
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
 
@@ -88,8 +78,7 @@ class Platform:
         """Peak bf16 FLOP/s of the device, or None where it is not known."""
         if self.device.type != "cuda":
             return None
-        name = torch.cuda.get_device_name(self.device)
-        return next((peak for kind, peak in PEAK_BF16_FLOPS.items() if kind in name), None)
+        return peak_bf16_flops(torch.cuda.get_device_name(self.device))
 
     @property
     def device_name(self) -> str:

@@ -1,10 +1,10 @@
 """The loss curve of a run as one HTML file that needs nothing else."""
 
 import html
-import io
 import statistics
 from pathlib import Path
 
+from galen import svg
 from galen.atomic import write_text
 from megatron_ext.observability import run_state
 from megatron_ext.observability.run_state import RECENT, RunState
@@ -29,25 +29,24 @@ def write(state: RunState, path: Path) -> None:
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>\n"
         for name, value in shown.items()
     )
-    figure = curves(state) if state.train else "<p>No step is done yet.</p>"
+    figure = "<p>No step is done yet.</p>"
+    if state.train:
+        with svg.style():
+            figure = curves(state)
     write_text(path, PAGE.format(title=html.escape(str(state.folder)), rows=rows, figure=figure))
 
 
 def curves(state: RunState) -> str:
     """Return three curves as SVG: loss (raw, smoothed, validation), gradient norm, tokens/s."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     steps = [record["step"] for record in state.train]
     losses = [record["loss"] for record in state.train]
     smooth = [
         statistics.fmean(losses[max(0, end - RECENT) : end]) for end in range(1, len(losses) + 1)
     ]
-    figure, (loss, norm, rate) = pyplot.subplots(
-        3, 1, figsize=(9, 9), sharex=True, height_ratios=[3, 1, 1], layout="constrained"
-    )
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    loss, norm, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
     loss.plot(steps, losses, linewidth=0.6, alpha=0.5, label="each step")
     loss.plot(steps, smooth, linewidth=1.6, label=f"mean of {RECENT} steps")
     if state.validation:
@@ -63,8 +62,4 @@ def curves(state: RunState) -> str:
     norm.set_ylabel("gradient norm")
     rate.plot(steps, [record["tokens_per_second"] for record in state.train], linewidth=0.8)
     rate.set(ylabel="tokens/s", xlabel="step", ylim=(0, None))
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
-    pyplot.close(figure)
-    text = drawn.getvalue()
-    return text[text.index("<svg") :]
+    return svg.render(figure)

@@ -1,6 +1,19 @@
-"""The GPUs that a run can be planned for, with NVIDIA's data sheet figures (dense, no sparsity)."""
+"""GPUs with the figures of NVIDIA's data sheets (dense, no sparsity).
+
+The peaks are the base of MFU; the kinds are those that a run can be planned for.
+"""
 
 import dataclasses
+
+PEAK_BF16_FLOPS = {
+    "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+}
+"""Tensor-core peak in FLOP/s by part of the device name; the first that matches counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +41,7 @@ class GpuKind:
 KINDS = {
     "a100-80gb": GpuKind(
         memory=81920 * 2**20,
-        bf16_flops=312e12,
+        bf16_flops=PEAK_BF16_FLOPS["A100"],
         fp8_flops=None,
         memory_bandwidth=2.04e12,
         nvlink=300e9,
@@ -36,7 +49,7 @@ KINDS = {
     ),
     "h100-80gb": GpuKind(
         memory=81559 * 2**20,
-        bf16_flops=989e12,
+        bf16_flops=PEAK_BF16_FLOPS["H100"],
         fp8_flops=1979e12,
         memory_bandwidth=3.35e12,
         nvlink=450e9,
@@ -44,10 +57,18 @@ KINDS = {
     ),
     "h200": GpuKind(
         memory=143771 * 2**20,
-        bf16_flops=989e12,
+        bf16_flops=PEAK_BF16_FLOPS["H200"],
         fp8_flops=1979e12,
         memory_bandwidth=4.8e12,
         nvlink=450e9,
         network=50e9,
     ),
 }
+
+
+def peak_bf16_flops(device_name: str) -> float | None:
+    """Return the peak bf16 FLOP/s of a device by its name in CUDA, None where it is not known."""
+    for name, peak in PEAK_BF16_FLOPS.items():
+        if name in device_name:
+            return peak
+    return None

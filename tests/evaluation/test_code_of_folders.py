@@ -100,7 +100,7 @@ def commands(folder: Path, tmp_path: Path) -> dict[str, list]:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {{path: {folder}}}\ndata: {{train: {tmp_path / 'q.jsonl'}}}\nlora: {{r: 2, alpha:"
-        " 4}\ntraining: {learning_rate: 0.01, max_steps: 1, micro_batch_size: 2}\noutput:"
+        " 4}\noptimizer: {lr: 0.01}\ntraining: {train_iters: 1, micro_batch_size: 2}\noutput:"
         f" {tmp_path / 'tuned'}\n"
     )
     (tmp_path / "questions").mkdir(exist_ok=True)

@@ -120,13 +120,13 @@ def recipe_file(tmp_path, tiny_llama, question_file):
 model: {{path: {tiny_llama}}}
 data: {{train: {question_file}, validation_fraction: 0.2, max_length: 160}}
 lora: {{r: 4, alpha: 8, dropout: 0.1}}
+optimizer: {{lr: 0.02}}
 training:
-  learning_rate: 0.02
-  max_steps: 12
+  train_iters: 12
   micro_batch_size: 3
-  gradient_accumulation: 2
+  gradient_accumulation_steps: 2
   save_interval: 4
-  validation_interval: 6
+  eval_interval: 6
   seed: 5
 output: {tmp_path / "run"}
 """)

@@ -18,7 +18,7 @@ def stopped(tmp_path_factory, tiny_llama, question_file):
     folder = tmp_path_factory.mktemp("damage")
     (folder / "recipe.yaml").write_text(
         f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, max_length: 160}}\nlora:"
-        " {r: 2, alpha: 4}\ntraining: {learning_rate: 0.02, max_steps: 2, micro_batch_size: 8,"
+        " {r: 2, alpha: 4}\noptimizer: {lr: 0.02}\ntraining: {train_iters: 2, micro_batch_size: 8,"
         f" save_interval: 1}}\noutput: {folder / 'run'}\n"
     )
     train.main([str(folder / "recipe.yaml")])

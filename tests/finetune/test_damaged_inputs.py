@@ -12,7 +12,8 @@ RECIPE = """
 model: {{path: {folder}/model}}
 data: {{train: {folder}/train.jsonl, max_length: 160}}
 lora: {{r: 2, alpha: 4}}
-training: {{learning_rate: 0.02, max_steps: 2, micro_batch_size: 4, save_interval: 1}}
+optimizer: {{lr: 0.02}}
+training: {{train_iters: 2, micro_batch_size: 4, save_interval: 1}}
 output: {folder}/run
 """
 

@@ -69,7 +69,7 @@ def write(source: Source, root: Path, first: int):
         path.write_text(
             json.dumps({str(first + number): record for number, record in enumerate(records)})
         )
-        ids = source.ids or source.not_ids
+        ids = source.ids or source.exclude_ids
         if ids is not None:  # half of the file's questions are test questions
             (root / ids).write_text(json.dumps({str(first + number): "yes" for number in range(8)}))
     else:
@@ -82,7 +82,11 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
     if "quantization: " in path.read_text():
         pytest.importorskip("bitsandbytes")
     options = recipe.load(Recipe, path)
-    sources = [*options.data.test_sets, *(options.data.validation or []), *options.data.train]
+    sources = [
+        *options.data.decontaminate_against,
+        *(options.data.validation or []),
+        *options.data.train,
+    ]
     for source in sources:
         write(source, tmp_path, 100 * [other.source for other in sources].index(source.source))
     shutil.copy(path, tmp_path / "recipe.yaml")
@@ -90,7 +94,7 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
     model = make_llama(num_hidden_layers=1, max_position_embeddings=1024)
     change = [
         "training.epochs=null",
-        "training.max_steps=2",
+        "training.train_iters=2",
         "training.fsdp=false",
         "training.micro_batch_size=2",
     ]
@@ -100,7 +104,7 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
             "recipe.yaml",
             f"model.path={model}",
             "output=run",
-            "training.gradient_accumulation=1",
+            "training.gradient_accumulation_steps=1",
             *change,
             *share,
         ]
@@ -109,7 +113,7 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
     assert (
         counts["steps"] == 2
         and counts["samples"]["cut"] == 0
-        and counts["records"]["left_out_as_in_test_sets"] == 0
+        and counts["records"]["excluded_as_contaminated"] == 0
     )
-    forms = sum(len(source.forms or [""]) for source in options.data.train)
+    forms = sum(len(source.templates or [""]) for source in options.data.train)
     assert counts["samples"]["train"] + counts["samples"]["validation"] >= 8 * forms

@@ -161,12 +161,21 @@ def test_exporting(start_forked, model, tmp_path):
     shutil.copytree(model, run / "model")
     training = {
         "micro_batch_size": 1,
-        "gradient_accumulation": 1,
-        "learning_rate": 1,
-        "schedule": "cosine",
-        "warmup_ratio": 0,
+        "gradient_accumulation_steps": 1,
+        "seed": 1,
     }
-    data = {"train": "train.jsonl", "protocol": "lm_eval", "max_length": 9, "test_sets": []}
+    optimizer = {
+        "lr": 1,
+        "lr_decay_style": "cosine",
+        "lr_warmup_fraction": 0,
+        "weight_decay": 0,
+    }
+    data = {
+        "train": "train.jsonl",
+        "protocol": "lm_eval",
+        "max_length": 9,
+        "decontaminate_against": [],
+    }
     config = {"model": {"path": str(model), "quantization": None}, "lora": None, "data": data}
     counts = {
         "processes": 1,
@@ -176,8 +185,9 @@ def test_exporting(start_forked, model, tmp_path):
         "tokens": 1,
         "samples": {"train": 1, "validation": 0},
     }
-    counts["records"] = {"left_out_as_in_test_sets": 0}
-    config["training"] = {**training, "weight_decay": 0, "seed": 1}
+    counts["records"] = {"excluded_as_contaminated": 0}
+    config["training"] = training
+    config["optimizer"] = optimizer
     manifest.write(
         run / "manifest.json", stage="finetune", inputs=[], config=config, outputs=[], counts=counts
     )

@@ -47,8 +47,8 @@ def finished(tmp_path_factory, tiny_llama, question_file):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "recipe.yaml").write_text(
         f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_fraction:"
-        " 0.2}\nlora: {r: 4, alpha: 8}\ntraining: {learning_rate: 0.02, max_steps: 40,"
-        f" micro_batch_size: 8, validation_interval: 20}}\noutput: {folder / 'run'}\n"
+        " 0.2}\nlora: {r: 4, alpha: 8}\noptimizer: {lr: 0.02}\ntraining: {train_iters: 40,"
+        f" micro_batch_size: 8, eval_interval: 20}}\noutput: {folder / 'run'}\n"
     )
     assert train.main([str(folder / "recipe.yaml")]) == 0
     return folder
@@ -113,8 +113,8 @@ def test_a_finished_run_says_so(finished, capsys):
 
 
 def test_another_recipe_into_the_same_run_is_an_error(finished):
-    with pytest.raises(UsageError, match=r"training\.learning_rate: 0\.02 → 0\.01"):
-        train.main([str(finished / "recipe.yaml"), "training.learning_rate=0.01"])
+    with pytest.raises(UsageError, match=r"optimizer\.lr: 0\.02 → 0\.01"):
+        train.main([str(finished / "recipe.yaml"), "optimizer.lr=0.01"])
 
 
 @pytest.mark.multiprocess
@@ -179,7 +179,7 @@ PICKLES = (
 
 def test_no_pickle_in_a_checkpoint_is_read(recipe_file, tmp_path, start_forked):
     """Attacks in all files that the Trainer would unpickle: none runs, the result is the same."""
-    options = ["training.max_steps=4", "training.save_interval=2", "training.validation_interval=2"]
+    options = ["training.train_iters=4", "training.save_interval=2", "training.eval_interval=2"]
     started = start_forked(1, recipe_file, *options)
     assert started.wait()[0] == [0]
     run, mark = tmp_path / "run", tmp_path / "was-run"
@@ -204,8 +204,8 @@ def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, t
     """At lr ≈ 0, without dropout, a batch of 6 and two of 3 have equal loss and gradient norm."""
     common = [
         str(recipe_file),
-        "training.learning_rate=1e-12",
-        "training.max_steps=3",
+        "optimizer.lr=1e-12",
+        "training.train_iters=3",
         "lora.dropout=0",
     ]
     train.main([*common, f"output={tmp_path / 'two'}"])
@@ -213,7 +213,7 @@ def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, t
         [
             *common,
             "training.micro_batch_size=6",
-            "training.gradient_accumulation=1",
+            "training.gradient_accumulation_steps=1",
             f"output={tmp_path / 'one'}",
         ]
     )
@@ -224,14 +224,14 @@ def test_the_loss_is_weighted_by_token_over_the_accumulated_batch(recipe_file, t
 
 
 def test_the_last_step_is_validated_once(recipe_file, tmp_path):
-    train.main([str(recipe_file), "training.max_steps=4", "training.validation_interval=3"])
+    train.main([str(recipe_file), "training.train_iters=4", "training.eval_interval=3"])
     assert [
         record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "validation"
     ] == [0, 3, 4]
 
 
 def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
-    common = [str(recipe_file), "lora=null", "training.learning_rate=1e-3", "training.max_steps=2"]
+    common = [str(recipe_file), "lora=null", "optimizer.lr=1e-3", "training.train_iters=2"]
     train.main(common)
     train.main([*common, "training.bf16=true", f"output={tmp_path / 'b'}"])
     whole, half = ([record["loss"] for record in log_of(tmp_path / name)] for name in ("run", "b"))
@@ -261,9 +261,9 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
         ("data.train=missing.jsonl", "there is no file missing.jsonl"),
         ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
         ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
-        ("training.epochs=2", "either epochs or max_steps"),
+        ("training.epochs=2", "either epochs or train_iters"),
         ("data.max_length=20", "longer than data.max_length = 20 tokens even without"),
-        ("training.learning_rte=1", "did you mean 'learning_rate'"),
+        ("optimizer.lr_decay_stile=linear", "did you mean 'lr_decay_style'"),
         ("lora.target_modules=[lm_head]", "lm_head shares its weights with the embedding"),
     ],
 )
@@ -285,15 +285,15 @@ def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(
     )
     common = [
         str(recipe_file),
-        f"data.test_sets=[{tmp_path / 'test.jsonl'}]",
-        "training.max_steps=1",
+        f"data.decontaminate_against=[{tmp_path / 'test.jsonl'}]",
+        "training.train_iters=1",
         "training.save_interval=6",
     ]
     with pytest.raises(UsageError, match="no linear layer"):
         train.main([*common, "lora.target_modules=[q_prj]"])
     with pytest.raises(UsageError, match="accuracy needs validation questions"):
         pairs = ["data.validation_fraction=0", f"data.validation={tmp_path / 'pairs.jsonl'}"]
-        train.main([*common, *pairs, "training.select_best=accuracy"])
+        train.main([*common, *pairs, "training.metric_for_best_model=accuracy"])
     train.main(common)
     (found,) = (
         json.loads(line)
@@ -304,20 +304,20 @@ def test_a_corrected_command_goes_into_the_folder_of_the_mistaken_one(
 
 def test_help_lists_the_keys_without_waiting_for_torch():
     done = command_line("-X", "importtime", "finetune/train.py", "--help")
-    assert "gradient_accumulation" in done.stdout and "mesh_topics_lora.yaml" in done.stdout
+    assert "gradient_accumulation_steps" in done.stdout and "mesh_topics_lora.yaml" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "pydantic" in imported and "torch" not in imported
 
 
 def test_the_best_checkpoint_by_accuracy_is_kept_and_the_run_ends_early(recipe_file, tmp_path):
     options = [
-        "training.select_best=accuracy",
-        "training.early_stopping=2",
-        "training.validation_interval=2",
+        "training.metric_for_best_model=accuracy",
+        "training.early_stopping_patience=2",
+        "training.eval_interval=2",
         "training.save_interval=2",
     ]
     train.main(
-        [str(recipe_file), *options, "training.max_steps=40", "lora.dropout=0", "lora.merge=true"]
+        [str(recipe_file), *options, "training.train_iters=40", "lora.dropout=0", "lora.merge=true"]
     )
     records = [
         record
@@ -384,7 +384,7 @@ def test_conversations_train_with_packing_and_new_tokens(recipe_file, tmp_path, 
             str(recipe_file),
             *options,
             "model.add_tokens=['<|im_start|>','<|im_end|>']",
-            "training.max_steps=30",
+            "training.train_iters=30",
             "lora.dropout=0",
         ]
     )
@@ -418,7 +418,7 @@ def test_generation_stops_at_the_mark_of_the_models_own_template(
     options = [
         f"data.train={tmp_path / 'chats.jsonl'}",
         "data.validation_fraction=0",
-        "training.max_steps=1",
+        "training.train_iters=1",
         result,
     ]
     train.main(
@@ -436,8 +436,8 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
     """A step over all samples at lr ≈ 0 gives the same loss and gradient norm, packed or not."""
     common = [
         str(recipe_file),
-        "training.learning_rate=1e-12",
-        "training.max_steps=1",
+        "optimizer.lr=1e-12",
+        "training.train_iters=1",
         "lora.dropout=0",
         "data.validation_fraction=0",
     ]
@@ -445,7 +445,7 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
         [
             *common,
             "training.micro_batch_size=40",
-            "training.gradient_accumulation=1",
+            "training.gradient_accumulation_steps=1",
             f"output={tmp_path / 'plain'}",
         ]
     )
@@ -467,10 +467,13 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["training.early_stopping=1"], "early_stopping needs select_best"),
         (
-            ["training.select_best=loss", "training.save_interval=12"],
-            r"save_interval \(12\) must be validation_interval \(6\)",
+            ["training.early_stopping_patience=1"],
+            "early_stopping_patience needs metric_for_best_model",
+        ),
+        (
+            ["training.metric_for_best_model=loss", "training.save_interval=12"],
+            r"save_interval \(12\) must be eval_interval \(6\)",
         ),
         (["model.quantization=4bit", "lora=null"], "model.quantization needs lora"),
         (["training.fsdp=true"], "training.fsdp needs several processes"),

@@ -182,7 +182,7 @@ def folder(tmp_path, monkeypatch, tied_llama):
     (tmp_path / "questions").mkdir()
     (tmp_path / "questions" / "test.jsonl").write_text(json.dumps(record) + "\n")
     (tmp_path / "train.yaml").write_text(
-        "model: {path: x}\ndata: {train: x}\ntraining: {learning_rate: 1, max_steps:"
+        "model: {path: x}\ndata: {train: x}\noptimizer: {lr: 1}\ntraining: {train_iters:"
         " 1}\noutput: x\n"
     )
     (tmp_path / "curate.yaml").write_text(

@@ -22,8 +22,8 @@ TUNING = """
 model: {path: to be replaced}
 data: {train: QUESTIONS, validation_fraction: 0.2, max_length: 96}
 lora: {r: 2, alpha: 4}
-training:
-  {learning_rate: 0.01, max_steps: 2, micro_batch_size: 2, save_interval: 2, validation_interval: 2}
+optimizer: {lr: 0.01}
+training: {train_iters: 2, micro_batch_size: 2, save_interval: 2, eval_interval: 2}
 output: to be replaced
 """
 

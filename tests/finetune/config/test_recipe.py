@@ -9,36 +9,40 @@ from galen.errors import UsageError
 PUBLISHED = {
     "meditron_medqa": {
         "epochs": 3,
-        "learning_rate": 2e-5,
-        "final_learning_rate": 2e-6,
-        "warmup_ratio": 0.1,
+        "lr": 2e-5,
+        "min_lr": 2e-6,
+        "lr_warmup_fraction": 0.1,
         "weight_decay": 0.1,
         "batch": 64,
     },
     "mmedbench_full": {
         "epochs": 5,
-        "learning_rate": 1e-6,
-        "warmup_ratio": 0.03,
+        "lr": 1e-6,
+        "lr_warmup_fraction": 0.03,
         "weight_decay": 0.0,
         "batch": 128,
     },
-    "mmedbench_lora": {"epochs": 3, "learning_rate": 2e-5, "batch": 128},
-    "biomistral_qlora": {"epochs": 6, "learning_rate": 2e-5, "batch": 8 * 8},
+    "mmedbench_lora": {"epochs": 3, "lr": 2e-5, "batch": 128},
+    "biomistral_qlora": {"epochs": 6, "lr": 2e-5, "batch": 8 * 8},
 }  # on eight processes
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_settings_are_the_published_ones(name):
-    training = recipe.load(Recipe, Path(f"examples/finetune/{name}.yaml")).training
-    wanted = dict(PUBLISHED[name])
-    assert training.micro_batch_size * training.gradient_accumulation * 8 == wanted.pop("batch")
-    assert {key: getattr(training, key) for key in wanted} == wanted
+    options = recipe.load(Recipe, Path(f"examples/finetune/{name}.yaml"))
+    training = options.training
+    expected = dict(PUBLISHED[name])
+    assert training.micro_batch_size * training.gradient_accumulation_steps * 8 == expected.pop(
+        "batch"
+    )
+    assert training.epochs == expected.pop("epochs")
+    assert {key: getattr(options.optimizer, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.final_learning_rate=1", r"final_learning_rate \(1\.0\) is above learning_rate"),
+        ("optimizer.min_lr=1", r"min_lr \(1\.0\) is above lr"),
         ("lora={target_modules: []}", "lora.target_modules: .*at least 1 item"),
         (
             "data.train=[{set: medqa, file: a.jsonl}]",

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune.data.batch import collate, collate_packed, loss_sum, pack
-from finetune.data.sample import BLANK, IGNORED, Sample
+from finetune.data.sample import BLANK, IGNORE_INDEX, Sample
 
 SAMPLES = [
     Sample.of([5, 6, 7, 8, 9], [10, 11]),
@@ -22,7 +22,7 @@ def test_rows_end_together_and_only_answers_are_labelled():
     assert batch["attention_mask"].sum(1).tolist() == [7, 3, 6]
     assert batch["position_ids"][1].tolist() == [0, 0, 0, 0, 0, 1, 2]
     assert batch["logits_to_keep"] == 4
-    i = IGNORED
+    i = IGNORE_INDEX
     assert batch["labels"].tolist() == [[i, i, 10, 11], [i, i, i, 14], [i, 18, 19, 20]]
 
 
@@ -37,7 +37,7 @@ def test_the_loss_equals_that_of_single_unpadded_samples(tiny_llama):
             expected -= sum(
                 logits[n - 1, label].item()
                 for n, label in enumerate(sample.labels)
-                if label != IGNORED
+                if label != IGNORE_INDEX
             )
         found = loss_sum(model(**batch).logits, labels).item()
     assert found == pytest.approx(expected, abs=1e-4)
@@ -89,5 +89,5 @@ def test_rows_hold_each_sample_once_and_are_never_too_long():
 def test_blank_rows_have_no_part_in_the_loss():
     alone, filled = collate(SAMPLES), collate([*SAMPLES, BLANK])
     assert filled["labels"][:3].tolist() == alone["labels"].tolist()
-    assert set(filled["labels"][3].tolist()) == {IGNORED}
-    assert set(collate_packed([[BLANK]])["labels"].flatten().tolist()) == {IGNORED}
+    assert set(filled["labels"][3].tolist()) == {IGNORE_INDEX}
+    assert set(collate_packed([[BLANK]])["labels"].flatten().tolist()) == {IGNORE_INDEX}

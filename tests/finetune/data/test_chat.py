@@ -2,7 +2,7 @@ import pytest
 
 from finetune.data import chat, sample
 from finetune.data.record import Conversation
-from finetune.data.sample import IGNORED, Item
+from finetune.data.sample import IGNORE_INDEX, Item
 from galen.errors import DataError, UsageError
 
 MESSAGES = (
@@ -29,8 +29,8 @@ RENDERED = {
 def runs(made, tokenizer):
     """Return the text of each run of tokens in the loss."""
     found, run = [], []
-    for label in [*made.labels, IGNORED]:
-        if label != IGNORED:
+    for label in [*made.labels, IGNORE_INDEX]:
+        if label != IGNORE_INDEX:
             run.append(label)
         elif run:
             found.append(tokenizer.decode(run))
@@ -48,8 +48,10 @@ def test_a_conversation_is_rendered_and_its_answers_are_in_the_loss_token_by_tok
     assert (
         made.tokens == tokenizer.encode(RENDERED[template], add_special_tokens=False) and cut == 0
     )
-    assert [label for label in made.labels if label != IGNORED] == [
-        token for token, label in zip(made.tokens, made.labels, strict=True) if label != IGNORED
+    assert [label for label in made.labels if label != IGNORE_INDEX] == [
+        token
+        for token, label in zip(made.tokens, made.labels, strict=True)
+        if label != IGNORE_INDEX
     ]
     first, second = runs(made, tokenizer)
     assert first == "α-blockers, 5 mg\nNot ß.<|im_end|>"

@@ -2,7 +2,7 @@ import pytest
 
 from evaluation.question_sets.question import Question
 from finetune.data import contamination
-from finetune.data.record import Conversation, Pair
+from finetune.data.record import Conversation, PromptCompletion
 
 
 def asked(text, context="", options=("a", "b"), id="1"):
@@ -31,7 +31,7 @@ def test_a_run_of_thirteen_words_is_enough_whatever_case_and_punctuation():
         tests,
         asked("Yesterday, A 54 year old woman comes to the physician because of a two week stay"),
     )
-    assert held(tests, Pair("1", f"Q: {LONG.upper()} What now?", "B"))
+    assert held(tests, PromptCompletion("1", f"Q: {LONG.upper()} What now?", "B"))
     assert held(
         tests,
         Conversation(
@@ -61,9 +61,9 @@ def test_words_that_ten_test_questions_share_do_not_count():
         "Below is an instruction that describes a task, paired with an input. Write a response that"
         " completes it."
     )
-    tests = [Pair(str(number), f"{frame} Number {number}", "x") for number in range(10)]
-    assert not held(tests, Pair("a", f"{frame} Another", "x"))
-    assert held(tests[:9], Pair("a", f"{frame} Another", "x"))
+    tests = [PromptCompletion(str(number), f"{frame} Number {number}", "x") for number in range(10)]
+    assert not held(tests, PromptCompletion("a", f"{frame} Another", "x"))
+    assert held(tests[:9], PromptCompletion("a", f"{frame} Another", "x"))
 
 
 def test_characters_count_where_there_are_no_spaces():
@@ -73,7 +73,7 @@ def test_characters_count_where_there_are_no_spaces():
 
 
 def test_an_answer_in_common_is_no_overlap():
-    assert not held([asked(LONG)], Pair("1", "What is vitamin C?", LONG))
+    assert not held([asked(LONG)], PromptCompletion("1", "What is vitamin C?", LONG))
 
 
 def test_a_finding_says_where_and_how_much():
@@ -83,7 +83,8 @@ def test_a_finding_says_where_and_how_much():
         "half.jsonl": [asked(f"{LONG} {' '.join(map(str, range(20)))}", id="8")],
     }
     (found,) = contamination.find(
-        [Pair("p", f"Read this: {LONG}", "x"), Pair("q", "And that?", "x")], tests
+        [PromptCompletion("p", f"Read this: {LONG}", "x"), PromptCompletion("q", "And that?", "x")],
+        tests,
     )
     span = found.pop("span")
     assert span.startswith("A 54-year-old woman") and span.endswith("night sweats")

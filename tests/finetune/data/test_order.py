@@ -1,11 +1,11 @@
-from finetune.data.order import EpochOrder, Rows
+from finetune.data.order import EpochSampler, Rows
 from finetune.data.sample import BLANK, Sample
 
 SAMPLES = [Sample.of([1], [number]) for number in range(10)]
 
 
 def test_each_row_comes_once_an_epoch_and_blank_ones_fill_the_last_step():
-    order, rows = EpochOrder(SAMPLES, 4, seed=3), Rows(SAMPLES)
+    order, rows = EpochSampler(SAMPLES, 4, seed=3), Rows(SAMPLES)
     epochs = []
     for epoch in (0, 1, 0):
         order.set_epoch(epoch)
@@ -17,7 +17,7 @@ def test_each_row_comes_once_an_epoch_and_blank_ones_fill_the_last_step():
 
 
 def test_consumed_samples_and_tokens_are_counted_in_packed_rows_too_and_blank_ones_are_not():
-    order = EpochOrder(
+    order = EpochSampler(
         [[SAMPLES[0], SAMPLES[1]], [SAMPLES[2]], [SAMPLES[3], SAMPLES[4], SAMPLES[5]]], 2, seed=0
     )
     counts, tokens = zip(*map(order.consumed, range(5)), strict=True)

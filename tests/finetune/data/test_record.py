@@ -4,7 +4,7 @@ import pytest
 
 from evaluation.question_sets.question import Question
 from finetune.data import record
-from finetune.data.record import Conversation, Pair
+from finetune.data.record import Conversation, PromptCompletion
 from galen.errors import DataError
 
 
@@ -22,7 +22,9 @@ def test_the_keys_tell_the_kind(tmp_path, question_file):
         )
     )
     # copies are never parted by a split
-    assert [type(item) for item in pairs] == [Pair, Pair] and pairs[0].id == pairs[1].id
+    assert [type(item) for item in pairs] == [PromptCompletion, PromptCompletion] and pairs[
+        0
+    ].id == pairs[1].id
     messages = [{"role": "human", "content": "q"}, {"role": "gpt", "content": "a"}]
     (conversation,) = record.read(write(tmp_path / "b.jsonl", {"messages": messages, "id": "7"}))
     assert conversation == Conversation(

@@ -8,8 +8,8 @@ from evaluation.prompts import registry as prompts
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
 from finetune.data import sample
-from finetune.data.record import Pair
-from finetune.data.sample import IGNORED, Item
+from finetune.data.record import PromptCompletion
+from finetune.data.sample import IGNORE_INDEX, Item
 from galen.errors import DataError
 
 
@@ -28,7 +28,7 @@ QUESTION = Question(
 
 
 def answer(made):
-    return [label for label in made.labels if label != IGNORED]
+    return [label for label in made.labels if label != IGNORE_INDEX]
 
 
 def ids(items):
@@ -44,8 +44,8 @@ def test_the_loss_is_on_the_answer_token_by_token(tiny, protocol):
     assert made.tokens == ids and cut == 0
     spans = tiny(prompt.text + target, return_offsets_mapping=True)["offset_mapping"]
     for label, token, (start, _) in zip(made.labels, ids, spans, strict=True):
-        assert label == (token if start >= len(prompt.text) else IGNORED)
-    assert tiny.decode([label for label in made.labels if label != IGNORED]) == target
+        assert label == (token if start >= len(prompt.text) else IGNORE_INDEX)
+    assert tiny.decode([label for label in made.labels if label != IGNORE_INDEX]) == target
 
 
 @pytest.mark.parametrize("protocol", sorted(prompts.LIKELIHOOD_TEMPLATES))
@@ -93,13 +93,17 @@ def test_no_prompt_ends_in_the_end_of_sequence_that_a_tokenizer_appends(tiny_tok
 
     made = AutoTokenizer.from_pretrained(tiny_tokenizer)
     made.add_special_tokens({"bos_token": "<s>"})
-    (plain,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
+    (plain,), _ = sample.encode(
+        [Item(PromptCompletion("1", "Yes or no?", " yes"), "lm_eval")], made, 100
+    )
     tokens = [("<s>", made.bos_token_id), ("<|endoftext|>", made.eos_token_id)]
     made.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A <|endoftext|>", special_tokens=tokens
     )
     assert made.encode("x")[-1] == made.eos_token_id
-    (found,), _ = sample.encode([Item(Pair("1", "Yes or no?", " yes"), "lm_eval")], made, 100)
+    (found,), _ = sample.encode(
+        [Item(PromptCompletion("1", "Yes or no?", " yes"), "lm_eval")], made, 100
+    )
     assert found.tokens == [made.bos_token_id, *plain.tokens]
     assert found.tokens.count(made.eos_token_id) == 1 and answer(found) == answer(plain)
 
@@ -125,7 +129,7 @@ def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenize
     """
     (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
     prompt = prompts.get_template(form)(WORDY)
-    learnt = tokenizer.decode([label for label in made.labels if label != IGNORED])
+    learnt = tokenizer.decode([label for label in made.labels if label != IGNORE_INDEX])
     end = (
         ""
         if form in prompts.LIKELIHOOD_TEMPLATES
@@ -135,10 +139,11 @@ def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenize
     )
     assert learnt.lstrip() == prompt.target.lstrip() + end
     assert all(
-        label in (IGNORED, token) for label, token in zip(made.labels, made.tokens, strict=True)
+        label in (IGNORE_INDEX, token)
+        for label, token in zip(made.labels, made.tokens, strict=True)
     )
     # nothing behind the answer's first token is left out
-    assert made.labels[made.first_label :].count(IGNORED) == 0
+    assert made.labels[made.first_label :].count(IGNORE_INDEX) == 0
     assert made.tokens[: made.first_label] == tokenizer.encode(
         prompt.text.rstrip() if form in prompts.LIKELIHOOD_TEMPLATES else prompt.text
     )
@@ -149,7 +154,9 @@ def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenize
     [("Yes or no?", " yes"), ("Yes or no? ", "yes"), ("Write:", ":::"), ("Eins\n", "\nzwei")],
 )
 def test_a_completion_is_learnt_whole_with_its_end(tokenizer, prompt, completion):
-    (made,), _ = sample.encode([Item(Pair("1", prompt, completion), "lm_eval")], tokenizer, 1000)
+    (made,), _ = sample.encode(
+        [Item(PromptCompletion("1", prompt, completion), "lm_eval")], tokenizer, 1000
+    )
     assert made.tokens[: made.first_label] == tokenizer.encode(prompt.rstrip(" "))
     learnt = tokenizer.decode(made.labels[made.first_label :])
     assert learnt.lstrip(" ") == completion.lstrip(" ") + tokenizer.eos_token
@@ -158,7 +165,7 @@ def test_a_completion_is_learnt_whole_with_its_end(tokenizer, prompt, completion
 
 
 def test_a_long_prompt_loses_its_beginning_but_for_bos(tokenizer):
-    pair = Pair("1", "one two three four five six", " seven")
+    pair = PromptCompletion("1", "one two three four five six", " seven")
     (whole,), _ = sample.encode([Item(pair, "lm_eval")], tokenizer, 1000)
     for length in range(4, len(whole)):
         (made,), cut = sample.encode([Item(pair, "lm_eval")], tokenizer, length)

@@ -27,7 +27,7 @@ def mmedbench(tmp_path):
 
 def test_each_question_comes_in_each_form(mmedbench):
     source = Source(
-        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+        set="mmedbench", source=str(mmedbench), templates=["mmedbench", "mmedbench_rationale"]
     )
     data = training_data.read(Data(train=[source]))
     assert [item.form for item in data.train].count("mmedbench") == 4
@@ -39,7 +39,7 @@ def test_each_question_comes_in_each_form(mmedbench):
 
 def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
     source = Source(
-        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+        set="mmedbench", source=str(mmedbench), templates=["mmedbench", "mmedbench_rationale"]
     )
     data = training_data.read(Data(train=[source], validation_fraction=0.5))
     assert not {item.record.id for item in data.train} & {
@@ -57,13 +57,13 @@ def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
         + "\n"
     )
     source = Source(
-        set="mmedbench", source=str(mmedbench), forms=["mmedbench", "mmedbench_rationale"]
+        set="mmedbench", source=str(mmedbench), templates=["mmedbench", "mmedbench_rationale"]
     )
-    data = training_data.read(Data(train=[source], test_sets=[str(test)]))
+    data = training_data.read(Data(train=[source], decontaminate_against=[str(test)]))
     assert len(data.train) == 5 and {item.record.id for item in data.train} == {
         f"mmedbench/English:{n}" for n in (1, 2, 4)
     }
-    (found,) = data.in_test_sets
+    (found,) = data.contaminated
     assert (found["document"], found["file"], found["item"]) == (
         "mmedbench/English:3",
         "test.jsonl",
@@ -96,15 +96,17 @@ def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
         set="biomistral", source=str(tmp_path / "overall_train+prompt.json"), subjects=["PubMedQA"]
     )
     test = Source(set="biomistral", source=str(tmp_path / "overall_test+prompt.json"))
-    data = training_data.read(Data(train=[train], test_sets=[test], protocol="biomistral"))
+    data = training_data.read(
+        Data(train=[train], decontaminate_against=[test], protocol="biomistral")
+    )
     assert [item.record.id for item in data.train] == ["biomistral/train-2"]
-    assert [finding["item"] for finding in data.in_test_sets] == ["biomistral/test-5"]
+    assert [finding["item"] for finding in data.contaminated] == ["biomistral/test-5"]
 
 
 def test_ids_can_be_left_out(question_file, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps({"q1": "", "q3": ""}))
     data = training_data.read(
-        Data(train=[Source(source=str(question_file), not_ids=str(tmp_path / "ids.json"))])
+        Data(train=[Source(source=str(question_file), exclude_ids=str(tmp_path / "ids.json"))])
     )
     assert len(data.train) == 38 and {"q1", "q3"}.isdisjoint(item.record.id for item in data.train)
 
@@ -113,7 +115,7 @@ def test_ids_can_be_left_out(question_file, tmp_path):
     ("source", "error", "message"),
     [
         (Source(set="mmedbank", source="x"), UsageError, "did you mean 'mmedbench'"),
-        (Source(source="x", forms=["mmedbenchs"]), UsageError, "did you mean 'mmedbench'"),
+        (Source(source="x", templates=["mmedbenchs"]), UsageError, "did you mean 'mmedbench'"),
         ("missing.jsonl", DataError, "there is no file missing.jsonl"),
     ],
 )
@@ -132,5 +134,9 @@ def test_training_and_validation_share_nothing(question_file):
 def test_when_all_records_are_test_questions_that_is_told(question_file):
     with pytest.raises(DataError, match="no record is left to train on: 40 are in test sets"):
         training_data.read(
-            Data(train=str(question_file), validation_fraction=0.2, test_sets=[str(question_file)])
+            Data(
+                train=str(question_file),
+                validation_fraction=0.2,
+                decontaminate_against=[str(question_file)],
+            )
         )

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from finetune import train
 from tests.finetune.test_train import kill_after, log_of
 
-FSDP = ["lora=null", "training.fsdp=true", "training.learning_rate=2e-3"]
+FSDP = ["lora=null", "training.fsdp=true", "optimizer.lr=2e-3"]
 
 
 def same_run(first, second, result):
@@ -40,14 +40,14 @@ def test_two_processes_train_as_one(recipe_file, tmp_path, start_forked):
     torch.set_num_threads(1)
     common = [
         recipe_file,
-        "training.select_best=accuracy",
+        "training.metric_for_best_model=accuracy",
         "training.save_interval=6",
         "lora.dropout=0",
-        "training.max_steps=8",
+        "training.train_iters=8",
     ]
     train.main([*map(str, common), f"output={tmp_path / 'one'}"])
     codes, written = start_forked(
-        2, *common, "training.gradient_accumulation=1", f"output={tmp_path / 'two'}"
+        2, *common, "training.gradient_accumulation_steps=1", f"output={tmp_path / 'two'}"
     ).wait()
     assert codes == [0, 0], written[-4000:]
     assert len(log_of(tmp_path / "one")) == 11
@@ -59,14 +59,22 @@ def test_two_processes_train_as_one(recipe_file, tmp_path, start_forked):
 def test_sharded_processes_train_as_one(recipe_file, tmp_path, start_forked, kind):
     """FSDP, the best checkpoint by accuracy and the merged model with it."""
     torch.set_num_threads(1)
-    best = ["training.select_best=accuracy", "training.save_interval=6", "training.max_steps=8"]
+    best = [
+        "training.metric_for_best_model=accuracy",
+        "training.save_interval=6",
+        "training.train_iters=8",
+    ]
     change = (
-        ["lora=null", "training.learning_rate=2e-3"]
+        ["lora=null", "optimizer.lr=2e-3"]
         if kind == "full"
         else ["lora.dropout=0", "lora.merge=true"]
     )
     train.main([str(recipe_file), *best, *change, f"output={tmp_path / 'one'}"])
-    two = ["training.fsdp=true", "training.gradient_accumulation=1", f"output={tmp_path / 'two'}"]
+    two = [
+        "training.fsdp=true",
+        "training.gradient_accumulation_steps=1",
+        f"output={tmp_path / 'two'}",
+    ]
     codes, written = start_forked(2, recipe_file, *best, *change, *two).wait()
     assert codes == [0, 0], written[-4000:]
     same_run(tmp_path / "one", tmp_path / "two", "model/model.safetensors")
@@ -84,7 +92,11 @@ def test_killed_processes_go_on_to_the_same_bits(recipe_file, tmp_path, start_fo
 
     With DDP each process draws dropout of its own.
     """
-    options = [recipe_file, "training.gradient_accumulation=1", *(FSDP if kind == "fsdp" else [])]
+    options = [
+        recipe_file,
+        "training.gradient_accumulation_steps=1",
+        *(FSDP if kind == "fsdp" else []),
+    ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start_forked(2, *options, f"output={whole}").wait()[0] == [0, 0]
     started = start_forked(2, *options, f"output={killed}")

@@ -68,9 +68,10 @@ def long_recipe(tmp_path_factory, tiny_llama, question_file):
     folder = tmp_path_factory.mktemp("stopping")
     (folder / "recipe.yaml").write_text(
         f"model: {{path: {tiny_llama}}}\ndata: {{train: {question_file}, validation_fraction: 0.5,"
-        " max_length: 160}\nlora: {r: 4, alpha: 8, dropout: 0.1}\ntraining: {learning_rate:"
-        " 0.01, max_steps: 16, micro_batch_size: 2, validation_interval: 4, save_interval: 4,\n   "
-        f"        select_best: accuracy, early_stopping: 3, seed: 5}}\noutput: {folder / 'whole'}\n"
+        " max_length: 160}\nlora: {r: 4, alpha: 8, dropout: 0.1}\noptimizer: {lr:"
+        " 0.01}\ntraining: {train_iters: 16, micro_batch_size: 2, eval_interval: 4,\n"
+        "           save_interval: 4, metric_for_best_model: accuracy,\n"
+        f"           early_stopping_patience: 3, seed: 5}}\noutput: {folder / 'whole'}\n"
     )
     assert train.main([str(folder / "recipe.yaml")]) == 0
     return folder
@@ -128,8 +129,8 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
 def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path):
     words = ["finetune/train.py", "--nproc-per-node", 2, recipe_file]
     words += [
-        "training.max_steps=40",
-        "training.gradient_accumulation=1",
+        "training.train_iters=40",
+        "training.gradient_accumulation_steps=1",
         "data.validation_fraction=0",
         "training.save_interval=20",
     ]
@@ -158,8 +159,8 @@ def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path)
 def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start_forked):
     options = [
         recipe_file,
-        "training.gradient_accumulation=1",
-        "training.select_best=accuracy",
+        "training.gradient_accumulation_steps=1",
+        "training.metric_for_best_model=accuracy",
         "training.save_interval=6",
     ]
     assert start_forked(2, *options, f"output={tmp_path / 'whole'}").wait()[0] == [0, 0]
@@ -177,8 +178,8 @@ def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_re
     arguments = [
         str(long_recipe / "recipe.yaml"),
         f"output={tmp_path / 'run'}",
-        "training.early_stopping=null",
-        "training.max_steps=8",
+        "training.early_stopping_patience=null",
+        "training.train_iters=8",
     ]
     train.main(arguments)
     before = timeless(tmp_path / "run")
