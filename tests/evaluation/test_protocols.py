@@ -310,7 +310,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
             "--num-samples is for protocols that generate",
         ),
         (["--protocol", "mmedbench", "--num-fewshot", "2"], "takes no few-shot examples"),
-        (["--protocol", "meditron_cot", "--num-samples", "3"], "all num_samples would be the same"),
+        (["--protocol", "meditron_cot", "--num-samples", "3"], "all samples would be the same"),
         (
             [
                 "--protocol",
