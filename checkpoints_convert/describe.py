@@ -83,7 +83,7 @@ def _nemo(path: Path) -> dict[str, Any]:
 def _megatron(
     folder: Path, prefix: str = "", architecture: "Architecture | None" = None
 ) -> dict[str, Any]:
-    from checkpoints_convert.families.megatron_shapes import VOCABULARY
+    from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
     from megatron_ext.checkpoint.pickle_values import shown
     from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
     from megatron_ext.config import architecture as architectures
@@ -105,7 +105,7 @@ def _megatron(
     found["tensors"] = len(weights)
     found.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
     found["tensors stacked over layers"] = layers[True]
-    rows = [value.size[0] for name, value in weights.items() if name in VOCABULARY]
+    rows = [value.size[0] for name, value in weights.items() if name in VOCAB_TENSORS]
     if rows:
         found["vocabulary rows, padded"] = rows[0]
     found["dtype"] = ", ".join(

@@ -5,7 +5,7 @@
         --add-special-tokens examples/special_tokens/meditron.txt
 
 The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in
-their own precision, one piece at a time: memory does not grow with the model. Killed and started
+their own precision, one slice at a time: memory does not grow with the model. Killed and started
 again, the same command goes on.
 """
 

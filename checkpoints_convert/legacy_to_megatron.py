@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         )
 
     from checkpoints_convert.conversion import import_hf
-    from checkpoints_convert.conversion.tensor_units import units
     from checkpoints_convert.conversion.validate import check_shapes
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.families import FAMILIES
-    from checkpoints_convert.families.megatron_shapes import VOCABULARY
+    from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
     from checkpoints_convert.hf.folder import tokenizer_ids, verify_companions
     from checkpoints_convert.interop import megatron_lm_legacy
 
@@ -67,15 +67,15 @@ def main(argv: list[str] | None = None) -> None:
     if size is None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
     family, architecture = FAMILIES["llama"], ranks.architecture(size)
-    for unit in units(family, architecture):
-        if unit.megatron not in VOCABULARY:  # these are padded there too
-            check_shapes(unit, architecture, ranks, arguments.legacy)
+    for task in all_tasks(family, architecture):
+        if task.megatron not in VOCAB_TENSORS:  # these are padded there too
+            check_shapes(task, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
-    job = import_hf.ForeignImport(
+    job = import_hf.ExternalModel(
         ranks, ranks.files, family, architecture, config, arguments.tokenizer
     )
     with lock.hold(arguments.output):
-        import_hf.convert_foreign(job, arguments.output, arguments.workers)
+        import_hf.import_external(job, arguments.output, arguments.workers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ r"""Export a Megatron checkpoint as a Hugging Face folder that plain `transforme
         --output runs/model --as-family llama
 
 Configuration and tokenizer are those that came with the model at its import (the checkpoint's `hf`
-folder). Weights are copied a piece at a time: memory does not grow with the model. Killed and
+folder). Weights are copied a slice at a time: memory does not grow with the model. Killed and
 started again, the same command resumes.
 """
 

@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from checkpoints_convert.conversion import import_hf
     from checkpoints_convert.conversion.stored_model import StoredModel
-    from checkpoints_convert.conversion.tensor_units import units
     from checkpoints_convert.conversion.validate import check_tensors
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.families import FAMILIES
     from checkpoints_convert.interop import nemo_config
     from megatron_ext.checkpoint.folder import weight_files
@@ -58,11 +58,11 @@ def main(argv: list[str] | None = None) -> None:
     folder = arguments.nemo / nemo_config.WEIGHTS
     stored = TorchDist(folder, nemo_config.PREFIX)
     check_tensors(stored, family, architecture)
-    source = StoredModel(stored, units(family, architecture), architecture)
+    source = StoredModel(stored, all_tasks(family, architecture), architecture)
     files = [folder / ".metadata", *weight_files(folder)]
-    job = import_hf.ForeignImport(source, files, family, architecture, config, tokenizer, known)
+    job = import_hf.ExternalModel(source, files, family, architecture, config, tokenizer, known)
     with lock.hold(arguments.output):
-        import_hf.convert_foreign(job, arguments.output, arguments.workers)
+        import_hf.import_external(job, arguments.output, arguments.workers)
 
 
 def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], Path | None]":

@@ -6,7 +6,7 @@ It compares weights and logits.
     python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron \
         --tp 2 --pp 2
 
-Weights are compared bit by bit, by name, a piece at a time. Logits are computed on real text, by
+Weights are compared bit by bit, by name, a slice at a time. Logits are computed on real text, by
 the original's own code and by Megatron under the layout asked for (with --tp, sequence parallel),
 and compared position by position: the largest difference over the vocabulary, relative to the
 largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16 three times the
@@ -144,15 +144,15 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ, in value or precision."""
     from checkpoints_convert import families
-    from checkpoints_convert.conversion.tensor_units import megatron_pieces, units
     from checkpoints_convert.conversion.validate import (
         check_complete,
         check_tensors,
         differences,
         same_bits,
     )
+    from checkpoints_convert.conversion.weight_tasks import all_tasks, megatron_slices
     from checkpoints_convert.hf.weights import Weights
-    from checkpoints_convert.resumable_io.prefetch import ReadAhead
+    from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.folder import find_iteration
     from megatron_ext.checkpoint.torch_dist import TorchDist
     from megatron_ext.config import architecture as architectures
@@ -167,25 +167,25 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
     wrong: list[str] = []
-    wanted = units(family, architecture)
-    with Progress("weights", total=len(wanted), unit="tensors") as progress, ReadAhead() as reader:
-        for unit in wanted:
-            dtype, other = source.dtype(unit.megatron, unit.layer), weights.dtype(unit.hf[0])
-            pieces = list(megatron_pieces(unit, architecture, weights, other))
+    wanted = all_tasks(family, architecture)
+    with Progress("weights", total=len(wanted), unit="tensors") as progress, Prefetcher() as reader:
+        for task in wanted:
+            dtype, other = source.dtype(task.megatron, task.layer), weights.dtype(task.hf[0])
+            slices = list(megatron_slices(task, architecture, weights, other))
             if dtype != other:
                 wrong.append(
-                    f"{unit.megatron} (layer {unit.layer}): {dtype} there, {other} in"
-                    f" {', '.join(unit.hf)}"
+                    f"{task.megatron} (layer {task.layer}): {dtype} there, {other} in"
+                    f" {', '.join(task.hf)}"
                 )
             elif not all(
                 same_bits(
-                    source.rows(unit.megatron, unit.layer, place, place + len(expected)), expected
+                    source.rows(task.megatron, task.layer, place, place + len(expected)), expected
                 )
                 for (place, _), expected in zip(
-                    pieces, reader.read(piece for _, piece in pieces), strict=True
+                    slices, reader.read(slice_ for _, slice_ in slices), strict=True
                 )
             ):
-                wrong.append(f"{unit.megatron} (layer {unit.layer}) is not {', '.join(unit.hf)}")
+                wrong.append(f"{task.megatron} (layer {task.layer}) is not {', '.join(task.hf)}")
             progress.update()
     for line in wrong[:10]:
         print(line)

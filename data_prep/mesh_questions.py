@@ -295,9 +295,7 @@ def _cut(text: str, limit: int | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--corpus", required=True, metavar="DIR", help="output of curate.py")
     parser.add_argument(
         "--split",

@@ -1,4 +1,4 @@
-"""Writes an iteration of a Megatron checkpoint as a Hugging Face folder, a piece at a time."""
+"""Writes an iteration of a Megatron checkpoint as a Hugging Face folder, a slice at a time."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.conversion.import_hf import DTYPES
 from checkpoints_convert.conversion.stored_model import StoredModel
-from checkpoints_convert.conversion.tensor_units import hf_pieces, parts, units
 from checkpoints_convert.conversion.validate import check_tensors, differences
+from checkpoints_convert.conversion.weight_tasks import all_tasks, hf_slices, tasks_by_file
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.hf.folder import (
@@ -24,7 +24,7 @@ from checkpoints_convert.hf.folder import (
 from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
-from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, write_manifest
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -60,7 +60,7 @@ class WriteShard(Step):
     dtype: torch.dtype | None
     """None for each tensor's own."""
 
-    def run(self, output: OutputFile, reader: ReadAhead) -> None:
+    def run(self, output: OutputFile, reader: Prefetcher) -> None:
         """Write the file."""
         tensors = {
             name: (self.dtype or self.source.dtype(name), self.source.shape(name))
@@ -68,9 +68,9 @@ class WriteShard(Step):
         }
         output.write(header(tensors))
         for rows in reader.read(
-            piece
+            slice_
             for name, (dtype, _) in tensors.items()
-            for piece in hf_pieces(name, self.source, dtype)
+            for slice_ in hf_slices(name, self.source, dtype)
         ):
             output.write(rows.view(-1).view(torch.uint8).numpy().data)
 
@@ -102,7 +102,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
         return
     stored = TorchDist(job.folder)
     check_tensors(stored, family, architecture)
-    source = StoredModel(stored, units(family, architecture), architecture)
+    source = StoredModel(stored, all_tasks(family, architecture), architecture)
     steps = _shards(job, source, family, architecture)
     folder = run.partial
     run.resume(identity)
@@ -163,13 +163,13 @@ def _shards(
     dtype = DTYPES.get(job.dtype or "")
     shards: list[list[str]] = [[]]
     sizes = [0]
-    for part in parts(family, architecture):
-        for unit in sorted(part, key=lambda unit: source.place(unit.hf[0])):
-            nbytes = unit.nbytes(architecture, dtype or source.dtype(unit.hf[0]))
+    for part in tasks_by_file(family, architecture):
+        for task in sorted(part, key=lambda task: source.location(task.hf[0])):
+            nbytes = task.nbytes(architecture, dtype or source.dtype(task.hf[0]))
             if sizes[-1] and sizes[-1] + nbytes > job.shard_bytes:
                 shards.append([])
                 sizes.append(0)
-            shards[-1] += unit.hf
+            shards[-1] += task.hf
             sizes[-1] += nbytes
     count = len(shards)
     files = (

@@ -1,4 +1,4 @@
-"""Writes a model as iteration 0 of a Megatron checkpoint, a piece at a time."""
+"""Writes a model as iteration 0 of a Megatron checkpoint, a slice at a time."""
 
 import dataclasses
 import json
@@ -13,16 +13,16 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
 from checkpoints_convert.conversion.megatron_lm_args import common_state
-from checkpoints_convert.conversion.tensor_units import (
-    Source,
-    Unit,
-    megatron_pieces,
-    padded_shape,
-    parts,
-)
 from checkpoints_convert.conversion.validate import check_complete
+from checkpoints_convert.conversion.weight_tasks import (
+    Source,
+    WeightConversionTask,
+    megatron_slices,
+    padded_shape,
+    tasks_by_file,
+)
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.families.megatron_shapes import VOCABULARY, extra_states
+from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS, extra_states
 from checkpoints_convert.hf import vocabulary
 from checkpoints_convert.hf.folder import (
     TOKENIZERS,
@@ -33,7 +33,7 @@ from checkpoints_convert.hf.folder import (
 from checkpoints_convert.hf.weights import Weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
-from checkpoints_convert.resumable_io.prefetch import Piece, ReadAhead
+from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
 from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, write_manifest
 from galen import manifest
 from galen.atomic import write_text
@@ -79,48 +79,48 @@ class Import:
 
 
 @dataclass(frozen=True)
-class WritePart(Step):
-    """Writes some units into one `.distcp` file."""
+class WriteDistcp(Step):
+    """Writes some tasks into one `.distcp` file."""
 
     source: Source
-    units: tuple[Unit, ...]
+    tasks: tuple[WeightConversionTask, ...]
     architecture: Architecture
     dtype: torch.dtype | None
     """None for each tensor's own."""
     tensor_parallel: int = 1
     """The vocabulary is padded for so many ranks."""
 
-    def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
+    def run(self, output: OutputFile, reader: Prefetcher) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
-        pieces = [
-            (unit, place, piece) for unit in self.units for place, piece in self._pieces(unit)
+        slices = [
+            (task, place, slice_) for task in self.tasks for place, slice_ in self._slices(task)
         ]
         entries = []
-        for (unit, place, _), tensor in zip(
-            pieces, reader.read(piece for *_, piece in pieces), strict=True
+        for (task, place, _), tensor in zip(
+            slices, reader.read(slice_ for *_, slice_ in slices), strict=True
         ):
-            whole = padded_shape(unit, self.architecture, self.tensor_parallel)
+            whole = padded_shape(task, self.architecture, self.tensor_parallel)
             offset: tuple[int, ...] = (place, *(0 for _ in whole[1:]))
-            if unit.layer is not None:
-                tensor, offset = tensor[None], (unit.layer, *offset)
+            if task.layer is not None:
+                tensor, offset = tensor[None], (task.layer, *offset)
                 whole = (self.architecture.num_layers, *whole)
             entries.append(
-                torch_dist.write_entry(output, self.file, unit.megatron, whole, offset, tensor)
+                torch_dist.write_entry(output, self.file, task.megatron, whole, offset, tensor)
             )
         return [dataclasses.asdict(entry) for entry in entries]
 
-    def _pieces(self, unit: Unit) -> Iterator[tuple[int, Piece]]:
-        return megatron_pieces(
-            unit,
+    def _slices(self, task: WeightConversionTask) -> Iterator[tuple[int, TensorSlice]]:
+        return megatron_slices(
+            task,
             self.architecture,
             self.source,
-            self.dtype or self.source.dtype(unit.hf[0]),
+            self.dtype or self.source.dtype(task.hf[0]),
             self.tensor_parallel,
         )
 
 
-def write_parts(
-    label: str, folder: Path, steps: Sequence[WritePart], inputs: InputHashes, workers: int
+def write_distcp_files(
+    label: str, folder: Path, steps: Sequence[WriteDistcp], inputs: InputHashes, workers: int
 ) -> tuple[list[torch_dist.Entry], dict[Path, str]]:
     """Write a checkpoint's files; return their entries and the SHA-256 of inputs and outputs."""
     results, hashes = run_steps(label, folder, steps, workers, inputs)
@@ -159,7 +159,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
         names = [
             mapping.hf[0]
             for mapping in family.mappings(architecture)
-            if mapping.megatron in VOCABULARY
+            if mapping.megatron in VOCAB_TENSORS
         ]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
     copy_companions(job.hf, output / checkpoint_folder.HF)
@@ -180,7 +180,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
 
 
 @dataclass(frozen=True)
-class ForeignImport:
+class ExternalModel:
     """Another trainer's model."""
 
     source: Source
@@ -197,7 +197,7 @@ class ForeignImport:
     """What a manifest says of the files."""
 
 
-def convert_foreign(job: ForeignImport, output: Path, workers: int) -> None:
+def import_external(job: ExternalModel, output: Path, workers: int) -> None:
     """Write another trainer's model as iteration 0 of the Megatron checkpoint `output`.
 
     Raises:
@@ -252,15 +252,15 @@ def _write_iteration(
 ) -> None:
     """Write the iteration and its manifest; they appear together."""
 
-    def place(unit: Unit) -> tuple[str, int]:
-        return min(source.place(name) for name in unit.hf)
+    def place(task: WeightConversionTask) -> tuple[str, int]:
+        return min(source.location(name) for name in task.hf)
 
     steps = []
-    for number, part in enumerate(parts(family, architecture)):
-        nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
+    for number, part in enumerate(tasks_by_file(family, architecture)):
+        nbytes = sum(task.nbytes(architecture, dtype or source.dtype(task.hf[0])) for task in part)
         ordered = tuple(sorted(part, key=place))
         steps.append(
-            WritePart(
+            WriteDistcp(
                 f"__{number}_0.distcp",
                 nbytes,
                 source,
@@ -271,10 +271,10 @@ def _write_iteration(
             )
         )
     # the inputs are read from their first byte to their last, or nearly so
-    steps.sort(key=lambda step: place(step.units[0]))
+    steps.sort(key=lambda step: place(step.tasks[0]))
     with checkpoint_folder.new_iteration(output, 0) as folder:
         resume(folder, Identity(config, [stat_record(path) for path in inputs.paths]))
-        entries, hashes = write_parts("import", folder, steps, inputs, workers)
+        entries, hashes = write_distcp_files("import", folder, steps, inputs, workers)
         written = dtype or source.dtype(family.shared[0].hf[0])
         torch_dist.finish(
             folder,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from checkpoints_convert.conversion.tensor_units import Unit
+from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
 from checkpoints_convert.families.mappings import hf_shapes
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import Architecture
@@ -22,31 +22,31 @@ class StoredModel:
     """
 
     def __init__(
-        self, stored: TorchDist, units: Iterable[Unit], architecture: Architecture
+        self, stored: TorchDist, tasks: Iterable[WeightConversionTask], architecture: Architecture
     ) -> None:
         self._stored, self._architecture = stored, architecture
-        self._places = {
-            name: (unit, number) for unit in units for number, name in enumerate(unit.hf)
+        self._tensors = {
+            name: (task, number) for task in tasks for number, name in enumerate(task.hf)
         }
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file that a tensor's first part lies in and its first byte there.
 
         Raises:
             KeyError: there is none of that name.
         """
-        unit, _ = self._places[name]
-        return self._stored.place(unit.megatron, unit.layer)
+        task, _ = self._tensors[name]
+        return self._stored.place(task.megatron, task.layer)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor; KeyError when there is none of that name."""
-        unit, number = self._places[name]
-        return hf_shapes(unit.mapping, self._architecture)[number]
+        task, number = self._tensors[name]
+        return hf_shapes(task.mapping, self._architecture)[number]
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the precision of a tensor; KeyError when there is none of that name."""
-        unit, _ = self._places[name]
-        return self._stored.dtype(unit.megatron, unit.layer)
+        task, _ = self._tensors[name]
+        return self._stored.dtype(task.megatron, task.layer)
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on, in the precision of `target`.
@@ -54,16 +54,16 @@ class StoredModel:
         Raises:
             DataError: the checkpoint lacks some of them.
         """
-        unit, number = self._places[name]
+        task, number = self._tensors[name]
         stop = start + len(target)
         place = 0  # of the run's first row in the Megatron tensor
-        for run in unit.mapping.rows(self._architecture):
+        for run in task.mapping.rows(self._architecture):
             first, last = max(start, run.start), min(stop, run.stop)
             if run.tensor == number and first < last:
                 self._stored.read_into(
                     target[first - start : last - start],
-                    unit.megatron,
-                    unit.layer,
+                    task.megatron,
+                    task.layer,
                     place + first - run.start,
                 )
             place += run.stop - run.start

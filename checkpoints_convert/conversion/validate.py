@@ -6,10 +6,15 @@ import math
 import torch
 from torch import Tensor
 
-from checkpoints_convert.conversion.tensor_units import Source, Unit, padded_shape, units
+from checkpoints_convert.conversion.weight_tasks import (
+    Source,
+    WeightConversionTask,
+    all_tasks,
+    padded_shape,
+)
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.mappings import hf_shapes
-from checkpoints_convert.families.megatron_shapes import VOCABULARY
+from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
 from checkpoints_convert.hf.weights import Weights
 from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -22,18 +27,18 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
     Raises:
         DataError: they do not match.
     """
-    wanted = units(family, architecture)
-    expected = {name for unit in wanted for name in unit.hf}
+    wanted = all_tasks(family, architecture)
+    expected = {name for task in wanted for name in task.hf}
     folder = weights.files[0].parent
     if missing := expected - weights.names():
         raise DataError(
             f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}"
         )
-    for unit in wanted:
-        check_shapes(unit, architecture, weights, folder)
-        if len({weights.dtype(name) for name in unit.hf}) > 1:
+    for task in wanted:
+        check_shapes(task, architecture, weights, folder)
+        if len({weights.dtype(name) for name in task.hf}) > 1:
             kinds = ", ".join(
-                f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in unit.hf
+                f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in task.hf
             )
             raise DataError(
                 f"{folder}: {kinds}, but Megatron has them in one tensor; save the model in one"
@@ -56,13 +61,15 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
         )
 
 
-def check_shapes(unit: Unit, architecture: Architecture, source: Source, where: object) -> None:
-    """Check that the Hugging Face tensors of a unit have the sizes that the configuration asks for.
+def check_shapes(
+    task: WeightConversionTask, architecture: Architecture, source: Source, where: object
+) -> None:
+    """Check that the Hugging Face tensors of a task have the sizes that the configuration asks for.
 
     Raises:
         DataError: one has not; names the numbers.
     """
-    for name, expected in zip(unit.hf, hf_shapes(unit.mapping, architecture), strict=True):
+    for name, expected in zip(task.hf, hf_shapes(task.mapping, architecture), strict=True):
         if source.shape(name) != expected:
             raise DataError(
                 f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for"
@@ -77,14 +84,14 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
         DataError: one is missing, is too many, or has another size; says which numbers differ and
             what to do.
     """
-    wanted = units(family, architecture)
+    wanted = all_tasks(family, architecture)
     if missing := sorted(
-        {unit.megatron for unit in wanted if not stored.holds(unit.megatron, unit.layer)}
+        {task.megatron for task in wanted if not stored.holds(task.megatron, task.layer)}
     ):
         raise DataError(
             f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model"
         )
-    known = {stored.key(unit.megatron, unit.layer) for unit in wanted}
+    known = {stored.key(task.megatron, task.layer) for task in wanted}
     model = {
         name
         for name in stored.tensors
@@ -95,11 +102,11 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
             f"{stored.folder} has tensors that a {family.name} model has no place for:"
             f" {_some(surplus)}"
         )
-    for unit in wanted:
-        found = stored.shape(unit.megatron, unit.layer)
-        expected = padded_shape(unit, architecture, 1)
+    for task in wanted:
+        found = stored.shape(task.megatron, task.layer)
+        expected = padded_shape(task, architecture, 1)
         hint = ""
-        if unit.megatron in VOCABULARY:
+        if task.megatron in VOCAB_TENSORS:
             if found[0] >= architecture.vocab_size:
                 expected = (found[0], *expected[1:])  # padded for any number of ranks
             else:
@@ -110,7 +117,7 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
                 )
         if found != expected:
             raise DataError(
-                f"{stored.folder}: {unit.megatron} has the size {list(found)}, the model asks for"
+                f"{stored.folder}: {task.megatron} has the size {list(found)}, the model asks for"
                 f" {list(expected)}{hint}"
             )
 

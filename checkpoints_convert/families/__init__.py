@@ -53,7 +53,7 @@ def architecture_of(family: Family, config: dict[str, Any], path: str | Path) ->
     `path` names it in messages.
 
     Raises:
-        DataError: a field is missing or cannot be carried over.
+        DataError: a field is missing or is not supported.
     """
     with malformed(path):
         return family.architecture(config)

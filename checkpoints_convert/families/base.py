@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from checkpoints_convert.families.mappings import Mapping
+from checkpoints_convert.families.mappings import ParamMapping
 from megatron_ext.config.architecture import Architecture
 
 
@@ -17,15 +17,15 @@ class Family:
     architecture: Callable[[dict[str, Any]], Architecture]
     """Reads a config.json.
 
-    Raises ValueError naming a field that changes the function and cannot be carried over.
+    Raises ValueError naming a field that changes the function and is not supported.
     """
     config: Callable[[Architecture], dict[str, Any]]
     """Writes the fields of a config.json that `architecture` reads."""
-    shared: Sequence[Mapping]
+    shared: Sequence[ParamMapping]
     """Tensors that exist once."""
-    output: Mapping
+    output: ParamMapping
     """The output layer, absent where it is tied to the embedding."""
-    layer: Sequence[Mapping]
+    layer: Sequence[ParamMapping]
     """Tensors of each layer."""
     reference: str = "transformers"
     """The code that computes the original's logits for verify.py.
@@ -33,7 +33,7 @@ class Family:
     Either transformers, or a module with `logits(folder, tokens, dtype)`.
     """
 
-    def mappings(self, architecture: Architecture) -> list[Mapping]:
+    def mappings(self, architecture: Architecture) -> list[ParamMapping]:
         """Return the mappings of the tensors that exist once, for this model."""
         return (
             [*self.shared]

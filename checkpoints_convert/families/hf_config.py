@@ -87,43 +87,43 @@ _ALWAYS = {
 
 
 class Fields:
-    """The fields of a config.json, each read once; `finish` refuses those that nobody read."""
+    """The fields of a config.json, each read once; `reject_unknown` refuses the rest."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
         self.known = set(_NEUTRAL)
 
-    def take(self, name: str, *default: Any) -> Any:
+    def pop(self, name: str, *default: Any) -> Any:
         """Return a field, or the default; KeyError when it is missing and has none."""
         self.known.add(name)
         return self.config.get(name, *default) if default else self.config[name]
 
-    def whole(self, name: str, *default: Any) -> Any:
-        """Return a field that is a whole number above 0, or the default.
+    def pop_positive(self, name: str, *default: Any) -> Any:
+        """Return a field that is a positive integer, or the default.
 
         Raises:
             ValueError: it is something else.
             KeyError: it is missing and has no default.
         """
-        found = self.take(name, *default)
+        found = self.pop(name, *default)
         if found is not None and (
             not isinstance(found, int) or isinstance(found, bool) or found < 1
         ):
-            raise ValueError(f"{name} = {found!r} should be a whole number above 0")
+            raise ValueError(f"{name} = {found!r} must be a positive integer")
         return found
 
-    def only(self, **wanted: Any) -> None:
+    def require(self, **expected: Any) -> None:
         """Refuse fields whose value differs from the one of Megatron's model; absent is fine.
 
         Raises:
             ValueError: names the field and its value.
         """
-        for name, value in wanted.items():
-            found = self.take(name, value)
+        for name, value in expected.items():
+            found = self.pop(name, value)
             if found != value and not (value is None and found is False):
-                raise ValueError(f"{name} = {found!r} cannot be carried over (only {value!r})")
+                raise ValueError(f"{name} = {found!r} is not supported (only {value!r})")
 
-    def finish(self) -> None:
+    def reject_unknown(self) -> None:
         """Refuse a field that is set and unknown to the family: it might change the function."""
         unknown = [
             f"{name} = {value!r}"
@@ -166,26 +166,28 @@ def architecture(
         ValueError: a field asks for something that Megatron's model would not do.
         KeyError: a field is missing.
     """
-    fields.only(**_ALWAYS)
-    heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
+    fields.require(**_ALWAYS)
+    heads, hidden = fields.pop_positive("num_attention_heads"), fields.pop_positive("hidden_size")
     base, factor = _rope(fields)
     made = Architecture(
         family=family,
-        num_layers=fields.whole("num_hidden_layers"),
+        num_layers=fields.pop_positive("num_hidden_layers"),
         hidden_size=hidden,
-        ffn_hidden_size=fields.whole("intermediate_size"),
+        ffn_hidden_size=fields.pop_positive("intermediate_size"),
         num_attention_heads=heads,
-        num_query_groups=fields.whole("num_key_value_heads", None) or num_query_groups or heads,
-        kv_channels=fields.whole("head_dim", None) or kv_channels or hidden // heads,
-        vocab_size=fields.whole("vocab_size"),
-        max_position_embeddings=fields.whole("max_position_embeddings"),
+        num_query_groups=fields.pop_positive("num_key_value_heads", None)
+        or num_query_groups
+        or heads,
+        kv_channels=fields.pop_positive("head_dim", None) or kv_channels or hidden // heads,
+        vocab_size=fields.pop_positive("vocab_size"),
+        max_position_embeddings=fields.pop_positive("max_position_embeddings"),
         rotary_base=base,
         rope_scaling_factor=factor,
-        layernorm_epsilon=fields.take("rms_norm_eps"),
-        share_embeddings_and_output_weights=fields.take("tie_word_embeddings", tied),
+        layernorm_epsilon=fields.pop("rms_norm_eps"),
+        share_embeddings_and_output_weights=fields.pop("tie_word_embeddings", tied),
         **own,
     )
-    fields.finish()
+    fields.reject_unknown()
     return made
 
 
@@ -222,8 +224,8 @@ def config(
 
 def _rope(fields: Fields) -> tuple[float, float | None]:
     """Return the rotary base and the factor of Llama 3's scaling, if any."""
-    new, old = fields.take("rope_parameters", None), fields.take("rope_scaling", None)
-    base = fields.take("rope_theta", 10000.0)
+    new, old = fields.pop("rope_parameters", None), fields.pop("rope_scaling", None)
+    base = fields.pop("rope_theta", 10000.0)
     if not isinstance(new, dict | None) or not isinstance(old, dict | None):
         raise ValueError(f"rope_parameters = {new!r}, rope_scaling = {old!r}: an object is wanted")
     # transformers 5 writes rope_parameters, earlier ones the other two
@@ -232,24 +234,22 @@ def _rope(fields: Fields) -> tuple[float, float | None]:
     known = {"rope_type", "type", "rope_theta", "factor"}
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
-            f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} cannot be carried"
-            " over (only 1.0)"
+            f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} is not"
+            " supported (only 1.0)"
         )
     # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field
     # stays in the exported config.json
     if kind not in ("default", "dynamic", "llama3"):
-        raise ValueError(f"rotary scaling {kind!r} cannot be carried over (only 'llama3')")
+        raise ValueError(f"rotary scaling {kind!r} is not supported (only 'llama3')")
     if kind == "llama3":
         known |= set(LLAMA3_SCALING)
         for field, wanted in LLAMA3_SCALING.items():
             if rope.get(field, wanted) != wanted:
                 raise ValueError(
-                    f"rotary scaling {field} = {rope[field]!r} cannot be carried over (only"
-                    f" {wanted!r})"
+                    f"rotary scaling {field} = {rope[field]!r} is not supported (only {wanted!r})"
                 )
     if unknown := sorted(set(rope) - known - {"partial_rotary_factor"}):
         raise ValueError(
-            f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and cannot be carried"
-            " over"
+            f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and is not supported"
         )
     return float(rope.get("rope_theta", base)), float(rope["factor"]) if kind == "llama3" else None

@@ -11,23 +11,23 @@ from typing import Any
 
 from checkpoints_convert.families import hf_config
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.families.mappings import GatedMLP, Plain, Vocabulary
+from checkpoints_convert.families.mappings import DirectMapping, GatedMLPMapping, VocabMapping
 from megatron_ext.config.architecture import Architecture
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of an InternLM2 config.json."""
     fields = hf_config.Fields(config)
-    fields.only(bias=False)
+    fields.require(bias=False)
     made = hf_config.architecture(fields, "internlm2")
     if made.kv_channels != made.hidden_size // made.num_attention_heads:
         raise ValueError(
-            f"head_dim = {made.kv_channels} cannot be carried over (InternLM's code takes hidden"
+            f"head_dim = {made.kv_channels} is not supported (InternLM's code takes hidden"
             " size over heads)"
         )
     if made.rope_scaling_factor is not None:
         raise ValueError(
-            "rotary scaling 'llama3' cannot be carried over (InternLM's code knows 'linear' and"
+            "rotary scaling 'llama3' is not supported (InternLM's code knows 'linear' and"
             " 'dynamic')"
         )
     return made
@@ -54,22 +54,26 @@ FAMILY = Family(
     architecture=architecture,
     config=config,
     shared=(
-        Vocabulary("embedding.word_embeddings.weight", ("model.tok_embeddings.weight",)),
-        Plain("decoder.final_layernorm.weight", ("model.norm.weight",)),
+        VocabMapping("embedding.word_embeddings.weight", ("model.tok_embeddings.weight",)),
+        DirectMapping("decoder.final_layernorm.weight", ("model.norm.weight",)),
     ),
-    output=Vocabulary("output_layer.weight", ("output.weight",)),
+    output=VocabMapping("output_layer.weight", ("output.weight",)),
     layer=(
-        Plain(
+        DirectMapping(
             "decoder.layers.self_attention.linear_qkv.layer_norm_weight",
             _in_layer("attention_norm"),
         ),
-        Plain("decoder.layers.self_attention.linear_qkv.weight", _in_layer("attention.wqkv")),
-        Plain("decoder.layers.self_attention.linear_proj.weight", _in_layer("attention.wo")),
-        Plain("decoder.layers.mlp.linear_fc1.layer_norm_weight", _in_layer("ffn_norm")),
-        GatedMLP(
+        DirectMapping(
+            "decoder.layers.self_attention.linear_qkv.weight", _in_layer("attention.wqkv")
+        ),
+        DirectMapping(
+            "decoder.layers.self_attention.linear_proj.weight", _in_layer("attention.wo")
+        ),
+        DirectMapping("decoder.layers.mlp.linear_fc1.layer_norm_weight", _in_layer("ffn_norm")),
+        GatedMLPMapping(
             "decoder.layers.mlp.linear_fc1.weight", _in_layer("feed_forward.w1", "feed_forward.w3")
         ),
-        Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("feed_forward.w2")),
+        DirectMapping("decoder.layers.mlp.linear_fc2.weight", _in_layer("feed_forward.w2")),
     ),
     reference="checkpoints_convert.families.internlm2_reference",
 )

@@ -7,14 +7,20 @@ from typing import Any
 
 from checkpoints_convert.families import hf_config
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Mapping, Plain, Vocabulary
+from checkpoints_convert.families.mappings import (
+    DirectMapping,
+    GatedMLPMapping,
+    ParamMapping,
+    QKVMapping,
+    VocabMapping,
+)
 from megatron_ext.config.architecture import Architecture
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Llama config.json."""
     fields = hf_config.Fields(config)
-    fields.only(attention_bias=False, mlp_bias=False)
+    fields.require(attention_bias=False, mlp_bias=False)
     return hf_config.architecture(fields, "llama")
 
 
@@ -29,38 +35,44 @@ def _in_layer(*names: str) -> Any:
     return tuple(f"model.layers.{{layer}}.{name}" for name in names)
 
 
-SHARED: tuple[Mapping, ...] = (
-    Vocabulary("embedding.word_embeddings.weight", ("model.embed_tokens.weight",)),
-    Plain("decoder.final_layernorm.weight", ("model.norm.weight",)),
+SHARED: tuple[ParamMapping, ...] = (
+    VocabMapping("embedding.word_embeddings.weight", ("model.embed_tokens.weight",)),
+    DirectMapping("decoder.final_layernorm.weight", ("model.norm.weight",)),
 )
-OUTPUT = Vocabulary("output_layer.weight", ("lm_head.weight",))
-LAYER: tuple[Mapping, ...] = (
-    Plain(
+OUTPUT = VocabMapping("output_layer.weight", ("lm_head.weight",))
+LAYER: tuple[ParamMapping, ...] = (
+    DirectMapping(
         "decoder.layers.self_attention.linear_qkv.layer_norm_weight",
         _in_layer("input_layernorm.weight"),
     ),
-    GroupedQKV(
+    QKVMapping(
         "decoder.layers.self_attention.linear_qkv.weight",
         _in_layer("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
     ),
-    Plain("decoder.layers.self_attention.linear_proj.weight", _in_layer("self_attn.o_proj.weight")),
-    Plain(
+    DirectMapping(
+        "decoder.layers.self_attention.linear_proj.weight", _in_layer("self_attn.o_proj.weight")
+    ),
+    DirectMapping(
         "decoder.layers.mlp.linear_fc1.layer_norm_weight",
         _in_layer("post_attention_layernorm.weight"),
     ),
-    GatedMLP(
+    GatedMLPMapping(
         "decoder.layers.mlp.linear_fc1.weight",
         _in_layer("mlp.gate_proj.weight", "mlp.up_proj.weight"),
     ),
-    Plain("decoder.layers.mlp.linear_fc2.weight", _in_layer("mlp.down_proj.weight")),
+    DirectMapping("decoder.layers.mlp.linear_fc2.weight", _in_layer("mlp.down_proj.weight")),
 )
-QKV_BIAS = GroupedQKV(
+QKV_BIAS = QKVMapping(
     "decoder.layers.self_attention.linear_qkv.bias",
     _in_layer("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
 )
-QK_NORM: tuple[Mapping, ...] = (
-    Plain("decoder.layers.self_attention.q_layernorm.weight", _in_layer("self_attn.q_norm.weight")),
-    Plain("decoder.layers.self_attention.k_layernorm.weight", _in_layer("self_attn.k_norm.weight")),
+QK_NORM: tuple[ParamMapping, ...] = (
+    DirectMapping(
+        "decoder.layers.self_attention.q_layernorm.weight", _in_layer("self_attn.q_norm.weight")
+    ),
+    DirectMapping(
+        "decoder.layers.self_attention.k_layernorm.weight", _in_layer("self_attn.k_norm.weight")
+    ),
 )
 
 FAMILY = Family(

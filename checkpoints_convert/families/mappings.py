@@ -16,7 +16,7 @@ from megatron_ext.config.architecture import Architecture
 PADDING = -1
 
 
-class Rows(NamedTuple):
+class RowRange(NamedTuple):
     """Rows from `start` to before `stop` of the Hugging Face tensor number `tensor`.
 
     They are zeros where `tensor` is PADDING.
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     stop: int
 
 
-class Mapping(Protocol):
+class ParamMapping(Protocol):
     """One Megatron tensor and its Hugging Face tensors, in order."""
 
     @property
@@ -38,7 +38,7 @@ class Mapping(Protocol):
     def hf(self) -> tuple[str, ...]:
         """Names of the Hugging Face tensors."""
 
-    def rows(self, architecture: Architecture) -> list[Rows]:
+    def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the source of Megatron's rows in order, without padding.
 
         Each Hugging Face row occurs once.
@@ -46,19 +46,19 @@ class Mapping(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class DirectMapping:
     """The same tensor under another name."""
 
     megatron: str
     hf: tuple[str]
 
-    def rows(self, architecture: Architecture) -> list[Rows]:
+    def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return all rows."""
-        return [Rows(0, 0, shape(self.megatron, architecture)[0])]
+        return [RowRange(0, 0, shape(self.megatron, architecture)[0])]
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class VocabMapping:
     """A tensor with one row per token.
 
     Megatron pads it with zero rows, which Hugging Face does not have.
@@ -67,13 +67,13 @@ class Vocabulary:
     megatron: str
     hf: tuple[str]
 
-    def rows(self, architecture: Architecture) -> list[Rows]:
+    def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the tokens' rows."""
-        return [Rows(0, 0, architecture.vocab_size)]
+        return [RowRange(0, 0, architecture.vocab_size)]
 
 
 @dataclass(frozen=True)
-class GroupedQKV:
+class QKVMapping:
     """Query, key and value rows, interleaved by key/value group.
 
     A group holds its query heads, its key and its value.
@@ -82,35 +82,38 @@ class GroupedQKV:
     megatron: str
     hf: tuple[str, str, str]
 
-    def rows(self, architecture: Architecture) -> list[Rows]:
+    def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the rows group by group; heads follow each other in each Hugging Face tensor."""
         size = architecture.kv_channels
         queries = architecture.num_attention_heads // architecture.num_query_groups * size
         return [
-            Rows(tensor, group * height, (group + 1) * height)
+            RowRange(tensor, group * height, (group + 1) * height)
             for group in range(architecture.num_query_groups)
             for tensor, height in ((0, queries), (1, size), (2, size))
         ]
 
 
 @dataclass(frozen=True)
-class GatedMLP:
+class GatedMLPMapping:
     """The gate's rows above the up projection's."""
 
     megatron: str
     hf: tuple[str, str]
 
-    def rows(self, architecture: Architecture) -> list[Rows]:
+    def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the gate, then the up projection."""
-        return [Rows(0, 0, architecture.ffn_hidden_size), Rows(1, 0, architecture.ffn_hidden_size)]
+        return [
+            RowRange(0, 0, architecture.ffn_hidden_size),
+            RowRange(1, 0, architecture.ffn_hidden_size),
+        ]
 
 
-def height(rows: Sequence[Rows]) -> int:
+def num_rows(rows: Sequence[RowRange]) -> int:
     """Return how many rows these are."""
     return sum(run.stop - run.start for run in rows)
 
 
-def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, ...]]:
+def hf_shapes(mapping: ParamMapping, architecture: Architecture) -> list[tuple[int, ...]]:
     """Return the sizes of the Hugging Face tensors."""
     width = shape(mapping.megatron, architecture)[1:]
     rows = mapping.rows(architecture)
@@ -120,9 +123,9 @@ def hf_shapes(mapping: Mapping, architecture: Architecture) -> list[tuple[int, .
     ]
 
 
-def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:
+def chunks(rows: Sequence[RowRange], largest: int) -> list[tuple[int, list[RowRange]]]:
     """Divide rows into runs of at most `largest`, each with its start in the Megatron tensor."""
-    divided: list[tuple[int, list[Rows]]] = []
+    divided: list[tuple[int, list[RowRange]]] = []
     place = room = 0
     for run in rows:
         start = run.start
@@ -131,6 +134,6 @@ def chunks(rows: Sequence[Rows], largest: int) -> list[tuple[int, list[Rows]]]:
                 divided.append((place, []))
                 room = largest
             stop = min(run.stop, start + room)
-            divided[-1][1].append(Rows(run.tensor, start, stop))
+            divided[-1][1].append(RowRange(run.tensor, start, stop))
             place, room, start = place + stop - start, room - (stop - start), stop
     return divided

@@ -21,7 +21,7 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.mlp.linear_fc1.weight": lambda a: (2 * a.ffn_hidden_size, a.hidden_size),
     "decoder.layers.mlp.linear_fc2.weight": lambda a: (a.hidden_size, a.ffn_hidden_size),
 }
-VOCABULARY = frozenset({"embedding.word_embeddings.weight", "output_layer.weight"})
+VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.weight"})
 """Tensors with a row per token, padded by Megatron."""
 
 

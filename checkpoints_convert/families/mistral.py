@@ -13,7 +13,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
     The default window is 4,096, as in transformers.
     """
     fields = hf_config.Fields(config)
-    window = fields.take("sliding_window", 4096)
+    window = fields.pop("sliding_window", 4096)
     return hf_config.architecture(fields, "mistral", num_query_groups=8, window_size=window)
 
 

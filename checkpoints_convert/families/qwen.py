@@ -18,7 +18,7 @@ def qwen2_architecture(config: dict[str, Any]) -> Architecture:
 def qwen3_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Qwen3 config.json."""
     fields = hf_config.Fields(config)
-    fields.only(attention_bias=False)
+    fields.require(attention_bias=False)
     return hf_config.architecture(
         fields,
         "qwen3",
@@ -52,22 +52,22 @@ def _window(fields: hf_config.Fields) -> int | None:
 
     Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on.
     """
-    used, window = fields.take("use_sliding_window", False), fields.take("sliding_window", None)
-    full = fields.take("max_window_layers", 28)
-    kinds = fields.take("layer_types", None)
+    used, window = fields.pop("use_sliding_window", False), fields.pop("sliding_window", None)
+    full = fields.pop("max_window_layers", 28)
+    kinds = fields.pop("layer_types", None)
     if not used or window is None:
         if kinds and set(kinds) != {"full_attention"}:
             raise ValueError(
                 f"layer_types = {sorted(set(kinds))!r} contradicts use_sliding_window = {used!r}"
             )
         return None
-    layers = fields.take("num_hidden_layers")
+    layers = fields.pop("num_hidden_layers")
     windowed = (
         sum(kind == "sliding_attention" for kind in kinds) if kinds else max(layers - full, 0)
     )
     if windowed not in (0, layers):
         raise ValueError(
-            f"max_window_layers = {full!r} cannot be carried over: {windowed} of {layers} layers"
+            f"max_window_layers = {full!r} is not supported: {windowed} of {layers} layers"
             " have a window (only all or none)"
         )
     return window if windowed else None

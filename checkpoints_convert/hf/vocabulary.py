@@ -121,9 +121,9 @@ class ExtendedWeights:
         self.weights, self.extension = weights, extension
         self._new = {name: self._rows(name, kind, seed) for name in names}
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor and its first byte there."""
-        return self.weights.place(name)
+        return self.weights.location(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor, new rows included."""

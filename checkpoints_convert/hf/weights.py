@@ -65,7 +65,7 @@ class Weights:
         """Return the names of all tensors."""
         return set(self.tensors)
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor and its first byte there.
 
         Raises:

@@ -156,7 +156,7 @@ class Ranks:
         for name, wanted in _WANTED.items():
             if name in known and known[name] not in wanted:
                 raise DataError(
-                    f"{self.files[0]}: {name} = {shown(known[name])!r} cannot be carried over (only"
+                    f"{self.files[0]}: {name} = {shown(known[name])!r} is not supported (only"
                     f" {' or '.join(map(repr, wanted))})"
                 )
         rows = self.shape("model.embed_tokens.weight")[0]
@@ -180,7 +180,7 @@ class Ranks:
             share_embeddings_and_output_weights=known.get("tie_embed_logits", False),
         )
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor's first part and its first byte there."""
         part = self._parts(name)[0][0]
         return str(part.path), part.offset

@@ -110,12 +110,12 @@ def _architecture(
     for name, wanted in _ONLY.items():
         if name in config and config[name] not in wanted:
             raise ValueError(
-                f"{name} = {shown(config[name])} cannot be carried over (only {wanted[0]!r})"
+                f"{name} = {shown(config[name])} is not supported (only {wanted[0]!r})"
             )
     activation = config.get("activation_func", {}).get("_target_", "")
     if activation != "torch.nn.functional.silu":
         raise ValueError(
-            f"activation_func = {shown(activation)} cannot be carried over (only"
+            f"activation_func = {shown(activation)} is not supported (only"
             " torch.nn.functional.silu)"
         )
     rows = config.get("vocab_size") or vocab_size
@@ -155,13 +155,12 @@ def _architecture(
 def _rope_scaling(config: dict[str, Any]) -> float | None:
     if "scale_factor" not in config:
         if config.get("rope_scaling"):
-            raise ValueError("rope_scaling = True is Llama 4's and cannot be carried over")
+            raise ValueError("rope_scaling = True is Llama 4's and is not supported")
         return None
     for name, theirs in _SCALING.items():
         if config[name] != LLAMA3_SCALING[theirs]:
             raise ValueError(
-                f"{name} = {shown(config[name])} cannot be carried over (only"
-                f" {LLAMA3_SCALING[theirs]!r})"
+                f"{name} = {shown(config[name])} is not supported (only {LLAMA3_SCALING[theirs]!r})"
             )
     return float(config["scale_factor"])
 

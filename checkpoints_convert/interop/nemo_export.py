@@ -1,4 +1,4 @@
-"""Writes an iteration of a Megatron checkpoint as a NeMo 2 folder, a piece at a time."""
+"""Writes an iteration of a Megatron checkpoint as a NeMo 2 folder, a slice at a time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from checkpoints_convert.conversion.import_hf import DTYPES, WritePart, write_parts
+from checkpoints_convert.conversion.import_hf import DTYPES, WriteDistcp, write_distcp_files
 from checkpoints_convert.conversion.stored_model import StoredModel
-from checkpoints_convert.conversion.tensor_units import parts, units
 from checkpoints_convert.conversion.validate import check_tensors
+from checkpoints_convert.conversion.weight_tasks import all_tasks, tasks_by_file
 from checkpoints_convert.families import FAMILIES
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.megatron_shapes import extra_states
@@ -19,7 +19,7 @@ from checkpoints_convert.hf.folder import check_companions, check_vocabulary, to
 from checkpoints_convert.interop import nemo_config, nemo_context
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
-from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from checkpoints_convert.resumable_io.resumable_steps import write_manifest
 from galen import atomic
 from galen.run_folder import Identity, RunFolder, resume, stat_record
@@ -50,10 +50,10 @@ _COMMON: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class WriteNemoPart(WritePart):
-    """Writes some units into one `.distcp` file, under NeMo's names."""
+class WriteNemoDistcp(WriteDistcp):
+    """Writes some tasks into one `.distcp` file, under NeMo's names."""
 
-    def run(self, output: OutputFile, reader: ReadAhead) -> list[dict[str, Any]]:
+    def run(self, output: OutputFile, reader: Prefetcher) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
         return [
             {**entry, "key": nemo_config.PREFIX + entry["key"]}
@@ -100,7 +100,7 @@ def convert(
         return
     family, stored = FAMILIES[architecture.family], TorchDist(folder)
     check_tensors(stored, family, architecture)
-    source = StoredModel(stored, units(family, architecture), architecture)
+    source = StoredModel(stored, all_tasks(family, architecture), architecture)
     if run.partial.is_symlink():
         run.partial.unlink()
     resume(run.partial / nemo_config.WEIGHTS, identity)
@@ -142,12 +142,14 @@ def _write_weights(
 ) -> dict[Path, str]:
     """Write `weights/` and return the SHA-256 of the inputs and of the files written."""
     steps = []
-    for number, part in enumerate(parts(family, architecture)):
-        nbytes = sum(unit.nbytes(architecture, dtype or source.dtype(unit.hf[0])) for unit in part)
+    for number, part in enumerate(tasks_by_file(family, architecture)):
+        nbytes = sum(task.nbytes(architecture, dtype or source.dtype(task.hf[0])) for task in part)
         steps.append(
-            WriteNemoPart(f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype)
+            WriteNemoDistcp(
+                f"__{number}_0.distcp", nbytes, source, tuple(part), architecture, dtype
+            )
         )
-    entries, hashes = write_parts("export", folder, steps, inputs, workers)
+    entries, hashes = write_distcp_files("export", folder, steps, inputs, workers)
     torch_dist.finish(
         folder, entries, _COMMON, [nemo_config.PREFIX + name for name in extra_states(architecture)]
     )

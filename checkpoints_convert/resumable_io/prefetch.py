@@ -1,4 +1,4 @@
-"""Reads the pieces of a conversion, each while the one before it is being written."""
+"""Reads the slices of a conversion, each while the one before it is being written."""
 
 import math
 import mmap
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Piece(NamedTuple):
+class TensorSlice(NamedTuple):
     """A tensor that is not read yet."""
 
     shape: tuple[int, ...]
@@ -19,10 +19,10 @@ class Piece(NamedTuple):
     """Reads it into an empty tensor of this shape and precision."""
 
 
-class ReadAhead:
+class Prefetcher:
     """A thread that reads, and two buffers for all that it reads.
 
-    Memory that comes and goes piece by piece would be fragmented and grow with the model.
+    Memory that comes and goes slice by slice would be fragmented and grow with the model.
     """
 
     def __init__(self) -> None:
@@ -35,23 +35,23 @@ class ReadAhead:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def read(self, pieces: Iterable[Piece]) -> Iterator[Tensor]:
-        """Yield the pieces, read one ahead; a tensor is overwritten once the next is asked for."""
+    def read(self, slices: Iterable[TensorSlice]) -> Iterator[Tensor]:
+        """Yield the slices, read one ahead; a tensor is overwritten once the next is asked for."""
         ahead: Future[Tensor] | None = None
-        for piece in pieces:
-            present, ahead = ahead, self._thread.submit(self._read, piece)
+        for slice_ in slices:
+            present, ahead = ahead, self._thread.submit(self._read, slice_)
             if present is not None:
                 yield present.result()
         if ahead is not None:
             yield ahead.result()
 
-    def _read(self, piece: Piece) -> Tensor:
-        numbers = math.prod(piece.shape)
-        if len(self._buffers[0]) < numbers * piece.dtype.itemsize:
-            self._buffers[0] = mmap.mmap(-1, numbers * piece.dtype.itemsize)
-        tensor = torch.frombuffer(self._buffers[0], dtype=piece.dtype, count=numbers).view(
-            piece.shape
+    def _read(self, slice_: TensorSlice) -> Tensor:
+        numbers = math.prod(slice_.shape)
+        if len(self._buffers[0]) < numbers * slice_.dtype.itemsize:
+            self._buffers[0] = mmap.mmap(-1, numbers * slice_.dtype.itemsize)
+        tensor = torch.frombuffer(self._buffers[0], dtype=slice_.dtype, count=numbers).view(
+            slice_.shape
         )
         self._buffers.reverse()
-        piece.fill(tensor)
+        slice_.fill(tensor)
         return tensor

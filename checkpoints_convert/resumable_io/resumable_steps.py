@@ -23,7 +23,7 @@ from typing import Any
 
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
-from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -44,7 +44,7 @@ class Step(ABC):
     """Bytes of the tensors in it."""
 
     @abstractmethod
-    def run(self, output: OutputFile, reader: ReadAhead) -> Any:
+    def run(self, output: OutputFile, reader: Prefetcher) -> Any:
         """Write the file from `reader`; return what the conversion needs at its end.
 
         The result is of JSON types.
@@ -78,11 +78,11 @@ def run_steps(
 
         written(kept)
         if workers == 1 or len(missing) < 2:
-            _alone(folder, missing, written)
+            run_serial(folder, missing, written)
         else:
             # of a file in another process, only its end is heard of
             inputs.ahead += workers * total_bytes // len(steps)
-            _shared(folder, missing, workers, written)
+            run_parallel(folder, missing, workers, written)
         hashes = inputs.result()
     results = [_read_result(folder, step) for step in steps]
     hashes |= {
@@ -106,9 +106,9 @@ def _check_room(folder: Path, needed: int, missing: Sequence[Step]) -> None:
         )
 
 
-def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:
+def run_serial(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:
     """Do the steps here; a file comes to the disk and is recorded while the next one is begun."""
-    with ReadAhead() as reader, ThreadPoolExecutor(1, "finish") as finisher:
+    with Prefetcher() as reader, ThreadPoolExecutor(1, "finish") as finisher:
         finishing: Future[None] | None = None
         for step in steps:
             finish = _write(folder, step, reader, written)
@@ -119,7 +119,7 @@ def _alone(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) 
             finishing.result()
 
 
-def _shared(
+def run_parallel(
     folder: Path, steps: Sequence[Step], workers: int, written: Callable[[int], None]
 ) -> None:
     """Run the steps in several processes.
@@ -130,7 +130,7 @@ def _shared(
     with ProcessPoolExecutor(
         min(workers, len(steps)), mp_context=get_context("spawn"), initializer=exit_with_parent
     ) as pool:
-        running = {pool.submit(_alone, folder, [step], _unheard): step for step in steps}
+        running = {pool.submit(run_serial, folder, [step], ignore_progress): step for step in steps}
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -141,12 +141,12 @@ def _shared(
             raise
 
 
-def _unheard(_: int) -> None:
+def ignore_progress(_: int) -> None:
     """Progress within a file, of which the process that started this one does not hear."""
 
 
 def _write(
-    folder: Path, step: Step, reader: ReadAhead, written: Callable[[int], None]
+    folder: Path, step: Step, reader: Prefetcher, written: Callable[[int], None]
 ) -> Callable[[], None]:
     """Write a step's file.
 

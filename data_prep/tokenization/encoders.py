@@ -1,6 +1,6 @@
 """Faster ways to the reference tokenizer's ids, used only where they are the same ids.
 
-Two engines. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE
+Two encoders. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE
 without it, remembered words: no piece of such a vocabulary goes from a non-space on to a space, so
 a word with the spaces before it is encoded the same wherever it stands, and most words have been
 seen before. Either is compared with the reference on difficult strings and on a sample of the input
@@ -24,16 +24,16 @@ from data_prep.tokenization.tokenizer import (
     TextTokenizer,
 )
 
-MEMORY = 256 << 20
+CACHE_BYTES = 256 << 20
 """Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""
 
-MEMORY_OF_ALL = 640 << 20
-"""The same for all processes together, but at least `LEAST_MEMORY` for each."""
+TOTAL_CACHE_BYTES = 640 << 20
+"""The same for all processes together, but at least `MIN_CACHE_BYTES` for each."""
 
-LEAST_MEMORY = 64 << 20
+MIN_CACHE_BYTES = 64 << 20
 """With less, gigatoken, which takes half a second to forget, would forget too often."""
 
-WORD_BYTES = 512
+CACHED_WORD_BYTES = 512
 """Bytes of memory of a remembered word, in Python's objects."""
 
 PROBES = (
@@ -80,7 +80,7 @@ White space, scripts, characters of several bytes, long words, pieces written ou
 """
 
 
-class Engine(Protocol):
+class Encoder(Protocol):
     """A way to encode text."""
 
     name: str
@@ -89,7 +89,7 @@ class Engine(Protocol):
         """Return the ids of each text, one after the other."""
 
 
-class ReferenceEngine:
+class ReferenceEncoder:
     """The tokenizer itself."""
 
     name = "reference"
@@ -102,7 +102,7 @@ class ReferenceEngine:
         return [np.array(ids, dtype=np.uint32) for ids in self._tokenizer.encode(texts)]
 
 
-class GigatokenEngine:
+class GigatokenEncoder:
     """`gigatoken`; texts that it would take differently go to the reference.
 
     Raises:
@@ -113,10 +113,10 @@ class GigatokenEngine:
     name = "gigatoken"
 
     def __init__(
-        self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = MEMORY
+        self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = CACHE_BYTES
     ) -> None:
         self._memory = memory
-        self._reference = ReferenceEngine(tokenizer)
+        self._reference = ReferenceEncoder(tokenizer)
         self._splitter: Any = getattr(tokenizer, "splitter", None)
         self._special = {
             token: np.array([identifier], dtype=np.uint32)
@@ -202,16 +202,16 @@ class GigatokenEngine:
         )
 
 
-class WordsEngine:
+class CachedBpeEncoder:
     """A SentencePiece BPE model with a memory of words.
 
     Raises:
         ValueError: its vocabulary or its normalisation does not allow it.
     """
 
-    name = "words"
+    name = "cached_bpe"
 
-    def __init__(self, tokenizer: TextTokenizer, memory: int = MEMORY) -> None:
+    def __init__(self, tokenizer: TextTokenizer, memory: int = CACHE_BYTES) -> None:
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise ValueError("this is no SentencePiece model")
         self._processor, self._special = tokenizer.processor, tokenizer.special
@@ -221,7 +221,7 @@ class WordsEngine:
             raise ValueError("its vocabulary has pieces that go from one word on to the next")
         self._space = self._processor.piece_to_id("▁")
         self._memory: dict[str, list[int]] = {}
-        self._most = memory // WORD_BYTES
+        self._most = memory // CACHED_WORD_BYTES
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text."""
@@ -256,52 +256,52 @@ class WordsEngine:
 _WORD = re.compile("▁+[^▁]*")
 
 
-def choose_engine(
+def choose_encoder(
     tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1
-) -> tuple[Engine, str | None]:
-    """Return the fastest engine that gives the reference's ids, and why it is no faster one.
+) -> tuple[Encoder, str | None]:
+    """Return the fastest encoder that gives the reference's ids, and why it is no faster one.
 
     The ids are compared on difficult strings and on `sample`.
 
-    `wanted` is "auto", or the only engine to try; `processes` is how many will use a copy of it and
-    share the memory for words. The second value is None when the first choice stood.
+    `name` is "auto", or the only encoder to try; `processes` is how many will use a copy of it and
+    share the memory of the word cache. The second value is None when the first choice is taken.
     """
-    reference = ReferenceEngine(tokenizer)
+    reference = ReferenceEncoder(tokenizer)
     if wanted == "reference":
         return reference, None
     reasons: list[str] = []
     texts = [*PROBES, *_added_probes(tokenizer), *sample]
     expected = reference.encode(texts)
     for name, make in _candidates(
-        tokenizer, max(min(MEMORY, MEMORY_OF_ALL // processes), LEAST_MEMORY)
+        tokenizer, max(min(CACHE_BYTES, TOTAL_CACHE_BYTES // processes), MIN_CACHE_BYTES)
     ):
         if wanted not in ("auto", name):
             continue
         try:
-            engine = make()
-            text = _difference(engine, texts, expected)
+            encoder = make()
+            text = _difference(encoder, texts, expected)
         except (ImportError, ValueError, RuntimeError, OSError, KeyError) as error:
             reasons.append(
                 f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             )
             continue
         if text is None:
-            return engine, "; ".join(dict.fromkeys(reasons)) or None
+            return encoder, "; ".join(dict.fromkeys(reasons)) or None
         reasons.append(f"{name} gives other ids for {text[:40]!r}")
     return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this kind"
 
 
 def _candidates(tokenizer: TextTokenizer, memory: int) -> Iterator[tuple[str, Any]]:
-    yield "gigatoken", lambda: GigatokenEngine(tokenizer, memory=memory)
+    yield "gigatoken", lambda: GigatokenEncoder(tokenizer, memory=memory)
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        yield "gigatoken", lambda: GigatokenEngine(tokenizer, avoid_added=True, memory=memory)
+        yield "gigatoken", lambda: GigatokenEncoder(tokenizer, avoid_added=True, memory=memory)
     else:
-        yield "words", lambda: WordsEngine(tokenizer, memory)
+        yield "cached_bpe", lambda: CachedBpeEncoder(tokenizer, memory)
 
 
-def _difference(engine: Engine, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
-    """Return the first text for which an engine gives other ids."""
-    for text, ids, wanted in zip(texts, engine.encode(texts), expected, strict=True):
+def _difference(encoder: Encoder, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
+    """Return the first text for which an encoder gives other ids."""
+    for text, ids, wanted in zip(texts, encoder.encode(texts), expected, strict=True):
         if not np.array_equal(ids, wanted):
             return text
     return None

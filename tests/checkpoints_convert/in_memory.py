@@ -3,8 +3,8 @@
 import torch
 
 from checkpoints_convert.conversion.stored_model import StoredModel
-from checkpoints_convert.conversion.tensor_units import hf_pieces, megatron_pieces
-from checkpoints_convert.resumable_io.prefetch import ReadAhead
+from checkpoints_convert.conversion.weight_tasks import hf_slices, megatron_slices
+from checkpoints_convert.resumable_io.prefetch import Prefetcher
 
 
 class Tensors(dict):
@@ -15,7 +15,7 @@ class Tensors(dict):
 
 
 class Stored:
-    """A Megatron tensor of a unit, in the place of a checkpoint folder."""
+    """A Megatron tensor of a task, in the place of a checkpoint folder."""
 
     def __init__(self, tensor):
         self.tensor = tensor
@@ -24,20 +24,20 @@ class Stored:
         target.copy_(self.tensor[start : start + len(target)])
 
 
-def joined(pieces):
-    with ReadAhead() as reader:
-        return torch.cat([rows.clone() for rows in reader.read(pieces)])
+def joined(slices):
+    with Prefetcher() as reader:
+        return torch.cat([rows.clone() for rows in reader.read(slices)])
 
 
-def to_megatron(unit, tensors, architecture):
-    """Return the Megatron tensor that a unit's Hugging Face tensors make, padded for one rank."""
-    source = Tensors(zip(unit.hf, tensors, strict=True))
+def to_megatron(task, tensors, architecture):
+    """Return the Megatron tensor that a task's Hugging Face tensors make, padded for one rank."""
+    source = Tensors(zip(task.hf, tensors, strict=True))
     return joined(
-        piece for _, piece in megatron_pieces(unit, architecture, source, torch.float32, 1)
+        slice_ for _, slice_ in megatron_slices(task, architecture, source, torch.float32, 1)
     )
 
 
-def to_hf(unit, tensor, architecture):
-    """Return the unit's Hugging Face tensors that a Megatron tensor holds."""
-    source = StoredModel(Stored(tensor), [unit], architecture)
-    return [joined(hf_pieces(name, source, torch.float32)) for name in unit.hf]
+def to_hf(task, tensor, architecture):
+    """Return the task's Hugging Face tensors that a Megatron tensor holds."""
+    source = StoredModel(Stored(tensor), [task], architecture)
+    return [joined(hf_slices(name, source, torch.float32)) for name in task.hf]

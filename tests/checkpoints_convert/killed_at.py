@@ -80,7 +80,7 @@ def convert(
     )
     code = 1
     try:
-        name = "--megatron" if script == "adopt" else "--output"
+        name = "--megatron" if script == "register_checkpoint" else "--output"
         importlib.import_module(f"checkpoints_convert.{script}").main([*options, name, str(output)])
         code = 0
     finally:
@@ -161,9 +161,9 @@ def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[st
 def main() -> None:
     for module in LOADED_BEFORE:  # in the parent, so that no child needs seconds for it
         importlib.import_module(f"checkpoints_convert.{module}")
-    # many pieces a file: killed in its middle, too
+    # many slices a file: killed in its middle, too
     importlib.import_module("checkpoints_convert.resumable_io.output_file")._BLOCK = 4096
-    importlib.import_module("checkpoints_convert.conversion.tensor_units").CHUNK_BYTES = 8000
+    importlib.import_module("checkpoints_convert.conversion.weight_tasks").CHUNK_BYTES = 8000
     for line in sys.stdin:
         script, folder, count, options = json.loads(line)
         print(json.dumps(attack(script, Path(folder), count, options)), flush=True)

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from checkpoints_convert import (
-    adopt,
     hf_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
+    register_checkpoint,
     verify,
 )
 from galen import manifest
@@ -98,7 +98,7 @@ def test_altered_companions_of_a_checkpoint_are_told(tmp_path, made, damage):
     with pytest.raises(DataError, match=told):
         verify.main(["--hf", str(made / "hf"), "--megatron", str(megatron), "--weights-only"])
     with pytest.raises(DataError, match=told):
-        adopt.main(["--megatron", str(megatron), "--hf", str(megatron / "hf")])
+        register_checkpoint.main(["--megatron", str(megatron), "--hf", str(megatron / "hf")])
 
 
 def test_a_checkpoint_from_before_companions_had_a_manifest(tmp_path, made):

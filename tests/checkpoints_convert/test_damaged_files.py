@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from checkpoints_convert import (
-    adopt,
     describe,
     hf_to_megatron,
     legacy_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
+    register_checkpoint,
     verify,
 )
 from tests.checkpoints_convert.interop.test_megatron_lm_legacy import write_ranks
@@ -63,8 +63,8 @@ def commands(folder, output):
             ["--megatron", folder / "megatron", "--output", output],
         ),
         "describe": (describe.main, "megatron", [folder / "megatron"]),
-        "adopt": (
-            adopt.main,
+        "register_checkpoint": (
+            register_checkpoint.main,
             "megatron",
             ["--megatron", folder / "megatron", "--hf", folder / "hf"],
         ),
@@ -118,7 +118,7 @@ def test_one_line_or_success(tmp_path, folders, name, capsys):
                 check_one_line(code, err, (seed, kind))
             for path in (tmp_path / "output", tmp_path / ".output.partial"):
                 shutil.rmtree(path, ignore_errors=True)
-            if name == "adopt":
+            if name == "register_checkpoint":
                 shutil.rmtree(tmp_path / source)
                 shutil.copytree(folders / source, tmp_path / source)
             shutil.copy(folders / source / file, tmp_path / source / file)

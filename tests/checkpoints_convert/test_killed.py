@@ -61,11 +61,11 @@ def killer():
         "megatron_to_nemo": ["--megatron", "megatron"],
         "nemo_to_megatron": ["--nemo", "nemo"],
         "legacy_to_megatron": ["--legacy", "legacy", "--tokenizer", "hf"],
-        "adopt": ["--hf", "hf"],
+        "register_checkpoint": ["--hf", "hf"],
     }.items(),
 )
 def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
-    if script == "adopt":
+    if script == "register_checkpoint":
         shutil.copytree(inputs / "foreign", tmp_path / "given")
     options = [str(inputs / option) if (inputs / option).is_dir() else option for option in given]
     killer.stdin.write(
@@ -75,10 +75,10 @@ def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
     seen = json.loads(killer.stdout.readline())
     print(seen)
     assert seen["wrong"] == []
-    assert seen["touched"] > (20 if script == "adopt" else 100)
+    assert seen["touched"] > (20 if script == "register_checkpoint" else 100)
     # two threads: the last points may come a little earlier in one run than in another
     assert seen["killed"] >= seen["points"] - 2
-    assert script == "adopt" or seen["went_on"] >= seen["points"] // 3
+    assert script == "register_checkpoint" or seen["went_on"] >= seen["points"] // 3
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):

@@ -7,11 +7,11 @@ import subprocess
 import pytest
 
 from checkpoints_convert import (
-    adopt,
     hf_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
+    register_checkpoint,
 )
 from galen import lock
 from galen.errors import DataError
@@ -69,20 +69,20 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
 def test_every_command_respects_the_lock(tmp_path, model, checkpoint):
     nemo = tmp_path / "nemo"
     megatron_to_nemo.main(["--megatron", str(checkpoint), "--output", str(nemo)])
-    shutil.copytree(checkpoint, tmp_path / "adopted")
+    shutil.copytree(checkpoint, tmp_path / "registered")
     for main, options, output in (
         (hf_to_megatron.main, ["--hf", model, "--output"], tmp_path / "a"),
         (megatron_to_hf.main, ["--megatron", checkpoint, "--output"], tmp_path / "b"),
         (megatron_to_nemo.main, ["--megatron", checkpoint, "--output"], tmp_path / "c"),
         (nemo_to_megatron.main, ["--nemo", nemo, "--output"], tmp_path / "d"),
-        (adopt.main, ["--hf", model, "--megatron"], tmp_path / "adopted"),
+        (register_checkpoint.main, ["--hf", model, "--megatron"], tmp_path / "registered"),
     ):
         with lock.hold(output):
             with pytest.raises(
                 DataError, match=r"is being written by .* wait for it, or end it first"
             ):
                 main([*map(str, options), str(output)])
-            assert output.name == "adopted" or not output.exists()
+            assert output.name == "registered" or not output.exists()
 
 
 def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
     from checkpoints_convert.conversion import import_hf
 
     import_model(model, tmp_path / "expected")
-    original, count = import_hf.WritePart.run, iter(range(100))
+    original, count = import_hf.WriteDistcp.run, iter(range(100))
 
     def dies(self, output, reader):
         if next(count) == 4:
@@ -102,7 +102,7 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
     ):
         output, count = tmp_path / str(number), iter(range(100))
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(import_hf.WritePart, "run", dies)
+            patch.setattr(import_hf.WriteDistcp, "run", dies)
             import_model(model, output)
         notes = list(output.glob(".iter_*/.*.distcp.json"))
         assert notes

@@ -180,15 +180,15 @@ MISTAKES = {
     ),
     "experts": (
         lambda nemo: change(nemo, num_moe_experts=8),
-        r"num_moe_experts = 8 cannot be carried over \(only None\)",
+        r"num_moe_experts = 8 is not supported \(only None\)",
     ),
     "activation": (
         lambda nemo: change(nemo, activation_func={"_target_": "torch.nn.functional.gelu"}),
-        "activation_func = 'torch.nn.functional.gelu' cannot be carried over",
+        "activation_func = 'torch.nn.functional.gelu' is not supported",
     ),
     "rotary scaling": (
         lambda nemo: change(nemo, low_freq_factor=2.0),
-        r"low_freq_factor = 2\.0 cannot be carried over",
+        r"low_freq_factor = 2\.0 is not supported",
     ),
     "another size": (
         lambda nemo: change(nemo, hidden_size=32),

@@ -1,6 +1,6 @@
 """Mappings over random small shapes.
 
-The round trip is the identity, every row has one place, pieces cover all.
+The round trip is the identity, every row has one place, slices cover all.
 """
 
 import dataclasses
@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoints_convert.conversion import tensor_units
+from checkpoints_convert.conversion import weight_tasks
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.families.mappings import chunks, height, hf_shapes
+from checkpoints_convert.families.mappings import chunks, hf_shapes, num_rows
 from checkpoints_convert.families.megatron_shapes import shape
 from megatron_ext.config.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
@@ -37,8 +37,8 @@ def architectures(draw):
     )
 
 
-def all_units(architecture):
-    return tensor_units.units(FAMILIES[architecture.family], architecture)
+def all_tasks_of(architecture):
+    return weight_tasks.all_tasks(FAMILIES[architecture.family], architecture)
 
 
 def random_tensors(mapping, architecture):
@@ -49,25 +49,25 @@ def random_tensors(mapping, architecture):
 @given(architectures())
 def test_there_and_back_is_the_identity(architecture):
     names = set()
-    for unit in all_units(architecture):
-        tensors = random_tensors(unit.mapping, architecture)
-        there = to_megatron(unit, tensors, architecture)
-        assert there.shape == shape(unit.megatron, architecture)
-        assert torch.cat(to_hf(unit, there, architecture)).equal(torch.cat(tensors))
-        assert not names & set(unit.hf)
-        names |= set(unit.hf)
+    for task in all_tasks_of(architecture):
+        tensors = random_tensors(task.mapping, architecture)
+        there = to_megatron(task, tensors, architecture)
+        assert there.shape == shape(task.megatron, architecture)
+        assert torch.cat(to_hf(task, there, architecture)).equal(torch.cat(tensors))
+        assert not names & set(task.hf)
+        names |= set(task.hf)
     assert len(names) >= 9 * architecture.num_layers // 2
 
 
 @settings(max_examples=60, deadline=None)
 @given(architectures(), st.integers(1, 40), st.sampled_from([1, 2, 4]))
 def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
-    for unit in all_units(architecture):
-        runs = unit.mapping.rows(architecture)
+    for task in all_tasks_of(architecture):
+        runs = task.mapping.rows(architecture)
         divided = chunks(runs, largest)
-        assert all(0 < height(part) <= largest for _, part in divided)
+        assert all(0 < num_rows(part) <= largest for _, part in divided)
         assert [place for place, _ in divided] == [
-            sum(height(part) for _, part in divided[:n]) for n in range(len(divided))
+            sum(num_rows(part) for _, part in divided[:n]) for n in range(len(divided))
         ]
         rows = [
             (run.tensor, row)
@@ -79,14 +79,14 @@ def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
         assert (
             len(set(rows))
             == len(rows)
-            == sum(size[0] for size in hf_shapes(unit.mapping, architecture))
+            == sum(size[0] for size in hf_shapes(task.mapping, architecture))
         )
-        pieces = tensor_units.megatron_pieces(
-            unit, architecture, None, torch.float32, tensor_parallel
+        slices = weight_tasks.megatron_slices(
+            task, architecture, None, torch.float32, tensor_parallel
         )
         assert (
-            sum(piece.shape[0] for _, piece in pieces)
-            == tensor_units.padded_shape(unit, architecture, tensor_parallel)[0]
+            sum(slice_.shape[0] for _, slice_ in slices)
+            == weight_tasks.padded_shape(task, architecture, tensor_parallel)[0]
         )
 
 

@@ -130,17 +130,17 @@ MISTAKES = {
     ),
     "bias": (
         lambda folder: change_config(folder, attention_bias=True),
-        "attention_bias = True cannot be carried over",
+        "attention_bias = True is not supported",
     ),
     "activation": (
         lambda folder: change_config(folder, hidden_act="gelu"),
-        "hidden_act = 'gelu' cannot be carried over",
+        "hidden_act = 'gelu' is not supported",
     ),
     "rotary scaling": (
         lambda folder: change_config(
             folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
         ),
-        "rotary scaling 'yarn' cannot be carried over",
+        "rotary scaling 'yarn' is not supported",
     ),
     "no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),

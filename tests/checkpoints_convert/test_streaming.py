@@ -1,4 +1,4 @@
-"""Conversion in pieces has the same result for any piece size and number of processes.
+"""Conversion in slices has the same result for any slice size and number of processes.
 
 So it has when it is killed and started again.
 """
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoints_convert import hf_to_megatron, megatron_to_hf, verify
-from checkpoints_convert.conversion import export_hf, import_hf, tensor_units
+from checkpoints_convert.conversion import export_hf, import_hf, weight_tasks
 from checkpoints_convert.hf.weights import Weights
 from galen import manifest
 from galen.errors import DataError
@@ -45,7 +45,7 @@ def model(make_model):
 
 def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tensor_units, "CHUNK_BYTES", 3000)
+        patch.setattr(weight_tasks, "CHUNK_BYTES", 3000)
         checkpoint = there(model, tmp_path / "megatron")
         back(checkpoint, tmp_path / "back")
     parts = (
@@ -89,9 +89,9 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
-@pytest.mark.parametrize("step", [import_hf.WritePart, export_hf.WriteShard])
+@pytest.mark.parametrize("step", [import_hf.WriteDistcp, export_hf.WriteShard])
 def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
-    importing_now = step is import_hf.WritePart
+    importing_now = step is import_hf.WriteDistcp
     checkpoint = tmp_path / "megatron"
     if not importing_now:
         there(model, checkpoint)
@@ -136,7 +136,7 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(
     tmp_path, model, make_model, monkeypatch, capsys
 ):
     other = make_model("qwen2", initializer_range=0.1)
-    original, written = import_hf.WritePart.run, []
+    original, written = import_hf.WriteDistcp.run, []
 
     def dies(self, output, reader):
         if len(written) == 3:
@@ -145,7 +145,7 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(
         return original(self, output, reader)
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_hf.WritePart, "run", dies)
+        patch.setattr(import_hf.WriteDistcp, "run", dies)
         with pytest.raises(Killed):
             there(other, tmp_path / "megatron")
     there(model, tmp_path / "megatron")

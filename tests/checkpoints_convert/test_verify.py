@@ -11,7 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import hf_to_megatron, verify
 from checkpoints_convert.families import FAMILIES
-from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Plain, Rows
+from checkpoints_convert.families.mappings import (
+    DirectMapping,
+    GatedMLPMapping,
+    QKVMapping,
+    RowRange,
+)
 from galen.errors import DataError, UsageError
 from megatron_ext.config import architecture as architectures
 from tests.conftest import run
@@ -96,7 +101,7 @@ def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights
 
 
 @dataclasses.dataclass(frozen=True)
-class Ungrouped(GroupedQKV):
+class Ungrouped(QKVMapping):
     """All queries, then all keys, then all values: wrong where there are groups."""
 
     def rows(self, architecture):
@@ -106,18 +111,21 @@ class Ungrouped(GroupedQKV):
             architecture.num_query_groups,
         )
         return [
-            Rows(number, 0, count * architecture.kv_channels) for number, count in enumerate(heads)
+            RowRange(number, 0, count * architecture.kv_channels)
+            for number, count in enumerate(heads)
         ]
 
 
 def swap_gate_and_up(mapping):
     return (
-        GatedMLP(mapping.megatron, mapping.hf[::-1]) if isinstance(mapping, GatedMLP) else mapping
+        GatedMLPMapping(mapping.megatron, mapping.hf[::-1])
+        if isinstance(mapping, GatedMLPMapping)
+        else mapping
     )
 
 
 def ungroup(mapping):
-    return Ungrouped(mapping.megatron, mapping.hf) if isinstance(mapping, GroupedQKV) else mapping
+    return Ungrouped(mapping.megatron, mapping.hf) if isinstance(mapping, QKVMapping) else mapping
 
 
 def swap_norms(mapping):
@@ -127,7 +135,7 @@ def swap_norms(mapping):
         for name, other in (names, names[::-1])
         if f".{name}." in mapping.hf[0]
     }
-    return Plain(mapping.megatron, (next(iter(swapped.values())),)) if swapped else mapping
+    return DirectMapping(mapping.megatron, (next(iter(swapped.values())),)) if swapped else mapping
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ import torch
 from megatron.core.dist_checkpointing import ShardedTensor
 
 from checkpoints_convert import (
-    adopt,
     describe,
     legacy_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
+    register_checkpoint,
     verify,
 )
 from evaluation.scoring import megatron_export
@@ -206,7 +206,12 @@ def argv_of(command, hf, folder, output):
             inside,
             (in_metadata, in_tensor),
         ),
-        "adopt": (adopt, ["--megatron", folder, "--hf", hf], inside, (in_metadata,)),
+        "register_checkpoint": (
+            register_checkpoint,
+            ["--megatron", folder, "--hf", hf],
+            inside,
+            (in_metadata,),
+        ),
         "nemo_to_megatron": (
             nemo_to_megatron,
             ["--nemo", folder, "--output", output],
@@ -229,7 +234,7 @@ COMMANDS = (
     "megatron_to_hf",
     "megatron_to_nemo",
     "verify",
-    "adopt",
+    "register_checkpoint",
     "nemo_to_megatron",
     "describe nemo",
 )
@@ -301,7 +306,7 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
         sharded.load_sharded({"weight": weight}, folder / ITERATION)
 
     def all_attacks():
-        platforms.current()
+        platforms.current_platform()
         torch.distributed.init_process_group(
             "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
         )

@@ -1,7 +1,7 @@
 import torch
 
-from checkpoints_convert.conversion.tensor_units import Unit
-from checkpoints_convert.families.mappings import GatedMLP, GroupedQKV, Vocabulary
+from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
+from checkpoints_convert.families.mappings import GatedMLPMapping, QKVMapping, VocabMapping
 from megatron_ext.config.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
@@ -26,24 +26,28 @@ def rows(*numbers):
 
 
 def test_query_key_value_rows_are_grouped():
-    unit = Unit(GroupedQKV("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v")), 0)
+    task = WeightConversionTask(
+        QKVMapping("decoder.layers.self_attention.linear_qkv.weight", ("q", "k", "v")), 0
+    )
     query, key, value = rows(0, 1, 2, 3), rows(10, 11), rows(20, 21)
-    fused = to_megatron(unit, [query, key, value], SHAPE)
+    fused = to_megatron(task, [query, key, value], SHAPE)
     # group 0: its two queries, key, value; then group 1
     assert fused[:, 0].tolist() == [0, 1, 10, 20, 2, 3, 11, 21]
-    assert torch.cat(to_hf(unit, fused, SHAPE)).equal(torch.cat([query, key, value]))
+    assert torch.cat(to_hf(task, fused, SHAPE)).equal(torch.cat([query, key, value]))
 
 
 def test_gate_stands_above_up():
-    unit = Unit(GatedMLP("decoder.layers.mlp.linear_fc1.weight", ("gate", "up")), 0)
-    fused = to_megatron(unit, [rows(0, 1), rows(5, 6)], SHAPE)
+    task = WeightConversionTask(
+        GatedMLPMapping("decoder.layers.mlp.linear_fc1.weight", ("gate", "up")), 0
+    )
+    fused = to_megatron(task, [rows(0, 1), rows(5, 6)], SHAPE)
     assert fused[:, 0].tolist() == [0, 1, 5, 6]
-    assert [part[:, 0].tolist() for part in to_hf(unit, fused, SHAPE)] == [[0, 1], [5, 6]]
+    assert [part[:, 0].tolist() for part in to_hf(task, fused, SHAPE)] == [[0, 1], [5, 6]]
 
 
 def test_vocabulary_is_padded_with_zeros_and_cut_again():
-    unit = Unit(Vocabulary("embedding.word_embeddings.weight", ("e",)), None)
-    padded = to_megatron(unit, [rows(1, 2, 3, 4, 5)], SHAPE)
+    task = WeightConversionTask(VocabMapping("embedding.word_embeddings.weight", ("e",)), None)
+    padded = to_megatron(task, [rows(1, 2, 3, 4, 5)], SHAPE)
     assert padded.shape == (128, 3)
     assert padded[5:].abs().sum() == 0
-    assert torch.cat(to_hf(unit, padded, SHAPE)).equal(rows(1, 2, 3, 4, 5))
+    assert torch.cat(to_hf(task, padded, SHAPE)).equal(rows(1, 2, 3, 4, 5))

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from checkpoints_convert import adopt, megatron_to_hf
+from checkpoints_convert import megatron_to_hf, register_checkpoint
 from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.conftest import import_model
@@ -22,7 +22,7 @@ def model(make_model):
 
 @pytest.fixture(scope="module")
 def ours(model, tmp_path_factory):
-    return import_model(model, tmp_path_factory.mktemp("adopt") / "ours")
+    return import_model(model, tmp_path_factory.mktemp("register") / "ours")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def foreign(saved, tmp_path):
     return tmp_path / "foreign"
 
 
-def test_adopted_and_exported(foreign, model, tmp_path):
-    adopt.main(["--megatron", str(foreign), "--hf", str(model)])
+def test_registered_and_exported(foreign, model, tmp_path):
+    register_checkpoint.main(["--megatron", str(foreign), "--hf", str(model)])
     megatron_to_hf.main(["--megatron", str(foreign), "--output", str(tmp_path / "back")])
     expected, found = (
         load_file(model / "model.safetensors"),
@@ -52,7 +52,7 @@ def test_adopted_and_exported(foreign, model, tmp_path):
 
 def test_another_model_is_refused(foreign, make_model):
     with pytest.raises(DataError, match=r"linear_qkv\.bias"):
-        adopt.main(["--megatron", str(foreign), "--hf", str(make_model("qwen2"))])
+        register_checkpoint.main(["--megatron", str(foreign), "--hf", str(make_model("qwen2"))])
     assert not (foreign / "hf").exists()
 
 
@@ -61,9 +61,9 @@ def test_a_checkpoint_that_is_cut_off_is_refused(foreign, model):
     path = next((foreign / "iter_0000030").glob("*.distcp"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(
-        DataError, match=rf"is not whole: {path.name} has [\d,]+ bytes, its parts end at"
+        DataError, match=rf"is incomplete: {path.name} has [\d,]+ bytes, its parts end at"
     ):
-        adopt.main(["--megatron", str(foreign), "--hf", str(model)])
+        register_checkpoint.main(["--megatron", str(foreign), "--hf", str(model)])
     assert not (foreign / "hf").exists()
 
 
@@ -89,11 +89,11 @@ def test_imports_carry_megatron_lms_arguments(ours):
     assert arguments["padded_vocab_size"] == 384
 
 
-def test_an_adopted_checkpoint_is_complete_without_its_pointer_and_guarded(
+def test_a_registered_checkpoint_is_complete_without_its_pointer_and_guarded(
     foreign, model, tmp_path
 ):
     for _ in range(2):  # again, and with the files of the first time
-        adopt.main(["--megatron", str(foreign), "--hf", str(model)])
+        register_checkpoint.main(["--megatron", str(foreign), "--hf", str(model)])
         (foreign / "latest_checkpointed_iteration.txt").unlink(missing_ok=True)
         model = foreign / "hf"
     assert (model / "config.json").is_file()
@@ -112,11 +112,15 @@ def test_one_of_ours_stays_the_model_that_it_is(ours, model, tmp_path):
     """
     shutil.copytree(ours, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours" / "hf")
-    adopt.main(["--megatron", str(tmp_path / "ours"), "--hf", str(model)])  # a lost hf/ comes back
+    register_checkpoint.main(
+        ["--megatron", str(tmp_path / "ours"), "--hf", str(model)]
+    )  # a lost hf/ comes back
     megatron_to_hf.main(["--megatron", str(tmp_path / "ours"), "--output", str(tmp_path / "back")])
     shutil.copytree(model, tmp_path / "other")
     config = json.loads((model / "config.json").read_text())
     config["rope_parameters"]["rope_theta"] = 777.0
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"is one of Galen's and another model than .*rotary_base"):
-        adopt.main(["--megatron", str(tmp_path / "ours"), "--hf", str(tmp_path / "other")])
+        register_checkpoint.main(
+            ["--megatron", str(tmp_path / "ours"), "--hf", str(tmp_path / "other")]
+        )

@@ -1,4 +1,4 @@
-"""Puts beside an iteration that another program wrote what one of ours has."""
+"""Registers an iteration that another program wrote: adds the files that Galen needs beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,34 @@ from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config import architecture as architectures
 from megatron_ext.config.architecture import Architecture
 
-STAGE = "adopt"
+STAGE = "register_checkpoint"
 
 
-def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) -> None:
-    """Take the iteration in `folder` as the model that the Hugging Face folder `hf` describes.
+def register(folder: Path, hf: Path, family: Family, architecture: Architecture) -> None:
+    """Register the iteration in `folder` as the model that the Hugging Face folder `hf` describes.
 
     Raises:
         DataError: its tensors are another model's, or it is one of ours that says so.
     """
     source = TorchDist(folder)
     check_tensors(source, family, architecture)
-    if lacking := missing(source):  # the manifest would call it whole
-        raise DataError(f"{folder} is not whole: {lacking}; copy it again")
+    if reason := missing(source):  # the manifest would call it complete
+        raise DataError(f"{folder} is incomplete: {reason}; copy it again")
     if _is_ours(folder):
-        if (found := architectures.read(folder)) != architecture:
+        existing = architectures.read(folder)
+        if existing != architecture:
             raise DataError(
                 f"{folder} is one of Galen's and another model than {hf}:"
-                f" {differences(architecture, found)}"
+                f" {differences(architecture, existing)}"
             )
-        _take_companions(hf, folder.parent / checkpoint_folder.HF)
+        _copy_companions(hf, folder.parent / checkpoint_folder.HF)
         return
     records = [
         manifest.describe_file(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and not _is_new(path.name)
     ]
-    _take_companions(hf, folder.parent / checkpoint_folder.HF)
+    _copy_companions(hf, folder.parent / checkpoint_folder.HF)
     architecture.write(folder)
     inputs = [hf / "config.json"]
     counts = {"parameters": architecture.parameters}
@@ -54,7 +55,7 @@ def adopt(folder: Path, hf: Path, family: Family, architecture: Architecture) ->
     )
 
 
-def _take_companions(hf: Path, target: Path) -> None:
+def _copy_companions(hf: Path, target: Path) -> None:
     """Copy them, with a manifest of their own.
 
     A command killed in between leaves no companions that do not match.
@@ -65,14 +66,14 @@ def _take_companions(hf: Path, target: Path) -> None:
 
 
 def _is_new(name: str) -> bool:
-    """Say whether a file is what adopting writes; a killed command leaves its part of one."""
+    """Return whether registration writes this file; a killed command may leave a partial one."""
     return name in (manifest.NAME, architectures.NAME) or (
         name.startswith(".") and name.endswith(".partial")
     )
 
 
 def _is_ours(folder: Path) -> bool:
-    """Return whether a command of ours wrote the iteration; an adopted one may be adopted again."""
+    """Return whether a command of ours wrote the iteration; registration may be repeated."""
     if not (folder / manifest.NAME).is_file() or not (folder / architectures.NAME).is_file():
         return False
     return bool(manifest.read(folder)["stage"] != STAGE)

@@ -1,9 +1,10 @@
-"""Take a `torch_dist` checkpoint of Megatron-LM or Megatron-Bridge as one of ours, in place.
+r"""Register a `torch_dist` checkpoint of Megatron-LM or Megatron-Bridge with Galen, in place.
 
-    python checkpoints_convert/adopt.py --megatron runs/from-megatron-lm --hf models/Llama-2-7b
+    python checkpoints_convert/register_checkpoint.py --megatron runs/from-megatron-lm \
+        --hf models/Llama-2-7b
 
 Its weights are not copied. Checks that its tensors are those of the model that the Hugging Face
-folder describes, and puts beside them what they lack: `architecture.json`, `manifest.json` (the
+folder describes, and adds the missing files: `architecture.json`, `manifest.json` (the
 SHA-256 of each file) and `hf/` (configuration and tokenizer). After this the checkpoint can be
 trained, verified and exported.
 """
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     from checkpoints_convert import families
-    from checkpoints_convert.conversion import adopting
+    from checkpoints_convert.conversion import registration
     from checkpoints_convert.hf.folder import check_vocabulary, verify_companions
     from megatron_ext.checkpoint import folder as checkpoint_folder
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     check_vocabulary(arguments.hf, architecture.vocab_size)
     with lock.hold(arguments.megatron):
         folder = checkpoint_folder.newest(arguments.megatron)
-        adopting.adopt(folder, arguments.hf, family, architecture)
+        registration.register(folder, arguments.hf, family, architecture)
     print(f"{folder}: {family.name}, {architecture.parameters:,} parameters")
 
 

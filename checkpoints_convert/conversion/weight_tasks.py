@@ -1,4 +1,4 @@
-"""The work of a conversion, cut into pieces of bounded size."""
+"""The work of a conversion, cut into slices of bounded size."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,20 @@ import torch
 from torch import Tensor
 
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.families.mappings import PADDING, Mapping, Rows, chunks, height, hf_shapes
-from checkpoints_convert.families.megatron_shapes import VOCABULARY, shape
-from checkpoints_convert.resumable_io.prefetch import Piece
+from checkpoints_convert.families.mappings import (
+    PADDING,
+    ParamMapping,
+    RowRange,
+    chunks,
+    hf_shapes,
+    num_rows,
+)
+from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS, shape
+from checkpoints_convert.resumable_io.prefetch import TensorSlice
 from megatron_ext.config.architecture import Architecture
 
 CHUNK_BYTES = 31 * 2**20
-"""Largest piece that is held in memory, in bytes of the converted tensor."""
+"""Largest slice that is held in memory, in bytes of the converted tensor."""
 
 
 class Source(Protocol):
@@ -28,7 +35,7 @@ class Source(Protocol):
     def dtype(self, name: str) -> torch.dtype:
         """Return the precision of a tensor."""
 
-    def place(self, name: str) -> tuple[str, int]:
+    def location(self, name: str) -> tuple[str, int]:
         """Return the file of a tensor and its first byte there."""
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
@@ -36,10 +43,10 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Unit:
+class WeightConversionTask:
     """One mapping in one layer: the Megatron tensor of that layer and its Hugging Face tensors."""
 
-    mapping: Mapping
+    mapping: ParamMapping
     layer: int | None
     """None for a tensor that exists once."""
 
@@ -60,66 +67,68 @@ class Unit:
         )
 
 
-def parts(family: Family, architecture: Architecture) -> list[list[Unit]]:
+def tasks_by_file(family: Family, architecture: Architecture) -> list[list[WeightConversionTask]]:
     """Return a model's tensors grouped into files: before the layers, each layer, after them."""
-    shared = [Unit(mapping, None) for mapping in family.mappings(architecture)]
+    shared = [WeightConversionTask(mapping, None) for mapping in family.mappings(architecture)]
     layers = [
-        [Unit(mapping, layer) for mapping in family.layer]
+        [WeightConversionTask(mapping, layer) for mapping in family.layer]
         for layer in range(architecture.num_layers)
     ]
     return [shared[:1], *layers, shared[1:]]
 
 
-def units(family: Family, architecture: Architecture) -> list[Unit]:
+def all_tasks(family: Family, architecture: Architecture) -> list[WeightConversionTask]:
     """Return all of a model's tensors."""
-    return [unit for part in parts(family, architecture) for unit in part]
+    return [task for part in tasks_by_file(family, architecture) for task in part]
 
 
-def padded_shape(unit: Unit, architecture: Architecture, tensor_parallel: int) -> tuple[int, ...]:
-    """Return the size of a unit's Megatron tensor when it is padded for `tensor_parallel` ranks."""
-    size = shape(unit.megatron, architecture)
+def padded_shape(
+    task: WeightConversionTask, architecture: Architecture, tensor_parallel: int
+) -> tuple[int, ...]:
+    """Return the size of a task's Megatron tensor when it is padded for `tensor_parallel` ranks."""
+    size = shape(task.megatron, architecture)
     return (
         (architecture.padded_vocab_size(tensor_parallel), *size[1:])
-        if unit.megatron in VOCABULARY
+        if task.megatron in VOCAB_TENSORS
         else size
     )
 
 
-def megatron_pieces(
-    unit: Unit,
+def megatron_slices(
+    task: WeightConversionTask,
     architecture: Architecture,
     source: Source,
     dtype: torch.dtype,
     tensor_parallel: int | None = None,
-) -> Iterator[tuple[int, Piece]]:
-    """Yield a unit's Megatron tensor in pieces, each with the index of its first row.
+) -> Iterator[tuple[int, TensorSlice]]:
+    """Yield a task's Megatron tensor in slices, each with the index of its first row.
 
-    A piece has at most CHUNK_BYTES of this precision. With `tensor_parallel`, the zero rows that
+    A slice has at most CHUNK_BYTES of this precision. With `tensor_parallel`, the zero rows that
     pad the vocabulary for so many ranks are included.
     """
-    width = shape(unit.megatron, architecture)[1:]
-    rows = unit.mapping.rows(architecture)
+    width = shape(task.megatron, architecture)[1:]
+    rows = task.mapping.rows(architecture)
     if tensor_parallel is not None and (
-        padding := padded_shape(unit, architecture, tensor_parallel)[0] - height(rows)
+        padding := padded_shape(task, architecture, tensor_parallel)[0] - num_rows(rows)
     ):
-        rows.append(Rows(PADDING, 0, padding))
+        rows.append(RowRange(PADDING, 0, padding))
     for place, runs in chunks(rows, _rows_at_once(width, dtype)):
         yield (
             place,
-            Piece(
-                (height(runs), *width),
+            TensorSlice(
+                (num_rows(runs), *width),
                 dtype,
-                partial(_fill, names=unit.hf, runs=runs, source=source),
+                partial(_fill, names=task.hf, runs=runs, source=source),
             ),
         )
 
 
-def hf_pieces(name: str, source: Source, dtype: torch.dtype) -> Iterator[Piece]:
-    """Yield a Hugging Face tensor in order, in pieces of at most CHUNK_BYTES of this precision."""
+def hf_slices(name: str, source: Source, dtype: torch.dtype) -> Iterator[TensorSlice]:
+    """Yield a Hugging Face tensor in order, in slices of at most CHUNK_BYTES of this precision."""
     rows, *width = source.shape(name)
     most = _rows_at_once(width, dtype)
     for start in range(0, rows, most):
-        yield Piece(
+        yield TensorSlice(
             (min(most, rows - start), *width),
             dtype,
             partial(source.read_into, name=name, start=start),
@@ -130,7 +139,7 @@ def _rows_at_once(width: Sequence[int], dtype: torch.dtype) -> int:
     return max(CHUNK_BYTES // (math.prod(width) * dtype.itemsize), 1)
 
 
-def _fill(target: Tensor, names: Sequence[str], runs: Sequence[Rows], source: Source) -> None:
+def _fill(target: Tensor, names: Sequence[str], runs: Sequence[RowRange], source: Source) -> None:
     """Fill `target` with rows of the Hugging Face tensors of these names, run after run."""
     place = 0
     for run in runs:
