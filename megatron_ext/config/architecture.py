@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from galen import json_file
+from galen import json_file, shipped
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
@@ -148,7 +148,8 @@ def read(place: str | Path) -> Architecture:
     Raises:
         DataError: the file is missing or does not describe a model.
     """
-    path = Path(place) if str(place).endswith(".json") else Path(place) / NAME
+    is_file = str(place).endswith(".json")
+    path = shipped.resolve(place) if is_file else Path(place) / NAME
     if not path.exists():
         raise DataError(
             f"cannot read {path}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
