@@ -34,7 +34,7 @@ from evaluation.question_sets.multilingual import LANGUAGES
 from evaluation.question_sets.question import Question
 from evaluation.reporting import sheet
 from evaluation.scoring import answer_extraction
-from evaluation.scoring.sample_log import ItemLog
+from evaluation.scoring.sample_log import SampleLog
 from galen import cli, lock
 from galen.errors import UsageError
 from galen.progress import Progress
@@ -104,7 +104,7 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_extraction.read(
+    found = answer_extraction.extract(
         chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options
     )
     if found is None or frozenset(found) != item.answers:
@@ -192,11 +192,11 @@ def _build(
     rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
     with (
         lock.hold(output),
-        ItemLog(output) as kept,
-        ItemLog(rejected) as refused,
+        SampleLog(output) as kept,
+        SampleLog(rejected) as refused,
         Progress("build", total=len(questions), unit="items") as progress,
     ):
-        for record in (*kept.items.values(), *refused.items.values()):
+        for record in (*kept.samples.values(), *refused.samples.values()):
             made = record.get("provenance", {})
             if any(made.get(key) != value for key, value in provenance.items()):
                 raise UsageError(
@@ -204,7 +204,7 @@ def _build(
                     " choose another --output"
                 )
         for item in questions:
-            if item.id not in kept.items and item.id not in refused.items:
+            if item.id not in kept.samples and item.id not in refused.samples:
                 found, reasons = _tried(item, attempt, tries)
                 if found is None:
                     refused.append([{"id": item.id, "reasons": reasons, "provenance": provenance}])
@@ -213,7 +213,7 @@ def _build(
                     made = {**provenance, "tries": len(reasons) + 1, "created": created}
                     kept.append([{**dataclasses.asdict(found), "provenance": made}])
             progress.update()
-        return dict(kept.items)
+        return dict(kept.samples)
 
 
 def _tried(item: Question, attempt: Attempt, tries: int) -> tuple[Question | None, list[str]]:

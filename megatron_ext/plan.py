@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.gpus < 1:
         raise UsageError(f"--gpus {arguments.gpus}: at least 1")
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
+    architecture = architectures.from_model(run.model.checkpoint, run.model.architecture)
     kind = KINDS[arguments.gpu]
     try:
         found: Estimate | None = estimate(architecture, run, arguments.gpus, kind)

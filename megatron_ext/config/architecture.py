@@ -161,7 +161,7 @@ def read(place: str | Path) -> Architecture:
         raise DataError(f"{path} does not describe a model: {one_line(error)}") from None
 
 
-def of_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
+def from_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
     """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
 
     Args:

@@ -47,7 +47,7 @@ def load_pair(model, spread):
 def test_the_architectures_are_the_published_models(model):
     recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
     assert (
-        architectures.of_model(recipe.model.checkpoint, recipe.model.architecture).parameters
+        architectures.from_model(recipe.model.checkpoint, recipe.model.architecture).parameters
         == SIZES[model][1]
     )
 
@@ -55,7 +55,7 @@ def test_the_architectures_are_the_published_models(model):
 @pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
 def test_every_layout_fits(model, spread, gpus):
     recipe = load_pair(model, spread)
-    shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
+    shape = architectures.from_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
     # into the memory of that GPU, as planned
     assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits
