@@ -100,11 +100,9 @@ class Transfer:
         bytes_per_second: float | None = None,
         max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self.gap, self.bytes_per_second, self.max_file_bytes = (
-            1 / per_second,
-            bytes_per_second,
-            largest,
-        )
+        self.gap = 1 / per_second
+        self.bytes_per_second = bytes_per_second
+        self.max_file_bytes = max_file_bytes
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
         """When set, waits end and no further request is made."""

@@ -94,7 +94,7 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
 
 
 def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(transfer, "_TOLD", 0)
+    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [100_000, 0, 50_000]
     with site.running() as base:
@@ -196,7 +196,7 @@ def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capl
 
 def test_messages(site, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("S2_API_KEY", raising=False)
-    monkeypatch.setattr(transfer, "_TOLD", 0)
+    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
     del site.files[f"/pubmed/baseline/{NAMES[2]}"]
     with site.running() as base:
         with pytest.raises(DataError, match=rf"{NAMES[2]}: HTTP 404"):
