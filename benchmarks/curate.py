@@ -26,8 +26,15 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps import options as steps
+from data_prep.curation.registry import build_step
+from data_prep.steps.decontamination.step import DecontaminationSettings
+from data_prep.steps.dedup.exact import ExactDedupSettings
+from data_prep.steps.dedup.minhash import MinhashDedupSettings
+from data_prep.steps.filters.language_id import LanguageIdSettings
+from data_prep.steps.filters.length import LengthSettings
+from data_prep.steps.filters.medical import MedicalSettings
+from data_prep.steps.filters.pii import PiiSettings
+from data_prep.steps.filters.quality import QualitySettings, RepetitionSettings
 from data_prep.steps.global_step import Context
 from data_prep.text.words import Words
 from galen import cli
@@ -70,7 +77,7 @@ def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, floa
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
     """Return for each step how to run it, and datatrove's peer where one does the same work."""
     words: WordTokenizer = Words()
-    contaminated = step_of(steps.Decontaminate(eval_datasets=[items], action="report"))
+    contaminated = build_step(DecontaminationSettings(eval_datasets=[items], action="report"))
     contaminated.prepare(folder / "decontaminate")
     exact, near = (Context(folder / name, ["a"], lambda *_: None) for name in ("exact", "near"))
     peer = MinhashDedupSignature(
@@ -79,15 +86,18 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
         language=words,
     )
     return {
-        "language_id": (step_of(steps.LanguageId(languages=["en"])).run, None),
-        "length": (step_of(steps.Length()).run, None),
-        "quality": (step_of(steps.Quality()).run, GopherQualityFilter(language=words).run),
-        "repetition": (step_of(steps.Repetition()).run, GopherRepetitionFilter(language=words).run),
-        "medical": (step_of(steps.Medical()).run, None),
-        "pii": (step_of(steps.Pii()).run, PIIFormatter().run),
-        "exact_dedup (signatures)": (step_of(steps.Duplicate()).notes(exact)[0].run, None),
+        "language_id": (build_step(LanguageIdSettings(languages=["en"])).run, None),
+        "length": (build_step(LengthSettings()).run, None),
+        "quality": (build_step(QualitySettings()).run, GopherQualityFilter(language=words).run),
+        "repetition": (
+            build_step(RepetitionSettings()).run,
+            GopherRepetitionFilter(language=words).run,
+        ),
+        "medical": (build_step(MedicalSettings()).run, None),
+        "pii": (build_step(PiiSettings()).run, PIIFormatter().run),
+        "exact_dedup (signatures)": (build_step(ExactDedupSettings()).collect(exact)[0].run, None),
         "minhash_dedup (signatures)": (
-            step_of(steps.NearDuplicate()).notes(near)[0].run,
+            build_step(MinhashDedupSettings()).collect(near)[0].run,
             lambda data: peer.run(data) or (),
         ),
         "decontaminate": (contaminated.run, None),

@@ -1,12 +1,12 @@
 """Peak memory of the steps over all documents, at two sizes, extrapolated to GAP-Replay.
 
-    python benchmarks/curate_memory.py notes [--sizes 500000 2000000]
+    python benchmarks/curate_memory.py features [--sizes 500000 2000000]
     python benchmarks/curate_memory.py command --corpus corpus/train [--sizes 25000 100000] \\
         [--workers 2]
 
 GAP-Replay has 21 million documents.
 
-`notes` lets each step decide over notes made by chance, each step and size in a process of its own.
+`features` lets each step decide over random features, each step and size in its own process.
 `command` runs data_prep/curate.py with one step at a time over edits of real abstracts (every fifth
 word another one of the corpus, lines of three sentences) and watches all its processes; the largest
 counts.
@@ -28,10 +28,14 @@ from typing import Any
 import numpy as np
 import psutil
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
+from data_prep.steps.dedup.article_id import DedupByIdSettings
+from data_prep.steps.dedup.exact import ExactDedupSettings
+from data_prep.steps.dedup.minhash import MinhashDedupSettings
+from data_prep.steps.dedup.repeated_lines import LineDedupSettings
 from data_prep.steps.global_step import Context
 from data_prep.steps.mixture.mixture import ROW as MIXTURE_ROW
-from data_prep.steps.options import Duplicate, Identifier, Mixture, NearDuplicate, RepeatedLines
+from data_prep.steps.mixture.mixture import MixtureSettings
 from galen import cli
 
 FULL = 21_000_000
@@ -41,19 +45,19 @@ LINES = 16
 """Long lines a document: 4.9 million papers of 60, the others of 2."""
 
 SETTINGS: dict[str, Any] = {
-    "exact_dedup": Duplicate(),
-    "dedup_by_id": Identifier(keys=["pmid"]),
-    "minhash_dedup": NearDuplicate(),
-    "line_dedup": RepeatedLines(),
-    "mixture": Mixture(replay={"a": 0.1}),
+    "exact_dedup": ExactDedupSettings(),
+    "dedup_by_id": DedupByIdSettings(keys=["pmid"]),
+    "minhash_dedup": MinhashDedupSettings(),
+    "line_dedup": LineDedupSettings(),
+    "mixture": MixtureSettings(replay={"a": 0.1}),
 }
 _TASKS = 20
 
 
-def notes_of(
+def features_of(
     step: str, count: int, chance: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield path and content of the notes of one task; two percent of documents are duplicates."""
+    """Yield path and content of the features of one task; 2 % of documents are duplicates."""
 
     def hashes(*shape: int) -> np.ndarray[Any, Any]:
         made = chance.integers(0, 2**64 - 1, shape, dtype=np.uint64)
@@ -63,22 +67,22 @@ def notes_of(
     if step == "exact_dedup":
         from data_prep.steps.dedup.exact import ROW
 
-        yield "notes", np.ascontiguousarray(hashes(2, count).T).view(ROW).reshape(-1)
+        yield "features", np.ascontiguousarray(hashes(2, count).T).view(ROW).reshape(-1)
     elif step == "dedup_by_id":
-        yield "notes/names", np.stack([np.arange(count, dtype=np.uint64), hashes(count)], axis=1)
-        yield "notes/lengths", np.full(count, 1000, dtype=np.uint32)
+        yield "features/ids", np.stack([np.arange(count, dtype=np.uint64), hashes(count)], axis=1)
+        yield "features/lengths", np.full(count, 1000, dtype=np.uint32)
     elif step == "minhash_dedup":
-        from data_prep.steps.dedup.minhash import NOTE
+        from data_prep.steps.dedup.minhash import FEATURES
 
         yield "signatures", hashes(14, count)
-        yield "notes", np.array([(1000, b"x" * 20, True)], dtype=NOTE).repeat(count)
+        yield "features", np.array([(1000, b"x" * 20, True)], dtype=FEATURES).repeat(count)
     elif step == "line_dedup":
-        yield "notes/lines", np.sort(hashes(count * LINES))
-        yield "notes/documents", np.ones(count * LINES, dtype=np.uint32)
+        yield "features/lines", np.sort(hashes(count * LINES))
+        yield "features/documents", np.ones(count * LINES, dtype=np.uint32)
     else:
         rows = np.zeros(count, dtype=MIXTURE_ROW)
-        rows["place"], rows["tokens"] = chance.random(count), 1000
-        yield "notes", rows
+        rows["position"], rows["tokens"] = chance.random(count), 1000
+        yield "features", rows
 
 
 def decide(step: str, count: int) -> None:
@@ -86,12 +90,12 @@ def decide(step: str, count: int) -> None:
     chance = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as name:
         for task in range(_TASKS):
-            for kind, rows in notes_of(step, count // _TASKS, chance):
+            for kind, rows in features_of(step, count // _TASKS, chance):
                 path = Path(name) / kind / f"{task:05d}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, rows)
         answer = subprocess.run(
-            [sys.executable, __file__, "notes", "--decide", step, "--folder", name],
+            [sys.executable, __file__, "features", "--decide", step, "--folder", name],
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -106,7 +110,7 @@ def decide_here(step: str, folder: str) -> None:
             for _ in steps[0].run(None, rank, tasks):
                 pass
 
-    step_of(SETTINGS[step]).decide(Context(Path(folder), ["a", "b"] * (_TASKS // 2), run))
+    build_step(SETTINGS[step]).decide(Context(Path(folder), ["a", "b"] * (_TASKS // 2), run))
     # not getrusage: its maximum is inherited from the process that started this one
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) / 1000)
@@ -211,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["notes", "command"])
+    parser.add_argument("what", choices=["features", "command"])
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sizes", type=int, nargs=2)
     parser.add_argument("--steps", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
@@ -226,10 +230,10 @@ def main() -> None:
         decide_here(arguments.decide, arguments.folder)
     elif arguments.decide:
         decide(arguments.decide, arguments.count)
-    elif arguments.what == "notes":
+    elif arguments.what == "features":
 
-        def by_notes(step: str, size: int) -> list[float]:
-            options = ["notes", "--decide", step, "--count", str(size)]
+        def by_features(step: str, size: int) -> list[float]:
+            options = ["features", "--decide", step, "--count", str(size)]
             return [
                 float(
                     subprocess.run(
@@ -238,7 +242,7 @@ def main() -> None:
                 )
             ]
 
-        measure(by_notes, [""], arguments.steps, arguments.sizes or [500_000, 2_000_000])
+        measure(by_features, [""], arguments.steps, arguments.sizes or [500_000, 2_000_000])
     else:
         with tempfile.TemporaryDirectory() as name:
             sizes = arguments.sizes or [25_000, 100_000]

@@ -6,7 +6,7 @@ On the same questions, with the same model, precision and batch.
         --ids pubmedqa/test_ground_truth.json --reader pubmedqa --limit 500 --part 25 \\
         --items pubmedqa.jsonl
     python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu \\
-        --protocol lm_eval --shots 5
+        --protocol lm_eval --num-fewshot 5
 
 Both get the same prompts and continuations and give the log-likelihood of each; the predictions are
 compared too. The harness runs with its own `batch_size`; Galen's batches hold at most as many
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     questions = question_sets.read(arguments.reader, arguments.questions)
     if arguments.ids is not None:
         questions = question_sets.select(questions, arguments.ids)
-    form = prompts.form(arguments.protocol)
-    shots = questions[: arguments.shots]
-    asked = questions[arguments.shots :][: arguments.limit]
-    put, ids = [form(item, shots) for item in asked], [item.id for item in asked]
+    render = prompts.get_template(arguments.protocol)
+    few_shot = questions[: arguments.num_fewshot]
+    asked = questions[arguments.num_fewshot :][: arguments.limit]
+    put, ids = [render(item, few_shot) for item in asked], [item.id for item in asked]
     harness = HFLM(
         pretrained=str(arguments.model),
         device=arguments.device,
@@ -78,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
             for name, took in part["seconds"].items()
         )
         print(f"{start + len(part['questions'])} of {len(put)} questions; {shown}", flush=True)
-    settings = {name: getattr(arguments, name) for name in ("protocol", "shots", "batch", "dtype")}
+    settings = {
+        name: getattr(arguments, name) for name in ("protocol", "num_fewshot", "batch", "dtype")
+    }
     print(
         json.dumps(
             {"questions": len(put), **settings, **_summary(parts), "versions": manifest.versions()},
@@ -118,7 +120,7 @@ def _read(path: Path | None) -> list[dict[str, Any]]:
 def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in put]
     if backend.context_length:
-        requests = [encoding.cut(request, backend.context_length) for request in requests]
+        requests = [encoding.truncate_left(request, backend.context_length) for request in requests]
     tokens = batch * max(request.input_length for request in requests)
     return [
         values
@@ -164,11 +166,11 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol", default="lm_eval", help="lm_eval or lm_eval_continuation (default: lm_eval)"
     )
     parser.add_argument(
-        "--shots",
+        "--num-fewshot",
         type=int,
         default=0,
         metavar="K",
-        help="the first K questions are demonstrations (default: 0)",
+        help="the first K questions are few-shot examples (default: 0)",
     )
     parser.add_argument(
         "--items",

@@ -15,7 +15,7 @@ from collections import Counter
 
 from lxml import etree
 
-from data_prep.text.language_identification import language_shares
+from data_prep.text.language_identification import language_fractions
 from galen import cli
 
 CODES = {
@@ -66,7 +66,7 @@ def main() -> None:
         start = time.perf_counter()
         for language, text in cases:
             total[language] += 1
-            right[language] += next(iter(language_shares(text)), None) == language
+            right[language] += next(iter(language_fractions(text)), None) == language
         seconds = time.perf_counter() - start
         by_language = ", ".join(
             f"{language} {right[language]}/{count}" for language, count in total.most_common()

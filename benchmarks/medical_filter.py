@@ -19,9 +19,8 @@ from pathlib import Path
 
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps.filters.medical import MedicalFilter
-from data_prep.steps.options import Medical
+from data_prep.curation.registry import build_step
+from data_prep.steps.filters.medical import MedicalFilter, MedicalSettings
 from galen import cli
 
 
@@ -38,7 +37,7 @@ def main() -> None:
     medical, everyday = read(arguments.medical), read(arguments.everyday)
     random.Random(0).shuffle(medical)
     medical = medical[: arguments.most]
-    step: MedicalFilter = step_of(Medical())
+    step: MedicalFilter = build_step(MedicalSettings())
     start = time.perf_counter()
     taken = [kept(step, text, arguments.language) for text in medical]
     seconds = time.perf_counter() - start

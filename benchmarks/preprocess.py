@@ -13,7 +13,7 @@ words do not cheat. Timed, each as a process of its own from start to end:
                              everything in memory
     datatrove                its Megatron step, on as many processes
     encode_batch             Hugging Face tokenizers alone: texts in memory, ids thrown away
-    bare encoder             the engine that Galen chose, alone: texts in memory, ids thrown away
+    bare encoder             the encoder that Galen chose, alone: texts in memory, ids thrown away
     galen                    data_prep/preprocess.py
 
 preprocess_data.py, datatrove and encode_batch get the first --slow-megabytes; the others all of it,
@@ -43,8 +43,8 @@ from typing import Any
 
 from data_prep.files.find import find_files
 from data_prep.files.json_records import parse
-from data_prep.tokenization.encoders import choose_engine
-from data_prep.tokenization.input_blocks import ENDINGS, Part, read_blocks, read_range
+from data_prep.tokenization.encoders import choose_encoder
+from data_prep.tokenization.input_blocks import ENDINGS, FileRange, read_blocks, read_range
 from data_prep.tokenization.tokenizer import load_tokenizer
 from galen import cli
 from galen.errors import UsageError
@@ -136,7 +136,7 @@ class Edit:
 
 def texts_of(path: Path) -> list[str]:
     """Return the texts of a JSONL file."""
-    part, result = Part(path), []
+    part, result = FileRange(path), []
     for block in read_blocks([part], 1 << 22, ["text"]):
         result += parse(
             read_range(path, block.start, block.end) if block.data is None else block.data, ["text"]
@@ -371,9 +371,11 @@ def alone(what: str, tokenizer: str, workers: str, corpus: str) -> int:
     else:
         from multiprocessing import get_context
 
-        engine, _ = choose_engine(load_tokenizer(tokenizer), texts[:100])
+        fast_encoder, _ = choose_encoder(load_tokenizer(tokenizer), texts[:100])
         processes = [
-            get_context("fork").Process(target=_encode, args=(engine, texts[n :: int(workers)]))
+            get_context("fork").Process(
+                target=_encode, args=(fast_encoder, texts[n :: int(workers)])
+            )
             for n in range(int(workers))
         ]
         start = time.monotonic()
@@ -385,9 +387,9 @@ def alone(what: str, tokenizer: str, workers: str, corpus: str) -> int:
     return 0
 
 
-def _encode(engine: Any, texts: list[str]) -> None:
+def _encode(encoder: Any, texts: list[str]) -> None:
     for first in range(0, len(texts), 1000):
-        deque(engine.encode(texts[first : first + 1000]), maxlen=0)
+        deque(encoder.encode(texts[first : first + 1000]), maxlen=0)
 
 
 def _datatrove(tokenizer: str, workers: int, corpus: Path) -> None:

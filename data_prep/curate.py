@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.curation.input_files import RawFile, describe, find_raw_files
+from data_prep.curation.input_files import InputFile, describe, find_input_files
 from data_prep.curation.recipe import CorpusRecipe
 from galen import cli, manifest
 from galen import recipe as recipes
@@ -107,9 +107,9 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
 
     start = time.monotonic()
     files = [
-        RawFile(source.reader, path, size, source.options, source.name or source.reader)
+        InputFile(source.reader, path, size, source.options, source.name or source.reader)
         for source in recipe.sources
-        for path, size in find_raw_files(source.path, READERS[source.reader].endings)
+        for path, size in find_input_files(source.path, READERS[source.reader].endings)
     ]
     inputs = []
     with Progress("hash", total=sum(file.size for file in files), unit="B", scale=True) as progress:

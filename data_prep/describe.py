@@ -212,9 +212,7 @@ def _tokenizer(file: IndexedFile, given: str | None) -> TextTokenizer | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "prefix", metavar="PREFIX", help="path of the .bin and .idx, without these endings"
     )

@@ -8,7 +8,6 @@ is a PREFIX that has a PREFIX_manifest.json, or names one PREFIX.bin and .idx of
 files may be larger than 2^31 bytes. Killed and started again, it begins anew.
 """
 
-import argparse
 import errno
 import glob
 import os
@@ -41,9 +40,7 @@ PIECE = 1 << 22
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--input",
         nargs="+",

@@ -11,50 +11,33 @@ data/train_text_document
 """
 
 import argparse
-import bisect
 import contextlib
-import math
+import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_prep.files.find import find_files
-from data_prep.files.json_records import Bad
 from data_prep.tokenization import options as token_options
-from data_prep.tokenization.encoders import Engine, ReferenceEngine, choose_engine
+from data_prep.tokenization.encoders import Encoder, ReferenceEncoder, choose_encoder
 from data_prep.tokenization.indexed_dataset import id_type
-from data_prep.tokenization.input_blocks import (
-    ENDINGS,
-    STDIN,
-    TABLES,
-    Block,
-    Part,
-    is_plain,
-    line_number,
-    line_start,
-    read_blocks,
-    share_out,
-)
+from data_prep.tokenization.input_blocks import ENDINGS, STDIN, FileRange, shard_inputs
+from data_prep.tokenization.input_hashes import InputHashes
+from data_prep.tokenization.input_sample import sample_input
 from data_prep.tokenization.job import TokenJob
-from data_prep.tokenization.part_hashes import PartHashes
 from data_prep.tokenization.stats import id_counts, write_page
 from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
-from data_prep.tokenization.worker import Result, Task, sample_texts
-from data_prep.tokenization.worker_pool import TokenPool
+from data_prep.tokenization.worker import Task
+from data_prep.tokenization.write_tokens import write_tokens
 from galen import cli, lock, manifest
 from galen.errors import DataError, UsageError
-from galen.progress import Progress
 from galen.run_folder import Identity, finished, stat_record
 
-SAVE_SECONDS = 5.0
-EXAMPLES = 20
+logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -64,15 +47,15 @@ def main(argv: list[str] | None = None) -> int | None:
     arguments = token_options.parser(__doc__).parse_args(argv)
     token_options.check(arguments)
     files = _input_files(arguments.input)
-    shares = dict(enumerate(share_out(files, arguments.shards)))
+    shards = dict(enumerate(shard_inputs(files, arguments.shards)))
     if arguments.shard is not None:
-        shares = {arguments.shard: shares[arguments.shard]}
-    hashes = PartHashes([part for parts in shares.values() for part in parts])
+        shards = {arguments.shard: shards[arguments.shard]}
+    hashes = InputHashes([item for ranges in shards.values() for item in ranges])
     special = (
         read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
     )
     tokenizer = load_tokenizer(arguments.tokenizer_model, special)
-    bos, eod = token_options.marks(arguments, tokenizer)
+    bos, eod = token_options.special_tokens(arguments, tokenizer)
     fingerprint = tokenizer.fingerprint()
     contract = {
         "path": str(arguments.tokenizer_model),
@@ -82,24 +65,22 @@ def main(argv: list[str] | None = None) -> int | None:
         **({"added": tokenizer.special} if special else {}),
     }
     config = token_options.config(arguments, fingerprint, bos, eod)
-    shape = token_options.shape(arguments, bos, eod)
+    sequence_config = token_options.sequence_config(arguments, bos, eod)
     names = ["text", "role"] if arguments.instruction else arguments.json_keys
-    for shard, parts in shares.items():
-        prefix = (
-            arguments.output_prefix
-            if arguments.shards == 1
-            else f"{arguments.output_prefix}_{shard:05d}-of-{arguments.shards:05d}"
-        )
+    for shard, ranges in shards.items():
+        prefix = arguments.output_prefix
+        if arguments.shards > 1:
+            prefix = f"{prefix}_{shard:05d}-of-{arguments.shards:05d}"
         job = TokenJob(prefix, names, "sentence" if arguments.split_sentences else "document")
         with lock.hold(prefix):
-            if not _is_finished(job, parts, config, hashes):
+            if not _is_finished(job, ranges, config, hashes):
                 task = Task(
-                    parts,
+                    ranges,
                     arguments.json_keys,
-                    shape,
+                    sequence_config,
                     id_type(tokenizer.vocab_size),
                     tokenizer,
-                    ReferenceEngine(tokenizer),
+                    ReferenceEncoder(tokenizer),
                 )
                 _run(job, task, config, contract, arguments, hashes, start)
         start = time.monotonic()
@@ -112,230 +93,65 @@ def _run(
     config: Mapping[str, Any],
     contract: Mapping[str, Any],
     arguments: argparse.Namespace,
-    hashes: PartHashes,
+    hashes: InputHashes,
     start: float,
 ) -> None:
-    """Do one job from where it stands to its manifest."""
-    with job.working(Identity(config, [_input_signature(part) for part in task.parts])):
-        if task.parts[0].path == STDIN:
+    """Run or resume one job up to its manifest."""
+    with job.working(Identity(config, [_input_signature(item) for item in task.ranges])):
+        if task.ranges[0].path == STDIN:
             job.restart()  # what came through a pipe is gone
-        task.engine = _engine(task, arguments.engine, arguments.workers)
-        before = job.state.bytes, sum(output.tokens for output in job.state.outputs.values())
+        task.encoder = _choose_encoder(task, arguments.encoder, arguments.workers)
+        bytes_before = job.state.bytes
+        tokens_before = sum(output.tokens for output in job.state.outputs.values())
         try:
-            first = tokenise(job, task, arguments, hashes.stdin.update, start)
+            first_result = write_tokens(
+                job,
+                task,
+                arguments.workers,
+                max_documents=arguments.max_documents,
+                skip_invalid=arguments.on_bad_line == "skip",
+                on_bytes_read=hashes.stdin.update,
+            )
             _finish(job, task, arguments.stats)
             counts = _write_manifest(job, task, config, contract, hashes)
         except OSError as error:
             job.unpublish()
             where = error.filename or job.manifest.parent
             raise DataError(
-                f"cannot write {where}: {error.strerror}; what is done stays: make room and start"
-                " the same command again"
+                f"cannot write {where}: {error.strerror}; free some space and start the same"
+                " command again to resume"
             ) from None
     seconds = time.monotonic() - start
     print(_summary(counts, task.tokenizer.vocab_size))
-    tokens = sum(output["tokens"] for output in counts["outputs"].values()) - before[1]
+    tokens = sum(output["tokens"] for output in counts["outputs"].values()) - tokens_before
     names = ", ".join(str(output.bin) for output in job.outputs.values())
-    rate = (
-        f"{(counts['bytes'] - before[0]) / 1e6 / seconds:.1f} MB/s, {tokens / seconds:,.0f}"
-        " tokens/s"
-    )
+    megabytes = (counts["bytes"] - bytes_before) / 1e6
+    first = 0.0 if first_result is None else first_result - start
     print(
-        f"{names} and .idx, {seconds:.1f} s (the first ids after {first:.1f} s), {rate}, engine"
-        f" {task.engine.name}"
+        f"{names} and .idx, {seconds:.1f} s (first ids after {first:.1f} s),"
+        f" {megabytes / seconds:.1f} MB/s, {tokens / seconds:,.0f} tokens/s, encoder"
+        f" {task.encoder.name}"
     )
 
 
-def tokenise(
-    job: TokenJob,
-    task: Task,
-    arguments: argparse.Namespace,
-    taken: Callable[[bytes], None],
-    start: float,
-) -> float:
-    """Encode the task's parts into the working files of `job`, from where it stopped.
-
-    Return the seconds from `start` to the first ids.
-
-    Args:
-        job: its outputs and state.
-        task: what is encoded, and how.
-        arguments: the command's.
-        taken: called with every piece of standard input.
-        start: when the command began.
-
-    Raises:
-        DataError: a line is not a record with text under the key (and none may be skipped), or
-            there is no document at all.
-    """
-    state = job.state
-    for name, output in job.outputs.items():
-        output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
-    before = list(accumulate((part.size for part in task.parts), initial=0))
-    left = (
-        math.inf
-        if arguments.max_documents is None
-        else arguments.max_documents - next(iter(state.outputs.values())).documents
-    )
-    with (
-        TokenPool(task, arguments.workers) as pool,
-        Progress("tokenise", total=before[-1] or None, unit="B", scale=True) as progress,
-    ):
-        blocks = read_blocks(
-            task.parts, pool.block_bytes, task.keys, state.part, state.offset, taken
-        )
-        first, tokens, begun = 0.0, 0, time.monotonic()
-        saved = begun
-        for block, result in pool.run(blocks if left else iter(())):
-            left = _cut(result, left)
-            _take(job, task, block, result, arguments.on_bad_line)
-            now = time.monotonic()
-            first = first or now - start
-            tokens += sum(len(encoded.ids) for encoded in result.outputs)
-            progress.label = (
-                f"tokenise {tokens / 1e6:,.1f}M tokens,"
-                f" {tokens / 1e6 / max(now - begun, 1e-3):.2f}M tokens/s"
-            )
-            progress.update(before[block.part] + block.position - progress.done)
-            if now - saved > SAVE_SECONDS:
-                for output in job.outputs.values():
-                    output.writer.flush()
-                job.save()
-                saved = time.monotonic()
-            if not left:
-                break
-    for output in job.outputs.values():
-        output.writer.close()
-    if not any(output.documents for output in state.outputs.values()):
-        raise DataError(
-            f"there is no document in {', '.join(str(part.path) for part in task.parts[:3])}"
-        )
-    return first
+def _choose_encoder(task: Task, name: str, workers: int) -> Encoder:
+    """Return the encoder, compared on a sample of the input; log why it is not the fastest."""
+    from_stdin = task.ranges[0].path == STDIN
+    texts = [] if name == "reference" or from_stdin else sample_input(task)
+    encoder, why = choose_encoder(task.tokenizer, texts, name, workers)
+    if why is not None and encoder.name == "reference":
+        logger.warning(f"encoding with the tokenizer itself, which is slow: {why}")
+    elif why is not None:
+        logger.warning(f"encoding with {encoder.name}: {why}")
+    return encoder
 
 
-def _take(job: TokenJob, task: Task, block: Block, result: Result, on_bad: str) -> None:
-    """Add what came of a block to the working files and to the state."""
-    state, part = job.state, task.parts[block.part]
-    if result.bad and on_bad == "stop":
-        raise DataError(_told(part, block, result.bad[0]))
-    for bad in result.bad:
-        state.skipped[bad.reason] = state.skipped.get(bad.reason, 0) + 1
-        if len(state.examples) < EXAMPLES:
-            state.examples.append(_told(part, block, bad))
-            print(f"skipped: {state.examples[-1]}", file=sys.stderr)
-    if result.differs is not None:
-        text = result.differs[:60]
-        raise DataError(
-            f"the {task.engine.name} engine gives other ids than the tokenizer for {text!r}; start"
-            " again with --engine reference"
-        )
-    for (name, output), encoded in zip(job.outputs.items(), result.outputs, strict=True):
-        now = state.outputs[name]
-        if len(encoded.counts):
-            ends = np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)])[
-                np.concatenate([[0], np.cumsum(encoded.counts)])
-            ]
-            sizes = np.diff(ends)
-            if sizes.max() > now.longest:
-                now.longest, now.longest_document = (
-                    int(sizes.max()),
-                    now.documents + int(sizes.argmax()),
-                )
-        output.writer.add(encoded.ids, encoded.lengths, encoded.counts)
-        output.tally.add(encoded.ids)
-        now.documents, now.sequences, now.tokens = (
-            output.writer.documents,
-            output.writer.sequences,
-            output.writer.tokens,
-        )
-    state.part, state.offset = block.part, block.end
-    state.bytes += sum(result.text_bytes)
-
-
-def _cut(result: Result, left: float) -> float:
-    """Drop the documents after the first `left`, and the bad lines after these.
-
-    Return how many are still wanted.
-    """
-    if len(result.numbers) < left:
-        return left - len(result.numbers)
-    wanted = int(left)
-    last = result.numbers[wanted - 1]
-    result.numbers, result.text_bytes = result.numbers[:wanted], result.text_bytes[:wanted]
-    result.bad = [bad for bad in result.bad if bad.number < last]
-    for encoded in result.outputs:
-        encoded.counts = encoded.counts[:wanted]
-        encoded.lengths = encoded.lengths[: int(encoded.counts.sum())]
-        encoded.ids = encoded.ids[: int(encoded.lengths.sum())]
-    return 0
-
-
-def _told(part: Part, block: Block, bad: Bad) -> str:
-    """Return the position of a bad line and its error.
-
-    Lines of plain files are counted only now.
-    """
-    if part.path.suffix.lower() in TABLES:
-        place = f"{part.path}, row {block.start + bad.number + 1:,}"
-    elif part.path == STDIN:
-        place = f"standard input, line {bad.number + 1:,} after byte {block.start:,}"
-    else:
-        place = f"{part.path}, line {line_number(part, block.start) + bad.number}"
-    return f"{place}: {bad.detail}"
-
-
-def _engine(task: Task, wanted: str, workers: int) -> Engine:
-    """Choose how to encode, on a sample of the input; say so if it is not the fastest way."""
-    texts = [] if wanted == "reference" or task.parts[0].path == STDIN else _sample(task)
-    engine, why = choose_engine(task.tokenizer, texts, wanted, workers)
-    if why is not None:
-        slow = (
-            "encoding with the tokenizer itself, which is slow"
-            if engine.name == "reference"
-            else f"encoding with {engine.name}"
-        )
-        print(f"{slow}: {why}", file=sys.stderr)
-    return engine
-
-
-def _sample(task: Task) -> list[str]:
-    """Return some texts from eight positions of the input.
-
-    Compressed files and tables are sampled only from their beginning.
-    """
-    ends = list(accumulate(part.size for part in task.parts))
-    places = set()
-    for eighth in range(8):
-        position = ends[-1] * eighth // 8
-        number = min(bisect.bisect_right(ends, position), len(ends) - 1)
-        part = task.parts[number]
-        end = part.start + part.size
-        places.add(
-            (
-                number,
-                (
-                    line_start(part.path, end - (ends[number] - position), end)
-                    if is_plain(part.path)
-                    else 0
-                ),
-            )
-        )
-    texts: list[str] = []
-    for number, skip in sorted(places):
-        with contextlib.suppress(DataError):  # will be told in its place
-            for block in islice(
-                read_blocks(task.parts[: number + 1], 1 << 16, task.keys, number, skip), 1
-            ):
-                texts += sample_texts(task, block)
-    return texts
-
-
-def _input_files(given: Sequence[str]) -> list[Path]:
-    if "-" in given:
-        if len(given) > 1:
+def _input_files(names: Sequence[str]) -> list[Path]:
+    if "-" in names:
+        if len(names) > 1:
             raise UsageError("--input -: standard input goes alone")
         return [STDIN]
-    for folder in filter(os.path.isdir, given):
+    for folder in filter(os.path.isdir, names):
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
             raise UsageError(
@@ -344,27 +160,25 @@ def _input_files(given: Sequence[str]) -> list[Path]:
             )
     files = [
         path
-        for name in given
+        for name in names
         for path in find_files(name, ENDINGS)
         if path.name != manifest.NAME or Path(name).is_file()
     ]
     if not files:
-        raise DataError(f"{', '.join(given)} holds no documents: only {manifest.NAME}")
+        raise DataError(f"{', '.join(names)} holds no documents: only {manifest.NAME}")
     if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
-        print(
-            f"named, and so read, more than once: {', '.join(twice[:3])}{' …' * (len(twice) > 3)}",
-            file=sys.stderr,
-        )
+        listed = ", ".join(twice[:3]) + " …" * (len(twice) > 3)
+        logger.warning(f"input files given, and read, more than once: {listed}")
     return files
 
 
 def _is_finished(
-    job: TokenJob, parts: Sequence[Part], config: Mapping[str, Any], hashes: PartHashes
+    job: TokenJob, ranges: Sequence[FileRange], config: Mapping[str, Any], hashes: InputHashes
 ) -> bool:
-    if not job.manifest.exists() or parts[0].path == STDIN:
+    if not job.manifest.exists() or ranges[0].path == STDIN:
         return False
     names = ", ".join(str(output.bin) for output in job.outputs.values())
-    identity = Identity(config, [hashes.record(part) for part in parts])
+    identity = Identity(config, [hashes.record(item) for item in ranges])
     existing = finished(names, job.manifest, "preprocess", identity)
     if existing is None:
         return False
@@ -377,15 +191,15 @@ def _is_finished(
     return True
 
 
-def _input_signature(part: Part) -> dict[str, Any]:
-    """Return what tells an unfinished job that its input is still the same, without reading it."""
-    if part.path == STDIN:
+def _input_signature(item: FileRange) -> dict[str, Any]:
+    """Return a record that changes when a file does, found without reading it."""
+    if item.path == STDIN:
         return {"path": "-"}
-    return stat_record(part.path) | {"start": part.start, "end": part.end}
+    return stat_record(item.path) | {"start": item.start, "end": item.end}
 
 
 def _finish(job: TokenJob, task: Task, stats: bool) -> None:
-    """Write the indexes, give all files their names, and write the page if it is wanted."""
+    """Write the indexes, give all files their final names, and write the page of `--stats`."""
     for output in job.outputs.values():
         output.writer.write_index(output.idx_work)
     job.publish()
@@ -393,7 +207,7 @@ def _finish(job: TokenJob, task: Task, stats: bool) -> None:
         bases = {
             name: output.base
             for name, output in job.outputs.items()
-            if name != "role" or task.shape.message is None
+            if name != "role" or task.sequence_config.message is None
         }
         write_page(
             job.stats,
@@ -408,7 +222,7 @@ def _write_manifest(
     task: Task,
     config: Mapping[str, Any],
     contract: Mapping[str, Any],
-    hashes: PartHashes,
+    hashes: InputHashes,
 ) -> dict[str, Any]:
     """Write the manifest of a finished job; return its counts."""
     outputs: list[Any] = []
@@ -421,39 +235,38 @@ def _write_manifest(
     manifest.write(
         job.manifest,
         stage="preprocess",
-        inputs=[hashes.record(part) for part in task.parts],
+        inputs=[hashes.record(item) for item in task.ranges],
         config=config,
         outputs=outputs,
         counts=counts,
         tokenizer=contract,
-        engine=task.engine.name,
+        encoder=task.encoder.name,
     )
     return counts
 
 
 def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:
     state = job.state
-    each = {}
-    for name, now in state.outputs.items():
-        known = {
-            "documents": now.documents,
-            "sequences": now.sequences,
-            "tokens": now.tokens,
-            "longest": now.longest,
-        }
-        each[name] = {
-            **known,
-            "longest_document": now.longest_document,
+    outputs = {
+        name: {
+            "documents": output.documents,
+            "sequences": output.sequences,
+            "tokens": output.tokens,
+            "longest": output.longest,
+            "longest_document": output.longest_document,
             **id_counts(job.outputs[name].tally, tokenizer),
         }
-    top = next(iter(each.values()))
-    result = {name: top[name] for name in ("documents", "tokens", "longest")}
+        for name, output in state.outputs.items()
+    }
+    first = next(iter(outputs.values()))
     return {
-        **result,
+        "documents": first["documents"],
+        "tokens": first["tokens"],
+        "longest": first["longest"],
         "bytes": state.bytes,
         "skipped": state.skipped,
         "skipped_examples": state.examples,
-        "outputs": each,
+        "outputs": outputs,
     }
 
 

@@ -8,7 +8,6 @@ language and year, lengths, the funnel of drops, samples, duplicates, contaminat
 licenses and hashes, steps and versions.
 """
 
-import argparse
 import json
 from collections import Counter
 from itertools import islice
@@ -28,9 +27,7 @@ SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that curate.py wrote")
     parser.add_argument(
         "--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]"

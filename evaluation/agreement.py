@@ -5,12 +5,11 @@ Kendall's τ of each metric with the mean human rating, with intervals.
     python evaluation/agreement.py --scores rationales.jsonl --ratings sheet.csv
 
 The scores come from evaluation/rationales.py, the ratings from the sheet that it wrote, filled in:
-one column `id`, one column a judge whose name begins with `judge`. Items without a rating are left
-out. The table has τ with its 95 % interval (bootstrap over items) and how often, over the
+one column `id`, one column a judge whose name begins with `judge`. Samples without a rating are
+left out. The table has τ with its 95 % interval (bootstrap over samples) and how often, over the
 resamples, the metric is the best; the judges' agreement with each other stands below it.
 """
 
-import argparse
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -31,15 +30,13 @@ RESAMPLES = 1000
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--scores",
         type=Path,
         required=True,
         metavar="FILE",
-        help="metrics of each item, from evaluation/rationales.py",
+        help="metrics of each sample, from evaluation/rationales.py",
     )
     parser.add_argument(
         "--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in"
@@ -50,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     ids = [id_ for id_ in scores if any(id_ in ratings for ratings in judges.values())]
     if len(ids) < 3:
         raise DataError(
-            f"{options.ratings}: {len(ids)} items have both a rating and scores; at least 3 are"
+            f"{options.ratings}: {len(ids)} samples have both a rating and scores; at least 3 are"
             " needed"
         )
     human = [
@@ -59,17 +56,17 @@ def main(argv: list[str] | None = None) -> None:
     ]
     if len(set(human)) == 1:
         raise DataError(
-            f"{options.ratings}: the judges rate all {len(ids)} items alike, so that no metric can"
-            " agree with them more than another"
+            f"{options.ratings}: the judges rate all {len(ids)} samples alike, so that no metric"
+            " can agree with them more than another"
         )
     found = compare(
         {metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human
     )
-    print(f"{len(ids)} items, {len(judges)} judges")
+    print(f"{len(ids)} samples, {len(judges)} judges")
     print(f"{'metric':<12} {'tau':>7}  95 % interval      best in")
     for metric, (tau, best) in sorted(found.items(), key=_worst_last):
         if math.isnan(tau.value):
-            print(f"{metric:<12} {'–':>7}  undefined: all items have the same value")
+            print(f"{metric:<12} {'–':>7}  undefined: all samples have the same value")
         else:
             print(f"{metric:<12} {tau.value:7.3f}  {tau.low:6.3f} to {tau.high:6.3f}  {best:7.1%}")
     for first, second in itertools.combinations(judges, 2):
@@ -79,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
                 [judges[first][id_] for id_ in common], [judges[second][id_] for id_ in common]
             )
             shown = "undefined" if math.isnan(between) else f"{between:.3f}"
-            print(f"{first} with {second}: tau {shown} on {len(common)} items")
+            print(f"{first} with {second}: tau {shown} on {len(common)} samples")
 
 
 def _worst_last(entry: tuple[str, tuple[Estimate, float]]) -> float:
@@ -94,7 +91,7 @@ def compare(
 
     The second figure is the fraction of resamples in which the metric has the highest τ-b. A
     resample in which τ-b is undefined, because all its values are equal, does not count for the
-    metric; of a metric that is equal for all items everything is NaN, and it is never the best.
+    metric; of a metric that is equal for all samples everything is NaN, and it is never the best.
     """
     source = np.random.default_rng(SEED)
     values = {name: np.asarray(scores, float) for name, scores in metrics.items()}
@@ -139,7 +136,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
 
 
 def read_ratings(path: Path) -> dict[str, dict[str, float]]:
-    """Read the ratings of each judge by item from a filled-in sheet; empty cells are left out.
+    """Read the ratings of each judge by sample from a filled-in sheet; empty cells are left out.
 
     Raises:
         DataError: the sheet has no column `id` or no judge, or a rating is no number.

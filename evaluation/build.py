@@ -34,10 +34,11 @@ from evaluation.question_sets.multilingual import LANGUAGES
 from evaluation.question_sets.question import Question
 from evaluation.reporting import sheet
 from evaluation.scoring import answer_extraction
-from evaluation.scoring.sample_log import ItemLog
-from galen import cli, lock
+from evaluation.scoring.sample_log import SampleLog
+from galen import cli, lock, run_folder
 from galen.errors import UsageError
 from galen.progress import Progress
+from galen.run_folder import Identity
 
 EXPLAIN = (
     "Here is a medical examination question with its correct answer. Explain in {language}, step by"
@@ -104,7 +105,7 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_extraction.read(
+    found = answer_extraction.extract(
         chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options
     )
     if found is None or frozenset(found) != item.answers:
@@ -192,19 +193,17 @@ def _build(
     rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
     with (
         lock.hold(output),
-        ItemLog(output) as kept,
-        ItemLog(rejected) as refused,
+        SampleLog(output) as kept,
+        SampleLog(rejected) as refused,
         Progress("build", total=len(questions), unit="items") as progress,
     ):
-        for record in (*kept.items.values(), *refused.items.values()):
+        for record in (*kept.samples.values(), *refused.samples.values()):
             made = record.get("provenance", {})
-            if any(made.get(key) != value for key, value in provenance.items()):
-                raise UsageError(
-                    f"{output} was begun with another model, instruction or file of questions;"
-                    " choose another --output"
-                )
+            earlier = Identity({key: made.get(key) for key in provenance})
+            if differences := Identity(provenance).differences(earlier):
+                raise run_folder.conflict(output, differences)
         for item in questions:
-            if item.id not in kept.items and item.id not in refused.items:
+            if item.id not in kept.samples and item.id not in refused.samples:
                 found, reasons = _tried(item, attempt, tries)
                 if found is None:
                     refused.append([{"id": item.id, "reasons": reasons, "provenance": provenance}])
@@ -213,7 +212,7 @@ def _build(
                     made = {**provenance, "tries": len(reasons) + 1, "created": created}
                     kept.append([{**dataclasses.asdict(found), "provenance": made}])
             progress.update()
-        return dict(kept.items)
+        return dict(kept.samples)
 
 
 def _tried(item: Question, attempt: Attempt, tries: int) -> tuple[Question | None, list[str]]:
@@ -244,9 +243,7 @@ def _placeholders(text: str) -> Counter[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("what", choices=["rationales", "translate"], help="what to build")
     parser.add_argument(
         "--reader",

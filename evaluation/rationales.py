@@ -8,8 +8,8 @@ BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human jud
         --output rationales.jsonl --sheet sheet.csv --judges 3 \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
 
-RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only items
-whose reference rationale a human has checked are compared, as in the paper. Each item is written
+RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only samples
+whose reference rationale a human has checked are compared, as in the paper. Each sample is written
 when it is done: started again after a kill, the command goes on. The sheet shows question,
 reference and rationale without the model's name; evaluation/agreement.py reads it when it is filled
 in.
@@ -29,7 +29,7 @@ from evaluation.metrics import text_metrics
 from evaluation.question_sets import jsonl
 from evaluation.reporting import error_analysis, sheet
 from evaluation.scoring.results_schema import ScoredRationale, check
-from evaluation.scoring.sample_log import ItemLog, parts
+from evaluation.scoring.sample_log import SampleLog, parts
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     if options.judges < 1:
         raise UsageError("--judges must be at least 1")
-    items = read_items(options.run, options.task)
+    samples = read_samples(options.run, options.task)
     judge = local_chat.chosen(options)
     encoder = (
         text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
@@ -58,27 +58,27 @@ def main(argv: list[str] | None = None) -> None:
     settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
     with (
         lock.hold(options.output),
-        ItemLog(options.output) as log,
-        Progress("judge", total=len(items) - len(log.items), unit="rationales") as progress,
+        SampleLog(options.output) as log,
+        Progress("judge", total=len(samples) - len(log.samples), unit="rationales") as progress,
     ):
-        for item in items:
+        for sample in samples:
             of = hashlib.sha256(
-                json.dumps([item["candidate"], item["rationale"], *settings]).encode()
+                json.dumps([sample["candidate"], sample["rationale"], *settings]).encode()
             ).hexdigest()[:16]
-            if item["id"] not in log.items:
-                progress.update(log.append([{**score(item, encoder, judge), "of": of}]))
-            elif log.items[item["id"]].get("of") != of:
+            if sample["id"] not in log.samples:
+                progress.update(log.append([{**score(sample, encoder, judge), "of": of}]))
+            elif log.samples[sample["id"]].get("of") != of:
                 raise UsageError(
                     f"{options.output} holds scores of another run, encoder or judge; choose"
                     " another --output"
                 )
-        records = [log.items[item["id"]] for item in items]
+        records = [log.samples[sample["id"]] for sample in samples]
     if options.sheet:
-        write_sheet(options.sheet, items, options.judges)
+        write_sheet(options.sheet, samples, options.judges)
         print(f"sheet: {options.sheet}")
-    for language, group in _by_language(items, records).items():
-        hypotheses = [item["candidate"] for item, _ in group]
-        references = [item["rationale"] for item, _ in group]
+    for language, group in _by_language(samples, records).items():
+        hypotheses = [sample["candidate"] for sample, _ in group]
+        references = [sample["rationale"] for sample, _ in group]
         print(
             f"{language}: {len(group)} rationales, BLEU-1"
             f" {text_metrics.bleu1(hypotheses, references, language):.2f}",
@@ -94,15 +94,15 @@ def main(argv: list[str] | None = None) -> None:
         print()
 
 
-def read_items(run: Path, task: str) -> list[dict[str, Any]]:
-    """Return a run's items that have a checked reference.
+def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
+    """Return a run's samples that have a checked reference.
 
     With each, the question as it was put and the rationale that was written.
 
     Raises:
         DataError: there are none.
     """
-    path = run / "items" / f"{task}.jsonl"
+    path = run / "samples" / f"{task}.jsonl"
     if not (run / "prompts" / f"{task}.jsonl").is_file():
         there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
         raise DataError(
@@ -112,47 +112,47 @@ def read_items(run: Path, task: str) -> list[dict[str, Any]]:
     asked = error_analysis.prompts(run / "prompts" / f"{task}.jsonl")
     found = []
     for file in parts(path) or [path]:
-        for where, item in jsonl.records(file):
-            if "rationale" in item and item.get("outputs"):
-                check(ScoredRationale, item, where, ": not a scored item")
-                if item["id"] not in asked:
+        for where, sample in jsonl.records(file):
+            if "rationale" in sample and sample.get("outputs"):
+                check(ScoredRationale, sample, where, ": not a scored sample")
+                if sample["id"] not in asked:
                     raise DataError(
-                        f"{where}: the item {jsonl.shown(item['id'])} has no prompt in"
+                        f"{where}: the sample {jsonl.shown(sample['id'])} has no prompt in"
                         f" {run / 'prompts'}; score the model again"
                     )
                 candidate = (
-                    item["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
+                    sample["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
                 )
                 found.append(
                     {
-                        **item,
+                        **sample,
                         "candidate": candidate,
-                        "prompt": asked[item["id"]],
-                        "language": item.get("language", "en"),
+                        "prompt": asked[sample["id"]],
+                        "language": sample.get("language", "en"),
                     }
                 )
     if not found:
         raise DataError(
-            f"{path} holds no item with a checked reference rationale; score MMedBench with"
+            f"{path} holds no sample with a checked reference rationale; score MMedBench with"
             " --protocol mmedbench_rationale"
         )
-    return sorted(found, key=lambda item: item["id"])
+    return sorted(found, key=lambda sample: sample["id"])
 
 
 def score(
-    item: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None
+    sample: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None
 ) -> dict[str, Any]:
     """Return `{"id", "metrics"}` of one rationale, and what the judge said."""
-    candidate, reference, language = item["candidate"], item["rationale"], item["language"]
+    candidate, reference, language = sample["candidate"], sample["rationale"], sample["language"]
     metrics = {
         "bleu1": text_metrics.bleu1([candidate], [reference], language),
         "rouge1": text_metrics.rouge1(candidate, reference, language),
     }
     if encoder:
         metrics["bertscore"] = encoder.f1(candidate, reference)
-    record: dict[str, Any] = {"id": item["id"], "metrics": metrics}
+    record: dict[str, Any] = {"id": sample["id"], "metrics": metrics}
     if judge:
-        message = JUDGE.format(prompt=item["prompt"], reference=reference, candidate=candidate)
+        message = JUDGE.format(prompt=sample["prompt"], reference=reference, candidate=candidate)
         for number in range(_TRIES):
             said = judge.ask(
                 message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64
@@ -164,17 +164,20 @@ def score(
                 break
         else:
             raise DataError(
-                f"item {item['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries, but"
-                f" {said[:100]!r}"
+                f"sample {sample['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries,"
+                f" but {said[:100]!r}"
             )
         metrics["judge"] = float(rating[1])
         record |= {"said": said, "judge": judge.model}
     return record
 
 
-def write_sheet(path: Path, items: list[dict[str, Any]], judges: int) -> None:
+def write_sheet(path: Path, samples: list[dict[str, Any]], judges: int) -> None:
     """Write a sheet for ratings from 1 to 5, a column a judge, keeping existing ones."""
-    rows = [[item["id"], item["prompt"], item["rationale"], item["candidate"]] for item in items]
+    rows = [
+        [sample["id"], sample["prompt"], sample["rationale"], sample["candidate"]]
+        for sample in samples
+    ]
     sheet.write(
         path,
         ["id", "question", "reference", "rationale"],
@@ -184,24 +187,26 @@ def write_sheet(path: Path, items: list[dict[str, Any]], judges: int) -> None:
 
 
 def _by_language(
-    items: list[dict[str, Any]], records: list[dict[str, Any]]
+    samples: list[dict[str, Any]], records: list[dict[str, Any]]
 ) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
     groups = defaultdict(list)
-    for item, record in zip(items, records, strict=True):
-        groups[item["language"]].append((item, record))
+    for sample, record in zip(samples, records, strict=True):
+        groups[sample["language"]].append((sample, record))
     return dict(sorted(groups.items()))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
     parser.add_argument(
         "--task", required=True, metavar="NAME", help="the task whose rationales are judged"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="metrics of each item, as JSONL"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="metrics of each sample, as JSONL",
     )
     parser.add_argument(
         "--encoder",

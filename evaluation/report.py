@@ -3,8 +3,8 @@
     python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
-The first results folder is the model that the others are compared with, on the same items. Only the
-results are needed: what is not given is left out of the page. Folders come from evaluation/run.py,
+The first results folder is the model that the others are compared with, on the same samples. Only
+the results are required; the page omits what is not given. Folders come from evaluation/run.py,
 data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
 """
 
@@ -27,10 +27,10 @@ _TITLES = {
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "accuracy_argmax": "by likeliest option",
-    "accuracy_per_byte": "per byte",
-    "accuracy_legacy": "read strictly",
+    "acc_bytes": "per byte",
+    "accuracy_strict_match": "read strictly",
     "partial_credit": "Partial credit",
-    "unreadable": "Unreadable",
+    "unparsed": "Unreadable",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
@@ -55,7 +55,7 @@ def _report(options: argparse.Namespace) -> None:
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     page = render(
         title=options.title,
-        verdicts=[verdict(item) for item in comparisons],
+        verdicts=[verdict(sample) for sample in comparisons],
         comparisons=comparisons,
         models=models,
         paper=paper,
@@ -70,8 +70,8 @@ def _report(options: argparse.Namespace) -> None:
     write_text(options.output, page)
     if options.tables:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
-    for item in comparisons:
-        print(verdict(item))
+    for sample in comparisons:
+        print(verdict(sample))
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("one_sided"):
@@ -89,7 +89,7 @@ def verdict(compared: Comparison) -> str:
     first = compared.rows[0]
     metric = compared.metric
     things = "documents" if compared.kind == "perplexity" else "questions"
-    subject = f"{_TITLES[metric]} on {compared.items:,} {things} ({compared.title})"
+    subject = f"{_TITLES[metric]} on {compared.samples:,} {things} ({compared.title})"
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
@@ -197,7 +197,9 @@ def wrong_answers(
     for model in models:
         for name, scores in model.tasks.items():
             if scores.kind == "multiple_choice":
-                worst = error_analysis.worst(model.folder, name, scores.summary, scores.items)
+                worst = error_analysis.most_confident_errors(
+                    model.folder, name, scores.summary, scores.samples
+                )
                 if worst:
                     found[model.name, name] = worst
     return found
@@ -207,7 +209,7 @@ def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
     """Return the reasons for which documents were dropped, the most frequent first."""
     return [
         (f"dropped, {reason}", records)
-        for reason, records in sorted(counts["dropped"].items(), key=lambda item: -item[1])
+        for reason, records in sorted(counts["dropped"].items(), key=lambda sample: -sample[1])
     ]
 
 
@@ -272,9 +274,7 @@ def _change(row: Row, metric: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "results",
         type=Path,

@@ -7,7 +7,7 @@
     python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench \\
         --data DATA --output scores --processes 8
 
-Each scored item is written to OUTPUT/items/TASK.jsonl at once: started again after a kill, the
+Each scored sample is written to OUTPUT/samples/TASK.jsonl at once: started again after a kill, the
 command goes on where it stopped. Results with 95 % intervals are in OUTPUT/results.json, the
 prompts in OUTPUT/prompts/. Several models have a folder each below OUTPUT. A Megatron checkpoint is
 exported to OUTPUT.models once and scored from there, at several iterations if asked. On Slurm,
@@ -17,6 +17,7 @@ exported to OUTPUT.models once and scored from there, at several iterations if a
 import argparse
 import contextlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from evaluation.scoring import evaluator, megatron_export, run_task
 from evaluation.tasks import task
 from galen import checksums, cli, lock, manifest, recipe, worker
 from galen.errors import DataError, MissingInputError, UsageError, install
+
+logger = logging.getLogger(__name__)
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
@@ -52,16 +55,17 @@ def main(argv: list[str] | None = None) -> int | None:
         else None
     )
     files = {name: run_task.input_files(task_, arguments.data) for name, task_ in tasks.items()}
-    items = {
-        name: run_task.read_items(task_, arguments.data, arguments.limit)
+    samples = {
+        name: run_task.read_samples(task_, arguments.data, arguments.limit)
         for name, task_ in tasks.items()
     }
-    shots = {
-        name: _shots(name, task_, arguments.data, settings, items[name])
+    examples = {
+        name: _shots(name, task_, arguments.data, settings, samples[name])
         for name, task_ in tasks.items()
     }
-    items = {
-        name: run_task.limited(tasks[name], found, arguments.limit) for name, found in items.items()
+    samples = {
+        name: run_task.limited(tasks[name], found, arguments.limit)
+        for name, found in samples.items()
     }
     with contextlib.ExitStack() as locks:
         for output in _outputs(arguments, [name for name, _, _ in models]):
@@ -70,9 +74,9 @@ def main(argv: list[str] | None = None) -> int | None:
             )
         exported = _exported(arguments, models, rank)
         if rank == 0:
-            print("reading what is scored, for its hashes …", flush=True)
+            logger.info("hashing the models and the data")
         plans = _plans(arguments, exported, settings, tasks, files, contaminated)
-        _score(plans, items, shots, argv, (rank, of), arguments.processes)
+        _score(plans, samples, examples, argv, (rank, of), arguments.processes)
     return 0
 
 
@@ -83,8 +87,8 @@ def _outputs(arguments: argparse.Namespace, names: list[str]) -> list[Path]:
 
 def _score(
     plans: list[evaluator.Plan],
-    items: dict[str, list[Any]],
-    shots: dict[str, dict[int, few_shot.Shots]],
+    samples: dict[str, list[Any]],
+    examples: dict[str, dict[int, few_shot.FewShotExamples]],
     argv: list[str],
     part: tuple[int, int],
     processes: int,
@@ -102,7 +106,7 @@ def _score(
     try:
         for plan in plans:
             results = evaluator.evaluate(
-                plan, items, shots, rank, of, lambda: _check_children(children)
+                plan, samples, examples, rank, of, lambda: _check_children(children)
             )
             if results is not None:
                 print(evaluator.table(results))
@@ -116,32 +120,32 @@ def _score(
 
 def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
     """Return the protocol and tasks of the command line; check numbers, backend, adapter."""
-    counts = ("limit", "branches", "max_new_tokens", "max_batch_tokens")
+    counts = ("limit", "num_samples", "max_new_tokens", "max_batch_tokens")
     for name in (*counts, "processes", "tensor_parallel"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     settings = protocol.protocol(
         arguments.protocol,
-        shots=arguments.shots,
-        runs=arguments.seeds,
-        branches=arguments.branches,
+        num_fewshot=arguments.num_fewshot,
+        fewshot_seeds=arguments.fewshot_seeds,
+        num_samples=arguments.num_samples,
         max_new_tokens=arguments.max_new_tokens,
     )
     _check_backend(arguments)
     if arguments.adapter is not None:
         model_folder.check_adapter(arguments.adapter)
-    return settings, _tasks(arguments.tasks, arguments.demonstrations)
+    return settings, _tasks(arguments.tasks, arguments.fewshot_examples)
 
 
 def _shots(
-    name: str, task_: task.Task, data: Path, settings: protocol.Protocol, items: list[Any]
-) -> dict[int, few_shot.Shots]:
-    """Return the demonstrations of a task by run; documents have none."""
+    name: str, task_: task.Task, data: Path, settings: protocol.Protocol, samples: list[Any]
+) -> dict[int, few_shot.FewShotExamples]:
+    """Return the few-shot examples of a task by run; documents have none."""
     runs = run_task.runs(task_, settings)
     if isinstance(task_, task.PerplexityTask):
         return {run: {} for run in runs}
-    return few_shot.choose(name, task_, data, settings, runs, items)
+    return few_shot.choose(name, task_, data, settings, runs, samples)
 
 
 def _plans(
@@ -245,25 +249,25 @@ def _parser() -> argparse.ArgumentParser:
         help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)",
     )
     parser.add_argument(
-        "--demonstrations",
+        "--fewshot-examples",
         type=Path,
         metavar="FILE",
         help="questions in Galen's layout to show, in order, in place of the task's",
     )
     parser.add_argument(
-        "--shots",
+        "--num-fewshot",
         type=int,
         metavar="K",
-        help="demonstrations before each question (default: the protocol's)",
+        help="few-shot examples before each question (default: the protocol's)",
     )
     parser.add_argument(
-        "--seeds",
+        "--fewshot-seeds",
         type=_integers,
         metavar="N,N",
-        help="seeds of the demonstrations, one run each (default: the protocol's)",
+        help="seeds of the few-shot examples, one run each (default: the protocol's)",
     )
     parser.add_argument(
-        "--branches",
+        "--num-samples",
         type=int,
         metavar="N",
         help="answers sampled for a question by self-consistency (default: 5)",
@@ -286,7 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for items and results; of several models, one each",
+        help="folder for samples and results; of several models, one each",
     )
     parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
     parser.add_argument(
@@ -300,20 +304,20 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=int,
         metavar="N",
-        help="score only N items of each task, chosen by a hash of their ids",
+        help="score only N samples of each task, chosen by a hash of their ids",
     )
     parser.add_argument(
         "--contamination",
         type=Path,
         metavar="FILE",
-        help='JSONL of {"id", "ratio"}: n-grams of an item that the corpus holds',
+        help='JSONL of {"id", "ratio"}: n-grams of a sample that the corpus holds',
     )
     parser.add_argument(
         "--contamination-threshold",
         type=float,
         default=0.5,
         metavar="X",
-        help="an item counts from this ratio on (default: 0.5)",
+        help="a sample counts from this ratio on (default: 0.5)",
     )
     parser.add_argument(
         "--backend",
@@ -374,10 +378,10 @@ def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
         if name in tasks:
             raise UsageError(f"--tasks names {name!r} twice")
         if shown is not None and isinstance(specification, task.MultipleChoiceTask):
-            specification = replace(specification, frozen_demonstrations=str(shown.resolve()))
+            specification = replace(specification, fewshot_examples=str(shown.resolve()))
         tasks[name] = specification
     if shown is not None and not shown.is_file():
-        raise MissingInputError(f"--demonstrations: there is no file {shown}")
+        raise MissingInputError(f"--fewshot-examples: there is no file {shown}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks

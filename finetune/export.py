@@ -128,9 +128,7 @@ def _name_base(path: Path, base: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py"
     )

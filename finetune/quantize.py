@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int | None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
     links.check_folder(model)
-    prompts.form(arguments.protocol)
+    prompts.get_template(arguments.protocol)
     questions = (
         question.sample(question.read(arguments.questions), arguments.limit)
         if arguments.questions
@@ -110,9 +110,7 @@ def _write_all(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder"
     )
@@ -245,7 +243,7 @@ def _whole(found: Record) -> str:
             return found.prompt + found.completion
         case Conversation():
             return "\n".join(message["content"] for message in found.messages)
-    prompt = prompts.form("lm_eval")(found)
+    prompt = prompts.get_template("lm_eval")(found)
     return prompt.text + prompt.target
 
 

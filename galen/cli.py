@@ -131,12 +131,9 @@ def os_error_message(error: Exception) -> str | None:
 class ArgumentParser(argparse.ArgumentParser):
     """Parser of a command: the options of all commands, and an epilog that keeps its lines."""
 
-    def __init__(self, description: str | None = None, epilog: str | None = None) -> None:
-        super().__init__(
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
         self.add_argument(
             "--log-level",
             action=_SetLogLevel,

@@ -227,6 +227,6 @@ def command() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         with contextlib.suppress(psutil.Error):
             words = psutil.Process(os.getppid()).cmdline() or words
-    if len(words) > 1 and Path(words[1]).name == "torchrun":
+    if len(words) > 1 and Path(words[1]).name in ("torchrun", "galen"):
         words = words[1:]  # a script, which its interpreter was called with
     return shlex.join([Path(words[0]).name, *words[1:]])

@@ -23,9 +23,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the recipe's output")
     parser.add_argument("--once", action="store_true", help="print the current state and exit")
     parser.add_argument(

@@ -11,7 +11,6 @@ was found, and prints the bad nodes' names (a,b) on standard output: those that 
 their own, those that said nothing, and those whose links to both neighbours are broken or slow.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -43,9 +42,7 @@ _LINK_SECONDS = 60
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
     probe_parser = parts.add_parser("probe", help="look at this node, print a line of JSON")
     probe_parser.add_argument(
@@ -183,7 +180,7 @@ def measure(report: dict[str, Any], megabytes: int) -> None:
 
     from megatron_ext.hardware import platforms
 
-    platform = platforms.plain()
+    platform = platforms.detect_platform()
     platform.init_distributed(timeout_minutes=_MEETING_SECONDS / 60)
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     told: list[Any] = [None] * ranks

@@ -21,10 +21,10 @@ def language_of(document: Document) -> str:
 
     Else the one that the record names, else "unknown".
     """
-    named = document.metadata.get("language") or ["unknown"]
-    return str(
-        document.metadata.get("text_language") or (named if isinstance(named, str) else named[0])
-    )
+    if identified := document.metadata.get("text_language"):
+        return str(identified)
+    recorded = document.metadata.get("language") or "unknown"
+    return str(recorded if isinstance(recorded, str) else recorded[0])
 
 
 class Statistics(PipelineStep):
@@ -36,39 +36,34 @@ class Statistics(PipelineStep):
         sources: for each task, the name of its source.
         folder: for the counts; samples go to its folder `samples`.
         tokenizer: see `data_prep.tokenization.token_count`.
-        shares: of the splits, which decide whether further repeats of a document are written.
+        fractions: of the splits, which decide whether further repeats of a document are written.
     """
 
     type = "STATS"
     name = "statistics"
 
     def __init__(
-        self, sources: Sequence[str], folder: str, tokenizer: str | None, shares: SplitFractions
+        self, sources: Sequence[str], folder: str, tokenizer: str | None, fractions: SplitFractions
     ) -> None:
         super().__init__()
-        self.sources, self.folder, self.tokenizer, self.shares = (
-            list(sources),
-            Path(folder),
-            tokenizer,
-            shares,
-        )
+        self.sources = list(sources)
+        self.folder = Path(folder)
+        self.tokenizer = tokenizer
+        self.fractions = fractions
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Yield the documents unchanged."""
-        count, source, samples = token_counter(self.tokenizer), self.sources[rank], Samples()
+        count_tokens = token_counter(self.tokenizer)
+        samples = Samples()
         cells: dict[tuple[str, str, str], list[int]] = {}
         lengths: Counter[int] = Counter()
         for document in data:
-            tokens, repeats = (
-                count(document.text),
-                repeats_in(split_of(document.id, self.shares), document),
-            )
-            year = str(document.metadata.get("date") or "unknown")[:4]
-            cell = cells.setdefault(
-                (source, language_of(document), year if year.isdigit() else "unknown"), [0, 0]
-            )
+            tokens = count_tokens(document.text)
+            repeats = repeats_in(split_of(document.id, self.fractions), document)
+            key = (self.sources[rank], language_of(document), _year_of(document))
+            cell = cells.setdefault(key, [0, 0])
             cell[0] += repeats
             cell[1] += repeats * tokens
             lengths[tokens.bit_length()] += repeats
@@ -81,6 +76,12 @@ class Statistics(PipelineStep):
         }
         (self.folder / f"{rank:05d}.json").write_text(json.dumps(record), encoding="utf-8")
         samples.save(self.folder / f"samples/{rank:05d}.json")
+
+
+def _year_of(document: Document) -> str:
+    """Return the year of publication, or "unknown"."""
+    year = str(document.metadata.get("date") or "unknown")[:4]
+    return year if year.isdigit() else "unknown"
 
 
 def merge_statistics(folder: Path, tasks: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What filters drop: a few samples of each reason always, all of it on request."""
+"""Dropped documents: a few samples of each reason always, all of them on request."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ from galen import json_file
 SAMPLES = 5
 """Samples of each reason in the report."""
 
-_LONGEST = 1500
+_MAX_CHARACTERS = 1500
 
 
 class Samples:
@@ -29,9 +29,10 @@ class Samples:
 
     def add(self, reason: str, document: Document) -> None:
         """Consider one document."""
-        lowest, place = self.lowest[reason], unit_hash("sample", document.id)
-        if len(lowest) < SAMPLES or place < lowest[-1][0]:
-            lowest.append((place, document.id, document.text[:_LONGEST]))
+        lowest = self.lowest[reason]
+        position = unit_hash("sample", document.id)
+        if len(lowest) < SAMPLES or position < lowest[-1][0]:
+            lowest.append((position, document.id, document.text[:_MAX_CHARACTERS]))
             lowest.sort()
             del lowest[SAMPLES:]
 
@@ -46,32 +47,33 @@ class ExclusionWriter:
 
     Args:
         step: the step's name.
-        samples: folder for samples, `<stage>-<place>-<rank>.json`.
-        mark: the stage and the step's place in it.
-        everything: folder in which all dropped documents are written to
-            `<step>/<mark>-<rank>.jsonl.gz`, or None.
+        prefix: of the files' names; no other step of the corpus has it.
+        samples: folder for samples, `<prefix>-<rank>.json`.
+        documents: folder in which all dropped documents are written to
+            `<step>/<prefix>-<rank>.jsonl.gz`, or None.
     """
 
-    def __init__(self, step: str, samples: Path, mark: str, everything: Path | None) -> None:
-        self.step, self.folder, self.mark = step, samples, mark
-        self.writer = (
-            RecordWriter(str(everything / step), filename=f"{mark}-${{rank}}.jsonl.gz")
-            if everything
-            else None
-        )
+    def __init__(self, step: str, prefix: str, samples: Path, documents: Path | None) -> None:
+        self.step = step
+        self.prefix = prefix
+        self.folder = samples
+        self.writer: RecordWriter | None = None
+        if documents is not None:
+            filename = f"{prefix}-${{rank}}.jsonl.gz"
+            self.writer = RecordWriter(str(documents / step), filename=filename)
 
     def __enter__(self) -> Self:
-        self.samples, self.rank = Samples(), 0
+        self.samples = Samples()
+        self.rank = 0
         if self.writer is not None:
             self.writer.__enter__()
         return self
 
     def write(self, document: Document, rank: int = 0) -> None:
-        """Take note of a dropped document; its reason stands in the metadata."""
+        """Record a dropped document, with the reason in its metadata."""
         self.rank = rank
-        self.samples.add(
-            f"{self.step}: {document.metadata.get('filter_reason', 'dropped')}", document
-        )
+        reason = document.metadata.get("filter_reason", "dropped")
+        self.samples.add(f"{self.step}: {reason}", document)
         if self.writer is not None:
             self.writer.write(document, rank)
 
@@ -84,7 +86,7 @@ class ExclusionWriter:
         if self.writer is not None:
             self.writer.__exit__(kind, error, trace)
         if kind is None and self.samples.lowest:
-            self.samples.save(self.folder / f"{self.mark}-{self.rank:05d}.json")
+            self.samples.save(self.folder / f"{self.prefix}-{self.rank:05d}.json")
 
 
 def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -94,6 +96,6 @@ def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
         for reason, samples in json_file.read_object(path).items():
             merged[reason] += [tuple(sample) for sample in samples]
     return {
-        reason: [{"id": name, "text": text} for _, name, text in sorted(found)[:SAMPLES]]
-        for reason, found in sorted(merged.items())
+        reason: [{"id": id, "text": text} for _, id, text in sorted(samples)[:SAMPLES]]
+        for reason, samples in sorted(merged.items())
     }

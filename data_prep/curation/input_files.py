@@ -1,4 +1,4 @@
-"""Raw files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…).
+"""Input files of a recipe's sources, on disk or behind an fsspec address (s3://, hf://datasets/…).
 
 Finds them, with their sizes and identities.
 """
@@ -20,8 +20,8 @@ _TASK_FILES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class RawFile:
-    """One input file and how to read it."""
+class InputFile:
+    """One input file and the options of its reader."""
 
     reader: str
     path: str
@@ -35,7 +35,7 @@ class RawFile:
 
 
 def is_remote(path: str) -> bool:
-    """Say whether a path is an address for fsspec rather than a local path."""
+    """Return whether a path is an address for fsspec rather than a local path."""
     return "://" in path
 
 
@@ -50,7 +50,7 @@ def name_of(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
+def find_input_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
     """Return path and size of the files that a path or address names.
 
     One file, those below a folder with one of `endings` in any case, or a glob's matches.
@@ -77,7 +77,7 @@ def find_raw_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]:
                 name for name in system.find(root) if str(name).lower().endswith(tuple(endings))
             )
         found = [(system.unstrip_protocol(name), int(system.info(name)["size"])) for name in names]
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     if not found:
         raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
@@ -98,43 +98,41 @@ def describe(path: str) -> dict[str, Any]:
         return manifest.describe_file(path)
     system, root = fsspec.core.url_to_fs(path)
     info = system.info(root)
-    mark = next(
-        (
-            str(info[key])
-            for key in ("ETag", "etag", "md5Hash", "blob_id", "checksum")
-            if info.get(key)
-        ),
-        None,
-    )
+    tags = ("ETag", "etag", "md5Hash", "blob_id", "checksum")
+    version = next((str(info[tag]) for tag in tags if info.get(tag)), None)
     record = {"path": path, "bytes": int(info["size"])}
-    if mark is not None:
-        return record | {"sha256": None, "version": mark}
+    if version is not None:
+        return record | {"sha256": None, "version": version}
     with system.open(root, "rb") as file:
         return record | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def tasks_of(files: Sequence[RawFile], many_per_task: Sequence[str]) -> list[list[RawFile]]:
+def split_into_tasks(
+    files: Sequence[InputFile], many_per_task: Sequence[str]
+) -> list[list[InputFile]]:
     """Return the files as tasks, in order.
 
     One task each, but neighbours with a reader in `many_per_task` share one, up to 64 MiB or 500
     files.
     """
-    tasks: list[list[RawFile]] = []
+    tasks: list[list[InputFile]] = []
     size = 0
     for file in files:
-        alike = tasks and all(
-            getattr(tasks[-1][0], name) == getattr(file, name)
-            for name in ("reader", "options", "source")
-        )
-        if (
-            alike
-            and file.reader in many_per_task
-            and size + file.size <= _TASK_BYTES
-            and len(tasks[-1]) < _TASK_FILES
-        ):
+        if tasks and file.reader in many_per_task and _belongs_to(file, tasks[-1], size):
             tasks[-1].append(file)
             size += file.size
         else:
             tasks.append([file])
             size = file.size
     return tasks
+
+
+def _belongs_to(file: InputFile, task: Sequence[InputFile], size: int) -> bool:
+    """Return whether a task, whose files have `size` bytes, takes one more file."""
+    first = task[0]
+    is_alike = (file.reader, file.options, file.source) == (
+        first.reader,
+        first.options,
+        first.source,
+    )
+    return is_alike and size + file.size <= _TASK_BYTES and len(task) < _TASK_FILES

@@ -1,4 +1,4 @@
-"""The MEDLINE records that count.
+"""The current MEDLINE records.
 
 The last version of each PMID over baseline and update files, less those that NLM deleted.
 """
@@ -20,7 +20,7 @@ from data_prep.readers.record import Record
 
 EVENT = np.dtype([("key", "<u8"), ("deletion", "?")])
 _VERSION_BITS = 8
-_MOST_DIGITS = 15
+_MAX_DIGITS = 15
 _BUCKET_ROWS = 4_000_000
 
 
@@ -29,9 +29,9 @@ def event_key(pmid: str, version: str | None) -> int:
 
     Returns 0, which stands for no PMID, if either is not a number or is out of range.
     """
-    if not pmid.isdecimal() or len(pmid) > _MOST_DIGITS:
+    if not pmid.isdecimal() or len(pmid) > _MAX_DIGITS:
         return 0
-    number = int(version[:_MOST_DIGITS]) if version and version.isdecimal() else 1
+    number = int(version[:_MAX_DIGITS]) if version and version.isdecimal() else 1
     return int(pmid) << _VERSION_BITS | min(number, 2**_VERSION_BITS - 1)
 
 
@@ -46,22 +46,17 @@ class PmidReader(MedlineReader):
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the PMIDs of a record: one, or those that are deleted."""
         element, _ = record.content
-        deletion = element.tag == "DeleteCitation"
-        article = element.tag == "PubmedArticle"
-        for found in (
-            element.findall("PMID")
-            if deletion
-            else element.findall("MedlineCitation/PMID")[:1]
-            if article
-            else ()
-        ):
-            pmid = (found.text or "").strip()
-            if pmid:
-                yield Document(
-                    "",
-                    pmid,
-                    metadata={"key": event_key(pmid, found.get("Version")), "deletion": deletion},
-                )
+        is_deletion = element.tag == "DeleteCitation"
+        pmids = []
+        if is_deletion:
+            pmids = element.findall("PMID")
+        elif element.tag == "PubmedArticle":
+            pmids = element.findall("MedlineCitation/PMID")[:1]
+        for pmid in pmids:
+            number = (pmid.text or "").strip()
+            if number:
+                key = event_key(number, pmid.get("Version"))
+                yield Document("", number, metadata={"key": key, "deletion": is_deletion})
 
 
 class VersionWriter(PipelineStep):
@@ -75,7 +70,8 @@ class VersionWriter(PipelineStep):
 
     def __init__(self, files: Sequence[tuple[str, ReaderOptions]], folder: DataFolderLike) -> None:
         super().__init__()
-        self.files, self.folder = list(files), get_datafolder(folder)
+        self.files = list(files)
+        self.folder = get_datafolder(folder)
 
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
@@ -96,29 +92,27 @@ class VersionWriter(PipelineStep):
         yield from ()
 
 
-class VersionFinder(PipelineStep):
-    """One task: reads the rows of all files and writes `<task>.npy` into `verdicts`.
+class VersionResolver(PipelineStep):
+    """One task: reads the rows of all files and writes `<task>.npy` into `decisions`.
 
     It has a number for each record, without the deletions.
     """
 
     type = "INDEX"
-    name = "version finder"
+    name = "version resolver"
 
     def __init__(
         self,
         rows: DataFolderLike,
-        verdicts: DataFolderLike,
+        decisions: DataFolderLike,
         tasks: int,
         bucket_rows: int = _BUCKET_ROWS,
     ) -> None:
         super().__init__()
-        self.rows, self.verdicts, self.tasks, self.bucket_rows = (
-            get_datafolder(rows),
-            get_datafolder(verdicts),
-            tasks,
-            bucket_rows,
-        )
+        self.rows = get_datafolder(rows)
+        self.decisions = get_datafolder(decisions)
+        self.tasks = tasks
+        self.bucket_rows = bucket_rows
 
     def _load(self, task: int) -> np.ndarray[Any, Any]:
         with self.rows.open(f"{task:05d}.npy") as file:
@@ -127,46 +121,48 @@ class VersionFinder(PipelineStep):
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
-        """Write the verdicts."""
-        starts = np.concatenate(
-            [[0], np.cumsum([len(self._load(task)) for task in range(self.tasks)])]
-        )
-        verdicts = np.full(starts[-1], KEEP, dtype=np.uint8)
+        """Write the decisions."""
+        sizes = [len(self._load(task)) for task in range(self.tasks)]
+        starts = np.cumsum([0, *sizes])
+        decisions = np.full(starts[-1], KEEP, dtype=np.uint8)
         buckets = int(starts[-1]) // self.bucket_rows + 1
         for bucket in range(buckets):
-            parts, places = [], []
+            rows = []
+            positions = []
             for task in range(self.tasks):
-                rows = self._load(task)
-                mine = np.flatnonzero((rows["key"] >> _VERSION_BITS) % buckets == bucket)
-                parts.append(rows[mine])
-                places.append(mine + starts[task])
-            verdicts[np.concatenate(places)] = judge(np.concatenate(parts))
+                task_rows = self._load(task)
+                in_bucket = np.flatnonzero((task_rows["key"] >> _VERSION_BITS) % buckets == bucket)
+                rows.append(task_rows[in_bucket])
+                positions.append(in_bucket + starts[task])
+            decisions[np.concatenate(positions)] = resolve_versions(np.concatenate(rows))
         for task in range(self.tasks):
-            records = verdicts[starts[task] : starts[task + 1]][~self._load(task)["deletion"]]
-            with self.verdicts.open(f"{task:05d}.npy", "wb") as file:
+            records = decisions[starts[task] : starts[task + 1]][~self._load(task)["deletion"]]
+            with self.decisions.open(f"{task:05d}.npy", "wb") as file:
                 np.save(file, records)
         yield from ()
 
 
-def judge(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a verdict for each row of `EVENT`, given in order.
+def resolve_versions(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a decision for each row of `EVENT`, given in order.
 
     Rows of deletions get one that means nothing.
     """
-    verdicts = np.full(len(rows), SUPERSEDED, dtype=np.uint8)
+    decisions = np.full(len(rows), SUPERSEDED, dtype=np.uint8)
     order = np.argsort(rows["key"], kind="stable")
     keys = rows["key"][order]
-    last = (
-        np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
-        if len(keys)
-        else np.empty(0, dtype=np.int64)
-    )
-    gone = rows["deletion"][order[last]]
+    last = np.flatnonzero(_is_last(keys))
+    is_deleted = rows["deletion"][order[last]]
     lengths = np.diff(last, prepend=-1)
-    verdicts[order[np.repeat(gone, lengths)]] = DELETED
-    left = last[~gone]  # ordered by PMID, then version
-    pmids = keys[left] >> _VERSION_BITS
-    highest = np.append(pmids[1:] != pmids[:-1], True) if len(pmids) else np.empty(0, dtype=bool)
-    verdicts[order[left[highest]]] = KEEP
-    verdicts[rows["key"] == 0] = KEEP
-    return verdicts
+    decisions[order[np.repeat(is_deleted, lengths)]] = DELETED
+    remaining = last[~is_deleted]  # ordered by PMID, then version
+    is_highest = _is_last(keys[remaining] >> _VERSION_BITS)
+    decisions[order[remaining[is_highest]]] = KEEP
+    decisions[rows["key"] == 0] = KEEP
+    return decisions
+
+
+def _is_last(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return for each of the sorted values whether it is the last of its equals."""
+    if not len(values):
+        return np.empty(0, dtype=bool)
+    return np.append(values[1:] != values[:-1], True)

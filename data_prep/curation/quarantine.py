@@ -1,4 +1,4 @@
-"""What could not be read: how much of it a corpus bears."""
+"""Limit of the records and files that cannot be read."""
 
 import json
 from collections import Counter
@@ -9,8 +9,8 @@ from galen.errors import DataError
 PREFIX = "dropped_quarantined, "
 
 
-def quarantined(counts: Counter[str]) -> int:
-    """Return how many records the readers put aside."""
+def count_quarantined(counts: Counter[str]) -> int:
+    """Return how many records the readers quarantined."""
     return sum(count for key, count in counts.items() if key.startswith(PREFIX))
 
 
@@ -21,30 +21,31 @@ def check_quarantine(counts: Counter[str], limit: float, folder: Path) -> None:
 
     Args:
         counts: sums over all tasks.
-        limit: highest share of bad records among all records, and of broken files among all files.
+        limit: highest fraction of invalid records, and of broken files.
         folder: working folder, for `quarantine/*.jsonl`.
 
     Raises:
         DataError: there is more; names the first three.
     """
-    bad, broken = quarantined(counts), counts["broken files"]
-    if bad <= limit * counts["total"] and broken <= limit * counts["input_files"]:
+    invalid = count_quarantined(counts)
+    broken = counts["broken files"]
+    if invalid <= limit * counts["total"] and broken <= limit * counts["input_files"]:
         return
     examples = []
     for path in sorted((folder / "quarantine").glob("*.jsonl")):
         with path.open(encoding="utf-8") as file:  # `str.splitlines` would part a record at U+2028
             examples += [_example(json.loads(line)) for line in file]
     raise DataError(
-        f"{bad:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,} files"
-        f" cannot be read, more than max_error_rate={limit:g} allows:\n       "
+        f"{invalid:,} of {counts['total']:,} records and {broken:,} of {counts['input_files']:,}"
+        f" files cannot be read, more than max_error_rate={limit:g} allows:\n       "
         + "\n       ".join(examples[:3])
         + f"\n       (all are in {folder}/quarantine; "
-        "mend or remove them, or allow more with max_error_rate=…, which goes on from here)"
+        "repair or remove them, or allow more with max_error_rate=…, which resumes from here)"
     )
 
 
 def _example(record: dict[str, str]) -> str:
-    known = record["file"] in record["detail"]
-    return (
-        record["detail"] if known else f"{record['file']}, {record['position']}: {record['detail']}"
-    )
+    detail = record["detail"]
+    if record["file"] in detail:
+        return detail
+    return f"{record['file']}, {record['position']}: {detail}"

@@ -1,23 +1,23 @@
 """The recipe of a corpus."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from data_prep.curation.registry import STEPS
 from data_prep.readers import READERS
 from data_prep.readers.common_options import ReaderOptions
-from data_prep.steps.options import (
-    Abstract,
-    ArticleLanguage,
-    Copyright,
-    Duplicate,
-    Mixture,
-    Retraction,
-    Steps,
-)
+from data_prep.steps.base import Fraction, StepSettings
+from data_prep.steps.dedup.exact import ExactDedupSettings
+from data_prep.steps.filters.abstract import AbstractSettings
+from data_prep.steps.filters.copyright import CopyrightSettings
+from data_prep.steps.filters.language import LanguageSettings
+from data_prep.steps.filters.retraction import RetractionSettings
 from galen.errors import did_you_mean
 from galen.recipe import STRICT, ResumeMayChange, Variants, validate_variant
 
@@ -82,22 +82,22 @@ class Source:
 
 @dataclass(kw_only=True, config=STRICT)
 class SplitFractions:
-    """Shares of documents; a share of 0 leaves that part out."""
+    """Fractions of documents; a fraction of 0 leaves that split out."""
 
-    train: float = Field(default=0.96, ge=0, le=1)
-    """Share for training."""
+    train: Fraction = 0.96
+    """Fraction for training."""
 
-    validation: float = Field(default=0.02, ge=0, le=1)
-    """Share for the validation loss during training."""
+    validation: Fraction = 0.02
+    """Fraction for the validation loss during training."""
 
-    test: float = Field(default=0.02, ge=0, le=1)
-    """Share for evaluation afterwards."""
+    test: Fraction = 0.02
+    """Fraction for evaluation afterwards."""
 
     salt: str = "galen"
     """Another salt gives another random division."""
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> "SplitFractions":
+    def _check_sum(self) -> "SplitFractions":
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train + validation + test must be 1, they are {total:g}")
@@ -133,8 +133,30 @@ class Report:
     """
 
 
-def _usual_steps() -> list[Any]:
-    return [Abstract(), ArticleLanguage(), Retraction(), Copyright(), Duplicate()]
+def _as_mappings(steps: Any) -> Any:
+    """Return the steps of a recipe as mappings; a step without settings may be its name alone."""
+    if not isinstance(steps, list):
+        return steps
+    return [{"step": step} if isinstance(step, str) else step for step in steps]
+
+
+if TYPE_CHECKING:
+    Steps = list[StepSettings]
+else:
+    _AnyStep = reduce(or_, (step.Settings for step in STEPS.values()))
+    Steps = Annotated[
+        list[Annotated[_AnyStep, Field(discriminator="step")]], BeforeValidator(_as_mappings)
+    ]
+
+
+def _default_steps() -> list[StepSettings]:
+    return [
+        AbstractSettings(),
+        LanguageSettings(),
+        RetractionSettings(),
+        CopyrightSettings(),
+        ExactDedupSettings(),
+    ]
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -147,20 +169,20 @@ class CorpusRecipe:
     sources: list[Source] = Field(min_length=1)
     """Raw files, in order: of two records with the same id the later one stays."""
 
-    steps: Steps = Field(default_factory=_usual_steps)
-    """What is done with each document, in order.
+    steps: Steps = Field(default_factory=_default_steps)
+    """Processing of each document, in order.
 
     A step is its name, or a mapping with `step: <name>` and its settings.
     """
 
-    max_error_rate: ResumeMayChange[float] = Field(default=0.001, ge=0, le=1)
-    """Largest share of the records, or of the files, that may be quarantined as unreadable.
+    max_error_rate: ResumeMayChange[Fraction] = 0.001
+    """Largest fraction of the records, or of the files, that may be quarantined as unreadable.
 
     The command fails above it.
     """
 
     split: SplitFractions = Field(default_factory=SplitFractions)
-    """Shares of documents, by a hash of the identifier."""
+    """Fractions of documents, by a hash of the identifier."""
 
     shuffle: Shuffle | None = None
     """Shuffle the documents of each split; null leaves them in the order of the sources."""
@@ -178,29 +200,17 @@ class CorpusRecipe:
     """
 
     @model_validator(mode="after")
-    def _names_fit(self) -> "CorpusRecipe":
-        names, steps = (
-            [source.name or source.reader for source in self.sources],
-            [step.step for step in self.steps],
-        )
-        if "medical" in steps and "language_id" not in steps[: steps.index("medical")]:
-            raise ValueError(
-                "the step medical needs the step language_id before it: terms are those of the"
-                " text's language"
-            )
+    def _check_steps(self) -> "CorpusRecipe":
+        names = [source.name or source.reader for source in self.sources]
+        earlier: set[str] = set()
         for step in self.steps:
-            used: set[str] = set()
-            if isinstance(step, Mixture):
-                used = {
-                    *step.weights,
-                    *step.max_tokens,
-                    *step.replay,
-                    *((step.upsample and step.upsample.sources) or ()),
-                }
-            used |= {*getattr(step, "prefer", ()), *(getattr(step, "sources", None) or ())}
-            if unknown := used - set(names):
+            for required in step.required_before:
+                if required not in earlier:
+                    raise ValueError(f"the step {step.step} needs the step {required} before it")
+            if unknown := step.source_names() - set(names):
                 raise ValueError(
                     f"the step {step.step} names {', '.join(sorted(unknown))}; the sources are"
                     f" {', '.join(names)}"
                 )
+            earlier.add(step.step)
         return self

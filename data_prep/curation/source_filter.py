@@ -1,4 +1,4 @@
-"""A step through which only the documents of some sources go."""
+"""A step for the documents of some sources."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,25 +6,34 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 
-class SomeSources(PipelineStep):
+class PerSourceStep(PipelineStep):
     """Bypasses the inner step in tasks whose source is not named.
 
     A task has documents of one source.
+
+    Args:
+        step: the inner step, whose name and statistics this one has.
+        sources: names of the sources whose documents go through the step.
+        task_sources: for each task, the name of its source.
     """
 
     type = "FILTER"
 
-    def __init__(self, step: PipelineStep, sources: Sequence[str]) -> None:
+    def __init__(
+        self, step: PipelineStep, sources: Sequence[str], task_sources: Sequence[str]
+    ) -> None:
         self.name = step.name
         super().__init__()
-        self.step, self.named, self.stats = step, frozenset(sources), step.stats
-        self.of_task: Sequence[str] = ()
-        """For each task, the name of its source; set before the tasks run."""
+        self.step = step
+        self.stats = step.stats
+        self.sources = frozenset(sources)
+        self.task_sources = list(task_sources)
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Yield the documents of this task that stay."""
-        yield from (
-            self.step.run(data, rank, world_size) if self.of_task[rank] in self.named else data
-        )
+        if self.task_sources[rank] in self.sources:
+            yield from self.step.run(data, rank, world_size)
+        else:
+            yield from data

@@ -13,7 +13,7 @@ from datatrove.data import Document
 from datatrove.io import DataFolder, DataFolderLike, get_datafolder
 from datatrove.pipeline.base import PipelineStep
 
-from data_prep.curation.input_files import RawFile, folder_of, name_of
+from data_prep.curation.input_files import InputFile, folder_of, name_of
 from data_prep.readers import READERS
 from data_prep.readers.base import SourceReader
 from data_prep.readers.medline import MedlineReader
@@ -34,8 +34,8 @@ class SourceFiles(PipelineStep):
     Args:
         tasks: the files of each task.
         logging_dir: the executor's.
-        quarantine: folder for what could not be read; None leaves no note.
-        verdicts: folder with `<n>.npy` for the n-th MEDLINE file of all tasks
+        quarantine: folder for what could not be read; None leaves no record.
+        decisions: folder with `<n>.npy` for the n-th MEDLINE file of all tasks
             (data_prep/curation/medline_versions.py); None keeps all its
         records.
     """
@@ -45,10 +45,10 @@ class SourceFiles(PipelineStep):
 
     def __init__(
         self,
-        tasks: Sequence[Sequence[RawFile]],
+        tasks: Sequence[Sequence[InputFile]],
         logging_dir: DataFolderLike,
         quarantine: DataFolderLike | None = None,
-        verdicts: DataFolderLike | None = None,
+        decisions: DataFolderLike | None = None,
     ) -> None:
         super().__init__()
         self.tasks = [list(files) for files in tasks]
@@ -56,8 +56,8 @@ class SourceFiles(PipelineStep):
         self.bad_folder: DataFolder | None = (
             None if quarantine is None else get_datafolder(quarantine)
         )
-        self.verdict_folder: DataFolder | None = (
-            None if verdicts is None else get_datafolder(verdicts)
+        self.decision_folder: DataFolder | None = (
+            None if decisions is None else get_datafolder(decisions)
         )
 
     def run(
@@ -98,23 +98,23 @@ class SourceFiles(PipelineStep):
                 self._note(done)
         self._write_bad()
 
-    def _reader(self, file: RawFile) -> SourceReader:
+    def _reader(self, file: InputFile) -> SourceReader:
         """Return the reader of a file; called in its process."""
         reader = READERS[file.reader](folder_of(file.path), file.options)
-        if isinstance(reader, MedlineReader) and self.verdict_folder is not None:
-            reader.verdicts = iter(self._verdicts_of(file))
+        if isinstance(reader, MedlineReader) and self.decision_folder is not None:
+            reader.decisions = iter(self._decisions_of(file))
         return reader
 
-    def _verdicts_of(self, file: RawFile) -> list[int]:
-        """Return the verdicts on a MEDLINE file's records.
+    def _decisions_of(self, file: InputFile) -> list[int]:
+        """Return the decisions on a MEDLINE file's records.
 
         MEDLINE files are numbered over all tasks, and each has a task of its own.
         """
-        assert self.verdict_folder is not None
+        assert self.decision_folder is not None
         number = sum(task[0].reader == "medline" for task in self.tasks[: self._rank])
-        with self.verdict_folder.open(f"{number:05d}.npy") as stored:
-            verdicts: Any = np.load(stored, allow_pickle=False)
-        return list(verdicts.tolist())
+        with self.decision_folder.open(f"{number:05d}.npy") as stored:
+            decisions: Any = np.load(stored, allow_pickle=False)
+        return list(decisions.tolist())
 
     def _count(self) -> int:
         """Return how many records this task has read."""

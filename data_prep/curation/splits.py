@@ -9,14 +9,15 @@ from data_prep.curation.recipe import SPLITS, SplitFractions
 from data_prep.text.hashing import unit_hash
 
 
-def split_of(identifier: str, shares: SplitFractions) -> str:
+def split_of(id: str, fractions: SplitFractions) -> str:
     """Return "train", "validation" or "test"."""
-    position, limit = unit_hash(shares.salt, identifier), 0.0
+    position = unit_hash(fractions.salt, id)
+    limit = 0.0
     for name in SPLITS:
-        limit += getattr(shares, name)
+        limit += getattr(fractions, name)
         if position < limit:
             return name
-    return SPLITS[0]  # the shares add up to a hair less than 1
+    return SPLITS[0]  # the fractions add up to a hair less than 1
 
 
 def repeats_in(split: str, document: Document) -> int:

@@ -1,7 +1,4 @@
-"""The stages of a corpus.
-
-A recipe's steps, cut at those that need all documents, and what each stage counted.
-"""
+"""The stages of a corpus: runs of steps from one that needs all documents to the next."""
 
 import json
 import shutil
@@ -12,53 +9,66 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from data_prep.curation.exclusion_writer import ExclusionWriter
-from data_prep.curation.source_filter import SomeSources
-from data_prep.curation.stage_reader import PartReader
+from data_prep.curation.registry import build_step, is_global
+from data_prep.curation.source_filter import PerSourceStep
+from data_prep.curation.stage_reader import StageReader
 from data_prep.curation.writers import RecordWriter
 from data_prep.executors.local import TaskExecutor
-from data_prep.steps.global_step import Context, CorpusStep, PreparedFilter
+from data_prep.steps.base import PerSourceSettings, PreparedFilter, StepSettings
+from data_prep.steps.global_step import Context, GlobalStep
+from galen import json_file
 from galen.atomic import write_text
 from galen.progress import Progress
 
 Executors = Callable[[list[PipelineStep], int, Path], TaskExecutor]
 """Makes an executor from steps, number of tasks and log folder."""
 
+READER = "reader"
+"""Name of the reader among the steps that drop documents."""
+
 
 @dataclass(slots=True)
-class Plan:
+class StagePlan:
     """Steps between two that need all documents."""
 
-    steps: list[PipelineStep] = field(default_factory=list)
+    steps: list[StepSettings] = field(default_factory=list)
     """Per-document steps, in order."""
 
-    barrier: CorpusStep | None = None
-    """The step over all documents after them."""
+    barrier: StepSettings | None = None
+    """The step over all documents after them; None in the last stage."""
 
 
-def cut(steps: Sequence[PipelineStep | CorpusStep]) -> list[Plan]:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A filter with files of its own."""
+
+    step: PreparedFilter[Any]
+    folder: Path
+
+
+def split_at_barriers(steps: Sequence[StepSettings]) -> list[StagePlan]:
     """Return the stages of a list of steps; the last has no barrier."""
-    plans = [Plan()]
-    for step in steps:
-        if isinstance(step, CorpusStep):
-            plans[-1].barrier = step
-            plans.append(Plan())
+    plans = [StagePlan()]
+    for settings in steps:
+        if is_global(settings):
+            plans[-1].barrier = settings
+            plans.append(StagePlan())
         else:
-            plans[-1].steps.append(step)
+            plans[-1].steps.append(settings)
     return plans
 
 
 class Stages:
-    """Runs the stages of a corpus in a folder, each restartable, and keeps the counts.
+    """Runs the stages of a corpus in a folder, each resumable, and keeps the counts.
 
     Args:
         sources: for each task, its source's name.
         folder: working folder.
         executors: makes executors.
-        keep_dropped: write all dropped documents to `folder/corpus/excluded`.
-        size: bytes of input, for the progress of the first stage.
+        save_excluded: write all dropped documents to `folder/corpus/excluded`.
+        input_bytes: size of the input, for the progress of the first stage.
     """
 
     def __init__(
@@ -66,125 +76,166 @@ class Stages:
         sources: Sequence[str],
         folder: Path,
         executors: Executors,
-        keep_dropped: bool,
-        size: int,
+        save_excluded: bool,
+        input_bytes: int,
     ) -> None:
-        self.sources, self.folder, self.executors, self.size = sources, folder, executors, size
-        self.everything = folder / "corpus/excluded" if keep_dropped else None
-        self.dropped: list[Counter[str]] = [Counter() for _ in sources]
-        """For each task, how many documents were dropped for each reason."""
+        self.sources = sources
+        self.folder = folder
+        self.executors = executors
+        self.input_bytes = input_bytes
+        self.excluded_folder = folder / "corpus/excluded" if save_excluded else None
+        self.dropped: list[Counter[tuple[str, str]]] = [Counter() for _ in sources]
+        """For each task, how many documents were dropped, by step and reason."""
         self.changed: Counter[str] = Counter()
-        """How many documents each step changed."""
+        """Number of documents that each step changed."""
         self.reports: dict[str, Any] = {}
-        """What steps found, by their names."""
+        """Findings of the steps, by their names."""
+        self.published: list[Path] = []
+        """Folders with files of the steps for the corpus, in the order of the steps."""
         self.read: TaskExecutor
         """That of the first stage, once it has run."""
 
     def run(
         self,
         reader: PipelineStep,
-        plans: Sequence[Plan],
+        plans: Sequence[StagePlan],
         last: list[PipelineStep],
-        check: Callable[[TaskExecutor], None],
+        check_reading: Callable[[TaskExecutor], None],
     ) -> TaskExecutor:
         """Run all stages from `reader` on; the documents of the last go into the steps `last`.
 
-        `check` is called with the executor of the first stage when that is done. Returns the
-        executor of the last.
+        `check_reading` is called with the executor of the first stage when that is done. Returns
+        the executor of the last.
         """
-        start: list[PipelineStep] = [reader]
+        first: list[PipelineStep] = [reader]
         for number, plan in enumerate(plans):
-            steps = [*start, *plan.steps]
-            self._watch(steps, number)
-            prepared = [
-                (step, self.folder / f"{number}-{step.name}-{place}")
-                for place, step in enumerate(steps)
-                if isinstance(step, PreparedFilter)
-            ]
-            for step, place in prepared:
-                step.prepare(place)
-            label, tail = "read" if number == 0 else "write", last
-            if plan.barrier is not None:
-                context = self._context(number, plan.barrier)
-                label = "read" if number == 0 else f"step-{number}"
-                tail = [
-                    RecordWriter(str(self._kept(number)), level=1),
-                    *plan.barrier.notes(context),
-                ]
-            executor = self.run_tasks(label, [*steps, *tail], len(self.sources))
+            steps = self._build(plan.steps, number, first)
+            prepared = self._prepare(steps, number)
+            if plan.barrier is None:
+                executor = self._run_stage(number, "write", [*steps, *last])
+            else:
+                barrier = build_step(plan.barrier)
+                context = self._context(number, barrier.name)
+                writer = RecordWriter(str(self._documents(number)), level=1)
+                tail = [writer, *barrier.collect(context)]
+                executor = self._run_stage(number, f"step-{number}", [*steps, *tail])
             if number == 0:
                 self.read = executor
-                check(executor)
+                check_reading(executor)
             self._count(executor, steps, number)
-            for step, place in prepared:
-                self._report(str(step.name), step.finish(place, len(self.sources)))
+            for entry in prepared:
+                report = entry.step.finish(entry.folder, len(self.sources))
+                self._add_report(str(entry.step.name), report)
+                self.published.append(entry.folder / "publish")
             if number > 1:
-                shutil.rmtree(self._kept(number - 2), ignore_errors=True)
+                shutil.rmtree(self._documents(number - 2), ignore_errors=True)
             if plan.barrier is not None:
-                self._decide(plan.barrier, context)
-                start = [PartReader(str(self._kept(number))), plan.barrier.apply(context)]
+                self._decide(barrier, context)
+                self.published.append(context.folder / "publish")
+                first = [StageReader(str(self._documents(number))), barrier.apply(context)]
         return executor
 
-    def _report(self, name: str, report: dict[str, Any]) -> None:
-        """Keep what a step found; the second of a name is `name 2`."""
-        before = sum(known.partition(" ")[0] == name for known in self.reports)
-        self.reports[f"{name} {before + 1}" if before else name] = report
+    def _build(
+        self, settings_of_steps: Sequence[StepSettings], number: int, first: Sequence[PipelineStep]
+    ) -> list[PipelineStep]:
+        """Return the steps of a stage: `first`, then those with the given settings."""
+        steps = list(first)
+        for settings in settings_of_steps:
+            step = build_step(settings, self._exclusion_writer(settings.step, number, len(steps)))
+            if isinstance(settings, PerSourceSettings) and settings.sources is not None:
+                step = PerSourceStep(step, settings.sources, self.sources)
+            steps.append(step)
+        return steps
 
-    def _kept(self, number: int) -> Path:
-        return self.folder / ("kept" if number == 0 else f"kept-{number}")
+    def _prepare(self, steps: Sequence[PipelineStep], number: int) -> list[_Prepared]:
+        """Prepare the filters that need it."""
+        prepared = []
+        for position, step in enumerate(steps):
+            if isinstance(step, PreparedFilter):
+                folder = self.folder / f"{number}-{step.name}-{position}"
+                step.prepare(folder)
+                prepared.append(_Prepared(step, folder))
+        return prepared
 
-    def _context(self, number: int, step: CorpusStep) -> Context:
+    def _run_stage(self, number: int, label: str, steps: list[PipelineStep]) -> TaskExecutor:
+        if number == 0:
+            return self.run_tasks("read", steps, len(self.sources), self.input_bytes)
+        return self.run_tasks(label, steps, len(self.sources))
+
+    def _add_report(self, name: str, report: dict[str, Any]) -> None:
+        """Keep the findings of a step; the second of a name is `name 2`."""
+        key = name
+        count = 1
+        while key in self.reports:
+            count += 1
+            key = f"{name} {count}"
+        self.reports[key] = report
+
+    def _documents(self, number: int) -> Path:
+        """Return the folder with the documents that a stage leaves to the next."""
+        return self.folder / f"documents-{number}"
+
+    def _context(self, number: int, name: str) -> Context:
+        """Return the context of the step that ends a stage."""
+        folder = self.folder / f"{number}-{name}"
+
         def run(label: str, steps: list[PipelineStep], tasks: int) -> TaskExecutor:
-            return self.run_tasks(f"{number}-{step.name}-{label}", steps, tasks)
+            return self.run_tasks(f"{folder.name}-{label}", steps, tasks)
 
-        return Context(self.folder / f"{number}-{step.name}", self.sources, run)
+        # it is applied in the next stage, after the reader
+        return Context(folder, self.sources, run, self._exclusion_writer(name, number + 1, 1))
 
-    def _watch(self, steps: Sequence[PipelineStep], number: int) -> None:
-        """Give filters writers for dropped documents, and per-source steps the tasks' sources."""
-        for place, step in enumerate(steps):
-            if isinstance(step, SomeSources):
-                step.of_task = self.sources
-                step = step.step
-            if isinstance(step, BaseFilter):
-                step.exclusion_writer = ExclusionWriter(
-                    str(step.name), self.folder / "samples", f"{number}-{place}", self.everything
-                )
+    def _exclusion_writer(self, name: str, number: int, position: int) -> ExclusionWriter:
+        """Return the writer of the documents that a step drops, by its position in a stage."""
+        prefix = f"{number}-{position}"
+        return ExclusionWriter(name, prefix, self.folder / "samples", self.excluded_folder)
 
-    def run_tasks(self, label: str, steps: list[PipelineStep], tasks: int) -> TaskExecutor:
-        """Run the rest of one set of tasks to its end and show its progress."""
+    def run_tasks(
+        self, label: str, steps: list[PipelineStep], tasks: int, input_bytes: int | None = None
+    ) -> TaskExecutor:
+        """Run the remaining tasks of a set and show their progress.
+
+        Args:
+            label: name of the log folder and of the progress.
+            steps: of each task.
+            tasks: number of tasks.
+            input_bytes: show the bytes read, out of so many; None shows the tasks done.
+        """
         executor = self.executors(steps, tasks, self.folder / "log" / label)
-        total, unit = (self.size, "B") if label == "read" else (tasks, "tasks")
-        with Progress(label, total=total, unit=unit, scale=unit == "B") as progress:
+        if input_bytes is None:
+            progress = Progress(label, total=tasks, unit="tasks")
+        else:
+            progress = Progress(label, total=input_bytes, unit="B", scale=True)
+        with progress:
 
             def poll() -> None:
-                done = (
-                    executor.position()
-                    if unit == "B"
-                    else tasks - len(executor.get_incomplete_ranks())
-                )
+                if input_bytes is None:
+                    done = tasks - len(executor.get_incomplete_ranks())
+                else:
+                    done = executor.bytes_read()
                 progress.update(max(0, done - progress.done))
 
             executor.run(poll)
             poll()
         return executor
 
-    def _decide(self, step: CorpusStep, context: Context) -> None:
-        """Decide once: a mark says that the verdicts are whole."""
-        note = context.folder / "report.json"
-        if not note.exists():
+    def _decide(self, step: GlobalStep[Any], context: Context) -> None:
+        """Decide once: the report is written when the decisions are complete."""
+        path = context.folder / "report.json"
+        if not path.exists():
             step.decide(context)
-            write_text(note, json.dumps(context.report, ensure_ascii=False))
-        if report := json.loads(note.read_text(encoding="utf-8")):
-            self._report(step.name, report)
+            write_text(path, json.dumps(context.report, ensure_ascii=False))
+        if report := json_file.read_object(path):
+            self._add_report(step.name, report)
 
     def _count(self, executor: TaskExecutor, steps: Sequence[PipelineStep], number: int) -> None:
-        """Take over the counts of a stage, by task and in the order of the steps."""
+        """Add the counts of a stage, by task and in the order of the steps."""
         for task in range(len(self.sources)):
-            counted = executor.task_counts(task)
-            for place, step in enumerate(steps):
-                name = "reader" if number == 0 and place == 0 else str(step.name)
-                for key, value in counted[place].items():
+            for position, counts in enumerate(executor.task_counts(task)[: len(steps)]):
+                is_reader = number == 0 and position == 0
+                name = READER if is_reader else str(steps[position].name)
+                for key, value in counts.items():
                     if key.startswith("dropped_"):
-                        self.dropped[task][f"{name}: {key.removeprefix('dropped_')}"] += value
+                        self.dropped[task][name, key.removeprefix("dropped_")] += value
                     elif key.startswith("changed_"):
                         self.changed[f"{name}: {key.removeprefix('changed_')}"] += value

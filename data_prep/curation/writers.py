@@ -71,13 +71,13 @@ class SplitWriter(RecordWriter):
 
     name = "splits"
 
-    def __init__(self, folder: DataFolderLike, shares: SplitFractions, level: int = 6) -> None:
+    def __init__(self, folder: DataFolderLike, fractions: SplitFractions, level: int = 6) -> None:
         super().__init__(folder, level, "${split}/${rank}.jsonl.gz")
-        self.shares = shares
+        self.fractions = fractions
 
     def write(self, document: Document, rank: int = 0, **kwargs: Any) -> None:
         """Write one document into its split."""
-        split = split_of(document.id, self.shares)
+        split = split_of(document.id, self.fractions)
         repeats = repeats_in(split, document)
         document.metadata.pop("repeats", None)
         for _ in range(repeats):

@@ -5,7 +5,6 @@ The tasks run on this machine, in their own processes.
 
 import contextlib
 import errno
-import json
 import multiprocessing
 import os
 import resource
@@ -16,12 +15,14 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 from tqdm import tqdm
 
+from galen import json_file
 from galen.errors import DataError
 from galen.main_guard import check_main_guard
 from galen.worker import exit_with_parent
@@ -39,13 +40,15 @@ class TaskExecutor(PipelineExecutor):
         logging_dir: folder for logs, statistics and completion marks, which all tasks must see.
     """
 
-    place = "LOCAL"
+    executor_name = "LOCAL"
 
     def __init__(
         self, pipeline: list[PipelineStep], tasks: int, workers: int, logging_dir: str | Path
     ) -> None:
         super().__init__(pipeline, str(logging_dir))
-        self.tasks, self.workers, self.folder = tasks, workers, Path(logging_dir)
+        self.tasks = tasks
+        self.workers = workers
+        self.folder = Path(logging_dir)
 
     @property
     def world_size(self) -> int:
@@ -59,7 +62,7 @@ class TaskExecutor(PipelineExecutor):
             datatrove_cpus_per_task="-1",
             datatrove_mem_per_cpu="-1",
             datatrove_gpus_on_node="-1",
-            datatrove_executor=self.place,
+            datatrove_executor=self.executor_name,
         )
 
     @abstractmethod
@@ -82,41 +85,41 @@ class TaskExecutor(PipelineExecutor):
         except OSError as error:  # a write to a full disk does not say where
             if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            place = self.folder.parents[1]  # of a stage's log in the working folder
+            working_folder = self.folder.parents[1]
             raise DataError(
-                f"{place}: {error.strerror}; make room and start the same command again: it goes on"
+                f"{working_folder}: {error.strerror}; free some space and repeat the command, which"
+                " resumes"
             ) from None
 
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""
-        steps = json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8"))
+        steps = json_file.read(self.folder / f"stats/{rank:05d}.json")
         return [
-            Counter(
-                {
-                    key: int(value["total"] if isinstance(value, dict) else value)
-                    for key, value in step["stats"].items()
-                }
-            )
-            for step in steps
+            Counter({key: _total(value) for key, value in step["stats"].items()}) for step in steps
         ]
 
-    def counts(self, place: int) -> Counter[str]:
+    def counts(self, position: int) -> Counter[str]:
         """Return the sums of a step's statistics over all tasks.
 
-        `place` is its place in the pipeline, negative from the end.
+        `position` is its index in the pipeline, negative from the end.
         """
         sums: Counter[str] = Counter()
         for rank in range(self.tasks):
-            sums.update(self.task_counts(rank)[place])
+            sums.update(self.task_counts(rank)[position])
         return sums
 
-    def position(self) -> int:
-        """Return the sum of what the tasks noted as their progress."""
+    def bytes_read(self) -> int:
+        """Return the bytes that the tasks have read so far."""
         total = 0
-        for note in (self.folder / "progress").glob("*"):
+        for path in (self.folder / "progress").glob("*"):
             with contextlib.suppress(OSError, ValueError):  # just being written
-                total += int(note.read_text())
+                total += int(path.read_text())
         return total
+
+
+def _total(value: Any) -> int:
+    """Return the sum of one of datatrove's statistics."""
+    return int(value["total"] if isinstance(value, dict) else value)
 
 
 class LocalExecutor(TaskExecutor):
@@ -148,7 +151,7 @@ class LocalExecutor(TaskExecutor):
                         task.result()
             except BrokenProcessPool:
                 raise DataError(
-                    "a worker ended before its time, perhaps for lack of memory: try fewer"
+                    "a worker was killed, perhaps for lack of memory: try fewer"
                     f" --workers; its log is {log}"
                 ) from None
             except BaseException:

@@ -37,7 +37,7 @@ class RayExecutor(TaskExecutor):
     RAY_ADDRESS says which cluster.
     """
 
-    place = "RAY"
+    executor_name = "RAY"
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
         """Run the tasks that are left."""
@@ -67,7 +67,7 @@ class RayExecutor(TaskExecutor):
                         raise DataError(message)
         except ray.exceptions.RayError as error:
             raise DataError(
-                f"a Ray task ended before its time: {error}; its log is in {self.folder / 'logs'}"
+                f"a Ray task was killed: {error}; its log is in {self.folder / 'logs'}"
             ) from None
         finally:
             for reference in running:

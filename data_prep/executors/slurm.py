@@ -20,13 +20,13 @@ from data_prep.executors.local import TaskExecutor
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
-MOST_JOBS = 1000
+MAX_JOBS = 1000
 """Jobs in an array, one less than Slurm's default limit (MaxArraySize).
 
 With more tasks a job runs several, one after the other.
 """
 
-_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 
 
 def check_slurm() -> None:
@@ -54,7 +54,7 @@ class SlurmExecutor(TaskExecutor):
         arguments: more options for sbatch.
     """
 
-    place = "SLURM"
+    executor_name = "SLURM"
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class SlurmExecutor(TaskExecutor):
         A job that an interrupted command left behind is ended first.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        note = self.folder / "job"
-        if note.exists():
-            self._end(note.read_text())
+        job_path = self.folder / "job"
+        if job_path.exists():
+            self._cancel(job_path.read_text())
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
@@ -83,24 +83,24 @@ class SlurmExecutor(TaskExecutor):
         (self.folder / "executor.pickle").write_bytes(pickle.dumps(self))
         write_text(self.folder / "ranks.json", json.dumps(ranks))
         job = self._submit(len(ranks))
-        write_text(note, job)
+        write_text(job_path, job)
         try:
-            while self.get_incomplete_ranks(ranks) and self._under_way(job) and not self._errors():
-                time.sleep(_SECONDS)
+            while self.get_incomplete_ranks(ranks) and self._is_running(job) and not self._errors():
+                time.sleep(_POLL_SECONDS)
                 poll()
         finally:
-            self._end(job)
-            note.unlink()
+            self._cancel(job)
+            job_path.unlink()
         if error := self._errors():
             raise DataError(error)
         if left := self.get_incomplete_ranks(ranks):
             raise DataError(
                 f"the Slurm job {job} ended with {len(left)} of {len(ranks)} tasks not done; its"
-                f" output is in {self.folder / 'slurm'}; start the same command again to go on"
+                f" output is in {self.folder / 'slurm'}; repeat the command to resume"
             )
 
     def _submit(self, tasks: int) -> str:
-        size = math.ceil(tasks / MOST_JOBS)
+        size = math.ceil(tasks / MAX_JOBS)
         (self.folder / "slurm").mkdir(exist_ok=True)
         task = shlex.join(
             [sys.executable, "-m", "data_prep.executors.slurm_task", str(self.folder), str(size)]
@@ -124,7 +124,7 @@ class SlurmExecutor(TaskExecutor):
             raise UsageError(f"sbatch refuses the job: {answer.stderr.strip()}; see --slurm-args")
         return answer.stdout.strip().split(";")[0]
 
-    def _under_way(self, job: str) -> bool:
+    def _is_running(self, job: str) -> bool:
         answer = subprocess.run(
             ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
         )
@@ -133,10 +133,10 @@ class SlurmExecutor(TaskExecutor):
             return True
         return bool(answer.stdout.strip())
 
-    def _end(self, job: str) -> None:
+    def _cancel(self, job: str) -> None:
         """Cancel a job and wait until its tasks are gone: two must not write one file."""
         subprocess.run(["scancel", job], capture_output=True)
-        while self._under_way(job):
+        while self._is_running(job):
             time.sleep(0.5)
 
     def _errors(self) -> str | None:

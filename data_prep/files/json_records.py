@@ -1,4 +1,4 @@
-"""Records of a block: the wanted fields of each line or row, or what is wrong with it."""
+"""Records of a block: the requested fields of each line or row, or its error."""
 
 import codecs
 import json
@@ -18,21 +18,21 @@ ROLES = {
     "gpt": 2,
     "answer": 2,
 }
-"""Number of a role in the role file; losses are for 2, what the model says."""
+"""Number of a role in the role file; losses are for 2, the model's messages."""
 
 
 @dataclass(slots=True)
-class Bad:
-    """A line or row that is no usable record."""
+class InvalidRecord:
+    """A line or row that is not a usable record."""
 
     number: int
     """Which line or row of the block, from 0."""
 
     reason: str
-    """Kind of the mistake, for counting."""
+    """Category of the error, for counting."""
 
     detail: str
-    """The mistake in words."""
+    """The error in words."""
 
 
 @dataclass(slots=True)
@@ -45,13 +45,13 @@ class Records:
     numbers: list[int] = field(default_factory=list)
     """For each record, which line or row of the block it is, from 0."""
 
-    bad: list[Bad] = field(default_factory=list)
+    invalid: list[InvalidRecord] = field(default_factory=list)
 
 
-class Unusable(Exception):
-    """A line or row is no usable record.
+class InvalidRecordError(Exception):
+    """A line or row is not a usable record.
 
-    Holds the kind of the error, for counting, and a message.
+    Holds the category of the error, for counting, and a message.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -73,7 +73,7 @@ def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
 
 
 def _parse_lines(data: bytes, key: str) -> Records:
-    """Do what `parse` does, in a shorter way while lines are right."""
+    """Parse lines with one key, on a faster path while they are valid."""
     result = Records([[]])
     texts, numbers, loads = result.fields[0], result.numbers, orjson.loads
     view, end, nul = memoryview(data), -1, b"\\u0000" in data  # lines are not copied
@@ -94,7 +94,7 @@ def _parse_lines(data: bytes, key: str) -> Records:
             other = _parse([(number, whole)], [key], _check_text)
             texts += other.fields[0]
             numbers += other.numbers
-            result.bad += other.bad
+            result.invalid += other.invalid
     return result
 
 
@@ -108,8 +108,8 @@ def _parse(
             if isinstance(record, bytes):
                 record = load_line(record)
             values = [check(record, key) for key in keys]
-        except Unusable as error:
-            result.bad.append(Bad(number, error.reason, error.detail))
+        except InvalidRecordError as error:
+            result.invalid.append(InvalidRecord(number, error.reason, error.detail))
             continue
         result.numbers.append(number)
         for column, value in zip(columns, values, strict=True):
@@ -161,11 +161,11 @@ def load_line(line: bytes) -> Any:
         try:
             return json.loads(line.decode())
         except UnicodeDecodeError as wrong:
-            raise Unusable(
+            raise InvalidRecordError(
                 "not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)"
             ) from None
         except (ValueError, RecursionError):
-            raise Unusable(
+            raise InvalidRecordError(
                 "not JSON", f"not JSON ({error}); each line must be a whole record"
             ) from None
 
@@ -178,14 +178,14 @@ def _check_text(record: Any, key: str) -> str:
         try:
             return _clean(text.decode(), key)
         except UnicodeDecodeError:
-            raise Unusable("not UTF-8", f"{key!r} is not UTF-8 text") from None
-    raise Unusable("not text", f"{key!r} is not text but {type(text).__name__}")
+            raise InvalidRecordError("not UTF-8", f"{key!r} is not UTF-8 text") from None
+    raise InvalidRecordError("not text", f"{key!r} is not text but {type(text).__name__}")
 
 
 def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
     messages = _field(record, key)
     if not isinstance(messages, list) or not messages:
-        raise Unusable(
+        raise InvalidRecordError(
             "not messages",
             f"{key!r} is not a list of messages but"
             f" {'empty' if messages == [] else type(messages).__name__}",
@@ -194,11 +194,11 @@ def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
         if not isinstance(message, dict) or not all(
             isinstance(message.get(name), str) for name in ("role", "content")
         ):
-            raise Unusable(
+            raise InvalidRecordError(
                 "not messages", f"a message of {key!r} lacks a 'role' or 'content' that is text"
             )
         if message["role"] not in ROLES:
-            raise Unusable(
+            raise InvalidRecordError(
                 "unknown role",
                 f"the role {message['role']!r} in {key!r} is none of {', '.join(ROLES)}",
             )
@@ -208,12 +208,12 @@ def _check_messages(record: Any, key: str) -> list[dict[str, str]]:
 
 def _field(record: Any, key: str) -> Any:
     if not isinstance(record, dict):
-        raise Unusable(
+        raise InvalidRecordError(
             "no object",
             f"a {type(record).__name__}, but each line must be an object with the key {key!r}",
         )
     if key not in record:
-        raise Unusable(
+        raise InvalidRecordError(
             "no such key",
             f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys",
         )
@@ -222,12 +222,12 @@ def _field(record: Any, key: str) -> Any:
 
 def _clean(text: str, key: str) -> str:
     if "\0" in text:
-        raise Unusable("NUL", f"{key!r} holds a NUL character")
+        raise InvalidRecordError("NUL", f"{key!r} holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Unusable(
+            raise InvalidRecordError(
                 "lone surrogate", f"{key!r} holds a lone surrogate (character {error.start + 1})"
             ) from None
     return text

@@ -37,22 +37,24 @@ class MedlineReader(SourceReader):
 
     name = "medline"
     endings = (".xml", ".xml.gz")
-    verdicts: Iterator[int] | None = None
+    decisions: Iterator[int] | None = None
     """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all.
     """
 
     def records(self, filepath: str) -> Iterator[Record]:
-        """Yield the records of one file, each with the verdict on it."""
+        """Yield the records of one file, each with the decision on it."""
         for element in self.elements(filepath):
             counted = (
-                self.verdicts is not None and element.tag == "PubmedArticle" and pmid_of(element)
+                self.decisions is not None and element.tag == "PubmedArticle" and pmid_of(element)
             )
-            verdict = next(self.verdicts, KEEP) if self.verdicts is not None and counted else KEEP
-            yield Record(f"line {element.sourceline}", (element, verdict))
+            decision = KEEP
+            if self.decisions is not None and counted:
+                decision = next(self.decisions, KEEP)
+            yield Record(f"line {element.sourceline}", (element, decision))
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a record that counts."""
-        element, verdict = record.content
+        element, decision = record.content
         if element.tag == "DeleteCitation":
             self.stat_update("deletion notices", value=len(element.findall("PMID")))
             return
@@ -61,8 +63,8 @@ class MedlineReader(SourceReader):
             self.stat_update("dropped_book record")
         elif not (pmid := pmid_of(element)):
             self.stat_update("dropped_no PMID")
-        elif verdict != KEEP:
-            self.stat_update(f"dropped_{_VERDICTS[verdict]}")
+        elif decision != KEEP:
+            self.stat_update(f"dropped_{_VERDICTS[decision]}")
         else:
             yield article(element.find("MedlineCitation"), pmid, printable(PurePath(filepath).name))
 

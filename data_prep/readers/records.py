@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from data_prep.files.decompress import SUFFIXES
-from data_prep.files.json_records import Unusable, load_line, rows
+from data_prep.files.json_records import InvalidRecordError, load_line, rows
 from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
@@ -81,7 +81,7 @@ class JsonReader(SourceReader):
         """Yield the document of a line."""
         try:
             fields = load_line(record.content)
-        except Unusable as error:
+        except InvalidRecordError as error:
             raise Refused(error.reason, error.detail) from None
         return self.checked(fields, filepath)
 

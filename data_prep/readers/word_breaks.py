@@ -143,9 +143,9 @@ def _letters(word: str) -> str:
 
 
 def _language_of(text: str) -> str:
-    from data_prep.text.language_identification import language_shares
+    from data_prep.text.language_identification import language_fractions
 
-    return next(iter(language_shares(text)), "")
+    return next(iter(language_fractions(text)), "")
 
 
 @functools.cache

@@ -61,7 +61,7 @@ def known_languages() -> frozenset[str]:
     return frozenset(LanguageIdentifier.from_model_file(MODEL_FILE).labels)
 
 
-def language_shares(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[str, float]:
+def language_fractions(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[str, float]:
     """Return the share of letters in each language, the largest first.
 
     Empty when the text has no letters.

@@ -1,4 +1,4 @@
-"""The files of one tokenising job, and how it is resumed after it was killed."""
+"""The files of one tokenization job, and how it is resumed after it was killed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -30,20 +30,20 @@ class OutputState:
 class State:
     """How far the job has come: everything up to here is on the disk."""
 
-    part: int = 0
-    """Part of the input that is being read."""
+    range_index: int = 0
+    """Index of the file range that is being read."""
 
     offset: int = 0
-    """Bytes (rows of a table) of it, unpacked, that are done."""
+    """Decompressed bytes (rows of a table) of it that are done."""
 
     bytes: int = 0
     """Size of the texts in UTF-8."""
 
     skipped: dict[str, int] = field(default_factory=dict)
-    """Bad lines by reason."""
+    """Invalid records by reason."""
 
     examples: list[str] = field(default_factory=list)
-    """The first bad lines."""
+    """The first invalid records."""
 
     outputs: dict[str, OutputState] = field(default_factory=dict)
 

@@ -1,17 +1,20 @@
 """Options of `preprocess.py`, and whether they fit together."""
 
 import argparse
+import logging
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from data_prep.text.sentences import SentenceSplitter
-from data_prep.tokenization.sequences import MESSAGE, Shape
+from data_prep.tokenization.sequences import MESSAGE, SequenceConfig
 from data_prep.tokenization.tokenizer import TextTokenizer
+from galen import cli
 from galen.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
 
 MEGATRON_LM = {
     **dict.fromkeys(
@@ -42,13 +45,13 @@ MEGATRON_LM = {
 """Options of Megatron-LM's preprocess_data.py missing in this command, and their replacements."""
 
 
-def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
+def refuse_options_of_megatron_lm(words: Sequence[str]) -> None:
     """Say by name what becomes of Megatron-LM's options.
 
     Raises:
         UsageError: there are some.
     """
-    names = [word.partition("=")[0] for word in given]
+    names = [word.partition("=")[0] for word in words]
     if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
         raise UsageError(
             "\n       ".join(
@@ -59,9 +62,7 @@ def refuse_options_of_megatron_lm(given: Sequence[str]) -> None:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = cli.ArgumentParser(description)
     add = result.add_argument
     add(
         "--input",
@@ -131,11 +132,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "--on-bad-line",
         choices=["stop", "skip"],
         default="stop",
-        help="at a line that is no usable record: stop, or count it and go on [stop]",
+        help="at an invalid record: stop, or skip and count it [stop]",
     )
     add(
-        "--engine",
-        choices=["auto", "gigatoken", "words", "reference"],
+        "--encoder",
+        choices=["auto", "gigatoken", "cached_bpe", "reference"],
         default="auto",
         help="how to encode; all give the same ids [auto]",
     )
@@ -144,47 +145,47 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         action="store_true",
         help="also write P_stats.html: lengths, how often ids occur, ids never used",
     )
-    _add_shapes(result.add_argument_group("sequences"))
-    parts = result.add_argument_group("sharing the work out")
-    parts.add_argument(
+    _add_sequence_options(result.add_argument_group("sequences"))
+    sharding = result.add_argument_group("sharding")
+    sharding.add_argument(
         "--shards",
         type=int,
         default=1,
         metavar="N",
         help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them",
     )
-    parts.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
+    sharding.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
     return result
 
 
-def _add_shapes(shapes: argparse._ArgumentGroup) -> None:
-    shapes.add_argument(
+def _add_sequence_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--window", type=int, metavar="N", help="cut documents into sequences of N tokens"
     )
-    shapes.add_argument(
+    group.add_argument(
         "--overlap",
         type=int,
         default=0,
         metavar="N",
         help="tokens that a window shares with the one before [0]",
     )
-    shapes.add_argument(
+    group.add_argument(
         "--split-sentences",
         action="store_true",
         help="make each sentence a sequence of its own; writes P_KEY_sentence.bin and .idx",
     )
-    shapes.add_argument(
+    group.add_argument(
         "--keep-newlines",
         action="store_true",
         help="keep the white space between sentences, at the end of the one before",
     )
-    shapes.add_argument(
+    group.add_argument(
         "--lang",
         default="en",
         metavar="CODE",
         help="language of the sentences: en, fr, es, ru, zh, ja, … [%(default)s]",
     )
-    shapes.add_argument(
+    group.add_argument(
         "--instruction",
         action="store_true",
         help=(
@@ -192,7 +193,7 @@ def _add_shapes(shapes: argparse._ArgumentGroup) -> None:
             " P_role_document"
         ),
     )
-    shapes.add_argument(
+    group.add_argument(
         "--message",
         default=MESSAGE,
         metavar="TEXT",
@@ -206,8 +207,9 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: they do not fit together.
     """
-    wanted = arguments.json_keys or (["messages"] if arguments.instruction else ["text"])
-    arguments.json_keys = wanted
+    if not arguments.json_keys:
+        arguments.json_keys = ["messages"] if arguments.instruction else ["text"]
+    keys = arguments.json_keys
     rules = [
         (arguments.workers < 1, f"--workers {arguments.workers}: at least 1"),
         (
@@ -217,9 +219,9 @@ def check(arguments: argparse.Namespace) -> None:
                 f" as {arguments.output_prefix}train"
             ),
         ),
-        (len(set(wanted)) < len(wanted), "--json-keys names a key twice"),
+        (len(set(keys)) < len(keys), "--json-keys names a key twice"),
         (
-            arguments.instruction and len(wanted) > 1,
+            arguments.instruction and len(keys) > 1,
             "--instruction takes one key, the list of messages",
         ),
         (arguments.shards < 1, f"--shards {arguments.shards}: at least 1"),
@@ -278,16 +280,16 @@ def check(arguments: argparse.Namespace) -> None:
         ),
         (arguments.bos_token and not arguments.prepend_bos, "--bos-token needs --prepend-bos"),
     ]
-    for broken, message in rules:
-        if broken:
+    for violated, message in rules:
+        if violated:
             raise UsageError(message)
 
 
-def shape(
+def sequence_config(
     arguments: argparse.Namespace, bos: Mapping[str, Any] | None, eod: Mapping[str, Any] | None
-) -> Shape:
-    """Return what the options make of a document."""
-    return Shape(
+) -> SequenceConfig:
+    """Return how documents become sequences, by the options."""
+    return SequenceConfig(
         bos=bos["id"] if bos else None,
         eod=eod["id"] if eod and arguments.append_eod else None,
         window=arguments.window,
@@ -302,7 +304,7 @@ def shape(
 
 
 def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) -> dict[str, Any]:
-    """Return what decides the output's bytes: for the manifest, and to know a run again."""
+    """Return the configuration that decides the output's bytes."""
     keys = arguments.json_keys
     result: dict[str, Any] = {
         "json_keys": keys[0] if len(keys) == 1 else keys,
@@ -328,33 +330,30 @@ def config(arguments: argparse.Namespace, fingerprint: str, bos: Any, eod: Any) 
     return result
 
 
-def marks(
+def special_tokens(
     arguments: argparse.Namespace, tokenizer: TextTokenizer
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the beginning-of-document and the end-of-document token, with their ids.
 
-    The first if it is wanted, the second if one is named or wanted.
+    The first if it is prepended, the second if one is named or appended.
 
     Raises:
-        DataError: a wanted one is not named, or a token is not in the vocabulary.
+        DataError: one is needed and not named, or a token is not in the vocabulary.
     """
     bos = eod = None
     if arguments.prepend_bos:
-        bos = _mark(
+        bos = _special_token(
             tokenizer,
             arguments.bos_token or tokenizer.default_bos,
             "beginning-of-document",
             "--bos-token",
         )
     if (token := arguments.eod_token or tokenizer.default_eod) or arguments.append_eod:
-        eod = _mark(tokenizer, token, "end-of-document", "--eod-token")
-    if (
-        arguments.append_eod
-        and not arguments.eod_token
-        and eod
-        and (told := _told_of_chat(eod["token"], tokenizer))
-    ):
-        print(told, file=sys.stderr)
+        eod = _special_token(tokenizer, token, "end-of-document", "--eod-token")
+    if arguments.append_eod and not arguments.eod_token and eod:
+        warning = _chat_token_warning(eod["token"], tokenizer)
+        if warning is not None:
+            logger.warning(warning)
     return bos, eod
 
 
@@ -376,8 +375,8 @@ In order: Qwen, SmolLM2, Phi; Llama 3; Gemma; Llama 2, Mistral.
 """
 
 
-def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
-    """Return the notice on a default end-of-document token that ends a turn of a conversation.
+def _chat_token_warning(token: str, tokenizer: TextTokenizer) -> str | None:
+    """Return the warning about a default end-of-document token that ends a turn of a conversation.
 
     None if it ends no turn.
     """
@@ -389,17 +388,19 @@ def _told_of_chat(token: str, tokenizer: TextTokenizer) -> str | None:
         " conversation, as in a chat model"
     )
     if not others:
-        return f"warning: {what}; --eod-token chooses another one"
+        return f"{what}; --eod-token chooses another one"
     return (
-        f"warning: {what}; base models of this family end a document with {others[0]!r}:"
+        f"{what}; base models of this family end a document with {others[0]!r}:"
         f" --eod-token '{others[0]}'"
     )
 
 
-def _mark(tokenizer: TextTokenizer, token: str | None, kind: str, option: str) -> dict[str, Any]:
+def _special_token(
+    tokenizer: TextTokenizer, token: str | None, role: str, option: str
+) -> dict[str, Any]:
     if token is None:
-        raise DataError(f"{tokenizer.path} names no {kind} token; say which with {option}")
-    identifier = tokenizer.token_id(token)
-    if identifier is None:
-        raise DataError(f"the {kind} token {token!r} is not in the vocabulary of {tokenizer.path}")
-    return {"token": token, "id": identifier}
+        raise DataError(f"{tokenizer.path} names no {role} token; say which with {option}")
+    token_id = tokenizer.token_id(token)
+    if token_id is None:
+        raise DataError(f"the {role} token {token!r} is not in the vocabulary of {tokenizer.path}")
+    return {"token": token, "id": token_id}

@@ -19,8 +19,8 @@ MESSAGE = "<|im_start|>{role}\n{content}<|im_end|>\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What is made of a document's ids."""
+class SequenceConfig:
+    """How a document becomes sequences."""
 
     bos: int | None = None
     """Id put before each document."""
@@ -58,7 +58,7 @@ class Documents:
 def build(
     values: Sequence[Any],
     encode: Encode,
-    shape: Shape,
+    config: SequenceConfig,
     dtype: np.dtype[Any],
     room: Ids | None = None,
 ) -> list[Documents]:
@@ -67,39 +67,40 @@ def build(
     Args:
         values: texts, or lists of messages.
         encode: gives the ids of texts.
-        shape: what is made of a document's ids.
+        config: how a document becomes sequences.
         dtype: of the ids.
         room: an array of this type in which the ids may be put, if they fit.
     """
-    if shape.message is not None:
-        return _conversations(values, encode, shape, dtype)
-    if shape.sentences is not None:
-        return [_sentences([shape.sentences.split(text) for text in values], encode, shape, dtype)]
-    if shape.window is not None:
-        return [_windowed(values, encode, shape, dtype)]
-    return [
-        _plain(
-            values,
-            encode,
-            shape,
-            room if room is not None and len(room) else np.empty(1024, dtype=dtype),
-        )
-    ]
+    if config.message is not None:
+        return _conversations(values, encode, config, dtype)
+    if config.sentences is not None:
+        return [
+            _sentences([config.sentences.split(text) for text in values], encode, config, dtype)
+        ]
+    if config.window is not None:
+        return [_windowed(values, encode, config, dtype)]
+    if room is None or not len(room):
+        room = np.empty(1024, dtype=dtype)
+    return [_plain(values, encode, config, room)]
 
 
-def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> Documents:
+def _plain(values: Sequence[str], encode: Encode, config: SequenceConfig, buffer: Ids) -> Documents:
     """Make each text a document of one sequence.
 
     The ids go straight into one array, since most time goes into this.
     """
-    before, after = (0 if mark is None else 1 for mark in (shape.bos, shape.eod))
-    end, sizes, room = 0, [], len(buffer)
+    before = int(config.bos is not None)
+    after = int(config.eod is not None)
+    end = 0
+    sizes = []
+    room = len(buffer)
     for ids in encode(values):
         size = len(ids)
         sizes.append(size)
         if not size:
             continue
-        start, end = end, end + before + size + after
+        start = end
+        end += before + size + after
         if end > room:
             room = 2 * end
             grown = np.empty(room, dtype=buffer.dtype)
@@ -109,10 +110,10 @@ def _plain(values: Sequence[str], encode: Encode, shape: Shape, buffer: Ids) -> 
     filled = np.array(sizes, dtype=np.int32) > 0
     lengths = np.array(sizes, dtype=np.int32)[filled] + np.int32(before + after)
     ends = np.cumsum(lengths)
-    if shape.bos is not None:
-        buffer[ends - lengths] = shape.bos
-    if shape.eod is not None:
-        buffer[ends - 1] = shape.eod
+    if config.bos is not None:
+        buffer[ends - lengths] = config.bos
+    if config.eod is not None:
+        buffer[ends - 1] = config.eod
     return Documents(buffer[:end], lengths, filled.astype(np.int32))
 
 
@@ -130,28 +131,29 @@ def _documents(sequences: Sequence[Ids], counts: Sequence[int], dtype: np.dtype[
 
 
 def _windowed(
-    values: Sequence[str], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+    values: Sequence[str], encode: Encode, config: SequenceConfig, dtype: np.dtype[Any]
 ) -> Documents:
-    assert shape.window is not None
+    assert config.window is not None
     sequences: list[Ids] = []
     counts: list[int] = []
-    front, back = _marks(shape)
+    front, back = _special_tokens(config)
     for ids in encode(values):
-        windows = (
-            _windows(np.concatenate([*front, ids, *back]), shape.window, shape.overlap)
-            if len(ids)
-            else []
-        )
+        windows: list[Ids] = []
+        if len(ids):
+            document = np.concatenate([*front, ids, *back])
+            windows = _windows(document, config.window, config.overlap)
         sequences += windows
         counts.append(len(windows))
     return _documents(sequences, counts, dtype)
 
 
-def _marks(shape: Shape) -> tuple[list[Ids], list[Ids]]:
-    return tuple(
-        [] if mark is None else [np.array([mark], dtype=np.uint32)]
-        for mark in (shape.bos, shape.eod)
-    )  # type: ignore[return-value]
+def _special_tokens(config: SequenceConfig) -> tuple[list[Ids], list[Ids]]:
+    """Return what comes before and after a document's ids: an array each, or nothing."""
+    return _token_array(config.bos), _token_array(config.eod)
+
+
+def _token_array(token: int | None) -> list[Ids]:
+    return [] if token is None else [np.array([token], dtype=np.uint32)]
 
 
 def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
@@ -164,7 +166,7 @@ def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
 
 
 def _sentences(
-    texts: Sequence[list[str]], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+    texts: Sequence[list[str]], encode: Encode, config: SequenceConfig, dtype: np.dtype[Any]
 ) -> Documents:
     """Encode sentence by sentence, each a sequence.
 
@@ -173,7 +175,7 @@ def _sentences(
     encoded = iter(encode([sentence for sentences in texts for sentence in sentences]))
     sequences: list[Ids] = []
     counts: list[int] = []
-    front, back = _marks(shape)
+    front, back = _special_tokens(config)
     for sentences in texts:
         parts = [ids for _ in sentences if len(ids := next(encoded))]
         if parts:
@@ -185,34 +187,37 @@ def _sentences(
 
 
 def _conversations(
-    values: Sequence[list[dict[str, str]]], encode: Encode, shape: Shape, dtype: np.dtype[Any]
+    values: Sequence[list[dict[str, str]]],
+    encode: Encode,
+    config: SequenceConfig,
+    dtype: np.dtype[Any],
 ) -> list[Documents]:
     """Encode message by message.
 
     The role file has the role of its message for each id, the end token the role of the last
     message.
     """
-    assert shape.message is not None
+    assert config.message is not None
     flat = [
-        shape.message.replace("{role}", message["role"]).replace("{content}", message["content"])
+        config.message.replace("{role}", message["role"]).replace("{content}", message["content"])
         for messages in values
         for message in messages
     ]
     encoded = iter(encode(flat))
     text: list[Ids] = []
     roles: list[Ids] = []
-    front, back = _marks(shape)
+    front, back = _special_tokens(config)
     for messages in values:
         parts = [next(encoded) for _ in messages]
         numbers = [ROLES[message["role"]] for message in messages]
         parts[0] = np.concatenate([*front, parts[0]])
         parts[-1] = np.concatenate([parts[-1], *back])
-        said = [
+        role_ids = [
             np.full(len(part), number, dtype=np.uint32)
             for part, number in zip(parts, numbers, strict=True)
         ]
         text.append(np.concatenate(parts))
-        roles.append(np.concatenate(said))
+        roles.append(np.concatenate(role_ids))
     counts = [min(len(ids), 1) for ids in text]  # a conversation without any id has no sequence
     return [
         _documents([ids for ids in sequences if len(ids)], counts, dtype)

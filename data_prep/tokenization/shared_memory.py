@@ -30,12 +30,11 @@ class SharedIds:
         return self._memory[number * self._length : (number + 1) * self._length]
 
 
-def put(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
+def copy_to_shared(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
     """Move the ids of a block's outputs into `buffer`, one after the other.
 
-    Return how many of each lie there.
-
-    Ids that do not fit stay where they are, and None stands for them.
+    Return the number of ids of each output in it; None for an output that does not fit and keeps
+    its ids.
     """
     counts: list[int | None] = []
     for output in documents:
@@ -45,13 +44,15 @@ def put(documents: Sequence[Documents], buffer: Ids) -> list[int | None]:
             continue
         if not np.may_share_memory(output.ids, buffer):  # else they were made there
             buffer[:count] = output.ids
-        output.ids, buffer = buffer[:0].copy(), buffer[count:]
+        output.ids = buffer[:0].copy()
+        buffer = buffer[count:]
         counts.append(count)
     return counts
 
 
-def take(documents: Sequence[Documents], counts: Sequence[int | None], buffer: Ids) -> None:
-    """Give the outputs of a block the ids that `put` moved, as views of `buffer`."""
+def view_shared(documents: Sequence[Documents], counts: Sequence[int | None], buffer: Ids) -> None:
+    """Set the ids that `copy_to_shared` moved, as views of `buffer`."""
     for output, count in zip(documents, counts, strict=True):
         if count is not None:
-            output.ids, buffer = buffer[:count], buffer[count:]
+            output.ids = buffer[:count]
+            buffer = buffer[count:]

@@ -1,4 +1,4 @@
-"""What a tokenising process does: a block in, ids out."""
+"""Work of a tokenizing process: a block in, ids out."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.files.json_records import Bad, Records, parse
-from data_prep.tokenization.encoders import Engine
-from data_prep.tokenization.input_blocks import LONGEST_LINE, Block, LongLine, Part, read_range
-from data_prep.tokenization.sequences import Documents, Ids, Shape, build
-from data_prep.tokenization.shared_memory import put
+from data_prep.files.json_records import InvalidRecord, Records, parse
+from data_prep.tokenization.encoders import Encoder
+from data_prep.tokenization.input_blocks import LONGEST_LINE, Block, FileRange, LongLine, read_range
+from data_prep.tokenization.sequences import Documents, Ids, SequenceConfig, build
+from data_prep.tokenization.shared_memory import copy_to_shared
 from data_prep.tokenization.tokenizer import TextTokenizer
 
 AUDIT_EVERY = 8
@@ -22,7 +22,7 @@ AUDIT_CHARACTERS = 8000
 
 @dataclass(slots=True)
 class Result:
-    """What came of a block."""
+    """Result of a block."""
 
     outputs: list[Documents] = field(default_factory=list)
     shared: list[int | None] = field(default_factory=list)
@@ -37,68 +37,65 @@ class Result:
     text_bytes: list[int] = field(default_factory=list)
     """Size of each document's text in UTF-8."""
 
-    bad: list[Bad] = field(default_factory=list)
-    differs: str | None = None
-    """A text for which the fast engine does not give the reference's ids."""
+    invalid: list[InvalidRecord] = field(default_factory=list)
+    mismatch: str | None = None
+    """A text for which the encoder does not give the reference's ids."""
 
 
 @dataclass(slots=True)
 class Task:
-    """What the workers need to know."""
+    """Work of all workers of a job."""
 
-    parts: Sequence[Part]
+    ranges: Sequence[FileRange]
     keys: Sequence[str]
-    shape: Shape
+    sequence_config: SequenceConfig
     dtype: np.dtype[Any]
     tokenizer: TextTokenizer
-    engine: Engine
+    encoder: Encoder
 
 
 def work(task: Task, block: Block, room: Ids) -> Result:
-    """Encode the records of a block; empty lines are skipped, bad ones reported.
+    """Encode the records of a block; empty lines are skipped, invalid ones reported.
 
     The ids go into `room`, if they fit.
     """
     records = _records(task, block)
-    result = Result(numbers=records.numbers, bad=records.bad)
-    sizes = [[_size(value) for value in values] for values in records.fields]
-    result.text_bytes = (
-        sizes[0] if len(sizes) == 1 else [sum(each) for each in zip(*sizes, strict=True)]
-    )
+    result = Result(numbers=records.numbers, invalid=records.invalid)
+    for record in zip(*records.fields, strict=True):
+        result.text_bytes.append(sum(map(_size, record)))
     for values in records.fields:
+        buffer = None if result.outputs else room
         result.outputs += build(
-            values, task.engine.encode, task.shape, task.dtype, None if result.outputs else room
+            values, task.encoder.encode, task.sequence_config, task.dtype, buffer
         )
-    result.differs = _audit(block, records.fields, task)
-    result.shared = put(result.outputs, room)
+    result.mismatch = _audit(block, records.fields, task)
+    result.shared = copy_to_shared(result.outputs, room)
     return result
 
 
 def _records(task: Task, block: Block) -> Records:
     if isinstance(block.data, LongLine):
         detail = f"{block.data.length:,} bytes in one line or row; the limit is {LONGEST_LINE:,}"
-        return Records([[] for _ in task.keys], bad=[Bad(0, "too long", detail)])
-    data = (
-        read_range(task.parts[block.part].path, block.start, block.end)
-        if block.data is None
-        else block.data
-    )
-    return parse(data, task.keys, chat=task.shape.message is not None)
+        return Records([[] for _ in task.keys], invalid=[InvalidRecord(0, "too long", detail)])
+    data = block.data
+    if data is None:
+        data = read_range(task.ranges[block.range_index].path, block.start, block.end)
+    return parse(data, task.keys, chat=task.sequence_config.message is not None)
 
 
 def _audit(block: Block, fields: list[list[Any]], task: Task) -> str | None:
     """Encode one text of some blocks with the reference too; return it if the ids differ."""
-    if task.engine.name == "reference" or not fields or not fields[0]:
+    if task.encoder.name == "reference" or not fields or not fields[0]:
         return None
-    pick = int.from_bytes(
-        hashlib.blake2b(f"{block.part} {block.start}".encode(), digest_size=6).digest(), "little"
-    )
+    key = f"{block.range_index} {block.start}".encode()
+    pick = int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "little")
     if pick % AUDIT_EVERY:
         return None
     value = fields[0][pick // AUDIT_EVERY % len(fields[0])]
     text = (value[0]["content"] if isinstance(value, list) else value)[:AUDIT_CHARACTERS]
-    same = next(iter(task.engine.encode([text]))).tolist() == task.tokenizer.encode([text])[0]
-    return None if same else text
+    ids = next(iter(task.encoder.encode([text])))
+    expected = task.tokenizer.encode([text])[0]
+    return None if ids.tolist() == expected else text
 
 
 def _size(value: Any) -> int:
@@ -109,14 +106,12 @@ def _size(value: Any) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def sample_texts(task: Task, block: Block) -> list[str]:
-    """Return about sixteen texts of each key of a block, for comparing engines."""
+def sample_block(task: Task, block: Block) -> list[str]:
+    """Return about sixteen texts of each key of a block, for comparing encoders."""
     texts: list[str] = []
     for values in _records(task, block).fields:
-        flat = (
-            values
-            if task.shape.message is None
-            else [message["content"] for value in values for message in value]
-        )
+        flat = values
+        if task.sequence_config.message is not None:
+            flat = [message["content"] for value in values for message in value]
         texts += [text[:AUDIT_CHARACTERS] for text in flat[:: max(1, len(flat) // 16)]]
     return texts

@@ -1,8 +1,8 @@
-"""The tokenising processes: blocks go out to them and ids come back, in order.
+"""The tokenizing processes: blocks are dispatched to them and ids come back, in order.
 
-A worker may be killed at any moment (by the system, for lack of memory). So each has pipes of its
-own, of which it alone holds the far ends: whatever it was doing, even when half an answer was
-through, the near ends then tell that it is gone. No lock or queue is shared.
+A worker may be killed at any moment (by the system, for lack of memory). So each has connections of
+its own, and it alone holds their child ends: when it dies, even in the middle of an answer, reading
+from the parent ends fails. No lock or queue is shared.
 """
 
 import gc
@@ -12,26 +12,27 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
 from data_prep.tokenization.input_blocks import Block
-from data_prep.tokenization.shared_memory import SharedIds, take
+from data_prep.tokenization.shared_memory import SharedIds, view_shared
 from data_prep.tokenization.worker import Result, Task, work
 from galen.errors import DataError
 from galen.worker import exit_with_parent
 
 BLOCK_BYTES = 2 << 20
-BLOCK_BYTES_OF_ALL = 16 << 20
+TOTAL_BLOCK_BYTES = 16 << 20
 """Total size of all workers' blocks.
 
 With more than 8 workers the blocks are smaller, so that their memory does not grow.
 """
-PIPES = 2
-"""Of a worker: while it is at a block from one, its next block waits in the other."""
+MIN_BLOCK_BYTES = 1 << 18
+CONNECTIONS = 2
+"""Of a worker: while it works on a block from one, its next block waits in the other."""
 
 
 class TokenPool:
@@ -39,111 +40,146 @@ class TokenPool:
 
     def __init__(self, task: Task, workers: int) -> None:
         self._ahead = 2 * workers + 2
-        self.block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES_OF_ALL // workers, 1 << 18))
+        """Blocks in progress at a time, besides the one whose result is in use."""
+        self.block_bytes = min(BLOCK_BYTES, max(TOTAL_BLOCK_BYTES // workers, MIN_BLOCK_BYTES))
         self._buffers = SharedIds(self._ahead + 1, 2 * self.block_bytes, task.dtype)
+        self._workers: list[_Worker] = []
+        self._idle: SimpleQueue[tuple[_Worker, Connection]] = SimpleQueue()
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, what is shared
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # a worker takes four, and the usual limit is 1,024
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        fork = get_context("fork")
-        self._processes: list[BaseProcess] = []
-        self._idle: SimpleQueue[tuple[BaseProcess, Connection]] = SimpleQueue()
-        near_ends = []
-        for _ in range(workers):
-            near, far = zip(*(fork.Pipe() for _ in range(PIPES)), strict=True)
-            process = fork.Process(target=_serve, args=(task, self._buffers, far), daemon=True)
-            process.start()
-            for pipe in far:
-                pipe.close()  # before the next worker could inherit it
-            self._processes.append(process)
-            near_ends.append([(process, pipe) for pipe in near])
-        # a first pipe of each worker before any second one
-        for pair in zip(*near_ends, strict=True):
-            for idle in pair:
-                self._idle.put(idle)
-        self._threads = ThreadPoolExecutor(PIPES * workers)
+        _raise_file_limit()
+        self._workers = [_start_worker(task, self._buffers) for _ in range(workers)]
+        # the first connection of each worker before any second one
+        for number in range(CONNECTIONS):
+            for worker in self._workers:
+                self._idle.put((worker, worker.connections[number]))
+        self._threads = ThreadPoolExecutor(CONNECTIONS * workers)
 
     def __enter__(self) -> "TokenPool":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()  # it has nothing to tidy up, and the threads that wait for it end
+        for worker in self._workers:
+            worker.process.kill()  # it has nothing to clean up, and the waiting threads end
         self._threads.shutdown(cancel_futures=True)
-        for process in self._processes:
-            process.join()
+        for worker in self._workers:
+            worker.process.join()
         gc.unfreeze()
 
     def run(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Result]]:
         """Yield each block and its result, in order, while the processes work a few blocks ahead.
 
-        A result's ids lie in a shared buffer: they are good until the next one is asked for.
+        The ids of a result are views of a shared buffer: valid until the next result is requested.
 
         Raises:
             DataError: a block's file cannot be read, or a worker ended.
         """
-        waiting: deque[tuple[Block, int, Future[Result]]] = deque()
+        pending: deque[_Pending] = deque()
         for number, block in enumerate(blocks):
             buffer = number % (self._ahead + 1)
-            waiting.append(
-                (
-                    replace(block, data=None),
-                    buffer,
-                    self._threads.submit(self._hand_over, block, buffer),
-                )
-            )
-            if len(waiting) > self._ahead:
-                yield self._result(*waiting.popleft())
-        while waiting:
-            yield self._result(*waiting.popleft())
+            future = self._threads.submit(self._dispatch, block, buffer)
+            pending.append(_Pending(replace(block, data=None), buffer, future))
+            if len(pending) > self._ahead:
+                yield self._result(pending.popleft())
+        while pending:
+            yield self._result(pending.popleft())
 
-    def _result(self, block: Block, buffer: int, future: Future[Result]) -> tuple[Block, Result]:
+    def _result(self, pending: "_Pending") -> tuple[Block, Result]:
         try:
-            result = future.result()
-        except _Gone as gone:
-            raise DataError(_how_it_ended(gone.process)) from None
-        take(result.outputs, result.shared, self._buffers.buffer(buffer))
-        return block, result
+            result = pending.future.result()
+        except WorkerDied as error:
+            raise DataError(describe_exit(error.process)) from None
+        view_shared(result.outputs, result.shared, self._buffers.buffer(pending.buffer))
+        return pending.block, result
 
-    def _hand_over(self, block: Block, buffer: int) -> Result:
-        """In a thread: give a block to a worker and wait for its answer."""
-        process, pipe = self._idle.get()
+    def _dispatch(self, block: Block, buffer: int) -> Result:
+        """In a thread: send a block to an idle worker and wait for its answer.
+
+        Raises:
+            WorkerDied: the worker ended.
+        """
+        worker, connection = self._idle.get()
         try:
-            pipe.send((block, buffer))
-            answer: Result | Exception = pipe.recv()
+            connection.send((block, buffer))
+            answer: Result | Exception = connection.recv()
         except (EOFError, OSError):
-            raise _Gone(process) from None
+            raise WorkerDied(worker.process) from None
         finally:
-            self._idle.put((process, pipe))
+            self._idle.put((worker, connection))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-class _Gone(Exception):
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    connections: list[Connection]
+    """This process's ends."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A block in progress."""
+
+    block: Block
+    """Without its data."""
+    buffer: int
+    """Number of its shared buffer."""
+    future: Future[Result]
+
+
+class WorkerDied(Exception):
+    """A worker process ended before it answered."""
+
     def __init__(self, process: BaseProcess) -> None:
+        super().__init__()
         self.process = process
 
 
-def _how_it_ended(process: BaseProcess) -> str:
+def describe_exit(process: BaseProcess) -> str:
+    """Return how a worker process ended, and what to do."""
     process.join()
     code = process.exitcode or 0
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    why = ", perhaps for lack of memory: try fewer --workers" if code == -signal.SIGKILL else ""
-    return f"a worker {how}{why}; what is done stays: start the same command again to go on"
+    reason = f"ended with code {code}"
+    if code < 0:
+        reason = f"was ended by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        reason += ", perhaps for lack of memory: try fewer --workers"
+    return f"a worker {reason}; start the same command again to resume"
 
 
-def _serve(task: Task, buffers: SharedIds, pipes: tuple[Connection, ...]) -> None:
+def _raise_file_limit() -> None:
+    """Raise the limit of open files: a worker takes four, and the usual limit is 1,024."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+
+
+def _start_worker(task: Task, buffers: SharedIds) -> _Worker:
+    context = get_context("fork")
+    parent_conns: list[Connection] = []
+    child_conns: list[Connection] = []
+    for _ in range(CONNECTIONS):
+        parent_conn, child_conn = context.Pipe()
+        parent_conns.append(parent_conn)
+        child_conns.append(child_conn)
+    process = context.Process(target=_serve, args=(task, buffers, child_conns), daemon=True)
+    process.start()
+    for child_conn in child_conns:
+        child_conn.close()  # before the next worker could inherit it
+    return _Worker(process, parent_conns)
+
+
+def _serve(task: Task, buffers: SharedIds, connections: list[Connection]) -> None:
     """In a worker: answer each block with its result or an error, until the process is killed."""
     exit_with_parent()
     while True:
-        for pipe in wait(pipes):
-            assert isinstance(pipe, Connection)
-            block, number = pipe.recv()
+        for connection in wait(connections):
+            assert isinstance(connection, Connection)
+            block, number = connection.recv()
             try:
                 answer: Result | Exception = work(task, block, buffers.buffer(number))
             except Exception as error:
                 error.add_note(traceback.format_exc())  # a traceback does not go through a pipe
                 answer = error
-            pipe.send(answer)
+            connection.send(answer)

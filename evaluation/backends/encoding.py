@@ -44,7 +44,7 @@ class GenerationRequest:
 
     @property
     def input_length(self) -> int:
-        """Tokens that the request takes up: all branches, each with the longest answer."""
+        """Tokens that the request takes up: all samples, each with the longest answer."""
         return (len(self.prompt) + self.max_new_tokens) * len(self.seeds)
 
 
@@ -194,7 +194,7 @@ def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request
     return Request([prefix], [ids]), len(covered.encode())
 
 
-def cut(request: Request, length: int) -> Request:
+def truncate_left(request: Request, length: int) -> Request:
     """Return the request with its prompt truncated on the left: no input exceeds `length` tokens.
 
     At least one token of the prompt stays, whatever the length.

@@ -19,9 +19,9 @@ _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 
 @torch.inference_mode()
 def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) -> list[list[str]]:
-    """Return the answers of the requests of one batch, one a branch.
+    """Return the answers of the requests of one batch, one per sample.
 
-    Random numbers belong to a branch and its step, not to the batch, so that the same branch draws
+    Random numbers belong to a sample and its step, not to the batch, so that the same sample draws
     the same ones in any batch.
     """
     output, mask_ps = runner.prefill([request.prompt for request in requests], prefix)

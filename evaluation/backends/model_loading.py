@@ -1,4 +1,4 @@
-"""A network, its tokenizer and its adapter from Hugging Face folders, whole or not at all."""
+"""A model, its tokenizer and its adapter from Hugging Face folders, whole or not at all."""
 
 import re
 import warnings
@@ -11,7 +11,7 @@ from galen.errors import DataError, one_line
 
 
 def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
-    """Return network and tokenizer of a folder.
+    """Return model and tokenizer of a folder.
 
     `transformers` fills weights that the files lack, or have in another shape, with random numbers,
     and leaves those of further layers out; here both are errors.
@@ -32,7 +32,7 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
         "use_safetensors": True,
         **options,
     }
-    network, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
+    model, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         raise DataError(
@@ -40,36 +40,36 @@ def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
             f" config.json asks for, or have them in another shape, for example {lacking[0]}; copy"
             " the whole folder again"
         )
-    if surplus := _surplus_layers(network, found["unexpected_keys"]):
+    if surplus := _surplus_layers(model, found["unexpected_keys"]):
         raise DataError(
             f"{folder} cannot be loaded: its files have weights of layers that its config.json does"
             f" not ask for, for example {surplus[0]}; copy the whole folder again"
         )
-    _leave_unpacked(network)
-    return network, tokenizer
+    _leave_unpacked(model)
+    return model, tokenizer
 
 
-def _surplus_layers(network: Any, unexpected: Iterable[str]) -> list[str]:
-    """Return the unexpected weights of layers beyond the network's last one.
+def _surplus_layers(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Return the unexpected weights of layers beyond the model's last one.
 
     `transformers` leaves these out.
     """
-    layers = network.config.get_text_config().num_hidden_layers
+    layers = model.config.get_text_config().num_hidden_layers
     places = {name: re.search(r"\.(?:layers|h)\.(\d+)\.", name) for name in unexpected}
     return sorted(name for name, place in places.items() if place and int(place[1]) >= layers)
 
 
-def _leave_unpacked(network: Any) -> None:
+def _leave_unpacked(model: Any) -> None:
     """Keep bitsandbytes from packing 4-bit layers for this CPU where it fails with their widths."""
-    for module in network.modules():
+    for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu") and (
             module.in_features % 64 or module.out_features % 32
         ):
             module.support_avx512bf16_for_cpu = False
 
 
-def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
-    """Return the network with a PEFT adapter on it, and the tokenizer that belongs to both.
+def with_adapter(model: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
+    """Return the model with a PEFT adapter on it, and the tokenizer that belongs to both.
 
     An adapter that was trained with new tokens brings its tokenizer and their rows.
 
@@ -82,11 +82,11 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
     if (adapter / "tokenizer.json").is_file():
         tokenizer = pretrained.load_tokenizer(adapter)
     try:
-        if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
-            network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(network, adapter), tokenizer
+            return PeftModel.from_pretrained(model, adapter), tokenizer
     except (
         OSError,
         ValueError,
@@ -98,5 +98,5 @@ def with_adapter(network: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]
         UserWarning,
     ) as error:
         raise DataError(
-            f"{adapter} cannot be loaded on {network.name_or_path}: {one_line(error)}"
+            f"{adapter} cannot be loaded on {model.name_or_path}: {one_line(error)}"
         ) from error

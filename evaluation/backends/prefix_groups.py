@@ -1,4 +1,4 @@
-"""Prompts that share a prefix (instruction, demonstrations), which is then computed only once."""
+"""Prompts that share a prefix (instruction, few-shot examples): the prefix is computed once."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Its beginning is a pass of its own, and its last batch is not full.
 """
 
 
-def common_length(prompts: Sequence[list[int]]) -> int:
+def common_prefix_length(prompts: Sequence[list[int]]) -> int:
     """Return how many tokens all prompts begin with; at least one token of each is left over."""
     low, high = min(prompts), max(prompts)  # of lists in order, these two differ earliest
     shortest = min(map(len, prompts)) - 1
@@ -21,7 +21,7 @@ def common_length(prompts: Sequence[list[int]]) -> int:
 def groups(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
     """Part prompts by what they begin with so that few tokens are computed twice.
 
-    A task with the demonstrations of each subject before its questions has a group for each
+    A task with the few-shot examples of each subject before its questions has a group for each
     subject.
 
     Returns:
@@ -40,7 +40,7 @@ def _best(
     prompts: Sequence[list[int]], places: Sequence[int]
 ) -> tuple[int, list[tuple[int, list[int]]]]:
     """Return how many tokens the best partition saves, and the partition."""
-    length = common_length([prompts[place] for place in places])
+    length = common_prefix_length([prompts[place] for place in places])
     by_next: dict[int, list[int]] = {}
     for place in places:
         by_next.setdefault(prompts[place][length], []).append(place)
@@ -55,5 +55,5 @@ def _best(
         rest += children
     if not rest:
         return saved, found
-    length = common_length([prompts[place] for place in rest])
+    length = common_prefix_length([prompts[place] for place in rest])
     return saved + length * (len(rest) - 1), [(length, sorted(rest)), *found]

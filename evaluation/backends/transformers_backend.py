@@ -1,6 +1,6 @@
 """Log-likelihoods, next tokens and generated answers with `transformers`, many at a time.
 
-Tokens that prompts begin with in common (instruction, demonstrations) are computed once, and a
+Tokens that prompts begin with in common (instruction, few-shot examples) are computed once, and a
 prompt once for all its continuations, in one pass: see `evaluation.backends.tree_attention`. Logits
 over the vocabulary are computed only where they are read. For generation, prompts are batched by
 length and padded on the left.
@@ -22,7 +22,7 @@ from evaluation.backends.base import WHOLE, Part, own_batches
 from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.model_loading import load, with_adapter
 from evaluation.backends.model_runner import ModelRunner, Prefix, padded, repeated
-from evaluation.backends.tree_attention import TokenTree
+from evaluation.backends.tree_attention import PrefixTree
 from galen.errors import DataError, UsageError
 
 
@@ -52,23 +52,21 @@ class TransformersBackend:
         self.device = usable_device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
-        network, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
+        loaded, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
         if adapter is not None:
-            network, self.tokenizer = with_adapter(
-                network, self.tokenizer, model_folder.check_adapter(adapter)
+            loaded, self.tokenizer = with_adapter(
+                loaded, self.tokenizer, model_folder.check_adapter(adapter)
             )
-        self.runner = ModelRunner(network.to(self.device).eval(), self.tokenizer, self.device)
+        self.runner = ModelRunner(loaded.to(self.device).eval(), self.tokenizer, self.device)
 
     @classmethod
-    def of_network(
-        cls, network: Any, tokenizer: Any, device: torch.device
-    ) -> "TransformersBackend":
-        """Return a backend around a loaded network, as in training; sets its evaluation mode."""
+    def from_model(cls, model: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":
+        """Return a backend around a loaded model, as in training; sets its evaluation mode."""
         backend = cls.__new__(cls)
-        backend.runner = ModelRunner(network.eval(), tokenizer, device)
+        backend.runner = ModelRunner(model.eval(), tokenizer, device)
         backend.tokenizer = tokenizer
         backend.device = device
-        backend.dtype, backend.context_length = str(network.dtype).removeprefix("torch."), None
+        backend.dtype, backend.context_length = str(model.dtype).removeprefix("torch."), None
         return backend
 
     @property
@@ -112,10 +110,10 @@ class TransformersBackend:
         done: Collection[int] = (),
         part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yield, batch by batch, a request's place and its answers, one a branch.
+        """Yield, batch by batch, a request's place and its answers, one per sample.
 
         `max_batch_tokens` bounds answers × (longest prompt + longest answer). A prompt is computed
-        once for all its branches.
+        once for all its samples.
         """
         self._check_ids(request.prompt for request in requests)
         lengths = [request.input_length for request in requests]
@@ -173,11 +171,11 @@ class TransformersBackend:
 
     @torch.inference_mode()
     def _score(
-        self, requests: list[Request], trees: list[TokenTree], prefix: Prefix
+        self, requests: list[Request], trees: list[PrefixTree], prefix: Prefix
     ) -> list[tuple[list[float], int]]:
         """Return log-likelihoods of all continuations and the top token, by request of a batch."""
         rows = tree_attention.pack(trees, prefix.length)
-        mask = rows.sees_r1st
+        mask = rows.attention_mask_r1st
         # adds its mask; the other kernels take truth values
         if self.runner.model.config.get_text_config()._attn_implementation == "eager":
             dtype = self.runner.model.dtype
@@ -185,11 +183,13 @@ class TransformersBackend:
         options: dict[str, Any] = {"use_cache": False}
         if prefix.cache is not None:
             options = {"use_cache": True, "past_key_values": repeated(prefix, len(rows.tokens_rs))}
-        reads = [
-            [[start + at for at in read] for read in item.reads]
+        logit_positions = [
+            [[start + at for at in positions] for positions in item.logit_positions]
             for item, start in zip(trees, rows.starts, strict=True)
         ]
-        return self._read(requests, reads, rows.tokens_rs, mask, rows.positions_rs, options)
+        return self._read(
+            requests, logit_positions, rows.tokens_rs, mask, rows.positions_rs, options
+        )
 
     @torch.inference_mode()
     def _score_apart(self, requests: list[Request]) -> list[tuple[list[float], int]]:
@@ -203,25 +203,27 @@ class TransformersBackend:
             [[*requests[number].prompt, *ending] for number, ending in rows], left=False
         )
         row_of = {key: row for row, key in enumerate(rows)}
-        reads: list[list[list[int]]] = []
+        logit_positions: list[list[list[int]]] = []
         for number, request in enumerate(requests):
             starts = [
                 row_of[number, tuple(item[:-1])] * tokens_rs.shape[1] + len(request.prompt) - 1
                 for item in request.continuations
             ]
-            reads.append(
+            logit_positions.append(
                 [
                     list(range(start, start + len(item)))
                     for start, item in zip(starts, request.continuations, strict=True)
                 ]
             )
         positions_rs = torch.arange(tokens_rs.shape[1]).expand_as(tokens_rs)
-        return self._read(requests, reads, tokens_rs, mask_rs, positions_rs, {"use_cache": False})
+        return self._read(
+            requests, logit_positions, tokens_rs, mask_rs, positions_rs, {"use_cache": False}
+        )
 
     def _read(
         self,
         requests: list[Request],
-        reads: list[list[list[int]]],
+        logit_positions: list[list[list[int]]],
         tokens_rs: Tensor,
         mask: Tensor,
         positions_rs: Tensor,
@@ -229,9 +231,11 @@ class TransformersBackend:
     ) -> list[tuple[list[float], int]]:
         """Run the model and return log-likelihoods and top tokens.
 
-        `reads` has the places, rows end to end, that predict each token.
+        `logit_positions` has the places, rows end to end, that predict each token.
         """
-        places = sorted({place for request in reads for read in request for place in read})
+        places = sorted(
+            {place for request in logit_positions for positions in request for place in positions}
+        )
         index = torch.tensor(places, device=self.device)
         head = self.runner.model.get_output_embeddings()
         # logits only where they are read
@@ -243,7 +247,12 @@ class TransformersBackend:
         finally:
             hook.remove()
         number = {place: n for n, place in enumerate(places)}
-        rows = [number[place] for request in reads for read in request for place in read]
+        rows = [
+            number[place]
+            for request in logit_positions
+            for positions in request
+            for place in positions
+        ]
         tokens = [
             token
             for request in requests
@@ -259,7 +268,9 @@ class TransformersBackend:
         values = iter((chosen_k - sums_n[torch.tensor(rows, device=self.device)]).tolist())
         tops = (
             logits_nv[
-                torch.tensor([number[request[0][0]] for request in reads], device=self.device)
+                torch.tensor(
+                    [number[request[0][0]] for request in logit_positions], device=self.device
+                )
             ]
             .argmax(-1)
             .tolist()

@@ -4,7 +4,7 @@ Each token is computed once.
 
 What continuations begin with in common is one branch. A row holds several trees; the attention mask
 lets a token see its own ancestors alone, and positions count along the branch, so that every branch
-reads as if it stood alone ("tree attention").
+is computed as if it were alone ("tree attention").
 """
 
 from collections.abc import Sequence
@@ -21,40 +21,40 @@ Keys of a shared beginning are copied once a row, attention grows with the width
 
 
 @dataclass(frozen=True, slots=True)
-class TokenTree:
+class PrefixTree:
     """Tokens of a prompt and its continuations, but the last ones, which are only predicted."""
 
     tokens: list[int]
     depths: list[int]
     """How many tokens stand before each on its branch."""
-    runs: list[tuple[int, int, int]]
+    segments: list[tuple[int, int, int]]
     """Start and length of each unbranched stretch, and the token that it follows (-1: none)."""
-    reads: list[list[int]]
+    logit_positions: list[list[int]]
     """For each continuation the tokens after which its tokens are predicted."""
 
 
-def tree(prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> TokenTree:
+def tree(prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> PrefixTree:
     """Return the tree of a prompt of at least one token and its continuations."""
-    tokens, depths, runs = list(prompt), list(range(len(prompt))), [(0, len(prompt), -1)]
+    tokens, depths, segments = list(prompt), list(range(len(prompt))), [(0, len(prompt), -1)]
     children: dict[tuple[int, int], int] = {}
-    reads = []
+    logit_positions = []
     for continuation in continuations:
         at = len(prompt) - 1
-        read = [at]
+        positions = [at]
         for token in continuation[:-1]:
             if (at, token) not in children:
-                start, length, parent = runs[-1]
+                start, length, parent = segments[-1]
                 if at == len(tokens) - 1:
-                    runs[-1] = (start, length + 1, parent)
+                    segments[-1] = (start, length + 1, parent)
                 else:
-                    runs.append((len(tokens), 1, at))
+                    segments.append((len(tokens), 1, at))
                 children[at, token] = len(tokens)
                 tokens.append(token)
                 depths.append(depths[at] + 1)
             at = children[at, token]
-            read.append(at)
-        reads.append(read)
-    return TokenTree(tokens, depths, runs, reads)
+            positions.append(at)
+        logit_positions.append(positions)
+    return PrefixTree(tokens, depths, segments, logit_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,13 @@ class Rows:
 
     tokens_rs: Tensor
     positions_rs: Tensor
-    sees_r1st: Tensor
+    attention_mask_r1st: Tensor
     """Whether each token s sees each token t, those of the shared beginning first."""
     starts: list[int]
     """Where each tree begins when the rows are laid end to end."""
 
 
-def pack(trees: Sequence[TokenTree], prefix: int) -> Rows:
+def pack(trees: Sequence[PrefixTree], prefix: int) -> Rows:
     """Return the trees in rows, after a shared beginning of `prefix` tokens that all of them see.
 
     Rows are filled first-fit, longest trees first. Padding sees only itself.
@@ -90,23 +90,23 @@ def pack(trees: Sequence[TokenTree], prefix: int) -> Rows:
 
     tokens_rs = torch.zeros((len(filled), width), dtype=torch.long)
     positions_rs = torch.full_like(tokens_rs, prefix)
-    sees_rst = torch.eye(width, dtype=torch.bool).repeat(len(filled), 1, 1)
+    attention_mask_rst = torch.eye(width, dtype=torch.bool).repeat(len(filled), 1, 1)
     for item, start in zip(trees, starts, strict=True):
         row, column = divmod(start, width)
         end = column + len(item.tokens)
         tokens_rs[row, column:end] = torch.tensor(item.tokens)
         positions_rs[row, column:end] = torch.tensor(item.depths) + prefix
-        _see_ancestors(sees_rst[row, column:end, column:end], item.runs)
-    sees_rst = torch.cat(
-        [torch.ones((len(filled), width, prefix), dtype=torch.bool), sees_rst], dim=2
+        _attend_to_ancestors(attention_mask_rst[row, column:end, column:end], item.segments)
+    attention_mask_rst = torch.cat(
+        [torch.ones((len(filled), width, prefix), dtype=torch.bool), attention_mask_rst], dim=2
     )
-    return Rows(tokens_rs, positions_rs, sees_rst[:, None], starts)
+    return Rows(tokens_rs, positions_rs, attention_mask_rst[:, None], starts)
 
 
-def _see_ancestors(sees_tt: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
-    for start, length, parent in runs:
+def _attend_to_ancestors(mask_tt: Tensor, segments: Sequence[tuple[int, int, int]]) -> None:
+    for start, length, parent in segments:
         if parent >= 0:
-            sees_tt[start : start + length] |= sees_tt[parent]
-        sees_tt[start : start + length, start : start + length] = torch.ones(
+            mask_tt[start : start + length] |= mask_tt[parent]
+        mask_tt[start : start + length, start : start + length] = torch.ones(
             (length, length), dtype=torch.bool
         ).tril()

@@ -116,7 +116,7 @@ class VllmBackend:
         done: Collection[int] = (),
         part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yield each request's place and its answers, one a branch."""
+        """Yield each request's place and its answers, one per sample."""
         sizes = {place: request.input_length for place, request in enumerate(requests)}
         for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
             outputs = iter(
@@ -168,7 +168,7 @@ def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> floa
 
 
 def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
-    """Return vLLM's inputs for the answers to a prompt, one for each branch, with its own seed."""
+    """Return vLLM's inputs for the answers to a prompt, one for each sample, with its own seed."""
     parameters = {
         "max_tokens": request.max_new_tokens,
         "temperature": request.temperature,

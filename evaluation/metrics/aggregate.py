@@ -1,4 +1,4 @@
-"""From scored items to a task's entry in `results.json`."""
+"""From scored samples to a task's entry in `results.json`."""
 
 import operator
 from collections import Counter, defaultdict
@@ -11,41 +11,42 @@ from evaluation.metrics import calibration, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.tasks.task import PerplexityTask, Task
 
-Item = dict[str, Any]
+Sample = dict[str, Any]
 
 _MEASURES = {
     "accuracy_argmax": "correct_argmax",
-    "accuracy_per_byte": "correct_per_byte",
-    "accuracy_legacy": "correct_legacy",
+    "acc_bytes": "correct_acc_bytes",
+    "accuracy_strict_match": "correct_strict_match",
 }
-"""Metric to the key of an item that it is the mean of.
+"""Metric to the key of a sample that it is the mean of.
 
-A metric whose key the items lack is left out.
+A metric whose key the samples lack is left out.
 """
 
 ONE_SIDED = 0.9
 """From this share on a single answer is nearly always given."""
-ONE_SIDED_ITEMS = 20
+ONE_SIDED_SAMPLES = 20
 
 
 def summarise(
     task: Task,
-    by_run: Sequence[Sequence[Item]],
+    by_run: Sequence[Sequence[Sample]],
     runs: Sequence[int],
     chance: float | None,
     contaminated: Collection[str] | None,
-) -> Item:
-    """Return a task's entry of `results.json`: kind, number of items, metrics with 95 % intervals.
+) -> Sample:
+    """Return a task's entry of `results.json`.
 
-    Some kinds have further keys.
+    It has the kind, the number of samples and metrics with 95% intervals; some kinds have further
+    keys.
 
     Args:
         task: its specification.
-        by_run: items of each run, in the same order in each.
+        by_run: samples of each run, in the same order in each.
         runs: names of the runs.
         chance: for multiple choice, the accuracy of guessing a single option.
-        contaminated: ids of items that the training corpus holds, or None when this was not looked
-            at.
+        contaminated: ids of samples that the training corpus holds, or None where contamination was
+            not checked.
     """
     entry = (
         _perplexity(by_run[0])
@@ -54,26 +55,26 @@ def summarise(
     )
     if contaminated is not None:
         entry |= _clean(task, by_run, contaminated)
-    return {"kind": task.kind, "items": len(by_run[0]), **entry}
+    return {"kind": task.kind, "samples": len(by_run[0]), **entry}
 
 
-def _perplexity(items: Sequence[Item]) -> Item:
-    nll, tokens, size = ([item[key] for item in items] for key in ("nll", "tokens", "bytes"))
+def _perplexity(samples: Sequence[Sample]) -> Sample:
+    nll, tokens, size = ([sample[key] for sample in samples] for key in ("nll", "tokens", "bytes"))
     estimates = {
         "perplexity": intervals.perplexity(nll, tokens),
         "bits_per_byte": intervals.bits_per_byte(nll, size),
     }
-    entry: Item = {
+    entry: Sample = {
         "metrics": _plain(estimates),
         "tokens": sum(tokens),
         "bytes": sum(size),
         "interval": "95 %, bootstrap over documents",
     }
-    groups = _groups(items, "subject")
+    groups = _groups(samples, "subject")
     if groups:
         entry["by_subject"] = {
             name: {
-                "items": len(places),
+                "samples": len(places),
                 **intervals.perplexity(
                     [nll[n] for n in places], [tokens[n] for n in places]
                 ).as_dict(),
@@ -83,41 +84,43 @@ def _perplexity(items: Sequence[Item]) -> Item:
     return entry
 
 
-def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
+def _choice(by_run: Sequence[Sequence[Sample]], runs: Sequence[int]) -> Sample:
     first = by_run[0]
-    correct = _mean_over_runs(by_run, lambda item: item["correct"])
+    correct = _mean_over_runs(by_run, lambda sample: sample["correct"])
     single = len(by_run) == 1
-    # every item is right or wrong, or right in some of the runs
+    # every sample is right or wrong, or right in some of the runs
     share = intervals.accuracy if single else intervals.mean
     estimates = {"accuracy": share(correct)}
     for name, key in _MEASURES.items():
-        if all(key in item for item in first):
+        if all(key in sample for sample in first):
             estimates[name] = share(_mean_over_runs(by_run, operator.itemgetter(key)))
-    if any("credit" in item for item in first):
+    if any("credit" in sample for sample in first):
         estimates["partial_credit"] = intervals.mean(
             _mean_over_runs(
-                by_run, lambda item: item["credit"] if "credit" in item else item["correct"]
+                by_run, lambda sample: sample["credit"] if "credit" in sample else sample["correct"]
             )
         )
-    if any("top" in item or "outputs" in item for item in first):
-        estimates["unreadable"] = share(
-            _mean_over_runs(by_run, lambda item: item["prediction"] is None)
+    if any("top" in sample or "outputs" in sample for sample in first):
+        estimates["unparsed"] = share(
+            _mean_over_runs(by_run, lambda sample: sample["prediction"] is None)
         )
-    entry: Item = {"interval": "95 %, Wilson" if single else "95 %, bootstrap over questions"}
+    entry: Sample = {"interval": "95 %, Wilson" if single else "95 %, bootstrap over questions"}
     for key in ("subject", "language"):
         groups = _groups(first, key)
         if groups:
             entry[f"by_{key}"] = {
-                name: {"items": len(places), **share(correct[places]).as_dict()}
+                name: {"samples": len(places), **share(correct[places]).as_dict()}
                 for name, places in groups.items()
             }
             estimates[f"macro_by_{key}"] = intervals.macro_mean(correct, list(groups.values()))
-    if all("logprobs" in item for item in first):
-        entry["calibration"] = calibration.calibration([item for items in by_run for item in items])
-    if all("answer" in item for item in first):
-        entry |= predictions([item for items in by_run for item in items])
+    if all("logprobs" in sample for sample in first):
+        entry["calibration"] = calibration.calibration(
+            [sample for samples in by_run for sample in samples]
+        )
+    if all("answer" in sample for sample in first):
+        entry |= predictions([sample for samples in by_run for sample in samples])
     if not single:
-        of_runs = [float(np.mean([item["correct"] for item in items])) for items in by_run]
+        of_runs = [float(np.mean([sample["correct"] for sample in samples])) for samples in by_run]
         entry |= {
             "runs": dict(zip(map(str, runs), of_runs, strict=True)),
             "sd": float(np.std(of_runs, ddof=1)),
@@ -125,7 +128,7 @@ def _choice(by_run: Sequence[Sequence[Item]], runs: Sequence[int]) -> Item:
     return {"metrics": _plain(estimates), **entry}
 
 
-def predictions(items: Sequence[Item]) -> Item:
+def predictions(samples: Sequence[Sample]) -> Sample:
     """Return the count of each answer, the most frequent first; warn where one dominates.
 
     The warning is a sentence under `one_sided`.
@@ -133,46 +136,48 @@ def predictions(items: Sequence[Item]) -> Item:
     A model that cannot tell letters apart answers one of them nearly always: its accuracy is how
     often that letter is right.
     """
-    counts = Counter(item["prediction"] or "unreadable" for item in items)
-    found: Item = {"predictions": dict(counts.most_common())}
+    counts = Counter(sample["prediction"] or "unparsed" for sample in samples)
+    found: Sample = {"predictions": dict(counts.most_common())}
     answer, times = counts.most_common(1)[0]
-    right = sum(item["answer"] == answer for item in items)
-    if len(items) >= ONE_SIDED_ITEMS and times >= ONE_SIDED * len(items) > right:
+    right = sum(sample["answer"] == answer for sample in samples)
+    if len(samples) >= ONE_SIDED_SAMPLES and times >= ONE_SIDED * len(samples) > right:
         shares = (
-            f"{times / len(items):.1%} of the answers are {answer}, which is right for"
-            f" {right / len(items):.1%} of the questions"
+            f"{times / len(samples):.1%} of the answers are {answer}, which is right for"
+            f" {right / len(samples):.1%} of the questions"
         )
         found["one_sided"] = shares
     return found
 
 
-def _clean(task: Task, by_run: Sequence[Sequence[Item]], contaminated: Collection[str]) -> Item:
-    """Return the number of contaminated items and the main metric on the others."""
-    clean = [[item for item in items if item["id"] not in contaminated] for items in by_run]
-    entry: Item = {"contaminated": len(by_run[0]) - len(clean[0])}
+def _clean(task: Task, by_run: Sequence[Sequence[Sample]], contaminated: Collection[str]) -> Sample:
+    """Return the number of contaminated samples and the main metric on the others."""
+    clean = [
+        [sample for sample in samples if sample["id"] not in contaminated] for samples in by_run
+    ]
+    entry: Sample = {"contaminated": len(by_run[0]) - len(clean[0])}
     if clean[0] and isinstance(task, PerplexityTask):
         estimate = intervals.perplexity(
-            [item["nll"] for item in clean[0]], [item["tokens"] for item in clean[0]]
+            [sample["nll"] for sample in clean[0]], [sample["tokens"] for sample in clean[0]]
         )
-        entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
+        entry["clean"] = {"samples": len(clean[0]), **estimate.as_dict()}
     elif clean[0]:
-        correct = _mean_over_runs(clean, lambda item: item["correct"])
+        correct = _mean_over_runs(clean, lambda sample: sample["correct"])
         estimate = intervals.accuracy(correct) if len(clean) == 1 else intervals.mean(correct)
-        entry["clean"] = {"items": len(clean[0]), **estimate.as_dict()}
+        entry["clean"] = {"samples": len(clean[0]), **estimate.as_dict()}
     return entry
 
 
 def _mean_over_runs(
-    by_run: Sequence[Sequence[Item]], value: Callable[[Item], float]
+    by_run: Sequence[Sequence[Sample]], value: Callable[[Sample], float]
 ) -> intervals.Floats:
-    return np.mean([[float(value(item)) for item in items] for items in by_run], axis=0)
+    return np.mean([[float(value(sample)) for sample in samples] for samples in by_run], axis=0)
 
 
-def _groups(items: Sequence[Item], key: str) -> dict[str, list[int]]:
-    """Return the places of the items by subject or language, where there are several."""
+def _groups(samples: Sequence[Sample], key: str) -> dict[str, list[int]]:
+    """Return the places of the samples by subject or language, where there are several."""
     places: dict[str, list[int]] = defaultdict(list)
-    for place, item in enumerate(items):
-        places[item.get(key, "en" if key == "language" else "other")].append(place)
+    for place, sample in enumerate(samples):
+        places[sample.get(key, "en" if key == "language" else "other")].append(place)
     return dict(sorted(places.items())) if len(places) > 1 else {}
 
 

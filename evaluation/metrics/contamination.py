@@ -1,4 +1,4 @@
-"""Which items the training corpus holds, from an index that decontamination wrote."""
+"""Which samples the training corpus holds, from an index that decontamination wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +7,20 @@ from evaluation.question_sets import jsonl
 from galen.errors import DataError, UsageError
 
 Contaminated = Mapping[str, frozenset[str]]
-"""Task to ids of its items; under "" ids of any task."""
+"""Task to ids of its samples; under "" ids of any task."""
 
 
 def read(path: Path, threshold: float) -> Contaminated:
     """Read `{"id", "ratio", "task", "action"}` records.
 
-    `ratio`: the share, from 0 to 1, of an item's n-grams that the corpus holds.
+    `ratio`: the share, from 0 to 1, of a sample's n-grams that the corpus holds.
 
-    `task` and `action` may be left out; an item whose documents were dropped or redacted is not in
+    `task` and `action` may be left out; a sample whose documents were dropped or redacted is not in
     the corpus any more and does not count.
 
     Args:
         path: JSON Lines, plain or gzip-compressed.
-        threshold: items from this ratio on count as contaminated.
+        threshold: samples from this ratio on count as contaminated.
 
     Raises:
         UsageError: `threshold` is not above 0 and at most 1.

@@ -43,7 +43,7 @@ def accuracy(correct: ArrayLike) -> Estimate:
 
 
 def mean(values: ArrayLike) -> Estimate:
-    """Return a mean over items with a percentile bootstrap interval over items."""
+    """Return a mean over samples with a percentile bootstrap interval over samples."""
     array = _floats(values)
     return Estimate(float(array.mean()), *_middle(_resampled(array.size, _mean_of(array))))
 
@@ -51,7 +51,7 @@ def mean(values: ArrayLike) -> Estimate:
 def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
     """Return the mean of the groups' means, equally weighted, with a bootstrap interval.
 
-    Items are resampled within each group.
+    Samples are resampled within each group.
     """
     array = _floats(values)
     parts = [array[list(places)] for places in groups]
@@ -82,7 +82,7 @@ def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
 def accuracy_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """Return the second model's accuracy minus the first's, with a paired bootstrap interval.
 
-    Both have the same items in the same order.
+    Both have the same samples in the same order.
     """
     return mean(_floats(second) - _floats(first))
 
@@ -116,19 +116,21 @@ def _ratio(
 
 
 def _resampled(
-    items: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED
+    samples: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int = SEED
 ) -> Floats:
-    """Return a statistic over `RESAMPLES` bootstrap draws of items.
+    """Return a statistic over `RESAMPLES` bootstrap draws of samples.
 
-    Models with the same number of items get the same draws.
+    Models with the same number of samples get the same draws.
 
-    `statistic` gets places (draws, items) and returns one value a draw. Draws come in blocks, so
+    `statistic` gets places (draws, samples) and returns one value a draw. Draws come in blocks, so
     that memory stays small.
     """
     source = np.random.default_rng(seed)
-    block = max(min(RESAMPLES, 4_000_000 // items), 1)
+    block = max(min(RESAMPLES, 4_000_000 // samples), 1)
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
-    return np.concatenate([statistic(source.integers(0, items, (size, items))) for size in sizes])
+    return np.concatenate(
+        [statistic(source.integers(0, samples, (size, samples))) for size in sizes]
+    )
 
 
 def _mean_of(array: Floats) -> Callable[[NDArray[np.int64]], Floats]:
@@ -144,6 +146,6 @@ def _floats(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(
-            f"a metric needs a flat list of at least one item, not the shape {array.shape}"
+            f"a metric needs a flat list of at least one sample, not the shape {array.shape}"
         )
     return array

@@ -1,4 +1,4 @@
-"""Significance: paired tests on the same items, and correction for multiple tests."""
+"""Significance: paired tests on the same samples, and correction for multiple tests."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ SEED = 1234
 
 
 def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the two-sided p-value that two models score alike on the same items in the same order.
+    """Return the two-sided p-value of two models scoring alike on the same samples, in order.
 
-    Where every item is right or wrong this is the exact McNemar test (McNemar 1947, Psychometrika
-    12:153; a binomial test on the items that only one model gets right). Means over several runs
-    are compared by randomly swapping the two models' scores of each item (Fisher's permutation
+    Where every sample is right or wrong this is the exact McNemar test (McNemar 1947, Psychometrika
+    12:153; a binomial test on the samples that only one model gets right). Means over several runs
+    are compared by randomly swapping the two models' scores of each sample (Fisher's permutation
     test), with `PERMUTATIONS` draws.
     """
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)

@@ -1,1 +1,1 @@
-"""Prompt forms of the published protocols, one file each; `registry` has them by name."""
+"""Prompt templates of the published protocols, one file each; `registry` has them by name."""

@@ -1,4 +1,4 @@
-"""BioMistral's form (arXiv 2402.10373).
+"""BioMistral's template (arXiv 2402.10373).
 
 As `Data/Evaluation/BioInstructQA.py` of BioMistral/BioMistral builds it.
 """
@@ -13,9 +13,9 @@ _INSTRUCTION = (
 )
 
 
-def biomistral(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form whose answer is the letter after an open bracket, in demonstrations too."""
-    before = "".join(f"{_element(item)}{item.answer} \n " for item in demonstrations)
+def biomistral(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render BioMistral's prompt: the answer is the letter after an open bracket."""
+    before = "".join(f"{_element(item)}{item.answer} \n " for item in few_shot)
     return Prompt(
         _INSTRUCTION + before + _element(question),
         {letter: letter for letter in question.options},

@@ -1,4 +1,4 @@
-"""Forms of lm-evaluation-harness 0.4 (`lm_eval/tasks/…`).
+"""Templates of lm-evaluation-harness 0.4 (`lm_eval/tasks/…`).
 
 The answer is the likeliest continuation, after one space.
 """
@@ -9,13 +9,13 @@ from evaluation.prompts.template import Prompt, lines, right
 from evaluation.question_sets.question import Question
 
 
-def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the harness' form of the question's set; MedQA's for sets that it does not have.
+def lm_eval(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the harness' prompt for the question's set; MedQA's for sets that it lacks.
 
     Sets: `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`.
 
     A question of another set may have a context, which stands before it with a blank line between.
-    Demonstrations stand before it with their answers, a blank line after each; MMLU's subject
+    Few-shot examples stand before it with their answers, a blank line after each; MMLU's subject
     stands before all.
     """
     description = ""
@@ -24,18 +24,18 @@ def lm_eval(question: Question, demonstrations: Sequence[Question] = ()) -> Prom
         description = (
             f"The following are multiple choice questions (with answers) about {subject}.\n\n"
         )
-    shown = (_prompt(item) for item in demonstrations)
+    shown = (_prompt(item) for item in few_shot)
     return _prompt(
         question, description + "".join(f"{prompt.text}{prompt.target}\n\n" for prompt in shown)
     )
 
 
-def lm_eval_continuation(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of `mmlu_continuation` and `headqa`.
+def lm_eval_continuation(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the prompt of `mmlu_continuation` and `headqa` (continuation scoring).
 
     The options are not listed; their texts are the continuations.
     """
-    before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in demonstrations)
+    before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in few_shot)
     continuations = _texts(question)
     return Prompt(before + _open(question), continuations, right(question, continuations))
 

@@ -1,4 +1,4 @@
-"""MEDITRON's forms (arXiv 2311.16079): `{system}\\n{question block}\\n{user}\\n`.
+"""MEDITRON's templates (arXiv 2311.16079): `{system}\\n{question block}\\n{user}\\n`.
 
 System and user strings, question block and order of the parts are those of
 `evaluation/instructions.json` and `evaluation/benchmarks.py` of epfLLM/meditron. Few-shot prompts
@@ -47,35 +47,35 @@ _COT_USER = "Let's think step by step."
 _USER = "The answer is:"
 
 
-def meditron(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form without chain of thought; demonstrations follow the system string."""
-    text = f"{_system(question)}\n{_shots(demonstrations)}{block(question)}\n{_USER}"
+def meditron(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the prompt without chain of thought; few-shot examples follow the system string."""
+    text = f"{_system(question)}\n{_examples(few_shot)}{block(question)}\n{_USER}"
     return Prompt(
-        text if demonstrations else text + "\n",
-        _answers(question, " " if demonstrations else ""),
+        text if few_shot else text + "\n",
+        _answers(question, " " if few_shot else ""),
         gold(question),
     )
 
 
-def meditron_cot(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the chain-of-thought form; demonstrations show their rationale and then the answer."""
-    shots = "".join(f"{_marked(item)}\n{cot_gold(item)}\n\n" for item in demonstrations)
+def meditron_cot(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the chain-of-thought prompt; few-shot examples give rationale, then answer."""
+    examples = "".join(f"{_marked(item)}\n{cot_gold(item)}\n\n" for item in few_shot)
     system = "" if question.question_set == "truthfulqa" else _system(question)
-    text = f"{system}\n{shots}{block(question)}\n{_COT_USERS.get(question.question_set, _COT_USER)}"
-    return Prompt(
-        text if demonstrations else text + "\n", _answers(question, ""), cot_gold(question)
+    text = (
+        f"{system}\n{examples}{block(question)}\n{_COT_USERS.get(question.question_set, _COT_USER)}"
     )
+    return Prompt(text if few_shot else text + "\n", _answers(question, ""), cot_gold(question))
 
 
-def meditron_chat(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form of MEDITRON's fine-tuned models, with the roles `question` and `answer`."""
-    prompt = meditron(question, demonstrations)
+def meditron_chat(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the prompt of the fine-tuned models, with the roles `question` and `answer`."""
+    prompt = meditron(question, few_shot)
     return Prompt(_chat(prompt.text), _answers(question, ""), prompt.target)
 
 
-def meditron_chat_cot(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the chain-of-thought form of MEDITRON's fine-tuned models."""
-    prompt = meditron_cot(question, demonstrations)
+def meditron_chat_cot(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the chain-of-thought prompt of MEDITRON's fine-tuned models."""
+    prompt = meditron_cot(question, few_shot)
     return Prompt(_chat(prompt.text), prompt.continuations, prompt.target)
 
 
@@ -112,8 +112,8 @@ def _system(question: Question) -> str:
     return _SYSTEMS.get(question.question_set, _OTHER)
 
 
-def _shots(demonstrations: Sequence[Question]) -> str:
-    return "".join(f"{block(item)}\n{_USER} {gold(item)}\n\n" for item in demonstrations)
+def _examples(few_shot: Sequence[Question]) -> str:
+    return "".join(f"{block(item)}\n{_USER} {gold(item)}\n\n" for item in few_shot)
 
 
 def _marked(question: Question) -> str:

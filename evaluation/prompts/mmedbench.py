@@ -1,11 +1,11 @@
-"""MMedLM's forms for MMedBench (arXiv 2402.13963).
+"""MMedLM's templates for MMedBench (arXiv 2402.13963).
 
 The Alpaca frame with an instruction in English and the options in one line.
 
 Frame, instructions and input are those of `finetune/train.py` and `inference/inference.py` of
 MAGIC-AI4Med/MMedLM, with the sentence about the best treatment in every question and the space
 after the last option, as there. The published inference code has a second space before "You
-should"; this is the training code's form, for training and test alike.
+should"; this is the training code's template, for training and test alike.
 """
 
 from collections.abc import Sequence
@@ -40,13 +40,13 @@ _RATIONALE = (
 )
 
 
-def mmedbench(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form that asks for the right option directly."""
+def mmedbench(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the prompt that asks for the right option directly."""
     return Prompt(_text(question, _DIRECT), _answers(question), _answer(question.answer))
 
 
-def mmedbench_rationale(question: Question, demonstrations: Sequence[Question] = ()) -> Prompt:
-    """Return the form that asks for the reason first, then for the right option."""
+def mmedbench_rationale(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+    """Render the prompt that asks for the reason first, then for the right option."""
     return Prompt(
         _text(question, _RATIONALE),
         _answers(question),

@@ -1,52 +1,53 @@
-"""Prompt forms by name: pure functions, used by `finetune/` too, so that training and test agree.
+"""Prompt templates by name, used by `finetune/` too, so that training and test agree.
 
-    prompt = prompts.form("meditron_chat")(question)
+    prompt = prompts.get_template("meditron_chat")(question)
     prompt.text  # the model's input
     prompt.target  # the training target
-    prompt = prompts.form("biomistral")(question, demonstrations)
+    prompt = prompts.get_template("biomistral")(question, few_shot)
 
-Forms:
+Templates:
     lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`,
         `mmlu_*`; and its `mmlu_continuation` and `headqa`, where the options' texts are the
-        answers: a small model that cannot yet tell letters apart can answer so
+        answers (continuation scoring): a small model that cannot tell letters apart can answer so
     meditron, meditron_cot: MEDITRON's base models, direct and with chain of thought
     meditron_chat, meditron_chat_cot: its fine-tuned models
     mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first
     biomistral: BioMistral, a letter after an open bracket
 """
 
-from evaluation.prompts.biomistral import biomistral
-from evaluation.prompts.lm_eval import lm_eval, lm_eval_continuation
-from evaluation.prompts.meditron import meditron, meditron_chat, meditron_chat_cot, meditron_cot
-from evaluation.prompts.mmedbench import mmedbench, mmedbench_rationale
-from evaluation.prompts.template import Form, Prompt
+from evaluation.prompts import biomistral, lm_eval, meditron, mmedbench
+from evaluation.prompts.template import Prompt, PromptTemplate
 from galen.errors import UsageError, did_you_mean
 
-__all__ = ["FORMS", "PROTOCOLS", "Form", "Prompt", "form"]
+__all__ = ["LIKELIHOOD_TEMPLATES", "TEMPLATES", "Prompt", "PromptTemplate", "get_template"]
 
-FORMS: dict[str, Form] = {
-    "lm_eval": lm_eval,
-    "lm_eval_continuation": lm_eval_continuation,
-    "meditron": meditron,
-    "meditron_cot": meditron_cot,
-    "meditron_chat": meditron_chat,
-    "meditron_chat_cot": meditron_chat_cot,
-    "mmedbench": mmedbench,
-    "mmedbench_rationale": mmedbench_rationale,
-    "biomistral": biomistral,
+_CHAT_TOKEN = "<|im_start|>"
+
+TEMPLATES: dict[str, PromptTemplate] = {
+    "lm_eval": PromptTemplate(lm_eval.lm_eval, few_shot_by_subject=True, ranks_continuations=True),
+    "lm_eval_continuation": PromptTemplate(
+        lm_eval.lm_eval_continuation, few_shot_by_subject=True, ranks_continuations=True
+    ),
+    "meditron": PromptTemplate(meditron.meditron),
+    "meditron_cot": PromptTemplate(meditron.meditron_cot),
+    "meditron_chat": PromptTemplate(meditron.meditron_chat, required_token=_CHAT_TOKEN),
+    "meditron_chat_cot": PromptTemplate(meditron.meditron_chat_cot, required_token=_CHAT_TOKEN),
+    "mmedbench": PromptTemplate(mmedbench.mmedbench, supports_few_shot=False),
+    "mmedbench_rationale": PromptTemplate(mmedbench.mmedbench_rationale, supports_few_shot=False),
+    "biomistral": PromptTemplate(biomistral.biomistral),
 }
-"""Name of a form to the function that puts a question."""
+"""Name to template."""
 
-PROTOCOLS: dict[str, Form] = {name: FORMS[name] for name in ("lm_eval", "lm_eval_continuation")}
-"""Forms whose answer is the likeliest continuation."""
+LIKELIHOOD_TEMPLATES = [name for name, item in TEMPLATES.items() if item.ranks_continuations]
+"""Names of the templates whose answer is the likeliest continuation."""
 
 
-def form(name: str) -> Form:
-    """Return the prompt form of a name.
+def get_template(name: str) -> PromptTemplate:
+    """Return the prompt template of a name.
 
     Raises:
-        UsageError: there is no such form.
+        UsageError: there is no such template.
     """
-    if name not in FORMS:
-        raise UsageError(f"unknown protocol {name!r}; {did_you_mean(name, FORMS)}")
-    return FORMS[name]
+    if name not in TEMPLATES:
+        raise UsageError(f"unknown protocol {name!r}; {did_you_mean(name, TEMPLATES)}")
+    return TEMPLATES[name]

@@ -1,6 +1,6 @@
-"""Output of a prompt form: the model's input, the possible answers, and the training target."""
+"""Prompt templates: how a question becomes the model's input, the answers and the target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evaluation.question_sets.question import Question
@@ -8,19 +8,34 @@ from evaluation.question_sets.question import Question
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question as a model reads it."""
+    """A rendered question."""
 
     text: str
-    """All that stands before the answer."""
+    """The model's input: everything before the answer."""
     continuations: dict[str, str]
-    """For each option's letter, the text that would answer with it."""
+    """Option letter to the text that answers with it."""
     target: str = ""
-    """The whole right answer as fine-tuning in this form teaches it."""
+    """The complete correct answer, as fine-tuning with this template teaches it."""
 
 
-Form = Callable[..., Prompt]
-"""`form(question)`, or `form(question, demonstrations)` with worked questions that stand before it.
-"""
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A template: the function that renders a question, and what protocols must know about it."""
+
+    render: Callable[..., Prompt]
+    """`render(question)`, or `render(question, few_shot)` with worked questions before it."""
+    supports_few_shot: bool = True
+    """Whether worked questions may precede the question."""
+    few_shot_by_subject: bool = False
+    """Whether MMLU's few-shot examples are those of the question's own subject."""
+    ranks_continuations: bool = False
+    """Whether the answer is the likeliest continuation, scored by its log-likelihood."""
+    required_token: str = ""
+    """A special token of the models that this template is for; "" for none."""
+
+    def __call__(self, question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
+        """Render a question after few-shot examples."""
+        return self.render(question, few_shot)
 
 
 def right(question: Question, continuations: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""Demonstrations: worked questions before each question of a run.
+"""Few-shot examples: worked questions before each question of a run.
 
-The same for all questions, or for all of a subject.
+They are the same for all questions, or for all of a subject.
 """
 
 import hashlib
@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import question_sets
+from evaluation.prompts.registry import get_template
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import multilingual, question, rows
 from evaluation.question_sets.question import Question
 from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError, UsageError
 
-Shots = dict[str, list[Question]]
-"""Demonstrations by the subject of the questions that they are for; under "" those for all others.
-"""
+FewShotExamples = dict[str, list[Question]]
+"""Few-shot examples by the subject of the questions they precede; under "" those for all others."""
+_TRIPLES = (1, 2, 3)
+"""Numbers of BioMistral's frozen sets of three examples."""
 
 
 def choose(
@@ -26,100 +28,120 @@ def choose(
     protocol: Protocol,
     runs: Sequence[int],
     questions: list[Question],
-) -> dict[int, Shots]:
-    """Return the demonstrations of each run.
+) -> dict[int, FewShotExamples]:
+    """Return the few-shot examples of each run.
 
-    Those of a task's `frozen_demonstrations` are its first ones, in order: of the task's own
-    question set (PubMedQA's answers are words) where the file has some with this `question_set`,
-    else those without. Those of BioMistral's own files are its frozen triples, one for each of its
-    ten benchmarks. MMLU in lm-evaluation-harness' forms has the first ones of each subject, as
-    there. All others are the `shots` questions of the task's `demonstrations` file whose hash with
-    the run's seed is smallest: the same whatever the order of the file. Questions that are scored
-    are left out.
+    - A task with `fewshot_examples` shows the first ones of that file, in order: of the task's own
+      question set (PubMedQA's answers are words) where the file has some with this `question_set`,
+      else those without.
+    - BioMistral's own files bring frozen triples, one for each of its ten benchmarks.
+    - MMLU in lm-evaluation-harness' templates has the first ones of each subject, as there.
+    - All others are the `num_fewshot` questions of the task's `fewshot_source` whose hash with the
+      run's seed is smallest: the same whatever the order of the file.
+
+    Questions that are scored are excluded.
 
     Raises:
         UsageError: the task names no file to take them from.
         DataError: the file holds too few (with a rationale, where the protocol shows one).
     """
-    if not protocol.shots:
+    if not protocol.num_fewshot:
         return {run: {"": []} for run in runs}
-    if not task.frozen_demonstrations and task.demonstrations is None:
-        if task.reader == "biomistral":
-            return {
-                run: _triples(name, task.source(data, task.file), run, protocol.shots)
-                for run in runs
-            }
-        raise UsageError(
-            f"task {name}: the protocol shows {protocol.shots} demonstrations, but the task has no"
-            " key 'demonstrations' that names a file of them (the training set); add it, or give"
-            " --demonstrations FILE, or --shots 0"
-        )
+    if not task.fewshot_examples and task.fewshot_source is None:
+        return _of_task_file(name, task, data, protocol, runs)
     scored = {(item.context, item.question) for item in questions}
-    pool = [
-        item for item in _pool(task, data, protocol) if (item.context, item.question) not in scored
-    ]
-    subjects = {""}
-    if (
-        task.reader == "mmlu"
-        and protocol.form.startswith("lm_eval")
-        and not task.frozen_demonstrations
-    ):
-        subjects = {item.subject for item in questions}
-    by_subject = {
-        subject: [item for item in pool if subject in ("", item.subject)]
-        for subject in sorted(subjects)
-    }
-    for subject, usable in by_subject.items():
-        if len(usable) < protocol.shots:
-            kind = (
-                "demonstrations with a rationale" if protocol.chain_of_thought else "demonstrations"
-            )
-            source = (
-                f"{task.frozen_demonstrations or task.demonstrations} holds {len(usable)} for it"
-                " that are not scored"
-            )
-            raise DataError(
-                f"task {name}{subject and ', '}{subject}: {protocol.shots} {kind} are wanted,"
-                f" {source}"
-            )
-    if task.frozen_demonstrations or subjects != {""}:
-        return {
-            run: {subject: usable[: protocol.shots] for subject, usable in by_subject.items()}
-            for run in runs
+    pool = _pool(task, data, protocol)
+    pool = [item for item in pool if (item.context, item.question) not in scored]
+    by_own_subject = not task.fewshot_examples and _is_by_subject(task, protocol)
+    if by_own_subject:
+        by_subject: FewShotExamples = {
+            subject: [item for item in pool if subject in ("", item.subject)]
+            for subject in sorted({item.subject for item in questions})
         }
-    return {
-        run: {"": sorted(pool, key=lambda item: _draw(run, item))[: protocol.shots]} for run in runs
-    }
+    else:
+        by_subject = {"": pool}
+    for subject, usable in by_subject.items():
+        _check_number(name, task, protocol, subject, len(usable))
+    if task.fewshot_examples or by_own_subject:
+        first = {subject: usable[: protocol.num_fewshot] for subject, usable in by_subject.items()}
+        return dict.fromkeys(runs, first)
+    return {run: {"": _drawn(pool, run, protocol.num_fewshot)} for run in runs}
+
+
+def _is_by_subject(task: MultipleChoiceTask, protocol: Protocol) -> bool:
+    return task.reader == "mmlu" and get_template(protocol.template).few_shot_by_subject
+
+
+def _check_number(
+    name: str, task: MultipleChoiceTask, protocol: Protocol, subject: str, usable: int
+) -> None:
+    """Check that there are enough examples for a subject.
+
+    Raises:
+        DataError: there are too few.
+    """
+    if usable >= protocol.num_fewshot:
+        return
+    label = f"{name}, {subject}" if subject else name
+    rationale = " with a rationale" if protocol.chain_of_thought else ""
+    raise DataError(
+        f"task {label}: {protocol.num_fewshot} few-shot examples{rationale} are needed,"
+        f" {task.fewshot_examples or task.fewshot_source} holds {usable} that are not scored"
+    )
 
 
 def _pool(task: MultipleChoiceTask, data: Path, protocol: Protocol) -> list[Question]:
-    """Return all that could be shown."""
-    if task.frozen_demonstrations:
-        found = question.read(data / task.frozen_demonstrations)
+    """Return all questions that could be shown."""
+    if task.fewshot_examples:
+        candidates = question.read(data / task.fewshot_examples)
     else:
-        found = question_sets.read(task.reader, task.source(data, task.demonstrations or ""))
-    found = [item for item in found if item.rationale or not protocol.chain_of_thought]
-    if task.frozen_demonstrations:
-        return [item for item in found if item.question_set == task.reader] or [
-            item for item in found if not item.question_set
-        ]
-    return [item for item in found if item.subject in (task.subjects or ())] or found
+        candidates = question_sets.read(task.reader, task.source(data, task.fewshot_source or ""))
+    if protocol.chain_of_thought:
+        candidates = [item for item in candidates if item.rationale]
+    if task.fewshot_examples:
+        own = [item for item in candidates if item.question_set == task.reader]
+        return own or [item for item in candidates if not item.question_set]
+    subjects = task.subjects or ()
+    return [item for item in candidates if item.subject in subjects] or candidates
 
 
-def _draw(run: int, item: Question) -> bytes:
-    return hashlib.sha256(f"{run}\n{item.id}\n{item.question}".encode()).digest()
+def _drawn(pool: Sequence[Question], seed: int, number: int) -> list[Question]:
+    """Return the questions with the smallest hashes."""
+
+    def draw(item: Question) -> bytes:
+        return hashlib.sha256(f"{seed}\n{item.id}\n{item.question}".encode()).digest()
+
+    return sorted(pool, key=draw)[:number]
 
 
-def _triples(name: str, source: str | Path, run: int, shots: int) -> Shots:
-    """Return for each benchmark the first `shots` of a frozen triple of BioMistral's files."""
-    if shots > 3 or run not in (1, 2, 3):
+def _of_task_file(
+    name: str, task: MultipleChoiceTask, data: Path, protocol: Protocol, runs: Sequence[int]
+) -> dict[int, FewShotExamples]:
+    """Return the examples that the scored file itself brings, as BioMistral's do.
+
+    Raises:
+        UsageError: it brings none.
+    """
+    if task.reader != "biomistral":
         raise UsageError(
-            f"task {name}: BioMistral's files have three sets of three demonstrations: --shots is"
-            " at most 3, --seeds of 1, 2 and 3"
+            f"task {name}: the protocol shows {protocol.num_fewshot} few-shot examples, but the"
+            " task has no key 'fewshot_source' that names a file of them (the training set); add"
+            " it, or give --fewshot-examples FILE, or --num-fewshot 0"
         )
-    found: Shots = {}
+    source = task.source(data, task.file)
+    return {run: _triples(name, source, run, protocol.num_fewshot) for run in runs}
+
+
+def _triples(name: str, source: str | Path, run: int, number: int) -> FewShotExamples:
+    """Return for each benchmark the first `number` of a frozen triple of BioMistral's files."""
+    if number > len(_TRIPLES) or run not in _TRIPLES:
+        raise UsageError(
+            f"task {name}: BioMistral's files have three sets of three examples: --num-fewshot is"
+            " at most 3, --fewshot-seeds of 1, 2 and 3"
+        )
+    examples: FewShotExamples = {}
     for row in rows.read(source):
         corpus = row.text("corpus_name")
-        if corpus not in found:
-            found[corpus] = multilingual.biomistral_demonstrations(row, run)[:shots]
-    return found
+        if corpus not in examples:
+            examples[corpus] = multilingual.biomistral_few_shot(row, run)[:number]
+    return examples

@@ -1,9 +1,10 @@
-"""Published protocols: prompt form, answer extraction, and number of runs."""
+"""Published protocols: prompt template, answer extraction, and number of runs."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluation.prompts.registry import get_template
 from galen.errors import UsageError, did_you_mean
 
 
@@ -11,43 +12,41 @@ from galen.errors import UsageError, did_you_mean
 class Protocol:
     """How a question becomes a prediction."""
 
-    form: str
-    """Name of the prompt form."""
+    template: str
+    """Name of the prompt template."""
     scoring: Literal["likelihood", "letter", "generation"] = "likelihood"
     """`likelihood`: the likeliest continuation.
 
     `letter`: the top token of the whole vocabulary, and beside it the likeliest of the options'
-    tokens. `generation`: the text that the model writes, read by
-    `evaluation.scoring.answer_extraction`.
+    tokens. `generation`: the generated text, read by `evaluation.scoring.answer_extraction`.
     """
-    per_byte: bool = False
-    """With `likelihood`.
+    acc_bytes: bool = False
+    """With `likelihood`: divide by the UTF-8 bytes of the continuation, without its leading space.
 
-    Divide by the bytes of the continuation, without its leading space (lm-evaluation-harness'
-    `acc_norm`).
+    This is lm-evaluation-harness' `acc_bytes`; its `acc_norm` divides by characters.
     """
-    shots: int = 0
-    """Demonstrations before the question, the same for every question of a run."""
-    runs: tuple[int, ...] = (0,)
-    """Seeds of the demonstrations, one run each; scores are means over runs.
+    num_fewshot: int = 0
+    """Few-shot examples before the question, the same for every question of a run."""
+    fewshot_seeds: tuple[int, ...] = (0,)
+    """Seeds of the few-shot examples, one run each; scores are means over runs.
 
     For BioMistral's files 1, 2, 3 are its frozen triples.
     """
-    branches: int = 1
-    """With `generation`: answers sampled for each question.
+    num_samples: int = 1
+    """With `generation`: answers sampled for each question (self-consistency).
 
-    The majority of the readable ones is the prediction.
+    The majority of the parsed ones is the prediction.
     """
     temperature: float = 0.0
-    """With `generation`: 0 takes the likeliest token."""
+    """With `generation`: 0 is greedy decoding."""
     max_new_tokens: int = 0
-    """With `generation`: the longest answer in tokens."""
+    """With `generation`: maximum length of an answer in tokens."""
     stop: tuple[str, ...] = ()
-    """With `generation`: strings that end the answer; they are cut off."""
+    """With `generation`: stop strings; the answer is truncated before the first."""
     chain_of_thought: bool = False
-    """The answer comes after an explanation, so that demonstrations need a rationale."""
-    legacy: Literal["", "meditron", "mmedbench"] = ""
-    """Whose strict reading is reported beside the robust one."""
+    """The answer follows an explanation, so few-shot examples need a rationale."""
+    strict_match: Literal["", "meditron", "mmedbench"] = ""
+    """Published code whose strict answer extraction is reported beside the flexible one."""
 
 
 _COT = Protocol(
@@ -56,30 +55,27 @@ _COT = Protocol(
     max_new_tokens=1024,
     stop=("###", "$$$"),
     chain_of_thought=True,
-    legacy="meditron",
+    strict_match="meditron",
 )
-_SC_COT = dataclasses.replace(_COT, branches=5, temperature=0.8)
+_SC_COT = dataclasses.replace(_COT, num_samples=5, temperature=0.8)
+_MMEDBENCH = Protocol("mmedbench", "generation", max_new_tokens=1000, strict_match="mmedbench")
 
 PROTOCOLS: dict[str, Protocol] = {
     "lm_eval": Protocol("lm_eval"),
     "lm_eval_continuation": Protocol("lm_eval_continuation"),
-    "option_texts": Protocol("lm_eval_continuation", per_byte=True),
-    "meditron": Protocol("meditron", "letter", shots=3, runs=(1234, 432, 32)),
+    "lm_eval_continuation_acc_bytes": Protocol("lm_eval_continuation", acc_bytes=True),
+    "meditron": Protocol("meditron", "letter", num_fewshot=3, fewshot_seeds=(1234, 432, 32)),
     "meditron_zero_shot": Protocol("meditron", "letter"),
     "meditron_cot": _COT,
     "meditron_sc_cot": _SC_COT,
     "meditron_chat": Protocol("meditron_chat", "letter"),
-    "meditron_chat_cot": dataclasses.replace(_COT, form="meditron_chat_cot"),
-    "meditron_chat_sc_cot": dataclasses.replace(_SC_COT, form="meditron_chat_cot"),
-    "mmedbench": Protocol("mmedbench", "generation", max_new_tokens=1000, legacy="mmedbench"),
-    "mmedbench_rationale": Protocol(
-        "mmedbench_rationale",
-        "generation",
-        max_new_tokens=1000,
-        chain_of_thought=True,
-        legacy="mmedbench",
+    "meditron_chat_cot": dataclasses.replace(_COT, template="meditron_chat_cot"),
+    "meditron_chat_sc_cot": dataclasses.replace(_SC_COT, template="meditron_chat_cot"),
+    "mmedbench": _MMEDBENCH,
+    "mmedbench_rationale": dataclasses.replace(
+        _MMEDBENCH, template="mmedbench_rationale", chain_of_thought=True
     ),
-    "biomistral": Protocol("biomistral", "letter", shots=3, runs=(1, 2, 3)),
+    "biomistral": Protocol("biomistral", "letter", num_fewshot=3, fewshot_seeds=(1, 2, 3)),
     "biomistral_zero_shot": Protocol("biomistral", "letter"),
 }
 
@@ -87,41 +83,40 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol(
     name: str,
     *,
-    shots: int | None = None,
-    runs: tuple[int, ...] | None = None,
-    branches: int | None = None,
+    num_fewshot: int | None = None,
+    fewshot_seeds: tuple[int, ...] | None = None,
+    num_samples: int | None = None,
     max_new_tokens: int | None = None,
 ) -> Protocol:
-    """Return a protocol, with the settings that are not None in place of its own.
+    """Return a protocol; settings that are not None override its own.
 
     Raises:
-        UsageError: there is no such protocol, or a setting does not belong to it.
+        UsageError: there is no such protocol, or it does not support a setting.
     """
     if name not in PROTOCOLS:
         raise UsageError(f"unknown protocol {name!r}; {did_you_mean(name, PROTOCOLS)}")
-    found = PROTOCOLS[name]
-    for option, value in (("--branches", branches), ("--max-new-tokens", max_new_tokens)):
-        if value is not None and found.scoring != "generation":
+    published = PROTOCOLS[name]
+    for option, value in (("--num-samples", num_samples), ("--max-new-tokens", max_new_tokens)):
+        if value is not None and published.scoring != "generation":
             raise UsageError(f"{option} is for protocols that generate; {name} does not")
-    if shots is not None and shots < 0:
-        raise UsageError("--shots must be at least 0")
-    if shots and found.form.startswith("mmedbench"):
-        raise UsageError(f"--shots: the form of {name} has no place for demonstrations")
-    if branches is not None and not found.temperature:
+    if num_fewshot is not None and num_fewshot < 0:
+        raise UsageError("--num-fewshot must be at least 0")
+    if num_fewshot and not get_template(published.template).supports_few_shot:
+        raise UsageError(f"--num-fewshot: the template of {name} takes no few-shot examples")
+    if num_samples is not None and not published.temperature:
         raise UsageError(
-            f"--branches: {name} takes the likeliest token, so that all branches would be the same;"
-            " use meditron_sc_cot"
+            f"--num-samples: {name} decodes greedily, so that all samples would be the same; use"
+            " meditron_sc_cot"
         )
-    changes: dict[str, Any] = {
-        "shots": shots,
-        "runs": runs,
-        "branches": branches,
+    overrides: dict[str, Any] = {
+        "num_fewshot": num_fewshot,
+        "fewshot_seeds": fewshot_seeds,
+        "num_samples": num_samples,
         "max_new_tokens": max_new_tokens,
     }
-    found = dataclasses.replace(
-        found, **{key: value for key, value in changes.items() if value is not None}
-    )
-    if not found.shots and len(found.runs) > 1:
-        # without demonstrations all runs would be the same
-        found = dataclasses.replace(found, runs=found.runs[:1])
-    return found
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    result = dataclasses.replace(published, **overrides)
+    if not result.num_fewshot and len(result.fewshot_seeds) > 1:
+        # without few-shot examples all runs would be the same
+        result = dataclasses.replace(result, fewshot_seeds=result.fewshot_seeds[:1])
+    return result

@@ -147,8 +147,8 @@ def biomistral(row: Row) -> Question:
 
     The latter have `*_translated` keys. The subject is the corpus.
 
-    Only PubMedQA has a context. Its frozen demonstrations (`few_shot_samples[1]` to `[3]`) are read
-    by `biomistral_demonstrations`.
+    Only PubMedQA has a context. Its frozen few-shot examples (`few_shot_samples[1]` to `[3]`) are
+    read by `biomistral_few_shot`.
     """
     language = LANGUAGES.get(row.file.split("-")[0], "en")
     suffix = "" if language == "en" else "_translated"
@@ -166,16 +166,18 @@ def biomistral(row: Row) -> Question:
     )
 
 
-def biomistral_demonstrations(row: Row, triple: int) -> list[Question]:
-    """Return a frozen triple (1, 2 or 3) of a record's demonstrations, in English."""
+def biomistral_few_shot(row: Row, triple: int) -> list[Question]:
+    """Return a frozen triple (1, 2 or 3) of a record's few-shot examples, in English."""
     samples = row.record.get(f"few_shot_samples[{triple}]")
     if not isinstance(samples, list) or not samples:
-        raise row.wrong(f"key 'few_shot_samples[{triple}]' must be a list of demonstrations")
+        raise row.wrong(f"key 'few_shot_samples[{triple}]' must be a list of few-shot examples")
     found = []
     for number, sample in enumerate(samples, start=1):
         if not isinstance(sample, dict):
-            raise row.wrong(f"demonstration {number} must be an object, not {jsonl.shown(sample)}")
-        part = Row(sample, f"{row.where}, demonstration {number}", row.file, number)
+            raise row.wrong(
+                f"few-shot example {number} must be an object, not {jsonl.shown(sample)}"
+            )
+        part = Row(sample, f"{row.where}, few-shot example {number}", row.file, number)
         given = options(part)
         context = part.optional_text("context")
         right = answer([part.text("correct_answer_letter")], given, part)

@@ -1,4 +1,4 @@
-"""Before and after: models compared with the first one on the same items of each task."""
+"""Before and after: models compared with the first one on the same samples of each task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Row:
     model: str
     metrics: dict[str, Estimate]
     difference: Estimate | None
-    """Primary metric minus the first model's, paired over items; None for the first model."""
+    """Primary metric minus the first model's, paired over samples; None for the first model."""
     lower_is_better: bool
     p: float | None = None
     """p-value of the paired test against the first model."""
@@ -42,7 +42,7 @@ class Comparison:
 
     task: str
     kind: str
-    items: int
+    samples: int
     chance: float | None
     rows: list[Row]
     protocol: str = ""
@@ -65,7 +65,7 @@ def compare(models: Sequence[ModelScores]) -> list[Comparison]:
     Models not scored on it are left out; the first of the others is the base.
 
     Raises:
-        DataError: two models were scored on different items of one task or with different
+        DataError: two models were scored on different samples of one task or with different
             protocols, so that they do not compare.
     """
     comparisons = []
@@ -114,15 +114,15 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
                 p_value(base, scores),
             )
         )
-    return Comparison(name, base.kind, len(base.items), base.chance, rows, protocol)
+    return Comparison(name, base.kind, len(base.samples), base.chance, rows, protocol)
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
     """Return the second model's primary metric minus the first's, with a paired bootstrap interval.
 
-    Both have the same items.
+    Both have the same samples.
     """
-    pairs = [(item, second.items[id_]) for id_, item in first.items.items()]
+    pairs = [(sample, second.samples[id_]) for id_, sample in first.samples.items()]
     if first.kind == "perplexity":
         tokens = [before["tokens"] for before, _ in pairs]
         return intervals.perplexity_difference(
@@ -134,12 +134,15 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
 
 
 def p_value(first: TaskScores, second: TaskScores) -> float:
-    """Return the p-value for equal scores of two models, from paired items.
+    """Return the p-value for equal scores of two models, from paired samples.
 
-    Items compare by being right, or by nats of each document.
+    Samples compare by being right, or by nats of each document.
     """
     key = "nll" if first.kind == "perplexity" else "correct"
-    pairs = [(float(item[key]), float(second.items[id_][key])) for id_, item in first.items.items()]
+    pairs = [
+        (float(sample[key]), float(second.samples[id_][key]))
+        for id_, sample in first.samples.items()
+    ]
     return significance.paired_p_value(
         [before for before, _ in pairs], [after for _, after in pairs]
     )
@@ -147,21 +150,21 @@ def p_value(first: TaskScores, second: TaskScores) -> float:
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
     tests = {
-        f"{item.title}\n{row.model}": row.p
-        for item in comparisons
-        for row in item.rows
+        f"{sample.title}\n{row.model}": row.p
+        for sample in comparisons
+        for row in sample.rows
         if row.p is not None
     }
     corrected = significance.holm(tests)
     return [
         replace(
-            item,
+            sample,
             rows=[
-                replace(row, corrected_p=corrected.get(f"{item.title}\n{row.model}"))
-                for row in item.rows
+                replace(row, corrected_p=corrected.get(f"{sample.title}\n{row.model}"))
+                for row in sample.rows
             ],
         )
-        for item in comparisons
+        for sample in comparisons
     ]
 
 
@@ -188,21 +191,22 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
 def _check_same_items(
     task: str, first: str, base: TaskScores, second: str, scores: TaskScores
 ) -> None:
-    if base.items.keys() != scores.items.keys():
-        common = len(base.items.keys() & scores.items.keys())
+    if base.samples.keys() != scores.samples.keys():
+        common = len(base.samples.keys() & scores.samples.keys())
         raise DataError(
-            f"task {task!r}: {first} was scored on {len(base.items)} items, {second} on"
-            f" {len(scores.items)}, {common} of them the same; score both on the same data"
+            f"task {task!r}: {first} was scored on {len(base.samples)} samples, {second} on"
+            f" {len(scores.samples)}, {common} of them the same; score both on the same data"
         )
     if any(
-        item.get("answer") != scores.items[id_].get("answer") for id_, item in base.items.items()
+        sample.get("answer") != scores.samples[id_].get("answer")
+        for id_, sample in base.samples.items()
     ):
         raise DataError(
             f"task {task!r}: {first} and {second} were scored on questions with different answers;"
             " score both on the same data"
         )
     if base.kind == "perplexity" and any(
-        item["tokens"] != scores.items[id_]["tokens"] for id_, item in base.items.items()
+        sample["tokens"] != scores.samples[id_]["tokens"] for id_, sample in base.samples.items()
     ):
         raise DataError(
             f"task {task!r}: {first} and {second} cut the documents into different tokens; their"

@@ -14,7 +14,7 @@ WORST = 8
 
 @dataclass(frozen=True, slots=True)
 class WrongAnswer:
-    """One item that a model got wrong."""
+    """One sample that a model got wrong."""
 
     id: str
     prompt: str
@@ -26,22 +26,22 @@ class WrongAnswer:
     """What it wrote, or an empty string where only likelihoods were compared."""
 
 
-def worst(
-    folder: Path, task: str, summary: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]
+def most_confident_errors(
+    folder: Path, task: str, summary: Mapping[str, Any], samples: Mapping[str, Mapping[str, Any]]
 ) -> list[WrongAnswer]:
     """Return the `WORST` most confident errors of a task; without likelihoods, the first by id."""
     run = next(iter(summary.get("runs") or {}), "")
     path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():
         return []
-    wrong = [_wrong(item) for item in items.values() if not item["correct"]]
+    wrong = [_wrong(sample) for sample in samples.values() if not sample["correct"]]
     chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:WORST]
     asked = prompts(path) if chosen else {}
     return [replace(entry, prompt=asked.get(entry.id, "")) for entry in chosen]
 
 
 def prompts(path: Path) -> dict[str, str]:
-    """Read what the model read for each item, by the item's id.
+    """Read what the model read for each sample, by the sample's id.
 
     Raises:
         DataError: the file is missing, or a record is wrong.
@@ -52,19 +52,19 @@ def prompts(path: Path) -> dict[str, str]:
     }
 
 
-def _wrong(item: Mapping[str, Any]) -> WrongAnswer:
+def _wrong(sample: Mapping[str, Any]) -> WrongAnswer:
     confidence = None
-    likeliest = item.get("argmax") or item.get("prediction")
-    if item.get("logprobs") and likeliest:
-        confidence = calibration.probabilities(item["logprobs"]).get(likeliest)
-    prediction = item.get("prediction") or (
-        f"unreadable: {item['top']!r}" if "top" in item else "unreadable"
+    likeliest = sample.get("argmax") or sample.get("prediction")
+    if sample.get("logprobs") and likeliest:
+        confidence = calibration.probabilities(sample["logprobs"]).get(likeliest)
+    prediction = sample.get("prediction") or (
+        f"unparsed: {sample['top']!r}" if "top" in sample else "unparsed"
     )
     return WrongAnswer(
-        item["id"],
+        sample["id"],
         "",
-        item.get("answer", ""),
+        sample.get("answer", ""),
         prediction,
         confidence,
-        "\n———\n".join(item.get("outputs", [])),
+        "\n———\n".join(sample.get("outputs", [])),
     )

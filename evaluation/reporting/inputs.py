@@ -12,7 +12,7 @@ from evaluation.metrics.intervals import Estimate
 from evaluation.question_sets import jsonl
 from evaluation.scoring import sample_log
 from evaluation.scoring.results_schema import (
-    ITEMS,
+    SAMPLES,
     CorpusCounts,
     LogLine,
     Results,
@@ -34,8 +34,8 @@ class TaskScores:
     kind: str
     """`perplexity` or `multiple_choice`."""
     metrics: dict[str, Estimate]
-    items: dict[str, dict[str, Any]]
-    """The scored items by their id."""
+    samples: dict[str, dict[str, Any]]
+    """The scored samples by their id."""
     chance: float | None
     """Accuracy of guessing, for multiple choice."""
     summary: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ModelScores:
     adapter: str | None
     protocol: str
     settings: dict[str, Any]
-    """The protocol's settings: demonstrations, branches …"""
+    """The protocol's settings: few-shot examples, branches …"""
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
@@ -94,7 +94,7 @@ def read_scores(folder: Path) -> ModelScores:
     """Read the results folder that `evaluation/run.py` wrote for one model.
 
     Raises:
-        DataError: a file is missing or damaged, or items and results do not fit each other.
+        DataError: a file is missing or damaged, or samples and results do not fit each other.
     """
     path = folder / "results.json"
     inside = [str(found.parent) for found in sorted(folder.glob("*/results.json"))]
@@ -258,7 +258,7 @@ def read_times(path: Path) -> list[tuple[str, float]]:
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
     path = folder / "results.json"
     kind = summary["kind"]
-    if kind not in ITEMS:
+    if kind not in SAMPLES:
         raise DataError(f"{path}: task {name!r} is of the unknown kind {jsonl.shown(kind)}")
     if PRIMARY[kind] not in summary["metrics"]:
         raise DataError(f"{path}: task {name!r} has no {PRIMARY[kind]}")
@@ -267,38 +267,38 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
         for metric, found in summary["metrics"].items()
     }
     first, *others = [
-        folder / "items" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]
+        folder / "samples" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]
     ]
-    items = _items(first, kind)
-    for other in others:  # an item's `correct` is its mean over the runs
-        for id_, item in _items(other, kind).items():
-            if id_ not in items:
+    samples = _samples(first, kind)
+    for other in others:  # a sample's `correct` is its mean over the runs
+        for id_, sample in _samples(other, kind).items():
+            if id_ not in samples:
                 raise DataError(
-                    f"{other} holds the item {jsonl.shown(id_)}, which {first} lacks; score the"
+                    f"{other} holds the sample {jsonl.shown(id_)}, which {first} lacks; score the"
                     " model again"
                 )
-            items[id_] = {**items[id_], "correct": items[id_]["correct"] + item["correct"]}
+            samples[id_] = {**samples[id_], "correct": samples[id_]["correct"] + sample["correct"]}
     if others:
-        items = {
-            id_: {**item, "correct": item["correct"] / (len(others) + 1)}
-            for id_, item in items.items()
+        samples = {
+            id_: {**sample, "correct": sample["correct"] / (len(others) + 1)}
+            for id_, sample in samples.items()
         }
-    if len(items) != summary["items"]:
+    if len(samples) != summary["samples"]:
         raise DataError(
-            f"{first} holds {len(items)} items, but results.json counts {summary['items']}; score"
-            " the model again"
+            f"{first} holds {len(samples)} samples, but results.json counts {summary['samples']};"
+            " score the model again"
         )
-    return TaskScores(kind, estimates, items, summary.get("chance"), summary)
+    return TaskScores(kind, estimates, samples, summary.get("chance"), summary)
 
 
-def _items(path: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """Return the items of a run by their id, from the files of all processes that wrote them."""
-    items = {}
+def _samples(path: Path, kind: str) -> dict[str, dict[str, Any]]:
+    """Return the samples of a run by their id, from the files of all processes that wrote them."""
+    samples = {}
     for file in sample_log.parts(path) or [path]:
-        for where, item in jsonl.records(file):
-            check(ITEMS[kind], item, where, ": not a scored item")
-            items[item["id"]] = item
-    return items
+        for where, sample in jsonl.records(file):
+            check(SAMPLES[kind], sample, where, ": not a scored sample")
+            samples[sample["id"]] = sample
+    return samples
 
 
 def _read_json(path: Path, hint: str = "") -> Any:

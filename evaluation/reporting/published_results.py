@@ -89,7 +89,7 @@ BIOMISTRAL = PublishedTable(
     "biomistral",
     "As BioMistral reports it: accuracy, %",
     "Labrak et al. 2024, arXiv 2402.10373; after fine-tuning, 3 shots, mean of three sets of"
-    " demonstrations; GPT-3.5 is not fine-tuned",
+    " few-shot examples; GPT-3.5 is not fine-tuned",
     (
         _mmlu("Clinical KG", "clinical_knowledge"),
         _mmlu("Medical Genetics", "medical_genetics"),

@@ -61,7 +61,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     columns = [
         "task",
         "model",
-        "items",
+        "samples",
         "metric",
         "value",
         "low",
@@ -83,7 +83,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                     ]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
                 rows.append(
-                    [compared.title, row.model, str(compared.items), metric, *values, *tests]
+                    [compared.title, row.model, str(compared.samples), metric, *values, *tests]
                 )
     note = (
         "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests"

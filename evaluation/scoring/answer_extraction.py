@@ -6,7 +6,7 @@ The robust reader looks for, in this order: a declared answer ("the answer is (C
 "Réponse : A et C", "OPTION A,C IS CORRECT"), the last one where several are declared; a letter at
 the very beginning ("C.", "(C) because …", "A, C"); an answer in words ("yes, because …", "нет");
 the text of exactly one option; a letter that stands alone in brackets or bold. What fits none of
-these is unreadable, and is never counted as an option.
+these is unparsed, and is never counted as an option.
 """
 
 import re
@@ -76,8 +76,8 @@ What it answers there is not ours.
 _CYRILLIC = str.maketrans("АВСЕ", "ABCE")
 
 
-def read(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return the options that an answer names, in the options' order; None when it is unreadable.
+def extract(text: str, options: Options) -> tuple[str, ...] | None:
+    """Return the options that an answer names, in the options' order; None when it is unparsed.
 
     Args:
         text: what the model wrote.
@@ -101,13 +101,13 @@ def _named(text: str, options: Options) -> tuple[str, ...] | None:
     )
 
 
-def majority(readings: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+def majority(extracted: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
     """Return the majority answer of the readable ones; ties go to the earliest."""
-    votes = [reading for reading in readings if reading is not None]
+    votes = [answer for answer in extracted if answer is not None]
     return max(votes, key=votes.count) if votes else None
 
 
-def read_meditron(text: str, options: Options) -> tuple[str, ...] | None:
+def extract_meditron(text: str, options: Options) -> tuple[str, ...] | None:
     """Extract an answer as MEDITRON's code does from a chain of thought.
 
     The code: epfLLM/meditron, `evaluation/evaluate.py`, `eval`.
@@ -132,7 +132,7 @@ def read_meditron(text: str, options: Options) -> tuple[str, ...] | None:
     return (letter,) if letter in "ABCDE" and letter in options else None
 
 
-def read_mmedbench(text: str, options: Options) -> tuple[str, ...] | None:
+def extract_mmedbench(text: str, options: Options) -> tuple[str, ...] | None:
     """Extract an answer as MMedLM's `metrics/accuracy.py` does.
 
     It reads only the literal `###Answer: OPTION A,C IS CORRECT.`.
@@ -151,7 +151,7 @@ def read_mmedbench(text: str, options: Options) -> tuple[str, ...] | None:
     )
 
 
-LEGACY = {"meditron": read_meditron, "mmedbench": read_mmedbench}
+STRICT_EXTRACTORS = {"meditron": extract_meditron, "mmedbench": extract_mmedbench}
 """Strict readers by the name that a protocol gives."""
 
 
@@ -254,7 +254,9 @@ def _yes_no(options: Options) -> bool:
 
 
 def _word_of(text: str) -> str:
-    return next((word for word, forms in _WORDS.items() if text.strip().lower() in forms), "")
+    return next(
+        (word for word, spellings in _WORDS.items() if text.strip().lower() in spellings), ""
+    )
 
 
 def _words(text: str, options: Options) -> tuple[str, ...] | None:
@@ -262,33 +264,33 @@ def _words(text: str, options: Options) -> tuple[str, ...] | None:
     letters = {_word_of(option): letter for letter, option in options.items() if _word_of(option)}
     if not letters:
         return None
-    forms = {
-        form: letters[word]
-        for word, all_forms in _WORDS.items()
+    spellings = {
+        spelling: letters[word]
+        for word, all_spellings in _WORDS.items()
         if word in letters
-        for form in all_forms
+        for spelling in all_spellings
     }
-    one = "|".join(_bounded(form) for form in sorted(forms, key=len, reverse=True))
+    one = "|".join(_bounded(spelling) for spelling in sorted(spellings, key=len, reverse=True))
     lowered = text.lower()
     declared = re.findall(rf"{_BEFORE}(?:{_DECLARED}){_LINK}{_OPEN}({one})", lowered, re.IGNORECASE)
     if declared:
-        return (forms[declared[-1]],)
+        return (spellings[declared[-1]],)
     beginning = re.match(
         rf"{_OPEN}(?:\(?[a-z][).:]\s*)?({one})(?!-|\s*(?:/|and\b|or\b)\s*(?:{one}))", lowered
     )
     if beginning:
-        return (forms[beginning[1]],)
+        return (spellings[beginning[1]],)
     alone = {
-        forms[form]
-        for form in re.findall(rf"{_BEFORE}(?<!not )({one})", lowered)
-        if form in ("yes", "maybe", "да", "нет")
+        spellings[spelling]
+        for spelling in re.findall(rf"{_BEFORE}(?<!not )({one})", lowered)
+        if spelling in ("yes", "maybe", "да", "нет")
     }
     return (alone.pop(),) if len(alone) == 1 else None
 
 
-def _bounded(form: str) -> str:
+def _bounded(spelling: str) -> str:
     """Return the pattern of a whole word; Chinese and Japanese do not part words."""
-    return re.escape(form) + (r"(?!\w)" if form[-1] < "\u3000" else "")
+    return re.escape(spelling) + (r"(?!\w)" if spelling[-1] < "\u3000" else "")
 
 
 def _by_text(text: str, options: Options) -> tuple[str, ...] | None:

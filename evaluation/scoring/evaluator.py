@@ -1,9 +1,10 @@
 """Evaluation of one model on all tasks, by one process or by several that share the work.
 
-Items first, then results and manifest.
+Samples first, then results and manifest.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from typing import Any
 
 from evaluation.backends.base import Backend
 from evaluation.metrics import aggregate, contamination
-from evaluation.protocols.few_shot import Shots
+from evaluation.prompts.registry import get_template
+from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
 from evaluation.scoring import barrier, run_task
 from evaluation.scoring.results_schema import Results, check
-from evaluation.scoring.sample_log import ItemLog, file_name, parts
+from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import MultipleChoiceTask, Task
 from galen import manifest, run_folder
 from galen.atomic import write_text
@@ -25,6 +27,7 @@ from galen.errors import DataError
 from galen.run_folder import Identity
 
 RESULTS = "results.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,24 +58,24 @@ class Plan:
 def claim(plan: Plan, rank: int) -> None:
     """Bind the output folder; processes but the first wait until the first has done it."""
     if rank:
-        barrier.wait_for(plan.output / run_folder.CONFIGURATION)
+        barrier.wait_for_file(plan.output / run_folder.CONFIGURATION)
     run_folder.bind(plan.output, Identity(plan.configuration, may_change=("model.name",)))
 
 
 def evaluate(
     plan: Plan,
-    items: dict[str, list[Any]],
-    shots: dict[str, dict[int, Shots]],
+    samples: dict[str, list[Any]],
+    examples: dict[str, dict[int, FewShotExamples]],
     rank: int,
     of: int,
     check: Callable[[], None],
 ) -> dict[str, Any] | None:
-    """Score the missing items and return the results; None in all processes but the first.
+    """Score the missing samples and return the results; None in all processes but the first.
 
     Args:
         plan: what is scored.
-        items: questions or documents of each task.
-        shots: demonstrations of each task by run.
+        samples: questions or documents of each task.
+        examples: few-shot examples of each task by run.
         rank: this process' number.
         of: number of processes.
         check: called while the first process waits for the others; it raises when one has failed.
@@ -85,35 +88,33 @@ def evaluate(
         results = _finished(plan)
         if plan.contaminated is None:
             return results
-        return _write_results(plan, items, results["device"], manifest.read(plan.output)["seconds"])
-    print(f"loading the model {plan.model} …", flush=True)
+        return _write_results(
+            plan, samples, results["device"], manifest.read(plan.output)["seconds"]
+        )
+    logger.info(f"loading the model {plan.model}")
     started = time.monotonic()
     backend = _backend(plan)
-    print(
+    logger.info(
         f"{plan.model} on {backend.device} in {backend.dtype}, loaded in"
-        f" {time.monotonic() - started:.0f} s",
-        flush=True,
+        f" {time.monotonic() - started:.0f} s"
     )
-    if (
-        not rank
-        and plan.protocol.form.startswith("meditron_chat")
-        and "<|im_start|>" not in backend.tokenizer.get_vocab()
-    ):
-        print(
-            f"note: this tokenizer has no <|im_start|>; {plan.protocol_name} is the form of models"
-            " that were fine-tuned with it"
+    token = get_template(plan.protocol.template).required_token
+    if not rank and token and token not in backend.tokenizer.get_vocab():
+        logger.warning(
+            f"this tokenizer has no {token}; {plan.protocol_name} is for models that were"
+            " fine-tuned with it"
         )
     max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
     for name, run, path in _logs(plan):
         task = plan.tasks[name]
         written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
         limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
-        with ItemLog(path, rank) as log:
+        with SampleLog(path, rank) as log:
             run_task.score(
                 name,
                 task,
-                items[name],
-                shots[name][run],
+                samples[name],
+                examples[name][run],
                 plan.protocol,
                 run,
                 backend,
@@ -124,10 +125,10 @@ def evaluate(
     if rank:
         return None
     if of > 1:
-        _wait_for_others(plan, items, check)
+        _wait_for_others(plan, samples, check)
     return _write_results(
         plan,
-        items,
+        samples,
         {"device": str(backend.device), "dtype": backend.dtype},
         time.monotonic() - started,
     )
@@ -141,7 +142,7 @@ def _finished(plan: Plan) -> dict[str, Any]:
         Results,
         results,
         path,
-        " is not a results file of evaluation/run.py; remove it, and the items are not scored"
+        " is not a results file of evaluation/run.py; remove it, and the samples are not scored"
         " again",
     )
     if results["model"]["name"] == plan.name:
@@ -167,58 +168,58 @@ def _backend(plan: Plan) -> Backend:
     return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
 
 
-def _wait_for_others(plan: Plan, items: dict[str, list[Any]], check: Callable[[], None]) -> None:
-    """Return when all items of all runs are there; the other processes write them."""
+def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:
+    """Return when all samples of all runs are there; the other processes write them."""
     last, since = -1, time.monotonic()
     logs = _logs(plan)
-    wanted = sum(len(items[name]) for name, _, _ in logs)
+    wanted = sum(len(samples[name]) for name, _, _ in logs)
     while True:
-        there = sum(len(_items(path)) for _, _, path in logs)
+        there = sum(len(_samples(path)) for _, _, path in logs)
         if there >= wanted:
             return
         check()
         if there > last:
             last, since = there, time.monotonic()
-        if time.monotonic() - since > barrier.PATIENCE:
+        if time.monotonic() - since > barrier.TIMEOUT_SECONDS:
             raise DataError(
-                f"{wanted - there} of {wanted} items are missing: another process has ended; start"
-                " the same command again"
+                f"{wanted - there} of {wanted} samples are missing: another process has ended;"
+                " start the same command again"
             )
-        time.sleep(barrier.STEP)
+        time.sleep(barrier.POLL_SECONDS)
 
 
 def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
-    """Return task, run, and where its items stand, of all that is scored."""
+    """Return task, run, and where its samples stand, of all that is scored."""
     runs = {name: run_task.runs(task, plan.protocol) for name, task in plan.tasks.items()}
     return [
-        (name, run, plan.output / "items" / file_name(name, run if len(runs[name]) > 1 else ""))
+        (name, run, plan.output / "samples" / file_name(name, run if len(runs[name]) > 1 else ""))
         for name in plan.tasks
         for run in runs[name]
     ]
 
 
-def _items(path: Path) -> dict[str, Any]:
+def _samples(path: Path) -> dict[str, Any]:
     if not parts(path):
         return {}
-    with ItemLog(path) as log:
-        return log.items
+    with SampleLog(path) as log:
+        return log.samples
 
 
 def _write_results(
-    plan: Plan, items: dict[str, list[Any]], device: dict[str, str], seconds: float
+    plan: Plan, samples: dict[str, list[Any]], device: dict[str, str], seconds: float
 ) -> dict[str, Any]:
     summaries, logs = {}, _logs(plan)
     for name, task in plan.tasks.items():
         runs = run_task.runs(task, plan.protocol)
         by_run = [
-            [log[item.id] for item in items[name]]
-            for log in (_items(path) for of, _, path in logs if of == name)
+            [log[sample.id] for sample in samples[name]]
+            for log in (_samples(path) for of, _, path in logs if of == name)
         ]
         chance = None
         if task.kind == "multiple_choice":
             chance = sum(
-                1 / len(item.options) for item in items[name] if len(item.answers) == 1
-            ) / len(items[name])
+                1 / len(sample.options) for sample in samples[name] if len(sample.answers) == 1
+            ) / len(samples[name])
         summaries[name] = aggregate.summarise(
             task, by_run, runs, chance, contamination.of_task(plan.contaminated, name)
         )
@@ -242,7 +243,7 @@ def _write_results(
         inputs=plan.files,
         config={**plan.configuration, **device},
         outputs=[plan.output / RESULTS, *(file for _, _, path in logs for file in parts(path))],
-        counts={"items": {name: len(items[name]) for name in plan.tasks}},
+        counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )
     return results
@@ -250,7 +251,7 @@ def _write_results(
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as plain text, one line a metric."""
-    rows = [("task", "items", "metric", "value", "95 % interval")]
+    rows = [("task", "samples", "metric", "value", "95 % interval")]
     for name, entry in results["tasks"].items():
         for metric, estimate in entry["metrics"].items():
             interval = f"{estimate['low']:.4g} to {estimate['high']:.4g}"
@@ -258,16 +259,16 @@ def table(results: dict[str, Any]) -> str:
                 interval += f"  (chance {entry['chance']:.4g})"
             if metric == "accuracy" and "sd" in entry:
                 interval += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
-            rows.append((name, str(entry["items"]), metric, f"{estimate['value']:.4g}", interval))
+            rows.append((name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval))
         if "clean" in entry:
             kept = (
                 f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g} "
-                f" ({entry['contaminated']} contaminated items left out)"
+                f" ({entry['contaminated']} contaminated samples left out)"
             )
             rows.append(
                 (
                     name,
-                    str(entry["clean"]["items"]),
+                    str(entry["clean"]["samples"]),
                     "clean",
                     f"{entry['clean']['value']:.4g}",
                     kept,

@@ -3,13 +3,16 @@
 Each is exported once, beside the scores.
 """
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
-from evaluation.scoring.barrier import wait_for
+from evaluation.scoring.barrier import wait_for_file
 from galen import iterations, worker
 from galen.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
 
 _EXPORTER = Path(__file__).parents[2] / "checkpoints_convert" / "megatron_to_hf.py"
 
@@ -64,9 +67,9 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
         DataError: the export fails; its own message is passed on.
     """
     if rank:
-        wait_for(target)
+        wait_for_file(target)
         return target
-    print(f"exporting iteration {iteration} of {folder} to {target} …", flush=True)
+    logger.info(f"exporting iteration {iteration} of {folder} to {target}")
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -87,6 +90,9 @@ def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bo
             f"{folder} cannot be exported: {done.stderr.rpartition('error: ')[2].strip()[-500:]}"
         )
     for line in done.stderr.splitlines():
-        if line.startswith("warning: "):
-            print(line, file=sys.stderr)
+        _, is_logged, text = line.partition(" WARNING ")
+        if is_logged:
+            logger.warning(text)
+        elif line.startswith("warning: "):
+            logger.warning(line.removeprefix("warning: "))
     return target

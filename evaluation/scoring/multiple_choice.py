@@ -1,5 +1,6 @@
-"""Multiple choice: from questions and a protocol to requests, and from replies to scored items."""
+"""Multiple choice: questions and a protocol to requests, replies to scored samples."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,26 +8,28 @@ from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
-from evaluation.prompts.registry import form
+from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
-from evaluation.protocols.few_shot import Shots
+from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
 from galen.errors import DataError
 
-Item = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+Sample = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked of a model for one task in one run, and how its replies become items."""
+    """What is asked of a model for one task in one run, and how its replies become samples."""
 
     ask: Callable[..., Iterator[list[Any]]]
     """The method of the backend that replies."""
     requests: list[Any]
-    build: Callable[..., Item]
-    """`build(place, *reply)` gives the scored item of the question at a place."""
+    build: Callable[..., Sample]
+    """`build(place, *reply)` gives the scored sample of the question at a place."""
     prompts: list[str]
     """The text of each prompt, for the record."""
 
@@ -34,7 +37,7 @@ class Job:
 def job(
     name: str,
     questions: list[Question],
-    shots: Shots,
+    examples: FewShotExamples,
     protocol: Protocol,
     run: int,
     backend: Backend,
@@ -44,8 +47,10 @@ def job(
     Raises:
         DataError: the tokenizer has no tokens for an answer.
     """
-    put = form(protocol.form)
-    prompts = [put(item, shots.get(item.subject) or shots[""]) for item in questions]
+    render = get_template(protocol.template)
+    prompts = [
+        render(question, examples.get(question.subject) or examples[""]) for question in questions
+    ]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
         return Job(
@@ -61,43 +66,43 @@ def job(
     return Job(
         backend.log_likelihoods,
         requests,
-        lambda place, values: likelihood_item(questions[place], prompts[place], protocol, values),
+        lambda place, values: likelihood_sample(questions[place], prompts[place], protocol, values),
         texts,
     )
 
 
-def likelihood_item(
-    item: Question, prompt: Prompt, protocol: Protocol, values: list[float]
-) -> Item:
-    """Return a question's item from its options' log-likelihoods (nats); ties go to the first."""
-    logprobs = dict(zip(item.options, finite(values, f"question {item.id}"), strict=True))
+def likelihood_sample(
+    question: Question, prompt: Prompt, protocol: Protocol, values: list[float]
+) -> Sample:
+    """Return a question's sample from its options' log-likelihoods (nats); ties go to the first."""
+    logprobs = dict(zip(question.options, finite(values, f"question {question.id}"), strict=True))
     sizes = {
         letter: len(text.removeprefix(" ").encode()) or 1
         for letter, text in prompt.continuations.items()
     }
     prediction = max(logprobs, key=lambda letter: logprobs[letter])
-    per_byte = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
-    chosen = per_byte if protocol.per_byte else prediction
-    found = _item(item, chosen) | {"logprobs": logprobs}
+    by_bytes = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
+    chosen = by_bytes if protocol.acc_bytes else prediction
+    found = _sample(question, chosen) | {"logprobs": logprobs}
     if len(set(sizes.values())) > 1:
-        found |= {"correct_per_byte": per_byte == item.answer}
+        found |= {"correct_acc_bytes": by_bytes == question.answer}
     return found
 
 
-def letter_item(
-    item: Question,
+def letter_sample(
+    question: Question,
     letters: Sequence[str],
     values: list[float],
     top: int,
     tokens: list[int],
     shown: str,
-) -> Item:
-    """Return a question's item from its next token.
+) -> Sample:
+    """Return a question's sample from its next token.
 
     By the published rule the answer is the top token of the vocabulary.
 
     Args:
-        item: the question.
+        question: the question.
         letters: the option that each value stands for; an option's value is that of its likeliest
             token.
         values: log-probability of each token.
@@ -106,39 +111,45 @@ def letter_item(
         shown: the likeliest token as text.
     """
     logprobs: dict[str, float] = {}
-    for letter, value in zip(letters, finite(values, f"question {item.id}"), strict=True):
+    for letter, value in zip(letters, finite(values, f"question {question.id}"), strict=True):
         logprobs[letter] = max(value, logprobs.get(letter, value))
-    logprobs = {letter: logprobs[letter] for letter in item.options}
+    logprobs = {letter: logprobs[letter] for letter in question.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
     read = next(
         (letter for token, letter in zip(tokens, letters, strict=True) if token == top), None
     )
-    return _item(item, read) | {
+    return _sample(question, read) | {
         "logprobs": logprobs,
         "top": shown,
         "argmax": likeliest,
-        "correct_argmax": likeliest == item.answer,
+        "correct_argmax": likeliest == question.answer,
     }
 
 
-def generation_item(item: Question, protocol: Protocol, outputs: list[str]) -> Item:
-    """Return a question's item from generated texts, one a branch: the readable majority."""
-    readings = [answer_extraction.read(_answer_part(text), item.options) for text in outputs]
-    prediction = answer_extraction.majority(readings)
-    found = _item(item, ",".join(prediction) if prediction else None)
+def generation_sample(question: Question, protocol: Protocol, outputs: list[str]) -> Sample:
+    """Return a question's sample from generated texts: the majority of the parsed answers."""
+    extracted = [
+        answer_extraction.extract(_answer_part(text), question.options) for text in outputs
+    ]
+    prediction = answer_extraction.majority(extracted)
+    found = _sample(question, ",".join(prediction) if prediction else None)
     found |= {
         "outputs": outputs,
-        "readings": [",".join(reading) if reading else None for reading in readings],
+        "extracted_answers": [",".join(answer) if answer else None for answer in extracted],
     }
-    if protocol.legacy:
-        strict = [answer_extraction.LEGACY[protocol.legacy](text, item.options) for text in outputs]
-        legacy = answer_extraction.majority(strict)
+    if protocol.strict_match:
+        strict = [
+            answer_extraction.STRICT_EXTRACTORS[protocol.strict_match](text, question.options)
+            for text in outputs
+        ]
+        strict_match = answer_extraction.majority(strict)
         found |= {
-            "legacy": ",".join(legacy) if legacy else None,
-            "correct_legacy": legacy is not None and ",".join(legacy) == item.answer,
+            "strict_match": ",".join(strict_match) if strict_match else None,
+            "correct_strict_match": strict_match is not None
+            and ",".join(strict_match) == question.answer,
         }
-    if item.rationale_checked:
-        found |= {"rationale": item.rationale}
+    if question.rationale_checked:
+        found |= {"rationale": question.rationale}
     return found
 
 
@@ -152,35 +163,35 @@ def _answer_part(text: str) -> str:
     return text.split("###Answer:")[1] if "###Answer:" in text else text
 
 
-def _item(item: Question, prediction: str | None) -> Item:
-    found: Item = {
-        "id": item.id,
-        "answer": item.answer,
+def _sample(question: Question, prediction: str | None) -> Sample:
+    found: Sample = {
+        "id": question.id,
+        "answer": question.answer,
         "prediction": prediction,
-        "correct": prediction == item.answer,
+        "correct": prediction == question.answer,
     }
     found |= {
         key: value
         for key in ("subject", "language")
-        if (value := getattr(item, key)) not in ("", "en")
+        if (value := getattr(question, key)) not in ("", "en")
     }
-    if "," in item.answer:
+    if "," in question.answer:
         chosen = frozenset(prediction.split(",")) if prediction else frozenset()
-        found["credit"] = len(chosen & item.answers) / len(chosen | item.answers)
+        found["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
     return found
 
 
 def _letters(
     name: str, questions: list[Question], prompts: list[Prompt], backend: Backend
-) -> tuple[list[encoding.Request], Callable[..., Item]]:
+) -> tuple[list[encoding.Request], Callable[..., Sample]]:
     texts = {text.strip() for prompt in prompts for text in prompt.continuations.values()}
     tokens = encoding.tokens_by_text(backend.tokenizer, texts)
     pairs = [encoding.encode_letters(backend.tokenizer, prompt, tokens) for prompt in prompts]
     requests = _cut(name, [request for request, _ in pairs], backend.context_length)
 
-    def build(place: int, values: list[float], top: int) -> Item:
+    def build(place: int, values: list[float], top: int) -> Sample:
         ids = [continuation[0] for continuation in requests[place].continuations]
-        return letter_item(
+        return letter_sample(
             questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top])
         )
 
@@ -194,9 +205,9 @@ def _generation(
     protocol: Protocol,
     run: int,
     backend: Backend,
-) -> tuple[list[encoding.GenerationRequest], Callable[..., Item]]:
+) -> tuple[list[encoding.GenerationRequest], Callable[..., Sample]]:
     length, requests, cut = backend.context_length, [], 0
-    for item, prompt in zip(questions, prompts, strict=True):
+    for question, prompt in zip(questions, prompts, strict=True):
         ids = encoding.encode_text(backend.tokenizer, prompt.text)
         longest = protocol.max_new_tokens
         if length is not None:
@@ -206,16 +217,16 @@ def _generation(
             cut += len(ids) > length - room
             ids = ids[-(length - room) :]
             longest = min(longest, length - len(ids))
-        seeds = tuple(f"{run}\n{item.id}\n{branch}" for branch in range(protocol.branches))
+        seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
         requests.append(
             encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds)
         )
     if cut:
-        print(
+        logger.warning(
             f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length}"
-            " tokens; their beginning is cut"
+            " tokens; truncated on the left"
         )
-    return requests, lambda place, outputs: generation_item(questions[place], protocol, outputs)
+    return requests, lambda place, outputs: generation_sample(questions[place], protocol, outputs)
 
 
 def _cut(name: str, requests: list[encoding.Request], length: int | None) -> list[encoding.Request]:
@@ -223,11 +234,11 @@ def _cut(name: str, requests: list[encoding.Request], length: int | None) -> lis
         return requests
     too_long = sum(request.input_length > length for request in requests)
     if too_long:
-        print(
+        logger.warning(
             f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length}"
-            " tokens; their beginning is cut"
+            " tokens; truncated on the left"
         )
-    return [encoding.cut(request, length) for request in requests]
+    return [encoding.truncate_left(request, length) for request in requests]
 
 
 def finite(values: list[float], of: str) -> list[float]:

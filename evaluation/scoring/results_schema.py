@@ -44,7 +44,7 @@ class Summary(_Checked):
     """A task's entry."""
 
     kind: str
-    items: Count
+    samples: Count
     metrics: dict[Line, Interval]
     chance: Number | None = None
     runs: dict[Line, Number] | None = None
@@ -74,7 +74,7 @@ class Results(_Checked):
 
 
 class ScoredDocument(_Checked):
-    """An item of a perplexity task."""
+    """A sample of a perplexity task."""
 
     id: str
     nll: Number
@@ -82,7 +82,7 @@ class ScoredDocument(_Checked):
 
 
 class ScoredQuestion(_Checked):
-    """An item of a multiple-choice task."""
+    """A sample of a multiple-choice task."""
 
     id: str
     correct: bool | Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +95,7 @@ class ScoredQuestion(_Checked):
 
 
 class ScoredRationale(_Checked):
-    """An item with a checked reference rationale."""
+    """A sample with a checked reference rationale."""
 
     id: str
     rationale: str
@@ -104,7 +104,7 @@ class ScoredRationale(_Checked):
 
 
 class RationaleScores(_Checked):
-    """An item's metrics, in a file of evaluation/rationales.py."""
+    """A sample's metrics, in a file of evaluation/rationales.py."""
 
     id: str
     metrics: Annotated[dict[Line, Number], Field(min_length=1)]
@@ -134,22 +134,22 @@ class StageTime(_Checked):
     seconds: Annotated[Number, Field(ge=0)]
 
 
-ITEMS: dict[str, type[BaseModel]] = {
+SAMPLES: dict[str, type[BaseModel]] = {
     "perplexity": ScoredDocument,
     "multiple_choice": ScoredQuestion,
 }
-"""Kind of a task to the form of its items."""
+"""Kind of a task to the schema of its samples."""
 
 
-def check(form: type[BaseModel], value: Any, where: str | Path, name: str) -> None:
-    """Check that a value has a form.
+def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> None:
+    """Check that a value has a schema.
 
     Raises:
         DataError: it has not; tells where, what it should be (`name`), and the first key that is
             wrong.
     """
     try:
-        form.model_validate(value)
+        schema.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

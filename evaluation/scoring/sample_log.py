@@ -1,4 +1,4 @@
-"""Scored items on disk, one JSON line each, written at once, so that a restart resumes."""
+"""Scored samples on disk, one JSON line each, written at once, so that a restart resumes."""
 
 import glob
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,12 @@ from galen.errors import DataError
 
 
 def file_name(task: str, run: int | str = "") -> str:
-    """Return the file names of a task's items and prompts, with `run` if there are several."""
+    """Return the file names of a task's samples and prompts, with `run` if there are several."""
     return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files of a task's items: the first process', and other processes' if any."""
+    """Return the files of a task's samples: the first process', and other processes' if any."""
     return [
         file
         for file in [path, *sorted(path.parent.glob(f"{glob.escape(path.stem)}.rank*.jsonl"))]
@@ -25,15 +25,15 @@ def parts(path: Path) -> list[Path]:
     ]
 
 
-class ItemLog:
-    """The items of one task, appended to a JSONL file and flushed batch by batch.
+class SampleLog:
+    """The samples of one task, appended to a JSONL file and flushed batch by batch.
 
     Each of several processes but the first has a file of its own, TASK.rankN.jsonl; opening reads
     those of the others too. It drops the half line at the end of its own file that a kill leaves
     behind.
 
     Raises:
-        DataError: a whole line of the file is not an item.
+        DataError: a whole line of the file is not a sample.
     """
 
     def __init__(self, path: str | Path, rank: int = 0) -> None:
@@ -41,7 +41,7 @@ class ItemLog:
         """The file of the first process."""
         own = self.path.with_name(f"{self.path.stem}.rank{rank}.jsonl") if rank else self.path
         own.parent.mkdir(parents=True, exist_ok=True)
-        self.items: dict[str, dict[str, Any]] = {}
+        self.samples: dict[str, dict[str, Any]] = {}
         self._file = own.open("a+b")
         self._file.seek(0)
         content = self._file.read()
@@ -52,22 +52,22 @@ class ItemLog:
                 content[: content.rfind(b"\n") + 1].splitlines(), start=1
             ):
                 try:
-                    item = orjson.loads(line)
-                    if not isinstance(item["id"], str):
+                    sample = orjson.loads(line)
+                    if not isinstance(sample["id"], str):
                         raise TypeError
-                    self.items.setdefault(item["id"], item)
+                    self.samples.setdefault(sample["id"], sample)
                 except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
                     raise DataError(
-                        f"{path}, line {number}: not a scored item; remove the folder and score"
+                        f"{path}, line {number}: not a scored sample; remove the folder and score"
                         " again"
                     ) from None
 
-    def append(self, items: Iterable[Mapping[str, Any]]) -> int:
-        """Write and flush the items that are not there yet; return how many these were."""
-        new = [dict(item) for item in items if item["id"] not in self.items]
-        self._file.write(b"".join(orjson.dumps(item) + b"\n" for item in new))
+    def append(self, samples: Iterable[Mapping[str, Any]]) -> int:
+        """Write and flush the samples that are not there yet; return how many these were."""
+        new = [dict(sample) for sample in samples if sample["id"] not in self.samples]
+        self._file.write(b"".join(orjson.dumps(sample) + b"\n" for sample in new))
         self._file.flush()
-        self.items.update((item["id"], item) for item in new)
+        self.samples.update((sample["id"], sample) for sample in new)
         return len(new)
 
     def __enter__(self) -> Self:

@@ -32,10 +32,10 @@ class MultipleChoiceTask:
     """File with the ids of the questions to score, below --data; null: all."""
     subjects: list[str] | None = None
     """Score only questions with these subjects; null: all."""
-    demonstrations: str | None = None
-    """Where few-shot protocols take demonstrations from (the training set), as `file`."""
-    frozen_demonstrations: str | None = None
-    """In place of `demonstrations`.
+    fewshot_source: str | None = None
+    """Where few-shot protocols take few-shot examples from (the training set), as `file`."""
+    fewshot_examples: str | None = None
+    """In place of `fewshot_source`.
 
     A file in Galen's layout whose first questions stand before every question, in its order.
     """

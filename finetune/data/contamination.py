@@ -22,7 +22,7 @@ from data_prep.steps.decontamination.ngrams import (
     build_index,
     normal_form,
 )
-from data_prep.steps.options import Decontaminate
+from data_prep.steps.decontamination.step import DecontaminationSettings
 from finetune.data.record import Record, text_of
 from finetune.parallel import processes
 from galen.progress import Progress
@@ -66,7 +66,7 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
 
 
 def _index(fields: Sequence[ItemField]) -> Index:
-    settings = Decontaminate(eval_datasets=["tests"])
+    settings = DecontaminationSettings(eval_datasets=["tests"])
     return build_index(
         fields, settings.n_grams, settings.min_words, settings.max_item_frequency, read_phrases()
     )

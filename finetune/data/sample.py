@@ -163,8 +163,8 @@ def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
     Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
     does it for that.
     """
-    prompt = prompts.form(form)(question)
-    if form in prompts.PROTOCOLS:
+    prompt = prompts.get_template(form)(question)
+    if form in prompts.LIKELIHOOD_TEMPLATES:
         return Sample.of(*encoding.encode_pair(tokenizer, prompt.text, prompt.target))
     if prompt.text.startswith("<|im_start|>"):
         return _joined(tokenizer, prompt.text, prompt.target + "<|im_end|>")

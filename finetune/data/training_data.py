@@ -43,14 +43,14 @@ def read(data: Data) -> TrainingData:
         DataError: a file is bad, the same record stands in training and validation, or nothing is
             left.
     """
-    prompts.form(data.protocol)
+    prompts.get_template(data.protocol)
     parts = [
         _as_sources(part) for part in (data.train, data.validation, data.decontaminate_against)
     ]
     for source in (source for part in parts for source in part if isinstance(source, Source)):
         question_sets.reader(source.set)
         for name in source.templates or []:
-            prompts.form(name)
+            prompts.get_template(name)
     train, validation = (
         [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import intervals
-from evaluation.scoring.sample_log import ItemLog
+from evaluation.scoring.sample_log import SampleLog
 from finetune.publishing.scores import read_results
 from galen import manifest
 from galen.atomic import atomic_folder
@@ -52,9 +52,9 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
             runs = results[0]["tasks"][name].get("runs") or []
             by_run = []
             for file in [f"{name}@{run}.jsonl" for run in runs] or [f"{name}.jsonl"]:
-                paths = [folder / "items" / file for folder in folders]
+                paths = [folder / "samples" / file for folder in folders]
                 by_run.append(combine(name, paths))
-                with ItemLog(temporary / "items" / file) as log:
+                with SampleLog(temporary / "samples" / file) as log:
                     log.append(by_run[-1])
                 inputs += paths
             tasks[name] = _summary(results[0]["tasks"][name], by_run)
@@ -87,7 +87,7 @@ def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[s
     ]
     accuracy = intervals.accuracy(correct) if len(by_run) == 1 else intervals.mean(correct)
     kept: dict[str, Any] = {
-        key: task[key] for key in ("kind", "items", "chance", "interval", "runs") if key in task
+        key: task[key] for key in ("kind", "samples", "chance", "interval", "runs") if key in task
     }
     return {**kept, "metrics": {"accuracy": accuracy.as_dict()}}
 
@@ -149,13 +149,13 @@ def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 def _items(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; score the model on this task, too")
-    with ItemLog(path) as log:
-        return log.items
+    with SampleLog(path) as log:
+        return log.samples
 
 
 def _line(name: str, task: dict[str, Any]) -> str:
     accuracy = task["metrics"]["accuracy"]
     return (
-        f"{name}  {task['items']} items  accuracy {accuracy['value']:.4g}  {accuracy['low']:.4g} to"
-        f" {accuracy['high']:.4g}"
+        f"{name}  {task['samples']} samples  accuracy {accuracy['value']:.4g}"
+        f"  {accuracy['low']:.4g} to {accuracy['high']:.4g}"
     )

@@ -224,7 +224,7 @@ def _scores(folders: Sequence[Path]) -> str:
                     metric,
                     f"{found['value']:.4g}",
                     interval,
-                    summary["items"],
+                    summary["samples"],
                 )
                 lines.append(f"| {' | '.join(map(str, row))} |")
     if not lines:
@@ -258,7 +258,7 @@ def _contamination(run: Mapping[str, Any], folders: Sequence[Path]) -> str:
                     else ""
                 )
                 lines.append(
-                    f"{task}: {summary['contaminated']:,} of {summary['items']:,} items are in the"
-                    f" pretraining corpus{rest}."
+                    f"{task}: {summary['contaminated']:,} of {summary['samples']:,} samples are in"
+                    f" the pretraining corpus{rest}."
                 )
     return "\n\n".join(dict.fromkeys(lines))

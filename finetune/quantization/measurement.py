@@ -53,7 +53,7 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
             prompt_rate, new_rate = _speed(network, device, progress)
         with Progress(f"{folder.name}: accuracy", len(questions), "questions") as progress:
             answers = correct(
-                TransformersBackend.of_network(network, tokenizer, device),
+                TransformersBackend.from_model(network, tokenizer, device),
                 [(item, protocol) for item in questions],
                 scored=progress.update,
             )

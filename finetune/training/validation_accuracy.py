@@ -38,7 +38,7 @@ class ValidationAccuracy:
         """Return whether option likelihoods answer an item: one letter or word, no rationale."""
         if not isinstance(item.record, Question) or len(item.record.answers) != 1:
             return False
-        prompt = prompts.form(item.form)(item.record)
+        prompt = prompts.get_template(item.form)(item.record)
         return prompt.target == prompt.continuations[item.record.answer]
 
     def __call__(self, network: Any) -> dict[str, float]:
@@ -50,7 +50,7 @@ class ValidationAccuracy:
         # with FSDP all processes compute each batch together
         shares = 1 if self.options.fsdp else self.options.world_size
         share = self.options.process_index if shares > 1 else 0
-        backend = TransformersBackend.of_network(network, self.tokenizer, self.options.device)
+        backend = TransformersBackend.from_model(network, self.tokenizer, self.options.device)
         stop = self._asked_together if self.options.fsdp else self.stopping.asked_here
         right = sum(correct(backend, self.questions[share::shares], stop))
         if self._asked_together():
@@ -75,14 +75,14 @@ def correct(
     Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so;
     `scored` is told how many questions a batch had.
     """
-    prompted = [prompts.form(form)(item) for item, form in questions]
+    prompted = [prompts.get_template(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
     for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
         for place, values in batch:
             item, form = questions[place]
             found[place] = int(
-                multiple_choice.likelihood_item(item, prompted[place], Protocol(form), values)[
+                multiple_choice.likelihood_sample(item, prompted[place], Protocol(form), values)[
                     "correct"
                 ]
             )

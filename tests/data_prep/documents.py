@@ -26,8 +26,8 @@ def through(step, folder, *tasks):
 
     context = Context(folder, [source for source, _ in tasks], run)
     for rank, (_, documents) in enumerate(tasks):
-        (notes,) = step.notes(context)
-        assert list(notes.run(iter(documents), rank, len(tasks))) == documents
+        (collector,) = step.collect(context)
+        assert list(collector.run(iter(documents), rank, len(tasks))) == documents
     step.decide(context)
     return [
         list(step.apply(context).run(iter(documents), rank, len(tasks)))

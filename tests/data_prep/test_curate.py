@@ -96,7 +96,7 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(
     half = partial / "corpus/train/00001.jsonl.gz"
     half.write_bytes(half.read_bytes()[:100])
     # the same file under a second name, which outlives the clean-up
-    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")
+    os.link(partial / "documents-0/00000.jsonl.gz", tmp_path / "witness")
     written = (tmp_path / "witness").stat().st_mtime_ns
     curate.main([str(recipe_file), f"output={tmp_path / 'again'}"])
     assert files_of(tmp_path / "again") == once
@@ -125,7 +125,7 @@ def test_killed_for_real_goes_on(tmp_path):
         time.sleep(0.1)
     assert not group_alive(process.pid)
     assert not (tmp_path / "corpus").exists()
-    os.link(partial / "kept/00000.jsonl.gz", tmp_path / "witness")
+    os.link(partial / "documents-0/00000.jsonl.gz", tmp_path / "witness")
     written = (tmp_path / "witness").stat().st_mtime_ns
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -151,7 +151,7 @@ def test_finished_is_said_and_another_configuration_refused(
     before = files_of(tmp_path / "corpus")
     capsys.readouterr()
     # as a kill after the last rename leaves it
-    (tmp_path / ".corpus.partial/kept").mkdir(parents=True)
+    (tmp_path / ".corpus.partial/documents-0").mkdir(parents=True)
     curate.main([str(recipe_file)])
     assert "already complete" in capsys.readouterr().out
     assert not (tmp_path / ".corpus.partial").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
 from data_prep.steps.decontamination.items import ItemField, read_items
 from data_prep.steps.decontamination.matches import find_matches
 from data_prep.steps.decontamination.ngrams import (
@@ -15,7 +15,7 @@ from data_prep.steps.decontamination.ngrams import (
     normal_form,
     windows,
 )
-from data_prep.steps.options import Decontaminate
+from data_prep.steps.decontamination.step import DecontaminationSettings
 from galen.errors import DataError
 
 WORDS = [f"word{n}" for n in range(500)]
@@ -125,12 +125,14 @@ def test_items(questions, tmp_path):
     questions.write_text("{broken\n")
     with pytest.raises(DataError, match="line 1: not JSON"):
         list(read_items([str(questions)], ["question"]))
-    with pytest.raises(DataError, match=r"key against: .*nowhere does not exist"):
+    with pytest.raises(DataError, match=r"key eval_datasets: .*nowhere does not exist"):
         list(read_items([str(tmp_path / "nowhere")], ["question"]))
 
 
 def step(questions, *fields, **settings):
-    return step_of(Decontaminate(eval_datasets=[str(questions)], fields=fields, **settings))
+    return build_step(
+        DecontaminationSettings(eval_datasets=[str(questions)], fields=fields, **settings)
+    )
 
 
 def run(step, folder, *texts):

@@ -6,11 +6,12 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets, MinhashDedupSignature
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
+from data_prep.steps.dedup.article_id import DedupByIdSettings
 from data_prep.steps.dedup.clusters import clusters_of
-from data_prep.steps.dedup.exact import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalised
+from data_prep.steps.dedup.exact import ROW, SAME_ID, SAME_TEXT, find_duplicates, normalized
+from data_prep.steps.dedup.minhash import MinhashDedupSettings
 from data_prep.steps.global_step import KEEP
-from data_prep.steps.options import Identifier, NearDuplicate
 from data_prep.text.words import Words
 from tests.data_prep.documents import STORY, distinct, through
 
@@ -26,9 +27,9 @@ def test_nothing_and_one():
     assert find_duplicates(np.array([(1, 1)], dtype=ROW)).tolist() == [KEEP]
 
 
-def test_normalised_text():
-    assert normalised("  The ﬁrst\n\nCO₂ STRASSE ") == normalised("the first co2 Straße")
-    assert normalised("age <5") != normalised("age >5")
+def test_normalized_text():
+    assert normalized("  The ﬁrst\n\nCO₂ STRASSE ") == normalized("the first co2 Straße")
+    assert normalized("age <5") != normalized("age >5")
 
 
 def near_texts():
@@ -57,7 +58,7 @@ def test_near_duplicates_leave_the_longest_or_the_first_and_are_listed(tmp_path,
     longest = Document(text=STORY + " Then he left.", id="longest")
     others = [Document(text=distinct(n), id=f"o{n}") for n in range(9)]
     tasks = (("a", [*alike[:2], *others[:3]]), ("a", [longest]), ("b", [alike[2], *others[3:]]))
-    left, context = through(step_of(NearDuplicate(keep=keep)), tmp_path, *tasks)
+    left, context = through(build_step(MinhashDedupSettings(keep=keep)), tmp_path, *tasks)
     assert {document.id for part in left for document in part} == {kept} | {
         document.id for document in others
     }
@@ -83,7 +84,7 @@ def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
         document("s6", "Nameless."),
     ]
     left, context = through(
-        step_of(Identifier(prefer=["full"])),
+        build_step(DedupByIdSettings(prefer=["full"])),
         tmp_path,
         ("short", short[:3]),
         ("full", full),
@@ -91,14 +92,16 @@ def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
     )
     assert [[document.id for document in part] for part in left] == [[], ["f1", "f2"], ["s5", "s6"]]
     better, again = 1, 2  # the source; numbers of the reasons
-    verdicts = [np.load(context.folder / f"verdicts/{task:05d}.npy").tolist() for task in range(3)]
-    assert verdicts == [[better] * 3, [KEEP] * 2, [again, KEEP, KEEP]]
+    decisions = [
+        np.load(context.folder / f"decisions/{task:05d}.npy").tolist() for task in range(3)
+    ]
+    assert decisions == [[better] * 3, [KEEP] * 2, [again, KEEP, KEEP]]
 
 
 def test_near_duplicates_are_those_of_datatrove(tmp_path):
     """The same clusters as pairs by datatrove's own merge of sorted signatures give."""
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(near_texts())]
-    step = step_of(NearDuplicate())
+    step = build_step(MinhashDedupSettings())
     _, context = through(step, tmp_path / "ours", ("a", documents[:90]), ("a", documents[90:]))
     ours = sorted(
         sorted(int(name) for name in [cluster["kept"], *cluster["dropped"]])

@@ -1,16 +1,23 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps.filters.animal_only import AnimalOnlyFilter
+from data_prep.curation.registry import build_step
+from data_prep.steps.filters.abstract import AbstractSettings
+from data_prep.steps.filters.animal_only import AnimalOnlySettings
 from data_prep.steps.filters.copyright import reserves_rights
-from data_prep.steps.filters.language import LanguageFilter
-from data_prep.steps.filters.length import LengthFilter
-from data_prep.steps.filters.license import family
-from data_prep.steps.filters.publication_type import PublicationTypeFilter
-from data_prep.steps.filters.retraction import RetractionFilter
-from data_prep.steps.options import Abstract, License, Pii, Quality, Repetition
+from data_prep.steps.filters.language import LanguageSettings
+from data_prep.steps.filters.length import LengthSettings
+from data_prep.steps.filters.license import LicenseSettings, family
+from data_prep.steps.filters.pii import PiiSettings
+from data_prep.steps.filters.publication_type import PublicationTypeSettings
+from data_prep.steps.filters.quality import QualitySettings, RepetitionSettings
+from data_prep.steps.filters.retraction import RetractionSettings
 from tests.data_prep.documents import STORY
+
+
+def filtered(settings, document):
+    """The decision of a filter with these settings."""
+    return build_step(settings).filter(document)
 
 
 def document(text="T.\n\nA.", **metadata):
@@ -81,22 +88,31 @@ def test_bare_claims(line):
 
 
 def test_abstract():
-    assert step_of(Abstract()).filter(document()) is True
-    assert step_of(Abstract()).filter(document("An abstract only.", title="")) is True
-    assert step_of(Abstract()).filter(document("T.")) == (False, "no abstract")
-    assert step_of(Abstract(required=False)).filter(document("T.")) is True
-    assert step_of(Abstract(required=False)).filter(document("", title="")) == (False, "no text")
+    assert filtered(AbstractSettings(), document()) is True
+    assert filtered(AbstractSettings(), document("An abstract only.", title="")) is True
+    assert filtered(AbstractSettings(), document("T.")) == (False, "no abstract")
+    assert filtered(AbstractSettings(required=False), document("T.")) is True
+    assert filtered(AbstractSettings(required=False), document("", title="")) == (
+        False,
+        "no text",
+    )
 
 
 def test_language():
-    assert LanguageFilter(["eng"]).filter(document(language=["ger", "eng"])) is True
-    assert LanguageFilter(["eng"]).filter(document(language=["ger"])) == (False, "not wanted")
-    assert LanguageFilter(["en", "deu"]).filter(document(language=["ger"])) is True
-    assert LanguageFilter(["eng"]).filter(document(language=[])) == (False, "not wanted")
+    assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger", "eng"])) is True
+    assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger"])) == (
+        False,
+        "not wanted",
+    )
+    assert filtered(LanguageSettings(languages=["en", "deu"]), document(language=["ger"])) is True
+    assert filtered(LanguageSettings(languages=["eng"]), document(language=[])) == (
+        False,
+        "not wanted",
+    )
 
 
 def test_retraction():
-    keep = RetractionFilter().filter
+    keep = build_step(RetractionSettings()).filter
     assert keep(document()) is True
     assert keep(document(retracted=True)) == (False, "retracted article")
     assert keep(document(publication_types=["Journal Article", "Retracted Publication"])) == (
@@ -124,38 +140,42 @@ def test_retraction():
     ],
 )
 def test_license(license, kept):
-    assert step_of(License()).filter(document(license=license)) == kept
+    assert filtered(LicenseSettings(), document(license=license)) == kept
 
 
 def test_license_family():
     assert family("CC-BY-4.0") == family("cc by 3.0") == "CC-BY"
-    assert step_of(License(allowed=["CC0"], if_missing="keep")).filter(document()) is True
+    assert filtered(LicenseSettings(allowed=["CC0"], if_missing="keep"), document()) is True
 
 
 def test_publication_type_and_animals():
-    assert PublicationTypeFilter(["editorial"]).filter(
-        document(publication_types=["Journal Article", "Editorial"])
+    assert filtered(
+        PublicationTypeSettings(drop=["editorial"]),
+        document(publication_types=["Journal Article", "Editorial"]),
     ) == (False, "Editorial")
-    assert PublicationTypeFilter(["Comment"]).filter(document()) is True
+    assert filtered(PublicationTypeSettings(drop=["Comment"]), document()) is True
     heading = {"Animals": {"name": "Animals"}, "Humans": {"name": "Humans"}}
-    assert AnimalOnlyFilter().filter(document(mesh=[heading["Animals"]])) == (
+    assert filtered(AnimalOnlySettings(), document(mesh=[heading["Animals"]])) == (
         False,
         "animals without humans",
     )
-    assert AnimalOnlyFilter().filter(document(mesh=list(heading.values()))) is True
-    assert AnimalOnlyFilter().filter(
-        document(publication_types=["Observational Study, Veterinary"])
+    assert filtered(AnimalOnlySettings(), document(mesh=list(heading.values()))) is True
+    assert filtered(
+        AnimalOnlySettings(), document(publication_types=["Observational Study, Veterinary"])
     ) == (False, "veterinary")
 
 
 def test_length_counts_chinese_too():
-    assert LengthFilter(3, None).filter(document("two words")) == (False, "too short")
-    assert LengthFilter(3, None).filter(document("重症肺炎患者")) is True
-    assert LengthFilter(1, 3).filter(document("one two three four")) == (False, "too long")
+    assert filtered(LengthSettings(min_words=3), document("two words")) == (False, "too short")
+    assert filtered(LengthSettings(min_words=3), document("重症肺炎患者")) is True
+    assert filtered(LengthSettings(min_words=1, max_words=3), document("one two three four")) == (
+        False,
+        "too long",
+    )
 
 
 def test_quality_keeps_figures_and_drops_rubbish():
-    quality = step_of(Quality())
+    quality = build_step(QualitySettings())
     assert quality.filter(document(STORY)) is True
     figures = (
         "The rate was 12.5 % (95 % CI 10.1-14.9) in group A and 8.3 % (95 % CI 6.2-10.4) in group"
@@ -173,8 +193,8 @@ def test_quality_keeps_figures_and_drops_rubbish():
     assert (
         quality.filter(document("重症肺炎患者在医院接受了两周的治疗。", text_language="zh")) is True
     )
-    assert step_of(Repetition()).filter(document("The same line again.\n" * 10))[0] is False
-    assert step_of(Repetition()).filter(document(STORY)) is True
+    assert filtered(RepetitionSettings(), document("The same line again.\n" * 10))[0] is False
+    assert filtered(RepetitionSettings(), document(STORY)) is True
 
 
 def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
@@ -188,7 +208,7 @@ def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
         "薬を飲み忘れた翌朝に血圧が急に上がることがある。食塩を控えれば検査の数値が改善することがある。"
         "激しい運動の後は息苦しさを覚えることがある。眠れない夜が続くと頭が痛くなることがある。"
     )
-    repetition = step_of(Repetition())
+    repetition = build_step(RepetitionSettings())
     assert repetition.filter(document(prose, text_language="ja")) is True
     assert repetition.filter(document(prose, text_language="en")) == (False, "duplicated 5 n grams")
     assert repetition.filter(document("重症の肺炎で入院した。" * 9, text_language="ja"))[0] is False
@@ -198,7 +218,7 @@ def test_personal_data():
     changed = document(
         "Write to jane.doe@hospital.org or call +41 21 693 11 11; ratio +1 2 of 8.8.8.8 at 10^5."
     )
-    assert step_of(Pii(phones=True)).filter(changed) is True
+    assert filtered(PiiSettings(phones=True), changed) is True
     assert (
         changed.text
         == "Write to email@example.com or call [phone]; ratio +1 2 of 22.214.171.124 at 10^5."

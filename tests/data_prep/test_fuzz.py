@@ -23,14 +23,23 @@ from pathlib import Path
 import pytest
 
 from data_prep import describe, merge_indexed, readers
-from data_prep.curation.input_files import RawFile
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.input_files import InputFile
+from data_prep.curation.registry import build_step
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.curation.writers import RecordWriter
 from data_prep.files.json_records import parse
-from data_prep.steps import options as steps
-from data_prep.steps.mixture.meditron_score import citations_a_year, type_and_age_points
-from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
+from data_prep.steps.filters.abstract import AbstractSettings
+from data_prep.steps.filters.animal_only import AnimalOnlySettings
+from data_prep.steps.filters.copyright import CopyrightSettings
+from data_prep.steps.filters.language import LanguageSettings
+from data_prep.steps.filters.length import LengthSettings
+from data_prep.steps.filters.license import LicenseSettings
+from data_prep.steps.filters.pii import PiiSettings
+from data_prep.steps.filters.publication_type import PublicationTypeSettings
+from data_prep.steps.filters.quality import QualitySettings
+from data_prep.steps.filters.retraction import RetractionSettings
+from data_prep.steps.mixture.meditron_score import citations_per_year, type_and_age_score
+from data_prep.tokenization.input_blocks import FileRange, LongLine, read_blocks
 from galen.errors import GalenError
 from tests.data_prep import fuzz_samples as samples
 
@@ -51,18 +60,18 @@ READERS = (
 )
 STEPS = [
     *(
-        steps.Pii(phones=True),
-        steps.Abstract(required=False),
-        steps.Retraction(),
-        steps.Copyright(),
-        steps.License(if_missing="keep"),
+        PiiSettings(phones=True),
+        AbstractSettings(required=False),
+        RetractionSettings(),
+        CopyrightSettings(),
+        LicenseSettings(if_missing="keep"),
     ),
     *(
-        steps.AnimalOnly(),
-        steps.PublicationType(drop=["Letter"]),
-        steps.Length(min_words=0),
-        steps.Quality(),
-        steps.ArticleLanguage(),
+        AnimalOnlySettings(),
+        PublicationTypeSettings(drop=["Letter"]),
+        LengthSettings(min_words=0),
+        QualitySettings(),
+        LanguageSettings(),
     ),
 ]
 # fmt: off
@@ -189,7 +198,7 @@ def through_curation(paths, reader, folder):
     Return what was counted.
     """
     options = readers.READERS[reader].Options(max_record_seconds=5, max_record_memory=2**29)
-    files = [RawFile(reader, str(path), path.stat().st_size, options) for path in paths]
+    files = [InputFile(reader, str(path), path.stat().st_size, options) for path in paths]
     source = SourceFiles([files], str(folder / "log"), str(folder / "quarantine"))
     documents = source.run()
     kept = Counter()
@@ -197,13 +206,13 @@ def through_curation(paths, reader, folder):
     def counted(documents):
         for document in documents:
             kept["read"] += 1
-            type_and_age_points(document.metadata, date(2026, 1, 1))
-            citations_a_year(document.metadata, date(2026, 1, 1))
+            type_and_age_score(document.metadata, date(2026, 1, 1))
+            citations_per_year(document.metadata, date(2026, 1, 1))
             yield document
 
     documents = counted(documents)
     for settings in STEPS:
-        documents = step_of(settings).run(documents)
+        documents = build_step(settings).run(documents)
     for _ in RecordWriter(str(folder / "out")).run(documents):
         pass
     counts = Counter({label: int(stat.total) for label, stat in source.stats.stats.items()})
@@ -261,7 +270,7 @@ def blocks(paths):
     """Read what preprocess.py tokenises."""
     for path in paths:
         try:
-            for block in read_blocks([Part(path)], 1 << 12, ["text"]):
+            for block in read_blocks([FileRange(path)], 1 << 12, ["text"]):
                 if block.data is not None and not isinstance(block.data, LongLine):
                     parse(block.data, ["text"])
         except GalenError:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from data_prep import preprocess
-from data_prep.tokenization import worker_pool
+from data_prep.tokenization import worker_pool, write_tokens
 from galen import manifest
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
@@ -180,7 +180,7 @@ def test_bad_lines(tmp_path, tokenizer_folder, lines, message):
     ]
 
 
-def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
+def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
     good = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-20])
     (tmp_path / "bad.json").write_text("{}")
@@ -193,7 +193,6 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
         run(tmp_path / "bad.json", [good], tmp_path / "p")
     with pytest.raises(DataError, match=r"neither tokenizer\.json nor tokenizer\.model"):
         run(tmp_path / "none", [good], tmp_path / "p")
-    capsys.readouterr()
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(
             tokenizer_folder,
@@ -203,7 +202,7 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, capsys):
             "--eod-token",
             "<end>",
         )
-    assert capsys.readouterr().err == f"named, and so read, more than once: {good}\n"
+    assert caplog.messages == [f"input files given, and read, more than once: {good}"]
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
     (tmp_path / "none/tokenizer.json").write_bytes(
@@ -276,12 +275,13 @@ def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys)
 STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
-from data_prep import preprocess; from data_prep.tokenization import worker_pool as token_pool
+from data_prep import preprocess
+from data_prep.tokenization import worker_pool as token_pool, write_tokens
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.job import TokenJob
 from galen import cli
 
-token_pool.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 14, 0.0
+token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def kill(owner, name):
@@ -299,7 +299,7 @@ if place == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
 else:
     owners = {
-        "_take": preprocess,
+        "append_result": write_tokens,
         "save": TokenJob,
         "write_index": IndexedFileWriter,
         "replace": Path,
@@ -365,7 +365,7 @@ def test_killed_for_real_goes_on_with_the_same_bytes(
     run(tokenizer_folder, sources, tmp_path / "undisturbed", "--append-eod", "--workers", "2")
     note, known = tmp_path / ".p_text_document.state.partial", 0
     for place, count in (
-        ("_take", 5),
+        ("append_result", 5),
         ("save", 9),
         ("write_index", 1),
         ("replace", 1),
@@ -374,14 +374,17 @@ def test_killed_for_real_goes_on_with_the_same_bytes(
         ended = stopped(place, count, sources, tmp_path / "p", "--append-eod", "--workers", "2")
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         state = json.loads(note.read_text())["state"]
-        assert state["outputs"]["text"]["documents"] > known or place not in ("_take", "save")
+        assert state["outputs"]["text"]["documents"] > known or place not in (
+            "append_result",
+            "save",
+        )
         known = state["outputs"]["text"]["documents"]
         assert not (tmp_path / "p_manifest.json").exists()
     assert known == 3000
     read = []
-    original = preprocess.read_blocks
+    original = write_tokens.read_blocks
     monkeypatch.setattr(
-        preprocess,
+        write_tokens,
         "read_blocks",
         lambda *arguments: (read.append(arguments[3:5]), original(*arguments))[1],
     )
@@ -409,7 +412,7 @@ def test_disk_full(tmp_path, tokenizer_folder, stopped):
         ended = stopped("limit", limit, [source], tmp_path / "p", "--stats", "--workers", "2")
         assert ended.returncode == 1
         assert re.fullmatch(
-            r"error: cannot write \S+: File too large; what is done stays: make room and .*",
+            r"error: cannot write \S+: File too large; free some space and .* to resume",
             ended.stderr.splitlines()[-1],
         )
         assert "Traceback" not in ended.stderr
@@ -482,7 +485,7 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         {"text": f"the patient number {n} was treated ≥ {n * n}", "other": n} for n in range(3000)
     ]
     plain = write_lines(tmp_path / "a.jsonl", records)
-    run(tokenizer_folder, [plain], tmp_path / "plain", "--engine", "reference")
+    run(tokenizer_folder, [plain], tmp_path / "plain", "--encoder", "reference")
     table = pyarrow.Table.from_pylist(records)
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=700)
     with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as writer:
@@ -613,10 +616,10 @@ def test_a_sample_is_from_all_over_the_input(tmp_path, tokenizer_folder, monkeyp
         for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl")
     ]
     sampled = []
-    choose = preprocess.choose_engine
+    choose = preprocess.choose_encoder
     monkeypatch.setattr(
         preprocess,
-        "choose_engine",
+        "choose_encoder",
         lambda tokenizer, texts, *given: (sampled.append(texts), choose(tokenizer, texts, *given))[
             1
         ],

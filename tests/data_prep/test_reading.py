@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from data_prep import curate
-from data_prep.curation.input_files import RawFile
+from data_prep.curation.input_files import InputFile
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers import READERS
 from tests.data_prep.fuzz_samples import PACKERS, lines, parquet
@@ -255,7 +255,9 @@ def read(tmp_path, reader, files, **options):
     if reader == "records":
         defaults["metadata_keys"] = ["*"]
     options = READERS[reader].Options(**defaults | options)
-    raw = [RawFile(reader, str(folder / name), len(data), options) for name, data in files.items()]
+    raw = [
+        InputFile(reader, str(folder / name), len(data), options) for name, data in files.items()
+    ]
     source = SourceFiles([raw], str(tmp_path / "log"), str(tmp_path / "quarantine"))
     documents = list(source.run())
     noted = tmp_path / "quarantine/00000.jsonl"

@@ -118,7 +118,7 @@ def preprocess_arguments(folder, prefix):
     options = [
         "--tokenizer-model",
         str(folder / "tokenizer.json"),
-        "--engine",
+        "--encoder",
         "reference",
         "--workers",
         "2",

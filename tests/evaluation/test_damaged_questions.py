@@ -178,7 +178,7 @@ def check(name, path):
         assert (
             len(item.options) > 1 and item.question.strip() and item.answers <= item.options.keys()
         )
-        for form in prompts.FORMS.values():
+        for form in prompts.TEMPLATES.values():
             assert form(item).text
     return found
 

@@ -1,4 +1,4 @@
-"""Damaged results, items, logs and ratings: a report, or one line that names the file.
+"""Damaged results, samples, logs and ratings: a report, or one line that names the file.
 
 Never a traceback.
 """
@@ -20,7 +20,7 @@ from tests.evaluation.test_report import write_corpus, write_run, write_scores
 CALIBRATION = {
     "ece": 0.1,
     "brier": 0.5,
-    "bins": [{"low": 0.5, "high": 0.6, "items": 4, "confidence": 0.55, "accuracy": 0.5}],
+    "bins": [{"low": 0.5, "high": 0.6, "samples": 4, "confidence": 0.55, "accuracy": 0.5}],
 }
 
 
@@ -28,11 +28,11 @@ CALIBRATION = {
 def whole(tmp_path_factory):
     """All that a report can be made from, small."""
     folder = tmp_path_factory.mktemp("whole")
-    write_scores(folder / "base", "base", 3.0, 3, items=6)
+    write_scores(folder / "base", "base", 3.0, 3, samples=6)
     path = folder / "base" / "results.json"
     results = json.loads(path.read_text())
     summary = results["tasks"]["topics"]
-    group = {"items": 3, "value": 0.5, "low": 0.2, "high": 0.8}
+    group = {"samples": 3, "value": 0.5, "low": 0.2, "high": 0.8}
     summary |= {
         "by_subject": {"a": group, "b": group},
         "calibration": CALIBRATION,
@@ -40,12 +40,12 @@ def whole(tmp_path_factory):
         "one_sided": "x",
     }
     path.write_text(json.dumps(results))
-    items = folder / "base" / "items" / "topics.jsonl"
+    samples = folder / "base" / "samples" / "topics.jsonl"
     records = [
         json.loads(line) | {"logprobs": {"A": -1.0, "B": -2.0}, "outputs": ["t"], "rationale": "r"}
-        for line in items.read_text().splitlines()
+        for line in samples.read_text().splitlines()
     ]
-    items.write_text("".join(json.dumps(record) + "\n" for record in records))
+    samples.write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "base" / "prompts").mkdir()
     (folder / "base" / "prompts" / "topics.jsonl").write_text(
         "".join(json.dumps({"id": r["id"], "prompt": "?"}) + "\n" for r in records)
@@ -81,7 +81,7 @@ def read_all(folder):
     ]
     agreement.read_scores(folder / "scores.jsonl")
     agreement.read_ratings(folder / "sheet.csv")
-    rationales.read_items(folder / "base", "topics")
+    rationales.read_samples(folder / "base", "topics")
     return texts
 
 
@@ -148,8 +148,8 @@ def test_pages_of_what_is_odd_but_right(whole, tmp_path):
 def test_a_half_line_and_another_kind_of_file(whole, tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(whole / "base", folder)
-    items = folder / "items" / "topics.jsonl"
-    items.write_bytes(items.read_bytes()[:-20])
+    samples = folder / "samples" / "topics.jsonl"
+    samples.write_bytes(samples.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"topics\.jsonl, line 6: not JSON"):
         report_inputs.read_scores(folder)
     (folder / "results.json").write_bytes(b"[" * 100_000)

@@ -16,7 +16,11 @@ from tests.conftest import ROOT, command
 
 KILLS = int(os.environ.get("GALEN_KILLS", "2"))
 """Random SIGKILLs; GALEN_KILLS=30 is a long run."""
-LINES = {"items/mesh_topics.jsonl", "items/pubmed_perplexity.jsonl", "prompts/mesh_topics.jsonl"}
+LINES = {
+    "samples/mesh_topics.jsonl",
+    "samples/pubmed_perplexity.jsonl",
+    "prompts/mesh_topics.jsonl",
+}
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def records(kind, count):
 def harness(tiny_llama, tmp_path_factory):
     """Return a function that scores records with the harness and with Galen.
 
-    It returns the harness' log-likelihoods and predictions, and our items.
+    It returns the harness' log-likelihoods and predictions, and our samples.
     """
     environment = pytest.MonkeyPatch()
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
@@ -154,15 +154,17 @@ def harness(tiny_llama, tmp_path_factory):
             str(work / "scores"),
         ]
         run.main([*arguments, "--protocol", protocol, "--device", "cpu"])
-        items = {
+        samples = {
             item["id"]: item
-            for item in map(json.loads, (work / "scores/items/ours.jsonl").read_text().splitlines())
+            for item in map(
+                json.loads, (work / "scores/samples/ours.jsonl").read_text().splitlines()
+            )
         }
         ids = [
             row.get("id") or (str(row["pubid"]) if "pubid" in row else f"test:{n}")
             for n, row in enumerate(rows, start=1)
         ]
-        return samples, [items[id_] for id_ in ids], found["results"][name]["acc,none"]
+        return samples, [samples[id_] for id_ in ids], found["results"][name]["acc,none"]
 
     yield both
     environment.undo()
@@ -178,11 +180,13 @@ def harness(tiny_llama, tmp_path_factory):
     ],
 )
 def test_the_same_log_likelihoods_and_predictions_item_by_item(harness, kind, template, protocol):
-    samples, items, accuracy = harness(kind, template, protocol)
-    for sample, item in zip(samples, items, strict=True):
+    samples, samples, accuracy = harness(kind, template, protocol)
+    for sample, item in zip(samples, samples, strict=True):
         theirs = [float(response[0][0]) for response in sample["resps"]]
         assert list(item["logprobs"].values()) == pytest.approx(theirs, abs=1e-4)
         assert english.LETTERS.index(item["prediction"]) == theirs.index(max(theirs))
         assert float(item["correct"]) == sample["acc"]
-    assert sum(item["correct"] for item in items) / len(items) == pytest.approx(accuracy)
-    assert len({item["prediction"] for item in items}) > 1  # the model does not always say the same
+    assert sum(item["correct"] for item in samples) / len(samples) == pytest.approx(accuracy)
+    assert (
+        len({item["prediction"] for item in samples}) > 1
+    )  # the model does not always say the same

@@ -58,8 +58,8 @@ MCQ_BLOCK = (
 )
 
 
-def check(form, question, demonstrations, text, continuations, target):
-    prompt = prompts.form(form)(question, demonstrations)
+def check(template, question, few_shot, text, continuations, target):
+    prompt = prompts.get_template(template)(question, few_shot)
     assert prompt.text == text
     assert prompt.continuations == continuations
     assert prompt.target == target
@@ -102,7 +102,7 @@ def test_meditron_other_sets_have_their_own_system_string():
         ("headqa", "Answer the following multiple choice question.\nQ"),
     ]:
         question = Question("1", "", "Which?", {"A": "x", "B": "y"}, "A", name)
-        assert prompts.form("meditron")(question).text.startswith(beginning)
+        assert prompts.get_template("meditron")(question).text.startswith(beginning)
 
 
 def test_meditron_chain_of_thought():
@@ -189,7 +189,7 @@ def test_biomistral():
     )
     question = "**Question:** Which ion? \n (A) Na \n (B) K \n (C) Ca \n **Answer:**("
     check("biomistral", OTHER, [], instruction + question, LETTERS, "C")
-    demonstration = (
+    example = (
         "Forty patients.\nNone died. \n **Question:** Is it safe? \n (A) yes \n (B) no \n (C) maybe"
         " \n **Answer:**(C"
     )
@@ -197,7 +197,7 @@ def test_biomistral():
         "biomistral",
         OTHER,
         [PUBMEDQA, OTHER],
-        f"{instruction}{demonstration} \n {question}C \n {question}",
+        f"{instruction}{example} \n {question}C \n {question}",
         LETTERS,
         "C",
     )
@@ -278,10 +278,10 @@ def test_harness_few_shot_and_pubmedqa():
 
 
 def test_several_right_options_are_taught_together():
-    assert prompts.form("lm_eval")(SEVERAL).target == " A,C"
-    assert prompts.form("meditron")(SEVERAL).target == "A,C"
+    assert prompts.get_template("lm_eval")(SEVERAL).target == " A,C"
+    assert prompts.get_template("meditron")(SEVERAL).target == "A,C"
 
 
 def test_an_unknown_form_names_the_nearest():
     with pytest.raises(UsageError, match=r"unknown protocol 'lmeval'; did you mean 'lm_eval'\?"):
-        prompts.form("lmeval")
+        prompts.get_template("lmeval")

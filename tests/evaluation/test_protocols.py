@@ -34,7 +34,7 @@ def data(tmp_path):
                 }
                 file.write(json.dumps(record) + "\n")
     (folder / "medqa.yaml").write_text(
-        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: train.jsonl\n"
+        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\nfewshot_source: train.jsonl\n"
     )
     return folder
 
@@ -64,8 +64,8 @@ def lines_of(folder, name):
     return {item["id"]: item for item in map(json.loads, (folder / name).read_text().splitlines())}
 
 
-def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
-    assert run.main([*arguments, "--protocol", "biomistral", "--shots", "1"]) == 0
+def test_few_shot_runs_have_one_set_of_few_shot_examples_each(arguments, tmp_path):
+    assert run.main([*arguments, "--protocol", "biomistral", "--num-fewshot", "1"]) == 0
     entry, scores = results_of(tmp_path / "scores"), tmp_path / "scores"
     assert list(entry["runs"]) == ["1", "2", "3"] and entry["sd"] >= 0
     prompts = [lines_of(scores, f"prompts/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
@@ -73,23 +73,23 @@ def test_few_shot_runs_have_one_set_of_demonstrations_each(arguments, tmp_path):
         {item["prompt"].split("**Question:**")[1] for item in by_id.values()} for by_id in prompts
     ]
     # the same for every question of a run
-    assert all(len(demonstration) == 1 for demonstration in shown)
+    assert all(len(example) == 1 for example in shown)
     assert len(set().union(*shown)) > 1  # and not in every run
-    items = [lines_of(scores, f"items/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
-    mean = sum(item["correct"] for by_id in items for item in by_id.values()) / 24
+    samples = [lines_of(scores, f"samples/medqa@{seed}.jsonl") for seed in (1, 2, 3)]
+    mean = sum(item["correct"] for by_id in samples for item in by_id.values()) / 24
     assert entry["metrics"]["accuracy"]["value"] == pytest.approx(mean)
     assert set(entry["by_subject"]) == {"step0", "step1"}
-    unreadable = sum(item["prediction"] is None for by_id in items for item in by_id.values()) / 24
-    assert entry["metrics"]["unreadable"]["value"] == pytest.approx(unreadable)
-    for item in items[0].values():
+    unparsed = sum(item["prediction"] is None for by_id in samples for item in by_id.values()) / 24
+    assert entry["metrics"]["unparsed"]["value"] == pytest.approx(unparsed)
+    for item in samples[0].values():
         assert item["argmax"] == max(item["logprobs"], key=item["logprobs"].get)
         assert item["prediction"] in (None, item["argmax"])
 
 
-def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_path):
+def test_fewshot_examples_stand_in_the_order_of_their_file(arguments, tmp_path):
     own = ROOT / "evaluation" / "protocols" / "worked_examples" / "chain_of_thought.jsonl"
     options = [
-        "--demonstrations",
+        "--fewshot-examples",
         str(own),
         "--protocol",
         "meditron_cot",
@@ -98,7 +98,7 @@ def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_p
         "--limit",
         "2",
     ]
-    run.main([*arguments, *options, "--shots", "3", "--seeds", "1,2"])
+    run.main([*arguments, *options, "--num-fewshot", "3", "--fewshot-seeds", "1,2"])
     [path] = (tmp_path / "scores" / "prompts").iterdir()  # two seeds would be the same run twice
     shown = question.read(own)[:3]
     parts = [
@@ -112,11 +112,11 @@ def test_frozen_demonstrations_stand_in_the_order_of_their_file(arguments, tmp_p
     with pytest.raises(
         DataError,
         match=(
-            r"9 demonstrations with a rationale are wanted, .*chain_of_thought\.jsonl holds 5"
+            r"9 few-shot examples with a rationale are needed, .*chain_of_thought\.jsonl holds 5"
             r" for it"
         ),
     ):
-        run.main([*arguments, *options, "--shots", "9", "--output", str(tmp_path / "more")])
+        run.main([*arguments, *options, "--num-fewshot", "9", "--output", str(tmp_path / "more")])
 
 
 def test_shipped_worked_examples_suit_their_benchmarks():
@@ -136,7 +136,7 @@ def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path)
         *arguments,
         "--protocol",
         "meditron_sc_cot",
-        "--branches",
+        "--num-samples",
         "3",
         "--max-new-tokens",
         "12",
@@ -145,15 +145,17 @@ def test_self_consistency_is_restarted_with_the_same_result(arguments, tmp_path)
     ]
     run.main(options)
     scores = tmp_path / "scores"
-    log = scores / "items" / "medqa.jsonl"
+    log = scores / "samples" / "medqa.jsonl"
     whole, entry = log.read_bytes(), results_of(scores)
-    assert {len(item["outputs"]) for item in lines_of(scores, "items/medqa.jsonl").values()} == {3}
-    assert {"accuracy", "accuracy_legacy", "unreadable"} <= set(entry["metrics"])
+    assert {len(item["outputs"]) for item in lines_of(scores, "samples/medqa.jsonl").values()} == {
+        3
+    }
+    assert {"accuracy", "accuracy_strict_match", "unparsed"} <= set(entry["metrics"])
     for name in ("results.json", "manifest.json"):
         (scores / name).unlink()
     log.write_bytes(whole[: len(whole) // 2])
     run.main(options)
-    assert lines_of(scores, "items/medqa.jsonl") == {
+    assert lines_of(scores, "samples/medqa.jsonl") == {
         item["id"]: item for item in map(json.loads, whole.splitlines())
     }
     assert results_of(scores) == entry
@@ -190,7 +192,7 @@ def test_several_models_and_processes_give_what_one_gives(arguments, tiny_llama,
     run_command("evaluation/run.py", *together)
     for name in (tiny_llama.name, "other"):
         assert equal_to_rounding(results_of(tmp_path / "many" / name), single)
-        logs = sorted(path.name for path in (tmp_path / "many" / name / "items").iterdir())
+        logs = sorted(path.name for path in (tmp_path / "many" / name / "samples").iterdir())
         assert logs == ["medqa.jsonl", "medqa.rank1.jsonl"]
 
 
@@ -208,9 +210,9 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
     run.main([*arguments, "--contamination", str(index)])
     assert json.loads(manifest.read_text())["seconds"] == 99.5  # still how long the scoring took
     entry = results_of(tmp_path / "scores")
-    assert (entry["contaminated"], entry["clean"]["items"]) == (1, 7)
-    items = lines_of(tmp_path / "scores", "items/medqa.jsonl")
-    clean = [item["correct"] for id_, item in items.items() if id_ != "test:1"]
+    assert (entry["contaminated"], entry["clean"]["samples"]) == (1, 7)
+    samples = lines_of(tmp_path / "scores", "samples/medqa.jsonl")
+    clean = [item["correct"] for id_, item in samples.items() if id_ != "test:1"]
     assert entry["clean"]["value"] == pytest.approx(sum(clean) / 7)
     index.write_text('{"id": "test:1", "ratio": 7}\n')
     with pytest.raises(
@@ -219,7 +221,7 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
         run.main([*arguments, "--contamination", str(index)])
 
 
-def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
+def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
     chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
@@ -236,7 +238,7 @@ def test_demonstrations_are_the_same_in_any_order_and_never_scored(data):
     (data / "train.jsonl").write_text((data / "test.jsonl").read_text())
     with pytest.raises(
         DataError,
-        match=r"3 demonstrations are wanted, train\.jsonl holds 0 for it that are not scored",
+        match=r"3 few-shot examples are needed, train\.jsonl holds 0 that are not scored",
     ):
         few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
 
@@ -248,28 +250,30 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
             lines = [f"{subject} {split} {n}?,a,b,c,d,A\n" for n in range(count)]
             (tmp_path / split / f"{subject}_{split}.csv").write_text("".join(lines))
     mmlu = task.MultipleChoiceTask(
-        kind="multiple_choice", file="test", reader="mmlu", demonstrations="dev"
+        kind="multiple_choice", file="test", reader="mmlu", fewshot_source="dev"
     )
     questions = mmlu.questions(tmp_path)
-    found = few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=2), [0], questions)[0]
+    found = few_shot.choose(
+        "mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=2), [0], questions
+    )[0]
     assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
         subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
     }
     with pytest.raises(
-        DataError, match="task mmlu, anatomy: 4 demonstrations are wanted, dev holds 3 for it"
+        DataError, match="task mmlu, anatomy: 4 few-shot examples are needed, dev holds 3 that"
     ):
-        few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", shots=4), [0], questions)
+        few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=4), [0], questions)
 
 
-def test_a_limit_changes_no_demonstrations(arguments, data, tmp_path):
-    """PubMedQA's demonstrations come from all of its own file but the test questions."""
+def test_a_limit_changes_no_few_shot_examples(arguments, data, tmp_path):
+    """PubMedQA's few-shot examples come from all of its own file but the test questions."""
     (data / "own.yaml").write_text(
-        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\ndemonstrations: both.jsonl\n"
+        "kind: multiple_choice\nfile: test.jsonl\nreader: medqa\nfewshot_source: both.jsonl\n"
     )
     (data / "both.jsonl").write_text(
         "".join((data / f"{name}.jsonl").read_text() for name in ("test", "train"))
     )
-    run.main([*arguments, "--tasks", str(data / "own.yaml"), "--shots", "12", "--limit", "1"])
+    run.main([*arguments, "--tasks", str(data / "own.yaml"), "--num-fewshot", "12", "--limit", "1"])
     [line] = (tmp_path / "scores" / "prompts" / "own.jsonl").read_text().splitlines()
     assert json.loads(line)["prompt"].count("Which train organ") == 12
 
@@ -292,25 +296,35 @@ def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
     with pytest.raises(DataError, match=r"there is no file .*nowhere\.json"):
         run.main([*arguments, "--tasks", str(data / "ids.yaml")])
     with pytest.raises(
-        DataError, match=r"30 demonstrations are wanted, train\.jsonl holds 12 for it"
+        DataError, match=r"30 few-shot examples are needed, train\.jsonl holds 12 that"
     ):
-        run.main([*arguments, "--shots", "30"])
+        run.main([*arguments, "--num-fewshot", "30"])
     assert not (data.parent / "scores").exists()
     for options, message in [
         (
             ["--protocol", "meditron", "--tasks", str(data / "bare.yaml")],
-            "has no key 'demonstrations'",
-        ),
-        (["--protocol", "lm_eval", "--branches", "3"], "--branches is for protocols that generate"),
-        (["--protocol", "mmedbench", "--shots", "2"], "no place for demonstrations"),
-        (["--protocol", "meditron_cot", "--branches", "3"], "all branches would be the same"),
-        (
-            ["--protocol", "biomistral", "--shots", "4", "--tasks", str(data / "triples.yaml")],
-            "have three sets of three demonstrations",
+            "has no key 'fewshot_source'",
         ),
         (
-            ["--protocol", "lm_eval", "--shots", "1", "--tasks", str(data / "triples.yaml")],
-            "have three sets of three demonstrations",
+            ["--protocol", "lm_eval", "--num-samples", "3"],
+            "--num-samples is for protocols that generate",
+        ),
+        (["--protocol", "mmedbench", "--num-fewshot", "2"], "takes no few-shot examples"),
+        (["--protocol", "meditron_cot", "--num-samples", "3"], "all samples would be the same"),
+        (
+            [
+                "--protocol",
+                "biomistral",
+                "--num-fewshot",
+                "4",
+                "--tasks",
+                str(data / "triples.yaml"),
+            ],
+            "have three sets of three examples",
+        ),
+        (
+            ["--protocol", "lm_eval", "--num-fewshot", "1", "--tasks", str(data / "triples.yaml")],
+            "have three sets of three examples",
         ),
         (["--protocol", "meditrn"], r"unknown protocol 'meditrn'; did you mean 'meditron'\?"),
     ]:
@@ -320,7 +334,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
 
 def test_letter_items_by_top_token_and_by_argmax():
     question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
-    item = multiple_choice.letter_item(
+    item = multiple_choice.letter_sample(
         question, ["A", "A", "B"], [-3.0, -1.5, -2.0], 44, [11, 12, 13], " the"
     )
     assert (item["prediction"], item["correct"], item["argmax"], item["top"]) == (
@@ -330,7 +344,7 @@ def test_letter_items_by_top_token_and_by_argmax():
         " the",
     )
     assert item["logprobs"] == {"A": -1.5, "B": -2.0}
-    item = multiple_choice.letter_item(
+    item = multiple_choice.letter_sample(
         question, ["A", "A", "B"], [-3.0, -1.5, -1.0], 13, [11, 12, 13], "B"
     )
     assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
@@ -338,14 +352,14 @@ def test_letter_items_by_top_token_and_by_argmax():
 
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
-    item = multiple_choice.generation_item(
+    item = multiple_choice.generation_sample(
         question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."]
     )
     assert (
         item["prediction"],
         item["correct"],
         item["credit"],
-        item["correct_legacy"],
+        item["correct_strict_match"],
         item["language"],
     ) == ("A,C", True, 1.0, True, "fr")
     gone_on = [
@@ -353,15 +367,15 @@ def test_sets_of_answers_exact_and_partial():
         " OPTION B IS CORRECT."
     ]
     assert (
-        multiple_choice.generation_item(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
+        multiple_choice.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
             "prediction"
         ]
         == "A,C"
     )
-    item = multiple_choice.generation_item(
+    item = multiple_choice.generation_sample(
         question, PROTOCOLS["mmedbench"], ["La réponse est A et B."]
     )
-    assert (item["prediction"], item["correct"], item["credit"], item["legacy"]) == (
+    assert (item["prediction"], item["correct"], item["credit"], item["strict_match"]) == (
         "A,B",
         False,
         pytest.approx(1 / 3),
@@ -374,14 +388,14 @@ def test_option_texts_are_compared_per_byte():
 
     question = Question("1", "", "?", {"A": "no", "B": "a longer option"}, "B")
     prompt = Prompt("", {"A": " no", "B": " a longer option"})
-    item = multiple_choice.likelihood_item(
-        question, prompt, Protocol("lm_eval_continuation", per_byte=True), [-2.0, -6.0]
+    item = multiple_choice.likelihood_sample(
+        question, prompt, Protocol("lm_eval_continuation", acc_bytes=True), [-2.0, -6.0]
     )
     assert (item["prediction"], item["correct"]) == ("B", True)
-    item = multiple_choice.likelihood_item(
+    item = multiple_choice.likelihood_sample(
         question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0]
     )
-    assert (item["prediction"], item["correct"], item["correct_per_byte"]) == ("A", False, True)
+    assert (item["prediction"], item["correct"], item["correct_acc_bytes"]) == ("A", False, True)
 
 
 @pytest.mark.multiprocess
@@ -397,7 +411,7 @@ def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_
     ]
     run.main(of_megatron)
     expected, found = (
-        lines_of(tmp_path / name, "items/medqa.jsonl") for name in ("scores", "of_megatron")
+        lines_of(tmp_path / name, "samples/medqa.jsonl") for name in ("scores", "of_megatron")
     )
     assert found == expected
     [export] = (tmp_path / "of_megatron.models").iterdir()

@@ -344,7 +344,7 @@ BIOMISTRAL = {
 }
 
 
-def test_biomistral_english_translated_and_frozen_demonstrations(read, tmp_path):
+def test_biomistral_english_translated_and_fewshot_examples(read, tmp_path):
     [found] = read("biomistral", "overall_test+prompt.json", [BIOMISTRAL])
     assert (found.context, found.question, found.answer, found.subject) == (
         "Forty patients.",
@@ -360,14 +360,14 @@ def test_biomistral_english_translated_and_frozen_demonstrations(read, tmp_path)
     [found] = read("biomistral", "French-full.json", [BIOMISTRAL | translated])
     assert (found.context, found.options["A"], found.language) == ("Quarante.", "oui", "fr")
     [row] = rows.read(tmp_path / "French-full.json")
-    [demonstration] = multilingual.biomistral_demonstrations(row, 1)
-    assert (demonstration.question, demonstration.answer, demonstration.language) == (
+    [example] = multilingual.biomistral_few_shot(row, 1)
+    assert (example.question, example.answer, example.language) == (
         "One?",
         "B",
         "en",
     )
     with pytest.raises(DataError, match=r"few_shot_samples\[2\]"):
-        multilingual.biomistral_demonstrations(row, 2)
+        multilingual.biomistral_few_shot(row, 2)
 
 
 def test_select_by_published_ids_and_subjects(read, tmp_path):

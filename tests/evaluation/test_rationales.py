@@ -125,10 +125,10 @@ def test_bertscore_against_a_plain_loop(tmp_path, tiny_tokenizer):
 @pytest.fixture
 def scores(tmp_path):
     folder = tmp_path / "scores"
-    for name in ("items", "prompts"):
+    for name in ("samples", "prompts"):
         (folder / name).mkdir(parents=True)
     with (
-        (folder / "items" / "fr.jsonl").open("w") as items,
+        (folder / "samples" / "fr.jsonl").open("w") as samples,
         (folder / "prompts" / "fr.jsonl").open("w") as prompts,
     ):
         for n in range(4):
@@ -139,7 +139,7 @@ def scores(tmp_path):
                 "outputs": [output],
                 "rationale": f"Parce que {n} est juste.",
             }
-            items.write(
+            samples.write(
                 json.dumps(item if n else {**item, "rationale": ""} | {"rationale": "x"}) + "\n"
             )
             prompts.write(json.dumps({"id": str(n), "prompt": f"Question {n} ?"}) + "\n")
@@ -272,9 +272,7 @@ def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp
     server.asked.clear()
     build.main(arguments)
     assert not server.asked
-    with pytest.raises(
-        UsageError, match="was begun with another model, instruction or file of questions"
-    ):
+    with pytest.raises(UsageError, match=r"out\.jsonl belongs to another run \(.*instruction.*: "):
         build.main(["translate", "--to", "French", *arguments[1:]])
 
 

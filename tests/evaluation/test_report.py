@@ -23,7 +23,7 @@ def write_lines(path: Path, records: list[dict]) -> None:
 
 
 def write_scores(
-    folder: Path, name: str, nll_per_token: float, right: int, items: int = 40
+    folder: Path, name: str, nll_per_token: float, right: int, samples: int = 40
 ) -> Path:
     """A results folder with one perplexity task and one multiple-choice task.
 
@@ -37,36 +37,38 @@ def write_scores(
             "tokens": TOKENS,
             "bytes": 450,
         }
-        for i in range(items)
+        for i in range(samples)
     ]
     questions = [
         {"id": str(i), "answer": "A", "prediction": "A" if i < right else "B", "correct": i < right}
-        for i in range(items)
+        for i in range(samples)
     ]
-    perplexity = intervals.perplexity([document["nll"] for document in documents], [TOKENS] * items)
+    perplexity = intervals.perplexity(
+        [document["nll"] for document in documents], [TOKENS] * samples
+    )
     results = {
         "model": {"name": name, "path": f"models/{name}", "adapter": None},
         "protocol": "lm_eval",
         "tasks": {
             "held_out": {
                 "kind": "perplexity",
-                "items": items,
+                "samples": samples,
                 "metrics": {"perplexity": perplexity.as_dict()},
             },
             "topics": {
                 "kind": "multiple_choice",
-                "items": items,
+                "samples": samples,
                 "chance": 0.25,
                 "metrics": {
-                    "accuracy": intervals.accuracy([i < right for i in range(items)]).as_dict()
+                    "accuracy": intervals.accuracy([i < right for i in range(samples)]).as_dict()
                 },
             },
         },
         "versions": {"python": "3.11.7", "galen": "0.1.0", "torch": "2.13.0"},
         "created": "2026-01-01T00:00:00Z",
     }
-    write_lines(folder / "items" / "held_out.jsonl", documents)
-    write_lines(folder / "items" / "topics.jsonl", questions)
+    write_lines(folder / "samples" / "held_out.jsonl", documents)
+    write_lines(folder / "samples" / "topics.jsonl", questions)
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     return folder
 
@@ -209,9 +211,9 @@ def test_a_restarted_run_counts_each_step_once(tmp_path: Path) -> None:
 
 
 def test_different_items_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
-    fewer = write_scores(tmp_path / "fewer", "fewer", 2.0, 3, items=10)
+    fewer = write_scores(tmp_path / "fewer", "fewer", 2.0, 3, samples=10)
     with pytest.raises(
-        DataError, match=r"base was scored on 40 items, fewer on 10, 10 of them the same"
+        DataError, match=r"base was scored on 40 samples, fewer on 10, 10 of them the same"
     ):
         write_report(tmp_path, models[0], fewer)
     assert not (tmp_path / "report.html").exists()
@@ -227,21 +229,21 @@ def test_different_protocols_do_not_compare(tmp_path: Path, models: list[Path]) 
 
 
 def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
-    for folder, shots in zip(models, (0, 5), strict=True):
+    for folder, num_fewshot in zip(models, (0, 5), strict=True):
         results = json.loads((folder / "results.json").read_text())
         (folder / "results.json").write_text(
-            json.dumps(results | {"settings": {"form": "lm_eval", "shots": shots}})
+            json.dumps(results | {"settings": {"form": "lm_eval", "num_fewshot": num_fewshot}})
         )
     with pytest.raises(
         DataError,
-        match="base was scored with shots 0, tuned with shots 5; such scores do not compare",
+        match="base was scored with num_fewshot 0, tuned with num_fewshot 5; such scores do not",
     ):
         write_report(tmp_path, *models)
 
 
 def test_questions_of_another_release_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
-    items = models[1] / "items" / "topics.jsonl"
-    items.write_text(items.read_text().replace('"answer": "A"', '"answer": "C"', 1))
+    samples = models[1] / "samples" / "topics.jsonl"
+    samples.write_text(samples.read_text().replace('"answer": "A"', '"answer": "C"', 1))
     with pytest.raises(
         DataError, match="base and tuned were scored on questions with different answers"
     ):
@@ -270,24 +272,24 @@ def under(folder: Path, protocol: str, **settings) -> Path:
 def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folders = [
         under(
-            write_scores(tmp_path / f"{name}-{protocol}-{shots}", name, 3.0, right),
+            write_scores(tmp_path / f"{name}-{protocol}-{num_fewshot}", name, 3.0, right),
             protocol,
-            shots=shots,
+            num_fewshot=num_fewshot,
         )
         for name, right in (("base", 20), ("tuned", 31))
-        for protocol, shots in (("lm_eval", 0), ("lm_eval", 5), ("meditron", 3))
+        for protocol, num_fewshot in (("lm_eval", 0), ("lm_eval", 5), ("meditron", 3))
     ]
     page = write_report(tmp_path, *folders, "--tables", tmp_path / "tables")
     lines = capsys.readouterr().out.splitlines()
     accuracies = [line for line in lines if line.startswith("Accuracy")]
     assert [re.search(r"\((topics[^)]*)\)", line)[1] for line in accuracies] == [
-        "topics, lm_eval, shots 0",
-        "topics, lm_eval, shots 5",
+        "topics, lm_eval, num_fewshot 0",
+        "topics, lm_eval, num_fewshot 5",
         "topics, meditron",
     ]
     assert (
-        "50.0 % for base (lm_eval, shots 0); rose to 77.5 % for tuned (lm_eval, shots 0)"
-        in accuracies[0]
+        "50.0 % for base (lm_eval, num_fewshot 0); rose to 77.5 % for tuned"
+        " (lm_eval, num_fewshot 0)" in accuracies[0]
     )
     assert "50.0 % for base (meditron); rose to 77.5 % for tuned (meditron)" in accuracies[2]
     assert any(line.startswith("Perplexity on 40 documents (held_out): ") for line in lines)
@@ -322,10 +324,10 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"00000.jsonl.gz, after line \d+: cannot be read"):
         write_report(tmp_path, *models, "--corpus", corpus)
-    items = models[1] / "items" / "topics.jsonl"
-    items.write_text(items.read_text().replace('"correct"', '"right"', 1))
+    samples = models[1] / "samples" / "topics.jsonl"
+    samples.write_text(samples.read_text().replace('"correct"', '"right"', 1))
     with pytest.raises(
-        DataError, match=r"topics.jsonl, line 1: not a scored item: the key 'correct' is missing"
+        DataError, match=r"topics.jsonl, line 1: not a scored sample: the key 'correct' is missing"
     ):
         write_report(tmp_path, *models)
     (models[0] / "results.json").write_text('{"model": {"name": "base"}}')

@@ -16,7 +16,7 @@ from galen.atomic import write_text
 
 
 def write_model(folder, name, right):
-    """Results on MEDITRON's five tasks and two languages of MMedBench, 40 items each.
+    """Results on MEDITRON's five tasks and two languages of MMedBench, 40 samples each.
 
     `right` of these are right.
     """
@@ -31,7 +31,7 @@ def write_model(folder, name, right):
         "mmedbench_french",
     ]
     for task in names:
-        items = []
+        samples = []
         for n in range(40):
             correct = n < right
             logprobs = {"A": -0.1 if correct else -2.0 - n / 100, "B": -2.4 if correct else -0.2}
@@ -42,20 +42,21 @@ def write_model(folder, name, right):
                 "correct": correct,
                 "logprobs": logprobs,
             }
-            items.append(
+            samples.append(
                 item
                 | ({"subject": ("anatomy", "virology")[n % 2]} if task == "mmlu_medical" else {})
             )
         write_text(
-            folder / "items" / f"{task}.jsonl", "".join(json.dumps(item) + "\n" for item in items)
+            folder / "samples" / f"{task}.jsonl",
+            "".join(json.dumps(item) + "\n" for item in samples),
         )
         prompts = [
             json.dumps({"id": item["id"], "prompt": f"Which <organ>, {item['id']}?"}) + "\n"
-            for item in items
+            for item in samples
         ]
         write_text(folder / "prompts" / f"{task}.jsonl", "".join(prompts))
         tasks[task] = aggregate.summarise(
-            MultipleChoiceTask(kind="multiple_choice", file="x"), [items], [0], 0.5, None
+            MultipleChoiceTask(kind="multiple_choice", file="x"), [samples], [0], 0.5, None
         )
     results = {
         "model": {"name": name, "path": name, "adapter": None},
@@ -124,7 +125,7 @@ def test_differences_are_tested_and_corrected(written):
     assert len(tested) == 7 and all(
         row["metric"] == "accuracy" and row["model"] == "tuned & merged" for row in tested
     )
-    # 15 items that only the second has right: 2 / 2^15, times the seven tests
+    # 15 samples that only the second has right: 2 / 2^15, times the seven tests
     assert float(tested[0]["p"]) == pytest.approx(2 / 2**15, rel=1e-3)
     assert float(tested[0]["p (Holm)"]) == pytest.approx(7 * 2 / 2**15, rel=1e-3)
 

@@ -34,7 +34,7 @@ def arguments(tiny_llama, data, tmp_path):
 
 def items_of(folder, task):
     return [
-        json.loads(line) for line in (folder / "items" / f"{task}.jsonl").read_text().splitlines()
+        json.loads(line) for line in (folder / "samples" / f"{task}.jsonl").read_text().splitlines()
     ]
 
 
@@ -52,28 +52,28 @@ def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, ti
         "created",
     }
     choice, perplexity = results["tasks"]["mesh_topics"], results["tasks"]["pubmed_perplexity"]
-    assert (choice["kind"], choice["items"], choice["chance"]) == ("multiple_choice", 9, 0.25)
-    assert (perplexity["kind"], perplexity["items"]) == ("perplexity", 7)
+    assert (choice["kind"], choice["samples"], choice["chance"]) == ("multiple_choice", 9, 0.25)
+    assert (perplexity["kind"], perplexity["samples"]) == ("perplexity", 7)
     for estimate in (choice["metrics"]["accuracy"], perplexity["metrics"]["perplexity"]):
         assert estimate["low"] <= estimate["value"] <= estimate["high"]
 
-    items = items_of(tmp_path / "scores", "mesh_topics")
-    assert {item["id"] for item in items} == {f"q{number}" for number in range(9)}
+    samples = items_of(tmp_path / "scores", "mesh_topics")
+    assert {item["id"] for item in samples} == {f"q{number}" for number in range(9)}
     assert all(
         item["correct"]
         == (item["answer"] == item["prediction"] == max(item["logprobs"], key=item["logprobs"].get))
-        for item in items
+        for item in samples
     )
     assert choice["metrics"]["accuracy"]["value"] == pytest.approx(
-        sum(item["correct"] for item in items) / 9
+        sum(item["correct"] for item in samples) / 9
     )
-    items = items_of(tmp_path / "scores", "pubmed_perplexity")
-    assert all(set(item) == {"id", "nll", "tokens", "bytes"} for item in items)
-    mean = sum(item["nll"] for item in items) / sum(item["tokens"] for item in items)
+    samples = items_of(tmp_path / "scores", "pubmed_perplexity")
+    assert all(set(item) == {"id", "nll", "tokens", "bytes"} for item in samples)
+    mean = sum(item["nll"] for item in samples) / sum(item["tokens"] for item in samples)
     assert perplexity["metrics"]["perplexity"]["value"] == pytest.approx(math.exp(mean))
 
     manifest = json.loads((tmp_path / "scores" / "manifest.json").read_text())
-    assert manifest["stage"] == "evaluate" and manifest["counts"]["items"] == {
+    assert manifest["stage"] == "evaluate" and manifest["counts"]["samples"] == {
         "mesh_topics": 9,
         "pubmed_perplexity": 7,
     }
@@ -86,15 +86,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsy
     scores, whole = tmp_path / "scores", tmp_path / "whole"
     shutil.copytree(scores, whole)
     # as a kill leaves it: no results, the first task cut in a line, the second not begun
-    for name in ("results.json", "manifest.json", "items/pubmed_perplexity.jsonl"):
+    for name in ("results.json", "manifest.json", "samples/pubmed_perplexity.jsonl"):
         (scores / name).unlink()
-    log = scores / "items" / "mesh_topics.jsonl"
+    log = scores / "samples" / "mesh_topics.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(lines[:4]) + lines[4][:20])
     run.main(small)
     for task in TASKS.split(","):
-        assert (scores / "items" / f"{task}.jsonl").read_bytes() == (
-            whole / "items" / f"{task}.jsonl"
+        assert (scores / "samples" / f"{task}.jsonl").read_bytes() == (
+            whole / "samples" / f"{task}.jsonl"
         ).read_bytes()
     first, second = (
         json.loads((folder / "results.json").read_text())["tasks"] for folder in (whole, scores)
@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsy
 def test_another_configuration_into_the_same_folder_is_an_error(arguments, data, tmp_path):
     run.main([*arguments, "--limit", "1"])
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
-    assert [summary["items"] for summary in results["tasks"].values()] == [1, 1]
+    assert [summary["samples"] for summary in results["tasks"].values()] == [1, 1]
     with pytest.raises(UsageError, match=r"belongs to another run .*limit: 1 → 2"):
         run.main([*arguments, "--limit", "2"])
     questions = data / "questions" / "test.jsonl"
@@ -122,12 +122,12 @@ def test_a_finished_run_is_renamed_without_scoring_again(arguments, tmp_path, mo
     run.main([*arguments, "--name", "first"])
     scores = tmp_path / "scores"
     before = json.loads((scores / "results.json").read_text())
-    items = {path: path.stat().st_mtime_ns for path in scores.rglob("*.jsonl")}
+    samples = {path: path.stat().st_mtime_ns for path in scores.rglob("*.jsonl")}
     monkeypatch.setattr("evaluation.scoring.evaluator._backend", None)  # no model is loaded
     run.main([*arguments, "--name", "second"])
     after = json.loads((scores / "results.json").read_text())
     assert after["model"].pop("name") == "second" and before["model"].pop("name") == "first"
-    assert after == before and items == {path: path.stat().st_mtime_ns for path in items}
+    assert after == before and samples == {path: path.stat().st_mtime_ns for path in samples}
     record = manifest.read(scores)
     assert record["config"]["model"]["name"] == "second"
     [written] = [output for output in record["outputs"] if output["path"] == "results.json"]
@@ -197,10 +197,10 @@ def test_a_folder_of_something_else_is_not_touched(arguments, tmp_path):
             r"unknown protocol 'lm_evl'; did you mean 'lm_eval'\?",
         ),
         ("--limit", "0", UsageError, "--limit must be at least 1"),
-        ("--shots", "-1", UsageError, "--shots must be at least 0"),
-        ("--branches", "0", UsageError, "--branches must be at least 1"),
-        ("--seeds", "1,x", SystemExit, "2"),
-        ("--seeds", "1,1", SystemExit, "2"),
+        ("--num-fewshot", "-1", UsageError, "--num-fewshot must be at least 0"),
+        ("--num-samples", "0", UsageError, "--num-samples must be at least 1"),
+        ("--fewshot-seeds", "1,x", SystemExit, "2"),
+        ("--fewshot-seeds", "1,1", SystemExit, "2"),
         ("--data", "nowhere", DataError, "there is no file nowhere/questions/test.jsonl"),
     ],
 )

@@ -75,14 +75,14 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     made = {"stage": "curate", "inputs": inputs, "config": {}, "outputs": [], "counts": counts}
     (corpus / "manifest.json").write_text(json.dumps(made))
     summary = {
-        "items": 500,
+        "samples": 500,
         "kind": "multiple_choice",
         "metrics": {"accuracy": {"value": 0.7700012345678901, "low": 0.731, "high": 0.805}},
         "contaminated": 12,
     }
-    summary["clean"] = {"items": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
+    summary["clean"] = {"samples": 488, "value": 0.7623, "low": 0.72, "high": 0.8}
     perplexity = {
-        "items": 40,
+        "samples": 40,
         "kind": "perplexity",
         "metrics": {"perplexity": {"value": 21.400123456789012, "low": 18.0, "high": 25.0}},
     }
@@ -99,7 +99,7 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
         "| pubmed | 900 | 90.0% | each document's own |",
         "| guidelines | 100 | 10.0% | CC-BY-4.0 |",
         "| tuned | pubmedqa | meditron_chat | accuracy | 0.77 | [0.731, 0.805] | 500 |",
-        "12 of 500 items are in the pretraining corpus; on the others 0.7623 [0.72, 0.8].",
+        "12 of 500 samples are in the pretraining corpus; on the others 0.7623 [0.72, 0.8].",
         "1 training records were left out",
         "| steps | 2 |",
         f"| base model | {tiny_llama.name} |",

@@ -208,15 +208,15 @@ def test_adding_up_answers(start_forked, tmp_path):
     value = {"value": 1.0, "low": 0.2, "high": 1.0}
     task = {
         "kind": "multiple_choice",
-        "items": 200,
+        "samples": 200,
         "chance": 0.5,
         "interval": "wilson",
         "metrics": {"accuracy": value},
     }
     for name in "ab":
-        (tmp_path / name / "items").mkdir(parents=True)
+        (tmp_path / name / "samples").mkdir(parents=True)
         lines = "".join(json.dumps(item | {"id": str(number)}) + "\n" for number in range(200))
-        (tmp_path / name / "items" / "t.jsonl").write_text(lines)
+        (tmp_path / name / "samples" / "t.jsonl").write_text(lines)
         results = {
             "model": {"name": name, "path": name, "adapter": None},
             "protocol": "lm_eval",

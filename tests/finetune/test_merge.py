@@ -223,8 +223,8 @@ def test_mistakes_are_told_before_any_work(overrides, message):
 
 def scored(folder, probabilities, answers="AB"):
     """Write a scored folder of one task by hand."""
-    (folder / "items").mkdir(parents=True)
-    with (folder / "items" / "quiz.jsonl").open("w") as file:
+    (folder / "samples").mkdir(parents=True)
+    with (folder / "samples" / "quiz.jsonl").open("w") as file:
         for number, (row, answer) in enumerate(zip(probabilities, answers, strict=True)):
             logprobs = {letter: math.log(value) for letter, value in zip("ABC", row, strict=True)}
             prediction = max(logprobs, key=logprobs.get)
@@ -239,7 +239,7 @@ def scored(folder, probabilities, answers="AB"):
     tasks = {
         "quiz": {
             "kind": "multiple_choice",
-            "items": len(answers),
+            "samples": len(answers),
             "chance": 1 / 3,
             "metrics": {},
             "interval": "",
@@ -272,7 +272,7 @@ def test_an_ensemble_adds_probabilities_not_votes(tmp_path, capsys):
     )
     first, second = (
         json.loads(line)
-        for line in (tmp_path / "sum" / "items" / "quiz.jsonl").read_text().splitlines()
+        for line in (tmp_path / "sum" / "samples" / "quiz.jsonl").read_text().splitlines()
     )
     assert (
         (first["prediction"], second["prediction"]) == ("A", "B")

@@ -169,7 +169,7 @@ def test_a_folder_in_four_bit_of_any_width_is_evaluated(make_llama, question_fil
     )
     assert not evaluate.main([str(argument) for argument in given])
     assert (
-        json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["q"]["items"] == 4
+        json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["q"]["samples"] == 4
     )
 
 

@@ -7,11 +7,11 @@ WORK = """
 import sys
 sys.path.insert(0, {root!r})
 from data_prep.executors.local import LocalExecutor
-from data_prep.curation.stage_reader import PartReader
+from data_prep.curation.stage_reader import StageReader
 from galen.errors import UsageError
 {guard}
 try:
-    LocalExecutor([PartReader({folder!r})], 1, 1, {folder!r} + "/log/read").run()
+    LocalExecutor([StageReader({folder!r})], 1, 1, {folder!r} + "/log/read").run()
     print("done")
 except UsageError as error:
     print(error)

@@ -16,7 +16,7 @@ from galen.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class ItemField:
-    """One piece of text of one item."""
+    """The text of one field of one item."""
 
     file: str
     """Name of the JSONL file."""
@@ -25,7 +25,7 @@ class ItemField:
     """The item's `id`, or else the number of its line, from 1."""
 
     field: str
-    """Key, with the option's letter or place after a dot."""
+    """Key, with the option's letter or index after a dot."""
 
     text: str
 
@@ -41,7 +41,7 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
     """
     for path in item_files(paths):
         found = False
-        for item in _pieces(path, fields):
+        for item in _fields_of(path, fields):
             found = True
             yield item
         if not found:
@@ -58,15 +58,15 @@ def item_files(paths: Sequence[str]) -> list[Path]:
         DataError: one of them names none.
     """
     try:
-        return [file for given in paths for file in find_files(given, (".jsonl", ".json"))]
+        return [file for path in paths for file in find_files(path, (".jsonl", ".json"))]
     except DataError as error:
         raise DataError(
-            f"step decontaminate, key against: {error}; put the evaluation items there, one JSON"
-            " object a line"
+            f"step decontaminate, key eval_datasets: {error}; put the evaluation items"
+            " there, one JSON object a line"
         ) from None
 
 
-def _pieces(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
+def _fields_of(path: Path, fields: Sequence[str]) -> Iterator[ItemField]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -7,55 +7,88 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 from datatrove.data import Document
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from data_prep.steps.decontamination.items import read_items
-from data_prep.steps.decontamination.matches import COMMON_PHRASES, find_matches, read_phrases
+from data_prep.steps.base import DocumentWriter, Fraction, PreparedFilter, StepSettings
+from data_prep.steps.decontamination.items import item_files, read_items
+from data_prep.steps.decontamination.matches import (
+    COMMON_PHRASES,
+    Match,
+    find_matches,
+    read_phrases,
+)
 from data_prep.steps.decontamination.ngrams import Index, build_index, normal_form
-from data_prep.steps.global_step import PreparedFilter
 from galen.atomic import atomic_file
 from galen.errors import DataError
+from galen.recipe import STRICT
 
 
-class Decontamination(PreparedFilter):
-    """Looks for sequences of words that documents share with evaluation items."""
+@dataclass(kw_only=True, config=STRICT)
+class DecontaminationSettings(StepSettings):
+    """Find text of evaluation sets; drop the documents or redact the spans."""
+
+    step: Literal["decontaminate"] = "decontaminate"
+    eval_datasets: list[str] = Field(min_length=1)
+    """JSONL files (or folders, globs) with the evaluation items."""
+
+    fields: list[str] = Field(
+        default_factory=lambda: ["question", "options", "context"], min_length=1
+    )
+    """Fields of an item to look for, each by itself. Lists and dictionaries are joined."""
+
+    n_grams: int = Field(default=13, ge=3)
+    """Words of a matching sequence.
+
+    In Chinese and Japanese, characters count, and 1.5 times as many are needed.
+    """
+
+    min_words: int = Field(default=8, ge=3)
+    """Fields with fewer words are ignored; those between the two numbers must match completely."""
+
+    min_ratio: Fraction = 0.0
+    """Fraction of a field's words that a document must hold, besides one sequence, to count."""
+
+    max_item_frequency: int = Field(default=10, ge=2)
+    """A sequence in this many different items is a common phrase and does not count."""
+
+    common_phrases: str | None = None
+    """File of phrases, one a line, that do not count either.
+
+    null takes data_prep/steps/decontamination/common_phrases.txt.
+    """
+
+    action: Literal["drop", "redact", "report"] = "drop"
+    """drop the document, redact the matched spans, or only record them."""
+
+    def input_files(self) -> list[Path]:
+        """Return the evaluation items and the list of phrases."""
+        phrases = [Path(self.common_phrases)] if self.common_phrases else []
+        return [*item_files(self.eval_datasets), *phrases]
+
+
+class Decontamination(PreparedFilter[DecontaminationSettings]):
+    """Looks for sequences of words that documents have in common with evaluation items."""
 
     name = "decontaminate"
+    Settings = DecontaminationSettings
 
     def __init__(
-        self,
-        eval_datasets: Sequence[str],
-        fields: Sequence[str],
-        n_grams: int,
-        min_words: int,
-        min_ratio: float,
-        max_item_frequency: int,
-        common_phrases: str | None,
-        action: Literal["drop", "redact", "report"],
+        self, settings: DecontaminationSettings, exclusion_writer: DocumentWriter | None = None
     ) -> None:
-        super().__init__()
-        self.eval_datasets, self.fields, self.n_grams, self.min_words, self.min_ratio = (
-            eval_datasets,
-            fields,
-            n_grams,
-            min_words,
-            min_ratio,
-        )
-        self.max_item_frequency, self.phrases, self.action = (
-            max_item_frequency,
-            Path(common_phrases or COMMON_PHRASES),
-            action,
-        )
+        super().__init__(settings, exclusion_writer)
+        self.phrases = Path(settings.common_phrases or COMMON_PHRASES)
         self.folder: Path | None = None
 
     def check(self) -> None:
         """Read the items and the phrases once."""
         if not self.phrases.is_file():
             raise DataError(f"decontaminate.common_phrases: there is no file {self.phrases}")
-        for _ in read_items(self.eval_datasets, self.fields):
+        for _ in read_items(self.settings.eval_datasets, self.settings.fields):
             pass
 
     def prepare(self, folder: Path) -> None:
@@ -64,14 +97,18 @@ class Decontamination(PreparedFilter):
         path = folder / "index.npz"
         if path.exists():
             return
-        items = read_items(self.eval_datasets, self.fields)
+        settings = self.settings
         index = build_index(
-            items, self.n_grams, self.min_words, self.max_item_frequency, read_phrases(self.phrases)
+            read_items(settings.eval_datasets, settings.fields),
+            settings.n_grams,
+            settings.min_words,
+            settings.max_item_frequency,
+            read_phrases(self.phrases),
         )
         if not index.grams:
             raise DataError(
-                f"{', '.join(self.eval_datasets)}: no field has {self.min_words} words or more;"
-                " lower decontaminate.min_words"
+                f"{', '.join(settings.eval_datasets)}: no field has {settings.min_words} words or"
+                " more; lower decontaminate.min_words"
             )
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             index.save(file)  # type: ignore[arg-type]
@@ -79,7 +116,7 @@ class Decontamination(PreparedFilter):
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
-        """Yield the documents that stay, and write what was found to `matches/<rank>.jsonl`."""
+        """Yield the documents that stay, and write the matches to `matches/<rank>.jsonl`."""
         assert self.folder is not None, "prepare() comes first"
         self._index = Index.load(self.folder / "index.npz")
         self._hasher = self._index.hasher()
@@ -90,48 +127,55 @@ class Decontamination(PreparedFilter):
             yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Look at one document."""
+        """Keep, drop or redact one document."""
         text = normal_form(doc.text)
         words, spans = self._hasher(text)
         matches = [
-            match for match in find_matches(self._index, words) if match.ratio >= self.min_ratio
+            match
+            for match in find_matches(self._index, words)
+            if match.ratio >= self.settings.min_ratio
         ]
         if not matches:
             return True
         for match in matches:
-            file, item, field, _ = self._index.fields[match.field]
-            start, end = spans[match.span[0]][0], spans[match.span[1] - 1][1]
-            record = {
-                "document": doc.id,
-                "file": file,
-                "item": item,
-                "field": field,
-                "ratio": round(match.ratio, 4),
-            }
-            record |= {
-                "span_words": match.span[1] - match.span[0],
-                "span": text[start:end],
-                "action": self.action,
-            }
+            record = self._record(doc.id, text, spans, match)
             self._log.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if self.action == "drop":
-            return (
-                False,
-                f"in {self._index.fields[max(matches, key=lambda match: match.ratio).field][0]}",
-            )
+        if self.settings.action == "drop":
+            best = max(matches, key=lambda match: match.ratio)
+            file = self._index.fields[best.field][0]
+            return False, f"in {file}"
         self.stat_update("found_documents")
-        if self.action == "redact":
+        if self.settings.action == "redact":
             self.stat_update("changed_documents")
-            doc.text = _without(text, spans, np.any([match.covered for match in matches], axis=0))
-            return bool(doc.text) or (False, "nothing else")
+            covered = np.any([match.covered for match in matches], axis=0)
+            doc.text = _without(text, spans, covered)
+            if not doc.text:
+                return False, "nothing else"
         return True
+
+    def _record(
+        self, document_id: str, text: str, spans: Sequence[tuple[int, int]], match: Match
+    ) -> dict[str, Any]:
+        """Return a match as a record of contamination.jsonl."""
+        file, item, field, _ = self._index.fields[match.field]
+        first, end = match.span
+        return {
+            "document": document_id,
+            "file": file,
+            "item": item,
+            "field": field,
+            "ratio": round(match.ratio, 4),
+            "span_words": end - first,
+            "span": text[spans[first][0] : spans[end - 1][1]],
+            "action": self.settings.action,
+        }
 
     def finish(self, folder: Path, tasks: int) -> dict[str, Any]:
         """Publish the matches by document and by item.
 
         The files are `contamination.jsonl` and `contamination_items.jsonl`.
         """
-        items: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        ratios: _Ratios = defaultdict(dict)
         documents = set()
         with (
             atomic_file(folder / "publish/contamination.jsonl") as path,
@@ -141,32 +185,39 @@ class Decontamination(PreparedFilter):
                 for line in _lines(folder / f"matches/{task:05d}.jsonl"):
                     file.write(line)
                     match = json.loads(line)
-                    documents.add(match["document"])
-                    found = items[match["file"], match["item"]]
-                    found[match["document"]] = max(
-                        match["ratio"], found.get(match["document"], 0.0)
-                    )
-        kept = "dropped" if self.action == "drop" else self.action
+                    document = match["document"]
+                    documents.add(document)
+                    of_item = ratios[match["file"], match["item"]]
+                    of_item[document] = max(match["ratio"], of_item.get(document, 0.0))
         with (
             atomic_file(folder / "publish/contamination_items.jsonl") as path,
             path.open("w", encoding="utf-8") as file,
         ):
-            for (name, item), found in sorted(items.items()):
-                by_ratio = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-                record = {"file": name, "id": item, "ratio": by_ratio[0][1], "action": kept}
-                file.write(
-                    json.dumps(
-                        record
-                        | {"documents": [{"id": key, "ratio": ratio} for key, ratio in by_ratio]}
-                    )
-                    + "\n"
-                )
+            self._write_items(ratios, file)
         known = {(name, item) for name, item, _, _ in Index.load(folder / "index.npz").fields}
         by_file = {name: {"items": 0, "found": 0} for name, _ in sorted(known)}
         for name, item in known:
             by_file[name]["items"] += 1
-            by_file[name]["found"] += (name, item) in items
-        return {"documents": len(documents), "action": self.action, "files": by_file}
+            by_file[name]["found"] += (name, item) in ratios
+        return {"documents": len(documents), "action": self.settings.action, "files": by_file}
+
+    def _write_items(self, ratios: "_Ratios", file: TextIO) -> None:
+        """Write a line for each item that was found, its documents by falling ratio."""
+        action = "dropped" if self.settings.action == "drop" else self.settings.action
+        for (name, item), of_item in sorted(ratios.items()):
+            by_ratio = sorted(of_item.items(), key=lambda pair: (-pair[1], pair[0]))
+            record = {
+                "file": name,
+                "id": item,
+                "ratio": by_ratio[0][1],
+                "action": action,
+                "documents": [{"id": key, "ratio": ratio} for key, ratio in by_ratio],
+            }
+            file.write(json.dumps(record) + "\n")
+
+
+_Ratios = dict[tuple[str, str], dict[str, float]]
+"""By file and item: the highest ratio of each document."""
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -179,13 +230,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _without(text: str, spans: Sequence[tuple[int, int]], covered: np.ndarray[Any, Any]) -> str:
-    """Return the text without the covered words and what stands between neighbouring ones."""
-    parts, position, places = [], 0, np.flatnonzero(covered).tolist()
-    for number, place in enumerate(places):
-        start, end = spans[place]
-        joined = number > 0 and places[number - 1] == place - 1
-        if not joined:
-            parts.append(text[position:start])
+    """Return the text without the covered words and the text between neighbouring ones."""
+    remaining = []
+    position = 0
+    previous = None
+    for word in np.flatnonzero(covered).tolist():
+        start, end = spans[word]
+        if previous is None or word != previous + 1:
+            remaining.append(text[position:start])
         position = end
-    parts.append(text[position:])
-    return "".join(parts).strip()
+        previous = word
+    remaining.append(text[position:])
+    return "".join(remaining).strip()

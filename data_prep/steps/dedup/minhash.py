@@ -14,30 +14,34 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from datatrove.utils.hashing import HashConfig
 from datatrove.utils.text import TextNormConfig
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from data_prep.steps.base import StepSettings
 from data_prep.steps.dedup.clusters import clusters_of
 from data_prep.steps.global_step import (
     Array,
     Context,
-    CorpusStep,
-    VerdictFilter,
+    DecisionFilter,
+    GlobalStep,
     save_array,
-    save_verdicts,
+    save_decisions,
 )
 from data_prep.text.words import Words, searchable
 from galen.atomic import atomic_file
+from galen.recipe import STRICT
 
-NOTE = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
+FEATURES = np.dtype([("length", "<u4"), ("id", "S64"), ("signed", "?")])
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
 
 class _Signatures(MinhashDedupSignature):
     """datatrove's signatures, over words that need no spaCy, passing the documents on.
 
-    Also notes their lengths and identifiers.
+    Also writes their lengths and identifiers to `features/<rank>.npy`.
 
-    Writes `signatures/<rank>.npy`, uint64 of shape (bands, documents with a signature): one hash of
-    the hashes of each band. Two bands that differ have the same with a probability of 2^-64.
+    Writes `signatures/<rank>.npy`, uint64 of shape (buckets, documents with a signature): one hash
+    of the hashes of each bucket. Two different buckets have the same with a probability of 2^-64.
     """
 
     name = "minhash"
@@ -54,40 +58,40 @@ class _Signatures(MinhashDedupSignature):
             [pow(_MULTIPLIER, power, 2**64) for power in range(self.config.hashes_per_bucket)],
             dtype=np.uint64,
         )
-        notes: list[tuple[int, bytes, bool]] = []
-        bands: list[Array] = []
+        features: list[tuple[int, bytes, bool]] = []
+        buckets: list[Array] = []
         for document in data:
             shingles = self.get_shingles(searchable(document.text))
-            notes.append((len(document.text), document.id.encode()[:64], bool(shingles.size)))
-            if shingles.size:
-                bands.append(
-                    (np.array(self.get_signature(shingles), dtype=np.uint64) * powers).sum(
-                        axis=1, dtype=np.uint64
-                    )
-                )
+            is_signed = bool(shingles.size)
+            features.append((len(document.text), document.id.encode()[:64], is_signed))
+            if is_signed:
+                hashes = np.array(self.get_signature(shingles), dtype=np.uint64)
+                buckets.append((hashes * powers).sum(axis=1, dtype=np.uint64))
             yield document
-        signed = np.array(bands, dtype=np.uint64).reshape(-1, self.config.num_buckets).T
-        for folder, rows in (
-            ("signatures", np.ascontiguousarray(signed)),
-            ("notes", np.array(notes, dtype=NOTE)),
-        ):
-            save_array(self.folder / folder / f"{rank:05d}.npy", rows)
+        signatures = np.array(buckets, dtype=np.uint64).reshape(-1, self.config.num_buckets).T
+        name = f"{rank:05d}.npy"
+        save_array(self.folder / "signatures" / name, np.ascontiguousarray(signatures))
+        save_array(self.folder / "features" / name, np.array(features, dtype=FEATURES))
 
 
-class _Notes:
-    """The notes of all tasks on disk; documents are numbered over all tasks."""
+class _Features:
+    """The features of all tasks on disk; documents are numbered over all tasks."""
 
     def __init__(self, folder: Path, tasks: int) -> None:
-        self.parts = [np.load(folder / f"{task:05d}.npy", mmap_mode="r") for task in range(tasks)]
-        self.starts = np.cumsum([0, *map(len, self.parts)])
+        self.tasks = [np.load(folder / f"{task:05d}.npy", mmap_mode="r") for task in range(tasks)]
+        self.starts = np.cumsum([0, *map(len, self.tasks)])
 
     def __getitem__(self, number: int) -> Any:
         task = int(np.searchsorted(self.starts, number, side="right")) - 1
-        return self.parts[task][number - self.starts[task]]
+        return self.tasks[task][number - self.starts[task]]
+
+    def id_of(self, number: int) -> str:
+        """Return the identifier of a document, at most 64 bytes of it."""
+        return str(self[number]["id"].decode(errors="replace"))
 
 
 class _Pairs(PipelineStep):
-    """Task `rank` sorts that band of all documents and writes pairs of equal neighbours.
+    """Task `rank` sorts that bucket of all documents and writes pairs of equal neighbours.
 
     They go to `pairs/<rank>.npy`, an array of shape (pairs, 2). Memory: about 40 bytes a document.
     """
@@ -97,32 +101,58 @@ class _Pairs(PipelineStep):
 
     def __init__(self, folder: Path, tasks: int) -> None:
         super().__init__()
-        self.folder, self.tasks = folder, tasks
+        self.folder = folder
+        self.tasks = tasks
 
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
-        """Write the pairs of this band."""
-        bands, numbers, start = [], [], 0
+        """Write the pairs of this bucket."""
+        hashes = []
+        numbers = []
+        start = 0
         for task in range(self.tasks):
-            bands.append(
-                np.array(np.load(self.folder / f"signatures/{task:05d}.npy", mmap_mode="r")[rank])
-            )
-            signed = np.load(self.folder / f"notes/{task:05d}.npy", mmap_mode="r")["signed"]
+            signatures = np.load(self.folder / f"signatures/{task:05d}.npy", mmap_mode="r")
+            hashes.append(np.array(signatures[rank]))
+            signed = np.load(self.folder / f"features/{task:05d}.npy", mmap_mode="r")["signed"]
             numbers.append((start + np.flatnonzero(signed)).astype(np.uint32))
             start += len(signed)
-        band, number = np.concatenate(bands), np.concatenate(numbers)
-        order = np.argsort(band, kind="stable")  # of equal ones the documents stay in order
-        band, number = band[order], number[order]
-        same = np.flatnonzero(band[1:] == band[:-1])
-        save_array(
-            self.folder / f"pairs/{rank:05d}.npy",
-            np.stack([number[same], number[same + 1]], axis=1),
-        )
+        bucket = np.concatenate(hashes)
+        number = np.concatenate(numbers)
+        order = np.argsort(bucket, kind="stable")  # of equal ones the documents stay in order
+        bucket = bucket[order]
+        number = number[order]
+        equal = np.flatnonzero(bucket[1:] == bucket[:-1])
+        pairs = np.stack([number[equal], number[equal + 1]], axis=1)
+        save_array(self.folder / f"pairs/{rank:05d}.npy", pairs)
         yield from ()
 
 
-class NearDuplicates(CorpusStep):
+@dataclass(kw_only=True, config=STRICT)
+class MinhashDedupSettings(StepSettings):
+    """Drop near-duplicates by MinHash (datatrove); of a cluster one document stays."""
+
+    step: Literal["minhash_dedup"] = "minhash_dedup"
+    n_grams: int = Field(default=5, ge=1)
+    """Words in a shingle."""
+
+    num_buckets: int = Field(default=14, ge=1)
+    """Buckets (bands) of the signature."""
+
+    hashes_per_bucket: int = Field(default=8, ge=1)
+    """Hashes in a bucket.
+
+    Pairs are found with probability 1 - (1 - s^hashes_per_bucket)^num_buckets at a similarity s.
+    """
+
+    keep: Literal["longest", "first"] = "longest"
+    """Which stays: the longest text (of equals the first), or the first in the recipe's order."""
+
+    seed: int = 1
+    """Of the hash functions."""
+
+
+class MinhashDedup(GlobalStep[MinhashDedupSettings]):
     """Keeps one document of each cluster of near-duplicates.
 
     The clusters are listed in `duplicates.jsonl` of the corpus.
@@ -132,68 +162,60 @@ class NearDuplicates(CorpusStep):
     """
 
     name = "minhash_dedup"
+    Settings = MinhashDedupSettings
 
-    def __init__(
-        self,
-        n_grams: int,
-        num_buckets: int,
-        hashes_per_bucket: int,
-        keep: Literal["longest", "first"],
-        seed: int,
-    ) -> None:
+    def __init__(self, settings: MinhashDedupSettings) -> None:
+        super().__init__(settings)
         # numbers stay as they are: in medicine they are content. 64 bits: with 32 there would be
         # false pairs among millions of documents
         self.config = MinhashConfig(
-            n_grams,
-            num_buckets,
-            hashes_per_bucket,
-            seed,
+            settings.n_grams,
+            settings.num_buckets,
+            settings.hashes_per_bucket,
+            settings.seed,
             norm_config=TextNormConfig(norm_numbers=False),
             hash_config=HashConfig(precision=64, hash_fc="sha1"),
         )
-        self.keep = keep
 
-    def notes(self, context: Context) -> list[PipelineStep]:
-        """Signatures and lengths."""
+    def collect(self, context: Context) -> list[PipelineStep]:
+        """Collect signatures and lengths."""
         return [_Signatures(context.folder, self.config)]
 
     def decide(self, context: Context) -> None:
-        """Find pairs, one task for each band; then clusters and the document that each keeps."""
+        """Find pairs, one task for each bucket; then clusters and the document that each keeps."""
         context.run("pairs", [_Pairs(context.folder, context.tasks)], self.config.num_buckets)
-        notes = _Notes(context.folder / "notes", context.tasks)
-        verdicts, sizes = np.zeros(notes.starts[-1], dtype=np.uint8), []
+        features = _Features(context.folder / "features", context.tasks)
+        decisions = np.zeros(features.starts[-1], dtype=np.uint8)
+        sizes = []
         with (
             atomic_file(context.folder / "publish/duplicates.jsonl") as path,
             path.open("w", encoding="utf-8") as file,
         ):
             for members in clusters_of(self._pairs(context.folder / "pairs")):
-                best = (
-                    members[0]
-                    if self.keep == "first"
-                    else max(members, key=lambda member: (notes[member]["length"], -member))
-                )
+                best = self._best(members, features)
+                others = [member for member in members if member != best]
+                decisions[others] = 1
                 sizes.append(len(members))
-                verdicts[[member for member in members if member != best]] = 1
-                others = [
-                    notes[member]["id"].decode(errors="replace")
-                    for member in members
-                    if member != best
-                ]
-                file.write(
-                    json.dumps(
-                        {"kept": notes[best]["id"].decode(errors="replace"), "dropped": others}
-                    )
-                    + "\n"
-                )
-        save_verdicts(context.folder / "verdicts", verdicts, notes.parts)
+                record = {
+                    "kept": features.id_of(best),
+                    "dropped": [features.id_of(member) for member in others],
+                }
+                file.write(json.dumps(record) + "\n")
+        save_decisions(context.folder / "decisions", decisions, features.tasks)
         histogram = {int(size): sizes.count(size) for size in sorted(set(sizes))}
         context.report.update(clusters=len(sizes), documents=sum(sizes), sizes=histogram)
 
+    def _best(self, members: list[int], features: "_Features") -> int:
+        """Return the document of a cluster that is kept."""
+        if self.settings.keep == "first":
+            return members[0]
+        return max(members, key=lambda member: (features[member]["length"], -member))
+
     def _pairs(self, folder: Path) -> Array:
-        """Return the different pairs of all bands, shape (pairs, 2)."""
+        """Return the different pairs of all buckets, shape (pairs, 2)."""
         found: Array = np.empty(0, dtype=np.uint64)
-        for band in range(self.config.num_buckets):
-            pairs = np.load(folder / f"{band:05d}.npy").astype(np.uint64)
+        for bucket in range(self.config.num_buckets):
+            pairs = np.load(folder / f"{bucket:05d}.npy").astype(np.uint64)
             found = np.union1d(found, pairs[:, 0] << np.uint64(32) | pairs[:, 1])
         return np.stack([found >> np.uint64(32), found & np.uint64(2**32 - 1)], axis=1).astype(
             np.int64
@@ -201,4 +223,6 @@ class NearDuplicates(CorpusStep):
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""
-        return VerdictFilter(self.name, context.folder / "verdicts", ["like a kept one"])
+        return DecisionFilter(
+            self.name, context.folder / "decisions", ["like a kept one"], context.exclusion_writer
+        )

@@ -1,4 +1,4 @@
-"""Boilerplate: lines, or sentences, of many documents are cut out of all but the first."""
+"""Boilerplate: lines, or sentences, of many documents are removed from all but the first."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,22 +8,48 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from data_prep.steps.global_step import Context, CorpusStep, load_notes, save_array
+from data_prep.steps.base import DocumentWriter, StepSettings
+from data_prep.steps.global_step import Array, Context, GlobalStep, load_features, save_array
 from data_prep.text.hashing import stable_hash
 from data_prep.text.sentences import SentenceSplitter
 from data_prep.text.words import count_words, plain_words
+from galen.recipe import STRICT
 
 Unit = Literal["line", "sentence"]
-_FIRST = "first.npy"
-_FOUND = np.dtype([("line", "<u8"), ("documents", "<u4"), ("task", "<u4")])
+_FILE = "lines.npy"
+_LINE = np.dtype([("line", "<u8"), ("documents", "<u4"), ("task", "<u4")])
 _RANGES = 64
 
 
-def pieces_of(document: Document, unit: Unit) -> list[list[str]]:
-    """Return the pieces of each line of a document, which joined are the line.
+@dataclass(kw_only=True, config=STRICT)
+class LineDedupSettings(StepSettings):
+    """Remove lines, or sentences, that occur in many documents.
 
-    A piece is the line itself, or a sentence of it.
+    Boilerplate such as "All rights reserved" or "Read more".
+    """
+
+    step: Literal["line_dedup"] = "line_dedup"
+    max_documents: int = Field(default=10, ge=1)
+    """A line in more documents than this is removed from all but the first."""
+
+    min_words: int = Field(default=4, ge=1)
+    """Shorter lines, such as headings, stay."""
+
+    unit: Unit = "line"
+    """Unit of comparison.
+
+    Lines, or the sentences in them (by sentencex, in the language that language_id noted, else
+    English).
+    """
+
+
+def split_units(document: Document, unit: Unit) -> list[list[str]]:
+    """Return the units of each line of a document, which joined are the line.
+
+    A unit is the line itself, or a sentence of it.
     """
     lines = document.text.split("\n")
     if unit == "line":
@@ -37,18 +63,19 @@ def line_hash(line: str) -> int:
     return stable_hash(" ".join(plain_words(line)))
 
 
-class _LineNotes(PipelineStep):
+class _LineFeatures(PipelineStep):
     """Passes documents on and writes the sorted hashes of their long lines, with counts.
 
     The hashes go to `lines/`, the number of documents of each to `documents/`.
     """
 
-    type = "NOTES"
+    type = "FEATURES"
     name = "lines"
 
-    def __init__(self, folder: Path, min_words: int, unit: Unit) -> None:
+    def __init__(self, folder: Path, settings: LineDedupSettings) -> None:
         super().__init__()
-        self.folder, self.min_words, self.unit = folder, min_words, unit
+        self.folder = folder
+        self.settings = settings
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
@@ -56,60 +83,65 @@ class _LineNotes(PipelineStep):
         """Yield the documents unchanged."""
         hashes: list[int] = []
         for document in data:
-            pieces = (piece for line in pieces_of(document, self.unit) for piece in line)
-            hashes += {line_hash(piece) for piece in pieces if count_words(piece) >= self.min_words}
+            own: set[int] = set()
+            for line in split_units(document, self.settings.unit):
+                own |= {
+                    line_hash(unit) for unit in line if count_words(unit) >= self.settings.min_words
+                }
+            hashes += own
             yield document
         values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
-        for name, rows in (("lines", values), ("documents", counts.astype(np.uint32))):
-            save_array(self.folder / name / f"{rank:05d}.npy", rows)
+        save_array(self.folder / f"lines/{rank:05d}.npy", values)
+        save_array(self.folder / f"documents/{rank:05d}.npy", counts.astype(np.uint32))
 
 
 class _LineCounts(PipelineStep):
     """Task `rank` counts the lines of one range of the hashes.
 
-    Those of more than `most` documents are written to `counts/<rank>.npy`.
+    Those of more than `max_documents` documents are written to `counts/<rank>.npy`.
     """
 
     type = "DEDUP"
     name = "count"
 
-    def __init__(self, folder: Path, tasks: int, most: int) -> None:
+    def __init__(self, folder: Path, tasks: int, max_documents: int) -> None:
         super().__init__()
-        self.folder, self.tasks, self.most = folder, tasks, most
+        self.folder = folder
+        self.tasks = tasks
+        self.max_documents = max_documents
 
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Write the lines of this range."""
-        size = 2**64 // _RANGES
-        parts = []
-        for task in range(self.tasks):
-            lines, documents = (
-                np.load(self.folder / f"notes/{name}/{task:05d}.npy", mmap_mode="r")
-                for name in ("lines", "documents")
-            )
-            first = int(np.searchsorted(lines, np.uint64(rank * size)))
-            last = int(np.searchsorted(lines, np.uint64((rank + 1) * size - 1), side="right"))
-            part = np.empty(last - first, dtype=_FOUND)
-            part["line"], part["documents"], part["task"] = (
-                lines[first:last],
-                documents[first:last],
-                task,
-            )
-            parts.append(part)
-        found = np.concatenate(parts)
+        rows = np.concatenate([self._rows(task, rank) for task in range(self.tasks)])
         # of one line the tasks stay in order
-        found = found[np.argsort(found["line"], kind="stable")]
-        starts = np.flatnonzero(np.diff(found["line"], prepend=~found["line"][:1]))
-        totals = np.add.reduceat(found["documents"], starts) if len(starts) else found["documents"]
-        kept = found[starts]
-        kept["documents"] = totals
-        save_array(self.folder / f"counts/{rank:05d}.npy", kept[totals > self.most])
+        rows = rows[np.argsort(rows["line"], kind="stable")]
+        starts = np.flatnonzero(np.diff(rows["line"], prepend=~rows["line"][:1]))
+        totals = np.add.reduceat(rows["documents"], starts) if len(starts) else rows["documents"]
+        lines = rows[starts]
+        lines["documents"] = totals
+        frequent = lines[totals > self.max_documents]
+        save_array(self.folder / f"counts/{rank:05d}.npy", frequent)
         yield from ()
 
+    def _rows(self, task: int, rank: int) -> Array:
+        """Return the lines of one task in one range of the hashes."""
+        features = self.folder / "features"
+        lines = np.load(features / f"lines/{task:05d}.npy", mmap_mode="r")
+        documents = np.load(features / f"documents/{task:05d}.npy", mmap_mode="r")
+        size = 2**64 // _RANGES
+        first = int(np.searchsorted(lines, np.uint64(rank * size)))
+        last = int(np.searchsorted(lines, np.uint64((rank + 1) * size - 1), side="right"))
+        rows = np.empty(last - first, dtype=_LINE)
+        rows["line"] = lines[first:last]
+        rows["documents"] = documents[first:last]
+        rows["task"] = task
+        return rows
 
-class RepeatedLines(CorpusStep):
-    """Cuts lines, or sentences, that occur in more than `max_documents` documents.
+
+class LineDedup(GlobalStep[LineDedupSettings]):
+    """Removes lines, or sentences, that occur in more than `max_documents` documents.
 
     Only those of at least `min_words` words count; the first document keeps them.
 
@@ -118,61 +150,67 @@ class RepeatedLines(CorpusStep):
     """
 
     name = "line_dedup"
+    Settings = LineDedupSettings
 
-    def __init__(self, max_documents: int, min_words: int, unit: Unit) -> None:
-        self.max_documents, self.min_words, self.unit = max_documents, min_words, unit
-
-    def notes(self, context: Context) -> list[PipelineStep]:
-        """Hashes of lines."""
-        return [_LineNotes(context.folder / "notes", self.min_words, self.unit)]
+    def collect(self, context: Context) -> list[PipelineStep]:
+        """Collect hashes of lines."""
+        return [_LineFeatures(context.folder / "features", self.settings)]
 
     def decide(self, context: Context) -> None:
         """Find the lines, and the first task that has each."""
-        context.run(
-            "count", [_LineCounts(context.folder, context.tasks, self.max_documents)], _RANGES
-        )
-        found = np.concatenate(load_notes(context.folder / "counts", _RANGES))
-        save_array(context.folder / "verdicts" / _FIRST, found)
-        context.report.update(lines=len(found), occurrences=int(found["documents"].sum()))
+        counts = _LineCounts(context.folder, context.tasks, self.settings.max_documents)
+        context.run("count", [counts], _RANGES)
+        lines = np.concatenate(load_features(context.folder / "counts", _RANGES))
+        save_array(context.folder / "decisions" / _FILE, lines)
+        context.report.update(lines=len(lines), occurrences=int(lines["documents"].sum()))
 
     def apply(self, context: Context) -> PipelineStep:
-        """Cut them."""
-        return _LineCutter(context.folder / "verdicts" / _FIRST, self.min_words, self.unit)
+        """Remove the lines."""
+        path = context.folder / "decisions" / _FILE
+        return _LineRemover(path, self.settings, context.exclusion_writer)
 
 
-class _LineCutter(BaseFilter):
-    name = RepeatedLines.name
+class _LineRemover(BaseFilter):
+    name = LineDedup.name
 
-    def __init__(self, path: Path, min_words: int, unit: Unit) -> None:
-        super().__init__()
-        self.path, self.min_words, self.unit = path, min_words, unit
+    def __init__(
+        self, path: Path, settings: LineDedupSettings, exclusion_writer: DocumentWriter | None
+    ) -> None:
+        super().__init__(exclusion_writer)
+        self.path = path
+        self.settings = settings
 
     def run(
         self, data: Iterator[Document], rank: int = 0, world_size: int = 1
     ) -> Iterator[Document]:
         """Yield the documents with something left."""
         rows = np.load(self.path)
-        self._cut = set(rows["line"].tolist())
+        self._repeated = set(rows["line"].tolist())
         self._keep_once = set(rows["line"][rows["task"] == rank].tolist())
         yield from super().run(data, rank, world_size)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Cut one document; a line of which nothing is left goes with its end."""
-        lines = pieces_of(doc, self.unit)
-        kept = [[piece for piece in line if self._stays(piece)] for line in lines]
-        if kept != lines:
+        """Change one document; a line of which nothing is left goes with its end."""
+        lines = split_units(doc, self.settings.unit)
+        remaining = [[unit for unit in line if self._stays(unit)] for line in lines]
+        if remaining != lines:
             self.stat_update("changed_documents")
             left = (
                 "".join(new).rstrip()
-                for new, old in zip(kept, lines, strict=True)
+                for new, old in zip(remaining, lines, strict=True)
                 if new or not old
             )
             doc.text = "\n".join(left).strip()
-        return bool(doc.text) or (False, "nothing else")
+        if not doc.text:
+            return False, "nothing else"
+        return True
 
-    def _stays(self, piece: str) -> bool:
-        if count_words(piece) < self.min_words or (key := line_hash(piece)) not in self._cut:
+    def _stays(self, unit: str) -> bool:
+        if count_words(unit) < self.settings.min_words:
             return True
-        once = key in self._keep_once
+        key = line_hash(unit)
+        if key not in self._repeated:
+            return True
+        is_first = key in self._keep_once
         self._keep_once.discard(key)
-        return once
+        return is_first

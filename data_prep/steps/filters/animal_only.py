@@ -1,10 +1,25 @@
 """Studies of animals alone."""
 
+from typing import Literal
+
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic.dataclasses import dataclass
+
+from data_prep.steps.base import DocumentFilter, StepSettings
+from galen.recipe import STRICT
 
 
-class AnimalOnlyFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class AnimalOnlySettings(StepSettings):
+    """Drop studies of animals alone.
+
+    MeSH heading Animals without Humans, or a veterinary publication type.
+    """
+
+    step: Literal["animal_only"] = "animal_only"
+
+
+class AnimalOnlyFilter(DocumentFilter[AnimalOnlySettings]):
     """Drops articles with the MeSH heading Animals and without Humans, and veterinary articles.
 
     Veterinary articles are found by their publication type.
@@ -14,12 +29,13 @@ class AnimalOnlyFilter(BaseFilter):
     """
 
     name = "animal_only"
+    Settings = AnimalOnlySettings
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         headings = {heading["name"] for heading in doc.metadata.get("mesh") or ()}
         if any("Veterinary" in kind for kind in doc.metadata.get("publication_types") or ()):
             return False, "veterinary"
-        return (
-            "Animals" not in headings or "Humans" in headings or (False, "animals without humans")
-        )
+        if "Animals" in headings and "Humans" not in headings:
+            return False, "animals without humans"
+        return True

@@ -4,7 +4,10 @@ import re
 from typing import Literal
 
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic.dataclasses import dataclass
+
+from data_prep.steps.base import DocumentFilter, PerSourceSettings
+from galen.recipe import STRICT
 
 Rule = Literal["any_claim", "explicit", "ignore"]
 
@@ -32,21 +35,30 @@ def reserves_rights(line: str, rule: Rule) -> bool:
     return rule == "any_claim" or _RESERVED.search(line) is not None
 
 
-class CopyrightFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class CopyrightSettings(PerSourceSettings):
+    """Drop abstracts by their copyright line."""
+
+    step: Literal["copyright"] = "copyright"
+    rule: Rule = "any_claim"
+    """Which copyright lines drop an abstract.
+
+    any_claim: each that names no Creative Commons license or public domain; explicit: only one that
+    reserves rights in words; ignore: none.
+    """
+
+
+class CopyrightFilter(DocumentFilter[CopyrightSettings]):
     """Drops documents whose copyright line reserves rights.
 
     No line, as in most older records, reserves none.
     """
 
     name = "copyright"
-
-    def __init__(self, rule: Rule) -> None:
-        super().__init__()
-        self.rule = rule
+    Settings = CopyrightSettings
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        return not reserves_rights(doc.metadata["copyright"], self.rule) or (
-            False,
-            "rights reserved",
-        )
+        if reserves_rights(doc.metadata["copyright"], self.settings.rule):
+            return False, "rights reserved"
+        return True

@@ -1,28 +1,52 @@
 """Keep texts written in the wanted languages, as `language_identification` finds them."""
 
-from collections.abc import Sequence
+from typing import Literal
 
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic.dataclasses import dataclass
 
-from data_prep.text.language_identification import CANDIDATES, known_languages, language_shares
+from data_prep.steps.base import DocumentFilter, DocumentWriter, Fraction, PerSourceSettings
+from data_prep.text.language_identification import CANDIDATES, known_languages, language_fractions
 from galen.errors import UsageError
+from galen.recipe import STRICT
 
 
-class LanguageIdFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class LanguageIdSettings(PerSourceSettings):
+    """Identify the language of the text, paragraph by paragraph.
+
+    Drop documents in other languages or without a clear one.
+    """
+
+    step: Literal["language_id"] = "language_id"
+    languages: list[str] | None = None
+    """Languages to keep, codes of two letters; null keeps all and only notes the language."""
+
+    min_fraction: Fraction = 0.5
+    """Fraction of the letters that must be in the document's main language."""
+
+    candidates: list[str] | None = None
+    """Languages to tell apart, besides those of `languages`.
+
+    null takes the twenty of filters/language_id.py.
+    """
+
+
+class LanguageIdFilter(DocumentFilter[LanguageIdSettings]):
     """Notes the language of documents and drops unwanted ones.
 
     It goes to `text_language`, and to `text_languages` with shares if there are several.
     """
 
     name = "language_id"
+    Settings = LanguageIdSettings
 
     def __init__(
-        self, languages: Sequence[str] | None, min_fraction: float, candidates: Sequence[str] | None
+        self, settings: LanguageIdSettings, exclusion_writer: DocumentWriter | None = None
     ) -> None:
-        super().__init__()
-        self.languages, self.min_fraction = languages, min_fraction
-        self.candidates = tuple(dict.fromkeys([*(candidates or CANDIDATES), *(languages or ())]))
+        super().__init__(settings, exclusion_writer)
+        candidates = [*(settings.candidates or CANDIDATES), *(settings.languages or ())]
+        self.candidates = tuple(dict.fromkeys(candidates))
         if unknown := set(self.candidates) - known_languages():
             raise UsageError(
                 f"language_id: {', '.join(sorted(unknown))} cannot be identified; known are"
@@ -31,17 +55,17 @@ class LanguageIdFilter(BaseFilter):
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
-        shares = language_shares(doc.text, self.candidates)
-        if not shares:
+        fractions = language_fractions(doc.text, self.candidates)
+        if not fractions:
             return False, "no letters"
-        language, share = next(iter(shares.items()))
+        language, fraction = next(iter(fractions.items()))
         doc.metadata["text_language"] = language
-        if len(shares) > 1:
-            doc.metadata["text_languages"] = {name: round(part, 3) for name, part in shares.items()}
-        if share < self.min_fraction:
+        if len(fractions) > 1:
+            doc.metadata["text_languages"] = {
+                name: round(value, 3) for name, value in fractions.items()
+            }
+        if fraction < self.settings.min_fraction:
             return False, "no main language"
-        return (
-            self.languages is None
-            or language in self.languages
-            or (False, f"not wanted ({language})")
-        )
+        if self.settings.languages is not None and language not in self.settings.languages:
+            return False, f"not wanted ({language})"
+        return True

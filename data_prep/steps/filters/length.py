@@ -1,23 +1,39 @@
 """Documents by length."""
 
+from typing import Literal
+
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from data_prep.steps.base import DocumentFilter, PerSourceSettings
 from data_prep.text.words import count_words
+from galen.recipe import STRICT
 
 
-class LengthFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class LengthSettings(PerSourceSettings):
+    """Drop documents by their number of words (Chinese, Japanese: half the characters)."""
+
+    step: Literal["length"] = "length"
+    min_words: int = Field(default=20, ge=0)
+    """Fewest words."""
+
+    max_words: int | None = Field(default=None, ge=1)
+    """Most words."""
+
+
+class LengthFilter(DocumentFilter[LengthSettings]):
     """Drops documents with too few or too many words."""
 
     name = "length"
-
-    def __init__(self, min_words: int, max_words: int | None) -> None:
-        super().__init__()
-        self.min_words, self.max_words = min_words, max_words
+    Settings = LengthSettings
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         words = count_words(doc.text)
-        if words < self.min_words:
+        if words < self.settings.min_words:
             return False, "too short"
-        return self.max_words is None or words <= self.max_words or (False, "too long")
+        if self.settings.max_words is not None and words > self.settings.max_words:
+            return False, "too long"
+        return True

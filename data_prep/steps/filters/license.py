@@ -1,11 +1,14 @@
 """Which licenses let an article in."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from data_prep.steps.base import DocumentFilter, DocumentWriter, PerSourceSettings
+from galen.recipe import STRICT
 
 _VERSION = re.compile(r"[ -]v?\d+(\.\d+)*$")
 
@@ -19,24 +22,46 @@ def family(license: str) -> str:
     return "CC0" if name in ("CC0", "CC-0", "CC-ZERO") else name
 
 
-class LicenseFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class LicenseSettings(PerSourceSettings):
+    """Keep documents by the license of their article."""
+
+    step: Literal["license"] = "license"
+    allowed: list[str] = Field(
+        default_factory=lambda: ["CC0", "CC-BY", "CC-BY-SA", "CC-BY-ND", "public-domain"]
+    )
+    """Allowed licenses.
+
+    The default is the set of Creative Commons licenses that allow commercial use, as BioMistral's
+    corpus has.
+    """
+
+    if_missing: Literal["drop", "keep"] = "drop"
+    """What becomes of documents without a license that is understood."""
+
+
+class LicenseFilter(DocumentFilter[LicenseSettings]):
     """Drops documents whose license (`license` in the metadata) is none of the allowed.
 
     Versions do not count.
     """
 
     name = "license"
+    Settings = LicenseSettings
 
-    def __init__(self, allowed: Sequence[str], if_missing: Literal["drop", "keep"]) -> None:
-        super().__init__()
-        self.allowed, self.if_missing = {family(name) for name in allowed}, if_missing
+    def __init__(
+        self, settings: LicenseSettings, exclusion_writer: DocumentWriter | None = None
+    ) -> None:
+        super().__init__(settings, exclusion_writer)
+        self.allowed = {family(name) for name in settings.allowed}
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         license = family(doc.metadata.get("license") or "")
         if license in ("", "OTHER"):
-            return self.if_missing == "keep" or (
-                False,
-                "none stated" if not license else "a license of its own",
-            )
-        return license in self.allowed or (False, f"{license} not allowed")
+            if self.settings.if_missing == "keep":
+                return True
+            return False, "a license of its own" if license else "none stated"
+        if license not in self.allowed:
+            return False, f"{license} not allowed"
+        return True

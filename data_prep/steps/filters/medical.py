@@ -12,19 +12,22 @@ to Snowball stems (Arabic: light10), so that "Cáncer," and "cánceres" meet "c�
 Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from data_prep.steps.base import DocumentFilter, DocumentWriter, Fraction, PerSourceSettings
 from data_prep.steps.filters.arabic_stemmer import ArabicStemmer
 from data_prep.text.words import WORD, count_words, plain, searchable
 from galen.errors import UsageError
+from galen.recipe import STRICT
 
 KEYWORDS = Path(__file__).with_name("keywords")
 _STEMMERS = {
@@ -38,11 +41,11 @@ _STEMMERS = {
     "ru": "russian",
 }
 _SUBSTRINGS = ("zh", "ja")
-_REMEMBERED = 500_000
+_CACHED_STEMS = 500_000
 _FULL_WORDS, _FEWEST = 300, 2
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """How many different terms, and what share of the text in them, make a document medical."""
 
@@ -98,7 +101,7 @@ class TermMatcher:
     def _stem(self, word: str) -> str:
         stem = self._stems.get(word)
         if stem is None:
-            if len(self._stems) >= _REMEMBERED:
+            if len(self._stems) >= _CACHED_STEMS:
                 self._stems.clear()
             stem = self._stems[word] = plain(self._stemmer.stemWord(word.lower()))
         return stem
@@ -155,37 +158,68 @@ def matcher(language: str, path: Path) -> TermMatcher:
     return TermMatcher(language, read_terms(path))
 
 
-class MedicalFilter(BaseFilter):
+@dataclass(kw_only=True, config=STRICT)
+class MedicalSettings(PerSourceSettings):
+    """Keep documents with enough different medical terms that fill enough of the text.
+
+    This is MMedLM's rule. Needs language_id before.
+    """
+
+    required_before: ClassVar = ("language_id",)
+    step: Literal["medical"] = "medical"
+    min_unique: int | None = Field(default=None, ge=1)
+    """Different terms needed in 300 words or more, fewer in shorter texts.
+
+    null takes the language's own (filters/medical.py).
+    """
+
+    min_density: Fraction | None = None
+    """Characters in terms, by characters of text; null takes the language's own."""
+
+    other_languages: Literal["drop", "keep"] = "drop"
+    """What becomes of documents in a language without a list of terms."""
+
+    keywords: str | None = None
+    """Folder with <language>.txt lists of one's own; null takes data_prep/steps/filters/keywords.
+    """
+
+    def input_files(self) -> list[Path]:
+        """Return the user's lists of keywords."""
+        return [path for _, path in lists_in(self.keywords)] if self.keywords else []
+
+
+class MedicalFilter(DocumentFilter[MedicalSettings]):
     """Drops documents not medical by their language's rule; notes findings in `medical`."""
 
     name = "medical"
+    Settings = MedicalSettings
 
     def __init__(
-        self,
-        min_unique: int | None,
-        min_density: float | None,
-        other_languages: Literal["drop", "keep"],
-        keywords: str | None,
+        self, settings: MedicalSettings, exclusion_writer: DocumentWriter | None = None
     ) -> None:
-        super().__init__()
-        self.min_unique, self.min_density, self.others = min_unique, min_density, other_languages
-        self.lists = dict(lists_in(keywords))
+        super().__init__(settings, exclusion_writer)
+        self.lists = dict(lists_in(settings.keywords))
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         language = doc.metadata.get("text_language", "en")
         if language not in self.lists:
-            return self.others == "keep" or (False, f"no list of terms ({language})")
+            if self.settings.other_languages == "keep":
+                return True
+            return False, f"no list of terms ({language})"
         unique, density = matcher(language, self.lists[language]).find(doc.text)
         doc.metadata["medical"] = {"unique": unique, "density": round(density, 4)}
-        wanted = self.min_unique if self.min_unique is not None else RULES[language].unique
-        if unique < max(
-            min(wanted, _FEWEST), math.ceil(wanted * min(1.0, count_words(doc.text) / _FULL_WORDS))
-        ):
+        if unique < self._min_unique(language, count_words(doc.text)):
             return False, "few medical terms"
-        return density >= (
-            self.min_density if self.min_density is not None else RULES[language].density
-        ) or (
-            False,
-            "thin in medical terms",
-        )
+        min_density = self.settings.min_density
+        if density < (RULES[language].density if min_density is None else min_density):
+            return False, "thin in medical terms"
+        return True
+
+    def _min_unique(self, language: str, words: int) -> int:
+        """Return the number of different terms that a text of so many words needs."""
+        full = self.settings.min_unique
+        if full is None:
+            full = RULES[language].unique
+        scaled = math.ceil(full * min(1.0, words / _FULL_WORDS))
+        return max(min(full, _FEWEST), scaled)

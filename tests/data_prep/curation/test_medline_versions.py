@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from data_prep import curate
-from data_prep.curation.input_files import RawFile
+from data_prep.curation.input_files import InputFile
 from data_prep.curation.medline_versions import (
     EVENT,
-    VersionFinder,
+    VersionResolver,
     VersionWriter,
     event_key,
-    judge,
+    resolve_versions,
 )
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.common_options import ReaderOptions
@@ -41,20 +41,22 @@ def test_rules():
         (4, 1, True),
         (4, 1, False),
     ]
-    verdicts = judge(rows(*events)).tolist()
-    assert verdicts[:5] == [SUPERSEDED, DELETED, KEEP, KEEP, SUPERSEDED]
-    assert verdicts[7] == KEEP, "a record behind its deletion is back"
-    assert judge(rows((5, 1, False), (5, 2, False), (5, 2, True))).tolist()[:2] == [
+    decisions = resolve_versions(rows(*events)).tolist()
+    assert decisions[:5] == [SUPERSEDED, DELETED, KEEP, KEEP, SUPERSEDED]
+    assert decisions[7] == KEEP, "a record behind its deletion is back"
+    assert resolve_versions(rows((5, 1, False), (5, 2, False), (5, 2, True))).tolist()[:2] == [
         KEEP,
         DELETED,
     ], "deleting a version leaves the one before"
-    assert judge(np.zeros(3, dtype=EVENT)).tolist() == [KEEP] * 3, "what is no number is left alone"
-    assert judge(np.zeros(0, dtype=EVENT)).tolist() == []
+    assert resolve_versions(np.zeros(3, dtype=EVENT)).tolist() == [KEEP] * 3, (
+        "what is no number is left alone"
+    )
+    assert resolve_versions(np.zeros(0, dtype=EVENT)).tolist() == []
 
 
 def expected(events):
     """The same rules, one event after the other."""
-    state, verdicts = {}, [SUPERSEDED] * len(events)
+    state, decisions = {}, [SUPERSEDED] * len(events)
     for place, (pmid, version, deletion) in enumerate(events):
         held = state.setdefault(pmid, {}).setdefault(version, [])
         if deletion:
@@ -65,11 +67,11 @@ def expected(events):
     for versions in state.values():
         alive = {version: held[0] for version, held in versions.items() if held[0] != "deleted"}
         if alive:
-            verdicts[alive[max(alive)]] = KEEP
+            decisions[alive[max(alive)]] = KEEP
     for place, (pmid, version, _) in enumerate(events):
         if state[pmid][version] == ["deleted"]:
-            verdicts[place] = DELETED
-    return verdicts
+            decisions[place] = DELETED
+    return decisions
 
 
 @pytest.mark.parametrize("bucket_rows", [7, 10**6])
@@ -81,12 +83,12 @@ def test_against_one_after_the_other(tmp_path, bucket_rows):
     for task in range(3):
         with (tmp_path / f"{task:05d}.npy").open("wb") as file:
             np.save(file, rows(*events[task * 100 : task * 100 + 100]))
-    list(VersionFinder(str(tmp_path), str(tmp_path / "out"), 3, bucket_rows).run())
+    list(VersionResolver(str(tmp_path), str(tmp_path / "out"), 3, bucket_rows).run())
     found = np.concatenate(
         [np.load(tmp_path / f"out/{task:05d}.npy") for task in range(3)]
     ).tolist()
     assert found == [
-        verdict for verdict, event in zip(expected(events), events, strict=True) if not event[2]
+        decision for decision, event in zip(expected(events), events, strict=True) if not event[2]
     ]
 
 
@@ -96,7 +98,7 @@ def test_files_of_the_root_folder():
         list(writer.run())
     assert error.value.filename.lstrip("/") == "no-such-file.xml"
     sources = SourceFiles(
-        [[RawFile("records", "/no-such-file.jsonl", 0, RecordsReader.Options())]], "memory://logs"
+        [[InputFile("records", "/no-such-file.jsonl", 0, RecordsReader.Options())]], "memory://logs"
     )
     with pytest.raises(FileNotFoundError) as error:
         list(sources.run())

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from data_prep import curate
-from data_prep.curation.input_files import RawFile, tasks_of
+from data_prep.curation.input_files import InputFile, split_into_tasks
 from data_prep.curation.quarantine import check_quarantine
 from data_prep.curation.recipe import CorpusRecipe, Source
 from data_prep.readers import READERS
@@ -59,7 +59,8 @@ def test_separators_of_lines_in_a_bad_record(tmp_path):
         check_quarantine(counts, 0, tmp_path)
 
 
-def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
+def test_runs_resume_with_a_higher_error_rate(recipe_file, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     with pytest.raises(
         DataError,
         match=r"2 of \d+ records and 1 of 5 files cannot be read, more than max_error_rate=0.001",
@@ -73,7 +74,7 @@ def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
     curate.main(
         [str(recipe_file), "--workers", "2", "max_error_rate=0.5", f"output={tmp_path / 'corpus'}"]
     )
-    assert "going on" in capsys.readouterr().err, "more may be allowed without reading anew"
+    assert "resuming" in caplog.text, "allowed without reading again"
     records = read_records(tmp_path / "corpus/train")
     ids = [record["id"] for record in records]
     assert ids[:40] == [str(n) for n in range(1, 41)]
@@ -100,7 +101,7 @@ def test_runs_go_on_up_to_a_share(recipe_file, tmp_path, capsys):
 
 def test_tasks_do_not_depend_on_workers_and_small_files_share_one():
     def file(reader, path, size, **options):
-        return RawFile(reader, path, size, READERS[reader].Options(**options))
+        return InputFile(reader, path, size, READERS[reader].Options(**options))
 
     small = [file("jats", f"{n}.nxml", 10) for n in range(501)]
     large = [
@@ -109,7 +110,7 @@ def test_tasks_do_not_depend_on_workers_and_small_files_share_one():
         file("medline", "b.xml", 5),
     ]
     other = [file("jats", "y.nxml", 5, citations="drop"), file("jats", "z.nxml", 5)]
-    sizes = [len(task) for task in tasks_of([*small, *large, *other], ["jats"])]
+    sizes = [len(task) for task in split_into_tasks([*small, *large, *other], ["jats"])]
     assert sizes == [500, 1, 1, 1, 1, 1, 1]
 
 

@@ -54,6 +54,10 @@ def test_a_date_with_and_without_quotes(write):
             "steps:\n- {step: length, min_word: 3}\n",
             ["line 4", "unknown key 'steps.0.min_word'", "did you mean 'min_words'?"],
         ),
+        (  # a key of another step
+            "steps:\n- {step: language_id, min_words: 3}\n",
+            ["line 4", "unknown key 'steps.0.min_words'", "known: step, sources, languages"],
+        ),
         ("steps:\n- {step: length, min_words: many}\n", ["steps.0.min_words", "valid integer"]),
         (
             "steps:\n- {step: copyright, rule: none}\n",
@@ -89,6 +93,6 @@ def test_mistakes_name_line_key_and_the_nearest_right_name(write, text, parts):
 def test_help_lists_the_steps():
     text = describe(CorpusRecipe)
     assert "    minhash_dedup:  Drop near-duplicates by MinHash" in text
-    assert "      num_buckets [14]  Bands of the signature." in text
+    assert "      num_buckets [14]  Buckets (bands) of the signature." in text
     assert "      sources [null]  Names of the sources whose documents go through this step" in text
     assert "      step [" not in text

@@ -242,23 +242,23 @@ def test_memory_address(tmp_path):
     """The same reader behind an fsspec address."""
     import fsspec
 
-    from data_prep.curation.input_files import describe, find_raw_files
+    from data_prep.curation.input_files import describe, find_input_files
 
     system = fsspec.filesystem("memory")
     system.pipe("/bucket/x/a.jsonl", json.dumps(MEDICAL).encode())
     system.pipe("/bucket/x/b.txt", b"")
     try:
-        [(path, size)] = find_raw_files("memory://bucket/x", RecordsReader.endings)
+        [(path, size)] = find_input_files("memory://bucket/x", RecordsReader.endings)
         assert (path, size) == ("memory:///bucket/x/a.jsonl", len(json.dumps(MEDICAL)))
-        assert find_raw_files("memory://bucket/*/*.jsonl", ()) == [(path, size)]
+        assert find_input_files("memory://bucket/*/*.jsonl", ()) == [(path, size)]
         assert describe(path)["bytes"] == size
         folder, _, name = path.rpartition("/")
         [document] = RecordsReader(folder).read_file(name)
         assert document.id == "a1"
         with pytest.raises(DataError, match="holds no file that ends in"):
-            find_raw_files("memory://bucket/y", [".jsonl"])
+            find_input_files("memory://bucket/y", [".jsonl"])
         with pytest.raises(DataError, match="cannot read nosuch://a"):
-            find_raw_files("nosuch://a", [".jsonl"])
+            find_input_files("nosuch://a", [".jsonl"])
     finally:
         system.rm("/bucket", recursive=True)
 

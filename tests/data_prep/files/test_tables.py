@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from data_prep.files.json_records import parse
-from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks
+from data_prep.tokenization.input_blocks import FileRange, LongLine, read_blocks
 from galen.errors import DataError
 
 SIZE = 1 << 16
@@ -61,7 +61,7 @@ def test_repeated_text_comes_in_small_pieces(name, column, options, tmp_path):
     path = written(tmp_path / name, column(), **options)
     assert path.stat().st_size < 2_000_000
     rows, before = 0, pyarrow.total_allocated_bytes()
-    for block in read_blocks([Part(path)], SIZE, ["text"]):
+    for block in read_blocks([FileRange(path)], SIZE, ["text"]):
         assert block.data.num_rows * len(VALUE) <= SIZE
         assert pyarrow.total_allocated_bytes() - before < 20_000_000
         assert block.start == rows
@@ -72,7 +72,7 @@ def test_repeated_text_comes_in_small_pieces(name, column, options, tmp_path):
     assert (
         sum(
             block.end - block.start
-            for block in read_blocks([Part(path)], SIZE, ["text"], skip=ROWS - 8)
+            for block in read_blocks([FileRange(path)], SIZE, ["text"], start_offset=ROWS - 8)
         )
         == 8
     )
@@ -84,7 +84,7 @@ def test_a_row_that_is_too_long(name, tmp_path, monkeypatch):
     path = written(tmp_path / name, pyarrow.array(["one", "x" * 20_000, None, "two"]))
     found = [
         (block.start, block.end, block.data)
-        for block in read_blocks([Part(path)], 1 << 12, ["text"])
+        for block in read_blocks([FileRange(path)], 1 << 12, ["text"])
     ]
     assert [data for _, _, data in found if isinstance(data, LongLine)] == [LongLine(20_000)]
     texts = [
@@ -101,7 +101,7 @@ def test_repeated_text_inside_of_lists(tmp_path):
     inner = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 4, pyarrow.int32()), [VALUE])
     path = written(tmp_path / "a.arrow", pyarrow.ListArray.from_arrays([0, 2, 4], inner))
     with pytest.raises(DataError, match=r"the column 'text' is list<.*dictionary.*write it plain"):
-        list(read_blocks([Part(path)], SIZE, ["text"]))
+        list(read_blocks([FileRange(path)], SIZE, ["text"]))
 
 
 def test_texts_of_all_kinds(tmp_path):
@@ -121,7 +121,7 @@ def test_texts_of_all_kinds(tmp_path):
             path = written(tmp_path / "a.arrow", column.slice(skip))
             found = [
                 parse(block.data, ["text"]).fields[0]
-                for block in read_blocks([Part(path)], 4, ["text"])
+                for block in read_blocks([FileRange(path)], 4, ["text"])
             ]
             assert [text for part in found for text in part] == [
                 text for text in texts[skip:] if text is not None
@@ -130,4 +130,4 @@ def test_texts_of_all_kinds(tmp_path):
     with pyarrow.ipc.new_stream(stream, pyarrow.schema([("text", pyarrow.string())])):
         pass
     (tmp_path / "b.arrow").write_bytes(stream.getvalue())
-    assert list(read_blocks([Part(tmp_path / "b.arrow")], SIZE, ["text"])) == []
+    assert list(read_blocks([FileRange(tmp_path / "b.arrow")], SIZE, ["text"])) == []

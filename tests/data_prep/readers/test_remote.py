@@ -14,7 +14,7 @@ import pytest
 from fsspec.registry import _registry as file_systems
 
 from data_prep import curate
-from data_prep.curation.input_files import RawFile, describe, find_raw_files
+from data_prep.curation.input_files import InputFile, describe, find_input_files
 from data_prep.curation.source_reader import SourceFiles
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.records import RecordsReader
@@ -70,7 +70,7 @@ def test_lines(server, ending):
     folder, address, _ = server
     data = lines(*RECORDS)
     (folder / f"a.jsonl{ending}").write_bytes(PACKERS[ending](data) if ending else data)
-    [(path, size)] = find_raw_files(f"{address}/a.jsonl{ending}", RecordsReader.endings)
+    [(path, size)] = find_input_files(f"{address}/a.jsonl{ending}", RecordsReader.endings)
     assert size == (folder / f"a.jsonl{ending}").stat().st_size
     assert describe(path)["bytes"] == size
     found = [document.id for document in RecordsReader(address).read_file(f"a.jsonl{ending}")]
@@ -177,20 +177,20 @@ def test_a_bucket(store, tmp_path):
     inputs = json.loads((tmp_path / "corpus/manifest.json").read_text())["inputs"]
     assert all(entry["version"] for entry in inputs)
     assert [
-        path for path, _ in find_raw_files("s3://bucket/al*/*.jsonl", RecordsReader.endings)
+        path for path, _ in find_input_files("s3://bucket/al*/*.jsonl", RecordsReader.endings)
     ] == ["s3://bucket/all/4.jsonl"]
     for missing in ("s3://bucket/all/none.jsonl", "s3://nobucket/x.jsonl"):
         with pytest.raises(DataError, match=re.escape(missing)):
-            find_raw_files(missing, RecordsReader.endings)
+            find_input_files(missing, RecordsReader.endings)
 
 
 def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
     """Else the next start would take the file for a damaged one that it has read."""
     import s3fs
 
-    size = find_raw_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
+    size = find_input_files("s3://bucket/all/4.jsonl", RecordsReader.endings)[0][1]
     source = SourceFiles(
-        [[RawFile("records", "s3://bucket/all/4.jsonl", size, RecordsReader.Options())]],
+        [[InputFile("records", "s3://bucket/all/4.jsonl", size, RecordsReader.Options())]],
         str(tmp_path / "log"),
         str(tmp_path / "quarantine"),
     )
@@ -224,8 +224,8 @@ def test_a_package_that_is_not_installed(monkeypatch):
     with pytest.raises(
         DataError, match=r"^cannot read s3://b/a.jsonl: .*pip install -e '\.\[s3\]'"
     ):
-        find_raw_files("s3://b/a.jsonl", RecordsReader.endings)
+        find_input_files("s3://b/a.jsonl", RecordsReader.endings)
     with pytest.raises(
         DataError, match=r"^cannot read nosuch://b/a.jsonl: Protocol not known: nosuch"
     ):
-        find_raw_files("nosuch://b/a.jsonl", RecordsReader.endings)
+        find_input_files("nosuch://b/a.jsonl", RecordsReader.endings)

@@ -1,9 +1,9 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps.options import LanguageId
-from data_prep.text.language_identification import language_shares
+from data_prep.curation.registry import build_step
+from data_prep.steps.filters.language_id import LanguageIdSettings
+from data_prep.text.language_identification import language_fractions
 
 # one sentence each, written for this test
 SENTENCES = {
@@ -37,12 +37,12 @@ SENTENCES = {
 
 @pytest.mark.parametrize("language", SENTENCES)
 def test_a_sentence_of_each_language(language):
-    assert next(iter(language_shares(SENTENCES[language]))) == language
+    assert next(iter(language_fractions(SENTENCES[language]))) == language
 
 
 @pytest.mark.parametrize("title", ["de", "fr", "ru", "zh"])
 def test_a_foreign_title_does_not_decide(title):
-    shares = language_shares(
+    shares = language_fractions(
         f"{SENTENCES[title]}\n\nRESULTS: {SENTENCES['en']} {SENTENCES['en']} {SENTENCES['en']}"
     )
     assert next(iter(shares)) == "en"
@@ -50,18 +50,25 @@ def test_a_foreign_title_does_not_decide(title):
     assert sum(shares.values()) == pytest.approx(1)
 
 
+def language_id(**settings):
+    return build_step(LanguageIdSettings(**settings)).filter
+
+
 def test_filter():
     document = Document(text=f"{SENTENCES['fr']}\n\n{SENTENCES['en'] * 3}", id="1", metadata={})
-    assert step_of(LanguageId(languages=["en"])).filter(document) is True
+    assert language_id(languages=["en"])(document) is True
     assert document.metadata["text_language"] == "en"
     assert document.metadata["text_languages"]["en"] > 0.6
-    assert step_of(LanguageId(languages=["fr"])).filter(document) == (False, "not wanted (en)")
-    assert step_of(LanguageId(languages=["en"], candidates=["fr", "de"])).filter(document) is True
-    assert step_of(LanguageId(languages=["en"], min_fraction=0.95)).filter(document) == (
+    assert language_id(languages=["fr"])(document) == (
+        False,
+        "not wanted (en)",
+    )
+    assert language_id(languages=["en"], candidates=["fr", "de"])(document) is True
+    assert language_id(languages=["en"], min_fraction=0.95)(document) == (
         False,
         "no main language",
     )
-    assert step_of(LanguageId()).filter(Document(text="12.5 %", id="2", metadata={})) == (
+    assert language_id()(Document(text="12.5 %", id="2", metadata={})) == (
         False,
         "no letters",
     )

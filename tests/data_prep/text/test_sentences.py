@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import describe, merge_indexed, preprocess
+from data_prep import describe, merge_indexed
 from data_prep.text.sentences import SentenceSplitter
-from data_prep.tokenization import worker_pool
+from data_prep.tokenization import worker_pool, write_tokens
 from tests.data_prep.material import run, sequences, write_lines
 
 CHARACTERS = list("aDÉж肺.?!。！ \n\r\t\u3000\u2028\u00a0\u200b()\"'»«1-•\x85🙂")
@@ -111,12 +111,12 @@ def test_keys_shards_restart_and_statistics(tmp_path, tokenizer_folder, monkeypa
     )
     with monkeypatch.context() as patch:
         patch.setattr(worker_pool, "BLOCK_BYTES", 2000)
-        patch.setattr(preprocess, "SAVE_SECONDS", 0.0)
-        taken, take = [], preprocess._take
+        patch.setattr(write_tokens, "SAVE_SECONDS", 0.0)
+        calls, append = [], write_tokens.append_result
         patch.setattr(
-            preprocess,
-            "_take",
-            lambda *given: take(*given) if taken.append(1) or len(taken) < 5 else 1 / 0,
+            write_tokens,
+            "append_result",
+            lambda *given: append(*given) if calls.append(1) or len(calls) < 5 else 1 / 0,
         )
         with pytest.raises(ZeroDivisionError):
             run(tokenizer_folder, [source], tmp_path / "r", *options)

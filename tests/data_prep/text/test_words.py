@@ -3,13 +3,13 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
 from data_prep.steps.decontamination.items import ItemField
 from data_prep.steps.decontamination.matches import find_matches
 from data_prep.steps.decontamination.ngrams import build_index, normal_form
-from data_prep.steps.dedup.exact import normalised
+from data_prep.steps.dedup.exact import normalized
 from data_prep.steps.filters.medical import KEYWORDS, matcher
-from data_prep.steps.options import Quality
+from data_prep.steps.filters.quality import QualitySettings
 from data_prep.text.words import Words, count_words, plain_words, searchable
 
 PASSAGE = (
@@ -37,7 +37,7 @@ def test_invisible_characters(mark):
     assert plain_words(hidden) == plain_words(PASSAGE)
     assert Words().word_tokenize(hidden) == Words().word_tokenize(PASSAGE)
     assert count_words(hidden) == count_words(PASSAGE)
-    assert normalised(hidden) == normalised(PASSAGE)
+    assert normalized(hidden) == normalized(PASSAGE)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_the_kept_text_stays():
         " all the patients in the ward"
     )
     document = Document(text=text, id="1")
-    step_of(Quality()).filter(document)
+    build_step(QualitySettings()).filter(document)
     assert document.text == text
     assert plain_words("می\u200cخواهم") == plain_words("میخواهم")

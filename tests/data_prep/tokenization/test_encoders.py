@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from data_prep.tokenization.encoders import choose_engine
+from data_prep.tokenization.encoders import choose_encoder
 from data_prep.tokenization.tokenizer import load_tokenizer, read_special_tokens
 from galen.errors import DataError
 from tests.data_prep.material import run, sequences, write_lines
@@ -54,8 +54,8 @@ def model(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("engine", ["words", "gigatoken", "reference"])
-def test_sentencepiece_with_added_tokens(tmp_path, model, engine):
+@pytest.mark.parametrize("encoder", ["cached_bpe", "gigatoken", "reference"])
+def test_sentencepiece_with_added_tokens(tmp_path, model, encoder):
     import sentencepiece
 
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
@@ -64,8 +64,8 @@ def test_sentencepiece_with_added_tokens(tmp_path, model, engine):
         model,
         [source],
         tmp_path / "p",
-        "--engine",
-        engine,
+        "--encoder",
+        encoder,
         "--add-special-tokens",
         str(MEDITRON),
         *marks,
@@ -83,29 +83,29 @@ def test_sentencepiece_with_added_tokens(tmp_path, model, engine):
     expected = [[processor.bos_id(), *encode(text), added["<EOD>"]] for text in TEXTS]
     assert sequences(tmp_path / "p_text_document")[0] == expected
     manifest = json.loads((tmp_path / "p_manifest.json").read_text())
-    assert manifest["engine"] == engine
+    assert manifest["encoder"] == encoder
     assert manifest["tokenizer"]["added"] == added
     assert manifest["tokenizer"]["vocab_size"] == 347
 
 
-def test_words_are_not_remembered_where_that_changes_ids(tmp_path):
+def test_words_are_not_cached_where_that_changes_ids(tmp_path):
     normalising = load_tokenizer(
         train(tmp_path, "b", normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
     )
-    engine, why = choose_engine(normalising, [], "words")
-    assert engine.name == "reference"
-    assert "words gives other ids" in why
+    encoder, why = choose_encoder(normalising, [], "cached_bpe")
+    assert encoder.name == "reference"
+    assert "cached_bpe gives other ids" in why
 
 
-@pytest.mark.parametrize("engine", ["gigatoken", "reference"])
-def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, engine):
+@pytest.mark.parametrize("encoder", ["gigatoken", "reference"])
+def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, encoder):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     run(
         tokenizer_folder,
         [source],
         tmp_path / "p",
-        "--engine",
-        engine,
+        "--encoder",
+        encoder,
         "--add-special-tokens",
         str(MEDITRON),
         "--append-eod",
@@ -122,7 +122,7 @@ def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, engine):
     assert reference.token_to_id("<CLS>") == before
     expected = [[*reference.encode(text, add_special_tokens=False).ids, 1] for text in TEXTS]
     assert sequences(tmp_path / "p_text_document")[0] == expected
-    assert json.loads((tmp_path / "p_manifest.json").read_text())["engine"] == engine
+    assert json.loads((tmp_path / "p_manifest.json").read_text())["encoder"] == encoder
 
 
 def test_a_token_that_stands_twice(tmp_path, tokenizer_folder):
@@ -213,9 +213,11 @@ def isolating(request, tmp_path_factory):
 
 
 def assert_same_ids(tokenizer, texts):
-    engine, why = choose_engine(tokenizer, [])
-    assert (engine.name, why) == ("gigatoken", None)
-    for text, ids, wanted in zip(texts, engine.encode(texts), tokenizer.encode(texts), strict=True):
+    encoder, why = choose_encoder(tokenizer, [])
+    assert (encoder.name, why) == ("gigatoken", None)
+    for text, ids, wanted in zip(
+        texts, encoder.encode(texts), tokenizer.encode(texts), strict=True
+    ):
         assert ids.tolist() == wanted, repr(text)
 
 
@@ -274,7 +276,7 @@ def test_the_demos_model_takes_the_fast_way():
 
 
 @pytest.mark.parametrize(
-    ("eos", "base", "said"),
+    ("eos", "base", "expected"),
     [
         (
             "<|im_end|>",
@@ -291,7 +293,7 @@ def test_the_demos_model_takes_the_fast_way():
         ("</s>", "", None),
     ],
 )
-def test_the_end_of_a_turn_is_not_taken_silently(tmp_path, capsys, eos, base, said):
+def test_the_end_of_a_turn_is_not_used_silently(tmp_path, caplog, eos, base, expected):
     from tokenizers import models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"the": 0, "[UNK]": 1}, "[UNK]"))
@@ -300,24 +302,25 @@ def test_the_end_of_a_turn_is_not_taken_silently(tmp_path, capsys, eos, base, sa
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
     source = write_lines(tmp_path / "a.jsonl", [{"text": "the"}])
-    run(tmp_path, [source], tmp_path / "p", "--append-eod", "--engine", "reference")
-    told = capsys.readouterr().err
+    run(tmp_path, [source], tmp_path / "p", "--append-eod", "--encoder", "reference")
     assert sequences(tmp_path / "p_text_document")[0] == [[0, 2]], "the token is the same as ever"
-    if said is None:
-        assert "warning" not in told
+    if expected is None:
+        assert not caplog.messages
     else:
-        assert f"--append-eod takes {eos!r}" in told
-        assert said in told
+        [warning] = [text for text in caplog.messages if "--append-eod" in text]
+        assert f"--append-eod takes {eos!r}" in warning
+        assert expected in warning
     if base:
+        caplog.clear()
         run(
             tmp_path,
             [source],
             tmp_path / "q",
             "--append-eod",
-            "--engine",
+            "--encoder",
             "reference",
             "--eod-token",
             base,
         )
         assert sequences(tmp_path / "q_text_document")[0] == [[0, 3]]
-        assert "warning" not in capsys.readouterr().err
+        assert not caplog.messages

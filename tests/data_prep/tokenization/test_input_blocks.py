@@ -7,7 +7,7 @@ import zstandard
 
 from data_prep.files import decompress
 from data_prep.tokenization import input_blocks
-from data_prep.tokenization.input_blocks import LongLine, Part, read_blocks, share_out
+from data_prep.tokenization.input_blocks import FileRange, LongLine, read_blocks, shard_inputs
 from galen.errors import DataError, UsageError
 
 
@@ -26,7 +26,7 @@ def files(folder, **sizes):
 )
 def test_compressed_files_fill_all_shards(tmp_path, sizes, shards, expected):
     paths = files(tmp_path, **{f"{n}_gz": size for n, size in enumerate(sizes)})
-    shares = share_out(paths, shards)
+    shares = shard_inputs(paths, shards)
     assert [len(share) for share in shares] == expected
     assert [part.path for share in shares for part in share] == paths
 
@@ -34,7 +34,7 @@ def test_compressed_files_fill_all_shards(tmp_path, sizes, shards, expected):
 def test_plain_and_compressed_files_keep_their_order(tmp_path):
     paths = files(tmp_path, a_gz=10, b_gz=10, c_jsonl=1000, d_gz=500, e_jsonl=300)
     for shards in (2, 3, 5, 7):
-        parts = [part for share in share_out(paths, shards) for part in share]
+        parts = [part for share in shard_inputs(paths, shards) for part in share]
         places = [(paths.index(part.path), part.start) for part in parts]
         assert places == sorted(places)
         for path in paths:
@@ -45,7 +45,7 @@ def test_more_shards_than_compressed_files(tmp_path):
     with pytest.raises(
         UsageError, match=r"fills only 2 of them \(2 of the 2 files are compressed or tables, which"
     ):
-        share_out(files(tmp_path, a_gz=10, b_gz=10), 3)
+        shard_inputs(files(tmp_path, a_gz=10, b_gz=10), 3)
 
 
 COMPRESS = {
@@ -73,7 +73,7 @@ def test_concatenated_compressed_streams_are_one(tmp_path, members, padding, end
         b"".join(map(compress, members))
         + bytes(padding if ending in decompress.PADDED_SUFFIXES else 0)
     )
-    content = b"".join(block.data for block in read_blocks([Part(path)], 1 << 20, ["text"]))
+    content = b"".join(block.data for block in read_blocks([FileRange(path)], 1 << 20, ["text"]))
     assert content == b"".join(members)
 
 
@@ -85,7 +85,7 @@ def test_an_xz_stream_that_asks_for_too_much_memory_is_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"a\.jsonl\.xz is not complete xz data: Memory usage limit exceeded"
     ):
-        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+        list(read_blocks([FileRange(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
@@ -96,7 +96,7 @@ def test_a_compressed_stream_that_breaks_off_is_reported(tmp_path, ending):
     with pytest.raises(
         DataError, match=rf"a\.jsonl\{ending} is not complete {name} data: it ends too early"
     ):
-        list(read_blocks([Part(path)], 1 << 20, ["text"]))
+        list(read_blocks([FileRange(path)], 1 << 20, ["text"]))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
@@ -105,7 +105,7 @@ def test_of_a_line_beyond_the_limit_only_the_length_is_kept(tmp_path, monkeypatc
     path = tmp_path / f"a{ending}"
     content = b"one\n" + b"x" * 5000 + b"\ntwo\n"
     path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
-    found = list(read_blocks([Part(path)], 100, ["text"]))
+    found = list(read_blocks([FileRange(path)], 100, ["text"]))
     assert [block.data.length for block in found if isinstance(block.data, LongLine)] == [5001]
     short = [
         content[block.start : block.end] for block in found if not isinstance(block.data, LongLine)

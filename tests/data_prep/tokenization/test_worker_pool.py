@@ -8,10 +8,11 @@ from tests.data_prep.material import run, write_lines
 DYING = """
 import os, signal, sys
 from multiprocessing.connection import Connection
-from data_prep import preprocess; from data_prep.tokenization import worker_pool as token_pool
+from data_prep import preprocess
+from data_prep.tokenization import worker_pool as token_pool, write_tokens
 from galen.errors import DataError
 
-token_pool.BLOCK_BYTES, preprocess.SAVE_SECONDS = 1 << 12, 0.0
+token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 12, 0.0
 command, place, calls = os.getpid(), None, 0
 
 def dies(owner, name, before, halfway, after):

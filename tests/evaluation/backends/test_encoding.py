@@ -7,12 +7,12 @@ from transformers import PreTrainedTokenizerFast
 from evaluation.backends.encoding import (
     Request,
     beginning,
-    cut,
     encode_document,
     encode_letters,
     encode_pair,
     encode_text,
     tokens_by_text,
+    truncate_left,
 )
 from evaluation.prompts.template import Prompt
 from galen.errors import DataError
@@ -138,6 +138,6 @@ def test_nothing_to_score_is_an_error():
 def test_cut_keeps_the_end_of_the_prompt():
     request = Request([1, 2, 3, 4, 5], [[6], [7, 8, 9]])
     assert request.input_length == 7
-    assert cut(request, 7) is request
-    assert cut(request, 5).prompt == [3, 4, 5]
-    assert cut(request, 1).prompt == [5]
+    assert truncate_left(request, 7) is request
+    assert truncate_left(request, 5).prompt == [3, 4, 5]
+    assert truncate_left(request, 1).prompt == [5]

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.backends import encoding
 from evaluation.backends.encoding import GenerationRequest, Request
-from evaluation.backends.prefix_groups import common_length
+from evaluation.backends.prefix_groups import common_prefix_length
 from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.prompts.registry import Prompt
 
@@ -33,14 +33,14 @@ def reference(tiny_llama):
     return AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
 
 
-def requests(backend, temperature=0.0, branches=1, stop=(), length=24):
+def requests(backend, temperature=0.0, num_samples=1, stop=(), length=24):
     return [
         GenerationRequest(
             backend.tokenizer.encode(text),
             length,
             stop,
             temperature,
-            tuple(f"{text}\n{n}" for n in range(branches)),
+            tuple(f"{text}\n{n}" for n in range(num_samples)),
         )
         for text in PROMPTS
     ]
@@ -59,7 +59,7 @@ def answers(backend, found, max_batch_tokens=10_000):
 def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, max_batch_tokens):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     # the shared beginning is computed apart
-    assert common_length([request.prompt for request in requests(backend)]) > 16
+    assert common_prefix_length([request.prompt for request in requests(backend)]) > 16
     for text, [found] in zip(
         PROMPTS, answers(backend, requests(backend), max_batch_tokens), strict=True
     ):
@@ -83,8 +83,8 @@ def test_a_stop_string_ends_the_answer_and_is_cut_off(backend):
 
 
 def test_branches_differ_and_do_not_depend_on_the_batch(backend):
-    together = answers(backend, requests(backend, temperature=0.8, branches=4))
-    alone = answers(backend, requests(backend, temperature=0.8, branches=4), max_batch_tokens=1)
+    together = answers(backend, requests(backend, temperature=0.8, num_samples=4))
+    alone = answers(backend, requests(backend, temperature=0.8, num_samples=4), max_batch_tokens=1)
     assert together == alone
     assert all(len(set(texts)) > 1 for texts in together)
 

@@ -1,9 +1,9 @@
 """Groups of prompts by their beginning."""
 
-from evaluation.backends.prefix_groups import common_length, groups
+from evaluation.backends.prefix_groups import common_prefix_length, groups
 
 
-def test_each_subject_with_its_demonstrations_is_a_group():
+def test_each_subject_with_its_few_shot_examples_is_a_group():
     general, subjects = [1] * 20, [[2] * 100, [3] * 100, [4] * 5]
     prompts = [general + subject + [10 + n, 7] for n in range(8) for subject in subjects]
     found = {tuple(places): length for length, places in groups(prompts)}
@@ -23,5 +23,5 @@ def test_prompts_that_share_little_are_one_group_without_a_beginning():
 
 def test_every_prompt_keeps_a_token_of_its_own():
     prompts = [[1] * 30, [1] * 30, [1] * 40]
-    assert common_length(prompts) == 29
+    assert common_prefix_length(prompts) == 29
     assert groups(prompts) == [(29, [0, 1, 2])]

@@ -47,10 +47,11 @@ def score(backend, requests, max_batch_tokens, done=()):
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 300, 100_000])
-@pytest.mark.parametrize("protocol", sorted(prompts.PROTOCOLS))
+@pytest.mark.parametrize("protocol", sorted(prompts.LIKELIHOOD_TEMPLATES))
 def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tokens, protocol):
     forms = [
-        prompts.form(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")
+        prompts.get_template(protocol)(item)
+        for item in question.read(data / "questions" / "test.jsonl")
     ]
     requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
     found = score(backend, requests, max_batch_tokens)
@@ -228,7 +229,7 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
         initializer_range=0.2,
     )
     model = MistralForCausalLM(config).eval()
-    backend = TransformersBackend.of_network(
+    backend = TransformersBackend.from_model(
         model, AutoTokenizer.from_pretrained(tiny_tokenizer), torch.device("cpu")
     )
     requests = [

@@ -125,7 +125,7 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
     scores = tmp_path / "scores"
     for name, record in (
         (
-            "items",
+            "samples",
             {
                 "id": "1",
                 "language": "fr",

@@ -62,5 +62,5 @@ def test_the_same_call_gives_the_same_interval():
 
 
 def test_no_items_is_an_error():
-    with pytest.raises(ValueError, match="at least one item"):
+    with pytest.raises(ValueError, match="at least one sample"):
         intervals.accuracy([])

@@ -10,7 +10,7 @@ from galen.errors import DataError
 
 
 def test_exact_mcnemar_by_hand():
-    """Of 10 discordant items the second model gets 9: two-sided p = 2 (1 + 10) / 2^10."""
+    """Of 10 discordant samples the second model gets 9: two-sided p = 2 (1 + 10) / 2^10."""
     first, second = [0] * 9 + [1] + [1] * 50, [1] * 9 + [0] + [1] * 50
     assert significance.paired_p_value(first, second) == pytest.approx(22 / 1024)
     assert significance.paired_p_value(first, first) == 1.0
@@ -64,11 +64,11 @@ def test_the_metric_that_follows_the_judges_is_found(tmp_path, capsys):
     agreement.main(arguments)
     output = capsys.readouterr().out.splitlines()
     assert (
-        output[0] == "60 items, 2 judges"
+        output[0] == "60 samples, 2 judges"
         and output[2].startswith("good")
         and output[2].endswith("100.0%")
     )
-    assert output[4] == "judge1 with judge2: tau 1.000 on 30 items"
+    assert output[4] == "judge1 with judge2: tau 1.000 on 30 samples"
     (tmp_path / "sheet.csv").write_text("id,judge1\n0,good\n")
     with pytest.raises(
         DataError, match=r"sheet\.csv, line 2: column 'judge1' must be a number, not 'good'"
@@ -88,10 +88,10 @@ def test_a_metric_that_is_equal_for_all_items_is_never_the_best(tmp_path, capsys
     agreement.main(arguments)
     output = capsys.readouterr().out.splitlines()
     assert output[2].split() == ["against", "-1.000", "-1.000", "to", "-1.000", "99.8%"]
-    assert output[3].split(maxsplit=1) == ["bleu1", "–  undefined: all items have the same value"]
-    assert output[4] == "judge1 with judge2: tau undefined on 5 items"
+    assert output[3].split(maxsplit=1) == ["bleu1", "–  undefined: all samples have the same value"]
+    assert output[4] == "judge1 with judge2: tau undefined on 5 samples"
     ratings.write_text("id,judge1\n" + "".join(f"{n},3\n" for n in range(1, 6)))
-    with pytest.raises(DataError, match=r"sheet\.csv: the judges rate all 5 items alike"):
+    with pytest.raises(DataError, match=r"sheet\.csv: the judges rate all 5 samples alike"):
         agreement.main(arguments)
 
 
@@ -108,10 +108,13 @@ def test_calibration_by_hand():
             {"answer": "A,B", "logprobs": {"A": 0, "B": 0}},
         ]
     )
-    # bins: 0.6 (one item, right), 0.9 (two items, one right)
+    # bins: 0.6 (one item, right), 0.9 (two samples, one right)
     assert found["ece"] == pytest.approx((1 * 0.4 + 2 * 0.4) / 3)
     assert found["brier"] == pytest.approx((2 * 0.1**2 + 2 * 0.9**2 + 2 * 0.4**2) / 3)
-    assert [(entry["items"], entry["accuracy"]) for entry in found["bins"]] == [(1, 1.0), (2, 0.5)]
+    assert [(entry["samples"], entry["accuracy"]) for entry in found["bins"]] == [
+        (1, 1.0),
+        (2, 0.5),
+    ]
 
 
 def test_macro_mean_weighs_groups_alike():

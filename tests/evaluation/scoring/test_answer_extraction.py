@@ -56,7 +56,7 @@ def test_every_answer_of_the_table_is_read():
     wrong = [
         f"{language}: {answer!r} is read as {found}, not {letters}"
         for language, answer, options, letters in rows
-        if (found := answer_extraction.read(answer, options)) != letters
+        if (found := answer_extraction.extract(answer, options)) != letters
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -72,7 +72,7 @@ def test_every_answer_of_the_table_is_read():
 )
 def test_answers_that_repeat_themselves_come_to_an_end(text, letters):
     """A search that tries all ways to share signs between its parts would go on for ever."""
-    assert answer_extraction.read(text, {"A": "Aspirin", "B": "Warfarin"}) == letters
+    assert answer_extraction.extract(text, {"A": "Aspirin", "B": "Warfarin"}) == letters
 
 
 FOUR = dict(zip("ABCD", LETTERS["en"], strict=False))
@@ -100,7 +100,7 @@ def test_majority_leaves_unreadable_answers_out():
     ],
 )
 def test_strict_reading_of_meditron(text, options, letters):
-    assert answer_extraction.read_meditron(text, options) == letters
+    assert answer_extraction.extract_meditron(text, options) == letters
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_strict_reading_of_meditron(text, options, letters):
     ],
 )
 def test_strict_reading_of_mmedbench(text, letters):
-    assert answer_extraction.read_mmedbench(text, FOUR) == letters
+    assert answer_extraction.extract_mmedbench(text, FOUR) == letters

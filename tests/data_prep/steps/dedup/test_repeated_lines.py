@@ -1,7 +1,7 @@
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps.options import RepeatedLines
+from data_prep.curation.registry import build_step
+from data_prep.steps.dedup.repeated_lines import LineDedupSettings
 from tests.data_prep.documents import distinct, through
 
 
@@ -10,7 +10,7 @@ def texts_left(folder, texts, **settings):
         Document(text=text, id=str(number), metadata={}) for number, text in enumerate(texts)
     ]
     left, _ = through(
-        step_of(RepeatedLines(max_documents=3, **settings)),
+        build_step(LineDedupSettings(max_documents=3, **settings)),
         folder,
         ("a", documents[:2]),
         ("a", documents[2:]),

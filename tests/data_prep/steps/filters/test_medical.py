@@ -1,9 +1,14 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
-from data_prep.steps.filters.medical import KEYWORDS, RULES, TermMatcher, read_terms
-from data_prep.steps.options import Medical
+from data_prep.curation.registry import build_step
+from data_prep.steps.filters.medical import (
+    KEYWORDS,
+    RULES,
+    MedicalSettings,
+    TermMatcher,
+    read_terms,
+)
 from galen.errors import UsageError
 
 
@@ -58,7 +63,7 @@ EVERYDAY = (
 
 
 def test_filter():
-    medical = step_of(Medical())
+    medical = build_step(MedicalSettings())
     assert medical.filter(Document(text=MEDICAL, id="1", metadata={"text_language": "en"})) is True
     assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (
         False,
@@ -74,10 +79,10 @@ def test_filter():
 
 def test_lists_of_ones_own(tmp_path):
     with pytest.raises(UsageError, match="no lists of keywords"):
-        step_of(Medical(keywords=str(tmp_path)))
+        build_step(MedicalSettings(keywords=str(tmp_path)))
     (tmp_path / "en.txt").write_text("# sports\nball\nfield\ngoal\n")
-    own = step_of(Medical(min_unique=3, min_density=0, keywords=str(tmp_path)))
+    own = build_step(MedicalSettings(min_unique=3, min_density=0, keywords=str(tmp_path)))
     assert own.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) is True
     (tmp_path / "xx.txt").write_text("x\n")
     with pytest.raises(UsageError, match=r"xx\.txt"):
-        step_of(Medical(keywords=str(tmp_path)))
+        build_step(MedicalSettings(keywords=str(tmp_path)))

@@ -1,10 +1,10 @@
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
 from data_prep.steps.filters.ip_addresses import without_ip_addresses
 from data_prep.steps.filters.phone_numbers import without_phones
-from data_prep.steps.options import Pii
+from data_prep.steps.filters.pii import PiiSettings
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_telephone_numbers_before_capitals_and_in_other_groups(number):
 )
 def test_addresses_in_any_script(text, changed):
     document = Document(text=text, id="1")
-    step_of(Pii()).filter(document)
+    build_step(PiiSettings()).filter(document)
     assert document.text == changed
 
 
@@ -129,12 +129,12 @@ def test_step():
         ),
         id="1",
     )
-    assert step_of(Pii(phones=True)).filter(document) is True
+    assert build_step(PiiSettings(phones=True)).filter(document) is True
     assert (
         document.text
         == "Mail email@example.com, host 22.214.171.124; gene@locus, m/z 1@2.3, hits@10.5,"
         " sensitivity@95 %."
     )
     document = Document(text="host 8.8.8.8, a@b.org", id="1")
-    assert step_of(Pii(emails=False, ips=False)).filter(document) is True
+    assert build_step(PiiSettings(emails=False, ips=False)).filter(document) is True
     assert document.text == "host 8.8.8.8, a@b.org"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from datatrove.data import Document
 
-from data_prep.curation.pipeline import step_of
+from data_prep.curation.registry import build_step
 from data_prep.steps.mixture.meditron_score import citations_per_year, type_and_age_score
-from data_prep.steps.options import Mixture, Upsample
+from data_prep.steps.mixture.mixture import MixtureSettings, Upsample
 from tests.data_prep.documents import through
 
 TODAY = date(2023, 7, 15)
@@ -52,12 +52,14 @@ def documents(prefix, count, size=400, **metadata):
 
 
 def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
-    mixture = step_of(Mixture(weights={"a": 2.5, "b": 0.1}))
+    mixture = build_step(MixtureSettings(weights={"a": 2.5, "b": 0.1}))
     found, _ = taken(mixture, tmp_path / "1", a=documents("a", 2000), b=documents("b", 2000))
     assert set(found["a"].values()) == {2, 3}
     assert sum(found["a"].values()) == pytest.approx(5000, rel=0.03)
     assert len(found["b"]) == pytest.approx(200, rel=0.25)
-    many, _ = taken(step_of(Mixture(weights={"a": 300})), tmp_path / "3", a=documents("a", 1))
+    many, _ = taken(
+        build_step(MixtureSettings(weights={"a": 300})), tmp_path / "3", a=documents("a", 1)
+    )
     assert many["a"] == {"a0": 300}
     fewer, _ = taken(mixture, tmp_path / "2", a=documents("a", 100), b=documents("b", 2000))
     assert fewer["b"] == found["b"]
@@ -66,7 +68,7 @@ def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
 
 def test_cap_and_replay_by_tokens(tmp_path):
     found, report = taken(
-        step_of(Mixture(max_tokens={"capped": 5_050}, replay={"replay": 0.1})),
+        build_step(MixtureSettings(max_tokens={"capped": 5_050}, replay={"replay": 0.1})),
         tmp_path,
         main=documents("m", 900),
         capped=documents("c", 100),
@@ -89,7 +91,9 @@ def test_upsampling_takes_types_and_the_quarters_of_citations(tmp_path):
         for n in range(100)
     ]
     plain = documents("p", 50)
-    found, _ = taken(step_of(Mixture(upsample=Upsample())), tmp_path, typed=typed, plain=plain)
+    found, _ = taken(
+        build_step(MixtureSettings(upsample=Upsample())), tmp_path, typed=typed, plain=plain
+    )
     assert set(found["plain"].values()) == {1}
     assert {found["typed"][str(n)] for n in range(25)} == {2}  # 1 + 1 for the type
     assert {found["typed"][str(n)] for n in range(75, 100)} == {3}

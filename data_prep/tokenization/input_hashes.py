@@ -10,76 +10,75 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from data_prep.tokenization.input_blocks import STDIN, Part
+from data_prep.tokenization.input_blocks import STDIN, FileRange
 from galen import manifest
 from galen.errors import DataError
 from galen.worker import exit_with_parent
 
 
-class PartHashes:
-    """Starts to hash parts of the input, in this order.
+class InputHashes:
+    """Starts to hash file ranges, in this order.
 
     Made before the process has threads, since it forks.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, ranges: Sequence[FileRange]) -> None:
         context = get_context("fork")
         self._pipe, other = context.Pipe(duplex=False)
-        self._known: dict[Part, dict[str, Any]] = {}
+        self._known: dict[FileRange, dict[str, Any]] = {}
         self.stdin = hashlib.sha256()
-        """Of standard input; whoever reads it updates it."""
+        """Of standard input; its reader updates it."""
         process = context.Process(
-            target=_hash, args=([part for part in parts if part.path != STDIN], other), daemon=True
+            target=_hash, args=([item for item in ranges if item.path != STDIN], other), daemon=True
         )
         process.start()
         other.close()
 
-    def record(self, part: Part) -> dict[str, Any]:
-        """Return a part's record for the manifest; waits until its hash is known.
+    def record(self, item: FileRange) -> dict[str, Any]:
+        """Return a range's record for the manifest; waits until its hash is known.
 
         Raises:
             DataError: the file cannot be read.
         """
-        if part.path == STDIN:
+        if item.path == STDIN:
             return {"path": str(STDIN), "sha256": self.stdin.hexdigest()}
-        while part not in self._known:
+        while item not in self._known:
             try:
                 done, found = self._pipe.recv()
             except (EOFError, OSError):
                 raise DataError(
-                    "the process that hashes the input ended before its time, perhaps for lack of"
-                    " memory"
+                    "the process that hashes the input ended early, perhaps for lack of memory"
                 ) from None
             if isinstance(found, str):
                 raise DataError(found)
             self._known[done] = found
-        return self._known[part]
+        return self._known[item]
 
 
-def _hash(parts: Sequence[Part], pipe: Connection) -> None:
+def _hash(ranges: Sequence[FileRange], pipe: Connection) -> None:
     exit_with_parent()
-    # a pipe holds some hundred records; the hashing goes on while nobody takes them
+    # a pipe holds some hundred records; hashing does not wait until they are received
     with ThreadPoolExecutor(1) as sender:
-        for part in parts:
+        for item in ranges:
             try:
-                sender.submit(pipe.send, (part, _record(part)))
+                sender.submit(pipe.send, (item, _record(item)))
             except OSError as error:
-                sender.submit(pipe.send, (part, f"{part.path} cannot be read: {error.strerror}"))
+                sender.submit(pipe.send, (item, f"{item.path} cannot be read: {error.strerror}"))
 
 
-def _record(part: Part) -> dict[str, Any]:
-    if part.end is None:
-        return manifest.describe_file(part.path)
-    digest, left = hashlib.sha256(), part.size
-    with part.path.open("rb") as file:
-        file.seek(part.start)
+def _record(item: FileRange) -> dict[str, Any]:
+    if item.end is None:
+        return manifest.describe_file(item.path)
+    digest, left = hashlib.sha256(), item.size
+    with item.path.open("rb") as file:
+        file.seek(item.start)
         while left and (data := file.read(min(left, 1 << 20))):
             digest.update(data)
             left -= len(data)
     return {
-        "path": str(part.path),
-        "bytes": part.size,
-        "start": part.start,
-        "end": part.end,
+        "path": str(item.path),
+        "bytes": item.size,
+        "start": item.start,
+        "end": item.end,
         "sha256": digest.hexdigest(),
     }

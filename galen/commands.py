@@ -1,0 +1,95 @@
+"""The verbs of the `galen` command, by stage of the pipeline."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command, imported only when it runs."""
+
+    module: str
+    """Module with the command's `main`; the same as the script of that path."""
+    summary: str
+    """One line of `galen --help`."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Verbs that belong together."""
+
+    title: str
+    extra: str
+    """Extra of the package that installs what the verbs need."""
+    verbs: dict[str, Verb]
+
+
+STAGES = (
+    Stage(
+        "Data",
+        "data",
+        {
+            "download": Verb("data_prep.download", "download corpora and benchmarks"),
+            "crawl": Verb("data_prep.crawl", "crawl a guideline website into web archives"),
+            "curate": Verb("data_prep.curate", "turn raw sources into a curated corpus"),
+            "report-corpus": Verb("data_prep.report", "write the HTML report of a corpus"),
+            "preprocess": Verb("data_prep.preprocess", "tokenize documents for Megatron"),
+            "merge-indexed": Verb("data_prep.merge_indexed", "join token files into one"),
+            "inspect-tokens": Verb("data_prep.describe", "show, check or compare token files"),
+            "mesh-questions": Verb("data_prep.mesh_questions", "make questions from a corpus"),
+        },
+    ),
+    Stage(
+        "Checkpoints",
+        "convert",
+        {
+            "import": Verb("checkpoints_convert.hf_to_megatron", "Hugging Face to Megatron"),
+            "export": Verb("checkpoints_convert.megatron_to_hf", "Megatron to Hugging Face"),
+            "verify": Verb("checkpoints_convert.verify", "compare the logits of two checkpoints"),
+            "inspect-checkpoint": Verb(
+                "checkpoints_convert.describe", "show family, sizes and layout of a checkpoint"
+            ),
+            "register": Verb(
+                "checkpoints_convert.adopt", "use a checkpoint of Megatron-LM or Megatron-Bridge"
+            ),
+            "import-nemo": Verb("checkpoints_convert.nemo_to_megatron", "NeMo 2 to Megatron"),
+            "export-nemo": Verb("checkpoints_convert.megatron_to_nemo", "Megatron to NeMo 2"),
+            "import-legacy": Verb(
+                "checkpoints_convert.legacy_to_megatron", "Megatron-LLM to Megatron"
+            ),
+        },
+    ),
+    Stage(
+        "Pretraining",
+        "train",
+        {
+            "plan": Verb("megatron_ext.plan", "estimate memory and throughput before launching"),
+            "pretrain": Verb("megatron_ext.pretrain", "continue pretraining on Megatron Core"),
+            "monitor": Verb("megatron_ext.monitor", "watch a run, or inspect a finished one"),
+            "check-node": Verb("megatron_ext.node_check", "find bad nodes before a long run"),
+            "should-restart": Verb(
+                "megatron_ext.restart", "decide whether an ended run is worth restarting"
+            ),
+        },
+    ),
+    Stage(
+        "Fine-tuning",
+        "finetune",
+        {
+            "finetune": Verb("finetune.train", "fine-tune on instructions or questions"),
+            "merge": Verb("finetune.merge", "merge or ensemble models"),
+            "quantize": Verb("finetune.quantize", "quantize a model, and measure the cost"),
+            "publish": Verb("finetune.export", "write a model folder with its model card"),
+        },
+    ),
+    Stage(
+        "Evaluation",
+        "eval",
+        {
+            "evaluate": Verb("evaluation.run", "score models on medical benchmarks"),
+            "report": Verb("evaluation.report", "write the HTML report of scores and runs"),
+            "rationales": Verb("evaluation.rationales", "score the rationales of a model"),
+            "agreement": Verb("evaluation.agreement", "rank metrics by agreement with judges"),
+            "build-benchmark": Verb("evaluation.build", "write rationales, translate questions"),
+        },
+    ),
+)

@@ -1,0 +1,79 @@
+import ast
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from galen import main
+from galen.commands import STAGES
+from galen.errors import UsageError
+from tests.conftest import ROOT
+
+VERBS = {name: verb for stage in STAGES for name, verb in stage.verbs.items()}
+
+
+def galen(*arguments, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "galen", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_every_command_of_a_room_has_one_verb():
+    rooms = {verb.module.partition(".")[0] for verb in VERBS.values()}
+    commands = {f"{room}.{path.stem}" for room in rooms for path in (ROOT / room).glob("[a-z]*.py")}
+    assert sorted(verb.module for verb in VERBS.values()) == sorted(commands)
+
+
+def test_every_verb_has_a_main_that_takes_arguments():
+    for verb in VERBS.values():
+        path = ROOT / f"{verb.module.replace('.', '/')}.py"
+        functions = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        ]
+        mains = [function for function in functions if function.name == "main"]
+        assert [argument.arg for argument in mains[0].args.args] == ["argv"], verb
+
+
+def test_help_lists_the_verbs_by_stage_from_any_folder(tmp_path):
+    start = time.monotonic()
+    done = galen("--help", folder=tmp_path)
+    assert time.monotonic() - start < 1
+    assert done.returncode == 0
+    for stage in STAGES:
+        assert f"\n{stage.title}:\n" in done.stdout
+    for name, verb in VERBS.items():
+        assert any(
+            line.split() == [name, *verb.summary.split()] for line in done.stdout.split("\n")
+        )
+
+
+def test_help_of_a_verb_is_that_of_its_command(tmp_path):
+    start = time.monotonic()
+    done = galen("curate", "--help", folder=tmp_path)
+    assert time.monotonic() - start < 2  # a busy machine; 0.4 s on a quiet one
+    assert done.stdout.startswith("usage: galen curate [-h]")
+    assert "keys of the recipe:" in done.stdout
+
+
+def test_a_verb_works_like_its_script(tmp_path):
+    done = galen("curate", "nowhere.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read the recipe nowhere.yaml")
+
+
+def test_an_unknown_verb_is_refused(tmp_path):
+    done = galen("preproces", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown verb 'preproces'; did you mean 'preprocess'?\n"
+
+
+def test_a_missing_library_names_the_extra(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["galen"])
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.delitem(sys.modules, "galen.progress", raising=False)
+    for name in [name for name in sys.modules if name.startswith(("finetune", "evaluation"))]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UsageError, match=r"the library tqdm is not installed; .*\[finetune\]"):
+        main.run(["finetune", "--help"])
