@@ -24,9 +24,9 @@ _HELP = (
 class OptionParser(ArgumentParser):
     """Parser of `[RECIPE.yaml [key=value …]] [--option value …]`."""
 
-    def __init__(self, description: str | None = None, epilog: str | None = None) -> None:
+    def __init__(self, description: str | None = None, **options: Any) -> None:
         self._keys: set[str] = set()
-        super().__init__(description, epilog)
+        super().__init__(description, **options)
         self.add_argument("recipe", nargs="*", metavar="RECIPE.yaml key=value", help=_HELP)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
